@@ -1,0 +1,50 @@
+# Two commands do everything: `make run` and `make test`. Needs Python 3.11 or newer and make.
+PYTHON ?= python3
+CORES ?= $(shell nproc 2>/dev/null || echo 2)
+INSTALL = .venv/bin/python -m pip --disable-pip-version-check install --quiet --no-compile
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PYTHONPATH := $(CURDIR)/src
+
+.PHONY: run test lint unit workflow lock clean
+
+run: .venv/run.stamp  ## the demo (or your config.yaml), to the SIDs and the report
+	snakemake --cores $(CORES)
+	snakemake --report results/report.html
+	@echo "SIDs: results/pid2sid.parquet   report: results/report.html   explorer: results/explorer.html"
+
+test: .venv/dev.stamp lint unit workflow  ## all checks and all tests
+
+lint: .venv/dev.stamp
+	ruff check
+	ruff format --check
+	snakefmt --check Snakefile workflow/rules
+	snakemake --lint
+	lint-imports
+
+unit: .venv/dev.stamp
+	python -m pytest tests/unit
+
+workflow: .venv/dev.stamp
+	python -m pytest tests/workflow
+
+.venv/run.stamp: requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "SIDMill needs Python 3.11 or newer: make PYTHON=python3.11")'
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	$(INSTALL) --requirement requirements.lock
+	touch $@
+
+.venv/dev.stamp: .venv/run.stamp requirements-dev.lock
+	$(INSTALL) --requirement requirements-dev.lock
+	touch $@
+
+lock:  ## pin anew, at the newest versions, what pyproject.toml asks for
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet .
+	.venv-lock/bin/python -m pip freeze --exclude sidmill | sed 's/+cpu$$//' > requirements.lock
+	.venv-lock/bin/python -m pip install --quiet --constraint requirements.lock .[dev]
+	.venv-lock/bin/python -m pip freeze --exclude sidmill | sed 's/+cpu$$//' \
+	    | grep --invert-match --line-regexp --fixed-strings --file requirements.lock > requirements-dev.lock
+	rm -rf .venv-lock build src/*.egg-info
+
+clean:
+	rm -rf results .snakemake

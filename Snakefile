@@ -1,0 +1,31 @@
+"""SIDMill: item text -> embeddings -> codes -> semantic IDs. Each file below is one part of the DAG."""
+
+from snakemake.utils import min_version
+
+min_version("9.27.1")
+
+
+configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/items.smk"
+include: "workflow/rules/embed.smk"
+include: "workflow/rules/quantize.smk"
+include: "workflow/rules/sids.smk"
+include: "workflow/rules/report.smk"
+
+
+report: "workflow/report/workflow.rst"
+
+
+rule all:
+    default_target: True
+    input:
+        "results/pid2sid.parquet",
+        "results/index.json",
+        "results/quality.json",
+        "results/plots/code_usage.svg",
+        "results/plots/prefix_sizes.svg",
+        "results/plots/reconstruction.svg",
+        "results/explorer.html",

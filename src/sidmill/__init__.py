@@ -1,0 +1,1 @@
+"""SIDMill: item text to semantic IDs for generative recommendation."""

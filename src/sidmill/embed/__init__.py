@@ -1,0 +1,1 @@
+"""From text to vectors: one module per backend, and the loop that writes a shard."""

@@ -1,0 +1,191 @@
+"""Latent semantic analysis: TF-IDF and a truncated SVD. No weights to fetch, same text same vector.
+
+Letters: n texts, V vocabulary, D dimensions.
+
+Source: Deerwester et al., Indexing by Latent Semantic Analysis, 1990,
+https://doi.org/10.1002/(SICI)1097-4571(199009)41:6%3C391::AID-ASI1%3E3.0.CO;2-9, fitted with
+https://scikit-learn.org/stable/modules/generated/sklearn.decomposition.TruncatedSVD.html
+"""
+
+import json
+import logging
+import re
+import unicodedata
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_bytes
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from sidmill.core.atomic import replacing
+from sidmill.core.errors import SidmillError
+from sidmill.embed.unit import unit_rows
+from sidmill.formats import text
+
+logger = logging.getLogger(__name__)
+
+METADATA_KEY = "sidmill"
+# Scripts written without spaces: Han, Hiragana, Katakana, Hangul.
+SPACELESS = "々〆〇ぁ-ゖゝ-ゟァ-ヺー-ヿㇰ-ㇿ㐀-䶿一-鿿가-힣豈-\ufaff\U00020000-\U000323af"
+RUNS = re.compile(rf"([{SPACELESS}]+)|([^\W{SPACELESS}]+)")
+
+
+class LsaModel(NamedTuple):
+    """A fitted model.
+
+    Attributes:
+        vocabulary: V tokens, sorted.
+        idf: float32 (V,), inverse document frequency of each.
+        components: float32 (D, V), directions of the SVD.
+    """
+
+    vocabulary: list[str]
+    idf: np.ndarray
+    components: np.ndarray
+
+
+def tokens(line: str) -> list[str]:
+    """Cut a text into tokens.
+
+    Lower-cased words; in Chinese, Japanese and Korean every character and every two neighbours,
+    since words are not marked there. Full-width letters count as plain ones (NFKC).
+    """
+    found = []
+    for spaceless, word in RUNS.findall(unicodedata.normalize("NFKC", line).lower()):
+        if word:
+            found.append(word)
+        else:
+            found += spaceless
+            found += (a + b for a, b in zip(spaceless, spaceless[1:], strict=False))
+    return found
+
+
+def fit(
+    text_path: str | Path, *, dim: int, lsa_sample: int, lsa_features: int, seed: int
+) -> LsaModel:
+    """Fit the model to texts.
+
+    Args:
+        text_path: text.parquet.
+        dim: D.
+        lsa_sample: texts to fit on, at most; of more, a uniform sample. Memory: these texts, and
+            about 4 * (D + 10) * (texts + V) bytes.
+        lsa_features: V at most; the most frequent tokens are kept.
+        seed: draws the sample, and the vector that ARPACK starts from.
+
+    Raises:
+        SidmillError: if the texts hold no word, or cannot span D dimensions.
+    """
+    texts = _sample(text_path, lsa_sample, seed)
+    vectorizer = TfidfVectorizer(
+        analyzer=tokens, sublinear_tf=True, max_features=lsa_features, dtype=np.float32
+    )
+    try:
+        weights = vectorizer.fit_transform(texts)  # sparse (n, V)
+    except ValueError:  # scikit-learn's word for an empty vocabulary
+        raise SidmillError(
+            f"{text_path}: {len(texts)} texts hold no word to fit an LSA on: check items.fields"
+        ) from None
+    largest = min(weights.shape) - 1  # what ARPACK can find
+    if dim > largest:
+        raise SidmillError(
+            f"{weights.shape[0]} texts with {weights.shape[1]} different words cannot span {dim} "
+            f"dimensions: lower embedding.dim to at most {largest}, or embed more items"
+        )
+    # ARPACK finds the exact directions, so the seed hardly matters. The randomised solver takes as
+    # long (100,000 texts) and its directions move retrieval by 0.01 from one seed to the next.
+    svd = TruncatedSVD(dim, algorithm="arpack", random_state=seed).fit(weights)
+    kept = np.square(svd.singular_values_).sum() / np.square(weights.data).sum()
+    logger.info(
+        "fitted %d dimensions to %d texts and %d words; they keep %.1f %% of the squared weights",
+        dim,
+        *weights.shape,
+        100 * kept,
+    )
+    return LsaModel(
+        vocabulary=vectorizer.get_feature_names_out().tolist(),
+        idf=vectorizer.idf_.astype(np.float32),
+        components=np.ascontiguousarray(svd.components_, dtype=np.float32),
+    )
+
+
+def encode(model: LsaModel, texts: list[str], *, normalize: bool) -> np.ndarray:
+    """Turn texts into vectors, each by itself: neighbours in the list make no difference.
+
+    Args:
+        model: the fitted model.
+        texts: n texts.
+        normalize: scale to unit length.
+
+    Returns:
+        float32 (n, D); zero for a text without a word of the vocabulary.
+    """
+    vectorizer = TfidfVectorizer(
+        analyzer=tokens, sublinear_tf=True, vocabulary=model.vocabulary, dtype=np.float32
+    )
+    vectorizer.idf_ = model.idf
+    vectors = vectorizer.transform(texts) @ model.components.T
+    return unit_rows(vectors) if normalize else np.ascontiguousarray(vectors)
+
+
+def save(path: str | Path, model: LsaModel) -> None:
+    """Write a model as safetensors, atomically; equal models are equal bytes.
+
+    The vocabulary is stored as JSON in a uint8 tensor.
+    """
+    words = json.dumps(model.vocabulary, ensure_ascii=False).encode()
+    tensors = {
+        "components": model.components,
+        "idf": model.idf,
+        "vocabulary": np.frombuffer(words, dtype=np.uint8),
+    }
+    with replacing(path) as temporary:
+        temporary.write_bytes(to_bytes(tensors, {METADATA_KEY: json.dumps({"kind": "lsa"})}))
+
+
+def load(path: str | Path) -> LsaModel:
+    """Read a model.
+
+    Raises:
+        SidmillError: if the file is missing, damaged, or holds something else.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            facts = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+            if facts.get("kind") != "lsa":
+                raise SidmillError(f"{path}: holds no LSA model: fit one with this workflow")
+            words = json.loads(file.get_tensor("vocabulary").tobytes())
+            model = LsaModel(words, file.get_tensor("idf"), file.get_tensor("components"))
+    except FileNotFoundError:
+        raise SidmillError(f"{path}: no such file") from None
+    except (SafetensorError, ValueError, OSError) as error:
+        raise SidmillError(
+            f"{path}: not a readable LSA model ({error}): delete it and run again"
+        ) from None
+    if len(words) != model.idf.shape[0] or len(words) != model.components.shape[1]:
+        raise SidmillError(
+            f"{path}: {len(words)} words, idf {model.idf.shape} and components "
+            f"{model.components.shape} do not belong together: delete it and run again"
+        )
+    return model
+
+
+def _sample(text_path: str | Path, size: int, seed: int) -> list[str]:
+    """Read all texts, or ``size`` of them drawn without replacement, in row order."""
+    total = text.count(text_path)
+    if total > size:
+        rng = np.random.default_rng(seed)
+        rows = np.sort(rng.choice(total, size, replace=False, shuffle=False))
+        logger.info("fitting on a sample of %d of %d texts", size, total)
+    else:
+        rows = np.arange(total)
+    texts: list[str] = []
+    first = 0
+    for table in text.read(text_path):
+        begin, end = np.searchsorted(rows, (first, first + table.num_rows))
+        texts += table["text"].take(rows[begin:end] - first).to_pylist()
+        first += table.num_rows
+    return texts

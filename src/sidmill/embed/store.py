@@ -1,0 +1,161 @@
+"""Embedding shards -> vectors.npy and ids.parquet, through the gate.
+
+The gate stops the run on a NaN, an infinity, a zero vector, a wrong dimension, an id that is
+missing, repeated or out of order, and on shards of different embedding spaces. It repairs nothing.
+
+Shapes: N items, D dimensions.
+"""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from sidmill.core.errors import SidmillError
+from sidmill.formats import embeddings, text, vectors
+
+logger = logging.getLogger(__name__)
+
+
+def store(
+    shard_paths: list[str],
+    text_path: str,
+    vectors_path: str,
+    ids_path: str,
+    *,
+    dtype: str,
+) -> tuple[int, int]:
+    """Write the vectors of all shards into one memory map, in the row order of text.parquet.
+
+    Memory: one row group of vectors, and the ids.
+
+    Args:
+        shard_paths: the shards of embeddings.parquet, in order.
+        text_path: text.parquet: which ids are wanted, in which order.
+        vectors_path: vectors.npy to write.
+        ids_path: ids.parquet to write.
+        dtype: float32 or float16 on disk.
+
+    Returns:
+        N and D.
+
+    Raises:
+        SidmillError: if the gate finds anything.
+    """
+    _remove_other_shards(shard_paths)
+    fingerprint = _one_fingerprint(shard_paths)
+    ids = pa.chunked_array([table["pid"].combine_chunks() for table in text.read(text_path)])
+    _check_unique(ids, text_path)
+    dim = _dimension(shard_paths, text_path)
+    shape = (len(ids), dim)
+    vectors.write(vectors_path, shape, dtype, _gate(shard_paths, ids, dim, dtype))
+    vectors.write_ids(ids_path, ids, shape, fingerprint)
+    logger.info("%d vectors of %d dimensions, %s", *shape, dtype)
+    return shape
+
+
+def _gate(
+    shard_paths: list[str], ids: pa.ChunkedArray, dim: int, dtype: str
+) -> Iterator[np.ndarray]:
+    """Yield the vectors of all shards as they will be stored, each block checked."""
+    row = 0
+    for path, pids, block in _blocks(shard_paths):
+        _check_ids(path, pids, ids.slice(row, len(pids)), row)
+        if block.shape[1] != dim:
+            raise SidmillError(
+                f"{path}: vectors of {block.shape[1]} dimensions, {shard_paths[0]} has {dim}: "
+                f"delete the shards of the old width and run again"
+            )
+        with np.errstate(over="ignore"):
+            rounded = block.astype(dtype)
+        check_values(rounded, path, pids, dtype)
+        yield rounded
+        row += len(rounded)
+
+
+def check_values(block: np.ndarray, path: str, pids: pa.ChunkedArray, dtype: str) -> None:
+    """Refuse vectors that are not finite, or zero.
+
+    Args:
+        block: float (n, D), as it will be stored.
+        path: where it comes from, for the message.
+        pids: their ids (n,).
+        dtype: the type on disk, for the message: float16 ends at 65,504.
+
+    Raises:
+        SidmillError: naming the first such item, and how many there are.
+    """
+    broken = np.flatnonzero(~np.isfinite(block).all(axis=1))
+    if broken.size:
+        raise SidmillError(
+            f"{path}: {broken.size} vectors hold a NaN or an infinity as {dtype}, first "
+            f"that of pid {pids[broken[0]].as_py()!r}: embed "
+            f"in bfloat16 or float32 (float16 overflows), and store as float32"
+        )
+    zero = np.flatnonzero(~block.any(axis=1))
+    if zero.size:
+        raise SidmillError(
+            f"{path}: {zero.size} vectors are all zeros, first that of pid "
+            f"{pids[zero[0]].as_py()!r}: its text holds nothing that the embedder knows; give it "
+            f"more text, or leave it out of the catalogue"
+        )
+
+
+def _blocks(shard_paths: list[str]) -> Iterator[tuple[str, pa.ChunkedArray, np.ndarray]]:
+    for path in shard_paths:
+        for pids, block in embeddings.read(path):
+            yield path, pids, block
+
+
+def _remove_other_shards(shard_paths: list[str]) -> None:
+    """Leave no shard of another shard count in the folder: it is read as one table."""
+    wanted = {Path(path).name for path in shard_paths}
+    for folder in sorted({Path(path).parent for path in shard_paths}):
+        for stale in sorted(folder.glob("part-*.parquet")):
+            if stale.name not in wanted:
+                logger.info("removing %s, left from another number of shards", stale)
+                stale.unlink()
+
+
+def _one_fingerprint(shard_paths: list[str]) -> dict:
+    first = embeddings.fingerprint(shard_paths[0])
+    for path in shard_paths[1:]:
+        other = embeddings.fingerprint(path)
+        differing = [key for key in sorted({*first, *other}) if first.get(key) != other.get(key)]
+        if differing:
+            facts = ", ".join(
+                f"{key} {other.get(key)!r}, not {first.get(key)!r}" for key in differing
+            )
+            raise SidmillError(
+                f"{path} was embedded otherwise than {shard_paths[0]} ({facts}): delete the shards "
+                f"that are out of date and run again"
+            )
+    return first
+
+
+def _dimension(shard_paths: list[str], text_path: str) -> int:
+    for _, _, block in _blocks(shard_paths):
+        return block.shape[1]
+    raise SidmillError(f"{text_path}: holds no item, so there is nothing to store")
+
+
+def _check_unique(ids: pa.ChunkedArray, text_path: str) -> None:
+    if len(ids.unique()) != len(ids):
+        counts = ids.value_counts()
+        repeated = next(entry["values"].as_py() for entry in counts if entry["counts"].as_py() > 1)
+        raise SidmillError(f"{text_path}: pid {repeated!r} stands in it more than once")
+
+
+def _check_ids(path: str, found: pa.ChunkedArray, wanted: pa.ChunkedArray, row: int) -> None:
+    if found.equals(wanted):
+        return
+    pairs = zip(found.to_pylist(), wanted.to_pylist(), strict=False)
+    place = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(found), len(wanted)))
+    have = found[place].as_py() if place < len(found) else None
+    want = wanted[place].as_py() if place < len(wanted) else None
+    raise SidmillError(
+        f"{path}: pid {have!r} where the catalogue has {want!r} (row {row + place}): the shard is "
+        f"of another catalogue; delete it and run again"
+    )

@@ -1,0 +1,176 @@
+"""The user's catalogue: JSON lines, a JSON array, CSV, TSV or parquet, row by row.
+
+A reader yields one :class:`Row` per row of the input, good or bad: a line that cannot be read is a
+row with a ``problem``, never an exception, so that the caller can count every row.
+"""
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import ijson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sidmill.core.errors import SidmillError
+
+COMPRESSIONS = (".gz", ".zst")
+KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+SUFFIXES = tuple(kind + end for kind in KINDS for end in ("", *COMPRESSIONS))
+BATCH_ROWS = 1024
+
+
+class Row(NamedTuple):
+    """One row of a file.
+
+    Attributes:
+        number: line number (JSON lines, CSV) or row number (JSON array, parquet), from 1.
+        fields: field name to value as stored, or None where the row cannot be read.
+        problem: why it cannot be read, else None.
+    """
+
+    number: int
+    fields: dict | None
+    problem: str | None = None
+
+
+def read(path: str | Path) -> Iterator[Row]:
+    """Yield the rows of one file in order. Memory: one row, for parquet 1,024 rows.
+
+    Raises:
+        SidmillError: if the file as a whole cannot be read: missing, empty, damaged, or of an
+            unknown kind.
+    """
+    name = str(path).lower()
+    base = name.removesuffix(".gz").removesuffix(".zst")
+    kind = next((kind for kind in KINDS if base.endswith(kind)), None)
+    if kind is None:
+        raise SidmillError(
+            f"{path}: unknown kind of file: items.path takes files ending in {', '.join(KINDS)}, "
+            f"all but parquet also with .gz or .zst behind"
+        )
+    if not Path(path).is_file():
+        raise SidmillError(f"{path}: no such file: check items.path")
+    if Path(path).stat().st_size == 0:
+        raise SidmillError(f"{path}: the file is empty: items.path wants at least one item")
+    if kind == ".parquet":
+        return _read_parquet(path)
+    return _read_stream(path, kind)
+
+
+def is_table(path: str | Path) -> bool:
+    """Whether a file is CSV or TSV, where every value is text."""
+    return str(path).lower().removesuffix(".gz").removesuffix(".zst").endswith((".csv", ".tsv"))
+
+
+def _read_stream(path: str | Path, kind: str) -> Iterator[Row]:
+    try:
+        with _open(path) as stream:
+            if kind in (".csv", ".tsv"):
+                yield from _read_table(path, stream, "," if kind == ".csv" else "\t")
+            elif _starts_array(stream):
+                yield from _read_array(path, stream)
+            else:
+                yield from _read_lines(stream)
+    except (OSError, EOFError, gzip.BadGzipFile, pa.ArrowInvalid) as error:
+        raise SidmillError(
+            f"{path}: cannot be read to its end ({error}): is it whole, and compressed as its name "
+            f"says?"
+        ) from None
+
+
+def _open(path: str | Path) -> io.BufferedReader:
+    """Open for reading bytes, decompressed, past a byte order mark."""
+    if str(path).lower().endswith(".gz"):
+        raw = gzip.open(path, "rb")  # noqa: SIM115 - the caller closes it
+    elif str(path).lower().endswith(".zst"):
+        raw = pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
+    else:
+        raw = Path(path).open("rb", buffering=0)  # noqa: SIM115
+    stream = io.BufferedReader(raw, 1 << 20)
+    if stream.peek(3)[:3] == b"\xef\xbb\xbf":
+        stream.read(3)
+    return stream
+
+
+def _starts_array(stream: io.BufferedReader) -> bool:
+    return stream.peek(64)[:64].lstrip()[:1] == b"["
+
+
+def _read_lines(stream: io.BufferedReader) -> Iterator[Row]:
+    for number, line in enumerate(stream, start=1):
+        if line.isspace():
+            continue
+        try:
+            fields = json.loads(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            yield Row(number, None, f"not UTF-8 (byte {error.start} of the line)")
+            continue
+        except ValueError as error:
+            yield Row(number, None, f"not JSON ({error})")
+            continue
+        except RecursionError:
+            yield Row(number, None, "JSON nested too deeply")
+            continue
+        if isinstance(fields, dict):
+            yield Row(number, fields)
+        else:
+            yield Row(number, None, f"a JSON {type(fields).__name__}, wanted an object")
+
+
+def _read_array(path: str | Path, stream: io.BufferedReader) -> Iterator[Row]:
+    number = 0
+    try:
+        for number, fields in enumerate(ijson.items(stream, "item", use_float=True), start=1):
+            if isinstance(fields, dict):
+                yield Row(number, fields)
+            else:
+                yield Row(number, None, f"a JSON {type(fields).__name__}, wanted an object")
+    except (ijson.JSONError, UnicodeDecodeError) as error:
+        raise SidmillError(f"{path}: not JSON after element {number} ({error}): mend it") from None
+
+
+def _read_table(path: str | Path, stream: io.BufferedReader, delimiter: str) -> Iterator[Row]:
+    csv.field_size_limit(1 << 30)
+    # A byte that is not UTF-8 becomes a lone surrogate, which the check below turns into a bad row.
+    text = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
+    rows = csv.reader(text, delimiter=delimiter, strict=True)
+    header = next(rows, [])
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
+        raise SidmillError(f"{path}: column {repeated[0]!r} stands twice in the header: rename one")
+    while True:
+        try:
+            values = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield Row(rows.line_num, None, f"not CSV ({error})")
+            continue
+        if not values:
+            continue
+        if len(values) != len(header):
+            problem = f"{len(values)} columns, the header has {len(header)}"
+            yield Row(rows.line_num, None, problem)
+        elif any("\udc80" <= character <= "\udcff" for value in values for character in value):
+            yield Row(rows.line_num, None, "not UTF-8")
+        else:
+            yield Row(rows.line_num, dict(zip(header, values, strict=True)))
+
+
+def _read_parquet(path: str | Path) -> Iterator[Row]:
+    try:
+        file = pq.ParquetFile(path)
+        number = 0
+        for batch in file.iter_batches(batch_size=BATCH_ROWS):
+            for fields in batch.to_pylist():
+                number += 1
+                yield Row(number, fields)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        raise SidmillError(
+            f"{path}: not a readable parquet file ({str(error).splitlines()[0]})"
+        ) from None

@@ -1,0 +1,123 @@
+"""``codes.parquet`` and ``pid2sid.parquet``: a list of int32 per item; and ``index.json``.
+
+    codes.parquet    pid, codes list<int32>   what the quantizer says
+    pid2sid.parquet  pid, sid list<int32>     what the item is called, collisions resolved
+    index.json       {"pid": ["<a_0>", "<b_12>", "<c_7>"]}   the LC-Rec and MiniOneRec form
+
+The two parquet files carry the size of each level in their schema metadata.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from sidmill.core.atomic import replacing
+from sidmill.core.errors import SidmillError
+from sidmill.formats import parquet
+
+SIZES_KEY = "sidmill.codebook_sizes"
+BLOCK_ROWS = 65536
+
+
+class Codes(NamedTuple):
+    """Codes of N items: ``ids`` (N,), ``codes`` int32 (N, L), ``sizes`` K_l per level."""
+
+    ids: pa.ChunkedArray
+    codes: np.ndarray
+    sizes: list[int]
+
+
+def write(
+    path: str | Path,
+    column: str,
+    ids: pa.ChunkedArray,
+    blocks: Iterable[np.ndarray],
+    sizes: list[int],
+) -> None:
+    """Write codes block by block, atomically.
+
+    Args:
+        path: the parquet file.
+        column: ``codes`` or ``sid``.
+        ids: int64 or string (N,).
+        blocks: int32 (n, L) in row order, N rows in all.
+        sizes: K_l per level.
+
+    Raises:
+        SidmillError: if a code is outside [0, K_l), or there are not N rows.
+    """
+    schema = pa.schema(
+        [("pid", ids.type), (column, pa.list_(pa.int32()))],
+        metadata={SIZES_KEY: json.dumps([int(size) for size in sizes])},
+    )
+
+    def tables() -> Iterator[pa.Table]:
+        row = 0
+        for block in blocks:
+            _check_range(path, block, sizes, row)
+            lists = pa.FixedSizeListArray.from_arrays(
+                np.ascontiguousarray(block, dtype=np.int32).ravel(), len(sizes)
+            )
+            pids = ids.slice(row, len(block))
+            row += len(block)
+            yield pa.table([pids, lists.cast(pa.list_(pa.int32()))], schema=schema)
+        if row != len(ids):
+            raise SidmillError(f"{path}: {row} rows of codes for {len(ids)} ids")
+
+    parquet.write(path, schema, tables())
+
+
+def read(path: str | Path, column: str) -> Codes:
+    """Read codes. Memory: 4 L bytes per item, and the ids.
+
+    Raises:
+        SidmillError: if the file lacks a column, rows differ in length, or a code is out of range.
+    """
+    file = parquet.open_file(
+        path, {"pid": parquet.is_pid, column: parquet.is_list_of(pa.int32(), pa.int64())}
+    )
+    table = file.read(columns=["pid", column])
+    lists = table[column].combine_chunks()
+    n_levels, uneven = divmod(len(lists.flatten()), max(len(lists), 1))
+    lengths = np.diff(lists.offsets.to_numpy())
+    if lists.null_count or uneven or (lengths != n_levels).any():
+        raise SidmillError(f"{path}: rows of {column!r} differ in length: delete it and run again")
+    codes = lists.flatten().to_numpy().astype(np.int32).reshape(len(lists), n_levels)
+    stored = parquet.metadata_json(file, SIZES_KEY)
+    sizes = list(stored or (codes.max(axis=0) + 1 if len(codes) else []))
+    _check_range(path, codes, sizes, 0)
+    return Codes(table["pid"], codes, [int(size) for size in sizes])
+
+
+def write_index(path: str | Path, ids: pa.ChunkedArray, codes: np.ndarray) -> None:
+    """Write index.json, one item a line, in row order. Memory: one block of rows.
+
+    Args:
+        path: the JSON file.
+        ids: int64 or string (N,); JSON keys are strings.
+        codes: int32 (N, L).
+    """
+    letters = [chr(ord("a") + level) for level in range(codes.shape[1])]
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as out:
+        separator = "{\n"
+        for start in range(0, len(codes), BLOCK_ROWS):
+            pids = ids.slice(start, BLOCK_ROWS).to_pylist()
+            for pid, row in zip(pids, codes[start : start + BLOCK_ROWS].tolist(), strict=True):
+                tokens = [f"<{letter}_{code}>" for letter, code in zip(letters, row, strict=True)]
+                out.write(f"{separator}{json.dumps(str(pid))}: {json.dumps(tokens)}")
+                separator = ",\n"
+        out.write("\n}\n" if len(codes) else "{}\n")
+
+
+def _check_range(path: str | Path, block: np.ndarray, sizes: list[int], row: int) -> None:
+    outside = np.argwhere((block < 0) | (block >= np.asarray(sizes)))
+    if len(outside):
+        item, level = outside[0]
+        raise SidmillError(
+            f"{path}: code {block[item, level]} of row {row + item}, level {level}, is outside "
+            f"[0, {sizes[level]})"
+        )

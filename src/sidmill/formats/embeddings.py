@@ -1,0 +1,122 @@
+"""``embeddings.parquet/``: a folder of shards that pandas and pyarrow read as one table.
+
+    pid        int64 or string
+    embedding  list<float32>, every list D long
+
+The schema metadata key ``sidmill.fingerprint`` names the embedding space, as JSON.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sidmill.core.errors import SidmillError
+from sidmill.formats import parquet
+
+FINGERPRINT_KEY = "sidmill.fingerprint"
+
+
+def schema(pid_type: pa.DataType, fingerprint: dict) -> pa.Schema:
+    """Schema of one shard. Keys of ``fingerprint`` are sorted: equal ones are equal bytes."""
+    return pa.schema(
+        [("pid", pid_type), ("embedding", pa.list_(pa.float32()))],
+        metadata={FINGERPRINT_KEY: json.dumps(fingerprint, sort_keys=True, ensure_ascii=False)},
+    )
+
+
+def write(
+    path: str | Path,
+    pid_type: pa.DataType,
+    fingerprint: dict,
+    blocks: Iterable[tuple[pa.ChunkedArray, np.ndarray]],
+) -> int:
+    """Write one shard atomically.
+
+    Args:
+        path: the shard's file.
+        pid_type: int64 or string.
+        fingerprint: names the embedding space.
+        blocks: ids with their vectors, float32 (n, D). Values are written as they are: the
+            vector store holds the gate.
+
+    Returns:
+        Number of rows.
+    """
+    form = schema(pid_type, fingerprint)
+
+    def tables() -> Iterator[pa.Table]:
+        for pids, vectors in blocks:
+            lists = pa.FixedSizeListArray.from_arrays(
+                np.ascontiguousarray(vectors, dtype=np.float32).ravel(), vectors.shape[1]
+            )
+            yield pa.table({"pid": pids, "embedding": lists.cast(pa.list_(pa.float32()))})
+
+    return parquet.write(
+        path, form, (table.replace_schema_metadata(form.metadata) for table in tables())
+    )
+
+
+def fingerprint(path: str | Path) -> dict:
+    """The fingerprint stored in a shard, or ``{}`` in a file that SIDMill did not write."""
+    return parquet.metadata_json(_open(path), FINGERPRINT_KEY)
+
+
+def group_sizes(path: str | Path) -> list[int]:
+    """Number of rows of each row group of a shard."""
+    metadata = _open(path).metadata
+    return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+
+
+def pids(path: str | Path) -> Iterator[pa.ChunkedArray]:
+    """Yield the ids alone, one row group at a time."""
+    file = _open(path)
+    for table in parquet.read_rows(file, ["pid"], 0, file.metadata.num_rows):
+        yield table["pid"]
+
+
+def read(path: str | Path) -> Iterator[tuple[pa.ChunkedArray, np.ndarray]]:
+    """Yield ids with their vectors, float32 (n, D), one row group at a time.
+
+    Raises:
+        SidmillError: if the file is not parquet, a column is missing, a row has no vector, or
+            vectors differ in length.
+    """
+    file = _open(path)
+    row = 0
+    for table in parquet.read_rows(file, ["pid", "embedding"], 0, file.metadata.num_rows):
+        yield table["pid"], _vectors(table["embedding"].combine_chunks(), path, row)
+        row += table.num_rows
+
+
+def read_group(path: str | Path, group: int) -> np.ndarray:
+    """Return the vectors of one row group, float32 (n, D)."""
+    column = _open(path).read_row_group(group, columns=["embedding"])["embedding"]
+    return _vectors(column.combine_chunks(), path, sum(group_sizes(path)[:group]))
+
+
+def _open(path: str | Path) -> pq.ParquetFile:
+    floats = parquet.is_list_of(pa.float32(), pa.float16(), pa.float64())
+    return parquet.open_file(path, {"pid": parquet.is_pid, "embedding": floats})
+
+
+def _vectors(lists: pa.Array, path: str | Path, row: int) -> np.ndarray:
+    """Turn a list column whose first value is ``row`` of the file into float32 (n, D)."""
+    lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
+    missing = np.flatnonzero(np.isnan(lengths)) if lists.null_count else []
+    if len(missing):
+        raise SidmillError(f"{path}: row {row + missing[0]} has no vector: embed it again")
+    odd = np.flatnonzero(lengths != lengths[0])
+    if odd.size:
+        raise SidmillError(
+            f"{path}: row {row + odd[0]} has {lengths[odd[0]]} dimensions, row {row} has "
+            f"{lengths[0]}: embed this shard again"
+        )
+    flat = lists.flatten()
+    if flat.null_count:
+        raise SidmillError(f"{path}: a vector after row {row} holds a null: embed it again")
+    return flat.to_numpy().astype(np.float32, copy=False).reshape(len(lists), int(lengths[0]))

@@ -1,0 +1,123 @@
+"""What the parquet formats share: atomic writing by blocks, reading by batches, strict columns."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sidmill.core.atomic import replacing
+from sidmill.core.errors import SidmillError
+
+ROWS_PER_GROUP = 8192
+PID_TYPES = (pa.int64(), pa.string())
+
+
+@contextmanager
+def writer(path: str | Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """Open a parquet writer whose file appears under ``path`` only when the block ends well."""
+    with (
+        replacing(path) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd") as parquet,
+    ):
+        yield parquet
+
+
+def write(path: str | Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
+    """Write tables of ``schema`` as one atomic parquet file and return its number of rows.
+
+    Every row group but the last holds ``ROWS_PER_GROUP`` rows, however the tables are cut, so
+    the bytes depend on the rows alone. Memory: two row groups.
+    """
+    rows = 0
+    with writer(path, schema) as parquet:
+        for table in _regroup(tables, schema):
+            parquet.write_table(table, row_group_size=ROWS_PER_GROUP)
+            rows += table.num_rows
+    return rows
+
+
+def _regroup(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Cut a stream of tables into tables of ``ROWS_PER_GROUP`` rows, the last one shorter."""
+    waiting = schema.empty_table()
+    for table in tables:
+        waiting = pa.concat_tables([waiting, table.cast(schema)])
+        while waiting.num_rows >= ROWS_PER_GROUP:
+            yield waiting.slice(0, ROWS_PER_GROUP).combine_chunks()
+            waiting = waiting.slice(ROWS_PER_GROUP)
+    if waiting.num_rows:
+        yield waiting.combine_chunks()
+
+
+def open_file(
+    path: str | Path, columns: dict[str, Callable[[pa.DataType], bool]]
+) -> pq.ParquetFile:
+    """Open a parquet file after checking that it has the columns that its format wants.
+
+    Args:
+        path: one parquet file.
+        columns: for each wanted column a test of its type.
+
+    Raises:
+        SidmillError: if the file is not parquet, lacks a column, repeats one, or has one of a
+            type that the format refuses.
+    """
+    try:
+        parquet = pq.ParquetFile(path)
+    except (pa.ArrowInvalid, pa.ArrowIOError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise SidmillError(f"{path}: no such file") from None
+        raise SidmillError(
+            f"{path}: not a readable parquet file ({str(error).splitlines()[0]}): "
+            f"delete it and run again"
+        ) from None
+    schema = parquet.schema_arrow
+    for name, accepts in columns.items():
+        found = schema.get_all_field_indices(name)
+        if len(found) != 1:
+            raise SidmillError(
+                f"{path}: {len(found)} columns named {name!r}, wanted one; the file has "
+                f"{', '.join(schema.names)}"
+            )
+        if not accepts(schema.field(name).type):
+            raise SidmillError(
+                f"{path}: column {name!r} has type {schema.field(name).type}, which this format "
+                f"does not accept"
+            )
+    return parquet
+
+
+def read_rows(
+    parquet: pq.ParquetFile, columns: list[str], start: int, stop: int
+) -> Iterator[pa.Table]:
+    """Yield rows ``start`` to ``stop`` in order, at most one row group at a time."""
+    first = 0
+    for group in range(parquet.num_row_groups):
+        rows = parquet.metadata.row_group(group).num_rows
+        begin, end = max(start - first, 0), min(stop - first, rows)
+        if begin < end:
+            yield parquet.read_row_group(group, columns=columns).slice(begin, end - begin)
+        first += rows
+
+
+def is_pid(kind: pa.DataType) -> bool:
+    """Whether a column of this type can hold item ids: int64 or string."""
+    return kind in PID_TYPES or kind == pa.large_string()
+
+
+def is_list_of(*values: pa.DataType) -> Callable[[pa.DataType], bool]:
+    """Make a test for list columns (large and fixed-size ones too) of one of these value types."""
+
+    def accepts(kind: pa.DataType) -> bool:
+        lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+        return (lists or pa.types.is_fixed_size_list(kind)) and kind.value_type in values
+
+    return accepts
+
+
+def metadata_json(parquet: pq.ParquetFile, key: str) -> dict:
+    """Return the JSON object stored in the file's schema metadata under ``key``, or ``{}``."""
+    stored = parquet.schema_arrow.metadata or {}
+    return json.loads(stored.get(key.encode(), b"{}"))

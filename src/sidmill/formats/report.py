@@ -1,0 +1,30 @@
+"""JSON of figures: ``quality.json`` and the small reports that rules leave."""
+
+import json
+from pathlib import Path
+
+from sidmill.core.atomic import write_text
+from sidmill.core.errors import SidmillError
+
+
+def write(path: str | Path, figures: dict) -> None:
+    """Write figures as indented JSON, keys in the order given.
+
+    Raises:
+        ValueError: if a figure is NaN or infinite, which JSON cannot say.
+    """
+    write_text(path, json.dumps(figures, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read(path: str | Path) -> dict:
+    """Read figures.
+
+    Raises:
+        SidmillError: if the file is missing or not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SidmillError(f"{path}: no such file") from None
+    except ValueError as error:
+        raise SidmillError(f"{path}: not JSON ({error}): delete it and run again") from None

@@ -1,0 +1,88 @@
+"""``text.parquet``: one text per item, and ``rejects.parquet``: the rows that gave none.
+
+    text.parquet     pid (int64 or string), text (string, not empty)
+    rejects.parquet  pid (string, null where unreadable), file, row (int64, from 1), reason
+
+Every row of the catalogue is in one of the two.
+"""
+
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sidmill.formats import parquet
+
+REJECTS_SCHEMA = pa.schema(
+    [("pid", pa.string()), ("file", pa.string()), ("row", pa.int64()), ("reason", pa.string())]
+)
+
+
+def schema(pid_type: pa.DataType) -> pa.Schema:
+    """Schema of text.parquet for item ids of ``pid_type`` (int64 or string)."""
+    return pa.schema([("pid", pid_type), ("text", pa.string())])
+
+
+def write(path: str | Path, pid_type: pa.DataType, tables: Iterable[pa.Table]) -> int:
+    """Write text.parquet from tables of :func:`schema` and return its number of rows."""
+    return parquet.write(path, schema(pid_type), tables)
+
+
+def write_rejects(path: str | Path, tables: Iterable[pa.Table]) -> int:
+    """Write rejects.parquet from tables of ``REJECTS_SCHEMA`` and return its number of rows."""
+    return parquet.write(path, REJECTS_SCHEMA, tables)
+
+
+def _open(path: str | Path) -> pq.ParquetFile:
+    return parquet.open_file(path, {"pid": parquet.is_pid, "text": pa.types.is_string})
+
+
+def count(path: str | Path) -> int:
+    """Number of items in text.parquet."""
+    return _open(path).metadata.num_rows
+
+
+def pid_type(path: str | Path) -> pa.DataType:
+    """Type of the item ids in text.parquet: int64 or string."""
+    return _open(path).schema_arrow.field("pid").type
+
+
+def read(path: str | Path, start: int = 0, stop: int | None = None) -> Iterator[pa.Table]:
+    """Yield the items of rows ``start`` to ``stop`` as tables ``pid``, ``text``, in row order.
+
+    Memory: one row group.
+
+    Raises:
+        SidmillError: if the file is not parquet, or lacks a column.
+    """
+    file = _open(path)
+    last = file.metadata.num_rows if stop is None else stop
+    return parquet.read_rows(file, ["pid", "text"], start, last)
+
+
+def shard_bounds(n_items: int, shard: int, n_shards: int) -> tuple[int, int]:
+    """First row of a shard, and the row after its last: sizes differ by at most one."""
+    return n_items * shard // n_shards, n_items * (shard + 1) // n_shards
+
+
+def text_classes(path: str | Path) -> np.ndarray:
+    """Number the distinct texts.
+
+    Texts are told apart by a 128-bit hash. Memory: 24 bytes per item while it runs.
+
+    Returns:
+        int64 (N,): items with the same text have the same number; numbers follow first occurrence.
+    """
+    digests = np.empty(count(path), dtype="S16")
+    row = 0
+    for table in read(path):
+        for text in table["text"].to_pylist():
+            digests[row] = blake2b(text.encode(), digest_size=16).digest()
+            row += 1
+    _, first, inverse = np.unique(digests, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first, kind="stable")] = np.arange(len(first))
+    return rank[inverse]

@@ -1,0 +1,122 @@
+"""``vectors.npy`` with ``ids.parquet``: the memory map that every later stage reads.
+
+    vectors.npy   float32 or float16 (N, D)
+    ids.parquet   pid (int64 or string), in row order of vectors.npy
+
+ids.parquet carries N, D and the embedding fingerprint in its schema metadata, so that the two
+files are held against each other whenever they are opened.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sidmill.core.atomic import replacing
+from sidmill.core.errors import SidmillError
+from sidmill.formats import parquet
+from sidmill.formats.embeddings import FINGERPRINT_KEY
+
+SHAPE_KEY = "sidmill.shape"
+DTYPES = ("float32", "float16")
+
+
+class VectorStore(NamedTuple):
+    """An opened pair: ``vectors`` is a read-only memory map (N, D), ``ids`` has N rows."""
+
+    vectors: np.ndarray
+    ids: pa.ChunkedArray
+    fingerprint: dict
+
+
+def write(
+    path: str | Path, shape: tuple[int, int], dtype: str, blocks: Iterable[np.ndarray]
+) -> None:
+    """Write vectors.npy block by block, atomically.
+
+    The file is written in order, not through a map, so memory is one block whatever N.
+
+    Args:
+        path: the .npy file.
+        shape: N and D, known beforehand because they stand in the header.
+        dtype: float32 or float16.
+        blocks: float (n, D) in row order, N rows in all.
+
+    Raises:
+        SidmillError: if ``dtype`` is another one, or the blocks do not hold N rows of D.
+    """
+    if dtype not in DTYPES:
+        raise SidmillError(f"store.dtype is {dtype!r}: choose one of {', '.join(DTYPES)}")
+    header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": tuple(shape)}
+    rows = 0
+    with replacing(path) as temporary, temporary.open("wb") as out:
+        np.lib.format.write_array_header_1_0(out, header)
+        for block in blocks:
+            if block.shape[1:] != (shape[1],):
+                raise SidmillError(f"{path}: a block of {block.shape} for vectors of {shape[1]}")
+            out.write(np.ascontiguousarray(block, dtype=dtype))
+            rows += len(block)
+        if rows != shape[0]:
+            raise SidmillError(f"{path}: {rows} vectors for {shape[0]} items: embed them again")
+
+
+def write_ids(
+    path: str | Path, ids: pa.ChunkedArray, shape: tuple[int, int], fingerprint: dict
+) -> None:
+    """Write ids.parquet, with the shape and the fingerprint of the vectors beside it."""
+    schema = pa.schema(
+        [("pid", ids.type)],
+        metadata={
+            SHAPE_KEY: json.dumps(shape),
+            FINGERPRINT_KEY: json.dumps(fingerprint, sort_keys=True, ensure_ascii=False),
+        },
+    )
+    parquet.write(path, schema, [pa.table({"pid": ids}, schema=schema)])
+
+
+def open_store(vectors_path: str | Path, ids_path: str | Path) -> VectorStore:
+    """Open the pair read-only. Memory: the ids; vectors stay on disk.
+
+    Raises:
+        SidmillError: if a file is unreadable, or the two disagree in shape or dtype.
+    """
+    file = parquet.open_file(ids_path, {"pid": parquet.is_pid})
+    vectors = open_npy(vectors_path)
+    shape = (file.metadata.num_rows, *parquet.metadata_json(file, SHAPE_KEY)[1:])
+    if vectors.shape != shape:
+        raise SidmillError(
+            f"{vectors_path} has shape {vectors.shape}, {ids_path} was written for {shape}: "
+            f"delete both and run again"
+        )
+    return VectorStore(vectors, read_ids(file), parquet.metadata_json(file, FINGERPRINT_KEY))
+
+
+def open_npy(path: str | Path) -> np.ndarray:
+    """Map a two-dimensional float32 or float16 .npy file read-only, never unpickling.
+
+    Raises:
+        SidmillError: if it is missing, truncated, or of another kind.
+    """
+    try:
+        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise SidmillError(f"{path}: no such file") from None
+    except (ValueError, EOFError, OSError) as error:
+        raise SidmillError(
+            f"{path}: not a readable .npy file ({error}): delete it and run again"
+        ) from None
+    if getattr(vectors, "ndim", 0) != 2 or vectors.dtype.name not in DTYPES:
+        raise SidmillError(
+            f"{path}: holds {getattr(vectors, 'dtype', type(vectors))} of shape "
+            f"{getattr(vectors, 'shape', None)}, wanted float32 or float16 (N, D)"
+        )
+    return vectors
+
+
+def read_ids(file: pq.ParquetFile) -> pa.ChunkedArray:
+    """Read the whole ``pid`` column. Memory: 8 bytes per item, or the strings."""
+    return file.read(columns=["pid"])["pid"]

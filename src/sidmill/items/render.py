@@ -1,0 +1,325 @@
+"""Catalogue -> text.parquet and rejects.parquet: one clean text per item, every row accounted for.
+
+Each value is unescaped from HTML, stripped of HTML tags and of invisible characters, and its white
+space is folded to single spaces; fields are joined by line feeds, so the first line is the first
+field. Selecting and joining fields follows ``selected_keys`` of MISSRec,
+https://github.com/gimpong/MM23-MISSRec.
+"""
+
+import html
+import logging
+import math
+import re
+import string
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from hashlib import blake2b
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sidmill.core.errors import SidmillError
+from sidmill.core.paths import expand
+from sidmill.formats import catalogue, parquet, text
+
+logger = logging.getLogger(__name__)
+
+INT64 = range(-(2**63), 2**63)
+TAGS = re.compile(
+    r"</?(?:a|b|big|blockquote|body|br|center|code|dd|div|dl|dt|em|font|h[1-6]|head|hr|html|i|img|"
+    r"li|ol|p|pre|q|script|small|span|strong|style|sub|sup|table|tbody|td|th|thead|tr|tt|u|ul)"
+    r"(?:\s[^<>]*)?/?>",
+    re.IGNORECASE,
+)
+INVISIBLE = dict.fromkeys([0xAD, 0x200B, 0x2060, 0xFEFF, *range(0x00, 0x09), *range(0x0E, 0x20)])
+
+
+class Counts(NamedTuple):
+    """How many rows were read, and where they went: rows = items + rejects."""
+
+    rows: int
+    items: int
+    rejects: int
+
+
+class Ids(NamedTuple):
+    """How ids are read: the field, and whether as integers; ``strict`` takes no other kind."""
+
+    field: str
+    integer: bool
+    strict: bool
+
+
+class BadRowError(Exception):
+    """A row that gives no item; the message is the reason."""
+
+
+def render(
+    text_path: str,
+    rejects_path: str,
+    *,
+    path: str,
+    id_field: str,
+    id_type: str,
+    fields: list[str],
+    template: str | None,
+    on_bad_rows: str,
+) -> Counts:
+    """Write one text per item of the catalogue, in the order of the catalogue.
+
+    The catalogue is read twice, first for repeated ids. Memory: one block of rows, and 8 bytes per
+    item in the first pass.
+
+    Args:
+        text_path: text.parquet to write.
+        rejects_path: rejects.parquet to write.
+        path: file, folder or glob of the catalogue.
+        id_field: field that holds the item id.
+        id_type: ``int``, ``string``, or ``auto``: as the first item has it (in CSV and TSV, where
+            all is text, an integer if it is written as one).
+        fields: names of the fields to join, in this order. Missing and null ones are passed over.
+        template: in place of ``fields``, a text with field names in braces, or None.
+        on_bad_rows: ``error`` stops at the first bad row, ``reject`` lists them in rejects.parquet.
+
+    Raises:
+        SidmillError: for a bad row under ``error``; if no row gives an item; if a field is in no
+            row.
+    """
+    files = expand(path, catalogue.SUFFIXES, "items.path")
+    ids = _decide_ids(files, id_field, id_type)
+    pieces = _parse_template(template) if template else _joined(fields)
+    unseen = {field for _, field in pieces if field}
+    repeated = _find_repeated(files, ids)
+    first_place: dict[int | str, str] = {}  # of repeated ids only
+    counts = {"rows": 0, "items": 0, "rejects": 0}
+
+    def item(file: str, row: catalogue.Row) -> tuple[int | str, str]:
+        if row.problem:
+            raise BadRowError(row.problem)
+        pid = _read_id(row.fields, ids)
+        if pid in first_place:
+            raise BadRowError(f"id {pid!r} stands already at {first_place[pid]}")
+        words = _fill(pieces, row.fields)
+        if pid in repeated:
+            first_place[pid] = f"{file}, row {row.number}"
+        return pid, words
+
+    def good_rows(rejects: pq.ParquetWriter) -> Iterator[pa.Table]:
+        good, bad = [], []
+        for file, row in _rows(files):
+            counts["rows"] += 1
+            unseen.difference_update(row.fields or ())
+            try:
+                good.append(item(file, row))
+            except BadRowError as reason:
+                if on_bad_rows == "error":
+                    raise SidmillError(
+                        f"{file}, row {row.number}: {reason}: mend the row, or set "
+                        f"items.on_bad_rows: reject to list such rows in rejects.parquet"
+                    ) from None
+                bad.append((_shown_id(row.fields, id_field), file, row.number, str(reason)))
+            if len(good) == parquet.ROWS_PER_GROUP:
+                counts["items"] += len(good)
+                yield _table(good, schema)
+                good = []
+            if len(bad) == parquet.ROWS_PER_GROUP:
+                counts["rejects"] += len(bad)
+                rejects.write_table(_table(bad, text.REJECTS_SCHEMA))
+                bad = []
+        counts["items"] += len(good)
+        counts["rejects"] += len(bad)
+        _check_outcome(files, unseen, counts["items"], bad)
+        yield _table(good, schema)
+        rejects.write_table(_table(bad, text.REJECTS_SCHEMA))
+
+    schema = text.schema(pa.int64() if ids.integer else pa.string())
+    with parquet.writer(rejects_path, text.REJECTS_SCHEMA) as rejects:
+        text.write(text_path, schema.field("pid").type, good_rows(rejects))
+    logger.info("%(rows)d rows: %(items)d items, %(rejects)d rejects", counts)
+    return Counts(**counts)
+
+
+def clean(value: str) -> str:
+    """Unescape HTML, drop its tags and invisible characters, fold white space to single spaces."""
+    plain = (
+        TAGS.sub(" ", html.unescape(html.unescape(value)))
+        if "&" in value or "<" in value
+        else value
+    )
+    return " ".join(plain.translate(INVISIBLE).split())
+
+
+def plain_text(value: object) -> str:
+    """Write any value of a catalogue as clean text; null and NaN as nothing, lists with commas."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict):
+        pairs = ((plain_text(key), plain_text(entry)) for key, entry in value.items())
+        return ", ".join(f"{key}: {entry}" for key, entry in pairs if entry)
+    if isinstance(value, list | tuple):
+        return ", ".join(filter(None, map(plain_text, value)))
+    return clean(str(value))
+
+
+def _rows(files: list[str]) -> Iterator[tuple[str, catalogue.Row]]:
+    for file in files:
+        for row in catalogue.read(file):
+            yield file, row
+
+
+def _decide_ids(files: list[str], field: str, id_type: str) -> Ids:
+    """Settle on one type of id for the whole catalogue, from the setting or the first item."""
+    if id_type != "auto":
+        return Ids(field, id_type == "int", strict=False)
+    trouble = ""
+    for file, row in _rows(files):
+        if row.problem and not trouble:
+            trouble = f"; {file}, row {row.number}: {row.problem}"
+        value = (row.fields or {}).get(field)
+        if value is not None:
+            as_text = catalogue.is_table(file)
+            integer = _is_integer(value) if as_text else isinstance(value, int)
+            return Ids(field, integer, strict=not as_text)
+    raise SidmillError(
+        f"items.id_field: no row of {files[0]}{' and the others' * (len(files) > 1)} has a field "
+        f"{field!r}{_known_fields(files)}{trouble}"
+    )
+
+
+def _is_integer(value: object) -> bool:
+    """Whether a text is an integer in the one way that str() writes it: no sign, zeros, spaces."""
+    return isinstance(value, str) and re.fullmatch(r"0|-?[1-9][0-9]{0,18}", value) is not None
+
+
+def _read_id(fields: dict, ids: Ids) -> int | str:
+    value = fields.get(ids.field)
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        raise BadRowError(f"no id in field {ids.field!r}")
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not ids.integer and ids.strict:
+            raise BadRowError(
+                f"id {value} is an integer, the first one is a string: set items.id_type"
+            )
+        if value not in INT64:
+            raise BadRowError(f"id {value} does not fit in 64 bits: set items.id_type: string")
+        return value if ids.integer else str(value)
+    if not isinstance(value, str):
+        raise BadRowError(
+            f"id {value!r} is a {type(value).__name__}, wanted an integer or a string"
+        )
+    if not ids.integer:
+        return _encodable(value, "the id")
+    if ids.strict or not _is_integer(value) or int(value) not in INT64:
+        raise BadRowError(
+            f"id {value!r} is not an integer like the first: set items.id_type: string"
+        )
+    return int(value)
+
+
+def _shown_id(fields: dict | None, id_field: str) -> str | None:
+    value = (fields or {}).get(id_field)
+    return None if value is None else str(value).encode(errors="replace").decode()
+
+
+def _find_repeated(files: list[str], ids: Ids) -> set[int | str]:
+    """Return the ids that occur more than once. Memory: 8 bytes per item, and what it returns."""
+    keys = array("q")
+    for pid in _readable_ids(files, ids):
+        keys.append(_key(pid))
+    values, occurrences = np.unique(np.frombuffer(keys, dtype=np.int64), return_counts=True)
+    suspects = set(values[occurrences > 1].tolist())
+    if not suspects:
+        return set()
+    seen = Counter(pid for pid in _readable_ids(files, ids) if _key(pid) in suspects)
+    return {pid for pid, occurrences in seen.items() if occurrences > 1}
+
+
+def _readable_ids(files: list[str], ids: Ids) -> Iterator[int | str]:
+    for _, row in _rows(files):
+        with suppress(BadRowError):
+            if row.fields is not None:
+                yield _read_id(row.fields, ids)
+
+
+def _key(pid: int | str) -> int:
+    if isinstance(pid, int):
+        return pid
+    return int.from_bytes(blake2b(pid.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+def _joined(fields: list[str]) -> list[tuple[str, str | None]]:
+    return [("\n" if position else "", field) for position, field in enumerate(fields)]
+
+
+def _parse_template(template: str) -> list[tuple[str, str | None]]:
+    """Split a template into pairs of literal text and the field that follows it."""
+    try:
+        parsed = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise SidmillError(f"items.template {template!r}: {error}") from None
+    for _, field, form, conversion in parsed:
+        if field is not None and (not field or form or conversion or re.search(r"[.\[]", field)):
+            raise SidmillError(
+                f"items.template {template!r}: braces take a plain field name, as in {{title}}"
+            )
+    if not any(field for _, field, _, _ in parsed):
+        raise SidmillError(f"items.template {template!r} names no field: write one in braces")
+    return [(literal, field) for literal, field, _, _ in parsed]
+
+
+def _fill(pieces: list[tuple[str, str | None]], fields: dict) -> str:
+    values = [
+        (literal, plain_text(fields.get(field)) if field else "") for literal, field in pieces
+    ]
+    if not any(value for _, value in values):
+        wanted = [field for _, field in pieces if field]
+        known = (
+            "" if any(field in fields for field in wanted) else f": the row has {_names(fields)}"
+        )
+        raise BadRowError(f"no text in {', '.join(wanted)}{known}")
+    lines = "".join(literal + value for literal, value in values).split("\n")
+    return _encodable("\n".join(filter(None, (line.strip() for line in lines))), "the text")
+
+
+def _encodable(value: str, what: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise BadRowError(
+            f"{what} holds half a character (a lone surrogate) at {error.start}"
+        ) from None
+    return value
+
+
+def _table(rows: list[tuple], schema: pa.Schema) -> pa.Table:
+    columns = zip(*rows, strict=True) if rows else [[] for _ in schema]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    return pa.table(arrays, schema=schema)
+
+
+def _check_outcome(files: list[str], unseen: set[str], n_items: int, bad: list[tuple]) -> None:
+    if unseen:
+        raise SidmillError(
+            f"items.fields or items.template: no row of the catalogue has "
+            f"{', '.join(map(repr, sorted(unseen)))}{_known_fields(files)}"
+        )
+    if not n_items:
+        _, file, row, reason = bad[0]
+        raise SidmillError(
+            f"no row of the catalogue gives an item; first: {file}, row {row}: {reason}"
+        )
+
+
+def _known_fields(files: list[str]) -> str:
+    fields = next((row.fields for _, row in _rows(files) if row.fields), None)
+    return f": the first row has {_names(fields)}" if fields else ""
+
+
+def _names(fields: dict) -> str:
+    return ", ".join(map(str, fields))

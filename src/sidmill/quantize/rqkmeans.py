@@ -1,0 +1,253 @@
+"""Residual k-means: L k-means fits, each to what the one before left unexplained.
+
+Shapes: N items, n training rows, D dimensions, L levels, K_l codewords at level l.
+
+Source: the residual vector quantizer of SoundStream, Algorithm 1, https://arxiv.org/abs/2107.03312,
+with each level fitted by k-means in place of a learned codebook.
+
+A level spends its work differently from plain k-means. A sample of 32 rows per codeword finds the
+structure: k-means++, then passes with merges and splits, all in memory. Passes over every training
+row follow, streamed, the codewords moving after each block; a few of them go further than twenty
+of plain k-means. docs/log.md has the figures.
+"""
+
+import logging
+import time
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from sidmill import codec
+from sidmill.core.errors import SidmillError
+from sidmill.quantize import clusters as clustering
+from sidmill.quantize import rows, seeding, swaps
+from sidmill.quantize.clusters import Clusters
+from sidmill.quantize.rows import Source
+
+logger = logging.getLogger(__name__)
+
+SEEDING_ROWS = 16  # rows per codeword that k-means++ draws from
+SAMPLE_ROWS = 32  # rows per codeword of the sample held in memory
+SAMPLE_PASSES = 6
+SWAP_PASSES = 4  # the first of them, each followed by merges and splits
+BLOCK_ROWS = 4  # rows per codeword of a block: more, and codewords move too rarely
+MIN_BLOCK_ROWS = 64
+RESEEDS = 64  # at most so many empty clusters are filled after one pass
+
+
+class State(NamedTuple):
+    """A level after a pass over the training rows: all that the next pass starts from."""
+
+    level: int
+    n_passes: int
+    error: float  # sum of squares that the assignment leaves; infinite before the first pass
+    clusters: Clusters
+    codes: np.ndarray  # (n,), the assignment; meaningless before the first pass
+    hartigan: bool
+
+
+def fit(
+    vectors: np.ndarray,
+    *,
+    n_levels: int,
+    codebook_size: int | list[int],
+    n_iter: int,
+    tolerance: float,
+    max_points_per_centroid: int | None,
+    seed: int,
+    device: str,
+    memory_mb: int,
+) -> list[np.ndarray]:
+    """Fit residual codebooks.
+
+    Trained on every row, a level never leaves a larger mean squared error than the one before; it
+    is logged. A level depends on the vectors, the levels before it, its settings and the seed
+    alone. The same input, settings, seed and thread count give the same bytes on the same kind of
+    machine.
+
+    Memory: about ``memory_mb`` for the sample and one block with its temporaries, the codebooks
+    (three times, one in float64), and per row and level one byte, two above 256 codewords or four
+    above 65,536.
+
+    Args:
+        vectors: float32 or float16 (N, D), finite, in memory or memory-mapped.
+        n_levels: L, tokens per semantic id.
+        codebook_size: K of every level, or one K per level.
+        n_iter: at most so many passes over the training rows per level.
+        tolerance: a level ends when a pass lowers its error by less than this share; 0 ends it
+            when no row moves.
+        max_points_per_centroid: train on a sample of so many rows per codeword of the largest
+            level; 0 or None trains on every row.
+        seed: covers the samples, the first codewords and the directions of splits.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+        memory_mb: MiB for the sample and for blocks.
+
+    Returns:
+        float32 (K_l, D) per level, level 0 first.
+
+    Raises:
+        SidmillError: if there are fewer rows than codewords, the list of sizes is not L long, a
+            row is not finite, or ``memory_mb`` is too small.
+    """
+    sizes = _sizes(codebook_size, n_levels)
+    target = codec.pick_device(device)
+    n_items = len(vectors)
+    if n_items < max(sizes):
+        raise SidmillError(
+            f"{n_items} vectors cannot fill {max(sizes)} codewords: "
+            f"lower rqkmeans.codebook_size to at most {n_items}, or embed more items"
+        )
+    chosen = _training_rows(n_items, max_points_per_centroid, max(sizes), seed)
+    n_rows = codec.rows_per_block(vectors.shape[1], max(sizes), max(1, memory_mb // 2))
+    source = Source(vectors, chosen, [], [], target, n_rows)
+    error = _sum_of_squares(source)
+    n_values = rows.count(source) * vectors.shape[1]
+    logger.info("%d rows, %d for training: mse %.6g", n_items, rows.count(source), error / n_values)
+    codebooks = []
+    for level, size in enumerate(sizes):
+        began = time.perf_counter()
+        block_rows = min(n_rows, max(MIN_BLOCK_ROWS, BLOCK_ROWS * size))
+        source = source._replace(block_rows=block_rows)
+        state = _fit_level(source, size, n_iter, tolerance, error, [seed, level], memory_mb)
+        words = state.clusters.words.cpu().numpy()
+        codebooks.append(words)
+        seconds = time.perf_counter() - began
+        if level + 1 < n_levels:
+            source, error = _explain(source, words)
+        else:
+            error = state.error
+        logger.info(
+            "level %d/%d: mse %.6g after %d passes, %.2f iterations/s",
+            level + 1,
+            n_levels,
+            error / n_values,
+            state.n_passes,
+            state.n_passes / seconds,
+        )
+    return codebooks
+
+
+def _sizes(codebook_size: int | list[int], n_levels: int) -> list[int]:
+    sizes = [codebook_size] * n_levels if isinstance(codebook_size, int) else list(codebook_size)
+    if len(sizes) != n_levels:
+        raise SidmillError(
+            f"rqkmeans.codebook_size lists {len(sizes)} sizes for {n_levels} levels: "
+            "give one size per level, or one number for all"
+        )
+    if min(sizes, default=0) < 1:
+        raise SidmillError(
+            f"rqkmeans.codebook_size {codebook_size} for {n_levels} levels: "
+            "give at least one level, and sizes of at least 1"
+        )
+    return sizes
+
+
+def _training_rows(n_items: int, per_code: int | None, size: int, seed: int) -> np.ndarray | None:
+    """Draw the rows to train on, ascending; None stands for all."""
+    if not per_code or n_items <= per_code * size:
+        return None
+    generator = np.random.default_rng([seed])
+    return np.sort(generator.choice(n_items, size=per_code * size, replace=False))
+
+
+def _sum_of_squares(source: Source) -> float:
+    """Add up the squares of the training rows; read every row once and stop at a bad one."""
+    for start, block in codec.read_blocks(source.vectors, source.block_rows):
+        codec.require_finite(block, start)
+    return sum(float(block.square().sum(dtype=torch.float64)) for _, block in rows.blocks(source))
+
+
+def _fit_level(
+    source: Source,
+    size: int,
+    n_iter: int,
+    tolerance: float,
+    before: float,
+    seed: list[int],
+    memory_mb: int,
+) -> State:
+    """Fit one level; ``before`` is the sum of squares of the training rows' residuals."""
+    drawer = np.random.default_rng(seed)
+    generator = torch.Generator().manual_seed(int(drawer.integers(2**63)))
+    sampled = _fit_sample(source, size, drawer, generator, memory_mb)
+    code_type = np.min_scalar_type(size - 1)
+    best = state = State(
+        level=seed[-1],
+        n_passes=0,
+        error=float("inf"),
+        clusters=clustering.empty(sampled.words),
+        codes=np.zeros(rows.count(source), dtype=code_type),
+        hartigan=True,
+    )
+    while state.n_passes < n_iter:
+        state = _pass(source, state, before, sampled if state.n_passes == 0 else None)
+        fall = best.error - state.error
+        if fall > 0:
+            best = state._replace(clusters=Clusters(*(part.clone() for part in state.clusters)))
+        if fall <= tolerance * state.error:
+            if fall >= 0 or not state.hartigan:
+                break
+            state = state._replace(hartigan=False)  # rows left together, and met
+    return best
+
+
+def _fit_sample(
+    source: Source,
+    size: int,
+    drawer: np.random.Generator,
+    generator: torch.Generator,
+    memory_mb: int,
+) -> Clusters:
+    """Find the structure of the rows in a sample that fits in half of ``memory_mb``."""
+    row_bytes = codec.FLOAT_BYTES * source.vectors.shape[1]
+    fitting = max(size, memory_mb * codec.MIB // 2 // row_bytes)
+    sample = rows.sample(source, min(rows.count(source), SAMPLE_ROWS * size, fitting), drawer)
+    words = seeding.seed_words(sample[: SEEDING_ROWS * size], size, generator)
+    clusters = clustering.empty(words)
+    step = source.block_rows
+    codes: torch.Tensor | None = None
+    for number in range(SAMPLE_PASSES):
+        after = []
+        for start in range(0, len(sample), step):
+            part = slice(start, start + step)
+            was = None if codes is None else codes[part]
+            after.append(clustering.visit(clusters, sample[part], was, hartigan=True))
+            if codes is not None:
+                clustering.centre(clusters)
+        codes = torch.cat(after)
+        clustering.centre(clusters)
+        if number < SWAP_PASSES:
+            codes, n_pairs = swaps.swap(clusters, sample, codes, step, generator)
+            logger.debug("sample pass %d: %d merges and splits", number + 1, n_pairs)
+    return clusters
+
+
+def _pass(source: Source, state: State, before: float, prior: Clusters | None) -> State:
+    """Visit every training row once; ``prior`` holds the sample's members in the first pass."""
+    clusters, codes = state.clusters, state.codes
+    for part, block in rows.blocks(source):
+        was = None
+        if state.n_passes:
+            was = torch.from_numpy(codes[part].astype(np.int64)).to(source.device)
+        now = clustering.visit(clusters, block, was, state.hartigan)
+        codes[part] = now.cpu().numpy()
+        clustering.centre(clusters, prior)
+    clustering.centre(clusters)
+    error = max(0.0, before - clustering.explained(clusters))
+    logger.debug("level %d pass %d: error %.6g", state.level + 1, state.n_passes + 1, error)
+    return state._replace(n_passes=state.n_passes + 1, error=error)
+
+
+def _explain(source: Source, words: np.ndarray) -> tuple[Source, float]:
+    """Assign every training row to ``words`` as the codec does; return what is left to explain."""
+    level = codec.search_level(words, source.device)
+    codes = np.empty(rows.count(source), dtype=np.min_scalar_type(len(words) - 1))
+    error = 0.0
+    for part, block in rows.blocks(source):
+        now = codec.nearest(block, level)
+        codes[part] = now.cpu().numpy()
+        block -= level.words.index_select(0, now)
+        error += float(block.square().sum(dtype=torch.float64))
+    after = source._replace(levels=[*source.levels, level], codes=[*source.codes, codes])
+    return after, error

@@ -1,0 +1,147 @@
+"""Merge two clusters that are one, split one that is two: k-means alone cannot do either.
+
+Shapes: m sample rows, D dimensions, K clusters.
+
+Merging a and b costs ``n_a n_b / (n_a + n_b) |mean_a - mean_b|^2``. Splitting a cluster in two
+across its main direction gains the same expression of its halves. Dearest splits are paired with
+cheapest merges for as long as a pair gains. The idea of moving codewords by their utility is that
+of ELBG, https://doi.org/10.1016/S0031-3203(99)00158-7; costs and directions here are exact.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from sidmill.quantize import clusters as clustering
+from sidmill.quantize.clusters import Clusters
+
+POWER_STEPS = 4  # steps of power iteration towards the main direction
+CUT_STEPS = 3  # steps of one-dimensional 2-means along it
+
+
+class _Split(NamedTuple):
+    """What splitting each cluster in two gains, and which rows would leave."""
+
+    gain: torch.Tensor  # float32 (K,)
+    upper: torch.Tensor  # bool (m,), rows of the half that leaves
+
+
+def swap(
+    clusters: Clusters,
+    sample: torch.Tensor,
+    codes: torch.Tensor,
+    step: int,
+    generator: torch.Generator,
+) -> tuple[torch.Tensor, int]:
+    """Pair splits with merges where that lowers the squared error.
+
+    Args:
+        clusters: of the sample's assignment; updated in place.
+        sample: float32 (m, D).
+        codes: int64 (m,), the assignment.
+        step: rows handled at once.
+        generator: a CPU generator, for the first directions.
+
+    Returns:
+        The new assignment, int64 (m,), and how many pairs were made.
+    """
+    split = _best_split(clusters, sample, codes, step, generator)
+    cost, mate = _cheapest_merge(clusters, step)
+    pairs = _pair(split.gain.cpu().numpy(), cost.cpu().numpy(), mate.cpu().numpy())
+    if not pairs:
+        return codes, 0
+    n_codes = len(clusters.words)
+    merged_into = torch.arange(n_codes)
+    upper_goes = torch.arange(n_codes)
+    for divided, freed, receiver in pairs:
+        merged_into[freed] = receiver
+        upper_goes[divided] = freed
+    merged_into, upper_goes = merged_into.to(codes.device), upper_goes.to(codes.device)
+    after = torch.where(split.upper, upper_goes[codes], merged_into[codes])
+    # A row of a merged cluster may lie in its upper half, and there upper_goes leaves it alone.
+    after = torch.where(merged_into[codes] != codes, merged_into[codes], after)
+    clustering.recount(clusters, sample, after, step)
+    return after, len(pairs)
+
+
+def _best_split(
+    clusters: Clusters,
+    sample: torch.Tensor,
+    codes: torch.Tensor,
+    step: int,
+    generator: torch.Generator,
+) -> _Split:
+    words, counts = clusters.words, clusters.counts.to(torch.float32)
+    parts = [slice(start, start + step) for start in range(0, len(sample), step)]
+    axes = torch.randn(words.shape, generator=generator).to(words.device)
+    for _ in range(POWER_STEPS):
+        turned = torch.zeros_like(axes)
+        for part in parts:
+            apart = sample[part] - words.index_select(0, codes[part])
+            along = (apart * axes.index_select(0, codes[part])).sum(dim=1)
+            turned += clustering.sum_rows(apart.mul_(along[:, None]), codes[part], len(words))
+        axes = torch.nn.functional.normalize(turned, dim=1)
+    along = torch.cat(
+        [
+            (
+                (sample[part] - words.index_select(0, codes[part]))
+                * axes.index_select(0, codes[part])
+            ).sum(dim=1)
+            for part in parts
+        ]
+    )  # (m,), coordinate of each row along its cluster's axis
+    upper = along > 0
+    for _ in range(CUT_STEPS):
+        n_upper = _sum(upper.to(along.dtype), codes, len(words))
+        middle = _sum(along * upper, codes, len(words)) / n_upper.clamp(min=1)
+        middle += _sum(along * ~upper, codes, len(words)) / (counts - n_upper).clamp(min=1)
+        upper = along > (middle / 2)[codes]
+    n_upper = _sum(upper.to(along.dtype), codes, len(words))
+    n_lower = counts - n_upper
+    lifted = torch.zeros_like(words)  # sum of the upper half's distances from the mean
+    for part in parts:
+        rows = upper[part].nonzero()[:, 0] + part.start
+        apart = sample[rows] - words.index_select(0, codes[rows])
+        lifted += clustering.sum_rows(apart, codes[rows], len(words))
+    gain = lifted.square().sum(dim=1) * (1 / n_upper.clamp(min=1) + 1 / n_lower.clamp(min=1))
+    return _Split(torch.where((n_upper > 0) & (n_lower > 0), gain, 0.0), upper)
+
+
+def _cheapest_merge(clusters: Clusters, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cost of merging each cluster with the one where that is cheapest, and which one that is."""
+    words, counts = clusters.words, clusters.counts.to(torch.float32)
+    norms = words.square().sum(dim=1)
+    costs, mates = [], []
+    for start in range(0, len(words), step):
+        part = slice(start, start + step)
+        apart = (words[part] @ words.T).mul_(-2).add_(norms[part, None]).add_(norms).clamp_(min=0)
+        both = counts[part, None] + counts
+        apart.mul_(counts[part, None]).mul_(counts).div_(both.clamp_(min=1))
+        own = torch.arange(len(apart), device=words.device)
+        apart[own, own + start] = torch.inf
+        cost, mate = apart.min(dim=1)
+        costs.append(cost)
+        mates.append(mate)
+    return torch.cat(costs), torch.cat(mates)
+
+
+def _pair(gain: np.ndarray, cost: np.ndarray, mate: np.ndarray) -> list[tuple[int, int, int]]:
+    """Pair each dear split with a cheap merge: (cluster divided, word freed, word that stays)."""
+    used: set[int] = set()
+    pairs = []
+    merges = iter(np.argsort(cost, kind="stable").tolist())
+    for divided in np.argsort(-gain, kind="stable").tolist():
+        if divided in used:
+            continue
+        used.add(divided)
+        freed = next((one for one in merges if one not in used and int(mate[one]) not in used), None)
+        if freed is None or gain[divided] <= cost[freed]:
+            break
+        used |= {freed, int(mate[freed])}
+        pairs.append((divided, freed, int(mate[freed])))
+    return pairs
+
+
+def _sum(values: torch.Tensor, codes: torch.Tensor, n_codes: int) -> torch.Tensor:
+    return clustering.sum_rows(values[:, None], codes, n_codes)[:, 0]

@@ -1,0 +1,225 @@
+"""The SID explorer: one HTML file in which a person walks from a prefix to the texts under it.
+
+Shapes: N items, L levels of the SIDs, M levels of the codes (M < L where resolution added a
+suffix), n <= N items on the page.
+
+The page carries its data, styles and script and opens from disk without a network. Items stand in
+the order of their SIDs, so that every prefix is a run of rows.
+"""
+
+import json
+from hashlib import blake2b
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from jinja2 import Environment, StrictUndefined
+
+from sidmill.core.atomic import write_text
+from sidmill.core.errors import SidmillError
+from sidmill.formats import codes as codes_format
+from sidmill.formats import text as text_format
+
+TEXT_CHARACTERS = 240
+COLLISION_SHARE = 5  # of a sample, one part in five for shared SIDs, one for moved items
+SCRIPT_ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
+
+
+class Shown(NamedTuple):
+    """What is on the page: ``shown`` of ``items`` items, and figures of all items."""
+
+    items: int
+    shown: int
+    distinct: int
+    shared_sids: int
+    shared_items: int
+    moved_items: int
+
+
+class Tree(NamedTuple):
+    """All items in SID order.
+
+    ``order`` int64 (N,) gives the row of each place; ``sids`` int32 (N, L) is in that order;
+    ``starts`` has for each prefix length 1..L the places at which a prefix begins, ascending.
+    """
+
+    order: np.ndarray
+    sids: np.ndarray
+    starts: list[np.ndarray]
+
+
+def write(
+    page_path: str | Path,
+    *,
+    template_path: str | Path,
+    pid2sid_path: str | Path,
+    codes_path: str | Path,
+    text_path: str | Path,
+    title: str,
+    max_items: int,
+    seed: int,
+) -> Shown:
+    """Write the explorer of a catalogue, atomically.
+
+    With more than ``max_items`` items the page holds a sample: whole groups of items with one SID
+    and moved items, at most a fifth each, and the rest drawn evenly. The counts beside prefixes are
+    of all items either way. Memory: about 300 bytes per item with 3 levels; texts are read by
+    row groups and kept for the shown items alone.
+
+    Args:
+        page_path: the HTML file.
+        template_path: Jinja template of the page.
+        pid2sid_path: final SIDs.
+        codes_path: codes as quantized, in the row order of ``pid2sid_path``.
+        text_path: texts, in the same row order. The first line is the title of an item.
+        title: name of the catalogue.
+        max_items: items on the page at most.
+        seed: of the sample.
+
+    Returns:
+        What the page shows.
+
+    Raises:
+        SidmillError: if there is no item, or the files are not of the same items in one order.
+    """
+    ids, sids, sizes = codes_format.read(pid2sid_path, "sid")
+    if not len(ids):
+        raise SidmillError(f"{pid2sid_path}: no items, so there is nothing to explore")
+    quantized = codes_format.read(codes_path, "codes")
+    if not ids.equals(quantized.ids):
+        raise SidmillError(_disagreement(pid2sid_path, len(ids), codes_path, len(quantized.ids)))
+    codes = quantized.codes
+    moved = _moved(sids, codes)
+    tree = _tree(sids)
+    places = _sample(tree, moved[tree.order], max_items, seed)
+    rows = tree.order[places]
+    texts, same_text = _texts(text_path, ids, rows, pid2sid_path)
+    group_sizes = np.diff(tree.starts[-1], append=len(ids))
+    shown = Shown(
+        items=len(ids),
+        shown=len(rows),
+        distinct=len(group_sizes),
+        shared_sids=int((group_sizes > 1).sum()),
+        shared_items=int(group_sizes[group_sizes > 1].sum()),
+        moved_items=int(moved.sum()),
+    )
+    data = {
+        **shown._asdict(),
+        "sizes": sizes,
+        "code_levels": codes.shape[1],
+        "pids": ids.take(pa.array(rows)).cast(pa.string()).to_pylist(),
+        "texts": texts,
+        "sids": tree.sids[places].ravel().tolist(),
+        "totals": _totals(tree, places) if len(rows) < len(ids) else None,
+        "same_text": _runs_of_one_text(tree, places, same_text),
+        "moved": {int(place): codes[rows[place]].tolist() for place in np.flatnonzero(moved[rows])},
+    }
+    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
+        Path(template_path).read_text(encoding="utf-8")
+    )
+    write_text(page_path, template.render(title=title, data=_script_json(data)) + "\n")
+    return shown
+
+
+def _disagreement(path: str | Path, n_rows: int, other: str | Path, n_other: int) -> str:
+    return (
+        f"{path} ({n_rows} rows) and {other} ({n_other} rows) are not of the same items in the "
+        f"same order: delete both and run again"
+    )
+
+
+def _moved(sids: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Whether resolution changed an item's codes: bool (N,). A suffix of 0 is no change."""
+    n_levels = min(sids.shape[1], codes.shape[1])
+    changed = (sids[:, :n_levels] != codes[:, :n_levels]).any(axis=1)
+    return changed | (sids[:, n_levels:] != 0).any(axis=1)
+
+
+def _tree(sids: np.ndarray) -> Tree:
+    order = np.lexsort(sids.T[::-1])
+    ordered = sids[order]
+    begins = np.zeros(max(len(ordered) - 1, 0), dtype=bool)
+    starts = []
+    for level in range(sids.shape[1]):
+        begins |= ordered[1:, level] != ordered[:-1, level]
+        starts.append(np.concatenate([[0], np.flatnonzero(begins) + 1]))
+    return Tree(order, ordered, starts)
+
+
+def _sample(tree: Tree, moved: np.ndarray, max_items: int, seed: int) -> np.ndarray:
+    """Places on the page, ascending: int64 (n,). ``moved`` is bool (N,), in SID order."""
+    n_items = len(tree.order)
+    if n_items <= max_items:
+        return np.arange(n_items)
+    rng = np.random.default_rng(seed)
+    budget = max_items // COLLISION_SHARE
+    chosen = np.zeros(n_items, dtype=bool)
+    sizes = np.diff(tree.starts[-1], append=n_items)
+    groups = rng.permutation(np.flatnonzero((sizes > 1) & (sizes <= budget)))
+    for group in groups[np.cumsum(sizes[groups]) <= budget]:
+        first = tree.starts[-1][group]
+        chosen[first : first + sizes[group]] = True
+    chosen[rng.permutation(np.flatnonzero(moved))[:budget]] = True
+    others = np.flatnonzero(~chosen)
+    chosen[rng.choice(others, max_items - int(chosen.sum()), replace=False)] = True
+    return np.flatnonzero(chosen)
+
+
+def _totals(tree: Tree, places: np.ndarray) -> list[list[int]]:
+    """Number of items under each prefix on the page, for each length, in SID order."""
+    totals = []
+    for starts in tree.starts:
+        groups = np.unique(np.searchsorted(starts, places, side="right") - 1)
+        totals.append(np.diff(starts, append=len(tree.order))[groups].tolist())
+    return totals
+
+
+def _texts(
+    path: str | Path, ids: pa.ChunkedArray, rows: np.ndarray, ids_path: str | Path
+) -> tuple[list[str], list[bytes]]:
+    """Return the texts of ``rows``, shortened, and a digest of each whole text, in that order."""
+    n_items = text_format.count(path)
+    texts, digests = [""] * len(rows), [b""] * len(rows)
+    by_row = np.argsort(rows, kind="stable")
+    wanted = rows[by_row]
+    start = 0
+    for table in text_format.read(path):
+        stop = start + table.num_rows
+        if n_items != len(ids) or not table["pid"].equals(ids.slice(start, table.num_rows)):
+            break
+        first, last = np.searchsorted(wanted, (start, stop))
+        found = table["text"].take(pa.array(wanted[first:last] - start)).to_pylist()
+        for place, text in zip(by_row[first:last], found, strict=True):
+            texts[place] = _shorten(text)
+            digests[place] = blake2b(text.encode(), digest_size=16).digest()
+        start = stop
+    if start != len(ids):
+        raise SidmillError(_disagreement(path, n_items, ids_path, len(ids)))
+    return texts, digests
+
+
+def _shorten(text: str) -> str:
+    text = text.strip()
+    if len(text) <= TEXT_CHARACTERS:
+        return text
+    return text[: TEXT_CHARACTERS - 1].rstrip() + "…"
+
+
+def _runs_of_one_text(tree: Tree, places: np.ndarray, digests: list[bytes]) -> list[int]:
+    """First index on the page of each shared SID whose shown items all have one text."""
+    groups = np.searchsorted(tree.starts[-1], places, side="right")
+    firsts = np.flatnonzero(np.diff(groups, prepend=-1))
+    bounds = np.append(firsts, len(places))
+    return [
+        int(first)
+        for first, last in pairwise(bounds)
+        if last - first > 1 and len(set(digests[first:last])) == 1
+    ]
+
+
+def _script_json(data: dict) -> str:
+    """JSON that no text in it can end: safe inside ``<script type="application/json">``."""
+    words = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return words.translate(SCRIPT_ESCAPES)

@@ -1,0 +1,1 @@
+"""From codes to semantic IDs: collisions resolved, quality measured."""

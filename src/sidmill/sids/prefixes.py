@@ -1,0 +1,57 @@
+"""Prefixes of codes, numbered: which items share one, and whether a code is taken.
+
+Shapes: N items, L levels, K_l codes at level l.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Prefixes(NamedTuple):
+    """The prefixes that occur among N codes.
+
+    Attributes:
+        numbers: L + 1 arrays int64 (N,): ``numbers[m]`` numbers the distinct prefixes of length m,
+            in lexicographic order from 0. Numbers stay below N, so no code space is too large.
+        children: L sorted int64 arrays: ``parent number * K_l + code`` of each longer prefix.
+        sizes: K_l per level.
+    """
+
+    numbers: list[np.ndarray]
+    children: list[np.ndarray]
+    sizes: list[int]
+
+
+def number(codes: np.ndarray, sizes: list[int]) -> Prefixes:
+    """Number all prefixes of ``codes``, int32 (N, L). Memory: 8 (L + 1) bytes per item."""
+    numbers = [np.zeros(len(codes), dtype=np.int64)]
+    children = []
+    for level, size in enumerate(sizes):
+        known, inverse = np.unique(numbers[-1] * size + codes[:, level], return_inverse=True)
+        children.append(known)
+        numbers.append(inverse)
+    return Prefixes(numbers, children, sizes)
+
+
+def occurs(prefixes: Prefixes, codes: np.ndarray) -> np.ndarray:
+    """Tell which of ``codes``, int (n, L), are among the numbered ones: bool (n,)."""
+    parent = np.zeros(len(codes), dtype=np.int64)
+    present = np.ones(len(codes), dtype=bool)
+    for level, (known, size) in enumerate(zip(prefixes.children, prefixes.sizes, strict=True)):
+        keys = parent * size + codes[:, level]
+        parent = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+        present &= known[parent] == keys
+    return present
+
+
+def groups(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sort items by number: the rows in that order (ties by row), and where each group starts.
+
+    Args:
+        numbers: int64 (N,), every value from 0 to the largest occurs.
+
+    Returns:
+        int64 (N,) rows, and int64 (groups + 1,) bounds.
+    """
+    return np.argsort(numbers, kind="stable"), np.r_[0, np.cumsum(np.bincount(numbers))]

@@ -1,0 +1,231 @@
+"""What the SIDs are worth: every figure of quality.json, before and after resolution.
+
+Two collision rates are in use and both are given: (N - distinct) / N, as in LC-Rec, and the share
+of items whose SID another item has too. Collisions among items of identical text (benign) are told
+apart from those of different items (harmful). Entropy is set against min(log N, log capacity),
+which is what can be reached, and not against the capacity alone.
+
+Shapes: N items, L levels, K_l codes at level l, D dimensions.
+"""
+
+import logging
+import math
+
+import faiss
+import numpy as np
+
+from sidmill import codec
+from sidmill.sids import prefixes
+
+logger = logging.getLogger(__name__)
+
+MAX_RANKS = 2048  # points of a usage curve
+LONGEST_NEIGHBOUR_PREFIX = 3
+
+
+def measure(
+    codes: np.ndarray,
+    code_sizes: list[int],
+    sids: np.ndarray,
+    sid_sizes: list[int],
+    vectors: np.ndarray,
+    codebooks: list[np.ndarray],
+    text_classes: np.ndarray,
+    *,
+    seed: int,
+    neighbour_queries: int,
+    neighbours: int,
+) -> dict:
+    """Measure codes (before) and SIDs (after).
+
+    Memory: one block of vectors, about 60 bytes per item, and the queries.
+
+    Args:
+        codes: int32 (N, L).
+        code_sizes: K_l per level.
+        sids: int32 (N, L) or (N, L + 1) with a suffix.
+        sid_sizes: the same for ``sids``.
+        vectors: float (N, D), may be a memory map.
+        codebooks: float32 (K_l, D) per level.
+        text_classes: int64 (N,): equal numbers for equal texts.
+        seed: draws the queries.
+        neighbour_queries: items whose nearest neighbours are looked up, exactly, among all N.
+        neighbours: how many nearest neighbours of each.
+    """
+    n_items, dim = vectors.shape
+    queries = np.sort(
+        np.random.default_rng(seed).choice(n_items, min(neighbour_queries, n_items), replace=False)
+    )
+    near = nearest_items(vectors, queries, min(neighbours, n_items - 1))
+    facts = (vectors, codebooks, text_classes, queries, near)
+    return {
+        "items": n_items,
+        "dim": dim,
+        "codebook_sizes": code_sizes,
+        "capacity": math.prod(code_sizes),
+        "identical_text_items": int(_sharing(text_classes).sum()),
+        "neighbour_queries": len(queries),
+        "neighbours": near.shape[1],
+        "before": _figures(codes, code_sizes, *facts),
+        "after": _figures(sids, sid_sizes, *facts),
+    }
+
+
+def nearest_items(vectors: np.ndarray, queries: np.ndarray, n_neighbours: int) -> np.ndarray:
+    """Find the nearest other items of some items by exact squared distance.
+
+    Memory: one block of vectors, and the queries.
+
+    Args:
+        vectors: float (N, D), may be a memory map.
+        queries: int64 (Q,), rows of the items.
+        n_neighbours: how many, below N.
+
+    Returns:
+        int64 (Q, n_neighbours), nearest first, the item itself left out.
+    """
+    wanted = np.asarray(vectors[queries], dtype=np.float32)
+    best = np.full((len(queries), n_neighbours + 1), np.inf, dtype=np.float32)
+    found = np.full(best.shape, -1, dtype=np.int64)
+    for start, block in codec.read_blocks(vectors, codec.MAX_BLOCK_ROWS):
+        distances, rows = faiss.knn(wanted, block, min(n_neighbours + 1, len(block)))
+        distances = np.column_stack([best, distances])
+        rows = np.column_stack([found, rows + start])
+        order = np.argsort(distances, axis=1, kind="stable")[:, : n_neighbours + 1]
+        best = np.take_along_axis(distances, order, axis=1)
+        found = np.take_along_axis(rows, order, axis=1)
+    # Its own row may be missing among many identical vectors: then the last of the others goes.
+    own = found == queries[:, None]
+    own[~own.any(axis=1), -1] = True
+    return found[~own].reshape(len(queries), n_neighbours)
+
+
+def _figures(
+    codes: np.ndarray,
+    sizes: list[int],
+    vectors: np.ndarray,
+    codebooks: list[np.ndarray],
+    text_classes: np.ndarray,
+    queries: np.ndarray,
+    near: np.ndarray,
+) -> dict:
+    n_items = len(codes)
+    numbered = prefixes.number(codes, sizes)
+    numbers = numbered.numbers
+    distinct = int(numbers[-1].max()) + 1
+    shared = _sharing(numbers[-1])
+    entropy = _entropy_bits(np.bincount(numbers[-1]))
+    bound = min(math.log2(n_items), sum(math.log2(size) for size in sizes))
+    errors, energy = _squared_errors(codes[:, : len(codebooks)], vectors, codebooks)
+    errors += [None] * (len(sizes) - len(errors))
+    lengths = range(1, min(LONGEST_NEIGHBOUR_PREFIX, len(sizes)) + 1)
+    return {
+        "distinct": distinct,
+        "collision_rate": (n_items - distinct) / n_items,
+        "colliding_items_rate": float(shared.mean()),
+        "largest_collision": int(np.bincount(numbers[-1]).max()),
+        **_harm(numbers[-1], text_classes),
+        "entropy_bits": entropy,
+        "entropy_bound_bits": bound,
+        "entropy_ratio": entropy / bound if bound else 1.0,
+        "mse": errors[len(codebooks) - 1] / vectors.size,
+        "relative_loss": errors[len(codebooks) - 1] / energy,
+        "neighbours": {str(m): _preserved(numbers[m], queries, near) for m in lengths},
+        "neighbours_chance": {str(m): _chance(numbers[m]) for m in lengths},
+        "levels": [
+            _level(codes[:, level], size, numbers[level + 1])
+            | {
+                "level": level + 1,
+                "mse": None if error is None else error / vectors.size,
+                "relative_loss": None if error is None else error / energy,
+            }
+            for level, (size, error) in enumerate(zip(sizes, errors, strict=True))
+        ],
+    }
+
+
+def _level(column: np.ndarray, size: int, numbers: np.ndarray) -> dict:
+    """Figures of one level: how its codes are used, and the prefixes that end there."""
+    usage = np.bincount(column, minlength=size)
+    used = np.sort(usage[usage > 0])[::-1]
+    entropy = _entropy_bits(usage)
+    under_prefix = np.bincount(numbers)
+    exponents, counts = np.unique(np.log2(under_prefix).astype(int), return_counts=True)
+    ranks = np.unique(np.linspace(0, len(used) - 1, min(len(used), MAX_RANKS)).astype(int))
+    return {
+        "codebook_size": size,
+        "used": len(used),
+        "utilisation": len(used) / size,
+        "entropy_bits": entropy,
+        "perplexity": 2.0**entropy,
+        "gini": _gini(usage),
+        "largest_share": float(used[0] / len(column)),
+        "prefixes": len(under_prefix),
+        "largest_prefix": int(under_prefix.max()),
+        "usage": used[ranks].tolist(),
+        "prefix_size_histogram": {
+            _range_name(2**exponent): int(count)
+            for exponent, count in zip(exponents.tolist(), counts, strict=True)
+        },
+    }
+
+
+def _range_name(start: int) -> str:
+    return "1" if start == 1 else f"{start}-{2 * start - 1}"
+
+
+def _sharing(numbers: np.ndarray) -> np.ndarray:
+    """Bool (N,): whether another item has the same number."""
+    return np.bincount(numbers)[numbers] > 1
+
+
+def _harm(numbers: np.ndarray, text_classes: np.ndarray) -> dict:
+    """Tell shared SIDs whose items all have one text (benign) from the others (harmful)."""
+    rows, bounds = prefixes.groups(numbers)
+    ordered = text_classes[rows]
+    counts = np.diff(bounds)
+    mixed = np.minimum.reduceat(ordered, bounds[:-1]) != np.maximum.reduceat(ordered, bounds[:-1])
+    benign = (counts > 1) & ~mixed
+    return {
+        name: {"sids": int(kind.sum()), "items": int(counts[kind].sum())}
+        for name, kind in (("harmful", mixed), ("benign", benign))
+    }
+
+
+def _squared_errors(
+    codes: np.ndarray, vectors: np.ndarray, codebooks: list[np.ndarray]
+) -> tuple[list[float], float]:
+    """Sum of squared errors after each level, and sum of squares of the vectors themselves."""
+    errors = np.zeros(codes.shape[1])
+    energy = 0.0
+    for start, block in codec.read_blocks(vectors, codec.MAX_BLOCK_ROWS):
+        energy += float(np.square(block, dtype=np.float64).sum())
+        left = block.copy()
+        for level, words in enumerate(codebooks[: codes.shape[1]]):
+            left -= words[codes[start : start + len(block), level]]
+            errors[level] += np.square(left, dtype=np.float64).sum()
+    return errors.tolist(), energy
+
+
+def _entropy_bits(counts: np.ndarray) -> float:
+    shares = counts[counts > 0] / counts.sum()
+    return max(float(-(shares * np.log2(shares)).sum()), 0.0)
+
+
+def _gini(counts: np.ndarray) -> float:
+    """Gini coefficient of how often codes are used: 0 all alike, 1 one code for all items."""
+    ordered = np.sort(counts)
+    ranks = np.arange(1, len(ordered) + 1)
+    return float((2 * ranks - len(ordered) - 1) @ ordered / (len(ordered) * ordered.sum()))
+
+
+def _preserved(numbers: np.ndarray, queries: np.ndarray, near: np.ndarray) -> float | None:
+    """Share of the nearest neighbours of ``queries`` that have the query's number."""
+    return float((numbers[near] == numbers[queries][:, None]).mean()) if near.size else None
+
+
+def _chance(numbers: np.ndarray) -> float | None:
+    """Share of pairs of different items that have the same number."""
+    counts = np.bincount(numbers).astype(np.float64)
+    pairs = len(numbers) * (len(numbers) - 1)
+    return float((counts * (counts - 1)).sum() / pairs) if pairs else None

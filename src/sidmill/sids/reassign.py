@@ -1,0 +1,251 @@
+"""Move the fewest items to free codes, at the least added distortion.
+
+Of the items that share a code one stays; the others take free codes under the same prefix. Who
+stays and who goes where is one assignment problem per prefix of length L - 1 (Hungarian method,
+scipy.optimize.linear_sum_assignment): first the fewest moves, then the least squared error. Only
+where such a prefix has no free code left do items leave it, for the nearest free codes under the
+prefix one token shorter, and so on.
+
+Shapes: N items, L levels, K_l codes at level l, D dimensions, m items to place, n candidates.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from sidmill import codec
+from sidmill.sids import prefixes
+
+EXACT_ITEMS = 1024  # more items than this under one prefix are placed in portions of this many
+MIN_BEAM = 32
+
+
+class Space(NamedTuple):
+    """What an item's error is measured with; ``rows[i]`` is the row of ``vectors`` of item i."""
+
+    vectors: np.ndarray
+    rows: np.ndarray
+    codebooks: list[np.ndarray]
+
+    def left(self, items: np.ndarray, prefix: np.ndarray) -> np.ndarray:
+        """What ``prefix`` leaves unexplained of some items: float64 (m, D)."""
+        target = np.asarray(self.vectors[self.rows[items]], dtype=np.float64)
+        return target - codec.decode(prefix[None], self.codebooks)
+
+
+def reassign(
+    codes: np.ndarray,
+    sizes: list[int],
+    vectors: np.ndarray,
+    rows: np.ndarray,
+    codebooks: list[np.ndarray],
+) -> np.ndarray:
+    """Give every item a code of its own.
+
+    Deterministic: ties go to the item of the lower row and to the lower code. Where more than
+    ``EXACT_ITEMS`` items must share out the codes of one prefix, the first item of each code stays
+    and the others are placed in portions, each optimal given the ones before: moves are still the
+    fewest. Memory: about 60 bytes per item, and the (m, K) distances of one prefix.
+
+    Args:
+        codes: int32 (N, L).
+        sizes: K_l per level; their product is at least N.
+        vectors: float (M, D), M >= N, may be a memory map.
+        rows: int64 (N,): the row of ``vectors`` of each item.
+        codebooks: float32 (K_l, D) per level.
+
+    Returns:
+        int32 (N, L), all rows distinct.
+    """
+    space = Space(vectors, rows, codebooks)
+    occupied = prefixes.number(codes, sizes)
+    filled: set[tuple[int, ...]] = set()  # codes that were free before
+    placed = codes.copy()
+    last = len(sizes) - 1
+    homeless = []
+    for items in _crowded_prefixes(occupied):
+        homeless.append(_share_out(items, placed, last, space))
+        filled.update(map(tuple, placed[items].tolist()))
+    pending = np.sort(np.concatenate(homeless)) if homeless else np.empty(0, dtype=np.int64)
+    for length in range(last - 1, -1, -1):
+        left_over = []
+        for items in _by_prefix(pending, occupied.numbers[length]):
+            for start in range(0, len(items), EXACT_ITEMS):
+                portion = items[start : start + EXACT_ITEMS]
+                left_over.append(_move_out(portion, length, placed, occupied, filled, space))
+        pending = np.sort(np.concatenate(left_over)) if left_over else pending
+    return placed
+
+
+def _crowded_prefixes(occupied: prefixes.Prefixes) -> Iterator[np.ndarray]:
+    """Yield, for each prefix of length L - 1 under which a code is shared, all its items."""
+    parents, leaves = occupied.numbers[-2:]
+    shared = np.bincount(leaves) > 1
+    rows, bounds = prefixes.groups(parents)
+    for parent in np.unique(parents[shared[leaves]]):
+        yield rows[bounds[parent] : bounds[parent + 1]]
+
+
+def _by_prefix(items: np.ndarray, numbers: np.ndarray) -> list[np.ndarray]:
+    """Split items into those of each prefix, given the number of every item's prefix."""
+    order = items[np.argsort(numbers[items], kind="stable")]
+    return np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1) if len(items) else []
+
+
+def _share_out(items: np.ndarray, placed: np.ndarray, last: int, space: Space) -> np.ndarray:
+    """Share out the last codes of one prefix among its items; return those that find none.
+
+    Args:
+        items: int64 (m,), all items under the prefix.
+        placed: int32 (N, L), changed in place.
+        last: L - 1.
+        space: vectors and codebooks.
+    """
+    own = placed[items, last]
+    counts = np.bincount(own, minlength=len(space.codebooks[last]))
+    free = np.flatnonzero(counts == 0)
+    movers = items[counts[own] > 1]
+    crowded = np.flatnonzero(counts > 1)
+    prefix = placed[items[0], :last]
+    if len(movers) > EXACT_ITEMS:
+        _, first = np.unique(placed[movers, last], return_index=True)
+        movers = np.delete(movers, first)  # the first item of each code stays
+        crowded = crowded[:0]
+    homeless = []
+    for start in range(0, len(movers), EXACT_ITEMS):
+        portion = movers[start : start + EXACT_ITEMS]
+        distances = _squared_distances(space.left(portion, prefix), space.codebooks[last])
+        current = placed[portion, last]
+        n_leaving = max(len(portion) - len(crowded) - len(free), 0)
+        outside = (
+            _nearest_outside(portion, placed, last, space) if n_leaving else np.zeros(len(portion))
+        )
+        chosen = _assign(distances, current, crowded, free, outside, n_leaving)
+        homeless.append(portion[chosen < 0])
+        placed[portion[chosen >= 0], last] = chosen[chosen >= 0]
+        free = np.setdiff1d(free, chosen)
+    return np.concatenate(homeless)
+
+
+def _assign(
+    distances: np.ndarray,
+    own: np.ndarray,
+    crowded: np.ndarray,
+    free: np.ndarray,
+    outside: np.ndarray,
+    n_leaving: int,
+) -> np.ndarray:
+    """Choose a last code for each of m items: every crowded code keeps one of its own items.
+
+    Args:
+        distances: float64 (m, K), squared, to every last code.
+        own: int (m,), the code each item has now.
+        crowded: codes of which one item must stay.
+        free: codes that no item has.
+        outside: float64 (m,), squared distance of an item that leaves the prefix.
+        n_leaving: how many have to leave.
+
+    Returns:
+        int64 (m,): the code, or -1 for an item that leaves.
+    """
+    wanted = len(own) - len(crowded)
+    if len(free) > wanted:  # no optimal solution needs more than the nearest few of each item
+        nearest = np.argsort(distances[:, free], axis=1, kind="stable")[:, :wanted]
+        free = free[np.unique(nearest)]
+    base = distances[np.arange(len(own)), own][:, None]
+    moving = np.column_stack([distances[:, free], np.repeat(outside[:, None], n_leaving, 1)]) - base
+    stay_bonus = 1.0 + 2.0 * len(own) * np.abs(moving).max(initial=0.0)  # outweighs all moves
+    staying = np.where(own[:, None] == crowded, -stay_bonus, np.inf)
+    _, column = linear_sum_assignment(np.column_stack([staying, moving]))
+    codes = np.concatenate([crowded, free, np.full(n_leaving, -1)])
+    return codes[column]
+
+
+def _nearest_outside(items: np.ndarray, placed: np.ndarray, last: int, space: Space) -> np.ndarray:
+    """Squared error of each item under the best other prefix of length L - 1, taken or not."""
+    prefix = placed[items[0], : last - 1]
+    left = space.left(items, prefix)
+    distances = _squared_distances(left, space.codebooks[last - 1])
+    distances[:, placed[items[0], last - 1]] = np.inf
+    left -= space.codebooks[last - 1][distances.argmin(axis=1)]
+    return _squared_distances(left, space.codebooks[last]).min(axis=1)
+
+
+def _move_out(
+    items: np.ndarray,
+    length: int,
+    placed: np.ndarray,
+    occupied: prefixes.Prefixes,
+    filled: set[tuple[int, ...]],
+    space: Space,
+) -> np.ndarray:
+    """Place items on free codes anywhere under their prefix of ``length``; return the others.
+
+    Each item brings the nearest free codes that a beam search finds for it, as many as there are
+    items, and one assignment shares them out.
+    """
+    prefix = placed[items[0], :length]
+    offers: dict[tuple[int, ...], int] = {}  # free code -> column
+    costs = []
+    for left in space.left(items, prefix):
+        found = _free_codes_near(left, prefix, len(items), occupied, filled, space.codebooks)
+        costs.append({offers.setdefault(code, len(offers)): cost for code, cost in found})
+    matrix = np.full((len(items), len(offers)), np.inf)
+    for row, offered in enumerate(costs):
+        matrix[row, list(offered)] = list(offered.values())
+    too_dear = 1.0 + 2.0 * len(items) * matrix.max(initial=0.0, where=np.isfinite(matrix))
+    row, column = linear_sum_assignment(np.where(np.isfinite(matrix), matrix, too_dear))
+    good = np.isfinite(matrix[row, column])
+    codes = list(offers)
+    for item, code in zip(items[row[good]], column[good], strict=True):
+        placed[item] = codes[code]
+        filled.add(codes[code])
+    return np.delete(items, row[good])
+
+
+def _free_codes_near(
+    left: np.ndarray,
+    prefix: np.ndarray,
+    wanted: int,
+    occupied: prefixes.Prefixes,
+    filled: set[tuple[int, ...]],
+    codebooks: list[np.ndarray],
+) -> list[tuple[tuple[int, ...], float]]:
+    """Find up to ``wanted`` free codes under a prefix, nearest first, with their squared errors.
+
+    The beam doubles until it finds enough or holds every prefix of length L - 1 there is.
+    """
+    width = max(MIN_BEAM, wanted)
+    while True:
+        paths, residuals = prefix[None], left[None]
+        whole = True
+        for book in codebooks[len(prefix) : -1]:
+            distances = _squared_distances(residuals, book)
+            best = np.argsort(distances, axis=None, kind="stable")[:width]
+            whole &= len(best) == distances.size
+            path, code = np.divmod(best, len(book))
+            paths = np.column_stack([paths[path], code])
+            residuals = residuals[path] - book[code]
+        distances = _squared_distances(residuals, codebooks[-1])
+        path, code = np.divmod(np.argsort(distances, axis=None, kind="stable"), len(codebooks[-1]))
+        candidates = np.column_stack([paths[path], code])
+        free = ~prefixes.occurs(occupied, candidates)
+        found = []
+        for place in np.flatnonzero(free):
+            key = tuple(candidates[place].tolist())
+            if key not in filled:
+                found.append((key, float(distances[path[place], code[place]])))
+                if len(found) == wanted:
+                    return found
+        if whole:
+            return found
+        width *= 2
+
+
+def _squared_distances(left: np.ndarray, words: np.ndarray) -> np.ndarray:
+    """Squared distances float64 (m, K) of rows float64 (m, D) to codewords float32 (K, D)."""
+    words = words.astype(np.float64)
+    squares = np.square(left).sum(1)[:, None] + np.square(words).sum(1) - 2.0 * left @ words.T
+    return np.maximum(squares, 0.0)

@@ -1,0 +1,81 @@
+"""What all tests share."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+WORKFLOW = ("Snakefile", "config.yaml", "workflow", "profiles", "configs", "src", "tests/configs")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """Folder of the real data sets; tests that need them are skipped where they are missing."""
+    folder = Path(os.environ.get("SIDMILL_DATA", ROOT.parent / "shared/data"))
+    if not (folder / "amazon-industrial").is_dir():
+        pytest.skip(f"no real data in {folder}: set SIDMILL_DATA to its folder")
+    return folder.resolve()
+
+
+class Workflow:
+    """A copy of the workflow in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in WORKFLOW:
+            source, target = ROOT / name, folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy2(source, target)
+
+    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess:
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+        return subprocess.run(
+            [sys.executable, "-m", "snakemake", "--cores", "2", *arguments],
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+
+    def run(self, *arguments: str) -> str:
+        """Run, expect success, and return what was printed."""
+        done = self.snakemake(*arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def planned(self, *arguments: str) -> set[str]:
+        """Names of the rules that a run would execute."""
+        lines = self.run("--dry-run", "--quiet", "progress", *arguments).splitlines()
+        return {line.split()[1].rstrip(":") for line in lines if line.startswith("rule ")}
+
+    def overlay(self, name: str, text: str) -> str:
+        (self.folder / name).write_text(text, encoding="utf-8")
+        return name
+
+    def bytes(self, name: str) -> bytes:
+        return (self.folder / "results" / name).read_bytes()
+
+
+@pytest.fixture
+def workflow(tmp_path):
+    return Workflow(tmp_path / "work flow")  # a space, as users have them
+
+
+@pytest.fixture(scope="session")
+def make_workflow(tmp_path_factory):
+    return lambda: Workflow(tmp_path_factory.mktemp("work flow"))

@@ -1,0 +1,210 @@
+"""Atomic files, paths, the job wrapper, provenance, and the check of the configuration."""
+
+import logging
+import sys
+from contextlib import suppress
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from sidmill.core import provenance
+from sidmill.core.atomic import replacing, write_text
+from sidmill.core.config import check
+from sidmill.core.errors import SidmillError
+from sidmill.core.job import job
+from sidmill.core.paths import expand
+
+SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "new folder" / "out.txt"
+    write_text(target, "old")
+    with suppress(RuntimeError), replacing(target) as temporary:
+        temporary.write_text("half")
+        assert target.read_text() == "old"
+        raise RuntimeError
+    assert target.read_text() == "old"
+    assert [path.name for path in target.parent.iterdir()] == ["out.txt"]
+
+
+def test_what_a_killed_run_left_is_overwritten(tmp_path):
+    (tmp_path / ".out.txt.partial").write_text("left by a kill, longer than what comes")
+    write_text(tmp_path / "out.txt", "new")
+    assert (tmp_path / "out.txt").read_text() == "new"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_expand_keeps_one_file_even_if_a_rule_has_yet_to_write_it():
+    assert expand("no/such/file.jsonl", (".jsonl",), "items.path") == ["no/such/file.jsonl"]
+
+
+def test_expand_takes_a_file_whose_name_has_glob_characters(tmp_path):
+    (tmp_path / "a[1].jsonl").write_text("x")
+    path = str(tmp_path / "a[1].jsonl")
+    assert expand(path, (".jsonl",), "items.path") == [path]
+
+
+def run_job(tmp_path, error):
+    with job(SimpleNamespace(log=[str(tmp_path / "rule.log")], rule="train_it")) as log:
+        log.info("started")
+        if error:
+            raise error
+
+
+@pytest.fixture(autouse=True)
+def _restore_logging():
+    handlers = logging.getLogger().handlers[:]
+    yield
+    logging.getLogger().handlers[:] = handlers
+
+
+@pytest.mark.parametrize(
+    "error", [SidmillError("lower it to 3"), PermissionError(13, "No", "f.npy")]
+)
+def test_a_users_mistake_ends_with_2_and_no_traceback(tmp_path, error):
+    with pytest.raises(SystemExit) as stop:
+        run_job(tmp_path, error)
+    written = (tmp_path / "rule.log").read_text()
+    assert stop.value.code == 2
+    assert "Traceback" not in written
+    assert "ERROR train_it: " in written
+    assert "lower it to 3" in written or "f.npy: No" in written
+
+
+def test_a_programming_mistake_keeps_its_traceback(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        run_job(tmp_path, ZeroDivisionError("oops"))
+    assert "Traceback" in (tmp_path / "rule.log").read_text()
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A script that imports mill.a, which imports mill.b; nobody imports mill.c."""
+    (tmp_path / "mill").mkdir()
+    for name, source in {
+        "__init__": "",
+        "a": "from mill.b import half\n\ndef whole(x):\n    return half(x) * 2\n",
+        "b": "def half(x):\n    return x / 2\n",
+        "c": "x = 1\n",
+    }.items():
+        (tmp_path / f"mill/{name}.py").write_text(source)
+    (tmp_path / "script.py").write_text('"""Doc."""\nfrom mill import a\n\na.whole(1)\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(provenance, "PACKAGE", "mill")
+
+    for name in ("mill", "mill.a", "mill.b", "mill.c"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+    def digest():
+        provenance._parse.cache_clear()
+        provenance._is_module.cache_clear()
+        return provenance.source_digest(tmp_path / "script.py")
+
+    return SimpleNamespace(folder=tmp_path, digest=digest)
+
+
+def edit(path, old, new):
+    path.write_text(path.read_text().replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "changes"),
+    [
+        ("script.py", "a.whole(1)", "a.whole(2)", True),
+        ("mill/a.py", "* 2", "* 3", True),
+        ("mill/b.py", "/ 2", "/ 3", True),
+        ("mill/c.py", "1", "2", False),
+        ("mill/b.py", "def", "# a comment\ndef", False),
+        ("mill/b.py", "    return", '    """Say what."""\n    return', False),
+        ("script.py", "Doc.", "Other.", False),
+    ],
+)
+def test_the_digest_changes_exactly_with_the_code_that_runs(package, file, old, new, changes):
+    before = package.digest()
+    edit(package.folder / file, old, new)
+    assert (package.digest() != before) == changes
+
+
+def test_the_digest_of_a_missing_script_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        provenance.source_digest(tmp_path / "none.py")
+
+
+@pytest.fixture
+def config():
+    return yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+def merge(config, overlay):
+    for key, value in overlay.items():
+        config[key] = merge(config[key], value) if isinstance(value, dict) else value
+    return config
+
+
+OVERLAYS = [*sorted((ROOT / "configs").glob("*.yaml")), *sorted((ROOT / "tests/configs").glob("*"))]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.name)
+def test_the_config_and_every_overlay_are_valid(config, overlay):
+    check(config, SCHEMA)
+    changes = yaml.safe_load(overlay.read_text())
+    for section, keys in changes.items():
+        assert section in config
+        assert not isinstance(keys, dict) or keys.keys() <= config[section].keys()
+    check(merge(config, changes), SCHEMA)
+
+
+def test_all_problems_are_listed_at_once_with_hints(config):
+    config["rqkmeans"]["n_iters"] = 5
+    config["rqkmeans"]["n_levels"] = "3"
+    config["collisions"]["strategy"] = "magic"
+    del config["store"]["dtype"]
+    with pytest.raises(SidmillError) as error:
+        check(config, SCHEMA)
+    message = str(error.value)
+    assert message.startswith("4 problem(s)")
+    assert "rqkmeans: unknown key 'n_iters': did you mean 'n_iter'?" in message
+    assert (
+        "rqkmeans.n_levels: found '3', a str, wanted integer (tokens per SID, 1 to 26)" in message
+    )
+    assert "collisions.strategy: found 'magic'" in message
+    assert "store: missing dtype" in message
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("embedding", "dtype", "float16", "float16 overflows to NaN in Qwen3"),
+        ("embedding", "backend", "sentence_transformers", "embedding.model: found None"),
+        ("embedding", "backend", "precomputed", "embedding.path: found None"),
+        ("embedding", "dim", None, "lsa needs a number of dimensions"),
+        ("embedding", "prompt", "Instruct: ", "lsa takes no prompt"),
+        ("rqkmeans", "codebook_size", [256, "x"], "rqkmeans.codebook_size.1: found 'x'"),
+        ("rqkmeans", "device", "gpu", "auto, cpu, cuda or cuda:1"),
+        ("run", "seed", True, "run.seed: found True"),
+        ("items", "fields", "title", "items.fields: found 'title', a str, wanted array"),
+    ],
+)
+def test_one_wrong_value_names_its_place(config, section, key, value, message):
+    config[section][key] = value
+    with pytest.raises(SidmillError, match="problem") as error:
+        check(config, SCHEMA)
+    assert message in str(error.value)
+
+
+def test_the_schema_wants_every_key_and_no_other():
+    def objects(node, path=""):
+        if isinstance(node, dict):
+            if "properties" in node and "type" in node:
+                yield path, node
+            for key, value in node.items():
+                yield from objects(value, f"{path}/{key}")
+
+    found = list(objects(yaml.safe_load(SCHEMA.read_text())))
+    assert len(found) > 8
+    for path, node in found:
+        assert node["additionalProperties"] is False, path
+        assert node["required"] == list(node["properties"]), path

@@ -1,0 +1,203 @@
+"""LSA: what it retrieves, that it is what the formula says, and that nothing else moves it."""
+
+import csv
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from sidmill.core.errors import SidmillError
+from sidmill.embed import lsa
+from sidmill.formats import text
+
+SETTINGS = {"lsa_sample": 100_000, "lsa_features": 50_000, "seed": 42}
+PARTS = ("steel bolt", "brass nut", "rubber glove", "paper towel", "glass beaker", "copper wire")
+SIZES = ("small", "large", "blue", "white", "metric", "spare")
+
+
+@pytest.fixture
+def write_text(tmp_path):
+    def write(texts):
+        pids = pa.array(range(len(texts)), pa.int64())
+        text.write(tmp_path / "text.parquet", pa.int64(), [pa.table({"pid": pids, "text": texts})])
+        return tmp_path / "text.parquet"
+
+    return write
+
+
+@pytest.fixture
+def products():
+    return [f"{size} {part} {n % 7}" for n, part in enumerate(PARTS * 5) for size in SIZES]
+
+
+def test_tokens_are_words_and_for_cjk_characters_and_neighbours():
+    assert lsa.tokens("M8-Bolt, ÉCOLE x2") == ["m8", "bolt", "école", "x2"]
+    assert lsa.tokens("不锈钢M8螺栓") == [
+        "不",
+        "锈",
+        "钢",
+        "不锈",
+        "锈钢",
+        "m8",
+        "螺",
+        "栓",
+        "螺栓",
+    ]
+    assert lsa.tokens("ネジ です") == ["ネ", "ジ", "ネジ", "で", "す", "です"]
+    assert lsa.tokens("나사") == ["나", "사", "나사"]
+    assert lsa.tokens("Ａ４") == ["a4"]
+    assert lsa.tokens(" -- ") == []
+
+
+def test_vectors_are_what_the_formula_says(write_text, products):
+    model = lsa.fit(write_text(products), dim=8, **SETTINGS)
+    words = sorted({word for line in products for word in line.split()})
+    counts = np.array([[line.split().count(word) for word in words] for line in products])
+    idf = np.log((1 + len(products)) / (1 + (counts > 0).sum(axis=0))) + 1
+    weights = np.where(counts > 0, 1 + np.log(np.maximum(counts, 1)), 0) * idf
+    weights /= np.linalg.norm(weights, axis=1, keepdims=True)
+    directions = np.linalg.svd(weights)[2][:8]
+    expected = weights @ directions.T
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    assert model.vocabulary == words
+    found = lsa.encode(model, products, normalize=True)
+    np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-4)
+    plain = lsa.encode(model, products, normalize=False)
+    np.testing.assert_allclose(
+        plain @ plain.T, (weights @ directions.T) @ (weights @ directions.T).T, atol=1e-4
+    )
+
+
+def test_a_text_has_the_same_bits_alone_and_in_company(write_text, products):
+    model = lsa.fit(write_text(products), dim=16, **SETTINGS)
+    together = lsa.encode(model, products, normalize=True)
+    alone = np.concatenate([lsa.encode(model, [line], normalize=True) for line in products])
+    np.testing.assert_array_equal(alone, together)
+
+
+def test_same_seed_same_bytes(write_text, products, tmp_path):
+    path = write_text(products)
+    for name in ("a", "b"):
+        lsa.save(tmp_path / name, lsa.fit(path, dim=16, **{**SETTINGS, "lsa_sample": 50}))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_seed_moves_no_similarity(write_text, products):
+    path = write_text(products)
+    grams = []
+    for seed in (1, 2):
+        vectors = lsa.encode(
+            lsa.fit(path, dim=8, **{**SETTINGS, "seed": seed}), products, normalize=True
+        )
+        grams.append(vectors @ vectors.T)
+    np.testing.assert_allclose(*grams, atol=1e-3)
+
+
+def test_saved_model_encodes_the_same(write_text, products, tmp_path):
+    model = lsa.fit(write_text([*products, "不锈钢 螺栓"]), dim=16, **SETTINGS)
+    lsa.save(tmp_path / "lsa.safetensors", model)
+    np.testing.assert_array_equal(
+        lsa.encode(lsa.load(tmp_path / "lsa.safetensors"), products, normalize=True),
+        lsa.encode(model, products, normalize=True),
+    )
+
+
+def test_a_sample_is_drawn_from_all_rows(write_text):
+    path = write_text([f"word{n} common" for n in range(1000)])
+    model = lsa.fit(path, dim=8, **{**SETTINGS, "lsa_sample": 200})
+    rows = sorted(int(word[4:]) for word in model.vocabulary if word.startswith("word"))
+    assert len(rows) == 200
+    assert 400 < np.mean(rows) < 600  # 500 +- 5 standard errors
+    other = lsa.fit(path, dim=8, **{**SETTINGS, "lsa_sample": 200, "seed": 1})
+    assert other.vocabulary != model.vocabulary
+
+
+def test_features_are_the_most_frequent(write_text, products):
+    model = lsa.fit(write_text(products), dim=4, **{**SETTINGS, "lsa_features": 6})
+    assert model.vocabulary == sorted(SIZES)
+
+
+def test_chinese_neighbours(write_text):
+    shelves = {
+        "boots": ["男士冬季防水雪地靴", "女士冬季雪地靴加绒", "防水登山靴男", "加绒防滑短靴女"],
+        "pans": ["不粘锅平底煎锅", "麦饭石不粘炒锅", "电磁炉通用平底锅", "家用炒锅不粘"],
+        "paint": ["水彩颜料套装", "儿童水彩画颜料", "固体水彩颜料二十四色", "丙烯颜料套装"],
+    }
+    texts = [line for shelf in shelves.values() for line in shelf]
+    shelf_of = [name for name, shelf in shelves.items() for _ in shelf]
+    vectors = lsa.encode(lsa.fit(write_text(texts), dim=6, **SETTINGS), texts, normalize=True)
+    near = vectors @ vectors.T - 2 * np.eye(len(texts))
+    assert [shelf_of[n] for n in near.argmax(axis=1)] == shelf_of
+
+
+def test_unknown_words_give_zero(write_text, products):
+    model = lsa.fit(write_text(products), dim=4, **SETTINGS)
+    assert not lsa.encode(model, ["zzz 陌生"], normalize=True).any()
+
+
+def test_cranfield(write_text, real_data):
+    folder = real_data / "cranfield"
+    corpus, queries = (
+        [json.loads(line) for line in (folder / name).read_text().splitlines()]
+        for name in ("corpus.jsonl", "queries.jsonl")
+    )
+    with (folder / "qrels.tsv").open() as lines:
+        relevant = {
+            (row["query-id"], row["corpus-id"]) for row in csv.DictReader(lines, delimiter="\t")
+        }
+    texts = [f"{document['title']} {document['text']}".strip() for document in corpus]
+    model = lsa.fit(write_text(texts), dim=256, **SETTINGS)
+    documents = lsa.encode(model, texts, normalize=True)
+    scores = lsa.encode(model, [query["text"] for query in queries], normalize=True) @ documents.T
+    top = np.argsort(-scores, axis=1, kind="stable")[:, :50]
+    hits = np.array(
+        [
+            [(query["_id"], corpus[n]["_id"]) in relevant for n in row]
+            for query, row in zip(queries, top, strict=True)
+        ]
+    )
+    first = hits[:, :10].argmax(axis=1)
+    mrr = np.where(hits[:, :10].any(axis=1), 1 / (first + 1), 0).mean()
+    assert mrr == pytest.approx(0.549, abs=0.01)
+    assert hits[:, 0].mean() == pytest.approx(0.356, abs=0.01)
+    assert hits.any(axis=1).mean() == pytest.approx(0.951, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("texts", "dim", "message"),
+    [
+        (PARTS, 6, r"6 texts with 12 .* span 6 .* lower embedding\.dim to at most 5"),
+        (["a b c d"] * 50, 256, r"lower embedding\.dim to at most 3"),
+        (["...", "--"], 2, "2 texts hold no word"),
+        ([], 2, "0 texts hold no word"),
+    ],
+)
+def test_texts_that_cannot_be_fitted(write_text, texts, dim, message):
+    with pytest.raises(SidmillError, match=message):
+        lsa.fit(write_text(list(texts)), dim=dim, **SETTINGS)
+
+
+def test_largest_dimension_works(write_text):
+    model = lsa.fit(write_text(list(PARTS)), dim=5, **SETTINGS)
+    assert model.components.shape == (5, 12)
+
+
+def test_files_that_are_no_model(write_text, products, tmp_path):
+    path = tmp_path / "lsa.safetensors"
+    with pytest.raises(SidmillError, match="no such file"):
+        lsa.load(path)
+    path.write_bytes(b"not safetensors at all")
+    with pytest.raises(SidmillError, match="not a readable LSA model"):
+        lsa.load(path)
+    path.write_bytes(lsa.to_bytes({"x": np.zeros(2)}))
+    with pytest.raises(SidmillError, match="holds no LSA model"):
+        lsa.load(path)
+    model = lsa.fit(write_text(products), dim=4, **SETTINGS)
+    lsa.save(path, model._replace(idf=model.idf[:-1]))
+    with pytest.raises(SidmillError, match="do not belong together"):
+        lsa.load(path)
+    lsa.save(path, model)
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(SidmillError, match="not a readable LSA model"):
+        lsa.load(path)

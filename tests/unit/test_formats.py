@@ -1,0 +1,219 @@
+"""Each format: what is written is read back, equal content is equal bytes, damage is refused."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sidmill.core.errors import SidmillError
+from sidmill.formats import codes, embeddings, quantizer, report, text, vectors
+
+IDS = pa.chunked_array([pa.array([2**62, 5, -7])])
+CODES = np.array([[0, 3], [1, 0], [1, 2]], dtype=np.int32)
+FITTED = quantizer.Quantizer(
+    "rqkmeans",
+    [np.arange(6, dtype=np.float32).reshape(3, 2), np.ones((4, 2), np.float32)],
+    {"n_levels": 2, "seed": 1},
+    {"backend": "lsa", "dim": 2},
+)
+
+
+def test_codes_round_trip(tmp_path):
+    codes.write(tmp_path / "c.parquet", "codes", IDS, [CODES[:1], CODES[1:]], [2, 4])
+    back = codes.read(tmp_path / "c.parquet", "codes")
+    np.testing.assert_array_equal(back.codes, CODES)
+    assert (back.ids.to_pylist(), back.sizes, back.codes.dtype) == (
+        IDS.to_pylist(),
+        [2, 4],
+        np.int32,
+    )
+
+
+def test_codes_are_lists_of_int32_to_other_readers(tmp_path):
+    codes.write(tmp_path / "c.parquet", "sid", IDS, [CODES], [2, 4])
+    table = pq.read_table(tmp_path / "c.parquet")
+    assert table.schema.field("sid").type == pa.list_(pa.int32())
+    assert table["sid"].to_pylist() == CODES.tolist()
+
+
+def test_bytes_depend_on_rows_and_not_on_how_they_were_cut(tmp_path, rng):
+    many = rng.integers(0, 9, (20_000, 2), dtype=np.int32)
+    ids = pa.chunked_array([pa.array(range(20_000))])
+    codes.write(tmp_path / "a", "codes", ids, [many], [9, 9])
+    codes.write(tmp_path / "b", "codes", ids, np.array_split(many, 7), [9, 9])
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        ([CODES + 2], "code 2 of row 0, level 0, is outside"),
+        ([CODES - 1], "code -1"),
+        ([CODES[:2]], "2 rows of codes for 3 ids"),
+    ],
+)
+def test_codes_that_do_not_fit_are_refused(tmp_path, blocks, message):
+    with pytest.raises(SidmillError, match=message):
+        codes.write(tmp_path / "c.parquet", "codes", IDS, blocks, [2, 4])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"pid": [1], "code": [[1]]}, "0 columns named 'codes'"),
+        ({"pid": [1.5], "codes": [[1]]}, "column 'pid' has type double"),
+        ({"pid": [1], "codes": [["a"]]}, "column 'codes' has type"),
+        ({"pid": [1, 2], "codes": [[1], [1, 2]]}, "differ in length"),
+        ({"pid": [1, 2, 3], "codes": [[1], [1, 2], []]}, "differ in length"),
+        ({"pid": [1, 2], "codes": [[1], None]}, "differ in length"),
+        ({"pid": [1], "codes": [[-1]]}, "code -1"),
+    ],
+)
+def test_foreign_codes_are_checked(tmp_path, table, message):
+    pq.write_table(pa.table(table), tmp_path / "c.parquet")
+    with pytest.raises(SidmillError, match=message):
+        codes.read(tmp_path / "c.parquet", "codes")
+
+
+def test_index_is_the_form_that_lc_rec_reads(tmp_path):
+    codes.write_index(tmp_path / "index.json", IDS, CODES)
+    assert json.loads((tmp_path / "index.json").read_text()) == {
+        str(2**62): ["<a_0>", "<b_3>"],
+        "5": ["<a_1>", "<b_0>"],
+        "-7": ["<a_1>", "<b_2>"],
+    }
+
+
+def test_index_of_awkward_ids_is_json(tmp_path):
+    ids = pa.chunked_array([pa.array(['a"b', "前\n", "<x>"])])
+    codes.write_index(tmp_path / "index.json", ids, CODES)
+    assert list(json.loads((tmp_path / "index.json").read_text())) == ['a"b', "前\n", "<x>"]
+
+
+def test_quantizer_round_trip_and_equal_bytes(tmp_path):
+    for name in "ab":
+        quantizer.write(tmp_path / name, FITTED)
+    back = quantizer.read(tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert back[0] == FITTED[0]
+    assert back[2:] == FITTED[2:]
+    for mine, theirs in zip(back.codebooks, FITTED.codebooks, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_levels_are_read_in_numerical_order(tmp_path):
+    books = [np.full((1, 2), level, np.float32) for level in range(12)]
+    quantizer.write(tmp_path / "q", FITTED._replace(codebooks=books))
+    assert [book[0, 0] for book in quantizer.read(tmp_path / "q").codebooks] == list(range(12))
+
+
+def test_a_quantizer_of_other_embeddings_is_refused():
+    with pytest.raises(SidmillError, match=r"backend: 'lsa' in the quantizer, 'openai' in the"):
+        quantizer.check_fingerprint(FITTED, {"backend": "openai", "dim": 2}, "q")
+    quantizer.check_fingerprint(FITTED, {"dim": 2, "backend": "lsa"}, "q")
+
+
+@pytest.mark.parametrize("keep", [0, 4, 50, -1])
+def test_a_damaged_quantizer_is_refused(tmp_path, keep):
+    quantizer.write(tmp_path / "q", FITTED)
+    (tmp_path / "q").write_bytes((tmp_path / "q").read_bytes()[:keep])
+    with pytest.raises(SidmillError, match=r"q: not a readable quantizer .* train again"):
+        quantizer.read(tmp_path / "q")
+
+
+def test_a_codebook_with_a_nan_is_never_written(tmp_path):
+    spoiled = FITTED._replace(codebooks=[np.full((2, 2), np.nan, np.float32)])
+    with pytest.raises(SidmillError, match=r"codebook\.0 holds a NaN"):
+        quantizer.write(tmp_path / "q", spoiled)
+
+
+def test_embeddings_are_one_table_to_pandas_and_pyarrow(tmp_path, rng):
+    import pandas as pd
+
+    values = rng.standard_normal((10, 4)).astype(np.float32)
+    for shard in range(2):
+        start, stop = text.shard_bounds(10, shard, 2)
+        path = tmp_path / "embeddings.parquet" / f"part-0000{shard}-of-00002.parquet"
+        pids = pa.array(range(start, stop))
+        embeddings.write(path, pa.int64(), {"dim": 4}, [(pids, values[start:stop])])
+        assert embeddings.fingerprint(path) == {"dim": 4}
+    frame = pd.read_parquet(tmp_path / "embeddings.parquet")
+    np.testing.assert_array_equal(np.stack(frame["embedding"]), values)
+    assert frame["pid"].tolist() == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([[1.0, 2.0], [1.0]], "row 1 has 1 dimensions"),
+        ([[1.0], None], "row 1 has no vector"),
+        ([[1.0], [None]], "holds a null"),
+    ],
+)
+def test_ragged_embeddings_are_refused(tmp_path, rows, message):
+    column = pa.array(rows, pa.list_(pa.float32()))
+    pq.write_table(pa.table({"pid": [1, 2], "embedding": column}), tmp_path / "e.parquet")
+    with pytest.raises(SidmillError, match=message):
+        list(embeddings.read(tmp_path / "e.parquet"))
+
+
+def test_vectors_and_ids_that_disagree_are_refused(tmp_path):
+    paths = tmp_path / "vectors.npy", tmp_path / "ids.parquet"
+    vectors.write(paths[0], (3, 2), "float32", [np.ones((3, 2))])
+    vectors.write_ids(paths[1], IDS, (3, 2), {})
+    vectors.open_store(*paths)
+    vectors.write(paths[0], (4, 2), "float32", [np.ones((4, 2))])
+    with pytest.raises(SidmillError, match=r"has shape \(4, 2\), .* was written for \(3, 2\)"):
+        vectors.open_store(*paths)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "not a readable"),
+        (b"\x93NUMPY\x01\x00", "not a readable"),
+        (np.ones((2, 2), np.int64), "holds int64"),
+        (np.ones(2, np.float32), r"of shape \(2,\)"),
+        (np.array([{"a": 1}], dtype=object), "not a readable"),
+    ],
+)
+def test_other_npy_files_are_refused(tmp_path, data, message):
+    path = tmp_path / "v.npy"
+    if isinstance(data, bytes):
+        path.write_bytes(data)
+    else:
+        np.save(path, data, allow_pickle=True)
+    with pytest.raises(SidmillError, match=message):
+        vectors.open_npy(path)
+
+
+def test_a_truncated_memory_map_is_refused(tmp_path):
+    vectors.write(tmp_path / "v.npy", (100, 8), "float32", [np.ones((100, 8))])
+    with (tmp_path / "v.npy").open("r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(SidmillError, match="not a readable"):
+        vectors.open_npy(tmp_path / "v.npy")
+
+
+def test_text_is_read_by_any_range_of_rows(tmp_path):
+    table = pa.table({"pid": range(20_000), "text": [f"text {i}" for i in range(20_000)]})
+    text.write(tmp_path / "t.parquet", pa.int64(), [table])
+    for start, stop in [(0, 5), (8190, 8200), (16_000, 20_000), (7, 7), (0, None)]:
+        parts = list(text.read(tmp_path / "t.parquet", start, stop))
+        rows = [pid for part in parts for pid in part["pid"].to_pylist()]
+        assert rows == list(range(20_000))[start:stop]
+
+
+def test_equal_texts_have_equal_classes(tmp_path):
+    table = pa.table({"pid": range(5), "text": ["b", "a", "b", "c", "a"]})
+    text.write(tmp_path / "t.parquet", pa.int64(), [table])
+    assert text.text_classes(tmp_path / "t.parquet").tolist() == [0, 1, 0, 2, 1]
+
+
+def test_a_figure_that_is_no_number_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="JSON compliant"):
+        report.write(tmp_path / "q.json", {"mse": float("nan")})
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,114 @@
+"""Figures of quality.json against values worked out by hand or by brute force."""
+
+import math
+
+import numpy as np
+import pytest
+
+from sidmill import codec
+from sidmill.sids.quality import measure, nearest_items
+
+BOOKS = [np.zeros((4, 2), np.float32), np.zeros((4, 2), np.float32)]
+
+
+def figures(codes, classes=None, vectors=None, books=BOOKS, **settings):
+    codes = np.asarray(codes, dtype=np.int32)
+    vectors = np.ones((len(codes), 2), np.float32) if vectors is None else vectors
+    classes = np.arange(len(codes)) if classes is None else np.asarray(classes)
+    sizes = [len(book) for book in books]
+    settings = {"seed": 0, "neighbour_queries": 99, "neighbours": 2} | settings
+    return measure(codes, sizes, codes, sizes, vectors, books, classes, **settings)["before"]
+
+
+def test_both_collision_rates():
+    # 5 items, 3 codes: one shared by 3, two held by one item each
+    found = figures([[0, 0], [0, 0], [0, 0], [1, 2], [3, 3]])
+    assert found["collision_rate"] == pytest.approx((5 - 3) / 5)
+    assert found["colliding_items_rate"] == pytest.approx(3 / 5)
+    assert (found["distinct"], found["largest_collision"]) == (3, 3)
+
+
+def test_benign_and_harmful_collisions():
+    codes = [[0, 0], [0, 0], [1, 1], [1, 1], [1, 1], [2, 2]]
+    found = figures(codes, classes=[7, 7, 1, 1, 2, 3])
+    assert found["benign"] == {"sids": 1, "items": 2}
+    assert found["harmful"] == {"sids": 1, "items": 3}
+
+
+def test_entropy_reaches_its_bound_when_all_differ():
+    found = figures([[i // 4, i % 4] for i in range(8)])
+    assert found["entropy_bits"] == pytest.approx(3)
+    assert found["entropy_bound_bits"] == pytest.approx(3)  # log2 of 8 items, not of 16 codes
+    assert found["entropy_ratio"] == pytest.approx(1)
+
+
+def test_entropy_bound_is_the_capacity_when_items_are_many():
+    found = figures([[i % 4, i // 4 % 4] for i in range(64)])
+    assert found["entropy_bound_bits"] == pytest.approx(4)
+    assert found["entropy_ratio"] == pytest.approx(1)
+
+
+def test_figures_of_a_level():
+    level = figures([[0, 0], [0, 1], [0, 2], [1, 0]])["levels"][0]
+    assert level["used"] == 2
+    assert level["utilisation"] == pytest.approx(0.5)
+    assert level["entropy_bits"] == pytest.approx(0.75 * math.log2(4 / 3) + 0.25 * 2)
+    assert level["perplexity"] == pytest.approx(2 ** level["entropy_bits"])
+    assert level["gini"] == pytest.approx(0.625)  # of 0 0 1 3: (-3*0 - 1*0 + 1*1 + 3*3) / (4*4)
+    assert level["largest_share"] == pytest.approx(0.75)
+    assert (level["prefixes"], level["largest_prefix"]) == (2, 3)
+    assert level["prefix_size_histogram"] == {"1": 1, "2-3": 1}
+    assert level["usage"] == [3, 1]
+
+
+@pytest.mark.parametrize(("counts", "gini"), [([5, 5, 5, 5], 0.0), ([20], 0.75)])
+def test_gini_of_even_and_of_collapsed_use(counts, gini):
+    codes = [[code, 0] for code, count in enumerate(counts) for _ in range(count)]
+    assert figures(codes)["levels"][0]["gini"] == pytest.approx(gini)
+
+
+def test_errors_equal_those_of_decoded_codes(rng):
+    vectors = rng.standard_normal((50, 6)).astype(np.float32)
+    books = [rng.standard_normal((4, 6)).astype(np.float32) for _ in range(2)]
+    codes = rng.integers(0, 4, (50, 2))
+    found = figures(codes, vectors=vectors, books=books)
+    for level in (1, 2):
+        squares = np.square(vectors - codec.decode(codes[:, :level], books)).astype(np.float64)
+        assert found["levels"][level - 1]["mse"] == pytest.approx(squares.mean())
+        share = squares.sum() / np.square(vectors).sum()
+        assert found["levels"][level - 1]["relative_loss"] == pytest.approx(share)
+    assert found["mse"] == found["levels"][1]["mse"]
+
+
+def test_nearest_items_equal_brute_force(rng, monkeypatch):
+    monkeypatch.setattr(codec, "MAX_BLOCK_ROWS", 17)  # many blocks, the last one short
+    vectors = rng.standard_normal((100, 5)).astype(np.float32)
+    distances = np.square(vectors[:, None] - vectors[None]).sum(2)
+    np.fill_diagonal(distances, np.inf)
+    queries = np.array([3, 50, 99])
+    expected = np.argsort(distances[queries], axis=1)[:, :20]
+    np.testing.assert_array_equal(nearest_items(vectors, queries, 20), expected)
+
+
+def test_an_item_is_never_its_own_neighbour_among_identical_vectors():
+    found = nearest_items(np.ones((30, 4), np.float32), np.arange(30), 5)
+    assert found.shape == (30, 5)
+    assert (found != np.arange(30)[:, None]).all()
+
+
+def test_neighbours_share_prefixes_when_codes_follow_the_vectors(rng):
+    centres = 10 * rng.standard_normal((4, 2))
+    group = np.repeat(np.arange(4), 25)
+    vectors = (centres[group] + rng.standard_normal((100, 2)) / 100).astype(np.float32)
+    right = np.column_stack([group, np.arange(100) % 4])
+    wrong = np.column_stack([np.arange(100) % 4, group])
+    assert figures(right, vectors=vectors)["neighbours"]["1"] == 1.0
+    found = figures(wrong, vectors=vectors)
+    assert found["neighbours"]["1"] < 0.5
+    assert found["neighbours_chance"]["1"] == pytest.approx(24 / 99)
+
+
+def test_one_item_has_figures():
+    found = figures([[1, 2]])
+    assert (found["collision_rate"], found["entropy_ratio"], found["distinct"]) == (0.0, 1.0, 1)
+    assert found["neighbours"]["1"] is None

@@ -1,0 +1,134 @@
+"""The workflow keeps its shape: names, thin adapters, sections as signatures, one lock."""
+
+import ast
+import inspect
+import re
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from sidmill import codec
+from sidmill.embed import shard, store
+from sidmill.items import demo, render
+from sidmill.quantize import rqkmeans
+from sidmill.report import explorer
+from sidmill.sids import quality, resolve
+
+RULE_FILES = sorted((ROOT / "workflow/rules").glob("*.smk"))
+SCRIPTS = sorted((ROOT / "workflow/scripts").glob("*.py"))
+RULES = {
+    match[1]: match[2]
+    for file in RULE_FILES
+    for match in re.finditer(r"(?ms)^rule (\w+):\n(.*?)(?=^rule |\Z)", file.read_text())
+}
+ORDER = ["input", "output", "log", "benchmark", "conda", "threads", "params", "message", "script"]
+FUNCTIONS = {
+    "demo": (demo.write, {"seed"}),
+    "items": (render.render, set()),
+    "embedding": (shard.embed_shard, {"shard", "model_path"}),
+    "store": (store.store, set()),
+    "rqkmeans": (rqkmeans.fit, {"seed"}),
+    "encoding": (codec.encode, set()),
+    "collisions": (resolve.resolve, set()),
+    "quality": (quality.measure, {"seed"}),
+    "explorer": (
+        explorer.write,
+        {"seed", "template_path", "pid2sid_path", "codes_path", "text_path"},
+    ),
+}
+
+
+def test_every_rule_has_a_script_of_its_name_and_every_script_a_rule():
+    assert set(RULES) == {script.stem for script in SCRIPTS}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_says_the_same_name_everywhere_in_one_order(name):
+    body = RULES[name]
+    assert f'"../scripts/{name}.py"' in body
+    assert f'code=code_of("{name}.py")' in body
+    assert re.search(rf'"results/logs/{name}[.{{\w}}-]*\.log"', body)
+    assert re.search(rf'"results/benchmarks/{name}[.{{\w}}-]*\.tsv"', body)
+    directives = re.findall(r"(?m)^    (\w+):", body)
+    assert directives == [directive for directive in ORDER if directive in directives]
+
+
+@pytest.mark.parametrize("file", RULE_FILES, ids=lambda path: path.stem)
+def test_a_rule_file_opens_with_what_it_reads_and_leaves(file):
+    text = file.read_text()
+    assert "lambda" not in text
+    if file.stem == "common":
+        assert not re.search(r"(?m)^rule ", text)
+    else:
+        opening = ast.get_docstring(ast.parse(text[: text.index("\n\n\nrule")]))
+        assert "READS " in opening
+        assert "LEAVES " in opening
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_is_an_adapter(script):
+    banned = (
+        ast.FunctionDef,
+        ast.ClassDef,
+        ast.For,
+        ast.While,
+        ast.Try,
+        ast.Lambda,
+        ast.comprehension,
+    )
+    for node in ast.walk(ast.parse(script.read_text())):
+        assert not isinstance(node, banned)
+        if isinstance(node, ast.If):
+            assert ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+def test_the_snakefile_is_a_table_of_contents():
+    lines = (ROOT / "Snakefile").read_text().splitlines()
+    assert len(lines) < 50
+    assert not [line for line in lines if line.startswith("def ")]
+
+
+@pytest.mark.parametrize("section", FUNCTIONS)
+def test_a_section_is_the_keyword_arguments_of_its_function(section):
+    function, others = FUNCTIONS[section]
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    parameters = inspect.signature(function).parameters.values()
+    keywords = {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    assert set(keywords) == set(config[section]) | others
+    assert all(p.default is inspect.Parameter.empty for p in keywords.values())
+
+
+def test_every_section_feeds_a_function():
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    assert set(config) == {*FUNCTIONS, "run", "quantizer"}
+
+
+def locked():
+    names = ("requirements.lock", "requirements-dev.lock")
+    lines = "\n".join((ROOT / name).read_text() for name in names).split()
+    return dict(line.lower().replace("_", "-").split("==") for line in lines)
+
+
+def test_the_lock_pins_everything_that_the_project_asks_for():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    assert {re.split(r"[=<>]", name)[0] for name in wanted} <= set(locked())
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "envs").glob("*.yaml")), ids=lambda path: path.name)
+def test_environments_name_the_versions_of_the_lock_file(path):
+    packages = yaml.safe_load(path.read_text())["dependencies"]
+    pins = [
+        pin for entry in packages for pin in (entry["pip"] if isinstance(entry, dict) else [entry])
+    ]
+    pins = dict(re.split(r"={1,2}", pin) for pin in pins if not pin.startswith(("python", "pip")))
+    assert len(pins) > 5
+    assert pins == {name: locked()[name] for name in pins}
+
+
+def test_every_conda_environment_exists():
+    named = {name for body in RULES.values() for name in re.findall(r'"../../envs/(.+?)"', body)}
+    assert named == {path.name for path in (ROOT / "envs").glob("*.yaml")}

@@ -1,0 +1,77 @@
+"""Helpers shared by the rule files. No rule lives here."""
+
+import os
+import sys
+from pathlib import Path
+
+# Every job reads this file first, on a cluster node too: it finds the library without an installation.
+LIBRARY = str(Path(workflow.basedir) / "src")
+sys.path.insert(0, LIBRARY)
+os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("PYTHONPATH")])))
+
+from snakemake.exceptions import WorkflowError
+
+from sidmill.core.config import check
+from sidmill.core.errors import SidmillError
+from sidmill.core.paths import expand as expand_path
+from sidmill.core.provenance import source_digest
+from sidmill.formats.catalogue import SUFFIXES
+
+
+wildcard_constraints:
+    collection="items|corpus|queries",
+    quantizer="rqkmeans",
+    shard=r"\d{5}",
+    shards=r"\d{5}",
+
+
+def or_stop(function, *arguments):
+    """Call a library function; show a user's mistake as Snakemake shows its own."""
+    try:
+        return function(*arguments)
+    except SidmillError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def code_of(script):
+    """Name the code behind a rule, for ``params``: a change of it is a reason to rerun."""
+    return source_digest(Path(workflow.basedir) / "workflow/scripts" / script)
+
+
+def settings(section):
+    """One config section as keyword arguments, sorted: an overlay reorders keys, which is no change."""
+    return dict(sorted(config[section].items()))
+
+
+def pick(section, *keys):
+    """Some keys of a section, for a rule that a change of the others must not rerun."""
+    return {key: config[section][key] for key in keys}
+
+
+def catalogue_files(wildcards):
+    """The files behind items.path."""
+    return or_stop(expand_path, config["items"]["path"], SUFFIXES, "items.path")
+
+
+def embedder_files(wildcards):
+    """What a shard needs besides its text: the fitted model, where the backend is lsa."""
+    if config["embedding"]["backend"] != "lsa":
+        return {}
+    return {"model": f"results/{wildcards.collection}/lsa.safetensors"}
+
+
+def shard_files(wildcards):
+    """All shards of a collection, in order."""
+    shards = config["embedding"]["shards"]
+    folder = f"results/{wildcards.collection}/embeddings.parquet"
+    return [
+        f"{folder}/part-{shard:05d}-of-{shards:05d}.parquet" for shard in range(shards)
+    ]
+
+
+def chosen(name):
+    """A file of the quantizer that the config chose."""
+    return f"results/{config['quantizer']}/{name}"
+
+
+or_stop(check, config, Path(workflow.basedir) / "workflow/schemas/config.schema.yaml")

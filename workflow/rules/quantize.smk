@@ -1,0 +1,76 @@
+"""
+Vectors -> a quantizer -> one tuple of codes per item.
+
+READS    results/items/vectors.npy, ids.parquet       float (N, D)
+LEAVES   results/{quantizer}/quantizer.safetensors    codebook.{l} float32 (K_l, D); settings and fingerprint
+         results/{quantizer}/codes.parquet            pid, codes list<int32> (L), values in [0, K_l)
+         results/codes.parquet                        the same, of the quantizer that config.yaml names
+
+Every quantizer leaves the same two files, so nothing downstream asks which one ran.
+"""
+
+
+rule train_rqkmeans:
+    input:
+        vectors="results/items/vectors.npy",
+        ids="results/items/ids.parquet",
+    output:
+        quantizer="results/rqkmeans/quantizer.safetensors",
+    log:
+        "results/logs/train_rqkmeans.log",
+    benchmark:
+        "results/benchmarks/train_rqkmeans.tsv"
+    conda:
+        "../../envs/sidmill.yaml"
+    threads: 8
+    params:
+        rqkmeans=settings("rqkmeans"),
+        seed=config["run"]["seed"],
+        code=code_of("train_rqkmeans.py"),
+    message:
+        "Fitting residual k-means to {input.vectors}"
+    script:
+        "../scripts/train_rqkmeans.py"
+
+
+rule encode_items:
+    input:
+        vectors="results/items/vectors.npy",
+        ids="results/items/ids.parquet",
+        quantizer="results/{quantizer}/quantizer.safetensors",
+    output:
+        codes="results/{quantizer}/codes.parquet",
+    log:
+        "results/logs/encode_items.{quantizer}.log",
+    benchmark:
+        "results/benchmarks/encode_items.{quantizer}.tsv"
+    conda:
+        "../../envs/sidmill.yaml"
+    threads: 8
+    params:
+        encoding=settings("encoding"),
+        code=code_of("encode_items.py"),
+    message:
+        "Encoding the items with {input.quantizer}"
+    script:
+        "../scripts/encode_items.py"
+
+
+rule choose_codes:
+    input:
+        codes=chosen("codes.parquet"),
+    output:
+        codes="results/codes.parquet",
+    log:
+        "results/logs/choose_codes.log",
+    benchmark:
+        "results/benchmarks/choose_codes.tsv"
+    conda:
+        "../../envs/sidmill.yaml"
+    threads: 1
+    params:
+        code=code_of("choose_codes.py"),
+    message:
+        "Taking the codes of {input.codes}"
+    script:
+        "../scripts/choose_codes.py"

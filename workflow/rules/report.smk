@@ -1,0 +1,77 @@
+"""
+Figures and SIDs -> what a person looks at.
+
+READS    results/quality.json
+         results/pid2sid.parquet, results/codes.parquet, results/items/text.parquet
+LEAVES   results/plots/code_usage.svg       items per code, level by level
+         results/plots/prefix_sizes.svg     items per prefix, before and after resolution
+         results/plots/reconstruction.svg   error left after each level
+         results/explorer.html              prefix -> item texts, collisions, search; one file, no network
+"""
+
+
+rule plot_quality:
+    input:
+        quality="results/quality.json",
+    output:
+        code_usage=report(
+            "results/plots/code_usage.svg",
+            caption="../report/code_usage.rst",
+            category="Quality",
+            labels={"what": "code usage", "form": "plot"},
+        ),
+        prefix_sizes=report(
+            "results/plots/prefix_sizes.svg",
+            caption="../report/prefix_sizes.rst",
+            category="Quality",
+            labels={"what": "prefix sizes", "form": "plot"},
+        ),
+        reconstruction=report(
+            "results/plots/reconstruction.svg",
+            caption="../report/reconstruction.rst",
+            category="Quality",
+            labels={"what": "reconstruction error", "form": "plot"},
+        ),
+    log:
+        "results/logs/plot_quality.log",
+    benchmark:
+        "results/benchmarks/plot_quality.tsv"
+    conda:
+        "../../envs/sidmill.yaml"
+    threads: 1
+    params:
+        code=code_of("plot_quality.py"),
+    message:
+        "Plotting {input.quality}"
+    script:
+        "../scripts/plot_quality.py"
+
+
+rule explore_sids:
+    input:
+        pid2sid="results/pid2sid.parquet",
+        codes="results/codes.parquet",
+        text="results/items/text.parquet",
+        template="workflow/resources/explorer.html.jinja",
+    output:
+        page=report(
+            "results/explorer.html",
+            caption="../report/explorer.rst",
+            category="SIDs",
+            labels={"what": "SID explorer", "form": "page"},
+        ),
+    log:
+        "results/logs/explore_sids.log",
+    benchmark:
+        "results/benchmarks/explore_sids.tsv"
+    conda:
+        "../../envs/sidmill.yaml"
+    threads: 1
+    params:
+        explorer=settings("explorer"),
+        seed=config["run"]["seed"],
+        code=code_of("explore_sids.py"),
+    message:
+        "Writing the SID explorer"
+    script:
+        "../scripts/explore_sids.py"

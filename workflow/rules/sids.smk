@@ -1,0 +1,71 @@
+"""
+Codes -> semantic IDs, and what they are worth.
+
+READS    results/codes.parquet                  pid, codes list<int32> (L)
+         results/{quantizer}/quantizer.safetensors
+         results/items/vectors.npy, ids.parquet, text.parquet
+LEAVES   results/pid2sid.parquet                pid, sid list<int32> (L, or L + 1 with a suffix)
+         results/index.json                     {"pid": ["<a_0>", "<b_12>", "<c_7>"]}
+         results/resolution.json                what the resolution of collisions cost
+         results/quality.json                   every figure, per level and whole, before and after resolution
+"""
+
+
+rule resolve_collisions:
+    input:
+        codes="results/codes.parquet",
+        quantizer=chosen("quantizer.safetensors"),
+        vectors="results/items/vectors.npy",
+        ids="results/items/ids.parquet",
+        text="results/items/text.parquet",
+    output:
+        pid2sid="results/pid2sid.parquet",
+        index="results/index.json",
+        resolution="results/resolution.json",
+    log:
+        "results/logs/resolve_collisions.log",
+    benchmark:
+        "results/benchmarks/resolve_collisions.tsv"
+    conda:
+        "../../envs/sidmill.yaml"
+    threads: 2
+    params:
+        collisions=settings("collisions"),
+        code=code_of("resolve_collisions.py"),
+    message:
+        "Resolving collisions"
+    script:
+        "../scripts/resolve_collisions.py"
+
+
+rule measure_quality:
+    input:
+        pid2sid="results/pid2sid.parquet",
+        resolution="results/resolution.json",
+        codes="results/codes.parquet",
+        quantizer=chosen("quantizer.safetensors"),
+        vectors="results/items/vectors.npy",
+        ids="results/items/ids.parquet",
+        text="results/items/text.parquet",
+    output:
+        quality=report(
+            "results/quality.json",
+            caption="../report/quality.rst",
+            category="Quality",
+            labels={"what": "all figures", "form": "JSON"},
+        ),
+    log:
+        "results/logs/measure_quality.log",
+    benchmark:
+        "results/benchmarks/measure_quality.tsv"
+    conda:
+        "../../envs/sidmill.yaml"
+    threads: 8
+    params:
+        quality=settings("quality"),
+        seed=config["run"]["seed"],
+        code=code_of("measure_quality.py"),
+    message:
+        "Measuring the quality of the SIDs"
+    script:
+        "../scripts/measure_quality.py"

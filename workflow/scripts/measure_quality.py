@@ -1,0 +1,38 @@
+"""Rule measure_quality: codes and SIDs -> quality.json."""
+
+from typing import TYPE_CHECKING
+
+from sidmill.core.job import job
+from sidmill.formats import codes, quantizer, report, text, vectors
+from sidmill.sids.quality import measure
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with job(snakemake) as log:
+    items = vectors.open_store(snakemake.input.vectors, snakemake.input.ids)
+    fitted = quantizer.read(snakemake.input.quantizer)
+    before = codes.read(snakemake.input.codes, "codes")
+    after = codes.read(snakemake.input.pid2sid, "sid")
+    figures = measure(
+        before.codes,
+        before.sizes,
+        after.codes,
+        after.sizes,
+        items.vectors,
+        fitted.codebooks,
+        text.text_classes(snakemake.input.text),
+        seed=snakemake.params.seed,
+        **snakemake.params.quality,
+    )
+    resolution = report.read(snakemake.input.resolution)
+    report.write(
+        snakemake.output.quality,
+        {"quantizer": fitted.kind, **figures, "resolution": resolution},
+    )
+    log.info(
+        "wrote %s: %d items, %d SIDs",
+        snakemake.output.quality,
+        figures["items"],
+        figures["after"]["distinct"],
+    )

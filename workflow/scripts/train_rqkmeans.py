@@ -1,0 +1,18 @@
+"""Rule train_rqkmeans: vectors.npy -> quantizer.safetensors."""
+
+from typing import TYPE_CHECKING
+
+from sidmill.core.job import job
+from sidmill.formats import quantizer, vectors
+from sidmill.quantize import rqkmeans
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with job(snakemake) as log:
+    items = vectors.open_store(snakemake.input.vectors, snakemake.input.ids)
+    settings = {"seed": snakemake.params.seed, **snakemake.params.rqkmeans}
+    codebooks = rqkmeans.fit(items.vectors, **settings)
+    fitted = quantizer.Quantizer("rqkmeans", codebooks, settings, items.fingerprint)
+    quantizer.write(snakemake.output.quantizer, fitted)
+    log.info("wrote %s, codebooks %s", snakemake.output.quantizer, fitted.codebook_sizes)
