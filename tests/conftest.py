@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
-WORKFLOW = ("Snakefile", "config.yaml", "workflow", "profiles", "configs", "src", "tests/configs")
+WORKFLOW = [
+    "Snakefile",
+    "config.yaml",
+    "workflow",
+    "profiles",
+    "configs",
+    "envs",
+    "src",
+    "tests/configs",
+]
 
 
 @pytest.fixture

@@ -43,8 +43,7 @@ def build(folder: Path, *, padding_side: str = "left", seed: int = 0) -> Path:
         head_dim=16,
         max_position_embeddings=512,
         initializer_range=0.2,  # the usual 0.02 leaves so small a model nearly linear
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.pad_token_id,
     )
     config.architectures = ["Qwen3ForCausalLM"]

@@ -28,8 +28,8 @@ def test_keys_are_these():
         dtype="float32",
         max_length=None,
     )
-    assert list(facts) == (
-        "backend model revision pooling prompt normalize dim dtype max_length".split()
+    assert " ".join(facts) == (
+        "backend model revision pooling prompt normalize dim dtype max_length"
     )
 
 

@@ -143,7 +143,8 @@ def _locate(
         again = taken[(counts > 1) | (rows[taken] >= 0)]
         if again.size:
             raise SidmillError(
-                f"{source}: id {index[again[0]]!r} is there more than once: keep one vector per id"
+                f"{source}: id {index[again].tolist()[0]!r} is there more than once: keep one "
+                f"vector per id"
             )
         rows[places[hits]] = total + hits
         total += len(chunk)

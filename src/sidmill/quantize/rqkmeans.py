@@ -189,7 +189,7 @@ def _fit_level(
             if fall >= 0 or not state.hartigan:
                 break
             state = state._replace(hartigan=False)  # rows left together, and met
-    return best
+    return state._replace(error=best.error, clusters=best.clusters)
 
 
 def _fit_sample(

@@ -1,0 +1,75 @@
+"""Run two programs in turn, each in a fresh process, and compare time and memory."""
+
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+KIB_PER_MIB = 1024
+
+
+class Run(NamedTuple):
+    """One process, from its start to its end, imports included."""
+
+    seconds: float  # wall time
+    peak_mb: float  # largest resident set in MiB, mapped file pages included
+
+
+def run(arguments: Sequence[str]) -> Run:
+    """Run ``python ARGUMENTS`` and measure it; its output goes to stderr.
+
+    This process must stay small: Linux counts its memory for the child until the child's exec.
+
+    Raises:
+        SystemExit: if the program fails.
+    """
+    began = time.perf_counter()
+    child = os.posix_spawn(
+        sys.executable,
+        [sys.executable, *arguments],
+        os.environ,
+        file_actions=[(os.POSIX_SPAWN_DUP2, 2, 1)],
+    )
+    _, status, usage = os.wait4(child, 0)
+    seconds = time.perf_counter() - began
+    if status:
+        raise SystemExit(f"{' '.join(arguments)} failed")
+    return Run(seconds, usage.ru_maxrss / KIB_PER_MIB)
+
+
+def alternate(sides: dict[str, Sequence[str]], repeats: int) -> dict[str, Run]:
+    """Run every side ``repeats`` times in turn; return the medians per side."""
+    runs: dict[str, list[Run]] = {name: [] for name in sides}
+    for number in range(repeats):
+        for name, arguments in sides.items():
+            runs[name].append(run(arguments))
+            print(f"run {number + 1} {name}: {runs[name][-1]}", file=sys.stderr, flush=True)
+    return {
+        name: Run(*(statistics.median(part) for part in zip(*done, strict=True)))
+        for name, done in runs.items()
+    }
+
+
+def report(medians: dict[str, Run], figures: dict[str, object], quality_ratio: float) -> None:
+    """Print a table, and last one JSON line with the ratios of the first side over the second."""
+    ours, theirs = medians.values()
+    print(f"{'side':<14}{'seconds':>10}{'peak MiB':>10}")
+    for name, median in medians.items():
+        print(f"{name:<14}{median.seconds:>10.1f}{median.peak_mb:>10.0f}")
+    for name, value in figures.items():
+        print(f"{name}: {value}")
+    print(
+        json.dumps(
+            {
+                "time_ratio": round(ours.seconds / theirs.seconds, 4),
+                "memory_ratio": round(ours.peak_mb / theirs.peak_mb, 4),
+                "quality_ratio": round(quality_ratio, 4),
+                **{f"{name}_{key}": round(value, 2) for name, m in medians.items()
+                   for key, value in m._asdict().items()},
+                **figures,
+            }
+        )
+    )

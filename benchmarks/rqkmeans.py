@@ -1,0 +1,175 @@
+"""Residual k-means: SIDMill against faiss.Kmeans, level by level.
+
+Both read the same .npy as a memory map, train on every row, and may use every core. faiss runs as
+its users run it: 20 iterations a level, and the residuals held in memory. The squared error of
+both is measured by one third program. ``quality_ratio`` is the worst of the levels' error ratios.
+
+    python benchmarks/rqkmeans.py                     200,000 x 1024, K 1024, L 3
+    python benchmarks/rqkmeans.py --rows 50000 --dim 256 --codes 256
+
+The vectors are a two-level mixture: 64 groups of 16 subgroups, noise around them, unit norm.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import _paired
+import numpy as np
+
+GROUPS, SUBGROUPS = 64, 16
+SUBGROUP_RADIUS = 0.6  # the group centres have norm 1
+BLOCK_ROWS = 10_000
+
+
+def main() -> None:
+    """Make the vectors, run both sides in turn, compare."""
+    options = _options()
+    if options.side:
+        SIDES[options.side](options)
+        return
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        shared = [
+            __file__,
+            f"--rows={options.rows}",
+            f"--dim={options.dim}",
+            f"--codes={options.codes}",
+            f"--levels={options.levels}",
+            f"--iterations={options.iterations}",
+            f"--tolerance={options.tolerance}",
+            f"--memory-mb={options.memory_mb}",
+            f"--noise={options.noise}",
+            f"--seed={options.seed}",
+            f"--folder={folder}",
+        ]
+        _paired.run([*shared, "--side=vectors"])
+        medians = _paired.alternate(
+            {name: [*shared, f"--side={name}"] for name in ("sidmill", "faiss")}, options.repeats
+        )
+        errors = {}
+        for name in medians:
+            _paired.run([*shared, "--side=error", f"--codebooks={name}"])
+            errors[name] = json.loads(Path(folder, f"{name}.json").read_text())
+    ratios = [ours / theirs for ours, theirs in zip(*errors.values(), strict=True)]
+    figures = {
+        "rows": options.rows,
+        "dim": options.dim,
+        "codes": options.codes,
+        **{f"{name}_mse": value for name, value in errors.items()},
+        "mse_ratios": [round(ratio, 4) for ratio in ratios],
+    }
+    _paired.report(medians, figures, max(ratios))
+
+
+def make_vectors(options: argparse.Namespace) -> None:
+    """Write vectors.npy, block by block."""
+    random = np.random.default_rng(options.seed)
+    groups = _unit(random.standard_normal((GROUPS, 1, options.dim), dtype=np.float32))
+    offsets = _unit(random.standard_normal((GROUPS, SUBGROUPS, options.dim), dtype=np.float32))
+    centres = (groups + SUBGROUP_RADIUS * offsets).reshape(-1, options.dim)
+    scale = np.float32(options.noise / np.sqrt(options.dim))
+    vectors = np.lib.format.open_memmap(
+        Path(options.folder, "vectors.npy"),
+        mode="w+",
+        dtype=np.float32,
+        shape=(options.rows, options.dim),
+    )
+    for start in range(0, options.rows, BLOCK_ROWS):
+        block = centres[random.integers(len(centres), size=min(BLOCK_ROWS, options.rows - start))]
+        block += scale * random.standard_normal(block.shape, dtype=np.float32)
+        vectors[start : start + len(block)] = _unit(block)
+    vectors.flush()
+
+
+def run_sidmill(options: argparse.Namespace) -> None:
+    """Fit with SIDMill."""
+    import logging
+
+    from sidmill.quantize import rqkmeans
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    codebooks = rqkmeans.fit(
+        np.load(Path(options.folder, "vectors.npy"), mmap_mode="r"),
+        n_levels=options.levels,
+        codebook_size=options.codes,
+        n_iter=options.iterations,
+        tolerance=options.tolerance,
+        max_points_per_centroid=None,
+        seed=options.seed,
+        device="cpu",
+        memory_mb=options.memory_mb,
+    )
+    np.save(Path(options.folder, "sidmill.npy"), np.stack(codebooks))
+
+
+def run_faiss(options: argparse.Namespace) -> None:
+    """Fit with faiss.Kmeans, level after level."""
+    import faiss
+
+    vectors = np.load(Path(options.folder, "vectors.npy"), mmap_mode="r")
+    left = np.array(vectors)
+    codebooks = []
+    for level in range(options.levels):
+        kmeans = faiss.Kmeans(
+            options.dim,
+            options.codes,
+            niter=options.iterations,
+            seed=options.seed + level,
+            max_points_per_centroid=options.rows,
+        )
+        kmeans.train(left)
+        codebooks.append(kmeans.centroids)
+        if level + 1 < options.levels:
+            _, codes = kmeans.index.search(left, 1)
+            left -= kmeans.centroids[codes[:, 0]]
+    np.save(Path(options.folder, "faiss.npy"), np.stack(codebooks))
+
+
+def measure_error(options: argparse.Namespace) -> None:
+    """Write the mean squared error after each level, found by plain nearest codeword."""
+    vectors = np.load(Path(options.folder, "vectors.npy"), mmap_mode="r")
+    codebooks = np.load(Path(options.folder, f"{options.codebooks}.npy"))
+    totals = np.zeros(len(codebooks))
+    for start in range(0, options.rows, BLOCK_ROWS):
+        left = np.array(vectors[start : start + BLOCK_ROWS])
+        for level, words in enumerate(codebooks):
+            left -= words[(left @ words.T - np.square(words).sum(axis=1) / 2).argmax(axis=1)]
+            totals[level] += np.square(left).sum(dtype=np.float64)
+    errors = (totals / options.rows / options.dim).tolist()
+    Path(options.folder, f"{options.codebooks}.json").write_text(json.dumps(errors))
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+SIDES = {
+    "vectors": make_vectors,
+    "sidmill": run_sidmill,
+    "faiss": run_faiss,
+    "error": measure_error,
+}
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--dim", type=int, default=1024)
+    parser.add_argument("--codes", type=int, default=1024)
+    parser.add_argument("--levels", type=int, default=3)
+    parser.add_argument("--iterations", type=int, default=20)
+    parser.add_argument("--tolerance", type=float, default=5e-4)
+    parser.add_argument("--memory-mb", type=int, default=256, help="memory_mb of SIDMill")
+    parser.add_argument("--noise", type=float, default=0.6, help="norm of the noise")
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--folder", help="where the temporary folder goes")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--codebooks", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

