@@ -10,16 +10,8 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
-WORKFLOW = [
-    "Snakefile",
-    "config.yaml",
-    "workflow",
-    "profiles",
-    "configs",
-    "envs",
-    "src",
-    "tests/configs",
-]
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the workflow sets it
+WORKFLOW = ("Snakefile", "config.yaml", "workflow", "profiles", "configs", "envs", "src")
 
 
 @pytest.fixture
@@ -41,7 +33,7 @@ class Workflow:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in WORKFLOW:
+        for name in (*WORKFLOW, "tests/configs"):
             source, target = ROOT / name, folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             if source.is_dir():
@@ -69,8 +61,11 @@ class Workflow:
 
     def planned(self, *arguments: str) -> set[str]:
         """Names of the rules that a run would execute."""
-        lines = self.run("--dry-run", "--quiet", "progress", *arguments).splitlines()
-        return {line.split()[1].rstrip(":") for line in lines if line.startswith("rule ")}
+        printed = self.run("--dry-run", *arguments)
+        if "Nothing to be done" in printed:
+            return set()
+        table = printed.partition("Job stats:")[2].partition("\ntotal ")[0].splitlines()
+        return {line.split()[0] for line in table[3:]}
 
     def overlay(self, name: str, text: str) -> str:
         (self.folder / name).write_text(text, encoding="utf-8")

@@ -60,6 +60,12 @@ def test_unit_rows_are_unit_and_a_second_time_changes_no_bit(rng):
     np.testing.assert_allclose(cosine, 1, rtol=1e-6)
 
 
+def test_vectors_that_were_normalised_in_float32_keep_their_bits(rng):
+    vectors = rng.standard_normal((500, 300), dtype=np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    np.testing.assert_array_equal(unit_rows(vectors), vectors)
+
+
 def test_rows_without_direction_are_left_to_the_gate():
     vectors = np.array([[0, 0], [np.nan, 1], [np.inf, 1]], dtype=np.float32)
     np.testing.assert_array_equal(unit_rows(vectors), vectors)

@@ -139,6 +139,12 @@ def test_texts_that_are_cut_are_counted(qwen, caplog):
     assert "1 of 8 texts are longer than 48 tokens and were cut" in caplog.text
 
 
+def test_batches_are_filled_with_texts_as_cut(qwen):
+    done = []
+    load(qwen, batch_tokens=4 * 48).encode(["hex bolt " * 200] * 8, done.append)
+    assert done == [4, 4]
+
+
 def test_max_length_of_the_model_wins(qwen, caplog):
     encoder = load(qwen, max_length=100_000)
     assert "reads 512 tokens at most: embedding.max_length 100000 is lowered" in caplog.text

@@ -1,6 +1,7 @@
 """Shards: together they are the one table, however many there are."""
 
 import logging
+import os
 import subprocess
 import sys
 
@@ -178,4 +179,5 @@ def test_lsa_does_not_pay_for_torch():
         "import sys; import sidmill.embed.shard, sidmill.embed.lsa, sidmill.embed.precomputed; "
         "sys.exit(bool({'torch', 'sentence_transformers', 'transformers'} & {*sys.modules}))"
     )
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0

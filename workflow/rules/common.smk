@@ -7,7 +7,12 @@ from pathlib import Path
 # Every job reads this file first, on a cluster node too: it finds the library without an installation.
 LIBRARY = str(Path(workflow.basedir) / "src")
 sys.path.insert(0, LIBRARY)
-os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("PYTHONPATH")])))
+os.environ.update(
+    PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("PYTHONPATH")]))
+)
+
+# Threads that spin while they wait make jobs that share a machine up to 100 times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from snakemake.exceptions import WorkflowError
 
@@ -54,10 +59,16 @@ def catalogue_files(wildcards):
 
 
 def embedder_files(wildcards):
-    """What a shard needs besides its text: the fitted model, where the backend is lsa."""
-    if config["embedding"]["backend"] != "lsa":
-        return {}
-    return {"model": f"results/{wildcards.collection}/lsa.safetensors"}
+    """What a shard needs besides its text: the fitted model of lsa, or the vectors of the user."""
+    embedding = config["embedding"]
+    if embedding["backend"] == "lsa":
+        return {"model": f"results/{wildcards.collection}/lsa.safetensors"}
+    if embedding["backend"] == "precomputed":
+        vectors = or_stop(
+            expand_path, embedding["path"], (".parquet", ".npy"), "embedding.path"
+        )
+        return {"vectors": vectors, "ids": embedding["ids_path"] or []}
+    return {}
 
 
 def shard_files(wildcards):

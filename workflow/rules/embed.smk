@@ -22,7 +22,7 @@ rule fit_lsa:
         "results/benchmarks/fit_lsa.{collection}.tsv"
     conda:
         "../../envs/sidmill.yaml"
-    threads: 8
+    threads: 1
     params:
         lsa=pick("embedding", "dim", "lsa_sample", "lsa_features"),
         seed=config["run"]["seed"],

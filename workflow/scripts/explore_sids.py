@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    explorer.write(
+    shown = explorer.write(
         snakemake.output.page,
         template_path=snakemake.input.template,
         pid2sid_path=snakemake.input.pid2sid,
@@ -18,4 +18,4 @@ with job(snakemake) as log:
         seed=snakemake.params.seed,
         **snakemake.params.explorer,
     )
-    log.info("wrote %s", snakemake.output.page)
+    log.info("wrote %s: %s", snakemake.output.page, shown)

@@ -29,9 +29,10 @@ logger = logging.getLogger(__name__)
 
 SEEDING_ROWS = 16  # rows per codeword that k-means++ draws from
 SAMPLE_ROWS = 32  # rows per codeword of the sample held in memory
-SAMPLE_PASSES = 6
-SWAP_PASSES = 4  # the first of them, each followed by merges and splits
-BLOCK_ROWS = 4  # rows per codeword of a block: more, and codewords move too rarely
+SWAP_PASSES = 6  # over the sample at most, each followed by merges and splits
+FEW_SWAPS = 0.02  # of the codewords: fewer pairs than this end the swaps
+SAMPLE_PASSES = 2  # over the sample after the last swap
+BLOCK_ROWS = 2  # rows per codeword of a block: many more, and codewords move too rarely
 MIN_BLOCK_ROWS = 64
 RESEEDS = 64  # at most so many empty clusters are filled after one pass
 
@@ -207,7 +208,8 @@ def _fit_sample(
     clusters = clustering.empty(words)
     step = source.block_rows
     codes: torch.Tensor | None = None
-    for number in range(SAMPLE_PASSES):
+    passes_left = SWAP_PASSES + SAMPLE_PASSES
+    while passes_left:
         after = []
         for start in range(0, len(sample), step):
             part = slice(start, start + step)
@@ -217,9 +219,12 @@ def _fit_sample(
                 clustering.centre(clusters)
         codes = torch.cat(after)
         clustering.centre(clusters)
-        if number < SWAP_PASSES:
+        if passes_left > SAMPLE_PASSES:
             codes, n_pairs = swaps.swap(clusters, sample, codes, step, generator)
-            logger.debug("sample pass %d: %d merges and splits", number + 1, n_pairs)
+            logger.debug("level %d: %d merges and splits", len(source.levels) + 1, n_pairs)
+            if n_pairs < FEW_SWAPS * size:
+                passes_left = SAMPLE_PASSES + 1
+        passes_left -= 1
     return clusters
 
 

@@ -16,6 +16,7 @@ import torch
 from sidmill.quantize import clusters as clustering
 from sidmill.quantize.clusters import Clusters
 
+PART_ROWS = 512  # rows handled at once where each is touched alone: they stay in the cache
 POWER_STEPS = 4  # steps of power iteration towards the main direction
 CUT_STEPS = 3  # steps of one-dimensional 2-means along it
 
@@ -46,7 +47,7 @@ def swap(
     Returns:
         The new assignment, int64 (m,), and how many pairs were made.
     """
-    split = _best_split(clusters, sample, codes, step, generator)
+    split = _best_split(clusters, sample, codes, generator)
     cost, mate = _cheapest_merge(clusters, step)
     pairs = _pair(split.gain.cpu().numpy(), cost.cpu().numpy(), mate.cpu().numpy())
     if not pairs:
@@ -69,11 +70,10 @@ def _best_split(
     clusters: Clusters,
     sample: torch.Tensor,
     codes: torch.Tensor,
-    step: int,
     generator: torch.Generator,
 ) -> _Split:
     words, counts = clusters.words, clusters.counts.to(torch.float32)
-    parts = [slice(start, start + step) for start in range(0, len(sample), step)]
+    parts = [slice(start, start + PART_ROWS) for start in range(0, len(sample), PART_ROWS)]
     axes = torch.randn(words.shape, generator=generator).to(words.device)
     for _ in range(POWER_STEPS):
         turned = torch.zeros_like(axes)
@@ -109,7 +109,10 @@ def _best_split(
 
 
 def _cheapest_merge(clusters: Clusters, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cost of merging each cluster with the one where that is cheapest, and which one that is."""
+    """Cost of merging each cluster with the one where that is cheapest, and which one that is.
+
+    A cluster without members is free, and its own mate: any number of them can be used at once.
+    """
     words, counts = clusters.words, clusters.counts.to(torch.float32)
     norms = words.square().sum(dim=1)
     costs, mates = [], []
@@ -120,9 +123,10 @@ def _cheapest_merge(clusters: Clusters, step: int) -> tuple[torch.Tensor, torch.
         apart.mul_(counts[part, None]).mul_(counts).div_(both.clamp_(min=1))
         own = torch.arange(len(apart), device=words.device)
         apart[own, own + start] = torch.inf
+        apart[:, counts == 0] = torch.inf
         cost, mate = apart.min(dim=1)
-        costs.append(cost)
-        mates.append(mate)
+        costs.append(torch.where(counts[part] > 0, cost, 0.0))
+        mates.append(torch.where(counts[part] > 0, mate, own + start))
     return torch.cat(costs), torch.cat(mates)
 
 
