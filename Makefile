@@ -25,7 +25,7 @@ unit: .venv/dev.stamp
 	python -m pytest tests/unit
 
 workflow: .venv/dev.stamp
-	python -m pytest tests/workflow
+	python -m pytest tests/workflow -n 2 --dist loadfile
 
 .venv/run.stamp: requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "SIDMill needs Python 3.11 or newer: make PYTHON=python3.11")'

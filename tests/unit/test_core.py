@@ -38,7 +38,10 @@ def test_what_a_killed_run_left_is_overwritten(tmp_path):
 
 
 def test_expand_keeps_one_file_even_if_a_rule_has_yet_to_write_it():
-    assert expand("no/such/file.jsonl", (".jsonl",), "items.path") == ["no/such/file.jsonl"]
+    path = "results/demo/no such items.jsonl"
+    assert expand(path, (".jsonl",), "items.path") == [path]
+    with pytest.raises(SidmillError, match=r"items\.path: no such file: data/x\.jsonl"):
+        expand("data/x.jsonl", (".jsonl",), "items.path")
 
 
 def test_expand_takes_a_file_whose_name_has_glob_characters(tmp_path):

@@ -214,6 +214,13 @@ def test_the_mended_input_runs(shop):
     assert pq.read_table(shop.folder / "results/pid2sid.parquet").num_rows == 40
 
 
+def test_a_path_that_is_gone_is_refused_although_results_are_there(shop):
+    setting("items", path="data/misspelt.jsonl")(shop)
+    done = shop.snakemake("--configfile", CONFIG, "--", "results/pid2sid.parquet")
+    assert done.returncode != 0
+    assert "items.path: no such file: data/misspelt.jsonl" in done.stdout + done.stderr
+
+
 def test_rejects_make_the_bad_row_a_listed_one(shop):
     reset(shop)
     with_row(b"{oops")(shop)

@@ -53,22 +53,28 @@ def pick(section, *keys):
     return {key: config[section][key] for key in keys}
 
 
-def catalogue_files(wildcards):
-    """The files behind items.path."""
-    return or_stop(expand_path, config["items"]["path"], SUFFIXES, "items.path")
+def own_vectors():
+    """The files of the user's own vectors, where the backend is precomputed."""
+    embedding = config["embedding"]
+    if embedding["backend"] != "precomputed":
+        return {}
+    return {
+        "vectors": expand_path(
+            embedding["path"], (".parquet", ".npy"), "embedding.path"
+        ),
+        "ids": (
+            expand_path(embedding["ids_path"], (), "embedding.ids_path")
+            if embedding["ids_path"]
+            else []
+        ),
+    }
 
 
 def embedder_files(wildcards):
     """What a shard needs besides its text: the fitted model of lsa, or the vectors of the user."""
-    embedding = config["embedding"]
-    if embedding["backend"] == "lsa":
+    if config["embedding"]["backend"] == "lsa":
         return {"model": f"results/{wildcards.collection}/lsa.safetensors"}
-    if embedding["backend"] == "precomputed":
-        vectors = or_stop(
-            expand_path, embedding["path"], (".parquet", ".npy"), "embedding.path"
-        )
-        return {"vectors": vectors, "ids": embedding["ids_path"] or []}
-    return {}
+    return OWN_VECTORS
 
 
 def shard_files(wildcards):
@@ -86,3 +92,7 @@ def chosen(name):
 
 
 or_stop(check, config, Path(workflow.basedir) / "workflow/schemas/config.schema.yaml")
+
+# Looked up here and not in the rules: Snakemake lets a rule with a missing input pass in silence while its output exists.
+CATALOGUE = or_stop(expand_path, config["items"]["path"], SUFFIXES, "items.path")
+OWN_VECTORS = or_stop(own_vectors)

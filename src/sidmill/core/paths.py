@@ -6,24 +6,28 @@ from pathlib import Path
 from sidmill.core.errors import SidmillError
 
 GLOB_CHARACTERS = "*?["
+MADE_BY_RULES = "results"
 
 
 def expand(path: str, suffixes: tuple[str, ...], setting: str) -> list[str]:
     """List the files behind ``path``, in sorted order.
 
     Args:
-        path: one file, kept as it is whether or not it exists yet; a folder, whose files with one
-            of ``suffixes`` are taken (hidden ones are not); or a glob, ``**`` included.
+        path: one file, which may be missing only under ``results/``, where a rule makes it; a
+            folder, whose files with one of ``suffixes`` are taken (hidden ones are not); or a glob,
+            ``**`` included.
         suffixes: accepted endings, lower case, with the dot.
         setting: config key that holds ``path``, for the message.
 
     Raises:
-        SidmillError: if a folder or a glob holds no such file.
+        SidmillError: if there is no such file.
     """
     if Path(path).is_dir():
         candidates = sorted(str(entry) for entry in Path(path).iterdir())
-    elif Path(path).exists() or not any(character in path for character in GLOB_CHARACTERS):
+    elif Path(path).exists() or Path(path).parts[:1] == (MADE_BY_RULES,):
         return [path]
+    elif not any(character in path for character in GLOB_CHARACTERS):
+        raise SidmillError(f"{setting}: no such file: {path} (relative to {Path.cwd()})")
     else:
         candidates = sorted(glob(path, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
     found = [

@@ -54,10 +54,16 @@ def visit(
         after = _lowest(scores)
     moved = (after != before).nonzero()[:, 0]
     if len(moved):
-        rows = block[moved]
-        _add(clusters, rows, before[moved], -1)
-        _add(clusters, rows, after[moved], 1)
+        move(clusters, block[moved], before[moved], after[moved])
     return after
+
+
+def move(
+    clusters: Clusters, rows: torch.Tensor, before: torch.Tensor, after: torch.Tensor
+) -> None:
+    """Take rows (b, D) from their clusters ``before`` to ``after``, int64 (b,); words stay."""
+    _add(clusters, rows, before, -1)
+    _add(clusters, rows, after, 1)
 
 
 def centre(clusters: Clusters, prior: Clusters | None = None) -> None:

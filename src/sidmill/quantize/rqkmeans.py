@@ -21,7 +21,7 @@ import torch
 from sidmill import codec
 from sidmill.core.errors import SidmillError
 from sidmill.quantize import clusters as clustering
-from sidmill.quantize import rows, seeding, swaps
+from sidmill.quantize import refill, rows, seeding, swaps
 from sidmill.quantize.clusters import Clusters
 from sidmill.quantize.rows import Source
 
@@ -34,7 +34,6 @@ FEW_SWAPS = 0.02  # of the codewords: fewer pairs than this end the swaps
 SAMPLE_PASSES = 2  # over the sample after the last swap
 BLOCK_ROWS = 2  # rows per codeword of a block: many more, and codewords move too rarely
 MIN_BLOCK_ROWS = 64
-RESEEDS = 64  # at most so many empty clusters are filled after one pass
 
 
 class State(NamedTuple):
@@ -239,6 +238,7 @@ def _pass(source: Source, state: State, before: float, prior: Clusters | None) -
         codes[part] = now.cpu().numpy()
         clustering.centre(clusters, prior)
     clustering.centre(clusters)
+    refill.fill_empty(source, clusters, codes)
     error = max(0.0, before - clustering.explained(clusters))
     logger.debug("level %d pass %d: error %.6g", state.level + 1, state.n_passes + 1, error)
     return state._replace(n_passes=state.n_passes + 1, error=error)

@@ -1,0 +1,153 @@
+"""What encode() and decode() promise, against the plain float32 rule written out in NumPy."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sidmill import codec
+from sidmill.core.errors import SidmillError
+
+
+def encode(vectors, codebooks, memory_mb=64):
+    return np.concatenate(
+        list(codec.encode(vectors, codebooks, device="cpu", memory_mb=memory_mb))
+    )
+
+
+def plain(vectors, codebooks):
+    left, columns = np.array(vectors, dtype=np.float32), []
+    for words in codebooks:
+        distances = np.square(left[:, None] - words[None]).sum(axis=-1)
+        columns.append(distances.argmin(axis=1))  # the first of equal ones
+        left = left - words[columns[-1]]
+    return np.stack(columns, axis=1)
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+@pytest.mark.parametrize("dim", [1, 7, 64, 300])
+def test_codes_are_those_of_the_plain_rule(dim):
+    vectors, codebooks = normal(dim, 700, dim), [normal(1, 33, dim), normal(2, 8, dim) / 2]
+    np.testing.assert_array_equal(encode(vectors, codebooks), plain(vectors, codebooks))
+
+
+def test_near_ties_are_decided_by_the_plain_rule():
+    """Codewords one rounding apart: a matrix product orders them at random."""
+    base = normal(0, 1, 64) + 10
+    words = np.repeat(base, 40, axis=0)
+    for row in range(1, len(words)):
+        words[row, row] = np.nextafter(words[row, row], np.float32(np.inf))
+    vectors = base + np.float32(1e-3) * normal(1, 200, 64)
+    np.testing.assert_array_equal(encode(vectors, [words]), plain(vectors, [words]))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data())
+def test_ties_go_to_the_lower_code(data):
+    """Small integers: every distance is exact, so equal ones are common and truly equal."""
+    dim = data.draw(st.integers(1, 4))
+    n_rows, n_codes = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 12))
+    random = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    vectors = random.integers(-2, 3, size=(n_rows, dim)).astype(np.float32)
+    codebooks = [random.integers(-2, 3, size=(n_codes, dim)).astype(np.float32) for _ in "ab"]
+    np.testing.assert_array_equal(encode(vectors, codebooks), plain(vectors, codebooks))
+
+
+def test_block_size_and_thread_count_change_no_code():
+    vectors, codebooks = normal(3, 9000, 32), [normal(4, 64, 32), normal(5, 64, 32)]
+    whole = encode(vectors, codebooks, memory_mb=512)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        np.testing.assert_array_equal(encode(vectors, codebooks, memory_mb=1), whole)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_permuting_rows_permutes_codes():
+    vectors, codebooks = normal(6, 500, 16), [normal(7, 20, 16), normal(8, 20, 16)]
+    order = np.random.default_rng(0).permutation(500)
+    np.testing.assert_array_equal(
+        encode(vectors[order], codebooks), encode(vectors, codebooks)[order]
+    )
+
+
+def test_duplicates_share_codes():
+    vectors, codebooks = normal(9, 50, 16), [normal(10, 20, 16), normal(11, 20, 16)]
+    codes = encode(np.concatenate([vectors, vectors]), codebooks)
+    np.testing.assert_array_equal(codes[:50], codes[50:])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_reads_a_memory_map_and_parts_of_it(tmp_path, dtype):
+    vectors, codebooks = normal(12, 400, 16).astype(dtype), [normal(13, 20, 16)]
+    np.save(tmp_path / "v.npy", vectors)
+    mapped = np.load(tmp_path / "v.npy", mmap_mode="r")
+    expected = plain(vectors, codebooks)
+    for part in (slice(None), slice(7, 300), slice(0, 400, 3)):
+        np.testing.assert_array_equal(encode(mapped[part], codebooks), expected[part])
+    rows = np.array([0, 5, 6, 7, 30, 399])
+    blocks = [block.copy() for _, block in codec.read_blocks(mapped, 4, rows)]
+    np.testing.assert_array_equal(np.concatenate(blocks), vectors[rows].astype(np.float32))
+
+
+def test_codes_are_int32_blocks_in_row_order():
+    vectors, codebooks = normal(14, 5000, 64), [normal(15, 30, 64)]
+    blocks = list(codec.encode(vectors, codebooks, device="cpu", memory_mb=1))
+    assert len(blocks) > 1
+    assert {block.dtype for block in blocks} == {np.dtype(np.int32)}
+    np.testing.assert_array_equal(np.concatenate(blocks), plain(vectors, codebooks))
+
+
+def test_decode_adds_the_chosen_words_of_a_prefix():
+    codebooks = [normal(16, 5, 8), normal(17, 4, 8)]
+    codes = np.array([[4, 0], [1, 3]], dtype=np.int32)
+    both = codebooks[0][[4, 1]] + codebooks[1][[0, 3]]
+    np.testing.assert_array_equal(codec.decode(codes, codebooks), both)
+    np.testing.assert_array_equal(codec.decode(codes[:, :1], codebooks), codebooks[0][[4, 1]])
+    assert codec.decode(codes[:, :0], codebooks).tolist() == np.zeros((2, 8)).tolist()
+    assert codec.decode(codes, codebooks).dtype == np.float32
+
+
+def test_decode_refuses_what_is_not_of_its_codebooks():
+    codebooks = [normal(18, 5, 8)]
+    with pytest.raises(SidmillError, match="level 0 reach from 5 to 5, but its codebook has 5"):
+        codec.decode(np.array([[5]]), codebooks)
+    with pytest.raises(SidmillError, match="do not fit 1 codebooks"):
+        codec.decode(np.array([[0, 0]]), codebooks)
+
+
+def test_encode_says_what_is_wrong():
+    vectors, codebooks = normal(19, 20, 8), [normal(20, 5, 8)]
+    with pytest.raises(SidmillError, match="dimension 8"):
+        encode(normal(21, 20, 9), codebooks)
+    vectors[13, 2] = np.inf
+    with pytest.raises(SidmillError, match="first at row 13"):
+        encode(vectors, codebooks)
+    with pytest.raises(SidmillError, match="too small for one row"):
+        codec.rows_per_block(400_000, 1, 1)
+
+
+def test_large_values_are_no_infinities():
+    vectors = np.full((3, 4), 1e30, dtype=np.float32)
+    codec.require_finite(vectors, 0)
+
+
+def test_a_truncated_file_is_named(tmp_path):
+    np.save(tmp_path / "v.npy", normal(22, 100, 64))
+    mapped = np.load(tmp_path / "v.npy", mmap_mode="r")
+    with (tmp_path / "v.npy").open("r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(SidmillError, match="shorter than its header says"):
+        encode(mapped, [normal(23, 4, 64)])
+
+
+def test_pick_device():
+    assert codec.pick_device("cpu") == torch.device("cpu")
+    assert codec.pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(SidmillError, match="unknown device 'warp'"):
+        codec.pick_device("warp")
