@@ -106,7 +106,9 @@ def read_blocks(
     try:
         for start in range(0, total, n_rows):
             block = raw[: min(n_rows, total - start)]
-            wanted = slice(start, start + len(block)) if rows is None else rows[start:][: len(block)]
+            wanted = (
+                slice(start, start + len(block)) if rows is None else rows[start:][: len(block)]
+            )
             if place:
                 _read_rows(file, block, place, wanted)
             else:

@@ -11,9 +11,7 @@ from sidmill.core.errors import SidmillError
 
 
 def encode(vectors, codebooks, memory_mb=64):
-    return np.concatenate(
-        list(codec.encode(vectors, codebooks, device="cpu", memory_mb=memory_mb))
-    )
+    return np.concatenate(list(codec.encode(vectors, codebooks, device="cpu", memory_mb=memory_mb)))
 
 
 def plain(vectors, codebooks):

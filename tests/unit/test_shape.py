@@ -8,10 +8,10 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from sidmill import codec
+from sidmill import api, codec
 from sidmill.embed import shard, store
 from sidmill.items import demo, render
-from sidmill.quantize import rqkmeans
+from sidmill.quantize import pretrained, rqkmeans
 from sidmill.report import explorer
 from sidmill.sids import quality, resolve
 
@@ -29,6 +29,7 @@ FUNCTIONS = {
     "embedding": (shard.embed_shard, {"shard", "model_path"}),
     "store": (store.store, set()),
     "rqkmeans": (rqkmeans.fit, {"seed"}),
+    "pretrained": (pretrained.load, {"dim", "fingerprint"}),
     "encoding": (codec.encode, set()),
     "collisions": (resolve.resolve, set()),
     "quality": (quality.measure, {"seed"}),
@@ -97,6 +98,15 @@ def test_a_section_is_the_keyword_arguments_of_its_function(section):
     keywords = {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
     assert set(keywords) == set(config[section]) | others
     assert all(p.default is inspect.Parameter.empty for p in keywords.values())
+
+
+def test_the_python_interface_has_the_defaults_of_the_config():
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    parameters = inspect.signature(api.fit).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+    settings = {**config["run"], **config["rqkmeans"]}
+    assert defaults == {name: settings[name] for name in defaults}
+    assert {"n_iter", "tolerance", "seed"} <= set(defaults)
 
 
 def test_every_section_feeds_a_function():

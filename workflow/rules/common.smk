@@ -25,7 +25,7 @@ from sidmill.formats.catalogue import SUFFIXES
 
 wildcard_constraints:
     collection="items|corpus|queries",
-    quantizer="rqkmeans",
+    quantizer="rqkmeans|pretrained",
     shard=r"\d{5}",
     shards=r"\d{5}",
 
@@ -70,6 +70,13 @@ def own_vectors():
     }
 
 
+def own_quantizer():
+    """The checkpoint of the user, where the quantizer is pretrained."""
+    if config["quantizer"] != "pretrained":
+        return []
+    return expand_path(config["pretrained"]["path"], (), "pretrained.path")
+
+
 def embedder_files(wildcards):
     """What a shard needs besides its text: the fitted model of lsa, or the vectors of the user."""
     if config["embedding"]["backend"] == "lsa":
@@ -96,3 +103,4 @@ or_stop(check, config, Path(workflow.basedir) / "workflow/schemas/config.schema.
 # Looked up here and not in the rules: Snakemake lets a rule with a missing input pass in silence while its output exists.
 CATALOGUE = or_stop(expand_path, config["items"]["path"], SUFFIXES, "items.path")
 OWN_VECTORS = or_stop(own_vectors)
+OWN_QUANTIZER = or_stop(own_quantizer)

@@ -2,7 +2,9 @@
 Vectors -> a quantizer -> one tuple of codes per item.
 
 READS    results/items/vectors.npy, ids.parquet       float (N, D)
+         pretrained.path                              with quantizer: pretrained
 LEAVES   results/{quantizer}/quantizer.safetensors    codebook.{l} float32 (K_l, D); settings and fingerprint
+         results/rqkmeans/model.pt                    the same codebooks as a OneRec checkpoint: centroids.{l}
          results/{quantizer}/codes.parquet            pid, codes list<int32> (L), values in [0, K_l)
          results/codes.parquet                        the same, of the quantizer that config.yaml names
 
@@ -16,6 +18,7 @@ rule train_rqkmeans:
         ids="results/items/ids.parquet",
     output:
         quantizer="results/rqkmeans/quantizer.safetensors",
+        checkpoint="results/rqkmeans/model.pt",
     log:
         "results/logs/train_rqkmeans.log",
     benchmark:
@@ -31,6 +34,29 @@ rule train_rqkmeans:
         "Fitting residual k-means to {input.vectors}"
     script:
         "../scripts/train_rqkmeans.py"
+
+
+rule import_pretrained:
+    input:
+        checkpoint=OWN_QUANTIZER,
+        vectors="results/items/vectors.npy",
+        ids="results/items/ids.parquet",
+    output:
+        quantizer="results/pretrained/quantizer.safetensors",
+    log:
+        "results/logs/import_pretrained.log",
+    benchmark:
+        "results/benchmarks/import_pretrained.tsv"
+    conda:
+        "../../envs/sidmill.yaml"
+    threads: 1
+    params:
+        pretrained=settings("pretrained"),
+        code=code_of("import_pretrained.py"),
+    message:
+        "Taking the codebooks of {input.checkpoint}"
+    script:
+        "../scripts/import_pretrained.py"
 
 
 rule encode_items:

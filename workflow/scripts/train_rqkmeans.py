@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.formats import quantizer, vectors
+from sidmill.formats import onerec, quantizer, vectors
 from sidmill.quantize import rqkmeans
 
 if TYPE_CHECKING:
@@ -15,4 +15,5 @@ with job(snakemake) as log:
     codebooks = rqkmeans.fit(items.vectors, **settings)
     fitted = quantizer.Quantizer("rqkmeans", codebooks, settings, items.fingerprint)
     quantizer.write(snakemake.output.quantizer, fitted)
+    onerec.write(snakemake.output.checkpoint, codebooks)
     log.info("wrote %s, codebooks %s", snakemake.output.quantizer, fitted.codebook_sizes)

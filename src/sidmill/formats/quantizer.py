@@ -83,6 +83,15 @@ def read(path: str | Path) -> Quantizer:
     return Quantizer(codebooks=codebooks, **facts)
 
 
+def is_quantizer(path: str | Path) -> bool:
+    """Whether a file is safetensors with a SIDMill quantizer in it, by its header."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return METADATA_KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
 def check_fingerprint(quantizer: Quantizer, fingerprint: dict, path: str | Path) -> None:
     """Refuse to use a quantizer on embeddings that it was not trained on.
 

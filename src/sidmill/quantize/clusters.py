@@ -58,9 +58,7 @@ def visit(
     return after
 
 
-def move(
-    clusters: Clusters, rows: torch.Tensor, before: torch.Tensor, after: torch.Tensor
-) -> None:
+def move(clusters: Clusters, rows: torch.Tensor, before: torch.Tensor, after: torch.Tensor) -> None:
     """Take rows (b, D) from their clusters ``before`` to ``after``, int64 (b,); words stay."""
     _add(clusters, rows, before, -1)
     _add(clusters, rows, after, 1)

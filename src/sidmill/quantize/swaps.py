@@ -139,7 +139,9 @@ def _pair(gain: np.ndarray, cost: np.ndarray, mate: np.ndarray) -> list[tuple[in
         if divided in used:
             continue
         used.add(divided)
-        freed = next((one for one in merges if one not in used and int(mate[one]) not in used), None)
+        freed = next(
+            (one for one in merges if one not in used and int(mate[one]) not in used), None
+        )
         if freed is None or gain[divided] <= cost[freed]:
             break
         used |= {freed, int(mate[freed])}

@@ -1,0 +1,112 @@
+"""The quantizer from Python, without the pipeline: numpy or torch in, numpy out.
+
+>>> import numpy as np
+>>> from sidmill import api
+>>> vectors = np.random.default_rng(0).standard_normal((1000, 16), dtype=np.float32)
+>>> quantizer = api.fit(vectors, n_levels=3, codebook_size=32)
+>>> codes = api.encode(quantizer, vectors)
+>>> codes.shape, codes.dtype
+((1000, 3), dtype('int32'))
+>>> bool(np.square(vectors - api.decode(quantizer, codes)).mean() < 0.5 * np.square(vectors).mean())
+True
+
+Shapes: N rows, D dimensions, L levels, K_l codewords at level l.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sidmill import codec
+from sidmill.formats import onerec
+from sidmill.formats import quantizer as format
+from sidmill.formats.quantizer import Quantizer
+from sidmill.quantize import rqkmeans
+
+DEVICE = "auto"
+MEMORY_MB = 1024
+
+
+def fit(
+    vectors: np.ndarray | torch.Tensor,
+    *,
+    n_levels: int,
+    codebook_size: int | list[int],
+    n_iter: int = 20,
+    tolerance: float = 0.0001,
+    max_points_per_centroid: int | None = None,
+    seed: int = 42,
+    device: str = DEVICE,
+    memory_mb: int = MEMORY_MB,
+) -> Quantizer:
+    """Fit residual k-means: see :func:`sidmill.quantize.rqkmeans.fit`.
+
+    Args:
+        vectors: float32 or float16 (N, D); a memory map is streamed.
+        n_levels: L.
+        codebook_size: K, or one K per level.
+        n_iter: passes over the rows per level, at most.
+        tolerance: a level ends when a pass lowers its error by less than this share.
+        max_points_per_centroid: train on a sample of so many rows per codeword, or None for all.
+        seed: covers every random draw.
+        device: auto, cpu, cuda or cuda:1.
+        memory_mb: MiB for blocks and the sample.
+
+    Raises:
+        SidmillError: if there are fewer rows than codewords, or a row is not finite.
+    """
+    settings = {
+        "n_levels": n_levels,
+        "codebook_size": codebook_size,
+        "n_iter": n_iter,
+        "tolerance": tolerance,
+        "max_points_per_centroid": max_points_per_centroid,
+        "seed": seed,
+        "device": device,
+        "memory_mb": memory_mb,
+    }
+    return Quantizer("rqkmeans", rqkmeans.fit(_array(vectors), **settings), settings, {})
+
+
+def encode(
+    quantizer: Quantizer,
+    vectors: np.ndarray | torch.Tensor,
+    *,
+    device: str = DEVICE,
+    memory_mb: int = MEMORY_MB,
+) -> np.ndarray:
+    """Encode vectors, float (N, D), to codes, int32 (N, L): see :func:`sidmill.codec.encode`."""
+    array = _array(vectors)
+    blocks = codec.encode(array, quantizer.codebooks, device=device, memory_mb=memory_mb)
+    none = np.empty((0, len(quantizer.codebooks)), dtype=np.int32)
+    return np.concatenate([none, *blocks])
+
+
+def decode(quantizer: Quantizer, codes: np.ndarray | torch.Tensor) -> np.ndarray:
+    """Add up codewords: codes int (N, M), M <= L, to vectors float32 (N, D)."""
+    return codec.decode(np.asarray(codes), quantizer.codebooks)
+
+
+def load(path: str | Path) -> Quantizer:
+    """Load quantizer.safetensors, or a OneRec tokenizer checkpoint (.pt or .safetensors).
+
+    Raises:
+        SidmillError: if the file is neither, or damaged.
+    """
+    if format.is_quantizer(path):
+        return format.read(path)
+    return Quantizer("pretrained", onerec.read(path), {"source": Path(path).name}, {})
+
+
+def save(path: str | Path, quantizer: Quantizer) -> None:
+    """Save as quantizer.safetensors; under a name that ends in .pt as a OneRec checkpoint."""
+    if Path(path).suffix == ".pt":
+        onerec.write(path, quantizer.codebooks)
+    else:
+        format.write(path, quantizer)
+
+
+def _array(vectors: np.ndarray | torch.Tensor) -> np.ndarray:
+    array = vectors.detach().cpu().numpy() if isinstance(vectors, torch.Tensor) else vectors
+    return array.astype(np.float32) if array.dtype == np.float64 else array

@@ -1,0 +1,43 @@
+"""A quantizer trained elsewhere, or in another run, taken as it is.
+
+Shapes: L levels, K_l codewords at level l, D dimensions.
+"""
+
+from pathlib import Path
+
+from sidmill.core.errors import SidmillError
+from sidmill.formats import onerec, quantizer
+
+
+def load(
+    *, path: str | Path, n_levels: int | None, dim: int, fingerprint: dict
+) -> quantizer.Quantizer:
+    """Load a quantizer file of SIDMill or a OneRec checkpoint, for embeddings at hand.
+
+    Args:
+        path: quantizer.safetensors, or a OneRec tokenizer (.pt or .safetensors).
+        n_levels: take the first so many levels, or None for all.
+        dim: D of the embeddings.
+        fingerprint: of the embeddings. A file of SIDMill must have the same; a checkpoint has
+            none and is trusted to belong to them.
+
+    Raises:
+        SidmillError: if the file is neither, has fewer levels, another D, or another fingerprint.
+    """
+    if quantizer.is_quantizer(path):
+        loaded = quantizer.read(path)
+        quantizer.check_fingerprint(loaded, fingerprint, path)
+    else:
+        settings = {"source": Path(path).name}
+        loaded = quantizer.Quantizer("pretrained", onerec.read(path), settings, fingerprint)
+    if n_levels is not None and n_levels > len(loaded.codebooks):
+        raise SidmillError(
+            f"{path} has {len(loaded.codebooks)} levels, pretrained.n_levels is {n_levels}: lower "
+            f"it, or set null for all"
+        )
+    if loaded.codebooks[0].shape[1] != dim:
+        raise SidmillError(
+            f"{path} was trained on {loaded.codebooks[0].shape[1]} dimensions, the embeddings have "
+            f"{dim}: embed the items with its model, or set embedding.dim"
+        )
+    return loaded._replace(codebooks=loaded.codebooks[:n_levels])
