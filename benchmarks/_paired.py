@@ -67,8 +67,11 @@ def report(medians: dict[str, Run], figures: dict[str, object], quality_ratio: f
                 "time_ratio": round(ours.seconds / theirs.seconds, 4),
                 "memory_ratio": round(ours.peak_mb / theirs.peak_mb, 4),
                 "quality_ratio": round(quality_ratio, 4),
-                **{f"{name}_{key}": round(value, 2) for name, m in medians.items()
-                   for key, value in m._asdict().items()},
+                **{
+                    f"{name}_{key}": round(value, 2)
+                    for name, m in medians.items()
+                    for key, value in m._asdict().items()
+                },
                 **figures,
             }
         )

@@ -115,8 +115,11 @@ def run_pandas_torch(options: argparse.Namespace) -> None:
 
 def compare(folder: Path) -> dict[str, int]:
     """Count the rows whose codes differ between the sides."""
-    return {"rows_that_differ": int((_codes(folder, "sidmill") != _codes(folder, "pandas_torch"))
-                                    .any(axis=1).sum())}
+    return {
+        "rows_that_differ": int(
+            (_codes(folder, "sidmill") != _codes(folder, "pandas_torch")).any(axis=1).sum()
+        )
+    }
 
 
 def _error_ratio(folder: Path) -> float:

@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -41,17 +43,27 @@ class Workflow:
             else:
                 shutil.copy2(source, target)
 
-    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess:
+    def command(self, *arguments: str) -> dict:
+        """What subprocess.run and Popen take to run Snakemake in this folder."""
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-        return subprocess.run(
-            [sys.executable, "-m", "snakemake", "--cores", "2", *arguments],
-            cwd=self.folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
+        words = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+        return {"args": words, "cwd": self.folder, "env": environment, "text": True}
+
+    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(**self.command(*arguments), capture_output=True, timeout=600)
+
+    def kill_when(self, name: str, *arguments: str) -> None:
+        """Start a run and kill all of its processes at once when a file of results appears."""
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen(**self.command(*arguments), **quiet, start_new_session=True)
+        deadline = time.monotonic() + 120
+        while not (self.folder / "results" / name).exists():
+            assert process.poll() is None, "the run ended before it was killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
     def run(self, *arguments: str) -> str:
         """Run, expect success, and return what was printed."""

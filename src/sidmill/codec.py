@@ -25,7 +25,7 @@ from sidmill.core.errors import SidmillError
 
 MIB = 2**20
 FLOAT_BYTES = 4
-MAX_BLOCK_ROWS = 8192  # larger blocks were no faster: see docs/log.md
+MAX_BLOCK_ROWS = 4096  # smaller and larger blocks were slower: docs/log.md
 EPSILON = float(np.finfo(np.float32).eps)
 
 
@@ -70,7 +70,7 @@ def rows_per_block(dim: int, n_codes: int, memory_mb: int) -> int:
             f"memory_mb {memory_mb} is too small for one row of {dim} dimensions and "
             f"{n_codes} codewords: raise it to at least {-(-row_bytes // MIB)}"
         )
-    return min(rows, MAX_BLOCK_ROWS)
+    return rows
 
 
 def read_blocks(
@@ -149,14 +149,17 @@ def encode(
             f"vectors {vectors.shape} do not fit codebooks of dimension {dim}: "
             "train the quantizer on these embeddings"
         )
-    n_rows = rows_per_block(dim, max(len(words) for words in codebooks), memory_mb)
+    largest = max(len(words) for words in codebooks)
+    n_rows = min(rows_per_block(dim, largest, memory_mb), MAX_BLOCK_ROWS)
+    spare = torch.empty(n_rows * largest, device=target)  # fresh pages for each block cost 10 %
     for start, block in read_blocks(vectors, n_rows):
         require_finite(block, start)
         left = torch.from_numpy(block).to(target)  # (b, D), what no level has explained yet
         codes = torch.empty((len(block), len(levels)), dtype=torch.int64, device=target)
         for number, level in enumerate(levels):
-            codes[:, number] = nearest(left, level)
-            left -= level.words[codes[:, number]]
+            codes[:, number] = nearest(left, level, spare)
+            if number + 1 < len(levels):
+                left -= level.words.index_select(0, codes[:, number])
         yield codes.cpu().numpy().astype(np.int32)
 
 
@@ -228,29 +231,34 @@ def search_level(words: np.ndarray, device: torch.device) -> Level:
     """
     words = np.ascontiguousarray(words, dtype=np.float32)
     norms = np.square(words.astype(np.float64)).sum(axis=1)
-    _, first = np.unique(words, axis=0, return_index=True)
-    half = np.full(len(words), np.inf, dtype=np.float32)
-    half[first] = norms[first] / 2
+    seen: dict[bytes, int] = {}
+    half = (norms / 2).astype(np.float32)
+    for code, word in enumerate(words):
+        if seen.setdefault(word.tobytes(), code) != code:
+            half[code] = np.inf
     on_device = torch.from_numpy(words).to(device)
     return Level(on_device, torch.from_numpy(half).to(device), float(np.sqrt(norms.max())))
 
 
-def nearest(left: torch.Tensor, level: Level) -> torch.Tensor:
+def nearest(left: torch.Tensor, level: Level, spare: torch.Tensor | None = None) -> torch.Tensor:
     """Return the code of each row, by the rule of the module's docstring.
 
     Args:
         left: float32 (b, D), residuals.
         level: the codebook.
+        spare: float32, at least b K numbers to write the scores to; None takes new memory.
 
     Returns:
         int64 (b,).
     """
-    scores = torch.addmm(level.half_norms, left, level.words.T, alpha=-1)  # (b, K)
-    best, codes = scores.min(dim=1)
-    scores[torch.arange(len(codes), device=codes.device), codes] = torch.inf
+    scores = score(left, level.words, level.half_norms, spare)
+    codes = lowest(scores)
+    lines = torch.arange(len(codes), device=codes.device)
+    best = scores[lines, codes]
+    scores[lines, codes] = torch.inf
     # Rounding of the product and of the expression: both grow with sqrt(D) at most in practice;
     # 8 is a wide margin (the largest error seen was 1.1), and a wider one only costs time.
-    scale = left.norm(dim=1).add_(level.max_norm).square_()
+    scale = torch.linalg.vector_norm(left, dim=1).add_(level.max_norm).square_()
     limit = scale.mul_(8 * EPSILON * left.shape[1] ** 0.5).add_(best)
     unsure = (scores.amin(dim=1) <= limit).nonzero()[:, 0]
     if len(unsure):
@@ -258,6 +266,30 @@ def nearest(left: torch.Tensor, level: Level) -> torch.Tensor:
         near[torch.arange(len(unsure), device=codes.device), codes[unsure]] = True
         codes[unsure] = _decide(left[unsure], level.words, near).to(codes.device)
     return codes
+
+
+def score(
+    rows: torch.Tensor, words: torch.Tensor, half_norms: torch.Tensor, spare: torch.Tensor | None
+) -> torch.Tensor:
+    """Half of the squared distances less the rows' own half norms: float32 (b, K).
+
+    Args:
+        rows: float32 (b, D).
+        words: float32 (K, D).
+        half_norms: float32 (K,), half of the words' squared norms.
+        spare: memory for the result, at least b K numbers; None takes new memory.
+    """
+    out = None
+    if spare is not None:
+        out = spare[: len(rows) * len(words)].view(len(rows), len(words))
+    return torch.addmm(half_norms, rows, words.T, alpha=-1, out=out)
+
+
+def lowest(scores: torch.Tensor) -> torch.Tensor:
+    """Column of the lowest score of each row, int64; on a CPU NumPy's search is the faster one."""
+    if scores.device.type == "cpu":
+        return torch.from_numpy(scores.numpy().argmin(axis=1))
+    return scores.argmin(dim=1)
 
 
 def _decide(left: torch.Tensor, words: torch.Tensor, near: torch.Tensor) -> torch.Tensor:

@@ -28,8 +28,6 @@ SETTINGS = {
     "device": "auto",
     "prompt": "",
     "normalize": True,
-    "lsa_sample": 500,
-    "lsa_features": 50000,
 }
 
 

@@ -70,6 +70,7 @@ def test_codes_that_do_not_fit_are_refused(tmp_path, blocks, message):
         ({"pid": [1, 2, 3], "codes": [[1], [1, 2], []]}, "differ in length"),
         ({"pid": [1, 2], "codes": [[1], None]}, "differ in length"),
         ({"pid": [1], "codes": [[-1]]}, "code -1"),
+        ({"pid": [1], "codes": [[2**32 + 1]]}, "code 4294967297"),
     ],
 )
 def test_foreign_codes_are_checked(tmp_path, table, message):
@@ -168,6 +169,13 @@ def test_vectors_and_ids_that_disagree_are_refused(tmp_path):
     vectors.write(paths[0], (4, 2), "float32", [np.ones((4, 2))])
     with pytest.raises(SidmillError, match=r"has shape \(4, 2\), .* was written for \(3, 2\)"):
         vectors.open_store(*paths)
+
+
+def test_ids_of_another_tool_are_refused(tmp_path):
+    vectors.write(tmp_path / "vectors.npy", (3, 2), "float32", [np.ones((3, 2))])
+    pq.write_table(pa.table({"pid": [1, 2, 3]}), tmp_path / "ids.parquet")
+    with pytest.raises(SidmillError, match="has shape"):
+        vectors.open_store(tmp_path / "vectors.npy", tmp_path / "ids.parquet")
 
 
 @pytest.mark.parametrize(

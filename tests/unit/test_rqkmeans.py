@@ -176,7 +176,7 @@ def test_swap_never_raises_the_error():
     sample = torch.from_numpy(vectors)
     generator = torch.Generator().manual_seed(0)
     clusters = clustering.empty(sample[:16].clone())
-    codes = clustering.visit(clusters, sample, None, hartigan=False)
+    codes = clustering.visit(clusters, sample, None, hartigan=False, spare=None)
     clustering.centre(clusters)
     before = clustering.explained(clusters)
     after, n_pairs = swaps.swap(clusters, sample, codes, 100, generator)

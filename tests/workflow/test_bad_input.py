@@ -163,6 +163,10 @@ FAULTS = {
         embeddings(vectors(pids=["B1"] + [r["id"] for r in GOOD[1:]])),
         ["'B1'", "mine"],
     ),
+    "embeddings in results": (
+        setting("embedding", backend="precomputed", model="m", path="results/x.parquet", dim=None),
+        ["embedding.path", "lies in results/"],
+    ),
     "wrong column": (
         embeddings(lambda: {"pid": ["B0"], "vector": [[1.0]]}),
         ["'embedding'", "mine"],

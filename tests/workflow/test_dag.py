@@ -109,6 +109,7 @@ def test_editing_code_reruns_what_it_makes_and_what_follows(copy, name, old, new
         ("quality: {neighbours: 6}", {"measure_quality", "plot_quality", "all"}),
         ("rqkmeans: {n_levels: 3}\ncollisions: {strategy: reassign}\nrun: {seed: 42}", set()),
         ("embedding: {prompt: '', shards: 2, dim: 16}", set()),
+        ("embedding: {batch_tokens: 99, device: cpu}\nrqkmeans: {memory_mb: 99}", set()),
     ],
 )
 def test_a_setting_reruns_what_it_makes_and_what_follows(copy, overlay, rerun):
@@ -135,6 +136,27 @@ def test_two_runs_from_nothing_give_the_same_bytes(finished, workflow):
     for name in ("code_usage", "prefix_sizes", "reconstruction"):
         assert workflow.bytes(f"plots/{name}.svg") == finished.bytes(f"plots/{name}.svg")
     assert workflow.bytes("explorer.html") == finished.bytes("explorer.html")
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(finished, workflow):
+    """Killed while two different rules run, unlocked as the docs say, and run again."""
+    for name in ("logs/embed_shard.items.00000-of-00002.log", "logs/train_rqkmeans.log"):
+        workflow.kill_when(name, *TINY)
+        workflow.run("--unlock", *TINY)
+    workflow.run(*TINY)
+    for name in (*PUBLISHED, "rqkmeans/quantizer.safetensors", "rqkmeans/model.pt"):
+        assert workflow.bytes(name) == finished.bytes(name), name
+    assert not list((workflow.folder / "results").rglob(".*partial"))
+
+
+def test_a_pretrained_quantizer_takes_the_place_of_training(copy):
+    """The checkpoint of the run, given back as pretrained, leads to the same SIDs."""
+    before = copy.bytes("pid2sid.parquet")
+    shutil.copy2(copy.folder / "results/rqkmeans/model.pt", copy.folder / "their {model}.pt")
+    text = 'quantizer: pretrained\npretrained: {path: "their {model}.pt"}\n'
+    copy.run(*TINY, copy.overlay("overlay.yaml", text), "--", "results/quality.json")
+    assert copy.bytes("pid2sid.parquet") == before
+    assert json.loads(copy.bytes("quality.json"))["quantizer"] == "pretrained"
 
 
 def test_another_number_of_shards_gives_the_same_sids(finished, workflow):

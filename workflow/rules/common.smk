@@ -22,6 +22,8 @@ from sidmill.core.paths import expand as expand_path
 from sidmill.core.provenance import source_digest
 from sidmill.formats.catalogue import SUFFIXES
 
+MACHINE_SETTINGS = ("batch_tokens", "device", "memory_mb")
+
 
 wildcard_constraints:
     collection="items|corpus|queries",
@@ -43,9 +45,18 @@ def code_of(script):
     return source_digest(Path(workflow.basedir) / "workflow/scripts" / script)
 
 
-def settings(section):
-    """One config section as keyword arguments, sorted: an overlay reorders keys, which is no change."""
-    return dict(sorted(config[section].items()))
+def settings(section, *others):
+    """What a section says about the result, as sorted keyword arguments: key order is no change.
+
+    Left out are ``others``, which the rule does not use, and settings of the machine, which
+    scripts read from ``snakemake.config``: a change of those reruns nothing.
+    """
+    left_out = {*MACHINE_SETTINGS, *others}
+    return {
+        key: value
+        for key, value in sorted(config[section].items())
+        if key not in left_out
+    }
 
 
 def pick(section, *keys):
@@ -58,15 +69,17 @@ def own_vectors():
     embedding = config["embedding"]
     if embedding["backend"] != "precomputed":
         return {}
+    if Path(embedding["path"]).resolve().is_relative_to(Path("results").resolve()):
+        raise SidmillError(
+            f"embedding.path: {embedding['path']} lies in results/, which this run writes: move "
+            f"your embeddings elsewhere"
+        )
+    ids = embedding["ids_path"]
     return {
         "vectors": expand_path(
             embedding["path"], (".parquet", ".npy"), "embedding.path"
         ),
-        "ids": (
-            expand_path(embedding["ids_path"], (), "embedding.ids_path")
-            if embedding["ids_path"]
-            else []
-        ),
+        "ids": expand_path(ids, (), "embedding.ids_path") if ids else [],
     }
 
 
@@ -77,10 +90,30 @@ def own_quantizer():
     return expand_path(config["pretrained"]["path"], (), "pretrained.path")
 
 
+def catalogue_files(wildcards):
+    """The files behind items.path. (A function, because Snakemake takes braces in a plain path for wildcards.)"""
+    return CATALOGUE
+
+
+def checkpoint_file(wildcards):
+    """The file behind pretrained.path."""
+    return OWN_QUANTIZER
+
+
 def embedder_files(wildcards):
-    """What a shard needs besides its text: the fitted model of lsa, or the vectors of the user."""
-    if config["embedding"]["backend"] == "lsa":
+    """What a shard needs besides its text: the fitted LSA, the folder of a model, or the user's vectors."""
+    embedding = config["embedding"]
+    if embedding["backend"] == "lsa":
         return {"model": f"results/{wildcards.collection}/lsa.safetensors"}
+    if (
+        embedding["backend"] == "sentence_transformers"
+        and Path(embedding["model"]).is_dir()
+    ):
+        return {
+            "weights": sorted(
+                str(f) for f in Path(embedding["model"]).rglob("*") if f.is_file()
+            )
+        }
     return OWN_VECTORS
 
 

@@ -47,7 +47,7 @@ rule embed_shard:
         "../../envs/sidmill.yaml"
     threads: 2
     params:
-        embedding=settings("embedding"),
+        embedding=settings("embedding", "shards", "lsa_sample", "lsa_features"),
         code=code_of("embed_shard.py"),
     message:
         "Embedding {wildcards.collection}, shard {wildcards.shard} of {wildcards.shards}"

@@ -38,7 +38,7 @@ rule train_rqkmeans:
 
 rule import_pretrained:
     input:
-        checkpoint=OWN_QUANTIZER,
+        checkpoint=checkpoint_file,
         vectors="results/items/vectors.npy",
         ids="results/items/ids.parquet",
     output:
@@ -74,7 +74,6 @@ rule encode_items:
         "../../envs/sidmill.yaml"
     threads: 8
     params:
-        encoding=settings("encoding"),
         code=code_of("encode_items.py"),
     message:
         "Encoding the items with {input.quantizer}"

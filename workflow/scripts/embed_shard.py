@@ -9,12 +9,15 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    settings = {**snakemake.params.embedding, "shards": int(snakemake.wildcards.shards)}
+    machine = snakemake.config["embedding"]
     rows = embed_shard(
         snakemake.input.text,
         snakemake.output.shard,
         shard=int(snakemake.wildcards.shard),
+        shards=int(snakemake.wildcards.shards),
         model_path=snakemake.input.get("model"),
-        **settings,
+        batch_tokens=machine["batch_tokens"],
+        device=machine["device"],
+        **snakemake.params.embedding,
     )
     log.info("wrote %s, %d rows", snakemake.output.shard, rows)

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 with job(snakemake) as log:
     items = vectors.open_store(snakemake.input.vectors, snakemake.input.ids)
     settings = {"seed": snakemake.params.seed, **snakemake.params.rqkmeans}
-    codebooks = rqkmeans.fit(items.vectors, **settings)
+    machine = snakemake.config["rqkmeans"]
+    codebooks = rqkmeans.fit(
+        items.vectors, device=machine["device"], memory_mb=machine["memory_mb"], **settings
+    )
     fitted = quantizer.Quantizer("rqkmeans", codebooks, settings, items.fingerprint)
     quantizer.write(snakemake.output.quantizer, fitted)
     onerec.write(snakemake.output.checkpoint, codebooks)

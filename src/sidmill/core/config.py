@@ -25,10 +25,22 @@ def check(config: dict, schema_path: str | Path) -> None:
         Draft202012Validator(schema).iter_errors(config), key=lambda error: list(error.path)
     )
     problems = [line for error in errors for line in _describe(error)]
+    problems += [] if problems else _contradictions(config)
     if problems:
         raise SidmillError(
             f"{len(problems)} problem(s) in the configuration:\n  " + "\n  ".join(problems)
         )
+
+
+def _contradictions(config: dict) -> list[str]:
+    """What no schema can say: settings that do not fit each other."""
+    size, levels = config["rqkmeans"]["codebook_size"], config["rqkmeans"]["n_levels"]
+    if isinstance(size, list) and len(size) != levels:
+        return [
+            f"rqkmeans.codebook_size: {len(size)} sizes for {levels} levels: give one size per "
+            f"level, or one number for all"
+        ]
+    return []
 
 
 def _describe(error: ValidationError) -> Iterator[str]:

@@ -1,11 +1,16 @@
 """The few lines that every workflow script needs around its call into the library."""
 
+import errno
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sidmill.core.errors import SidmillError
+
+# What the system refuses and an operator mends; no code is at fault.
+MACHINE_TROUBLES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
 @contextmanager
@@ -34,10 +39,11 @@ def job(snakemake) -> Iterator[logging.Logger]:
         log.error("%s", error)
         sys.exit(2)
     except OSError as error:
-        if error.filename is None:
+        if error.errno not in MACHINE_TROUBLES:
             log.exception("rule %s failed", snakemake.rule)
             raise
-        log.error("%s: %s", error.filename, error.strerror)
+        place = error.filename or f"output of rule {snakemake.rule}"
+        log.error("%s: %s: mend that and run again", place, os.strerror(error.errno))
         sys.exit(2)
     except Exception:
         log.exception("rule %s failed", snakemake.rule)

@@ -49,8 +49,6 @@ def embed_shard(
     device: str,
     prompt: str,
     normalize: bool,
-    lsa_sample: int,
-    lsa_features: int,
 ) -> int:
     """Embed the texts of one shard.
 
@@ -76,8 +74,6 @@ def embed_shard(
         device: auto, cpu or cuda.
         prompt: put before every text.
         normalize: scale vectors to unit length.
-        lsa_sample: read by the fit alone.
-        lsa_features: read by the fit alone.
 
     Returns:
         Number of rows written.

@@ -44,7 +44,6 @@ def store(
     Raises:
         SidmillError: if the gate finds anything.
     """
-    _remove_other_shards(shard_paths)
     fingerprint = _one_fingerprint(shard_paths)
     ids = pa.chunked_array([table["pid"].combine_chunks() for table in text.read(text_path)])
     _check_unique(ids, text_path)
@@ -52,6 +51,7 @@ def store(
     shape = (len(ids), dim)
     vectors.write(vectors_path, shape, dtype, _gate(shard_paths, ids, dim, dtype))
     vectors.write_ids(ids_path, ids, shape, fingerprint)
+    _remove_other_shards(shard_paths)
     logger.info("%d vectors of %d dimensions, %s", *shape, dtype)
     return shape
 

@@ -21,6 +21,7 @@ from sidmill.formats import parquet
 
 SIZES_KEY = "sidmill.codebook_sizes"
 BLOCK_ROWS = 65536
+INT32_MAX = 2**31 - 1
 
 
 class Codes(NamedTuple):
@@ -86,11 +87,11 @@ def read(path: str | Path, column: str) -> Codes:
     lengths = np.diff(lists.offsets.to_numpy())
     if lists.null_count or uneven or (lengths != n_levels).any():
         raise SidmillError(f"{path}: rows of {column!r} differ in length: delete it and run again")
-    codes = lists.flatten().to_numpy().astype(np.int32).reshape(len(lists), n_levels)
+    codes = lists.flatten().to_numpy().reshape(len(lists), n_levels)
     stored = parquet.metadata_json(file, SIZES_KEY)
-    sizes = list(stored or (codes.max(axis=0) + 1 if len(codes) else []))
+    sizes = list(stored or (np.minimum(codes.max(axis=0), INT32_MAX) + 1 if len(codes) else []))
     _check_range(path, codes, sizes, 0)
-    return Codes(table["pid"], codes, [int(size) for size in sizes])
+    return Codes(table["pid"], codes.astype(np.int32), [int(size) for size in sizes])
 
 
 def write_index(path: str | Path, ids: pa.ChunkedArray, codes: np.ndarray) -> None:

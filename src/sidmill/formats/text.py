@@ -31,11 +31,6 @@ def write(path: str | Path, pid_type: pa.DataType, tables: Iterable[pa.Table]) -
     return parquet.write(path, schema(pid_type), tables)
 
 
-def write_rejects(path: str | Path, tables: Iterable[pa.Table]) -> int:
-    """Write rejects.parquet from tables of ``REJECTS_SCHEMA`` and return its number of rows."""
-    return parquet.write(path, REJECTS_SCHEMA, tables)
-
-
 def _open(path: str | Path) -> pq.ParquetFile:
     return parquet.open_file(path, {"pid": parquet.is_pid, "text": pa.types.is_string})
 
@@ -71,7 +66,7 @@ def shard_bounds(n_items: int, shard: int, n_shards: int) -> tuple[int, int]:
 def text_classes(path: str | Path) -> np.ndarray:
     """Number the distinct texts.
 
-    Texts are told apart by a 128-bit hash. Memory: 24 bytes per item while it runs.
+    Texts are told apart by a 128-bit hash. Memory: about 50 bytes per item while it runs.
 
     Returns:
         int64 (N,): items with the same text have the same number; numbers follow first occurrence.

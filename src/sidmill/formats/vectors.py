@@ -86,7 +86,7 @@ def open_store(vectors_path: str | Path, ids_path: str | Path) -> VectorStore:
     """
     file = parquet.open_file(ids_path, {"pid": parquet.is_pid})
     vectors = open_npy(vectors_path)
-    shape = (file.metadata.num_rows, *parquet.metadata_json(file, SHAPE_KEY)[1:])
+    shape = tuple(parquet.metadata_json(file, SHAPE_KEY) or (file.metadata.num_rows, "unknown"))
     if vectors.shape != shape:
         raise SidmillError(
             f"{vectors_path} has shape {vectors.shape}, {ids_path} was written for {shape}: "

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import torch
 
+from sidmill import codec
+
 
 class Clusters(NamedTuple):
     """K clusters; the tensors are updated in place."""
@@ -29,7 +31,11 @@ def empty(words: torch.Tensor) -> Clusters:
 
 
 def visit(
-    clusters: Clusters, block: torch.Tensor, before: torch.Tensor | None, hartigan: bool
+    clusters: Clusters,
+    block: torch.Tensor,
+    before: torch.Tensor | None,
+    hartigan: bool,
+    spare: torch.Tensor | None,
 ) -> torch.Tensor:
     """Assign the rows of a block, and keep sums and counts in step; words stay.
 
@@ -38,20 +44,21 @@ def visit(
         block: float32 (b, D).
         before: int64 (b,), the rows' clusters; None if they have none yet.
         hartigan: whether a row's own share of its codeword counts.
+        spare: float32, at least b K numbers to write the scores to; None takes new memory.
 
     Returns:
         int64 (b,), the clusters now.
     """
     halves = clusters.words.square().sum(dim=1).div_(2)
-    scores = torch.addmm(halves, block, clusters.words.T, alpha=-1)  # (b, K)
+    scores = codec.score(block, clusters.words, halves, spare)  # (b, K)
     if before is None:
-        after = _lowest(scores)
+        after = codec.lowest(scores)
         _add(clusters, block, after, 1)
         return after
     if hartigan:
         after = _leave(scores, block, before, clusters.counts)
     else:
-        after = _lowest(scores)
+        after = codec.lowest(scores)
     moved = (after != before).nonzero()[:, 0]
     if len(moved):
         move(clusters, block[moved], before[moved], after[moved])
@@ -118,13 +125,6 @@ def _add(clusters: Clusters, rows: torch.Tensor, codes: torch.Tensor, sign: int)
     clusters.counts.add_(torch.bincount(codes, minlength=n_codes), alpha=sign)
 
 
-def _lowest(scores: torch.Tensor) -> torch.Tensor:
-    """Column of the lowest score of each row; NumPy's search is the faster one on a CPU."""
-    if scores.device.type == "cpu":
-        return torch.from_numpy(scores.numpy().argmin(axis=1))
-    return scores.argmin(dim=1)
-
-
 def _leave(
     scores: torch.Tensor, block: torch.Tensor, before: torch.Tensor, counts: torch.Tensor
 ) -> torch.Tensor:
@@ -133,7 +133,7 @@ def _leave(
     norms = torch.linalg.vector_norm(block, dim=1).square_()
     own = scores[lines, before].mul_(2).add_(norms).clamp_(min=0)  # squared distances
     scores[lines, before] = torch.inf
-    other = _lowest(scores)
+    other = codec.lowest(scores)
     away = scores[lines, other].mul_(2).add_(norms).clamp_(min=0)
     n_own, n_other = counts[before], counts[other]
     gain = own * n_own * (n_other + 1) - away * n_other * (n_own - 1)

@@ -100,7 +100,7 @@ def fit(
         )
     chosen = _training_rows(n_items, max_points_per_centroid, max(sizes), seed)
     n_rows = codec.rows_per_block(vectors.shape[1], max(sizes), max(1, memory_mb // 2))
-    source = Source(vectors, chosen, [], [], target, n_rows)
+    source = Source(vectors, chosen, [], [], target, min(n_rows, codec.MAX_BLOCK_ROWS))
     error = _sum_of_squares(source)
     n_values = rows.count(source) * vectors.shape[1]
     logger.info("%d rows, %d for training: mse %.6g", n_items, rows.count(source), error / n_values)
@@ -207,13 +207,14 @@ def _fit_sample(
     clusters = clustering.empty(words)
     step = source.block_rows
     codes: torch.Tensor | None = None
+    spare = torch.empty(step * size, device=source.device)
     passes_left = SWAP_PASSES + SAMPLE_PASSES
     while passes_left:
         after = []
         for start in range(0, len(sample), step):
             part = slice(start, start + step)
             was = None if codes is None else codes[part]
-            after.append(clustering.visit(clusters, sample[part], was, hartigan=True))
+            after.append(clustering.visit(clusters, sample[part], was, True, spare))
             if codes is not None:
                 clustering.centre(clusters)
         codes = torch.cat(after)
@@ -230,11 +231,12 @@ def _fit_sample(
 def _pass(source: Source, state: State, before: float, prior: Clusters | None) -> State:
     """Visit every training row once; ``prior`` holds the sample's members in the first pass."""
     clusters, codes = state.clusters, state.codes
+    spare = torch.empty(source.block_rows * len(clusters.words), device=source.device)
     for part, block in rows.blocks(source):
         was = None
         if state.n_passes:
             was = torch.from_numpy(codes[part].astype(np.int64)).to(source.device)
-        now = clustering.visit(clusters, block, was, state.hartigan)
+        now = clustering.visit(clusters, block, was, state.hartigan, spare)
         codes[part] = now.cpu().numpy()
         clustering.centre(clusters, prior)
     clustering.centre(clusters)
@@ -249,8 +251,9 @@ def _explain(source: Source, words: np.ndarray) -> tuple[Source, float]:
     level = codec.search_level(words, source.device)
     codes = np.empty(rows.count(source), dtype=np.min_scalar_type(len(words) - 1))
     error = 0.0
+    spare = torch.empty(source.block_rows * len(words), device=source.device)
     for part, block in rows.blocks(source):
-        now = codec.nearest(block, level)
+        now = codec.nearest(block, level, spare)
         codes[part] = now.cpu().numpy()
         block -= level.words.index_select(0, now)
         error += float(block.square().sum(dtype=torch.float64))

@@ -9,6 +9,8 @@ prefix one token shorter, and so on.
 Shapes: N items, L levels, K_l codes at level l, D dimensions, m items to place, n candidates.
 """
 
+import itertools
+import logging
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -18,7 +20,11 @@ from scipy.optimize import linear_sum_assignment
 from sidmill import codec
 from sidmill.sids import prefixes
 
-EXACT_ITEMS = 1024  # more items than this under one prefix are placed in portions of this many
+logger = logging.getLogger(__name__)
+
+EXACT_ITEMS = 1024  # more items than this under one prefix share its codes in portions of this many
+OUTSIDE_ITEMS = 256  # the same for items that leave their prefix
+OFFERS = 64  # free codes that an item brings into an assignment outside its prefix
 MIN_BEAM = 32
 
 
@@ -47,7 +53,8 @@ def reassign(
     Deterministic: ties go to the item of the lower row and to the lower code. Where more than
     ``EXACT_ITEMS`` items must share out the codes of one prefix, the first item of each code stays
     and the others are placed in portions, each optimal given the ones before: moves are still the
-    fewest. Memory: about 60 bytes per item, and the (m, K) distances of one prefix.
+    fewest. Memory: about 60 bytes per item, some 200 more per item that moves, and the distances
+    float64 (m, K) of one portion.
 
     Args:
         codes: int32 (N, L).
@@ -69,11 +76,13 @@ def reassign(
         homeless.append(_share_out(items, placed, last, space))
         filled.update(map(tuple, placed[items].tolist()))
     pending = np.sort(np.concatenate(homeless)) if homeless else np.empty(0, dtype=np.int64)
+    if len(pending):
+        logger.info("%d items leave a full prefix of length %d", len(pending), last)
     for length in range(last - 1, -1, -1):
         left_over = []
         for items in _by_prefix(pending, occupied.numbers[length]):
-            for start in range(0, len(items), EXACT_ITEMS):
-                portion = items[start : start + EXACT_ITEMS]
+            for start in range(0, len(items), OUTSIDE_ITEMS):
+                portion = items[start : start + OUTSIDE_ITEMS]
                 left_over.append(_move_out(portion, length, placed, occupied, filled, space))
         pending = np.sort(np.concatenate(left_over)) if left_over else pending
     return placed
@@ -183,26 +192,38 @@ def _move_out(
 ) -> np.ndarray:
     """Place items on free codes anywhere under their prefix of ``length``; return the others.
 
-    Each item brings the nearest free codes that a beam search finds for it, as many as there are
-    items, and one assignment shares them out.
+    In rounds, until all are placed or no code is free: each item brings the nearest free codes that
+    a beam search finds for it, and one assignment shares them out. Items of equal vectors share
+    one search.
     """
     prefix = placed[items[0], :length]
-    offers: dict[tuple[int, ...], int] = {}  # free code -> column
-    costs = []
-    for left in space.left(items, prefix):
-        found = _free_codes_near(left, prefix, len(items), occupied, filled, space.codebooks)
-        costs.append({offers.setdefault(code, len(offers)): cost for code, cost in found})
-    matrix = np.full((len(items), len(offers)), np.inf)
-    for row, offered in enumerate(costs):
-        matrix[row, list(offered)] = list(offered.values())
-    too_dear = 1.0 + 2.0 * len(items) * matrix.max(initial=0.0, where=np.isfinite(matrix))
-    row, column = linear_sum_assignment(np.where(np.isfinite(matrix), matrix, too_dear))
-    good = np.isfinite(matrix[row, column])
-    codes = list(offers)
-    for item, code in zip(items[row[good]], column[good], strict=True):
-        placed[item] = codes[code]
-        filled.add(codes[code])
-    return np.delete(items, row[good])
+    residuals, kind = np.unique(space.left(items, prefix), axis=0, return_inverse=True)
+    while len(items):
+        alike = np.bincount(kind, minlength=len(residuals))
+        found = {
+            one: _free_codes_near(
+                residuals[one], prefix, max(OFFERS, alike[one]), occupied, filled, space.codebooks
+            )
+            for one in np.flatnonzero(alike)
+        }
+        offers: dict[tuple[int, ...], int] = {}  # free code -> column
+        for code, _ in itertools.chain.from_iterable(found.values()):
+            offers.setdefault(code, len(offers))
+        if not offers:
+            break
+        matrix = np.full((len(items), len(offers)), np.inf)
+        for row, one in enumerate(kind):
+            matrix[row, [offers[code] for code, _ in found[one]]] = [cost for _, cost in found[one]]
+        offered = np.isfinite(matrix)
+        too_dear = 1.0 + 2.0 * len(items) * matrix[offered].max()
+        row, column = linear_sum_assignment(np.where(offered, matrix, too_dear))
+        taken = offered[row, column]
+        codes = list(offers)
+        for item, code in zip(items[row[taken]], column[taken], strict=True):
+            placed[item] = codes[code]
+            filled.add(codes[code])
+        items, kind = np.delete(items, row[taken]), np.delete(kind, row[taken])
+    return items
 
 
 def _free_codes_near(
@@ -217,31 +238,42 @@ def _free_codes_near(
 
     The beam doubles until it finds enough or holds every prefix of length L - 1 there is.
     """
-    width = max(MIN_BEAM, wanted)
+    width = MIN_BEAM
     while True:
         paths, residuals = prefix[None], left[None]
         whole = True
         for book in codebooks[len(prefix) : -1]:
             distances = _squared_distances(residuals, book)
-            best = np.argsort(distances, axis=None, kind="stable")[:width]
+            best = _smallest(distances, width)
             whole &= len(best) == distances.size
             path, code = np.divmod(best, len(book))
             paths = np.column_stack([paths[path], code])
             residuals = residuals[path] - book[code]
         distances = _squared_distances(residuals, codebooks[-1])
-        path, code = np.divmod(np.argsort(distances, axis=None, kind="stable"), len(codebooks[-1]))
-        candidates = np.column_stack([paths[path], code])
-        free = ~prefixes.occurs(occupied, candidates)
-        found = []
-        for place in np.flatnonzero(free):
-            key = tuple(candidates[place].tolist())
-            if key not in filled:
-                found.append((key, float(distances[path[place], code[place]])))
-                if len(found) == wanted:
-                    return found
-        if whole:
-            return found
+        looked_at = 4 * wanted
+        while True:
+            best = _smallest(distances, looked_at)
+            path, code = np.divmod(best, len(codebooks[-1]))
+            candidates = np.column_stack([paths[path], code])
+            free = ~prefixes.occurs(occupied, candidates)
+            costs = distances[path[free], code[free]].tolist()
+            keys = map(tuple, candidates[free].tolist())
+            found = [pair for pair in zip(keys, costs, strict=True) if pair[0] not in filled]
+            if len(found) >= wanted or len(best) == distances.size:
+                break
+            looked_at *= 4
+        if len(found) >= wanted or whole:
+            return found[:wanted]
         width *= 2
+
+
+def _smallest(distances: np.ndarray, n: int) -> np.ndarray:
+    """Flat places of the ``n`` smallest values, in order, ties by place; all of them if fewer."""
+    flat = distances.ravel()
+    if n >= flat.size:
+        return np.argsort(flat, kind="stable")
+    near = np.flatnonzero(flat <= np.partition(flat, n - 1)[n - 1])
+    return near[np.argsort(flat[near], kind="stable")][:n]
 
 
 def _squared_distances(left: np.ndarray, words: np.ndarray) -> np.ndarray:
