@@ -50,6 +50,13 @@ def test_expand_takes_a_file_whose_name_has_glob_characters(tmp_path):
     assert expand(path, (".jsonl",), "items.path") == [path]
 
 
+def test_expand_refuses_braces(tmp_path):
+    (tmp_path / "a {b}.jsonl").write_text("x")
+    for path in (tmp_path, tmp_path / "a*"):
+        with pytest.raises(SidmillError, match=r"a \{b\}\.jsonl: rename it"):
+            expand(str(path), (".jsonl",), "items.path")
+
+
 def run_job(tmp_path, error):
     with job(SimpleNamespace(log=[str(tmp_path / "rule.log")], rule="train_it")) as log:
         log.info("started")

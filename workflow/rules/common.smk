@@ -90,16 +90,6 @@ def own_quantizer():
     return expand_path(config["pretrained"]["path"], (), "pretrained.path")
 
 
-def catalogue_files(wildcards):
-    """The files behind items.path. (A function, because Snakemake takes braces in a plain path for wildcards.)"""
-    return CATALOGUE
-
-
-def checkpoint_file(wildcards):
-    """The file behind pretrained.path."""
-    return OWN_QUANTIZER
-
-
 def embedder_files(wildcards):
     """What a shard needs besides its text: the fitted LSA, the folder of a model, or the user's vectors."""
     embedding = config["embedding"]

@@ -34,7 +34,7 @@ rule write_demo:
 
 rule render_text:
     input:
-        catalogue=catalogue_files,
+        catalogue=CATALOGUE,
     output:
         text="results/items/text.parquet",
         rejects="results/items/rejects.parquet",

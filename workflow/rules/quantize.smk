@@ -38,7 +38,7 @@ rule train_rqkmeans:
 
 rule import_pretrained:
     input:
-        checkpoint=checkpoint_file,
+        checkpoint=OWN_QUANTIZER,
         vectors="results/items/vectors.npy",
         ids="results/items/ids.parquet",
     output:

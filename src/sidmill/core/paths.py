@@ -20,8 +20,17 @@ def expand(path: str, suffixes: tuple[str, ...], setting: str) -> list[str]:
         setting: config key that holds ``path``, for the message.
 
     Raises:
-        SidmillError: if there is no such file.
+        SidmillError: if there is no such file, or a name holds braces, which Snakemake takes for
+            wildcards.
     """
+    found = _find(path, suffixes, setting)
+    braced = next((name for name in found if "{" in name or "}" in name), None)
+    if braced:
+        raise SidmillError(f"{setting}: {braced}: rename it, Snakemake cannot take braces in names")
+    return found
+
+
+def _find(path: str, suffixes: tuple[str, ...], setting: str) -> list[str]:
     if Path(path).is_dir():
         candidates = sorted(str(entry) for entry in Path(path).iterdir())
     elif Path(path).exists() or Path(path).parts[:1] == (MADE_BY_RULES,):
