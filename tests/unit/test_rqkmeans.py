@@ -22,6 +22,17 @@ SETTINGS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Small matrices: threads would only wait for each other."""
+    before = torch.get_num_threads(), faiss.omp_get_max_threads()
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
+    yield
+    torch.set_num_threads(before[0])
+    faiss.omp_set_num_threads(before[1])
+
+
 def normal(seed, *shape):
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
@@ -63,7 +74,7 @@ def planted(seed, n_rows=2000, n_groups=16, dim=24, noise=0.1):
 def test_each_level_explains_more():
     vectors = normal(0, 500, 8)
     found = errors(vectors, rqkmeans.fit(vectors, **SETTINGS))
-    assert all(after < before for before, after in zip(found, found[1:], strict=False))
+    assert found == sorted(set(found), reverse=True)
 
 
 def test_no_error_rises_even_where_nothing_is_left():

@@ -1,13 +1,15 @@
 """The user's catalogue: JSON lines, a JSON array, CSV, TSV or parquet, row by row.
 
-A reader yields one :class:`Row` per row of the input, good or bad: a line that cannot be read is a
-row with a ``problem``, never an exception, so that the caller can count every row.
+A reader yields one :class:`Row` per row of the input, good or bad, so that the caller can count
+every row: a line that cannot be read is a row with a ``problem``. Where no row after it could be
+found again, in a JSON array, a parquet file or behind an unclosed quote of CSV, it is an error.
 """
 
 import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +30,8 @@ class Row(NamedTuple):
     """One row of a file.
 
     Attributes:
-        number: line number (JSON lines, CSV) or row number (JSON array, parquet), from 1.
+        number: number of its first line (JSON lines, CSV), or of the row (JSON array, parquet),
+            from 1.
         fields: field name to value as stored, or None where the row cannot be read.
         problem: why it cannot be read, else None.
     """
@@ -43,7 +46,7 @@ def read(path: str | Path) -> Iterator[Row]:
 
     Raises:
         SidmillError: if the file as a whole cannot be read: missing, empty, damaged, or of an
-            unknown kind.
+            unknown kind; or if it cannot be read on from some row.
     """
     name = str(path).lower()
     base = name.removesuffix(".gz").removesuffix(".zst")
@@ -72,11 +75,11 @@ def _read_stream(path: str | Path, kind: str) -> Iterator[Row]:
         with _open(path) as stream:
             if kind in (".csv", ".tsv"):
                 yield from _read_table(path, stream, "," if kind == ".csv" else "\t")
-            elif _starts_array(stream):
+            elif _starts_array(path):
                 yield from _read_array(path, stream)
             else:
                 yield from _read_lines(stream)
-    except (OSError, EOFError, gzip.BadGzipFile, pa.ArrowInvalid) as error:
+    except (OSError, EOFError, zlib.error, pa.ArrowInvalid) as error:
         raise SidmillError(
             f"{path}: cannot be read to its end ({error}): is it whole, and compressed as its name "
             f"says?"
@@ -97,8 +100,12 @@ def _open(path: str | Path) -> io.BufferedReader:
     return stream
 
 
-def _starts_array(stream: io.BufferedReader) -> bool:
-    return stream.peek(64)[:64].lstrip()[:1] == b"["
+def _starts_array(path: str | Path) -> bool:
+    with _open(path) as stream:
+        while chunk := stream.read(64):
+            if start := chunk.lstrip():
+                return start.startswith(b"[")
+    return False
 
 
 def _read_lines(stream: io.BufferedReader) -> Iterator[Row]:
@@ -131,7 +138,10 @@ def _read_array(path: str | Path, stream: io.BufferedReader) -> Iterator[Row]:
             else:
                 yield Row(number, None, f"a JSON {type(fields).__name__}, wanted an object")
     except (ijson.JSONError, UnicodeDecodeError) as error:
-        raise SidmillError(f"{path}: not JSON after element {number} ({error}): mend it") from None
+        raise SidmillError(
+            f"{path}: cannot be read past element {number} of its JSON array ({error}): mend what "
+            f"follows there; integers above 64 bits belong in quotes"
+        ) from None
 
 
 def _read_table(path: str | Path, stream: io.BufferedReader, delimiter: str) -> Iterator[Row]:
@@ -139,32 +149,41 @@ def _read_table(path: str | Path, stream: io.BufferedReader, delimiter: str) -> 
     # A byte that is not UTF-8 becomes a lone surrogate, which the check below turns into a bad row.
     text = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
     rows = csv.reader(text, delimiter=delimiter, strict=True)
-    header = next(rows, [])
-    repeated = sorted({name for name in header if header.count(name) > 1})
-    if repeated:
-        raise SidmillError(f"{path}: column {repeated[0]!r} stands twice in the header: rename one")
+    try:
+        header = next(rows, [])
+    except csv.Error as error:
+        raise SidmillError(f"{path}: the header is not CSV ({error}): mend it") from None
+    _check_columns(path, header)
     while True:
+        first = rows.line_num + 1
         try:
             values = next(rows)
         except StopIteration:
             return
         except csv.Error as error:
-            yield Row(rows.line_num, None, f"not CSV ({error})")
+            if rows.line_num > first:
+                raise SidmillError(
+                    f"{path}, line {first}: a quote opened there is not closed where the field "
+                    f"ends, at line {rows.line_num}: mend it; no row after it can be told apart"
+                ) from None
+            yield Row(first, None, f"not CSV ({error})")
             continue
         if not values:
             continue
         if len(values) != len(header):
-            problem = f"{len(values)} columns, the header has {len(header)}"
-            yield Row(rows.line_num, None, problem)
+            lines = f" in lines {first} to {rows.line_num}" if rows.line_num > first else ""
+            problem = f"{len(values)} columns{lines}, the header has {len(header)}"
+            yield Row(first, None, problem)
         elif any("\udc80" <= character <= "\udcff" for value in values for character in value):
-            yield Row(rows.line_num, None, "not UTF-8")
+            yield Row(first, None, "not UTF-8")
         else:
-            yield Row(rows.line_num, dict(zip(header, values, strict=True)))
+            yield Row(first, dict(zip(header, values, strict=True)))
 
 
 def _read_parquet(path: str | Path) -> Iterator[Row]:
     try:
         file = pq.ParquetFile(path)
+        _check_columns(path, file.schema_arrow.names)
         number = 0
         for batch in file.iter_batches(batch_size=BATCH_ROWS):
             for fields in batch.to_pylist():
@@ -174,3 +193,9 @@ def _read_parquet(path: str | Path) -> Iterator[Row]:
         raise SidmillError(
             f"{path}: not a readable parquet file ({str(error).splitlines()[0]})"
         ) from None
+
+
+def _check_columns(path: str | Path, names: list[str]) -> None:
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise SidmillError(f"{path}: two columns are named {repeated!r}: rename one")

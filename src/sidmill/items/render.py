@@ -32,7 +32,7 @@ INT64 = range(-(2**63), 2**63)
 TAGS = re.compile(
     r"</?(?:a|b|big|blockquote|body|br|center|code|dd|div|dl|dt|em|font|h[1-6]|head|hr|html|i|img|"
     r"li|ol|p|pre|q|script|small|span|strong|style|sub|sup|table|tbody|td|th|thead|tr|tt|u|ul)"
-    r"(?:\s[^<>]*)?/?>",
+    r"""(?:\s++[\w:.-]++\s*+=\s*+(?:"[^"<]*+"|'[^'<]*+'|[^\s"'<>]++))*+\s*+/?>""",
     re.IGNORECASE,
 )
 INVISIBLE = dict.fromkeys([0xAD, 0x200B, 0x2060, 0xFEFF, *range(0x00, 0x09), *range(0x0E, 0x20)])
@@ -71,8 +71,9 @@ def render(
 ) -> Counts:
     """Write one text per item of the catalogue, in the order of the catalogue.
 
-    The catalogue is read twice, first for repeated ids. Memory: one block of rows, and 8 bytes per
-    item in the first pass.
+    The catalogue is read twice, first for repeated ids; CSV and TSV under ``auto`` once more, for
+    the type of the ids. Memory: one block of rows, and in the pass for repeated ids 9 bytes per
+    item.
 
     Args:
         text_path: text.parquet to write.
@@ -80,14 +81,14 @@ def render(
         path: file, folder or glob of the catalogue.
         id_field: field that holds the item id.
         id_type: ``int``, ``string``, or ``auto``: as the first item has it (in CSV and TSV, where
-            all is text, an integer if it is written as one).
+            all is text, integers if every id is written as one).
         fields: names of the fields to join, in this order. Missing and null ones are passed over.
         template: in place of ``fields``, a text with field names in braces, or None.
         on_bad_rows: ``error`` stops at the first bad row, ``reject`` lists them in rejects.parquet.
 
     Raises:
         SidmillError: for a bad row under ``error``; if no row gives an item; if a field is in no
-            row.
+            row; if a file cannot be read to its end.
     """
     files = expand(path, catalogue.SUFFIXES, "items.path")
     ids = _decide_ids(files, id_field, id_type)
@@ -96,6 +97,7 @@ def render(
     repeated = _find_repeated(files, ids)
     first_place: dict[int | str, str] = {}  # of repeated ids only
     counts = {"rows": 0, "items": 0, "rejects": 0}
+    first_reject = ""
 
     def item(file: str, row: catalogue.Row) -> tuple[int | str, str]:
         if row.problem:
@@ -109,6 +111,7 @@ def render(
         return pid, words
 
     def good_rows(rejects: pq.ParquetWriter) -> Iterator[pa.Table]:
+        nonlocal first_reject
         good, bad = [], []
         for file, row in _rows(files):
             counts["rows"] += 1
@@ -121,6 +124,7 @@ def render(
                         f"{file}, row {row.number}: {reason}: mend the row, or set "
                         f"items.on_bad_rows: reject to list such rows in rejects.parquet"
                     ) from None
+                first_reject = first_reject or f"{file}, row {row.number}: {reason}"
                 bad.append((_shown_id(row.fields, id_field), file, row.number, str(reason)))
             if len(good) == parquet.ROWS_PER_GROUP:
                 counts["items"] += len(good)
@@ -132,7 +136,7 @@ def render(
                 bad = []
         counts["items"] += len(good)
         counts["rejects"] += len(bad)
-        _check_outcome(files, unseen, counts["items"], bad)
+        _check_outcome(files, unseen, counts["items"], first_reject)
         yield _table(good, schema)
         rejects.write_table(_table(bad, text.REJECTS_SCHEMA))
 
@@ -174,7 +178,10 @@ def _rows(files: list[str]) -> Iterator[tuple[str, catalogue.Row]]:
 
 
 def _decide_ids(files: list[str], field: str, id_type: str) -> Ids:
-    """Settle on one type of id for the whole catalogue, from the setting or the first item."""
+    """Settle on one type of id for the whole catalogue.
+
+    It comes from the setting, or from the first id; where that is text of a table, from all ids.
+    """
     if id_type != "auto":
         return Ids(field, id_type == "int", strict=False)
     trouble = ""
@@ -182,24 +189,36 @@ def _decide_ids(files: list[str], field: str, id_type: str) -> Ids:
         if row.problem and not trouble:
             trouble = f"; {file}, row {row.number}: {row.problem}"
         value = (row.fields or {}).get(field)
-        if value is not None:
-            as_text = catalogue.is_table(file)
-            integer = _is_integer(value) if as_text else isinstance(value, int)
-            return Ids(field, integer, strict=not as_text)
+        if _is_missing(value):
+            continue
+        if not catalogue.is_table(file):
+            return Ids(field, isinstance(value, int), strict=True)
+        values = ((row.fields or {}).get(field) for _, row in _rows(files))
+        integer = all(_is_integer(value) for value in values if not _is_missing(value))
+        return Ids(field, integer, strict=False)
     raise SidmillError(
         f"items.id_field: no row of {files[0]}{' and the others' * (len(files) > 1)} has a field "
         f"{field!r}{_known_fields(files)}{trouble}"
     )
 
 
+def _is_missing(value: object) -> bool:
+    """Whether a value is no id: null, NaN, or nothing but white space."""
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def _is_integer(value: object) -> bool:
-    """Whether a text is an integer in the one way that str() writes it: no sign, zeros, spaces."""
-    return isinstance(value, str) and re.fullmatch(r"0|-?[1-9][0-9]{0,18}", value) is not None
+    """Whether an id is a 64-bit integer, a text only as str() writes it: no plus, zeros, spaces."""
+    if isinstance(value, str) and re.fullmatch(r"0|-?[1-9][0-9]{0,18}", value):
+        value = int(value)
+    return isinstance(value, int) and value in INT64
 
 
 def _read_id(fields: dict, ids: Ids) -> int | str:
     value = fields.get(ids.field)
-    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+    if _is_missing(value):
         raise BadRowError(f"no id in field {ids.field!r}")
     if isinstance(value, int) and not isinstance(value, bool):
         if not ids.integer and ids.strict:
@@ -211,11 +230,11 @@ def _read_id(fields: dict, ids: Ids) -> int | str:
         return value if ids.integer else str(value)
     if not isinstance(value, str):
         raise BadRowError(
-            f"id {value!r} is a {type(value).__name__}, wanted an integer or a string"
+            f"id {_shown(value)} is a {type(value).__name__}, wanted an integer or a string"
         )
     if not ids.integer:
         return _encodable(value, "the id")
-    if ids.strict or not _is_integer(value) or int(value) not in INT64:
+    if ids.strict or not _is_integer(value):
         raise BadRowError(
             f"id {value!r} is not an integer like the first: set items.id_type: string"
         )
@@ -224,16 +243,19 @@ def _read_id(fields: dict, ids: Ids) -> int | str:
 
 def _shown_id(fields: dict | None, id_field: str) -> str | None:
     value = (fields or {}).get(id_field)
-    return None if value is None else str(value).encode(errors="replace").decode()
+    return None if value is None else _shown(value).encode(errors="replace").decode()
+
+
+def _shown(value: object) -> str:
+    """Write an id for the reader; str() of a deeply nested one would overflow the stack."""
+    return "..." if isinstance(value, dict | list) else str(value)
 
 
 def _find_repeated(files: list[str], ids: Ids) -> set[int | str]:
-    """Return the ids that occur more than once. Memory: 8 bytes per item, and what it returns."""
-    keys = array("q")
-    for pid in _readable_ids(files, ids):
-        keys.append(_key(pid))
-    values, occurrences = np.unique(np.frombuffer(keys, dtype=np.int64), return_counts=True)
-    suspects = set(values[occurrences > 1].tolist())
+    """Return the ids that occur more than once. Memory: 9 bytes per item, and what it returns."""
+    keys = np.frombuffer(array("q", map(_key, _readable_ids(files, ids))), dtype=np.int64)
+    keys.sort()  # in place
+    suspects = set(keys[1:][keys[1:] == keys[:-1]].tolist())
     if not suspects:
         return set()
     seen = Counter(pid for pid in _readable_ids(files, ids) if _key(pid) in suspects)
@@ -274,15 +296,19 @@ def _parse_template(template: str) -> list[tuple[str, str | None]]:
 
 
 def _fill(pieces: list[tuple[str, str | None]], fields: dict) -> str:
-    values = [
-        (literal, plain_text(fields.get(field)) if field else "") for literal, field in pieces
-    ]
-    if not any(value for _, value in values):
+    try:
+        values = [
+            (literal, plain_text(fields.get(field)) if field else "") for literal, field in pieces
+        ]
+    except RecursionError:
+        raise BadRowError("nested too deeply") from None
+    if not any(character.isalnum() for _, value in values for character in value):
+        lacking = "letter or digit" if any(value for _, value in values) else "text"
         wanted = [field for _, field in pieces if field]
         known = (
             "" if any(field in fields for field in wanted) else f": the row has {_names(fields)}"
         )
-        raise BadRowError(f"no text in {', '.join(wanted)}{known}")
+        raise BadRowError(f"no {lacking} in {', '.join(wanted)}{known}")
     lines = "".join(literal + value for literal, value in values).split("\n")
     return _encodable("\n".join(filter(None, (line.strip() for line in lines))), "the text")
 
@@ -303,17 +329,14 @@ def _table(rows: list[tuple], schema: pa.Schema) -> pa.Table:
     return pa.table(arrays, schema=schema)
 
 
-def _check_outcome(files: list[str], unseen: set[str], n_items: int, bad: list[tuple]) -> None:
+def _check_outcome(files: list[str], unseen: set[str], n_items: int, first_reject: str) -> None:
     if unseen:
         raise SidmillError(
             f"items.fields or items.template: no row of the catalogue has "
             f"{', '.join(map(repr, sorted(unseen)))}{_known_fields(files)}"
         )
     if not n_items:
-        _, file, row, reason = bad[0]
-        raise SidmillError(
-            f"no row of the catalogue gives an item; first: {file}, row {row}: {reason}"
-        )
+        raise SidmillError(f"no row of the catalogue gives an item; first: {first_reject}")
 
 
 def _known_fields(files: list[str]) -> str:

@@ -55,10 +55,7 @@ def visit(
         after = codec.lowest(scores)
         _add(clusters, block, after, 1)
         return after
-    if hartigan:
-        after = _leave(scores, block, before, clusters.counts)
-    else:
-        after = codec.lowest(scores)
+    after = _leave(scores, block, before, clusters.counts) if hartigan else codec.lowest(scores)
     moved = (after != before).nonzero()[:, 0]
     if len(moved):
         move(clusters, block[moved], before[moved], after[moved])

@@ -33,7 +33,7 @@ SWAP_PASSES = 6  # over the sample at most, each followed by merges and splits
 FEW_SWAPS = 0.02  # of the codewords: fewer pairs than this end the swaps
 SAMPLE_PASSES = 2  # over the sample after the last swap
 BLOCK_ROWS = 2  # rows per codeword of a block: many more, and codewords move too rarely
-MIN_BLOCK_ROWS = 64
+MIN_BLOCK_ROWS = 256
 
 
 class State(NamedTuple):
@@ -62,8 +62,8 @@ def fit(
     """Fit residual codebooks.
 
     Trained on every row, a level never leaves a larger mean squared error than the one before; it
-    is logged. A level depends on the vectors, the levels before it, its settings and the seed
-    alone. The same input, settings, seed and thread count give the same bytes on the same kind of
+    is logged. A level depends on the vectors, the levels before it, the settings and the seed
+    alone (``memory_mb`` counts where it cuts the sample or the blocks). The same input, settings, seed and thread count give the same bytes on the same kind of
     machine.
 
     Memory: about ``memory_mb`` for the sample and one block with its temporaries, the codebooks
