@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from sidmill import codec
-from sidmill.formats import onerec
+from sidmill.formats import onerec, tensors
 from sidmill.formats import quantizer as format
 from sidmill.formats.quantizer import Quantizer
 from sidmill.quantize import rqkmeans
@@ -66,7 +66,9 @@ def fit(
         "device": device,
         "memory_mb": memory_mb,
     }
-    return Quantizer("rqkmeans", rqkmeans.fit(_array(vectors), **settings), settings, {})
+    return Quantizer(
+        "rqkmeans", rqkmeans.fit(_array(vectors), state_path=None, **settings), settings, {}
+    )
 
 
 def encode(
@@ -94,7 +96,7 @@ def load(path: str | Path) -> Quantizer:
     Raises:
         SidmillError: if the file is neither, or damaged.
     """
-    if format.is_quantizer(path):
+    if tensors.has_facts(path):
         return format.read(path)
     return Quantizer("pretrained", onerec.read(path), {"source": Path(path).name}, {})
 

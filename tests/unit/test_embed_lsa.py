@@ -2,6 +2,7 @@
 
 import csv
 import json
+import warnings
 from collections import Counter
 
 import numpy as np
@@ -173,6 +174,8 @@ def test_cranfield(write_text, real_data):
     [
         (PARTS, 6, r"6 texts with 12 .* span 6 .* lower embedding\.dim to at most 5"),
         (["a b c d"] * 50, 256, r"lower embedding\.dim to at most 3"),
+        (["a b"], 1, "1 texts, 2 different words: LSA needs at least 2 of each: embed more"),
+        (["a"] * 50, 1, r"50 texts, 1 different words: .* another embedding\.backend"),
         (["...", "--"], 2, "2 texts hold no word"),
         ([], 2, "0 texts hold no word"),
     ],
@@ -185,6 +188,16 @@ def test_texts_that_cannot_be_fitted(write_text, texts, dim, message):
 def test_largest_dimension_works(write_text):
     model = lsa.fit(write_text(list(PARTS)), dim=5, **SETTINGS)
     assert model.components.shape == (5, 12)
+
+
+@pytest.mark.parametrize(
+    ("texts", "dim"), [(["a b", "c d"], 1), (["a b c d"] * 50, 1), (["a b c d"] * 50, 3)]
+)
+def test_the_fewest_and_the_same_texts_fit_without_a_warning(write_text, texts, dim):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        vectors = lsa.encode(lsa.fit(write_text(texts), dim=dim, **SETTINGS), texts, normalize=True)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
 
 
 def test_files_that_are_no_model(write_text, products, tmp_path):

@@ -31,7 +31,8 @@ def wanted(rng, ids):
 
 def write_parquet(path, ids, vectors, rows_per_group=64):
     path.parent.mkdir(exist_ok=True)
-    table = pa.table({"pid": ids, "embedding": vectors.tolist()})
+    lists = pa.array(vectors.tolist(), pa.list_(pa.float64()))
+    table = pa.table({"pid": ids, "embedding": lists})
     pq.write_table(table, path, row_group_size=rows_per_group)
     return str(path)
 
@@ -71,7 +72,7 @@ def test_row_groups_without_a_wanted_id_are_not_read(tmp_path, monkeypatch, ids,
 
 @pytest.mark.parametrize("kind", ["parquet", "npy", "txt"])
 @pytest.mark.parametrize("name", [lambda ids: ids, named], ids=["int64", "string"])
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
 def test_npy_with_ids_beside_it(tmp_path, ids, vectors, wanted, name, kind, dtype):
     source = vectors.astype(dtype)
     np.save(tmp_path / "v.npy", source)
@@ -85,6 +86,73 @@ def test_npy_with_ids_beside_it(tmp_path, ids, vectors, wanted, name, kind, dtyp
     found = gather(name(ids)[wanted], tmp_path / "v.npy", str(ids_path), dim=DIM)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, source[wanted].astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint64", "int16"])
+def test_integer_ids_of_any_width(tmp_path, ids, vectors, wanted, dtype):
+    foreign = ids.astype(dtype)
+    np.save(tmp_path / "v.npy", vectors)
+    np.save(tmp_path / "ids.npy", foreign)
+    np.save(tmp_path / "swapped.npy", foreign.astype(foreign.dtype.newbyteorder(">")))
+    pq.write_table(pa.table({"pid": foreign}), tmp_path / "ids.parquet")
+    for name in ("ids.npy", "swapped.npy", "ids.parquet"):
+        found = gather(ids[wanted], tmp_path / "v.npy", str(tmp_path / name))
+        np.testing.assert_array_equal(found, vectors[wanted])
+    source = write_parquet(tmp_path / "source.parquet", foreign, vectors)
+    np.testing.assert_array_equal(gather(ids[wanted], source), vectors[wanted])
+
+
+@pytest.mark.parametrize("pids", [[7, 8, 9], ["7", "08", "é"]])
+def test_text_ids_past_a_byte_order_mark_and_a_blank_last_line(tmp_path, vectors, pids):
+    np.save(tmp_path / "v.npy", vectors[:3])
+    ids_path = tmp_path / "ids.txt"
+    ids_path.write_text("".join(f"{pid}\n" for pid in pids) + " \n", encoding="utf-8-sig")
+    found = gather(pids[::-1], tmp_path / "v.npy", str(ids_path))
+    np.testing.assert_array_equal(found, vectors[2::-1])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"1\n\n3\n", r"ids\.txt, line 2: blank"),
+        (b"1\n2\n3\n\n\n", r"ids\.txt, line 4: blank"),
+        (b"1\n2\ncaf\xe9\n", r"ids\.txt, line 3: not UTF-8"),
+        (b"1\n02\n3\n", r"ids\.txt, line 2: '02' is no 64-bit integer"),
+        (b"1\n+2\n3\n", r"ids\.txt, line 2: '\+2' is no 64-bit integer"),
+        (b"1\n2_0\n3\n", r"ids\.txt, line 2: '2_0' is no 64-bit integer"),
+        (b"1\n2\n9223372036854775808\n", r"ids\.txt, line 3: .* no 64-bit integer"),
+        (None, r"ids\.txt: no such file"),
+    ],
+)
+def test_text_ids_that_cannot_be_read(tmp_path, vectors, data, message):
+    np.save(tmp_path / "v.npy", vectors[:3])
+    if data is not None:
+        (tmp_path / "ids.txt").write_bytes(data)
+    with pytest.raises(SidmillError, match=message):
+        gather([1, 2, 3], tmp_path / "v.npy", str(tmp_path / "ids.txt"))
+
+
+def test_ids_above_64_signed_bits(tmp_path, ids, vectors):
+    ids = ids.astype(np.uint64)
+    ids[123] = 2**63
+    np.save(tmp_path / "v.npy", vectors)
+    np.save(tmp_path / "ids.npy", ids)
+    source = write_parquet(tmp_path / "source.parquet", ids, vectors)
+    for path, ids_path in [(tmp_path / "v.npy", str(tmp_path / "ids.npy")), (source, None)]:
+        named = ids_path or source
+        with pytest.raises(SidmillError, match=rf"{named}: id 9223372036854775808 at row 123 "):
+            gather([1], path, ids_path)
+
+
+def test_arrays_in_a_folder(tmp_path, ids, vectors):
+    (tmp_path / "source").mkdir()
+    np.save(tmp_path / "source/v.npy", vectors)
+    np.save(tmp_path / "ids.npy", ids)
+    found = gather(ids, tmp_path / "source", str(tmp_path / "ids.npy"))
+    np.testing.assert_array_equal(found, vectors)
+    write_parquet(tmp_path / "source/w.parquet", ids, vectors)
+    with pytest.raises(SidmillError, match=r"holds 2 files, .*v\.npy among them: name one \.npy"):
+        gather(ids, tmp_path / "source")
 
 
 def test_missing_items_are_counted_and_named(tmp_path, ids, vectors):
@@ -123,6 +191,11 @@ def test_settings_that_do_not_fit(tmp_path, ids, vectors):
     np.save(tmp_path / "pickled.npy", np.array([{}], dtype=object), allow_pickle=True)
     np.save(tmp_path / "short.npy", ids[:-1])
     np.save(tmp_path / "float.npy", ids.astype(np.float64))
+    np.save(tmp_path / "whole.npy", ids)
+    np.save(tmp_path / "empty.npy", vectors[:, :0])
+    np.savez(tmp_path / "several.npz", ids)
+    (tmp_path / "several.npz").rename(tmp_path / "several.npy")
+    empty = write_parquet(tmp_path / "empty.parquet", ids, vectors[:, :0])
     (tmp_path / "words.txt").write_text("1\ntwo\n3\n")
     pq.write_table(pa.table({"pid": pa.array([1, None])}), tmp_path / "null.parquet")
     cases = [
@@ -132,12 +205,17 @@ def test_settings_that_do_not_fit(tmp_path, ids, vectors):
         (tmp_path / "v.npy", None, None, r"embedding\.ids_path is null"),
         (tmp_path / "v.npy", "ids.csv", None, r"must end in \.parquet, \.npy or \.txt"),
         (tmp_path / "v.npy", "none.npy", None, r"none\.npy: no such file"),
-        (tmp_path / "v.npy", tmp_path / "pickled.npy", None, "not a readable .npy file of ids"),
+        (tmp_path / "v.npy", tmp_path / "pickled.npy", None, "not a readable .npy file"),
+        (tmp_path / "v.npy", tmp_path / "several.npy", None, r"several\.npy: holds several arrays"),
+        (tmp_path / "several.npy", tmp_path / "whole.npy", None, "holds several arrays"),
+        (tmp_path / "whole.npy", tmp_path / "whole.npy", None, "int64 .* wanted floats"),
+        (tmp_path / "empty.npy", tmp_path / "whole.npy", None, "have no dimensions"),
+        (empty, None, None, "have no dimensions"),
         (tmp_path / "v.npy", tmp_path / "float.npy", None, "wanted integers or text"),
-        (tmp_path / "v.npy", tmp_path / "words.txt", None, "an id is no int64"),
+        (tmp_path / "v.npy", tmp_path / "words.txt", None, "line 2: 'two' is no 64-bit integer"),
         (tmp_path / "v.npy", tmp_path / "null.parquet", None, "an id after row 0 is null"),
         (tmp_path / "none.parquet", None, None, r"no such file: .*none\.parquet"),
-        (tmp_path / "none.npy", tmp_path / "short.npy", None, r"none\.npy: no such file"),
+        (tmp_path / "none.npy", tmp_path / "short.npy", None, r"no such file: .*none\.npy"),
         (tmp_path / "v.npy", tmp_path / "short.npy", None, "has 300 rows, .* has 299 ids"),
     ]
     for source, ids_path, dim, message in cases:
@@ -161,6 +239,12 @@ def test_files_that_differ_in_dimensions(tmp_path, ids, vectors):
     write_parquet(tmp_path / "source/b.parquet", ids[100:], vectors[100:, :5])
     with pytest.raises(SidmillError, match=r"b\.parquet: vectors have 5 dimensions, wanted 12"):
         gather(ids, tmp_path / "source")
+
+
+def test_a_source_without_a_column_of_vectors(tmp_path, ids):
+    pq.write_table(pa.table({"pid": ids[:1], "vector": [[1.0]]}), tmp_path / "source.parquet")
+    with pytest.raises(SidmillError, match="0 columns named 'embedding'"):
+        gather(ids, tmp_path / "source.parquet")
 
 
 def test_a_source_without_rows(tmp_path):

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import time
+import tracemalloc
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidmill.core.errors import SidmillError
-from sidmill.items.render import clean, plain_text, render
+from sidmill.formats import catalogue
+from sidmill.items.render import Ids, _find_repeated, clean, plain_text, render
 
 PLAIN = {
     "id_field": "id",
@@ -46,7 +49,7 @@ def as_csv(rows, delimiter=","):
 
 def as_parquet(rows):
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows), sink)
+    pq.write_table(rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows), sink)
     return sink.getvalue().to_pybytes()
 
 
@@ -58,11 +61,16 @@ FORMS = {
     "a.jsonl.zst": compress_zst(lines(ROWS)),
     "lines.json": lines(ROWS),
     "array.json": json.dumps(ROWS, indent=1).encode(),
+    "late.json": b" \n" * 5000 + json.dumps(ROWS).encode(),
     "a.csv": as_csv(ROWS),
     "bom.csv": b"\xef\xbb\xbf" + as_csv(ROWS),
     "a.tsv.gz": gzip.compress(as_csv(ROWS, "\t")),
     "a.parquet": as_parquet(ROWS),
 }
+
+
+BROKEN_GZIP = gzip.compress(lines(ROWS))[:10] + b"\xff" * 40
+REPEATED_COLUMN = as_parquet(pa.table([[1], ["x"], ["y"]], names=["id", "title", "title"]))
 
 
 def run(folder, path, **settings):
@@ -117,9 +125,50 @@ def test_ids_are_kept_as_they_are(tmp_path, ids, id_type, kept):
     assert text["pid"].to_pylist() == kept
 
 
-def test_csv_ids_with_leading_zeros_stay_text(tmp_path):
-    _, text, _ = run(tmp_path, write(tmp_path, "a.csv", b"id,title,brand\n007,x,y\n8,x,y\n"))
-    assert text["pid"].to_pylist() == ["007", "8"]
+@pytest.mark.parametrize(
+    ("ids", "kept"),
+    [
+        (["007", "8"], ["007", "8"]),
+        (["1", "B2", "007"], ["1", "B2", "007"]),
+        (["1", "9223372036854775808"], ["1", "9223372036854775808"]),
+        (["1", "+2"], ["1", "+2"]),
+        (["-1", "9223372036854775807"], [-1, 2**63 - 1]),
+    ],
+)
+def test_ids_of_a_table_are_integers_if_all_are_written_so(tmp_path, ids, kept):
+    data = "id,title,brand\n" + "".join(f"{pid},x,y\n" for pid in ids)
+    _, text, _ = run(tmp_path, write(tmp_path, "a.csv", data.encode()))
+    assert text["pid"].to_pylist() == kept
+
+
+def test_rows_without_an_id_do_not_decide_its_type(tmp_path):
+    rows = [{"id": " \u3000", "title": "x", "brand": "y"}, *ROWS]
+    _, text, rejects = run(tmp_path, write(tmp_path, "a.jsonl", rows), on_bad_rows="reject")
+    assert text["pid"].to_pylist() == [3, 1, 2]
+    assert rejects[0]["reason"] == "no id in field 'id'"
+    table = b"id,title,brand\n ,x,y\n5,x,y\n"
+    _, text, rejects = run(tmp_path, write(tmp_path, "a.csv", table), on_bad_rows="reject")
+    assert text["pid"].to_pylist() == [5]
+    assert rejects[0]["reason"] == "no id in field 'id'"
+
+
+def test_a_row_of_a_table_has_the_number_of_its_first_line(tmp_path):
+    table = b'id,title,brand\n\n1,"two\nlines",x\n2,"two\nmore",x,y\n3,a,b\n,c,d\n'
+    _, text, rejects = run(tmp_path, write(tmp_path, "a.csv", table), on_bad_rows="reject")
+    assert text["text"].to_pylist() == ["two lines\nx", "a\nb"]
+    assert [(row["row"], row["reason"]) for row in rejects] == [
+        (5, "4 columns in lines 5 to 6, the header has 3"),
+        (8, "no id in field 'id'"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tail", "last"), [(b'3,x,y\n4,"z",w\n5,a,b\n', 5), (b"3,x,y\n4,z,w\n", 5)]
+)
+def test_a_quote_left_open_stops_even_where_rejects_are_wanted(tmp_path, tail, last):
+    path = write(tmp_path, "a.csv", b'id,title,brand\n1,a,b\n2,"open,d\n' + tail)
+    with pytest.raises(SidmillError, match=rf"a\.csv, line 3: a quote .* at line {last}: mend it"):
+        run(tmp_path, path, on_bad_rows="reject")
 
 
 def test_template(tmp_path):
@@ -133,7 +182,10 @@ def test_template(tmp_path):
     [
         ("Caf&eacute;&nbsp;&amp;amp; bar", "Café & bar"),
         ("a<br/>b<P class='x'>c</p>", "a b c"),
+        ("<img src='a b.png' alt=\"x > y\" width=3/>a<a href=/q?id=1&amp;n=2>b</a >", "a b"),
         ("5 < 6 and 7 > 6", "5 < 6 and 7 > 6"),
+        ("a<b and c>d", "a<b and c>d"),
+        ("p<q r='s t>u", "p<q r='s t>u"),
         ("  a \t\u00a0\u3000 b\u200b\ufeff\x00 ", "a b"),
         (float("nan"), ""),
         (None, ""),
@@ -144,6 +196,15 @@ def test_template(tmp_path):
 )
 def test_values_become_clean_text(value, text):
     assert plain_text(value) == text
+
+
+@pytest.mark.parametrize(
+    "piece", ["<a ", "<a x=", '<a x="', "<a x='<a y=\"", ' x="<a y=1" ', "x", " ", "=", "a = 'b'"]
+)
+def test_cleaning_takes_time_in_proportion_to_the_text(piece):
+    started = time.perf_counter()
+    clean("<a " + piece * (100_000 // len(piece)))
+    assert time.perf_counter() - started < 1
 
 
 @given(st.text())
@@ -161,11 +222,17 @@ BAD = {
     "string among integers": ({"id": "B4", "title": "x"}, "id 'B4' is not an integer"),
     "huge id": ({"id": 2**64, "title": "x"}, "does not fit in 64 bits"),
     "no text": ({"id": 9, "title": " &nbsp; ", "brand": None}, "no text in title, brand"),
-    "half a character": ({"id": 9, "title": "\ud800", "brand": None}, "lone surrogate"),
+    "white space for an id": ({"id": " \t", "title": "x"}, "no id in field 'id'"),
+    "no letter": (
+        {"id": 9, "title": "???", "brand": "\u200e"},
+        "no letter or digit in title, brand",
+    ),
+    "half a character": ({"id": 9, "title": "x\ud800", "brand": None}, "lone surrogate"),
     "not JSON": (b'{"id": 9, "title": \n', "not JSON"),
     "not UTF-8": (b'{"id": 9, "title": "caf\xe9"}\n', "not UTF-8"),
     "a list": (b"[9]\n", "a JSON list, wanted an object"),
     "a number": (b"9\n", "a JSON int, wanted an object"),
+    "nested value": (b'{"id": 9, "title": ' + b"[" * 900 + b"]" * 900 + b"}\n", "too deeply"),
     "deep": (b"[" * 100_000 + b"\n", "nested too deeply|not JSON"),
 }
 
@@ -191,6 +258,47 @@ def test_a_bad_row_is_listed_when_rejects_are_wanted(tmp_path, name):
     assert text["pid"].to_pylist() == [3, 1, 2, 8]
     (reject,) = rejects
     assert (reject["row"], reject["file"][-9:]) == (4, "bad.jsonl")
+
+
+def test_more_rejects_than_a_block_and_no_item(tmp_path):
+    path = write(tmp_path, "a.jsonl", [{"id": n, "title": "", "brand": ""} for n in range(8192)])
+    with pytest.raises(SidmillError, match=r"no row .* first: .*a\.jsonl, row 1: no text in title"):
+        run(tmp_path, path, on_bad_rows="reject")
+
+
+@pytest.mark.parametrize(
+    ("field", "reason"), [("title", "nested too deeply"), ("id", "is a list, wanted an integer")]
+)
+def test_a_value_of_an_array_nested_too_deeply_is_a_bad_row(tmp_path, field, reason):
+    deep = b'"title": "x", "%b": %b' % (field.encode(), b"[" * 3000 + b"]" * 3000)
+    array = b'[{"id": 1, "title": "x", "brand": "y"}, {"id": 2, %b}]' % deep
+    counts, _, rejects = run(tmp_path, write(tmp_path, "a.json", array), on_bad_rows="reject")
+    assert counts == (2, 1, 1)
+    assert reason in rejects[0]["reason"]
+
+
+def test_an_array_that_overflows_its_reader_is_an_error(tmp_path, monkeypatch):
+    def overflow(*_, **__):
+        yield ROWS[0]
+        raise RecursionError("too deep")
+
+    monkeypatch.setattr(catalogue.ijson, "items", overflow)
+    with pytest.raises(SidmillError, match=r"past element 1 of its JSON array \(too deep\)"):
+        run(tmp_path, write(tmp_path, "a.json", b"[]"))
+
+
+def test_repeated_ids_are_found_in_the_memory_it_states(monkeypatch):
+    n = 30_000
+    monkeypatch.setattr(
+        "sidmill.items.render._readable_ids",
+        lambda *_: (1_000_000 + 7 * number % (n - 1) for number in range(n)),
+    )
+    tracemalloc.start()
+    repeated = _find_repeated([], Ids("id", integer=True, strict=True))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert repeated == {1_000_000}
+    assert peak / n < 10
 
 
 @given(
@@ -230,8 +338,12 @@ def test_rows_read_are_items_plus_rejects(tmp_path_factory, rows):
         ("a.jsonl.gz", lines(ROWS), {}, "cannot be read to its end"),
         ("a.jsonl.gz", gzip.compress(lines(ROWS))[:-20], {}, "cannot be read to its end"),
         ("a.jsonl.zst", compress_zst(lines(ROWS))[:-5], {}, "cannot be read to its end"),
-        ("a.json", b'[{"id": 1, "title": "x"}, {"id"', {}, "not JSON after element 1"),
-        ("a.csv", b"id,title,title\n1,a,b\n", {}, "'title' stands twice"),
+        ("a.json", b'[{"id": 1, "title": "x"}, {"id"', {}, "past element 1 of its JSON array"),
+        ("a.json", b'[{"id": 1}, {"id": 18446744073709551616}]', {}, "past element 1 .*overflow"),
+        ("a.jsonl.gz", BROKEN_GZIP, {}, "cannot be read to its end"),
+        ("a.csv", b"id,title,title\n1,a,b\n", {}, "two columns are named 'title'"),
+        ("a.parquet", REPEATED_COLUMN, {}, "two columns are named 'title'"),
+        ("a.csv", b'id,"t"x\n1,a\n', {}, "the header is not CSV"),
         ("a.csv", b"id,title,brand\n1,a,b\n2,a\n", {}, "row 3: 2 columns, the header has 3"),
         ("a.csv", b"id,title,brand\n1,caf\xe9,b\n", {}, "row 2: not UTF-8"),
         ("a.csv", b'id,title,brand\n1,"a"b,c\n', {}, "row 2: not CSV"),

@@ -19,6 +19,7 @@ SETTINGS = {
     "seed": 0,
     "device": "cpu",
     "memory_mb": 64,
+    "state_path": None,
 }
 
 

@@ -31,7 +31,7 @@ FUNCTIONS = {
     "embedding": (shard.embed_shard, {"shard", "model_path"}),
     "embedding, to fit": (lsa.fit, {"seed"}),
     "store": (store.store, set()),
-    "rqkmeans": (rqkmeans.fit, {"seed"}),
+    "rqkmeans": (rqkmeans.fit, {"seed", "state_path"}),
     "pretrained": (pretrained.load, {"dim", "fingerprint"}),
     "encoding": (codec.encode, set()),
     "collisions": (resolve.resolve, set()),

@@ -146,7 +146,8 @@ def test_a_killed_run_goes_on_to_the_same_bytes(finished, workflow):
     workflow.run(*TINY)
     for name in (*PUBLISHED, "rqkmeans/quantizer.safetensors", "rqkmeans/model.pt"):
         assert workflow.bytes(name) == finished.bytes(name), name
-    assert not list((workflow.folder / "results").rglob(".*partial"))
+    left = [path for pattern in (".*partial", "*.state") for path in workflow.folder.rglob(pattern)]
+    assert not left
 
 
 def test_a_pretrained_quantizer_takes_the_place_of_training(copy):

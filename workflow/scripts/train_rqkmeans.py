@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
 from sidmill.formats import onerec, quantizer, vectors
-from sidmill.quantize import rqkmeans
+from sidmill.quantize import resume, rqkmeans
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -13,10 +13,16 @@ with job(snakemake) as log:
     items = vectors.open_store(snakemake.input.vectors, snakemake.input.ids)
     settings = {"seed": snakemake.params.seed, **snakemake.params.rqkmeans}
     machine = snakemake.config["rqkmeans"]
+    state_path = f"{snakemake.output.quantizer}.state"
     codebooks = rqkmeans.fit(
-        items.vectors, device=machine["device"], memory_mb=machine["memory_mb"], **settings
+        items.vectors,
+        device=machine["device"],
+        memory_mb=machine["memory_mb"],
+        state_path=state_path,
+        **settings,
     )
     fitted = quantizer.Quantizer("rqkmeans", codebooks, settings, items.fingerprint)
     quantizer.write(snakemake.output.quantizer, fitted)
     onerec.write(snakemake.output.checkpoint, codebooks)
+    resume.discard(state_path)
     log.info("wrote %s, codebooks %s", snakemake.output.quantizer, fitted.codebook_sizes)

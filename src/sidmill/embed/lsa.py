@@ -79,7 +79,7 @@ def fit(
         seed: draws the sample, and the vector that ARPACK starts from.
 
     Raises:
-        SidmillError: if the texts hold no word, or cannot span D dimensions.
+        SidmillError: if the texts hold no word, or are too few to span D dimensions.
     """
     texts = _sample(text_path, lsa_sample, seed)
     vectorizer = TfidfVectorizer(
@@ -92,6 +92,11 @@ def fit(
             f"{text_path}: {len(texts)} texts hold no word to fit an LSA on: check items.fields"
         ) from None
     largest = min(weights.shape) - 1  # what ARPACK can find
+    if not largest:
+        raise SidmillError(
+            f"{text_path}: {weights.shape[0]} texts, {weights.shape[1]} different words: LSA needs "
+            f"at least 2 of each: embed more items, or choose another embedding.backend"
+        )
     if dim > largest:
         raise SidmillError(
             f"{weights.shape[0]} texts with {weights.shape[1]} different words cannot span {dim} "
@@ -101,7 +106,9 @@ def fit(
     # faster and its directions move MRR on Cranfield by 0.01 from one seed to the next. ARPACK's
     # products are small: one thread is several times as fast as two, and gives the same bytes on
     # any number of cores.
-    with threadpool_limits(1, user_api="blas"):
+    # Where all texts are equal, scikit-learn divides by their variance, which is zero, for a figure
+    # that nothing here reads.
+    with threadpool_limits(1, user_api="blas"), np.errstate(divide="ignore", invalid="ignore"):
         svd = TruncatedSVD(dim, algorithm="arpack", random_state=seed).fit(weights)
     kept = np.square(svd.singular_values_).sum() / np.square(weights.data).sum()
     logger.info(

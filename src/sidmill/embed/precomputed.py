@@ -6,6 +6,7 @@ embeddings.parquet too), or a .npy matrix beside a list of ids in the same row o
 
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -13,14 +14,16 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand
-from sidmill.formats import embeddings, parquet, vectors
+from sidmill.formats import embeddings, parquet
 
 logger = logging.getLogger(__name__)
 
 BLOCK_ROWS = 8192
+INT64 = range(-(2**63), 2**63)
 NAMED_IDS = 5  # ids that an error message names
 
 
@@ -43,13 +46,14 @@ def gather(
 
     Args:
         pids: int64 or string (n,), distinct.
-        path: parquet file, folder or glob; or a .npy file, float32 or float16 (N, D).
-        ids_path: for .npy the ids of its rows: parquet with a column ``pid``, .npy, or .txt with
-            one id per line.
+        path: parquet file, folder or glob; or a .npy file of floats (N, D).
+        ids_path: for .npy the ids of its rows: parquet with a column ``pid``, .npy, or .txt (UTF-8)
+            with one id per line. Integers may have any width.
         dim: D that the vectors must have, or null.
 
     Returns:
-        float32 (n, D), in the order of ``pids``, values as they are in the source.
+        float32 (n, D), in the order of ``pids``, values as they are in the source (float64 is
+        rounded).
 
     Raises:
         SidmillError: if an item has no vector or two, or the files are not as described.
@@ -59,13 +63,20 @@ def gather(
             "embedding.path is null: with embedding.backend: precomputed it names the parquet or "
             ".npy file of your vectors"
         )
-    if path.lower().endswith(".npy"):
-        return _from_npy(pids, path, ids_path, dim)
+    files = expand(path, (".parquet", ".npy"), "embedding.path")
+    arrays = [file for file in files if file.lower().endswith(".npy")]
+    if arrays and len(files) > 1:
+        raise SidmillError(
+            f"embedding.path: {path} holds {len(files)} files, {arrays[0]} among them: name one "
+            f".npy file, or a folder that holds parquet files alone"
+        )
+    if arrays:
+        return _from_npy(pids, arrays[0], ids_path, dim)
     if ids_path is not None:
         raise SidmillError(
             f"embedding.ids_path is {ids_path}, but {path} is parquet and holds its ids: set null"
         )
-    return _from_parquet(pids, path, dim)
+    return _from_parquet(pids, path, files, dim)
 
 
 def _from_npy(pids: pa.Array, path: str, ids_path: str | None, dim: int | None) -> np.ndarray:
@@ -74,7 +85,11 @@ def _from_npy(pids: pa.Array, path: str, ids_path: str | None, dim: int | None) 
             f"embedding.ids_path is null: {path} holds no ids; name a parquet, .npy or .txt file "
             f"with the id of each row"
         )
-    source = vectors.open_npy(path)
+    source = _open_npy(path, "embedding.path")
+    if source.ndim != 2 or source.dtype.kind != "f":
+        raise SidmillError(
+            f"{path}: holds {source.dtype} of shape {source.shape}, wanted floats (N, D)"
+        )
     _check_dim(path, source.shape[1], dim)
     rows, total = _locate(pids, _read_ids(ids_path, pids.type), ids_path)
     if total != len(source):
@@ -89,13 +104,12 @@ def _from_npy(pids: pa.Array, path: str, ids_path: str | None, dim: int | None) 
     return found
 
 
-def _from_parquet(pids: pa.Array, path: str, dim: int | None) -> np.ndarray:
-    files = expand(path, (".parquet",), "embedding.path")
-    ids = chain.from_iterable(embeddings.pids(file) for file in files)
-    rows, total = _locate(pids, (_comparable(chunk, pids.type, path) for chunk in ids), path)
-    if not total:
-        raise SidmillError(f"{path}: no vectors in it: check embedding.path")
+def _from_parquet(pids: pa.Array, path: str, files: list[str], dim: int | None) -> np.ndarray:
     groups = [group for group in _row_groups(files) if group.rows]
+    if not groups:
+        raise SidmillError(f"{path}: no vectors in it: check embedding.path")
+    ids = chain.from_iterable(_read_id_column(file, pids.type) for file in files)
+    rows, _ = _locate(pids, ids, path)
     first = embeddings.read_group(groups[0].path, groups[0].number)
     _check_dim(path, first.shape[1], dim)
     found = np.empty((len(pids), first.shape[1]), dtype=np.float32)
@@ -164,55 +178,110 @@ def _read_ids(path: str, wanted: pa.DataType) -> Iterator[pa.ChunkedArray]:
     """Yield the ids that go with a .npy, block by block."""
     kind = Path(path).suffix.lower()
     if kind == ".parquet":
-        file = parquet.open_file(path, {"pid": parquet.is_pid})
-        for table in parquet.read_rows(file, ["pid"], 0, file.metadata.num_rows):
-            yield _comparable(table["pid"], wanted, path)
+        yield from _read_id_column(path, wanted)
     elif kind == ".npy":
-        ids = _open_id_array(path)
-        for start in range(0, len(ids), BLOCK_ROWS):
-            yield _comparable(pa.chunked_array([ids[start : start + BLOCK_ROWS]]), wanted, path)
+        yield from _read_id_array(path, wanted)
     elif kind == ".txt":
-        yield from _read_id_lines(path, wanted)
+        lines = _id_lines(path, pa.types.is_integer(wanted))
+        while block := list(islice(lines, BLOCK_ROWS)):
+            yield pa.chunked_array([block], wanted)
     else:
         raise SidmillError(f"embedding.ids_path is {path}: it must end in .parquet, .npy or .txt")
 
 
-def _open_id_array(path: str) -> np.ndarray:
-    try:
-        ids = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise SidmillError(f"{path}: no such file: check embedding.ids_path") from None
-    except (ValueError, EOFError, OSError) as error:
-        raise SidmillError(f"{path}: not a readable .npy file of ids ({error})") from None
+def _read_id_column(path: str, wanted: pa.DataType) -> Iterator[pa.ChunkedArray]:
+    file = parquet.open_file(path, {"pid": _is_foreign_pid})
+    row = 0
+    for table in parquet.read_rows(file, ["pid"], 0, file.metadata.num_rows):
+        yield _comparable(table["pid"], wanted, path, row)
+        row += table.num_rows
+
+
+def _is_foreign_pid(kind: pa.DataType) -> bool:
+    """Whether a column can hold ids in a file that SIDMill did not write: any integers or text."""
+    return parquet.is_pid(kind) or pa.types.is_integer(kind)
+
+
+def _read_id_array(path: str, wanted: pa.DataType) -> Iterator[pa.ChunkedArray]:
+    ids = _open_npy(path, "embedding.ids_path")
     if ids.ndim != 1 or ids.dtype.kind not in "iuU":
         raise SidmillError(
             f"{path}: holds {ids.dtype} of shape {ids.shape}, wanted integers or text (N,)"
         )
-    return ids
+    for row in range(0, len(ids), BLOCK_ROWS):
+        block = ids[row : row + BLOCK_ROWS].astype(ids.dtype.newbyteorder("="))
+        yield _comparable(pa.chunked_array([block]), wanted, path, row)
 
 
-def _read_id_lines(path: str, wanted: pa.DataType) -> Iterator[pa.ChunkedArray]:
-    with Path(path).open(encoding="utf-8") as file:
-        while lines := [line.strip() for line in islice(file, BLOCK_ROWS)]:
+def _open_npy(path: str, setting: str) -> np.ndarray:
+    """Map an array of the user read-only, never unpickling; its caller checks what it holds."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise SidmillError(f"{path}: no such file: check {setting}") from None
+    except (ValueError, EOFError, OSError) as error:
+        raise SidmillError(f"{path}: not a readable .npy file ({error}): check {setting}") from None
+    if not isinstance(array, np.ndarray):
+        raise SidmillError(f"{path}: holds several arrays (.npz), wanted one: check {setting}")
+    return array
+
+
+def _id_lines(path: str, integer: bool) -> Iterator[int | str]:
+    """Yield the ids of a text file, past a byte order mark and one blank line at the end."""
+    if not Path(path).is_file():
+        raise SidmillError(f"{path}: no such file: check embedding.ids_path")
+    blank = None
+    with Path(path).open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if blank:
+                raise SidmillError(f"{path}, line {blank}: blank, where every vector wants an id")
             try:
-                yield pa.chunked_array([pa.array(lines, pa.string()).cast(wanted)])
-            except pa.ArrowInvalid as error:
-                raise SidmillError(
-                    f"{path}: an id is no {wanted}, as in the items: {error}"
-                ) from None
+                pid = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            except UnicodeDecodeError:
+                raise SidmillError(f"{path}, line {number}: not UTF-8: save it as such") from None
+            if not pid:
+                blank = number
+            elif integer:
+                yield _integer(pid, f"{path}, line {number}")
+            else:
+                yield pid
 
 
-def _comparable(ids: pa.ChunkedArray, wanted: pa.DataType, source: str) -> pa.ChunkedArray:
-    """Give ids the type of the items' ids, where that changes no id."""
+def _integer(pid: str, place: str) -> int:
+    """Read an integer written as str() writes it: "01" is another id than 1."""
+    with suppress(ValueError):
+        if str(int(pid)) == pid and int(pid) in INT64:
+            return int(pid)
+    raise SidmillError(
+        f"{place}: {pid!r} is no 64-bit integer, as the ids of the items are: write it as they "
+        f"are, or set items.id_type: string"
+    )
+
+
+def _comparable(ids: pa.ChunkedArray, wanted: pa.DataType, path: str, row: int) -> pa.ChunkedArray:
+    """Give ids, the first of them at ``row``, the type of the items' ids, where that changes none.
+
+    Raises:
+        SidmillError: if these are text and integers, or one does not fit in 64 signed bits.
+    """
     if pa.types.is_integer(ids.type) != pa.types.is_integer(wanted):
         raise SidmillError(
-            f"{source}: ids are {ids.type}, those of the items are {wanted}: write them as "
+            f"{path}: ids are {ids.type}, those of the items are {wanted}: write them as "
             f"{wanted}, or set items.id_type"
         )
+    if ids.type == pa.uint64():
+        huge = pc.index(pc.greater(ids, pa.scalar(INT64.stop - 1, pa.uint64())), True).as_py()
+        if huge >= 0:
+            raise SidmillError(
+                f"{path}: id {ids[huge]} at row {row + huge} does not fit in int64: make the ids "
+                f"text, and set items.id_type: string"
+            )
     return ids.cast(wanted)
 
 
 def _check_dim(path: str, found: int, wanted: int | None) -> None:
+    if not found:
+        raise SidmillError(f"{path}: vectors have no dimensions: their lists are empty")
     if wanted is not None and found != wanted:
         raise SidmillError(
             f"{path}: vectors have {found} dimensions, wanted {wanted}: set embedding.dim to what "

@@ -137,7 +137,7 @@ def _read_array(path: str | Path, stream: io.BufferedReader) -> Iterator[Row]:
                 yield Row(number, fields)
             else:
                 yield Row(number, None, f"a JSON {type(fields).__name__}, wanted an object")
-    except (ijson.JSONError, UnicodeDecodeError) as error:
+    except (ijson.JSONError, UnicodeDecodeError, RecursionError) as error:
         raise SidmillError(
             f"{path}: cannot be read past element {number} of its JSON array ({error}): mend what "
             f"follows there; integers above 64 bits belong in quotes"

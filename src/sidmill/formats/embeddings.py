@@ -19,6 +19,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.formats import parquet
 
 FINGERPRINT_KEY = "sidmill.fingerprint"
+LISTS = parquet.is_list_of(pa.float32(), pa.float16(), pa.float64())
 
 
 def schema(pid_type: pa.DataType, fingerprint: dict) -> pa.Schema:
@@ -67,16 +68,9 @@ def fingerprint(path: str | Path) -> dict:
 
 
 def group_sizes(path: str | Path) -> list[int]:
-    """Number of rows of each row group of a shard."""
-    metadata = _open(path).metadata
+    """Number of rows of each row group of a shard, or of a file that SIDMill did not write."""
+    metadata = parquet.open_file(path, {"embedding": LISTS}).metadata
     return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-
-
-def pids(path: str | Path) -> Iterator[pa.ChunkedArray]:
-    """Yield the ids alone, one row group at a time."""
-    file = _open(path)
-    for table in parquet.read_rows(file, ["pid"], 0, file.metadata.num_rows):
-        yield table["pid"]
 
 
 def read(path: str | Path) -> Iterator[tuple[pa.ChunkedArray, np.ndarray]]:
@@ -94,14 +88,14 @@ def read(path: str | Path) -> Iterator[tuple[pa.ChunkedArray, np.ndarray]]:
 
 
 def read_group(path: str | Path, group: int) -> np.ndarray:
-    """Return the vectors of one row group, float32 (n, D)."""
-    column = _open(path).read_row_group(group, columns=["embedding"])["embedding"]
+    """Return the vectors of one row group, float32 (n, D), as of :func:`group_sizes`."""
+    file = parquet.open_file(path, {"embedding": LISTS})
+    column = file.read_row_group(group, columns=["embedding"])["embedding"]
     return _vectors(column.combine_chunks(), path, sum(group_sizes(path)[:group]))
 
 
 def _open(path: str | Path) -> pq.ParquetFile:
-    floats = parquet.is_list_of(pa.float32(), pa.float16(), pa.float64())
-    return parquet.open_file(path, {"pid": parquet.is_pid, "embedding": floats})
+    return parquet.open_file(path, {"pid": parquet.is_pid, "embedding": LISTS})
 
 
 def _vectors(lists: pa.Array, path: str | Path, row: int) -> np.ndarray:

@@ -2,23 +2,16 @@
 
     codebook.{l}   float32 (K_l, d), level 0 first
 
-Metadata: one key ``sidmill`` that holds JSON with ``kind``, ``settings`` and ``fingerprint``. It is
-one key because safetensors writes several in no fixed order, and equal quantizers shall be equal
-bytes. Format: https://huggingface.co/docs/safetensors
+Facts, as :mod:`sidmill.formats.tensors` keeps them: ``kind``, ``settings`` and ``fingerprint``.
 """
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
-from sidmill.core.atomic import replacing
 from sidmill.core.errors import SidmillError
-
-METADATA_KEY = "sidmill"
+from sidmill.formats import tensors
 
 
 class Quantizer(NamedTuple):
@@ -43,17 +36,15 @@ class Quantizer(NamedTuple):
 
 
 def write(path: str | Path, quantizer: Quantizer) -> None:
-    """Write a quantizer atomically.
+    """Write a quantizer atomically; equal quantizers are equal bytes.
 
     Raises:
         SidmillError: if a codebook is not float32 (K_l, d) with one d, or not finite.
     """
     _check(path, quantizer.codebooks)
-    tensors = {f"codebook.{level}": book for level, book in enumerate(quantizer.codebooks)}
+    books = {f"codebook.{level}": book for level, book in enumerate(quantizer.codebooks)}
     facts = {name: getattr(quantizer, name) for name in ("kind", "settings", "fingerprint")}
-    metadata = {METADATA_KEY: json.dumps(facts, sort_keys=True, ensure_ascii=False)}
-    with replacing(path) as temporary:
-        temporary.write_bytes(save(tensors, metadata))
+    tensors.write(path, books, facts)
 
 
 def read(path: str | Path) -> Quantizer:
@@ -63,33 +54,13 @@ def read(path: str | Path) -> Quantizer:
         SidmillError: if the file is not safetensors, was not written as a quantizer, or its
             codebooks are not as :func:`write` takes them.
     """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            names = sorted(
-                (name for name in file.keys() if name.startswith("codebook.")),  # noqa: SIM118
-                key=lambda name: int(name.partition(".")[2]),
-            )
-            facts = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
-            codebooks = [file.get_tensor(name) for name in names]
-    except FileNotFoundError:
-        raise SidmillError(f"{path}: no such file") from None
-    except (SafetensorError, ValueError, OSError) as error:
-        raise SidmillError(
-            f"{path}: not a readable quantizer ({error}): delete it and train again"
-        ) from None
-    if facts is None or not codebooks:
-        raise SidmillError(f"{path}: holds no SIDMill quantizer: train it with this workflow")
+    found, facts = tensors.read(path, "quantizer")
+    levels = sorted(int(name.partition(".")[2]) for name in found if name.startswith("codebook."))
+    if not levels:
+        raise SidmillError(f"{path}: holds no codebook: train the quantizer again")
+    codebooks = [found[f"codebook.{level}"] for level in levels]
     _check(path, codebooks)
     return Quantizer(codebooks=codebooks, **facts)
-
-
-def is_quantizer(path: str | Path) -> bool:
-    """Whether a file is safetensors with a SIDMill quantizer in it, by its header."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return METADATA_KEY in (file.metadata() or {})
-    except (SafetensorError, OSError):
-        return False
 
 
 def check_fingerprint(quantizer: Quantizer, fingerprint: dict, path: str | Path) -> None:

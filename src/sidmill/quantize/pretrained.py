@@ -6,7 +6,7 @@ Shapes: L levels, K_l codewords at level l, D dimensions.
 from pathlib import Path
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import onerec, quantizer
+from sidmill.formats import onerec, quantizer, tensors
 
 
 def load(
@@ -24,7 +24,7 @@ def load(
     Raises:
         SidmillError: if the file is neither, has fewer levels, another D, or another fingerprint.
     """
-    if quantizer.is_quantizer(path):
+    if tensors.has_facts(path):
         loaded = quantizer.read(path)
         quantizer.check_fingerprint(loaded, fingerprint, path)
     else:

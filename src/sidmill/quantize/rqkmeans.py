@@ -13,6 +13,8 @@ of plain k-means. docs/log.md has the figures.
 
 import logging
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +23,7 @@ import torch
 from sidmill import codec
 from sidmill.core.errors import SidmillError
 from sidmill.quantize import clusters as clustering
-from sidmill.quantize import refill, rows, seeding, swaps
+from sidmill.quantize import refill, resume, rows, seeding, swaps
 from sidmill.quantize.clusters import Clusters
 from sidmill.quantize.rows import Source
 
@@ -58,13 +60,14 @@ def fit(
     seed: int,
     device: str,
     memory_mb: int,
+    state_path: str | None,
 ) -> list[np.ndarray]:
     """Fit residual codebooks.
 
     Trained on every row, a level never leaves a larger mean squared error than the one before; it
     is logged. A level depends on the vectors, the levels before it, the settings and the seed
-    alone (``memory_mb`` counts where it cuts the sample or the blocks). The same input, settings, seed and thread count give the same bytes on the same kind of
-    machine.
+    alone; ``memory_mb`` counts where it cuts the sample or the blocks. The same input, settings,
+    seed and thread count give the same bytes on the same kind of machine.
 
     Memory: about ``memory_mb`` for the sample and one block with its temporaries, the codebooks
     (three times, one in float64), and per row and level one byte, two above 256 codewords or four
@@ -82,6 +85,8 @@ def fit(
         seed: covers the samples, the first codewords and the directions of splits.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         memory_mb: MiB for the sample and for blocks.
+        state_path: file that keeps the state after every pass, or None. A training that was cut
+            short goes on from there and ends in the same bytes; the caller removes the file.
 
     Returns:
         float32 (K_l, D) per level, level 0 first.
@@ -104,14 +109,27 @@ def fit(
     error = _sum_of_squares(source)
     n_values = rows.count(source) * vectors.shape[1]
     logger.info("%d rows, %d for training: mse %.6g", n_items, rows.count(source), error / n_values)
-    codebooks = []
-    for level, size in enumerate(sizes):
+    identity = {
+        "settings": [sizes, n_iter, tolerance, max_points_per_centroid, seed, memory_mb],
+        "data": [*vectors.shape, error],  # the sum of squares sees every value
+    }
+    saved, keep = resume.start(state_path, identity)
+    codebooks = saved.codebooks
+    for words in codebooks:
+        source, error = _explain(source, words)
+    unfinished: resume.Saved | None = saved if saved.arrays else None
+    for level, size in list(enumerate(sizes))[len(codebooks) :]:
         began = time.perf_counter()
         block_rows = min(n_rows, max(MIN_BLOCK_ROWS, BLOCK_ROWS * size))
         source = source._replace(block_rows=block_rows)
-        state = _fit_level(source, size, n_iter, tolerance, error, [seed, level], memory_mb)
+        keep_level = partial(keep, codebooks)
+        state = _fit_level(
+            source, size, n_iter, tolerance, error, [seed, level], memory_mb, unfinished, keep_level
+        )
+        unfinished = None
         words = state.clusters.words.cpu().numpy()
-        codebooks.append(words)
+        codebooks = [*codebooks, words]
+        keep(codebooks, {}, {})
         seconds = time.perf_counter() - began
         if level + 1 < n_levels:
             source, error = _explain(source, words)
@@ -166,20 +184,26 @@ def _fit_level(
     before: float,
     seed: list[int],
     memory_mb: int,
+    unfinished: resume.Saved | None,
+    keep: Callable[[dict[str, np.ndarray], dict], None],
 ) -> State:
     """Fit one level; ``before`` is the sum of squares of the training rows' residuals."""
-    drawer = np.random.default_rng(seed)
-    generator = torch.Generator().manual_seed(int(drawer.integers(2**63)))
-    sampled = _fit_sample(source, size, drawer, generator, memory_mb)
-    code_type = np.min_scalar_type(size - 1)
-    best = state = State(
-        level=seed[-1],
-        n_passes=0,
-        error=float("inf"),
-        clusters=clustering.empty(sampled.words),
-        codes=np.zeros(rows.count(source), dtype=code_type),
-        hartigan=True,
-    )
+    if unfinished:
+        sampled = None
+        state, best = _unpack(unfinished, seed[-1], source.device)
+    else:
+        drawer = np.random.default_rng(seed)
+        generator = torch.Generator().manual_seed(int(drawer.integers(2**63)))
+        sampled = _fit_sample(source, size, drawer, generator, memory_mb)
+        code_type = np.min_scalar_type(size - 1)
+        best = state = State(
+            level=seed[-1],
+            n_passes=0,
+            error=float("inf"),
+            clusters=clustering.empty(sampled.words),
+            codes=np.zeros(rows.count(source), dtype=code_type),
+            hartigan=True,
+        )
     while state.n_passes < n_iter:
         state = _pass(source, state, before, sampled if state.n_passes == 0 else None)
         fall = best.error - state.error
@@ -189,7 +213,33 @@ def _fit_level(
             if fall >= 0 or not state.hartigan:
                 break
             state = state._replace(hartigan=False)  # rows left together, and met
+        keep(*_pack(state, best))
     return state._replace(error=best.error, clusters=best.clusters)
+
+
+def _pack(state: State, best: State) -> tuple[dict[str, np.ndarray], dict]:
+    """Turn a level at hand into arrays and facts."""
+    arrays = {name: part.cpu().numpy() for name, part in state.clusters._asdict().items()}
+    arrays |= {"codes": state.codes, "best": best.clusters.words.cpu().numpy()}
+    facts = {"n_passes": state.n_passes, "error": state.error, "hartigan": state.hartigan}
+    return arrays, facts | {"best_error": best.error}
+
+
+def _unpack(saved: resume.Saved, level: int, device: torch.device) -> tuple[State, State]:
+    """Turn arrays and facts back into the level at hand and its best state."""
+    arrays, facts = saved.arrays, saved.facts
+    clusters = Clusters(*(torch.from_numpy(arrays[name]).to(device) for name in Clusters._fields))
+    state = State(
+        level=level,
+        n_passes=facts["n_passes"],
+        error=facts["error"],
+        clusters=clusters,
+        codes=arrays["codes"],
+        hartigan=facts["hartigan"],
+    )
+    words = torch.from_numpy(arrays["best"]).to(device)
+    best = state._replace(error=facts["best_error"], clusters=clustering.empty(words))
+    return state, best
 
 
 def _fit_sample(

@@ -1,0 +1,58 @@
+"""safetensors with facts: what the quantizer, the LSA model and a training's state share.
+
+Facts go into one metadata key, as JSON: safetensors writes several keys in no fixed order, and
+equal content shall be equal bytes. Format: https://huggingface.co/docs/safetensors
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from sidmill.core.atomic import replacing
+from sidmill.core.errors import SidmillError
+
+METADATA_KEY = "sidmill"
+
+
+def write(path: str | Path, tensors: dict[str, np.ndarray], facts: dict) -> None:
+    """Write tensors and facts atomically. Memory: the tensors once more."""
+    metadata = {METADATA_KEY: json.dumps(facts, sort_keys=True, ensure_ascii=False)}
+    with replacing(path) as temporary:
+        temporary.write_bytes(save(tensors, metadata))
+
+
+def read(path: str | Path, what: str) -> tuple[dict[str, np.ndarray], dict]:
+    """Read all tensors and the facts.
+
+    Args:
+        path: the file.
+        what: what it should be, for the message, as in ``quantizer``.
+
+    Raises:
+        SidmillError: if it is missing, damaged, or has no facts of SIDMill.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            facts = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise SidmillError(f"{path}: no such file") from None
+    except (SafetensorError, ValueError, OSError) as error:
+        raise SidmillError(
+            f"{path}: not a readable {what} ({error}): delete it and run again"
+        ) from None
+    if facts is None:
+        raise SidmillError(f"{path}: holds no {what} of SIDMill: delete it and run again")
+    return tensors, facts
+
+
+def has_facts(path: str | Path) -> bool:
+    """Whether a file is safetensors that SIDMill wrote, by its header."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return METADATA_KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False

@@ -1,0 +1,83 @@
+"""A training that was cut short goes on: its state after every pass, in one file.
+
+The file lies beside the quantizer until that is written. It names the training it belongs to:
+the state of another one, or a damaged file, is not used.
+
+Shapes: K_l codewords at level l, D dimensions, n training rows.
+"""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from sidmill.core.errors import SidmillError
+from sidmill.formats import tensors
+
+logger = logging.getLogger(__name__)
+
+
+class Saved(NamedTuple):
+    """What a file holds: the finished levels, and the arrays and facts of the one at hand."""
+
+    codebooks: list[np.ndarray]
+    arrays: dict[str, np.ndarray]  # empty between two levels
+    facts: dict
+
+
+# Saves the finished levels, and the arrays and facts of the level at hand.
+Keep = Callable[[list[np.ndarray], dict[str, np.ndarray], dict], None]
+
+NOTHING = Saved([], {}, {})
+
+
+def start(path: str | Path | None, identity: dict) -> tuple[Saved, Keep]:
+    """Return what an earlier run of the same training left, and the function that keeps its state.
+
+    Args:
+        path: the state's file, or None to keep nothing.
+        identity: settings and facts of the data, JSON; equal for the same training alone.
+    """
+    if path is None:
+        return NOTHING, _keep_nothing
+    return _load(path, identity), partial(_save, path, identity)
+
+
+def discard(path: str | Path) -> None:
+    """Remove the state of a training whose result is written."""
+    Path(path).unlink(missing_ok=True)
+
+
+def _load(path: str | Path, identity: dict) -> Saved:
+    if not Path(path).exists():
+        return NOTHING
+    try:
+        arrays, facts = tensors.read(path, "state of a training")
+    except SidmillError as error:
+        logger.warning("%s; training starts anew", error)
+        return NOTHING
+    if facts.pop("identity", None) != identity:
+        logger.info("%s belongs to another training; this one starts anew", path)
+        return NOTHING
+    codebooks = [arrays.pop(f"codebook.{level}") for level in range(facts.pop("n_finished"))]
+    logger.info("going on after %d finished levels, %s", len(codebooks), facts or "no pass")
+    return Saved(codebooks, arrays, facts)
+
+
+def _save(
+    path: str | Path,
+    identity: dict,
+    codebooks: list[np.ndarray],
+    arrays: dict[str, np.ndarray],
+    facts: dict,
+) -> None:
+    books = {f"codebook.{level}": book for level, book in enumerate(codebooks)}
+    names = {"identity": identity, "n_finished": len(codebooks)}
+    tensors.write(path, books | arrays, names | facts)
+
+
+def _keep_nothing(codebooks: list[np.ndarray], arrays: dict[str, np.ndarray], facts: dict) -> None:
+    """Keep nothing: a training that is not asked to resume."""

@@ -1,0 +1,97 @@
+"""A training that is cut short anywhere goes on and ends in the same bytes."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from sidmill.quantize import resume, rqkmeans
+
+SETTINGS = {
+    "n_levels": 3,
+    "codebook_size": [8, 6, 4],
+    "n_iter": 6,
+    "tolerance": 0.0,
+    "max_points_per_centroid": None,
+    "seed": 0,
+    "device": "cpu",
+    "memory_mb": 64,
+}
+
+
+class CutShort(BaseException):
+    """What a kill is to a program: nothing after it runs."""
+
+
+def fit(vectors, path, **settings):
+    return rqkmeans.fit(vectors, **(SETTINGS | {"state_path": path} | settings))
+
+
+def cut_after(monkeypatch, n_saves, vectors, path):
+    """Run until the state was saved so many times; return whether the training was cut."""
+    saves = []
+    save = resume._save
+
+    def save_and_die(*arguments):
+        save(*arguments)
+        saves.append(1)
+        if len(saves) == n_saves:
+            raise CutShort
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resume, "_save", save_and_die)
+        try:
+            fit(vectors, path)
+        except CutShort:
+            return True
+    return False
+
+
+@pytest.fixture
+def vectors(rng):
+    return rng.standard_normal((400, 12), dtype=np.float32)
+
+
+def same(mine, theirs):
+    return len(mine) == len(theirs) and all(map(np.array_equal, mine, theirs))
+
+
+def test_cut_after_any_pass_it_ends_in_the_same_bytes(tmp_path, monkeypatch, vectors, caplog):
+    whole = fit(vectors, None)
+    caplog.set_level(logging.INFO)
+    n_saves = 1
+    while cut_after(monkeypatch, n_saves, vectors, tmp_path / f"{n_saves}.state"):
+        caplog.clear()
+        assert same(fit(vectors, tmp_path / f"{n_saves}.state"), whole)
+        assert "going on after" in caplog.text
+        n_saves += 1
+    assert n_saves > 6
+
+
+def test_cut_again_and_again(tmp_path, monkeypatch, vectors):
+    cuts = 0
+    while cut_after(monkeypatch, 1, vectors, tmp_path / "state"):
+        cuts += 1
+    assert cuts > 6
+    assert same(fit(vectors, tmp_path / "state"), fit(vectors, None))
+
+
+@pytest.mark.parametrize("change", ["seed", "data", "damage"])
+def test_the_state_of_another_training_is_not_used(tmp_path, monkeypatch, vectors, change):
+    path = tmp_path / "state"
+    assert cut_after(monkeypatch, 5, vectors, path)
+    settings = {"seed": 1} if change == "seed" else {}
+    if change == "data":
+        vectors = vectors.copy()
+        vectors[399, 11] += 1
+    if change == "damage":
+        path.write_bytes(path.read_bytes()[:-9])
+    assert same(fit(vectors, path, **settings), fit(vectors, None, **settings))
+
+
+def test_discard_leaves_nothing_and_may_be_repeated(tmp_path, vectors):
+    fit(vectors, tmp_path / "state")
+    assert (tmp_path / "state").exists()
+    for _ in range(2):
+        resume.discard(tmp_path / "state")
+    assert not list(tmp_path.iterdir())
