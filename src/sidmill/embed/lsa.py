@@ -16,20 +16,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as to_bytes
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from threadpoolctl import threadpool_limits
 
-from sidmill.core.atomic import replacing
 from sidmill.core.errors import SidmillError
 from sidmill.embed.unit import unit_rows
-from sidmill.formats import text
+from sidmill.formats import tensors, text
 
 logger = logging.getLogger(__name__)
 
-METADATA_KEY = "sidmill"
 # Scripts written without spaces: Han, Hiragana, Katakana, Hangul.
 SPACELESS = "々〆〇ぁ-ゖゝ-ゟァ-ヺー-ヿㇰ-ㇿ㐀-䶿一-鿿가-힣豈-\ufaff\U00020000-\U000323af"
 RUNS = re.compile(rf"([{SPACELESS}]+)|([^\W{SPACELESS}]+)")
@@ -149,13 +145,12 @@ def save(path: str | Path, model: LsaModel) -> None:
     The vocabulary is stored as JSON in a uint8 tensor.
     """
     words = json.dumps(model.vocabulary, ensure_ascii=False).encode()
-    tensors = {
+    arrays = {
         "components": model.components,
         "idf": model.idf,
         "vocabulary": np.frombuffer(words, dtype=np.uint8),
     }
-    with replacing(path) as temporary:
-        temporary.write_bytes(to_bytes(tensors, {METADATA_KEY: json.dumps({"kind": "lsa"})}))
+    tensors.write(path, arrays, {"kind": "lsa"})
 
 
 def load(path: str | Path) -> LsaModel:
@@ -164,19 +159,11 @@ def load(path: str | Path) -> LsaModel:
     Raises:
         SidmillError: if the file is missing, damaged, or holds something else.
     """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            facts = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-            if facts.get("kind") != "lsa":
-                raise SidmillError(f"{path}: holds no LSA model: fit one with this workflow")
-            words = json.loads(file.get_tensor("vocabulary").tobytes())
-            model = LsaModel(words, file.get_tensor("idf"), file.get_tensor("components"))
-    except FileNotFoundError:
-        raise SidmillError(f"{path}: no such file") from None
-    except (SafetensorError, ValueError, OSError) as error:
-        raise SidmillError(
-            f"{path}: not a readable LSA model ({error}): delete it and run again"
-        ) from None
+    arrays, facts = tensors.read(path, "LSA model")
+    if facts.get("kind") != "lsa":
+        raise SidmillError(f"{path}: holds no LSA model: fit one with this workflow")
+    words = json.loads(arrays["vocabulary"].tobytes())
+    model = LsaModel(words, arrays["idf"], arrays["components"])
     if len(words) != model.idf.shape[0] or len(words) != model.components.shape[1]:
         raise SidmillError(
             f"{path}: {len(words)} words, idf {model.idf.shape} and components "
