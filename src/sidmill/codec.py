@@ -256,8 +256,8 @@ def nearest(left: torch.Tensor, level: Level, spare: torch.Tensor | None = None)
     lines = torch.arange(len(codes), device=codes.device)
     best = scores[lines, codes]
     scores[lines, codes] = torch.inf
-    # Rounding of the product and of the expression: both grow with sqrt(D) at most in practice;
-    # 8 is a wide margin (the largest error seen was 1.1), and a wider one only costs time.
+    # Rounding of the product and of the expression, in units of eps sqrt(D) (|r| + max |w|)^2: the
+    # largest seen of either was 0.75, four of them add up, so 8 is ample; more only costs time.
     scale = torch.linalg.vector_norm(left, dim=1).add_(level.max_norm).square_()
     limit = scale.mul_(8 * EPSILON * left.shape[1] ** 0.5).add_(best)
     unsure = (scores.amin(dim=1) <= limit).nonzero()[:, 0]

@@ -11,7 +11,7 @@ import pytest
 
 from sidmill.core.errors import SidmillError
 from sidmill.embed import lsa
-from sidmill.formats import text
+from sidmill.formats import tensors, text
 
 SETTINGS = {"lsa_sample": 100_000, "lsa_features": 50_000, "seed": 42}
 WORDS = [f"word{n}" for n in range(60)]
@@ -207,7 +207,7 @@ def test_files_that_are_no_model(write_text, products, tmp_path):
     path.write_bytes(b"not safetensors at all")
     with pytest.raises(SidmillError, match="not a readable LSA model"):
         lsa.load(path)
-    path.write_bytes(lsa.to_bytes({"x": np.zeros(2)}))
+    tensors.write(path, {"x": np.zeros(2)}, {"kind": "another"})
     with pytest.raises(SidmillError, match="holds no LSA model"):
         lsa.load(path)
     model = lsa.fit(write_text(products), dim=4, **SETTINGS)
