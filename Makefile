@@ -4,6 +4,8 @@ CORES ?= $(shell nproc 2>/dev/null || echo 2)
 INSTALL = .venv/bin/python -m pip --disable-pip-version-check install --quiet --no-compile
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)/src
+# Packages are compiled when they are first imported, and kept so.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: run test lint unit workflow lock clean
 
