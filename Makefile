@@ -24,7 +24,7 @@ lint: .venv/dev.stamp
 	lint-imports
 
 unit: .venv/dev.stamp
-	python -m pytest tests/unit
+	python -m pytest tests/unit -n 2
 
 workflow: .venv/dev.stamp
 	python -m pytest tests/workflow -n 2 --dist loadfile

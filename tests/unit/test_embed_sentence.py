@@ -188,8 +188,6 @@ def test_shards_are_the_same_vectors(qwen, tmp_path):
             model=str(qwen),
             path=None,
             ids_path=None,
-            lsa_sample=1,
-            lsa_features=1,
             **SETTINGS,
         )
         blocks += [vectors for _, vectors in embeddings.read(path)]
