@@ -3,7 +3,6 @@ PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 INSTALL = .venv/bin/python -m pip --disable-pip-version-check install --quiet --no-compile
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-export PYTHONPATH := $(CURDIR)/src
 # Packages are compiled when they are first imported, and kept so.
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -33,6 +32,7 @@ workflow: .venv/dev.stamp
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "SIDMill needs Python 3.11 or newer: make PYTHON=python3.11")'
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	$(INSTALL) --requirement requirements.lock
+	echo "$(CURDIR)/src" > $$(.venv/bin/python -c 'import site; print(site.getsitepackages()[0])')/sidmill.pth
 	touch $@
 
 .venv/dev.stamp: .venv/run.stamp requirements-dev.lock
