@@ -31,6 +31,7 @@ workflow: .venv/dev.stamp
 .venv/run.stamp: requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "SIDMill needs Python 3.11 or newer: make PYTHON=python3.11")'
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@echo "Installing packages into .venv: about a minute, once"
 	$(INSTALL) --requirement requirements.lock
 	echo "$(CURDIR)/src" > $$(.venv/bin/python -c 'import site; print(site.getsitepackages()[0])')/sidmill.pth
 	touch $@

@@ -12,7 +12,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.formats import onerec, quantizer
 from sidmill.quantize import pretrained
 
-SPACE = {"backend": "lsa", "dim": 4}
+SPACE = {"backend": "sentence_transformers", "dim": 4}
 
 
 @pytest.fixture
@@ -120,6 +120,12 @@ def test_a_quantizer_of_another_run_keeps_its_own_facts(tmp_path, books):
     assert load(tmp_path / "q.safetensors")[2:] == fitted[2:]
     with pytest.raises(SidmillError, match="was trained on other embeddings"):
         load(tmp_path / "q.safetensors", fingerprint={"backend": "other"})
+
+
+def test_a_checkpoint_cannot_belong_to_a_space_that_is_fitted_anew(tmp_path, books):
+    onerec.write(tmp_path / "m.pt", books)
+    with pytest.raises(SidmillError, match="LSA, which is fitted to each catalogue anew"):
+        load(tmp_path / "m.pt", fingerprint={"backend": "lsa", "dim": 4})
 
 
 @pytest.mark.parametrize(

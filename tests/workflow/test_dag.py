@@ -153,8 +153,10 @@ def test_a_killed_run_goes_on_to_the_same_bytes(finished, workflow):
 def test_a_pretrained_quantizer_takes_the_place_of_training(copy):
     """The checkpoint of the run, given back as pretrained, leads to the same SIDs."""
     before = copy.bytes("pid2sid.parquet")
+    shutil.copytree(copy.folder / "results/items/embeddings.parquet", copy.folder / "mine")
     shutil.copy2(copy.folder / "results/rqkmeans/model.pt", copy.folder / "their model.pt")
     text = 'quantizer: pretrained\npretrained: {path: "their model.pt"}\n'
+    text += "embedding: {backend: precomputed, model: mine, path: mine, dim: null}\n"
     copy.run(*TINY, copy.overlay("overlay.yaml", text), "--", "results/quality.json")
     assert copy.bytes("pid2sid.parquet") == before
     assert json.loads(copy.bytes("quality.json"))["quantizer"] == "pretrained"

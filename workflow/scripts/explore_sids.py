@@ -18,4 +18,4 @@ with job(snakemake) as log:
         seed=snakemake.params.seed,
         **snakemake.params.explorer,
     )
-    log.info("wrote %s: %s", snakemake.output.page, shown)
+    log.info("wrote %s, %d of %d items", snakemake.output.page, shown.shown, shown.items)

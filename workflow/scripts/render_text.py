@@ -9,5 +9,5 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    counts = render(snakemake.output.text, snakemake.output.rejects, **snakemake.params.catalogue)
-    log.info("wrote %s: %s", snakemake.output.text, counts)
+    render(snakemake.output.text, snakemake.output.rejects, **snakemake.params.catalogue)
+    log.info("wrote %s", snakemake.output.text)

@@ -23,4 +23,4 @@ with job(snakemake) as log:
     codes.write(snakemake.output.pid2sid, "sid", coded.ids, [resolution.sids], resolution.sizes)
     codes.write_index(snakemake.output.index, coded.ids, resolution.sids)
     report.write(snakemake.output.resolution, resolution.cost)
-    log.info("wrote %s: %s", snakemake.output.pid2sid, resolution.cost)
+    log.info("wrote %s", snakemake.output.pid2sid)

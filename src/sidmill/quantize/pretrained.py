@@ -19,14 +19,21 @@ def load(
         n_levels: take the first so many levels, or None for all.
         dim: D of the embeddings.
         fingerprint: of the embeddings. A file of SIDMill must have the same; a checkpoint has
-            none and is trusted to belong to them.
+            none and is trusted to belong to them, unless they are of LSA.
 
     Raises:
-        SidmillError: if the file is neither, has fewer levels, another D, or another fingerprint.
+        SidmillError: if the file is neither, has fewer levels, another D, another fingerprint, or
+            none while the embeddings are of LSA.
     """
     if tensors.has_facts(path):
         loaded = quantizer.read(path)
         quantizer.check_fingerprint(loaded, fingerprint, path)
+    elif fingerprint.get("backend") == "lsa":
+        raise SidmillError(
+            f"{path} does not say which embeddings it belongs to, and these are of LSA, which is "
+            f"fitted to each catalogue anew: take the quantizer.safetensors of a run with the same "
+            f"LSA, or embed with the model that the checkpoint was trained on"
+        )
     else:
         settings = {"source": Path(path).name}
         loaded = quantizer.Quantizer("pretrained", onerec.read(path), settings, fingerprint)

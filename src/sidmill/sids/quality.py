@@ -58,6 +58,13 @@ def measure(
     )
     near = nearest_items(vectors, queries, min(neighbours, n_items - 1))
     facts = (vectors, codebooks, text_classes, queries, near)
+    before = _figures(codes, code_sizes, *facts)
+    if before["relative_loss"] >= 1:
+        logger.warning(
+            "the codes explain nothing (relative loss %.2f): does the quantizer belong to these "
+            "embeddings?",
+            before["relative_loss"],
+        )
     return {
         "items": n_items,
         "dim": dim,
@@ -66,7 +73,7 @@ def measure(
         "identical_text_items": int(_sharing(text_classes).sum()),
         "neighbour_queries": len(queries),
         "neighbours": near.shape[1],
-        "before": _figures(codes, code_sizes, *facts),
+        "before": before,
         "after": _figures(sids, sid_sizes, *facts),
     }
 
