@@ -71,6 +71,7 @@ def make(options: argparse.Namespace) -> None:
         seed=options.seed,
         device="cpu",
         memory_mb=512,
+        state_path=None,
     )
     np.save(Path(options.folder, "codebooks.npy"), np.stack(codebooks))
 

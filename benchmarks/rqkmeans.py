@@ -100,6 +100,7 @@ def run_sidmill(options: argparse.Namespace) -> None:
         seed=options.seed,
         device="cpu",
         memory_mb=options.memory_mb,
+        state_path=None,
     )
     np.save(Path(options.folder, "sidmill.npy"), np.stack(codebooks))
 

@@ -73,14 +73,7 @@ def resolve(
         sids = codes[first][member]
     cost = {"strategy": strategy, "identical_text": identical_text}
     cost |= _cost(codes, sids[:, : codes.shape[1]], vectors, codebooks)
-    n_shared = len(codes) - len(prefixes.number(codes, sizes[: codes.shape[1]]).children[-1])
-    logger.info(
-        "%s: %d items more than codes; %d items moved, mse +%.3g",
-        strategy,
-        n_shared,
-        cost["items_moved"],
-        cost["added_mse"],
-    )
+    logger.info("%(strategy)s: %(items_moved)d items moved, mse +%(added_mse).3g", cost)
     return Resolution(sids, sizes, cost)
 
 

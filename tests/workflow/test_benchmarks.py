@@ -1,0 +1,28 @@
+"""The benchmarks run, at a small size: their ratios mean nothing here, that they come out does."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+
+@pytest.mark.parametrize("name", ["rqkmeans", "encode"])
+def test_a_benchmark_ends_in_one_line_of_ratios(name, tmp_path):
+    done = subprocess.run(
+        [
+            *(sys.executable, f"benchmarks/{name}.py", "--rows=2000", "--dim=16", "--codes=16"),
+            f"--folder={tmp_path}",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    for ratio in ("time_ratio", "memory_ratio", "quality_ratio"):
+        assert figures[ratio] > 0
+    assert figures["rows"] == 2000
+    assert not list(tmp_path.iterdir())
