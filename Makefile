@@ -28,12 +28,12 @@ unit: .venv/dev.stamp
 workflow: .venv/dev.stamp
 	python -m pytest tests/workflow -n 2 --dist loadfile
 
-.venv/run.stamp: requirements.lock
+.venv/run.stamp: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "SIDMill needs Python 3.11 or newer: make PYTHON=python3.11")'
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@echo "Installing packages into .venv: about a minute, once"
 	$(INSTALL) --requirement requirements.lock
-	echo "$(CURDIR)/src" > $$(.venv/bin/python -c 'import site; print(site.getsitepackages()[0])')/sidmill.pth
+	$(INSTALL) --no-deps --editable .
 	touch $@
 
 .venv/dev.stamp: .venv/run.stamp requirements-dev.lock

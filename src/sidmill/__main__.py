@@ -1,0 +1,5 @@
+"""Run the commands as ``python -m sidmill``."""
+
+from sidmill.cli import main
+
+main()

@@ -1,0 +1,21 @@
+"""``sidmill``: what one wants to do to a file without running the pipeline."""
+
+import sys
+
+import click
+
+from sidmill.core.errors import SidmillError
+
+
+@click.group()
+def commands() -> None:
+    """Look into what SIDMill made, and use it outside the pipeline."""
+
+
+def main() -> None:
+    """Run a command; end a user's mistake with one line and exit code 2."""
+    try:
+        commands()
+    except SidmillError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)

@@ -1,0 +1,1 @@
+"""Datasets of SID tokens for language models, and the vocabulary to train on them."""

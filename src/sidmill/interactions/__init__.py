@@ -1,0 +1,1 @@
+"""Behaviour: who consumed what, read from what users have and checked."""

@@ -1,0 +1,1 @@
+"""A sequence recommender over item vectors."""

@@ -1,0 +1,1 @@
+"""Dense retrieval: encoders, search, reranking, figures."""
