@@ -161,7 +161,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--codes", type=int, default=1024)
     parser.add_argument("--levels", type=int, default=3)
     parser.add_argument("--iterations", type=int, default=20)
-    parser.add_argument("--tolerance", type=float, default=3e-4)
+    parser.add_argument("--tolerance", type=float, default=4e-4)
     parser.add_argument("--memory-mb", type=int, default=256, help="memory_mb of SIDMill")
     parser.add_argument("--noise", type=float, default=0.6, help="norm of the noise")
     parser.add_argument("--repeats", type=int, default=1)

@@ -34,7 +34,7 @@ def fit(
     n_levels: int,
     codebook_size: int | list[int],
     n_iter: int = 20,
-    tolerance: float = 0.0003,
+    tolerance: float = 0.0004,
     max_points_per_centroid: int | None = None,
     seed: int = 42,
     device: str = DEVICE,

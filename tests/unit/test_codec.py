@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidmill import codec
+from sidmill import blocks, codec, torch_search
 from sidmill.core.errors import SidmillError
 
 
@@ -89,16 +89,16 @@ def test_reads_a_memory_map_and_parts_of_it(tmp_path, dtype):
     for part in (slice(None), slice(7, 300), slice(0, 400, 3)):
         np.testing.assert_array_equal(encode(mapped[part], codebooks), expected[part])
     rows = np.array([0, 5, 6, 7, 30, 399])
-    blocks = [block.copy() for _, block in codec.read_blocks(mapped, 4, rows)]
-    np.testing.assert_array_equal(np.concatenate(blocks), vectors[rows].astype(np.float32))
+    found = [block.copy() for _, block in blocks.read_blocks(mapped, 4, rows)]
+    np.testing.assert_array_equal(np.concatenate(found), vectors[rows].astype(np.float32))
 
 
 def test_codes_are_int32_blocks_in_row_order():
     vectors, codebooks = normal(14, 5000, 64), [normal(15, 30, 64)]
-    blocks = list(codec.encode(vectors, codebooks, device="cpu", memory_mb=1))
-    assert len(blocks) > 1
-    assert {block.dtype for block in blocks} == {np.dtype(np.int32)}
-    np.testing.assert_array_equal(np.concatenate(blocks), plain(vectors, codebooks))
+    parts = list(codec.encode(vectors, codebooks, device="cpu", memory_mb=1))
+    assert len(parts) > 1
+    assert {block.dtype for block in parts} == {np.dtype(np.int32)}
+    np.testing.assert_array_equal(np.concatenate(parts), plain(vectors, codebooks))
 
 
 def test_decode_adds_the_chosen_words_of_a_prefix():
@@ -127,12 +127,12 @@ def test_encode_says_what_is_wrong():
     with pytest.raises(SidmillError, match="first at row 13"):
         encode(vectors, codebooks)
     with pytest.raises(SidmillError, match="too small for one row"):
-        codec.rows_per_block(400_000, 1, 1)
+        blocks.rows_per_block(400_000, 1, 1)
 
 
 def test_large_values_are_no_infinities():
     vectors = np.full((3, 4), 1e30, dtype=np.float32)
-    codec.require_finite(vectors, 0)
+    blocks.require_finite(vectors, 0)
 
 
 def test_a_truncated_file_is_named(tmp_path):
@@ -145,7 +145,7 @@ def test_a_truncated_file_is_named(tmp_path):
 
 
 def test_pick_device():
-    assert codec.pick_device("cpu") == torch.device("cpu")
-    assert codec.pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert torch_search.pick_device("cpu") == torch.device("cpu")
+    assert torch_search.pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     with pytest.raises(SidmillError, match="unknown device 'warp'"):
-        codec.pick_device("warp")
+        torch_search.pick_device("warp")

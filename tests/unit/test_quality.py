@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from sidmill import codec
+from sidmill import blocks, codec
 from sidmill.sids.quality import measure, nearest_items
 
 BOOKS = [np.zeros((4, 2), np.float32), np.zeros((4, 2), np.float32)]
@@ -81,7 +81,7 @@ def test_errors_equal_those_of_decoded_codes(rng):
 
 
 def test_nearest_items_equal_brute_force(rng, monkeypatch):
-    monkeypatch.setattr(codec, "MAX_BLOCK_ROWS", 17)  # many blocks, the last one short
+    monkeypatch.setattr(blocks, "MAX_BLOCK_ROWS", 17)  # many blocks, the last one short
     vectors = rng.standard_normal((100, 5)).astype(np.float32)
     distances = np.square(vectors[:, None] - vectors[None]).sum(2)
     np.fill_diagonal(distances, np.inf)

@@ -13,7 +13,9 @@ from typing import NamedTuple
 
 import torch
 
-from sidmill import codec
+from sidmill import torch_search
+
+FEW_ROWS = 4  # rows fewer than one in so many clusters are added one by one in float64
 
 
 class Clusters(NamedTuple):
@@ -49,13 +51,15 @@ def visit(
     Returns:
         int64 (b,), the clusters now.
     """
-    halves = clusters.words.square().sum(dim=1).div_(2)
-    scores = codec.score(block, clusters.words, halves, spare)  # (b, K)
+    halves = torch_search.square_norms(clusters.words).div_(2)
+    scores = torch_search.score(block, clusters.words, halves, spare)  # (b, K)
     if before is None:
-        after = codec.lowest(scores)
+        after = torch_search.lowest(scores)
         _add(clusters, block, after, 1)
         return after
-    after = _leave(scores, block, before, clusters.counts) if hartigan else codec.lowest(scores)
+    after = (
+        _leave(scores, block, before, clusters.counts) if hartigan else torch_search.lowest(scores)
+    )
     moved = (after != before).nonzero()[:, 0]
     if len(moved):
         move(clusters, block[moved], before[moved], after[moved])
@@ -99,26 +103,33 @@ def recount(clusters: Clusters, sample: torch.Tensor, codes: torch.Tensor, step:
     centre(clusters)
 
 
-def sum_rows(rows: torch.Tensor, codes: torch.Tensor, n_codes: int) -> torch.Tensor:
-    """Sum the rows of each cluster, in the same order on every run.
+def add_rows(
+    totals: torch.Tensor, rows: torch.Tensor, codes: torch.Tensor, sign: int = 1
+) -> torch.Tensor:
+    """Add rows to the totals of their clusters, in the same order on every run.
 
     Args:
+        totals: float32 or float64 (K, D), updated in place.
         rows: float32 (b, D).
         codes: int64 (b,).
-        n_codes: K.
+        sign: 1, or -1 to take the rows away.
 
     Returns:
-        float32 (K, D).
+        ``totals``.
     """
     if rows.device.type == "cpu":
-        return torch.zeros((n_codes, rows.shape[1])).index_add_(0, codes, rows)
-    members = torch.nn.functional.one_hot(codes, n_codes).to(rows.dtype)  # (b, K)
-    return members.T @ rows  # index_add_ on a GPU adds in an order of its own
+        return totals.index_add_(0, codes, rows.to(totals.dtype), alpha=sign)
+    members = torch.nn.functional.one_hot(codes, len(totals)).to(rows.dtype)  # (b, K)
+    return totals.add_(members.T @ rows, alpha=sign)  # index_add_ on a GPU has no fixed order
 
 
 def _add(clusters: Clusters, rows: torch.Tensor, codes: torch.Tensor, sign: int) -> None:
-    n_codes = len(clusters.words)
-    clusters.sums.add_(sum_rows(rows, codes, n_codes), alpha=sign)
+    n_codes, dim = clusters.words.shape
+    if len(rows) < n_codes // FEW_ROWS:
+        add_rows(clusters.sums, rows, codes, sign)
+    else:
+        block = add_rows(torch.zeros((n_codes, dim), device=rows.device), rows, codes)
+        clusters.sums.add_(block, alpha=sign)
     clusters.counts.add_(torch.bincount(codes, minlength=n_codes), alpha=sign)
 
 
@@ -130,7 +141,7 @@ def _leave(
     norms = torch.linalg.vector_norm(block, dim=1).square_()
     own = scores[lines, before].mul_(2).add_(norms).clamp_(min=0)  # squared distances
     scores[lines, before] = torch.inf
-    other = codec.lowest(scores)
+    other = torch_search.lowest(scores)
     away = scores[lines, other].mul_(2).add_(norms).clamp_(min=0)
     n_own, n_other = counts[before], counts[other]
     gain = own * n_own * (n_other + 1) - away * n_other * (n_own - 1)

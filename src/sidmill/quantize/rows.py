@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from sidmill import codec
+from sidmill import blocks as storage
+from sidmill import torch_search
 
 
 class Source(NamedTuple):
@@ -17,7 +18,7 @@ class Source(NamedTuple):
 
     vectors: np.ndarray  # (N, D), float32 or float16, in memory or memory-mapped
     rows: np.ndarray | None  # int64 (n,), ascending; None stands for every row
-    levels: list[codec.Level]  # earlier codebooks, on the device
+    levels: list[torch_search.Level]  # earlier codebooks, on the device
     codes: list[np.ndarray]  # (n,) per earlier level, the smallest unsigned type that holds K_l
     device: torch.device
     block_rows: int
@@ -57,7 +58,7 @@ def sample(source: Source, n_rows: int, generator: np.random.Generator) -> torch
 def _explained(
     source: Source, rows: np.ndarray | None, chosen: np.ndarray | None
 ) -> Iterator[tuple[slice, torch.Tensor]]:
-    for start, block in codec.read_blocks(source.vectors, source.block_rows, rows):
+    for start, block in storage.read_blocks(source.vectors, source.block_rows, rows):
         left = torch.from_numpy(block).to(source.device)  # (b, D)
         part = slice(start, start + len(block))
         for level, codes in zip(source.levels, source.codes, strict=True):

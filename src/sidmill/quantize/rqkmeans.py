@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from sidmill import codec
+from sidmill import blocks, torch_search
 from sidmill.core.errors import SidmillError
 from sidmill.quantize import clusters as clustering
 from sidmill.quantize import refill, resume, rows, seeding, swaps
@@ -96,7 +96,7 @@ def fit(
             row is not finite, or ``memory_mb`` is too small.
     """
     sizes = _sizes(codebook_size, n_levels)
-    target = codec.pick_device(device)
+    target = torch_search.pick_device(device)
     n_items = len(vectors)
     if n_items < max(sizes):
         raise SidmillError(
@@ -104,8 +104,8 @@ def fit(
             f"lower rqkmeans.codebook_size to at most {n_items}, or embed more items"
         )
     chosen = _training_rows(n_items, max_points_per_centroid, max(sizes), seed)
-    n_rows = codec.rows_per_block(vectors.shape[1], max(sizes), max(1, memory_mb // 2))
-    source = Source(vectors, chosen, [], [], target, min(n_rows, codec.MAX_BLOCK_ROWS))
+    n_rows = blocks.rows_per_block(vectors.shape[1], max(sizes), max(1, memory_mb // 2))
+    source = Source(vectors, chosen, [], [], target, min(n_rows, blocks.MAX_BLOCK_ROWS))
     error = _sum_of_squares(source)
     n_values = rows.count(source) * vectors.shape[1]
     logger.info("%d rows, %d for training: mse %.6g", n_items, rows.count(source), error / n_values)
@@ -171,8 +171,8 @@ def _training_rows(n_items: int, per_code: int | None, size: int, seed: int) -> 
 
 def _sum_of_squares(source: Source) -> float:
     """Add up the squares of the training rows; read every row once and stop at a bad one."""
-    for start, block in codec.read_blocks(source.vectors, source.block_rows):
-        codec.require_finite(block, start)
+    for start, block in blocks.read_blocks(source.vectors, source.block_rows):
+        blocks.require_finite(block, start)
     return sum(float(block.square().sum(dtype=torch.float64)) for _, block in rows.blocks(source))
 
 
@@ -250,12 +250,12 @@ def _fit_sample(
     memory_mb: int,
 ) -> Clusters:
     """Find the structure of the rows in a sample that fits in half of ``memory_mb``."""
-    row_bytes = codec.FLOAT_BYTES * source.vectors.shape[1]
-    fitting = max(size, memory_mb * codec.MIB // 2 // row_bytes)
+    row_bytes = blocks.FLOAT_BYTES * source.vectors.shape[1]
+    fitting = max(size, memory_mb * blocks.MIB // 2 // row_bytes)
     sample = rows.sample(source, min(rows.count(source), SAMPLE_ROWS * size, fitting), drawer)
-    words = seeding.seed_words(sample[: SEEDING_ROWS * size], size, generator)
-    clusters = clustering.empty(words)
     step = source.block_rows
+    words = seeding.seed_words(sample[: SEEDING_ROWS * size], size, generator, step)
+    clusters = clustering.empty(words)
     codes: torch.Tensor | None = None
     spare = torch.empty(step * size, device=source.device)
     passes_left = SWAP_PASSES + SAMPLE_PASSES
@@ -298,12 +298,12 @@ def _pass(source: Source, state: State, before: float, prior: Clusters | None) -
 
 def _explain(source: Source, words: np.ndarray) -> tuple[Source, float]:
     """Assign every training row to ``words`` as the codec does; return what is left to explain."""
-    level = codec.search_level(words, source.device)
+    level = torch_search.search_level(words, source.device)
     codes = np.empty(rows.count(source), dtype=np.min_scalar_type(len(words) - 1))
     error = 0.0
     spare = torch.empty(source.block_rows * len(words), device=source.device)
     for part, block in rows.blocks(source):
-        now = codec.nearest(block, level, spare)
+        now = torch_search.nearest(block, level, spare)
         codes[part] = now.cpu().numpy()
         block -= level.words.index_select(0, now)
         error += float(block.square().sum(dtype=torch.float64))

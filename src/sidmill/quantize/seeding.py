@@ -10,12 +10,16 @@ the draw``. That is rejection sampling, so the codewords follow the k-means++ di
 
 import torch
 
+from sidmill import torch_search
+
 BATCH = 64
 CROWD = 8  # a first codeword with this many times the mean load is drawn again
 CROWD_ROUNDS = 10
 
 
-def seed_words(sample: torch.Tensor, n_codes: int, generator: torch.Generator) -> torch.Tensor:
+def seed_words(
+    sample: torch.Tensor, n_codes: int, generator: torch.Generator, step: int
+) -> torch.Tensor:
     """Choose rows of the sample as first codewords.
 
     In many dimensions rows lie further from each other than from their mean, so a row near the
@@ -27,26 +31,42 @@ def seed_words(sample: torch.Tensor, n_codes: int, generator: torch.Generator) -
         sample: float32 (m, D), m >= ``n_codes``.
         n_codes: K.
         generator: a CPU generator; every draw comes from it.
+        step: rows scored at once, (step, K) numbers.
 
     Returns:
         float32 (K, D).
     """
     chosen = _plus_plus(sample, n_codes, generator)
     words = sample[chosen]
+    best, codes = _closest(sample, words, step)
     for _ in range(CROWD_ROUNDS):
-        codes = (sample @ words.T).sub_(words.square().sum(dim=1) / 2).argmax(dim=1)
         loads = torch.bincount(codes, minlength=n_codes)
-        crowded = (loads > CROWD * max(1, len(sample) / n_codes)).nonzero()[:, 0]
-        if not len(crowded):
+        crowded = loads > CROWD * max(1, len(sample) / n_codes)
+        fresh = crowded.nonzero()[:, 0]
+        if not len(fresh):
             break
-        for code in crowded.tolist():
+        for code in fresh.tolist():
             members = (codes == code).nonzero()[:, 0]
             words[code] = sample[members[_draw_one(len(members), generator)]]
+        left = crowded[codes].nonzero()[:, 0]  # rows whose word is gone: they look at all words
+        score, place = _closest(sample, words[fresh], step)  # the others at the fresh ones alone
+        nearer = score > best
+        best, codes = torch.where(nearer, score, best), torch.where(nearer, fresh[place], codes)
+        best[left], codes[left] = _closest(sample[left], words, step)
     return words
 
 
+def _closest(
+    sample: torch.Tensor, words: torch.Tensor, step: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Score of the nearest word of each row, the higher the nearer, and which word it is."""
+    halves = torch_search.square_norms(words) / 2
+    found = [(part @ words.T).sub_(halves).max(dim=1) for part in sample.split(step)]
+    return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])
+
+
 def _plus_plus(sample: torch.Tensor, n_codes: int, generator: torch.Generator) -> torch.Tensor:
-    norms = sample.square().sum(dim=1)
+    norms = torch_search.square_norms(sample)
     chosen = [_draw_one(len(sample), generator)]
     apart = _distances(sample, norms, chosen)[:, 0]  # (m,), to the nearest codeword
     while len(chosen) < n_codes:

@@ -13,10 +13,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from sidmill import torch_search
 from sidmill.quantize import clusters as clustering
 from sidmill.quantize.clusters import Clusters
 
 PART_ROWS = 512  # rows handled at once where each is touched alone: they stay in the cache
+SPLIT_SHARE = 4  # one in so many clusters, those of the largest error, are looked at for a split
+MIN_SPLITS = 64  # but at least so many
 POWER_STEPS = 4  # steps of power iteration towards the main direction
 CUT_STEPS = 3  # steps of one-dimensional 2-means along it
 
@@ -73,39 +76,51 @@ def _best_split(
     generator: torch.Generator,
 ) -> _Split:
     words, counts = clusters.words, clusters.counts.to(torch.float32)
-    parts = [slice(start, start + PART_ROWS) for start in range(0, len(sample), PART_ROWS)]
+    wide = _widest(clusters, sample, codes)  # bool (K,)
+    chosen = wide[codes].nonzero()[:, 0]
+    parts = [(rows, codes[rows]) for rows in chosen.split(PART_ROWS)]
     axes = torch.randn(words.shape, generator=generator).to(words.device)
     for _ in range(POWER_STEPS):
         turned = torch.zeros_like(axes)
-        for part in parts:
-            apart = sample[part] - words.index_select(0, codes[part])
-            along = (apart * axes.index_select(0, codes[part])).sum(dim=1)
-            turned += clustering.sum_rows(apart.mul_(along[:, None]), codes[part], len(words))
+        for rows, own in parts:
+            apart = sample[rows] - words.index_select(0, own)
+            along = (apart * axes.index_select(0, own)).sum(dim=1)
+            clustering.add_rows(turned, apart.mul_(along[:, None]), own)
         axes = torch.nn.functional.normalize(turned, dim=1)
+    own = codes[chosen]
     along = torch.cat(
         [
-            (
-                (sample[part] - words.index_select(0, codes[part]))
-                * axes.index_select(0, codes[part])
-            ).sum(dim=1)
-            for part in parts
+            ((sample[rows] - words.index_select(0, own)) * axes.index_select(0, own)).sum(dim=1)
+            for rows, own in parts
         ]
-    )  # (m,), coordinate of each row along its cluster's axis
+    )  # coordinate of each chosen row along its cluster's axis
     upper = along > 0
     for _ in range(CUT_STEPS):
-        n_upper = _sum(upper.to(along.dtype), codes, len(words))
-        middle = _sum(along * upper, codes, len(words)) / n_upper.clamp(min=1)
-        middle += _sum(along * ~upper, codes, len(words)) / (counts - n_upper).clamp(min=1)
-        upper = along > (middle / 2)[codes]
-    n_upper = _sum(upper.to(along.dtype), codes, len(words))
+        n_upper = _sum(upper.to(along.dtype), own, len(words))
+        middle = _sum(along * upper, own, len(words)) / n_upper.clamp(min=1)
+        middle += _sum(along * ~upper, own, len(words)) / (counts - n_upper).clamp(min=1)
+        upper = along > (middle / 2)[own]
+    n_upper = _sum(upper.to(along.dtype), own, len(words))
     n_lower = counts - n_upper
     lifted = torch.zeros_like(words)  # sum of the upper half's distances from the mean
-    for part in parts:
-        rows = upper[part].nonzero()[:, 0] + part.start
-        apart = sample[rows] - words.index_select(0, codes[rows])
-        lifted += clustering.sum_rows(apart, codes[rows], len(words))
+    for rows in chosen[upper].split(PART_ROWS):
+        clustering.add_rows(lifted, sample[rows] - words[codes[rows]], codes[rows])
     gain = lifted.square().sum(dim=1) * (1 / n_upper.clamp(min=1) + 1 / n_lower.clamp(min=1))
-    return _Split(torch.where((n_upper > 0) & (n_lower > 0), gain, 0.0), upper)
+    leaves = torch.zeros(len(sample), dtype=torch.bool, device=sample.device)
+    leaves[chosen[upper]] = True
+    return _Split(torch.where((n_upper > 0) & (n_lower > 0) & wide, gain, 0.0), leaves)
+
+
+def _widest(clusters: Clusters, sample: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    """Clusters of the largest squared errors, bool (K,): a split gains at most its error."""
+    n_codes = len(clusters.words)
+    norms = torch.linalg.vector_norm(sample, dim=1).square_()
+    error = _sum(norms, codes, n_codes)
+    error -= clusters.counts.to(torch.float32) * torch_search.square_norms(clusters.words)
+    n_wide = min(n_codes, max(MIN_SPLITS, n_codes // SPLIT_SHARE))
+    wide = torch.zeros(n_codes, dtype=torch.bool, device=codes.device)
+    wide[error.sort(descending=True, stable=True).indices[:n_wide]] = True
+    return wide
 
 
 def _cheapest_merge(clusters: Clusters, step: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -150,4 +165,5 @@ def _pair(gain: np.ndarray, cost: np.ndarray, mate: np.ndarray) -> list[tuple[in
 
 
 def _sum(values: torch.Tensor, codes: torch.Tensor, n_codes: int) -> torch.Tensor:
-    return clustering.sum_rows(values[:, None], codes, n_codes)[:, 0]
+    total = torch.zeros((n_codes, 1), device=values.device)
+    return clustering.add_rows(total, values[:, None], codes)[:, 0]

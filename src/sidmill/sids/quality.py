@@ -14,7 +14,7 @@ import math
 import faiss
 import numpy as np
 
-from sidmill import codec
+from sidmill import blocks
 from sidmill.sids import prefixes
 
 logger = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ def nearest_items(vectors: np.ndarray, queries: np.ndarray, n_neighbours: int) -
     wanted = np.asarray(vectors[queries], dtype=np.float32)
     best = np.full((len(queries), n_neighbours + 1), np.inf, dtype=np.float32)
     found = np.full(best.shape, -1, dtype=np.int64)
-    for start, block in codec.read_blocks(vectors, codec.MAX_BLOCK_ROWS):
+    for start, block in blocks.read_blocks(vectors, blocks.MAX_BLOCK_ROWS):
         distances, rows = faiss.knn(wanted, block, min(n_neighbours + 1, len(block)))
         distances = np.column_stack([best, distances])
         rows = np.column_stack([found, rows + start])
@@ -205,7 +205,7 @@ def _squared_errors(
     """Sum of squared errors after each level, and sum of squares of the vectors themselves."""
     errors = np.zeros(codes.shape[1])
     energy = 0.0
-    for start, block in codec.read_blocks(vectors, codec.MAX_BLOCK_ROWS):
+    for start, block in blocks.read_blocks(vectors, blocks.MAX_BLOCK_ROWS):
         energy += float(np.square(block, dtype=np.float64).sum())
         left = block.copy()
         for level, words in enumerate(codebooks[: codes.shape[1]]):

@@ -1,0 +1,149 @@
+"""Rows of a matrix larger than memory, block by block.
+
+Shapes: N rows, D dimensions, K codewords, b rows of one block.
+"""
+
+import mmap
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from sidmill.core.errors import SidmillError
+
+MIB = 2**20
+FLOAT_BYTES = 4
+MAX_BLOCK_ROWS = 4096  # smaller and larger blocks were slower: docs/log.md
+
+
+def rows_per_block(dim: int, n_codes: int, memory_mb: int) -> int:
+    """Return how many rows a block may hold.
+
+    A row costs its source, its residual, one spare of the same size and K distances.
+
+    Args:
+        dim: D.
+        n_codes: the largest K.
+        memory_mb: MiB that one block with all its temporaries may take.
+
+    Raises:
+        SidmillError: if not even one row fits.
+    """
+    row_bytes = FLOAT_BYTES * (4 * dim + 2 * n_codes)
+    rows = memory_mb * MIB // row_bytes
+    if rows < 1:
+        raise SidmillError(
+            f"memory_mb {memory_mb} is too small for one row of {dim} dimensions and "
+            f"{n_codes} codewords: raise it to at least {-(-row_bytes // MIB)}"
+        )
+    return rows
+
+
+def read_blocks(
+    vectors: np.ndarray, n_rows: int, rows: np.ndarray | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Read blocks of rows, each over the one before it.
+
+    A memory map is read through its file and not through its pages, which would count as this
+    process's memory for as long as the map lives. Memory: one block, plus one in float16.
+
+    Args:
+        vectors: float32 or float16 (N, D), in memory or memory-mapped.
+        n_rows: rows of a block; the last one may be shorter.
+        rows: which rows, ascending; None reads all of them.
+
+    Yields:
+        How many rows came before this block, and float32 (b, D). The array is overwritten by the
+        next block.
+
+    Raises:
+        SidmillError: if ``vectors`` is no float16 or float32 matrix, or its file is too short.
+    """
+    if vectors.ndim != 2 or vectors.dtype not in (np.float32, np.float16):
+        raise SidmillError(
+            f"vectors are {vectors.dtype} {vectors.shape}, wanted float32 or float16 (N, D): "
+            "convert the vector store"
+        )
+    total = len(vectors) if rows is None else len(rows)
+    buffer = np.empty((min(n_rows, total), vectors.shape[1]), dtype=np.float32)
+    raw = buffer if vectors.dtype == np.float32 else np.empty(buffer.shape, dtype=np.float16)
+    place = _file_of(vectors)
+    file = os.open(place.path, os.O_RDONLY) if place else -1
+    try:
+        for start in range(0, total, n_rows):
+            block = raw[: min(n_rows, total - start)]
+            wanted = (
+                slice(start, start + len(block)) if rows is None else rows[start:][: len(block)]
+            )
+            if place:
+                _read_rows(file, block, place, wanted)
+            else:
+                np.copyto(block, vectors[wanted])
+            if raw is not buffer:
+                np.copyto(buffer[: len(block)], block)
+            yield start, buffer[: len(block)]
+    finally:
+        if place:
+            os.close(file)
+
+
+def require_finite(block: np.ndarray, start: int) -> None:
+    """Stop at the first row with a NaN or an infinity.
+
+    Args:
+        block: float32 (b, D).
+        start: row number of its first row, for the message.
+
+    Raises:
+        SidmillError: naming the row.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(np.vdot(block, block)):  # one pass; most blocks end here
+            return
+    bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
+    if bad.size:
+        raise SidmillError(
+            f"vectors are not finite, first at row {start + bad[0]}: re-embed that item"
+        )
+
+
+class _Place(NamedTuple):
+    """Where the bytes of a memory map lie."""
+
+    path: str
+    offset: int
+
+
+def _file_of(vectors: np.ndarray) -> _Place | None:
+    """Find the file behind a memory map, or behind consecutive whole rows of one."""
+    root = vectors
+    while isinstance(root.base, np.ndarray):
+        root = root.base
+    if not isinstance(root, np.memmap) or not isinstance(root.base, mmap.mmap):
+        return None
+    if root.filename is None or root.mode != "r" or not vectors.flags.c_contiguous:
+        return None
+    return _Place(str(root.filename), root.offset + vectors.ctypes.data - root.ctypes.data)
+
+
+def _read_rows(file: int, block: np.ndarray, place: _Place, wanted: slice | np.ndarray) -> None:
+    """Fill ``block`` with the rows of a slice, or with ascending rows, one read per run."""
+    row_bytes = block.strides[0]
+    if isinstance(wanted, slice):
+        _read_exactly(file, block, place, wanted.start * row_bytes)
+        return
+    edges = np.flatnonzero(np.diff(wanted) != 1) + 1
+    starts = [0, *edges.tolist()]
+    for start, stop in zip(starts, [*starts[1:], len(wanted)], strict=True):
+        _read_exactly(file, block[start:stop], place, int(wanted[start]) * row_bytes)
+
+
+def _read_exactly(file: int, block: np.ndarray, place: _Place, offset: int) -> None:
+    view = memoryview(block).cast("B")
+    done = 0
+    while done < len(view):
+        n_bytes = os.preadv(file, [view[done:]], place.offset + offset + done)
+        if n_bytes == 0:
+            raise SidmillError(f"{place.path} is shorter than its header says: write it again")
+        done += n_bytes
