@@ -1,5 +1,6 @@
 """Run two programs in turn, each in a fresh process, and compare time and memory."""
 
+import argparse
 import json
 import os
 import statistics
@@ -38,6 +39,15 @@ def run(arguments: Sequence[str]) -> Run:
     if status:
         raise SystemExit(f"{' '.join(arguments)} failed")
     return Run(seconds, usage.ru_maxrss / KIB_PER_MIB)
+
+
+def flags(options: argparse.Namespace, folder: str) -> list[str]:
+    """The options of a benchmark as flags for its sides, with the folder that they share."""
+    shared = {"folder": folder}
+    for name, value in vars(options).items():
+        if name not in ("folder", "repeats", "side") and value is not None:
+            shared[name.replace("_", "-")] = value
+    return [f"--{name}={value}" for name, value in shared.items()]
 
 
 def alternate(sides: dict[str, Sequence[str]], repeats: int) -> dict[str, Run]:

@@ -27,17 +27,7 @@ def main() -> None:
         SIDES[options.side](options)
         return
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        shared = [
-            __file__,
-            f"--rows={options.rows}",
-            f"--dim={options.dim}",
-            f"--codes={options.codes}",
-            f"--levels={options.levels}",
-            f"--memory-mb={options.memory_mb}",
-            f"--noise={options.noise}",
-            f"--seed={options.seed}",
-            f"--folder={folder}",
-        ]
+        shared = [__file__, *_paired.flags(options, folder)]
         _paired.run([*shared, "--side=make"])
         sides = {name: [*shared, f"--side={name}"] for name in ("sidmill", "pandas_torch")}
         medians = _paired.alternate(sides, options.repeats)
@@ -61,19 +51,21 @@ def make(options: argparse.Namespace) -> None:
             lists = pa.FixedSizeListArray.from_arrays(block.ravel(), options.dim)
             pids = pa.array(np.arange(start, start + len(block)))
             parquet.write_table(pa.table([pids, lists.cast(schema.types[1])], schema=schema))
-    codebooks = rqkmeans.fit(
+    fitted = rqkmeans.fit(
         vectors,
         n_levels=options.levels,
         codebook_size=options.codes,
         n_iter=1,
         tolerance=0,
         max_points_per_centroid=32,
+        balance="none",
+        max_load=1.5,
         seed=options.seed,
         device="cpu",
         memory_mb=512,
         state_path=None,
     )
-    np.save(Path(options.folder, "codebooks.npy"), np.stack(codebooks))
+    np.save(Path(options.folder, "codebooks.npy"), np.stack(fitted.codebooks))
 
 
 def run_sidmill(options: argparse.Namespace) -> None:

@@ -31,19 +31,7 @@ def main() -> None:
         SIDES[options.side](options)
         return
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        shared = [
-            __file__,
-            f"--rows={options.rows}",
-            f"--dim={options.dim}",
-            f"--codes={options.codes}",
-            f"--levels={options.levels}",
-            f"--iterations={options.iterations}",
-            f"--tolerance={options.tolerance}",
-            f"--memory-mb={options.memory_mb}",
-            f"--noise={options.noise}",
-            f"--seed={options.seed}",
-            f"--folder={folder}",
-        ]
+        shared = [__file__, *_paired.flags(options, folder)]
         _paired.run([*shared, "--side=vectors"])
         medians = _paired.alternate(
             {name: [*shared, f"--side={name}"] for name in ("sidmill", "faiss")}, options.repeats
@@ -90,19 +78,21 @@ def run_sidmill(options: argparse.Namespace) -> None:
     from sidmill.quantize import rqkmeans
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    codebooks = rqkmeans.fit(
+    fitted = rqkmeans.fit(
         np.load(Path(options.folder, "vectors.npy"), mmap_mode="r"),
         n_levels=options.levels,
         codebook_size=options.codes,
         n_iter=options.iterations,
         tolerance=options.tolerance,
         max_points_per_centroid=None,
+        balance="none",
+        max_load=1.5,
         seed=options.seed,
         device="cpu",
         memory_mb=options.memory_mb,
         state_path=None,
     )
-    np.save(Path(options.folder, "sidmill.npy"), np.stack(codebooks))
+    np.save(Path(options.folder, "sidmill.npy"), np.stack(fitted.codebooks))
 
 
 def run_faiss(options: argparse.Namespace) -> None:

@@ -36,6 +36,8 @@ def fit(
     n_iter: int = 20,
     tolerance: float = 0.0004,
     max_points_per_centroid: int | None = None,
+    balance: str = "none",
+    max_load: float = 1.5,
     seed: int = 42,
     device: str = DEVICE,
     memory_mb: int = MEMORY_MB,
@@ -49,6 +51,8 @@ def fit(
         n_iter: passes over the rows per level, at most.
         tolerance: a level ends when a pass lowers its error by less than this share.
         max_points_per_centroid: train on a sample of so many rows per codeword, or None for all.
+        balance: none, sinkhorn or capacity.
+        max_load: with capacity, the largest load of a codeword over the mean.
         seed: covers every random draw.
         device: auto, cpu, cuda or cuda:1.
         memory_mb: MiB for blocks and the sample.
@@ -62,13 +66,14 @@ def fit(
         "n_iter": n_iter,
         "tolerance": tolerance,
         "max_points_per_centroid": max_points_per_centroid,
+        "balance": balance,
+        "max_load": max_load,
         "seed": seed,
         "device": device,
         "memory_mb": memory_mb,
     }
-    return Quantizer(
-        "rqkmeans", rqkmeans.fit(_array(vectors), state_path=None, **settings), settings, {}
-    )
+    fitted = rqkmeans.fit(_array(vectors), state_path=None, **settings)
+    return Quantizer("rqkmeans", fitted.codebooks, settings, {}, fitted.prices, fitted.balance)
 
 
 def encode(
@@ -80,7 +85,9 @@ def encode(
 ) -> np.ndarray:
     """Encode vectors, float (N, D), to codes, int32 (N, L): see :func:`sidmill.codec.encode`."""
     array = _array(vectors)
-    blocks = codec.encode(array, quantizer.codebooks, device=device, memory_mb=memory_mb)
+    blocks = codec.encode(
+        array, quantizer.codebooks, quantizer.prices, device=device, memory_mb=memory_mb
+    )
     none = np.empty((0, len(quantizer.codebooks)), dtype=np.int32)
     return np.concatenate([none, *blocks])
 

@@ -13,6 +13,8 @@ SETTINGS = {
     "n_iter": 6,
     "tolerance": 0.0,
     "max_points_per_centroid": None,
+    "balance": "none",
+    "max_load": 1.5,
     "seed": 0,
     "device": "cpu",
     "memory_mb": 64,
@@ -27,7 +29,7 @@ def fit(vectors, path, **settings):
     return rqkmeans.fit(vectors, **(SETTINGS | {"state_path": path} | settings))
 
 
-def cut_after(monkeypatch, n_saves, vectors, path):
+def cut_after(monkeypatch, n_saves, vectors, path, **settings):
     """Run until the state was saved so many times; return whether the training was cut."""
     saves = []
     save = resume._save
@@ -41,7 +43,7 @@ def cut_after(monkeypatch, n_saves, vectors, path):
     with monkeypatch.context() as patch:
         patch.setattr(resume, "_save", save_and_die)
         try:
-            fit(vectors, path)
+            fit(vectors, path, **settings)
         except CutShort:
             return True
     return False
@@ -53,16 +55,25 @@ def vectors(rng):
 
 
 def same(mine, theirs):
-    return len(mine) == len(theirs) and all(map(np.array_equal, mine, theirs))
+    arrays = [*mine.codebooks, *mine.prices], [*theirs.codebooks, *theirs.prices]
+    return (
+        mine.balance == theirs.balance
+        and len(arrays[0]) == len(arrays[1])
+        and all(map(np.array_equal, *arrays))
+    )
 
 
-def test_cut_after_any_pass_it_ends_in_the_same_bytes(tmp_path, monkeypatch, vectors, caplog):
-    whole = fit(vectors, None)
+@pytest.mark.parametrize("balance", ["none", "capacity"])
+def test_cut_after_any_pass_it_ends_in_the_same_bytes(
+    tmp_path, monkeypatch, vectors, caplog, balance
+):
+    settings = {"balance": balance}
+    whole = fit(vectors, None, **settings)
     caplog.set_level(logging.INFO)
     n_saves = 1
-    while cut_after(monkeypatch, n_saves, vectors, tmp_path / f"{n_saves}.state"):
+    while cut_after(monkeypatch, n_saves, vectors, tmp_path / f"{n_saves}.state", **settings):
         caplog.clear()
-        assert same(fit(vectors, tmp_path / f"{n_saves}.state"), whole)
+        assert same(fit(vectors, tmp_path / f"{n_saves}.state", **settings), whole)
         assert "going on after" in caplog.text
         n_saves += 1
     assert n_saves > 6

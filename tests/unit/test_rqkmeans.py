@@ -16,11 +16,17 @@ SETTINGS = {
     "n_iter": 20,
     "tolerance": 1e-4,
     "max_points_per_centroid": None,
+    "balance": "none",
+    "max_load": 1.5,
     "seed": 0,
     "device": "cpu",
     "memory_mb": 64,
     "state_path": None,
 }
+
+
+def fit(vectors, **settings):
+    return rqkmeans.fit(vectors, **settings).codebooks
 
 
 @pytest.fixture(autouse=True)
@@ -74,13 +80,13 @@ def planted(seed, n_rows=2000, n_groups=16, dim=24, noise=0.1):
 
 def test_each_level_explains_more():
     vectors = normal(0, 500, 8)
-    found = errors(vectors, rqkmeans.fit(vectors, **SETTINGS))
+    found = errors(vectors, fit(vectors, **SETTINGS))
     assert found == sorted(set(found), reverse=True)
 
 
 def test_no_error_rises_even_where_nothing_is_left():
     vectors = np.repeat(normal(1, 5, 8), 40, axis=0)  # five distinct rows
-    found = errors(vectors, rqkmeans.fit(vectors, **SETTINGS | {"codebook_size": 8}))
+    found = errors(vectors, fit(vectors, **SETTINGS | {"codebook_size": 8}))
     assert found[1] < 1e-10
     assert found[2] <= found[1]
     assert found[3] <= found[2]
@@ -91,7 +97,7 @@ def test_no_error_rises_even_where_nothing_is_left():
 def test_error_is_at_most_that_of_faiss(kind, seed):
     vectors = planted(seed)[0] if kind == "planted" else normal(seed, 2000, 24)
     sizes = [16, 8, 12] if kind == "mixed sizes" else [16, 16, 16]
-    ours = rqkmeans.fit(vectors, **SETTINGS | {"codebook_size": sizes, "seed": seed})
+    ours = fit(vectors, **SETTINGS | {"codebook_size": sizes, "seed": seed})
     theirs = faiss_codebooks(vectors, sizes, SETTINGS["n_iter"], seed)
     for level, (mine, yardstick) in enumerate(
         zip(errors(vectors, ours), errors(vectors, theirs), strict=True)
@@ -102,9 +108,7 @@ def test_error_is_at_most_that_of_faiss(kind, seed):
 @pytest.mark.parametrize("seed", range(5))
 def test_first_code_is_the_planted_group(seed):
     vectors, labels = planted(seed)
-    codebooks = rqkmeans.fit(
-        vectors, **SETTINGS | {"n_levels": 1, "codebook_size": 16, "seed": seed}
-    )
+    codebooks = fit(vectors, **SETTINGS | {"n_levels": 1, "codebook_size": 16, "seed": seed})
     codes = np.concatenate(list(codec.encode(vectors, codebooks, device="cpu", memory_mb=64)))
     assert len(set(zip(labels.tolist(), codes[:, 0].tolist(), strict=True))) == 16
 
@@ -113,7 +117,7 @@ def test_a_row_at_the_mean_does_not_take_every_row():
     """In 256 dimensions a zero row is nearer to every row than any other row is."""
     vectors = normal(2, 4000, 256)
     vectors[::2] *= np.float32(1e-4)
-    codebooks = rqkmeans.fit(vectors, **SETTINGS | {"n_levels": 1, "codebook_size": 32})
+    codebooks = fit(vectors, **SETTINGS | {"n_levels": 1, "codebook_size": 32})
     theirs = faiss_codebooks(vectors, [32], 20, 0)
     assert errors(vectors, codebooks)[1] <= errors(vectors, theirs)[1]
 
@@ -121,7 +125,7 @@ def test_a_row_at_the_mean_does_not_take_every_row():
 def test_same_seed_same_bytes_and_another_seed_others():
     vectors = normal(3, 600, 8)
     once, again, other = (
-        np.stack(rqkmeans.fit(vectors, **SETTINGS | {"seed": seed})).tobytes() for seed in (1, 1, 2)
+        np.stack(fit(vectors, **SETTINGS | {"seed": seed})).tobytes() for seed in (1, 1, 2)
     )
     assert once == again
     assert once != other
@@ -129,20 +133,20 @@ def test_same_seed_same_bytes_and_another_seed_others():
 
 def test_a_level_depends_on_no_later_one():
     vectors = normal(4, 600, 8)
-    short = rqkmeans.fit(vectors, **SETTINGS | {"n_levels": 2})
-    long = rqkmeans.fit(vectors, **SETTINGS | {"n_levels": 3})
+    short = fit(vectors, **SETTINGS | {"n_levels": 2})
+    long = fit(vectors, **SETTINGS | {"n_levels": 3})
     np.testing.assert_array_equal(np.stack(short), np.stack(long[:2]))
 
 
 def test_one_size_per_level():
-    codebooks = rqkmeans.fit(normal(5, 300, 8), **SETTINGS | {"codebook_size": [4, 300, 2]})
+    codebooks = fit(normal(5, 300, 8), **SETTINGS | {"codebook_size": [4, 300, 2]})
     assert [words.shape for words in codebooks] == [(4, 8), (300, 8), (2, 8)]
     assert {words.dtype for words in codebooks} == {np.dtype(np.float32)}
 
 
 def test_as_many_codewords_as_rows_leave_no_error():
     vectors = normal(6, 100, 16)
-    codebooks = rqkmeans.fit(vectors, **SETTINGS | {"n_levels": 1, "codebook_size": 100})
+    codebooks = fit(vectors, **SETTINGS | {"n_levels": 1, "codebook_size": 100})
     assert errors(vectors, codebooks)[1] < 1e-6
 
 
@@ -154,15 +158,15 @@ def test_a_memory_map_gives_the_same_bytes_as_an_array(tmp_path, dtype):
     for limit in (None, 100):
         settings = SETTINGS | {"max_points_per_centroid": limit}
         np.testing.assert_array_equal(
-            np.stack(rqkmeans.fit(mapped, **settings)), np.stack(rqkmeans.fit(vectors, **settings))
+            np.stack(fit(mapped, **settings)), np.stack(fit(vectors, **settings))
         )
 
 
 def test_a_sample_is_close_to_all_rows():
     vectors, _ = planted(8, n_rows=4000)
     settings = SETTINGS | {"codebook_size": 16, "n_levels": 1}
-    whole = errors(vectors, rqkmeans.fit(vectors, **settings))
-    part = errors(vectors, rqkmeans.fit(vectors, **settings | {"max_points_per_centroid": 40}))
+    whole = errors(vectors, fit(vectors, **settings))
+    part = errors(vectors, fit(vectors, **settings | {"max_points_per_centroid": 40}))
     assert part != whole
     assert part[1] < 1.05 * whole[1]
 
@@ -170,15 +174,15 @@ def test_a_sample_is_close_to_all_rows():
 def test_little_memory_changes_little():
     vectors, _ = planted(9, n_rows=4000, dim=64)
     settings = SETTINGS | {"codebook_size": 16, "n_levels": 2}
-    ample = errors(vectors, rqkmeans.fit(vectors, **settings))
-    tight = errors(vectors, rqkmeans.fit(vectors, **settings | {"memory_mb": 1}))
+    ample = errors(vectors, fit(vectors, **settings))
+    tight = errors(vectors, fit(vectors, **settings | {"memory_mb": 1}))
     assert tight[2] < 1.02 * ample[2]
 
 
 def test_empty_clusters_are_filled():
     """The sample misses a far group that the passes over every row must find."""
     vectors = np.concatenate([normal(10, 5000, 8), 100 + normal(11, 5, 8)])
-    codebooks = rqkmeans.fit(vectors, **SETTINGS | {"n_levels": 1, "codebook_size": 3})
+    codebooks = fit(vectors, **SETTINGS | {"n_levels": 1, "codebook_size": 3})
     codes = np.concatenate(list(codec.encode(vectors, codebooks, device="cpu", memory_mb=64)))
     assert set(codes[:, 0]) == {0, 1, 2}
 
@@ -200,12 +204,12 @@ def test_swap_never_raises_the_error():
 
 def test_too_few_vectors_says_what_to_change():
     with pytest.raises(SidmillError, match=r"lower rqkmeans\.codebook_size to at most 3"):
-        rqkmeans.fit(normal(13, 3, 8), **SETTINGS)
+        fit(normal(13, 3, 8), **SETTINGS)
 
 
 def test_a_list_of_the_wrong_length_says_so():
     with pytest.raises(SidmillError, match="lists 2 sizes for 3 levels"):
-        rqkmeans.fit(normal(14, 30, 8), **SETTINGS | {"codebook_size": [4, 4]})
+        fit(normal(14, 30, 8), **SETTINGS | {"codebook_size": [4, 4]})
 
 
 @pytest.mark.parametrize("limit", [None, 2])
@@ -214,4 +218,4 @@ def test_names_the_first_row_that_is_not_finite(limit):
     vectors[6, 2] = np.nan
     vectors[40] = np.inf
     with pytest.raises(SidmillError, match="first at row 6"):
-        rqkmeans.fit(vectors, **SETTINGS | {"max_points_per_centroid": limit})
+        fit(vectors, **SETTINGS | {"max_points_per_centroid": limit})

@@ -28,7 +28,12 @@ with job(snakemake) as log:
     resolution = report.read(snakemake.input.resolution)
     report.write(
         snakemake.output.quality,
-        {"quantizer": fitted.kind, **figures, "resolution": resolution},
+        {
+            "quantizer": fitted.kind,
+            **figures,
+            "balance": list(fitted.balance),
+            "resolution": resolution,
+        },
     )
     log.info(
         "wrote %s: %d items, %d SIDs",

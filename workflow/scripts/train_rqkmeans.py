@@ -14,15 +14,17 @@ with job(snakemake) as log:
     settings = {"seed": snakemake.params.seed, **snakemake.params.rqkmeans}
     machine = snakemake.config["rqkmeans"]
     state_path = f"{snakemake.output.quantizer}.state"
-    codebooks = rqkmeans.fit(
+    levels = rqkmeans.fit(
         items.vectors,
         device=machine["device"],
         memory_mb=machine["memory_mb"],
         state_path=state_path,
         **settings,
     )
-    fitted = quantizer.Quantizer("rqkmeans", codebooks, settings, items.fingerprint)
+    fitted = quantizer.Quantizer(
+        "rqkmeans", levels.codebooks, settings, items.fingerprint, levels.prices, levels.balance
+    )
     quantizer.write(snakemake.output.quantizer, fitted)
-    onerec.write(snakemake.output.checkpoint, codebooks)
+    onerec.write(snakemake.output.checkpoint, levels.codebooks)
     resume.discard(state_path)
     log.info("wrote %s, codebooks %s", snakemake.output.quantizer, fitted.codebook_sizes)

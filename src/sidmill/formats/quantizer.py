@@ -1,10 +1,13 @@
 """``quantizer.safetensors``: the one form that every quantizer leaves.
 
     codebook.{l}   float32 (K_l, d), level 0 first
+    price.{l}      float32 (K_l,), of balanced codebooks: added to the squared distance
 
-Facts, as :mod:`sidmill.formats.tensors` keeps them: ``kind``, ``settings`` and ``fingerprint``.
+Facts, as :mod:`sidmill.formats.tensors` keeps them: ``kind``, ``settings``, ``fingerprint``, and of
+balanced codebooks ``balance``.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,12 +25,16 @@ class Quantizer(NamedTuple):
         codebooks: float32 (K_l, d) per level.
         settings: the settings it was trained with.
         fingerprint: the embeddings it was trained on.
+        prices: float32 (K_l,) per level, or empty.
+        balance: per level what the prices cost and gained, or empty.
     """
 
     kind: str
     codebooks: list[np.ndarray]
     settings: dict
     fingerprint: dict
+    prices: Sequence[np.ndarray] = ()
+    balance: Sequence[dict] = ()
 
     @property
     def codebook_sizes(self) -> list[int]:
@@ -41,10 +48,12 @@ def write(path: str | Path, quantizer: Quantizer) -> None:
     Raises:
         SidmillError: if a codebook is not float32 (K_l, d) with one d, or not finite.
     """
-    _check(path, quantizer.codebooks)
+    _check(path, quantizer.codebooks, quantizer.prices)
     books = {f"codebook.{level}": book for level, book in enumerate(quantizer.codebooks)}
+    prices = {f"price.{level}": price for level, price in enumerate(quantizer.prices)}
     facts = {name: getattr(quantizer, name) for name in ("kind", "settings", "fingerprint")}
-    tensors.write(path, books, facts)
+    balance = {"balance": list(quantizer.balance)} if quantizer.balance else {}
+    tensors.write(path, books | prices, facts | balance)
 
 
 def read(path: str | Path) -> Quantizer:
@@ -59,8 +68,9 @@ def read(path: str | Path) -> Quantizer:
     if not levels:
         raise SidmillError(f"{path}: holds no codebook: train the quantizer again")
     codebooks = [found[f"codebook.{level}"] for level in levels]
-    _check(path, codebooks)
-    return Quantizer(codebooks=codebooks, **facts)
+    prices = tuple(found[f"price.{level}"] for level in levels if f"price.{level}" in found)
+    _check(path, codebooks, prices)
+    return Quantizer(codebooks=codebooks, prices=prices, **facts)
 
 
 def check_fingerprint(quantizer: Quantizer, fingerprint: dict, path: str | Path) -> None:
@@ -82,7 +92,13 @@ def check_fingerprint(quantizer: Quantizer, fingerprint: dict, path: str | Path)
         )
 
 
-def _check(path: str | Path, codebooks: list[np.ndarray]) -> None:
+def _check(path: str | Path, codebooks: list[np.ndarray], prices: Sequence[np.ndarray]) -> None:
+    sizes = [(np.dtype(np.float32), (len(book),)) for book in codebooks]
+    if prices and [(price.dtype, price.shape) for price in prices] != sizes:
+        raise SidmillError(
+            f"{path}: prices {[price.shape for price in prices]} for codebooks of "
+            f"{[len(book) for book in codebooks]} words: train again"
+        )
     for level, book in enumerate(codebooks):
         if book.dtype != np.float32 or book.ndim != 2 or book.shape[1] != codebooks[0].shape[1]:
             raise SidmillError(

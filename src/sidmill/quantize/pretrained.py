@@ -47,4 +47,5 @@ def load(
             f"{path} was trained on {loaded.codebooks[0].shape[1]} dimensions, the embeddings have "
             f"{dim}: embed the items with its model, or set embedding.dim"
         )
-    return loaded._replace(codebooks=loaded.codebooks[:n_levels])
+    parts = ("codebooks", "prices", "balance")
+    return loaded._replace(**{part: getattr(loaded, part)[:n_levels] for part in parts})

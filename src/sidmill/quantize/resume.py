@@ -20,18 +20,30 @@ from sidmill.formats import tensors
 logger = logging.getLogger(__name__)
 
 
+class Fitted(NamedTuple):
+    """Finished levels.
+
+    Attributes:
+        codebooks: float32 (K_l, D) per level.
+        prices: float32 (K_l,) per level of balanced codebooks; empty without balance.
+        balance: per level what the balance cost and gained; empty without.
+    """
+
+    codebooks: list[np.ndarray]
+    prices: list[np.ndarray]
+    balance: list[dict]
+
+
 class Saved(NamedTuple):
     """What a file holds: the finished levels, and the arrays and facts of the one at hand."""
 
-    codebooks: list[np.ndarray]
+    finished: Fitted
     arrays: dict[str, np.ndarray]  # empty between two levels
     facts: dict
 
 
 # Saves the finished levels, and the arrays and facts of the level at hand.
-Keep = Callable[[list[np.ndarray], dict[str, np.ndarray], dict], None]
-
-NOTHING = Saved([], {}, {})
+Keep = Callable[[Fitted, dict[str, np.ndarray], dict], None]
 
 
 def start(path: str | Path | None, identity: dict) -> tuple[Saved, Keep]:
@@ -42,7 +54,7 @@ def start(path: str | Path | None, identity: dict) -> tuple[Saved, Keep]:
         identity: settings and facts of the data, JSON; equal for the same training alone.
     """
     if path is None:
-        return NOTHING, _keep_nothing
+        return _nothing(), _keep_nothing
     return _load(path, identity), partial(_save, path, identity)
 
 
@@ -51,33 +63,44 @@ def discard(path: str | Path) -> None:
     Path(path).unlink(missing_ok=True)
 
 
+def _nothing() -> Saved:
+    return Saved(Fitted([], [], []), {}, {})
+
+
 def _load(path: str | Path, identity: dict) -> Saved:
     if not Path(path).exists():
-        return NOTHING
+        return _nothing()
     try:
         arrays, facts = tensors.read(path, "state of a training")
     except SidmillError as error:
         logger.warning("%s; training starts anew", error)
-        return NOTHING
+        return _nothing()
     if facts.pop("identity", None) != identity:
         logger.info("%s belongs to another training; this one starts anew", path)
-        return NOTHING
-    codebooks = [arrays.pop(f"codebook.{level}") for level in range(facts.pop("n_finished"))]
+        return _nothing()
+    levels, balance = range(facts.pop("n_finished")), facts.pop("balance")
+    codebooks = [arrays.pop(f"codebook.{level}") for level in levels]
+    prices = [arrays.pop(f"price.{level}") for level in levels if balance]
     logger.info("going on after %d finished levels, %s", len(codebooks), facts or "no pass")
-    return Saved(codebooks, arrays, facts)
+    return Saved(Fitted(codebooks, prices, balance), arrays, facts)
 
 
 def _save(
     path: str | Path,
     identity: dict,
-    codebooks: list[np.ndarray],
+    finished: Fitted,
     arrays: dict[str, np.ndarray],
     facts: dict,
 ) -> None:
-    books = {f"codebook.{level}": book for level, book in enumerate(codebooks)}
-    names = {"identity": identity, "n_finished": len(codebooks)}
-    tensors.write(path, books | arrays, names | facts)
+    books = {f"codebook.{level}": book for level, book in enumerate(finished.codebooks)}
+    prices = {f"price.{level}": price for level, price in enumerate(finished.prices)}
+    names = {
+        "identity": identity,
+        "n_finished": len(finished.codebooks),
+        "balance": finished.balance,
+    }
+    tensors.write(path, books | prices | arrays, names | facts)
 
 
-def _keep_nothing(codebooks: list[np.ndarray], arrays: dict[str, np.ndarray], facts: dict) -> None:
+def _keep_nothing(finished: Fitted, arrays: dict[str, np.ndarray], facts: dict) -> None:
     """Keep nothing: a training that is not asked to resume."""

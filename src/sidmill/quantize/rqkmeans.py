@@ -22,9 +22,11 @@ import torch
 
 from sidmill import blocks, torch_search
 from sidmill.core.errors import SidmillError
+from sidmill.quantize import balance as balancing
 from sidmill.quantize import clusters as clustering
 from sidmill.quantize import refill, resume, rows, seeding, swaps
 from sidmill.quantize.clusters import Clusters
+from sidmill.quantize.resume import Fitted
 from sidmill.quantize.rows import Source
 
 logger = logging.getLogger(__name__)
@@ -57,11 +59,13 @@ def fit(
     n_iter: int,
     tolerance: float,
     max_points_per_centroid: int | None,
+    balance: str,
+    max_load: float,
     seed: int,
     device: str,
     memory_mb: int,
     state_path: str | None,
-) -> list[np.ndarray]:
+) -> Fitted:
     """Fit residual codebooks.
 
     Trained on every row, a level never leaves a larger mean squared error than the one before; it
@@ -82,6 +86,9 @@ def fit(
             when no row moves.
         max_points_per_centroid: train on a sample of so many rows per codeword of the largest
             level; 0 or None trains on every row.
+        balance: ``none``; ``sinkhorn`` evens out how many rows a codeword has; ``capacity`` limits
+            it. See :mod:`sidmill.quantize.balance`.
+        max_load: with ``capacity``, the largest load over the mean.
         seed: covers the samples, the first codewords and the directions of splits.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         memory_mb: MiB for the sample and for blocks.
@@ -89,7 +96,7 @@ def fit(
             short goes on from there and ends in the same bytes; the caller removes the file.
 
     Returns:
-        float32 (K_l, D) per level, level 0 first.
+        Codebooks, float32 (K_l, D) per level, level 0 first; with a balance also their prices.
 
     Raises:
         SidmillError: if there are fewer rows than codewords, the list of sizes is not L long, a
@@ -110,31 +117,44 @@ def fit(
     n_values = rows.count(source) * vectors.shape[1]
     logger.info("%d rows, %d for training: mse %.6g", n_items, rows.count(source), error / n_values)
     identity = {
-        "settings": [sizes, n_iter, tolerance, max_points_per_centroid, seed, memory_mb],
+        "settings": [
+            *(sizes, n_iter, tolerance, max_points_per_centroid),
+            *(balance, max_load, seed, memory_mb),
+        ],
         "data": [*vectors.shape, error],  # the sum of squares sees every value
     }
     saved, keep = resume.start(state_path, identity)
-    codebooks = saved.codebooks
-    for words in codebooks:
-        source, error = _explain(source, words)
+    finished = saved.finished
+    for level, words in enumerate(finished.codebooks):
+        source, error = _explain(source, words, *finished.prices[level : level + 1])
     unfinished: resume.Saved | None = saved if saved.arrays else None
-    for level, size in list(enumerate(sizes))[len(codebooks) :]:
+    for level, size in list(enumerate(sizes))[len(finished.codebooks) :]:
         began = time.perf_counter()
         block_rows = min(n_rows, max(MIN_BLOCK_ROWS, BLOCK_ROWS * size))
         source = source._replace(block_rows=block_rows)
-        keep_level = partial(keep, codebooks)
-        state = _fit_level(
-            source, size, n_iter, tolerance, error, [seed, level], memory_mb, unfinished, keep_level
-        )
+        keep_level = partial(keep, finished)
+        with torch_search.rough_products():
+            state = _fit_level(
+                *(source, size, n_iter, tolerance, error, [seed, level], memory_mb),
+                *(unfinished, keep_level),
+            )
         unfinished = None
-        words = state.clusters.words.cpu().numpy()
-        codebooks = [*codebooks, words]
-        keep(codebooks, {}, {})
+        words, error = state.clusters.words.cpu().numpy(), state.error
+        if balance != "none":
+            drawer = np.random.default_rng([seed, level, 1])
+            sample = _sample(source, size, drawer, memory_mb)
+            generator = torch.Generator().manual_seed(int(drawer.integers(2**63)))
+            balanced = balancing.settle(
+                source, state.clusters.words, sample, generator, balance, max_load
+            )
+            words, error = balanced.words, balanced.facts["mse_after"] * n_values
+            finished.prices.append(balanced.prices)
+            finished.balance.append(balanced.facts)
+        finished.codebooks.append(words)
+        keep(finished, {}, {})
         seconds = time.perf_counter() - began
         if level + 1 < n_levels:
-            source, error = _explain(source, words)
-        else:
-            error = state.error
+            source, error = _explain(source, words, *finished.prices[level : level + 1])
         logger.info(
             "level %d/%d: mse %.6g after %d passes, %.2f iterations/s",
             level + 1,
@@ -143,7 +163,7 @@ def fit(
             state.n_passes,
             state.n_passes / seconds,
         )
-    return codebooks
+    return finished
 
 
 def _sizes(codebook_size: int | list[int], n_levels: int) -> list[int]:
@@ -250,9 +270,7 @@ def _fit_sample(
     memory_mb: int,
 ) -> Clusters:
     """Find the structure of the rows in a sample that fits in half of ``memory_mb``."""
-    row_bytes = blocks.FLOAT_BYTES * source.vectors.shape[1]
-    fitting = max(size, memory_mb * blocks.MIB // 2 // row_bytes)
-    sample = rows.sample(source, min(rows.count(source), SAMPLE_ROWS * size, fitting), drawer)
+    sample = _sample(source, size, drawer, memory_mb)
     step = source.block_rows
     words = seeding.seed_words(sample[: SEEDING_ROWS * size], size, generator, step)
     clusters = clustering.empty(words)
@@ -278,6 +296,13 @@ def _fit_sample(
     return clusters
 
 
+def _sample(source: Source, size: int, drawer: np.random.Generator, memory_mb: int) -> torch.Tensor:
+    """Draw as many rows as serve, and as fit in half of ``memory_mb``."""
+    row_bytes = blocks.FLOAT_BYTES * source.vectors.shape[1]
+    fitting = max(size, memory_mb * blocks.MIB // 2 // row_bytes)
+    return rows.sample(source, min(rows.count(source), SAMPLE_ROWS * size, fitting), drawer)
+
+
 def _pass(source: Source, state: State, before: float, prior: Clusters | None) -> State:
     """Visit every training row once; ``prior`` holds the sample's members in the first pass."""
     clusters, codes = state.clusters, state.codes
@@ -296,9 +321,11 @@ def _pass(source: Source, state: State, before: float, prior: Clusters | None) -
     return state._replace(n_passes=state.n_passes + 1, error=error)
 
 
-def _explain(source: Source, words: np.ndarray) -> tuple[Source, float]:
+def _explain(
+    source: Source, words: np.ndarray, prices: np.ndarray | None = None
+) -> tuple[Source, float]:
     """Assign every training row to ``words`` as the codec does; return what is left to explain."""
-    level = torch_search.search_level(words, source.device)
+    level = torch_search.search_level(words, source.device, prices)
     codes = np.empty(rows.count(source), dtype=np.min_scalar_type(len(words) - 1))
     error = 0.0
     spare = torch.empty(source.block_rows * len(words), device=source.device)

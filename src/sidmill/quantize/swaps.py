@@ -50,11 +50,48 @@ def swap(
     Returns:
         The new assignment, int64 (m,), and how many pairs were made.
     """
-    split = _best_split(clusters, sample, codes, generator)
-    cost, mate = _cheapest_merge(clusters, step)
+    split = _best_split(clusters, sample, codes, generator, _widest(clusters, sample, codes))
+    cost, mate = _cheapest_merge(clusters, step, np.inf)
     pairs = _pair(split.gain.cpu().numpy(), cost.cpu().numpy(), mate.cpu().numpy())
-    if not pairs:
+    return _apply(clusters, sample, codes, step, split, pairs), len(pairs)
+
+
+def relieve(
+    clusters: Clusters,
+    sample: torch.Tensor,
+    codes: torch.Tensor,
+    step: int,
+    generator: torch.Generator,
+    room: float,
+) -> tuple[torch.Tensor, int]:
+    """Split clusters of more than ``room`` rows, and pay with merges that stay below it.
+
+    Args and result as in :func:`swap`.
+    """
+    crowded = clusters.counts > room
+    split = _best_split(clusters, sample, codes, generator, crowded)
+    cost, mate = _cheapest_merge(clusters, step, room)
+    # _pair holds gains against costs: here every split is worth more than any merge costs.
+    gain = torch.where((split.gain > 0) & crowded, clusters.counts / room, 0.0)
+    finite = cost[cost.isfinite()]
+    if not len(finite):
         return codes, 0
+    cost = cost / finite.max().clamp(min=1e-30)
+    pairs = _pair(gain.cpu().numpy(), cost.cpu().numpy() * 0.999, mate.cpu().numpy())
+    return _apply(clusters, sample, codes, step, split, pairs), len(pairs)
+
+
+def _apply(
+    clusters: Clusters,
+    sample: torch.Tensor,
+    codes: torch.Tensor,
+    step: int,
+    split: _Split,
+    pairs: list[tuple[int, int, int]],
+) -> torch.Tensor:
+    """Carry pairs of split and merge out; return the new assignment, int64 (m,)."""
+    if not pairs:
+        return codes
     n_codes = len(clusters.words)
     merged_into = torch.arange(n_codes)
     upper_goes = torch.arange(n_codes)
@@ -66,7 +103,7 @@ def swap(
     # A row of a merged cluster may lie in its upper half, and there upper_goes leaves it alone.
     after = torch.where(merged_into[codes] != codes, merged_into[codes], after)
     clustering.recount(clusters, sample, after, step)
-    return after, len(pairs)
+    return after
 
 
 def _best_split(
@@ -74,9 +111,10 @@ def _best_split(
     sample: torch.Tensor,
     codes: torch.Tensor,
     generator: torch.Generator,
+    wide: torch.Tensor,
 ) -> _Split:
+    """Halve the clusters of bool ``wide`` (K,)."""
     words, counts = clusters.words, clusters.counts.to(torch.float32)
-    wide = _widest(clusters, sample, codes)  # bool (K,)
     chosen = wide[codes].nonzero()[:, 0]
     parts = [(rows, codes[rows]) for rows in chosen.split(PART_ROWS)]
     axes = torch.randn(words.shape, generator=generator).to(words.device)
@@ -123,8 +161,12 @@ def _widest(clusters: Clusters, sample: torch.Tensor, codes: torch.Tensor) -> to
     return wide
 
 
-def _cheapest_merge(clusters: Clusters, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _cheapest_merge(
+    clusters: Clusters, step: int, room: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Cost of merging each cluster with the one where that is cheapest, and which one that is.
+
+    Together the two have at most ``room`` rows; where there is no such one, the cost is infinite.
 
     A cluster without members is free, and its own mate: any number of them can be used at once.
     """
@@ -139,6 +181,7 @@ def _cheapest_merge(clusters: Clusters, step: int) -> tuple[torch.Tensor, torch.
         own = torch.arange(len(apart), device=words.device)
         apart[own, own + start] = torch.inf
         apart[:, counts == 0] = torch.inf
+        apart[both > room] = torch.inf
         cost, mate = apart.min(dim=1)
         costs.append(torch.where(counts[part] > 0, cost, 0.0))
         mates.append(torch.where(counts[part] > 0, mate, own + start))
