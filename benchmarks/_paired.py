@@ -45,7 +45,7 @@ def flags(options: argparse.Namespace, folder: str) -> list[str]:
     """The options of a benchmark as flags for its sides, with the folder that they share."""
     shared = {"folder": folder}
     for name, value in vars(options).items():
-        if name not in ("folder", "repeats", "side") and value is not None:
+        if name not in ("folder", "repeats", "side", "alone") and value is not None:
             shared[name.replace("_", "-")] = value
     return [f"--{name}={value}" for name, value in shared.items()]
 

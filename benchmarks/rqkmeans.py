@@ -6,12 +6,16 @@ both is measured by one third program. ``quality_ratio`` is the worst of the lev
 
     python benchmarks/rqkmeans.py                     200,000 x 1024, K 1024, L 3
     python benchmarks/rqkmeans.py --rows 50000 --dim 256 --codes 256
+    python benchmarks/rqkmeans.py --rows 1000000 --limit-mb 3072 --alone
+
+With --alone only SIDMill runs, under --limit-mb of data if that is given, and no ratio is printed.
 
 The vectors are a two-level mixture: 64 groups of 16 subgroups, noise around them, unit norm.
 """
 
 import argparse
 import json
+import resource
 import sys
 import tempfile
 from pathlib import Path
@@ -33,6 +37,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         shared = [__file__, *_paired.flags(options, folder)]
         _paired.run([*shared, "--side=vectors"])
+        if options.alone:
+            print(json.dumps(_paired.run([*shared, "--side=sidmill"])._asdict()))
+            return
         medians = _paired.alternate(
             {name: [*shared, f"--side={name}"] for name in ("sidmill", "faiss")}, options.repeats
         )
@@ -77,6 +84,8 @@ def run_sidmill(options: argparse.Namespace) -> None:
 
     from sidmill.quantize import rqkmeans
 
+    if options.limit_mb:
+        resource.setrlimit(resource.RLIMIT_DATA, (options.limit_mb * 2**20,) * 2)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     fitted = rqkmeans.fit(
         np.load(Path(options.folder, "vectors.npy"), mmap_mode="r"),
@@ -156,6 +165,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--noise", type=float, default=0.6, help="norm of the noise")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--limit-mb", type=int, help="RLIMIT_DATA of SIDMill's process")
+    parser.add_argument("--alone", action="store_true", help="run SIDMill alone")
     parser.add_argument("--folder", help="where the temporary folder goes")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--codebooks", help=argparse.SUPPRESS)
