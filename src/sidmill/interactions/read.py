@@ -23,7 +23,7 @@ from sidmill.interactions.histories import Histories, Refused
 
 logger = logging.getLogger(__name__)
 
-SHARE_OF_MEMORY = 4  # a block is held about so many times over while it is sorted
+SHARE_OF_MEMORY = 16  # a block is held about so many times over while it is sorted and counted
 
 
 def read(
@@ -95,12 +95,7 @@ def read(
         refuse = partial(_refuse, found, rules, reject, counts)
         blocks = _blocks(runs, block_mb, form, max_history, refuse, counts)
         tables = _tables(blocks, decide, items, tally)
-        users = interactions.write(sequences_path, items.ids.type, tables)
-        if not users:
-            raise SidmillError(
-                f"interactions.path: {found[0]}: none of {counts['interactions']} interactions in "
-                f"{counts['rows']} rows is usable: see the reasons with on_bad_rows: error"
-            )
+        interactions.write(sequences_path, items.ids.type, _not_empty(tables, found, counts))
     return _report(form, split, found, counts, tally)
 
 
@@ -173,6 +168,18 @@ def _tables(
             pa.ListArray.from_arrays(offsets, pa.array(block.times), mask=pa.array(~block.timed)),
         ]
         yield pa.table(columns, schema=schema)
+
+
+def _not_empty(tables: Iterator[pa.Table], found: list[str], counts: Counter) -> Iterator[pa.Table]:
+    users = 0
+    for table in tables:
+        users += table.num_rows
+        yield table
+    if not users:
+        raise SidmillError(
+            f"interactions.path: {found[0]}: none of {counts['interactions']} interactions in "
+            f"{counts['rows']} rows is usable: see the reasons with on_bad_rows: error"
+        )
 
 
 def _refuse(
