@@ -218,7 +218,11 @@ def _report(form: str, split: str, found: list[str], counts: Counter, tally: fig
         "format": form,
         "split": split,
         "files": len(found),
-        "rows": {"read": counts["rows"], "rejected": counts["rows_rejected"]},
+        "rows": {
+            "read": counts["rows"],
+            "rejected": counts["rows_rejected"],
+            "with_splits": counts["rows_with_splits"],
+        },
         "interactions_accounted_for": {
             "read": counts["interactions"],
             "written": written,
@@ -229,7 +233,13 @@ def _report(form: str, split: str, found: list[str], counts: Counter, tally: fig
         **summary,
     }
     report["leakage"] = {"held_out_also_train_target": counts["leaked"], **summary["leakage"]}
-    warn_of(report["leakage"])
+    _warn_of(report["leakage"])
+    if split != "given" and counts["rows_with_splits"]:
+        logger.warning(
+            "%d rows say splits, which interactions.split: %s sets aside; given keeps them",
+            counts["rows_with_splits"],
+            split,
+        )
     logger.info(
         "%d rows of %s: %d users, %d interactions (%d rejected, %d restated)",
         counts["rows"],
@@ -242,7 +252,7 @@ def _report(form: str, split: str, found: list[str], counts: Counter, tally: fig
     return report
 
 
-def warn_of(leakage: dict[str, int]) -> None:
+def _warn_of(leakage: dict[str, int]) -> None:
     """Warn in the log where a user's held-out interactions are known to training."""
     if leakage["held_out_before_train"] or leakage["held_out_also_train_target"]:
         logger.warning(
