@@ -10,10 +10,11 @@ from conftest import ROOT
 
 from sidmill import api, codec
 from sidmill.embed import lsa, shard, store
+from sidmill.formats import codes
 from sidmill.items import demo, render
-from sidmill.quantize import pretrained, rqkmeans
-from sidmill.report import explorer
-from sidmill.sids import quality, resolve
+from sidmill.quantize import opq, pca_grid, pretrained, rqkmeans
+from sidmill.report import comparison, explorer
+from sidmill.sids import evaluate, quality, resolve
 
 RULE_FILES = sorted((ROOT / "workflow/rules").glob("*.smk"))
 SCRIPTS = sorted((ROOT / "workflow/scripts").glob("*.py"))
@@ -33,9 +34,14 @@ FUNCTIONS = {
     "store": (store.store, set()),
     "rqkmeans": (rqkmeans.fit, {"seed", "state_path"}),
     "pretrained": (pretrained.load, {"dim", "fingerprint"}),
+    "opq": (opq.fit, {"seed", "codebook_sizes"}),
+    "pca_grid": (pca_grid.fit, {"seed", "codebook_sizes"}),
     "encoding": (codec.encode, set()),
     "collisions": (resolve.resolve, set()),
+    "index": (codes.write_index, set()),
     "quality": (quality.measure, {"seed"}),
+    "evaluation": (evaluate.evaluate, {"seed"}),
+    "comparison": (comparison.compare, {"codebook_sizes"}),
     "explorer": (
         explorer.write,
         {"seed", "template_path", "pid2sid_path", "codes_path", "text_path"},

@@ -45,20 +45,16 @@ def _mib(value: float) -> str:
 
 
 FIGURES = (
-    Figure("relative_loss", "squared error / squared length", "lower", share),
-    Figure("collision_rate", "collisions: (N − distinct) / N", "lower", share),
+    Figure("relative_loss", "squared error left", "lower", share),
+    Figure("collision_rate", "collisions, (N−distinct)/N", "lower", share),
     Figure("colliding_items_rate", "items in a shared code", "lower", share),
-    Figure("least_utilisation", "codes used, least used level", "higher", share),
+    Figure("least_utilisation", "codes used, least level", "higher", share),
     Figure("entropy_ratio", "entropy / its bound", "higher", _ratio),
-    Figure("jaccard", "neighbours kept: Jaccard", "higher", _ratio),
-    Figure("rbo", "neighbours kept: RBO", "higher", _ratio),
-    Figure("neighbours_1", "neighbours, same 1st token", "higher", share, "neighbours_1_chance"),
-    Figure(
-        "consecutive_1", "consumed next, same 1st token", "higher", share, "consecutive_1_chance"
-    ),
-    Figure(
-        "consecutive_2", "consumed next, same 2 tokens", "higher", share, "consecutive_2_chance"
-    ),
+    Figure("jaccard", "neighbours: Jaccard", "higher", _ratio),
+    Figure("rbo", "neighbours: RBO", "higher", _ratio),
+    Figure("neighbours_1", "neighbours: 1st token", "higher", share, "neighbours_1_chance"),
+    Figure("consecutive_1", "consumed next: 1st token", "higher", share, "consecutive_1_chance"),
+    Figure("consecutive_2", "consumed next: 2 tokens", "higher", share, "consecutive_2_chance"),
     Figure("seconds", "time to train", "lower", _seconds),
     Figure("peak_mib", "memory to train", "lower", _mib),
 )

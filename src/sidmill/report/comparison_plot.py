@@ -16,7 +16,7 @@ from sidmill.report.plots import AFTER, BEFORE, INK, MUTED, REFERENCE, WIDTH, pa
 COLUMNS = 4
 BAR = 0.25  # inches of height for one quantizer
 TITLE = 0.5  # inches above each panel
-NAMES = 0.9  # inches for the names on the left
+NAMES = 1.25  # inches for the names on the left
 ROOM = 1.45  # a panel is so much wider than its longest bar: the value stands behind it
 
 
