@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 from test_reassign import error, fewest_moves, problem, run
 
 from sidmill.sids import reassign, sinkhorn
@@ -11,36 +12,46 @@ from sidmill.sids import reassign, sinkhorn
 SETTINGS = {"epsilon": 0.003, "iterations": 50, "rounds": 20}
 
 
-def plain_transport(cost, epsilon, iterations):
+def plain_transport(cost, capacity, epsilon, iterations):
     """Sinkhorn-Knopp as in the textbooks: scaling factors, float64, no logarithms."""
     kernel = np.exp(-cost.astype(np.float64) / epsilon)
-    n_rows, n_columns = kernel.shape
-    u = np.ones(n_rows)
+    u = 1 / kernel.sum(axis=1)
     for _ in range(iterations):
-        v = (1 / n_columns) / (kernel.T @ u)
-        u = (1 / n_rows) / (kernel @ v)
+        v = np.minimum(1, capacity / (kernel.T @ u))
+        u = 1 / (kernel @ v)
     return u[:, None] * kernel * v
 
 
-@pytest.mark.parametrize("shape", [(2, 3), (5, 40), (30, 7), (1, 4), (4, 1)])
+@pytest.mark.parametrize("shape", [(2, 3), (5, 40), (7, 7), (1, 4)])
 @pytest.mark.parametrize("epsilon", [0.05, 1.0])
 def test_the_plan_equals_a_float64_reference(rng, shape, epsilon):
-    cost = rng.uniform(-1, 1, shape)
-    plan = np.exp(sinkhorn.transport(cost, epsilon, 50))
-    np.testing.assert_allclose(plan, plain_transport(cost, epsilon, 50), rtol=1e-9)
+    cost, capacity = rng.uniform(-1, 1, shape), np.ones(shape[1])
+    plan = np.exp(sinkhorn.transport(cost, capacity, epsilon, 50))
+    np.testing.assert_allclose(plan, plain_transport(cost, capacity, epsilon, 50), rtol=1e-9)
 
 
-def test_the_plan_has_even_weights(rng):
-    plan = np.exp(sinkhorn.transport(rng.uniform(-1, 1, (6, 9)), 0.1, 500))
-    np.testing.assert_allclose(plan.sum(axis=1), 1 / 6)
-    np.testing.assert_allclose(plan.sum(axis=0), 1 / 9, rtol=1e-6)
+def test_the_plan_places_every_item_and_overfills_no_code(rng):
+    capacity = np.array([2.0, 1, 1, 1, 1, 1, 1])
+    plan = np.exp(sinkhorn.transport(rng.uniform(-1, 1, (6, 7)), capacity, 0.1, 2000))
+    np.testing.assert_allclose(plan.sum(axis=1), 1)
+    assert (plan.sum(axis=0) <= capacity * (1 + 1e-6)).all()
+
+
+def test_the_plan_nears_the_best_assignment_as_epsilon_falls(rng):
+    """Oracle: the Hungarian method."""
+    cost = rng.uniform(-1, 1, (6, 9))
+    best = cost[linear_sum_assignment(cost)].sum()
+    plans = [np.exp(sinkhorn.transport(cost, np.ones(9), e, 20_000)) for e in (0.3, 0.03, 0.003)]
+    gaps = [(plan * cost).sum() - best for plan in plans]
+    assert gaps == sorted(gaps, reverse=True)
+    assert abs(gaps[-1]) < 0.01
 
 
 def test_a_tiny_epsilon_neither_under_nor_overflows(rng):
     cost = rng.uniform(-1, 1, (4, 6))
     with np.errstate(all="ignore"):
-        assert not np.isfinite(plain_transport(cost, 1e-4, 50)).all()
-    assert np.isfinite(np.exp(sinkhorn.transport(cost, 1e-4, 50))).all()
+        assert not np.isfinite(plain_transport(cost, np.ones(6), 1e-4, 50)).all()
+    assert np.isfinite(np.exp(sinkhorn.transport(cost, np.ones(6), 1e-4, 50))).all()
 
 
 def spread(vectors, codebooks, codes, **changed):

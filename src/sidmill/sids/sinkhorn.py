@@ -1,10 +1,12 @@
-"""Spread the items that share a code over free codes, by balanced transport in rounds.
+"""Spread the items that share a code over free codes, by optimal transport in rounds.
 
 The idea of LC-Rec (https://arxiv.org/abs/2311.09049): in every round, for each code that several
-items share, their last token is chosen anew by Sinkhorn-Knopp, which spreads the items evenly over
-the last codebook in place of sending each to the nearest word; after some rounds few collisions
-are left. Here only codes that no item has are on offer, one of the sharers always keeps the code,
-and no two take the same one, so that a round never makes a collision and the moves stay the fewest.
+items share, their last token is chosen anew by Sinkhorn-Knopp, which spreads the items over the
+last codebook in place of sending each to the nearest word; after some rounds few collisions are
+left. Three things differ. Only codes that no item has are on offer, one of the sharers always keeps
+the code, and no two take the same one: a round never makes a collision, and the moves stay the
+fewest. And a code has room for one item, in place of an even share of all, which would send few
+items all over many codes.
 
 Shapes: N items, L levels, K_l codes at level l, D dimensions, m items of one code, n codes.
 """
@@ -65,27 +67,31 @@ def spread(
     return Spread(placed, left)
 
 
-def transport(cost: np.ndarray, epsilon: float, iterations: int) -> np.ndarray:
-    """Entropic optimal transport from m items to n codes, both of even weight, in log space.
+def transport(
+    cost: np.ndarray, capacity: np.ndarray, epsilon: float, iterations: int
+) -> np.ndarray:
+    """Entropic optimal transport of m items of weight 1 to n codes of limited capacity.
 
-    Sinkhorn-Knopp (https://arxiv.org/abs/1306.0895): the columns of exp(-cost / epsilon) are
-    scaled to 1 / n and the rows to 1 / m in turn. In log space no weight under- or overflows,
-    however small ``epsilon`` is.
+    Sinkhorn-Knopp (https://arxiv.org/abs/1306.0895) with an upper bound in place of an even share
+    for the codes, which are mostly many more than the items (scaling for inequalities:
+    https://arxiv.org/abs/1607.05816). In log space, so that no weight under- or overflows however
+    small ``epsilon`` is.
 
     Args:
         cost: float64 (m, n).
+        capacity: float64 (n,), how many items a code takes; at least m in all.
         epsilon: in units of the cost, above 0.
-        iterations: how many times columns and rows are scaled, rows last.
+        iterations: how many times codes and items are scaled, items last.
 
     Returns:
-        float64 (m, n), the logarithm of the plan.
+        float64 (m, n), the logarithm of the plan; its rows sum to 1.
     """
-    plan = cost / -epsilon
-    rows, columns = np.log(plan.shape)
+    kernel = cost / -epsilon
+    items = -_log_sum(kernel, axis=1)  # (m, 1)
     for _ in range(iterations):
-        plan = plan - (_log_sum(plan, axis=0) + columns)
-        plan = plan - (_log_sum(plan, axis=1) + rows)
-    return plan
+        codes = np.minimum(np.log(capacity) - _log_sum(kernel + items, axis=0), 0.0)  # (1, n)
+        items = -_log_sum(kernel + codes, axis=1)
+    return kernel + items + codes
 
 
 def _spread_prefix(
@@ -102,7 +108,9 @@ def _spread_prefix(
         sharers = items[own == code][:EXACT_ITEMS]
         left = space.left(sharers, placed[sharers[0], :-1])
         distances = squared_distances(left, words[np.r_[code, free]])
-        plan = transport(_even_range(distances), epsilon, iterations)
+        capacity = np.ones(1 + len(free))
+        capacity[0] = max(len(sharers) - len(free), 1)  # who finds no free code stays
+        plan = transport(_even_range(distances), capacity, epsilon, iterations)
         keeper = plan[:, 0].argmax()
         movers = np.delete(np.arange(len(sharers)), keeper)
         wanted = plan[movers, 1:].argmax(axis=1)
