@@ -53,11 +53,11 @@ def _copy_shards(shards: list[str], target: Path) -> vectors.VectorStore:
         raise SidmillError(f"{shards[0]}: holds no embedding")
     ids: list[pa.ChunkedArray] = []
 
-    def blocks() -> Iterator[np.ndarray]:
+    def vectors_alone() -> Iterator[np.ndarray]:
         for pids, block in chain([first], rows):
             ids.append(pids)
             yield block
 
-    vectors.write(target, (sum(counts), first[1].shape[1]), "float32", blocks())
+    vectors.write(target, (sum(counts), first[1].shape[1]), "float32", vectors_alone())
     chunks = [chunk for pids in ids for chunk in pids.chunks]
     return vectors.VectorStore(vectors.open_npy(target), pa.chunked_array(chunks), fingerprint)

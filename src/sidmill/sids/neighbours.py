@@ -68,11 +68,11 @@ def nearest_by_code(
     bounds = np.r_[0, np.cumsum(np.bincount(number))]
     distinct = codes[order[bounds[:-1]]]  # (S, L)
 
-    def blocks() -> Iterator[tuple[int, np.ndarray]]:
+    def decoded() -> Iterator[tuple[int, np.ndarray]]:
         for start in range(0, len(distinct), codec.MAX_BLOCK_ROWS):
             yield start, decode(distinct[start : start + codec.MAX_BLOCK_ROWS])
 
-    near = _nearest_rows(decode(codes[queries]), blocks(), min(n_neighbours + 1, len(distinct)))
+    near = _nearest_rows(decode(codes[queries]), decoded(), min(n_neighbours + 1, len(distinct)))
     found = np.empty((len(queries), n_neighbours), dtype=np.int64)
     for line, query in enumerate(queries):
         # Its own code comes first, whatever rounding says of equal distances.
