@@ -15,6 +15,7 @@ include: "workflow/rules/embed.smk"
 include: "workflow/rules/exports.smk"
 include: "workflow/rules/quantize.smk"
 include: "workflow/rules/sids.smk"
+include: "workflow/rules/compare.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -25,7 +26,7 @@ rule all:
     default_target: True
     input:
         "results/pid2sid.parquet",
-        "results/index.json",
+        config["index"]["path"],
         "results/quality.json",
         "results/plots/code_usage.svg",
         "results/plots/prefix_sizes.svg",

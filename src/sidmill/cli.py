@@ -4,12 +4,18 @@ import sys
 
 import click
 
+from sidmill.commands.advise import advise
+from sidmill.commands.evaluate import evaluate
 from sidmill.core.errors import SidmillError
 
 
 @click.group()
 def commands() -> None:
     """Look into what SIDMill made, and use it outside the pipeline."""
+
+
+commands.add_command(advise)
+commands.add_command(evaluate)
 
 
 def main() -> None:

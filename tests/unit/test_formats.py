@@ -80,7 +80,7 @@ def test_foreign_codes_are_checked(tmp_path, table, message):
 
 
 def test_index_is_the_form_that_lc_rec_reads(tmp_path):
-    codes.write_index(tmp_path / "index.json", IDS, CODES)
+    codes.write_index(IDS, CODES, path=tmp_path / "index.json")
     assert json.loads((tmp_path / "index.json").read_text()) == {
         str(2**62): ["<a_0>", "<b_3>"],
         "5": ["<a_1>", "<b_0>"],
@@ -90,7 +90,7 @@ def test_index_is_the_form_that_lc_rec_reads(tmp_path):
 
 def test_index_of_awkward_ids_is_json(tmp_path):
     ids = pa.chunked_array([pa.array(['a"b', "前\n", "<x>"])])
-    codes.write_index(tmp_path / "index.json", ids, CODES)
+    codes.write_index(ids, CODES, path=tmp_path / "index.json")
     assert list(json.loads((tmp_path / "index.json").read_text())) == ['a"b', "前\n", "<x>"]
 
 

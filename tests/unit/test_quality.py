@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sidmill import blocks, codec
-from sidmill.sids.quality import measure, nearest_items
+from sidmill.sids.neighbours import nearest_items
+from sidmill.sids.quality import measure
 
 BOOKS = [np.zeros((4, 2), np.float32), np.zeros((4, 2), np.float32)]
 

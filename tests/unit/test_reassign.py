@@ -13,7 +13,14 @@ from sidmill.core.errors import SidmillError
 from sidmill.sids import reassign as module
 from sidmill.sids.resolve import resolve
 
-PLAIN = {"strategy": "reassign", "identical_text": "separate", "suffix_size": 8}
+PLAIN = {
+    "strategy": "reassign",
+    "identical_text": "separate",
+    "suffix_size": 8,
+    "sinkhorn_epsilon": 0.003,
+    "sinkhorn_iterations": 50,
+    "sinkhorn_rounds": 20,
+}
 
 
 def problem(rng, n_items, sizes, dim=4, crowding=0.5):

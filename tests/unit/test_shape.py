@@ -10,12 +10,13 @@ from conftest import ROOT
 
 from sidmill import api, codec
 from sidmill.embed import export, lsa, shard, store
+from sidmill.formats import codes
 from sidmill.interactions import export as histories
 from sidmill.interactions import read
 from sidmill.items import demo, render
-from sidmill.quantize import pretrained, rqkmeans
-from sidmill.report import explorer
-from sidmill.sids import quality, resolve
+from sidmill.quantize import opq, pca_grid, pretrained, rqkmeans
+from sidmill.report import comparison, explorer
+from sidmill.sids import evaluate, quality, resolve
 
 RULE_FILES = sorted((ROOT / "workflow/rules").glob("*.smk"))
 SCRIPTS = sorted((ROOT / "workflow/scripts").glob("*.py"))
@@ -38,9 +39,14 @@ FUNCTIONS = {
     "h5, histories": (histories.write_sequence_h5, set()),
     "rqkmeans": (rqkmeans.fit, {"seed", "state_path"}),
     "pretrained": (pretrained.load, {"dim", "fingerprint"}),
+    "opq": (opq.fit, {"seed", "codebook_sizes"}),
+    "pca_grid": (pca_grid.fit, {"seed", "codebook_sizes"}),
     "encoding": (codec.encode, set()),
     "collisions": (resolve.resolve, set()),
+    "index": (codes.write_index, set()),
     "quality": (quality.measure, {"seed"}),
+    "evaluation": (evaluate.evaluate, {"seed"}),
+    "comparison": (comparison.compare, {"codebook_sizes"}),
     "explorer": (
         explorer.write,
         {"seed", "template_path", "pid2sid_path", "codes_path", "text_path"},

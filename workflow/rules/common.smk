@@ -28,7 +28,7 @@ MACHINE_SETTINGS = ("batch_tokens", "device", "memory_mb")
 
 wildcard_constraints:
     collection="items|corpus|queries",
-    quantizer="rqkmeans|pretrained",
+    quantizer="rqkmeans|rqkmeans_balanced|rqkmeans_plus|rqvae|opq|pca_grid|pretrained",
     shard=r"\d{5}",
     shards=r"\d{5}",
 
@@ -117,6 +117,18 @@ def shard_files(wildcards):
     ]
 
 
+def token_budget():
+    """Codes per level that every quantizer of a comparison may use, as a list."""
+    n_levels, size = (config["rqkmeans"][key] for key in ("n_levels", "codebook_size"))
+    return size if isinstance(size, list) else [size] * n_levels
+
+
+def histories():
+    """Who consumed what, where the config names it."""
+    sequences = config["evaluation"]["sequences"]
+    return expand_path(sequences, (), "evaluation.sequences") if sequences else []
+
+
 def chosen(name):
     """A file of the quantizer that the config chose."""
     return f"results/{config['quantizer']}/{name}"
@@ -129,3 +141,4 @@ CATALOGUE = or_stop(expand_path, config["items"]["path"], SUFFIXES, "items.path"
 INTERACTIONS = or_stop(find_interactions, config["interactions"]["path"])
 OWN_VECTORS = or_stop(own_vectors)
 OWN_QUANTIZER = or_stop(own_quantizer)
+HISTORIES = or_stop(histories)

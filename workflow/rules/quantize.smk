@@ -36,6 +36,54 @@ rule train_rqkmeans:
         "../scripts/train_rqkmeans.py"
 
 
+rule train_opq:
+    input:
+        vectors="results/items/vectors.npy",
+        ids="results/items/ids.parquet",
+    output:
+        quantizer="results/opq/quantizer.safetensors",
+    log:
+        "results/logs/train_opq.log",
+    benchmark:
+        "results/benchmarks/train_opq.tsv"
+    conda:
+        "../../envs/sidmill.yaml"
+    threads: 1
+    params:
+        opq=settings("opq"),
+        codebook_sizes=token_budget(),
+        seed=config["run"]["seed"],
+        code=code_of("train_opq.py"),
+    message:
+        "Fitting optimized product quantization to {input.vectors}"
+    script:
+        "../scripts/train_opq.py"
+
+
+rule train_pca_grid:
+    input:
+        vectors="results/items/vectors.npy",
+        ids="results/items/ids.parquet",
+    output:
+        quantizer="results/pca_grid/quantizer.safetensors",
+    log:
+        "results/logs/train_pca_grid.log",
+    benchmark:
+        "results/benchmarks/train_pca_grid.tsv"
+    conda:
+        "../../envs/sidmill.yaml"
+    threads: 2
+    params:
+        pca_grid=settings("pca_grid"),
+        codebook_sizes=token_budget(),
+        seed=config["run"]["seed"],
+        code=code_of("train_pca_grid.py"),
+    message:
+        "Laying a grid on the principal axes of {input.vectors}"
+    script:
+        "../scripts/train_pca_grid.py"
+
+
 rule import_pretrained:
     input:
         checkpoint=OWN_QUANTIZER,

@@ -5,7 +5,7 @@ READS    results/codes.parquet                  pid, codes list<int32> (L)
          results/{quantizer}/quantizer.safetensors
          results/items/vectors.npy, ids.parquet, text.parquet
 LEAVES   results/pid2sid.parquet                pid, sid list<int32> (L, or L + 1 with a suffix)
-         results/index.json                     {"pid": ["<a_0>", "<b_12>", "<c_7>"]}
+         index.path (results/index.json)        {"pid": ["<a_0>", "<b_12>", "<c_7>"]}
          results/resolution.json                what the resolution of collisions cost
          results/quality.json                   every figure, per level and whole, before and after resolution
 """
@@ -20,7 +20,7 @@ rule resolve_collisions:
         text="results/items/text.parquet",
     output:
         pid2sid="results/pid2sid.parquet",
-        index="results/index.json",
+        index=config["index"]["path"],
         resolution="results/resolution.json",
     log:
         "results/logs/resolve_collisions.log",

@@ -21,6 +21,6 @@ with job(snakemake) as log:
         **snakemake.params.collisions,
     )
     codes.write(snakemake.output.pid2sid, "sid", coded.ids, [resolution.sids], resolution.sizes)
-    codes.write_index(snakemake.output.index, coded.ids, resolution.sids)
+    codes.write_index(coded.ids, resolution.sids, path=snakemake.output.index)
     report.write(snakemake.output.resolution, resolution.cost)
     log.info("wrote %s", snakemake.output.pid2sid)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sidmill import codec
+from sidmill import blocks as storage
 from sidmill.embed.features import token_ids
 from sidmill.formats import item_data, item_index, mmap, vectors
 
@@ -96,7 +96,7 @@ def write_item_h5(
 
 def _blocks(store: np.ndarray) -> Iterator[np.ndarray]:
     rows = max(BLOCK_BYTES // (4 * store.shape[1]), 1)
-    for _, block in codec.read_blocks(store, rows):
+    for _, block in storage.read_blocks(store, rows):
         yield block
 
 
@@ -108,7 +108,7 @@ def _with_vectors(
     for tokens, lengths in found:
         rows = np.arange(first, first + len(tokens))
         step = max(BLOCK_BYTES // (4 * store.shape[1]), 1)
-        for start, block in codec.read_blocks(store, step, rows):
+        for start, block in storage.read_blocks(store, step, rows):
             part = slice(start, start + len(block))
             yield item_data.Block(block, tokens[part], lengths[part])
         first += len(tokens)

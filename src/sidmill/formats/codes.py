@@ -94,13 +94,13 @@ def read(path: str | Path, column: str) -> Codes:
     return Codes(table["pid"], codes.astype(np.int32), [int(size) for size in sizes])
 
 
-def write_index(path: str | Path, ids: pa.ChunkedArray, codes: np.ndarray) -> None:
+def write_index(ids: pa.ChunkedArray, codes: np.ndarray, *, path: str | Path) -> None:
     """Write index.json, one item a line, in row order. Memory: one block of rows.
 
     Args:
-        path: the JSON file.
         ids: int64 or string (N,); JSON keys are strings.
         codes: int32 (N, L).
+        path: the JSON file.
     """
     letters = [chr(ord("a") + level) for level in range(codes.shape[1])]
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as out:

@@ -11,11 +11,11 @@ Shapes: N items, L levels, K_l codes at level l, D dimensions.
 import logging
 import math
 
-import faiss
 import numpy as np
 
 from sidmill import blocks
 from sidmill.sids import prefixes
+from sidmill.sids.neighbours import nearest_items
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def measure(
     )
     near = nearest_items(vectors, queries, min(neighbours, n_items - 1))
     facts = (vectors, codebooks, text_classes, queries, near)
-    before = _figures(codes, code_sizes, *facts)
+    before = figures(codes, code_sizes, *facts)
     if before["relative_loss"] >= 1:
         logger.warning(
             "the codes explain nothing (relative loss %.2f): does the quantizer belong to these "
@@ -74,48 +74,30 @@ def measure(
         "neighbour_queries": len(queries),
         "neighbours": near.shape[1],
         "before": before,
-        "after": _figures(sids, sid_sizes, *facts),
+        "after": figures(sids, sid_sizes, *facts),
     }
 
 
-def nearest_items(vectors: np.ndarray, queries: np.ndarray, n_neighbours: int) -> np.ndarray:
-    """Find the nearest other items of some items by exact squared distance.
-
-    Memory: one block of vectors, and the queries.
-
-    Args:
-        vectors: float (N, D), may be a memory map.
-        queries: int64 (Q,), rows of the items.
-        n_neighbours: how many, below N.
-
-    Returns:
-        int64 (Q, n_neighbours), nearest first, the item itself left out.
-    """
-    wanted = np.asarray(vectors[queries], dtype=np.float32)
-    best = np.full((len(queries), n_neighbours + 1), np.inf, dtype=np.float32)
-    found = np.full(best.shape, -1, dtype=np.int64)
-    for start, block in blocks.read_blocks(vectors, blocks.MAX_BLOCK_ROWS):
-        distances, rows = faiss.knn(wanted, block, min(n_neighbours + 1, len(block)))
-        distances = np.column_stack([best, distances])
-        rows = np.column_stack([found, rows + start])
-        order = np.argsort(distances, axis=1, kind="stable")[:, : n_neighbours + 1]
-        best = np.take_along_axis(distances, order, axis=1)
-        found = np.take_along_axis(rows, order, axis=1)
-    # Its own row may be missing among many identical vectors: then the last of the others goes.
-    own = found == queries[:, None]
-    own[~own.any(axis=1), -1] = True
-    return found[~own].reshape(len(queries), n_neighbours)
-
-
-def _figures(
+def figures(
     codes: np.ndarray,
     sizes: list[int],
     vectors: np.ndarray,
     codebooks: list[np.ndarray],
-    text_classes: np.ndarray,
+    text_classes: np.ndarray | None,
     queries: np.ndarray,
     near: np.ndarray,
 ) -> dict:
+    """Measure one set of codes.
+
+    Args:
+        codes: int32 (N, M), M >= L: what comes after the codebooks is a suffix.
+        sizes: K_l per level.
+        vectors: float (N, D), may be a memory map.
+        codebooks: float32 (K_l, D) per level.
+        text_classes: int64 (N,), equal numbers for equal texts; None tells no collisions apart.
+        queries: int64 (Q,), rows of some items.
+        near: int64 (Q, k), rows of their nearest neighbours.
+    """
     n_items = len(codes)
     numbered = prefixes.number(codes, sizes)
     numbers = numbered.numbers
@@ -131,7 +113,7 @@ def _figures(
         "collision_rate": (n_items - distinct) / n_items,
         "colliding_items_rate": float(shared.mean()),
         "largest_collision": int(np.bincount(numbers[-1]).max()),
-        **_harm(numbers[-1], text_classes),
+        **({} if text_classes is None else _harm(numbers[-1], text_classes)),
         "entropy_bits": entropy,
         "entropy_bound_bits": bound,
         "entropy_ratio": entropy / bound if bound else 1.0,

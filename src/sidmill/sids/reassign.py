@@ -72,7 +72,7 @@ def reassign(
     placed = codes.copy()
     last = len(sizes) - 1
     homeless = []
-    for items in _crowded_prefixes(occupied):
+    for items in crowded_prefixes(occupied):
         homeless.append(_share_out(items, placed, last, space))
         filled.update(map(tuple, placed[items].tolist()))
     pending = np.sort(np.concatenate(homeless)) if homeless else np.empty(0, dtype=np.int64)
@@ -88,7 +88,7 @@ def reassign(
     return placed
 
 
-def _crowded_prefixes(occupied: prefixes.Prefixes) -> Iterator[np.ndarray]:
+def crowded_prefixes(occupied: prefixes.Prefixes) -> Iterator[np.ndarray]:
     """Yield, for each prefix of length L - 1 under which a code is shared, all its items."""
     parents, leaves = occupied.numbers[-2:]
     shared = np.bincount(leaves) > 1
@@ -125,7 +125,7 @@ def _share_out(items: np.ndarray, placed: np.ndarray, last: int, space: Space) -
     homeless = []
     for start in range(0, len(movers), EXACT_ITEMS):
         portion = movers[start : start + EXACT_ITEMS]
-        distances = _squared_distances(space.left(portion, prefix), space.codebooks[last])
+        distances = squared_distances(space.left(portion, prefix), space.codebooks[last])
         current = placed[portion, last]
         n_leaving = max(len(portion) - len(crowded) - len(free), 0)
         outside = (
@@ -176,10 +176,10 @@ def _nearest_outside(items: np.ndarray, placed: np.ndarray, last: int, space: Sp
     """Squared error of each item under the best other prefix of length L - 1, taken or not."""
     prefix = placed[items[0], : last - 1]
     left = space.left(items, prefix)
-    distances = _squared_distances(left, space.codebooks[last - 1])
+    distances = squared_distances(left, space.codebooks[last - 1])
     distances[:, placed[items[0], last - 1]] = np.inf
     left -= space.codebooks[last - 1][distances.argmin(axis=1)]
-    return _squared_distances(left, space.codebooks[last]).min(axis=1)
+    return squared_distances(left, space.codebooks[last]).min(axis=1)
 
 
 def _move_out(
@@ -243,13 +243,13 @@ def _free_codes_near(
         paths, residuals = prefix[None], left[None]
         whole = True
         for book in codebooks[len(prefix) : -1]:
-            distances = _squared_distances(residuals, book)
+            distances = squared_distances(residuals, book)
             best = _smallest(distances, width)
             whole &= len(best) == distances.size
             path, code = np.divmod(best, len(book))
             paths = np.column_stack([paths[path], code])
             residuals = residuals[path] - book[code]
-        distances = _squared_distances(residuals, codebooks[-1])
+        distances = squared_distances(residuals, codebooks[-1])
         looked_at = 4 * wanted
         while True:
             best = _smallest(distances, looked_at)
@@ -276,7 +276,7 @@ def _smallest(distances: np.ndarray, n: int) -> np.ndarray:
     return near[np.argsort(flat[near], kind="stable")][:n]
 
 
-def _squared_distances(left: np.ndarray, words: np.ndarray) -> np.ndarray:
+def squared_distances(left: np.ndarray, words: np.ndarray) -> np.ndarray:
     """Squared distances float64 (m, K) of rows float64 (m, D) to codewords float32 (K, D)."""
     words = words.astype(np.float64)
     squares = np.square(left).sum(1)[:, None] + np.square(words).sum(1) - 2.0 * left @ words.T

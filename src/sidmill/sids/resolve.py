@@ -2,6 +2,7 @@
 
     none      nothing: a shared code stays shared
     reassign  all but one of the sharers move to free codes, at the least added distortion
+    sinkhorn  they are spread over free last tokens in rounds, as in LC-Rec, the rest by reassign
     suffix    one more token numbers the sharers (TIGER, https://arxiv.org/abs/2305.05065)
 
 Shapes: N items, L levels, K_l codes at level l, D dimensions.
@@ -14,7 +15,7 @@ import numpy as np
 
 from sidmill import codec
 from sidmill.core.errors import SidmillError
-from sidmill.sids import prefixes, reassign
+from sidmill.sids import prefixes, reassign, sinkhorn
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,9 @@ def resolve(
     strategy: str,
     identical_text: str,
     suffix_size: int,
+    sinkhorn_epsilon: float,
+    sinkhorn_iterations: int,
+    sinkhorn_rounds: int,
 ) -> Resolution:
     """Turn codes into semantic IDs.
 
@@ -51,10 +55,13 @@ def resolve(
         vectors: float (N, D), may be a memory map.
         codebooks: float32 (K_l, D) per level.
         text_classes: int64 (N,): equal numbers for equal texts.
-        strategy: ``none``, ``reassign`` or ``suffix``.
+        strategy: ``none``, ``reassign``, ``sinkhorn`` or ``suffix``.
         identical_text: ``separate`` treats items of equal text like others; ``share`` gives them
             one SID, that of the first of them.
         suffix_size: with ``suffix``, how many items may share a code.
+        sinkhorn_epsilon: with ``sinkhorn``, the regularisation: see :func:`sinkhorn.spread`.
+        sinkhorn_iterations: scalings of each transport plan.
+        sinkhorn_rounds: rounds, at most.
 
     Raises:
         SidmillError: if there are more items than codes, or more sharers than suffixes.
@@ -63,15 +70,28 @@ def resolve(
         _, first, member = np.unique(text_classes, return_index=True, return_inverse=True)
     else:
         first = member = np.arange(len(codes))
+    own_cost = {}
     if strategy == "suffix":
         sids = _append_rank(codes[first], sizes, suffix_size)[member]
         sizes = [*sizes, suffix_size]
     elif strategy == "reassign":
         _check_capacity(len(first), sizes)
         sids = reassign.reassign(codes[first], sizes, vectors, first, codebooks)[member]
+    elif strategy == "sinkhorn":
+        _check_capacity(len(first), sizes)
+        spread = sinkhorn.spread(
+            codes[first],
+            sizes,
+            reassign.Space(vectors, first, codebooks),
+            epsilon=sinkhorn_epsilon,
+            iterations=sinkhorn_iterations,
+            rounds=sinkhorn_rounds,
+        )
+        sids = reassign.reassign(spread.codes, sizes, vectors, first, codebooks)[member]
+        own_cost = {"left_by_round": spread.left, "left_to_reassign": spread.left[-1]}
     else:
         sids = codes[first][member]
-    cost = {"strategy": strategy, "identical_text": identical_text}
+    cost = {"strategy": strategy, "identical_text": identical_text, **own_cost}
     cost |= _cost(codes, sids[:, : codes.shape[1]], vectors, codebooks)
     logger.info("%(strategy)s: %(items_moved)d items moved, mse +%(added_mse).3g", cost)
     return Resolution(sids, sizes, cost)

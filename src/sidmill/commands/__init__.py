@@ -1,0 +1,1 @@
+"""Subcommands of ``sidmill``, one module each; what is heavy is imported when a command runs."""

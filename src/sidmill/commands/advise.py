@@ -1,0 +1,90 @@
+"""``sidmill advise``: how many levels and codes a catalogue needs."""
+
+import json
+
+import click
+
+
+@click.command()
+@click.option("--vectors", required=True, help=".npy, or a folder of embedding shards (parquet)")
+@click.option("--target", default=0.01, show_default=True, help="collision rate to come under")
+@click.option("--levels", default="2,3,4", show_default=True, help="tokens per SID to consider")
+@click.option("--codes", default="64,128,256,512,1024,2048,4096,8192", show_default=True)
+@click.option("--sample", default=20000, show_default=True, help="vectors to fit, at most")
+@click.option("--seed", default=42, show_default=True)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda")
+@click.option("--memory-mb", default=1024, show_default=True, help="MiB for sample and fits")
+@click.option("--json", "as_json", is_flag=True, help="JSON in place of a table")
+def advise(
+    vectors: str,
+    target: float,
+    levels: str,
+    codes: str,
+    sample: int,
+    seed: int,
+    device: str,
+    memory_mb: int,
+    as_json: bool,
+) -> None:
+    """Expected collisions for sizes of codebooks, and the smallest that come under a target.
+
+    Rates are (N - distinct) / N as quantized by residual k-means, before they are resolved.
+    """
+    from sidmill.commands.source import open_vectors
+    from sidmill.quantize import advise as stage
+
+    with open_vectors(vectors, None) as items:
+        advice = stage.advise(
+            items.vectors,
+            target=target,
+            codebook_sizes=_numbers(codes, "--codes"),
+            n_levels=_numbers(levels, "--levels"),
+            sample=sample,
+            seed=seed,
+            device=device,
+            memory_mb=memory_mb,
+        )
+    click.echo(json.dumps(advice, indent=2) if as_json else table(advice))
+
+
+def table(advice: dict) -> str:
+    """The advice in lines for a person."""
+    lines = [
+        f"{advice['items']:,} items, {advice['sampled']:,} fitted; "
+        f"{advice['identical_vectors']:.2%} repeat the vector of another item",
+        "",
+        f"{'levels':>6} {'codes':>6} {'bits':>6} {'even use':>9} {'expected':>9}  how",
+    ]
+    for one in advice["candidates"]:
+        lines.append(
+            f"{one['n_levels']:>6} {one['codebook_size']:>6} {one['bits']:>6.1f} "
+            f"{one['even']:>9.2%} {one['expected']:>9.2%}  {one['how']}"
+        )
+    return "\n".join([*lines, "", _verdict(advice)])
+
+
+def _verdict(advice: dict) -> str:
+    smallest, even = advice["smallest"], advice["smallest_if_even"]
+    bound = f"were codes used evenly: {_size(even)}" if even else "not even with even use"
+    if smallest:
+        return f"smallest under {advice['target']:.2%}: {_size(smallest)}; {bound}"
+    return (
+        f"none of these comes under {advice['target']:.2%} ({bound}): raise --levels or --codes, "
+        f"give items more text to tell them apart, or let collisions be resolved"
+    )
+
+
+def _size(candidate: dict) -> str:
+    return f"{candidate['n_levels']} levels of {candidate['codebook_size']:,} codes"
+
+
+def _numbers(text: str, option: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise click.BadParameter(
+            f"{text!r}: give whole numbers with commas, as 2,3", param_hint=option
+        )
+    return numbers

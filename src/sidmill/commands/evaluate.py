@@ -1,0 +1,95 @@
+"""``sidmill evaluate``: what a saved quantizer is worth on some embeddings."""
+
+import json
+
+import click
+
+
+@click.command()
+@click.option("--quantizer", required=True, help="quantizer.safetensors, or a OneRec checkpoint")
+@click.option("--vectors", required=True, help=".npy, or a folder of embedding shards (parquet)")
+@click.option("--ids", help="ids.parquet of a .npy; taken from beside it where there is one")
+@click.option("--sequences", help="sequences.parquet: adds figures of co-consumption")
+@click.option("--neighbour-queries", default=1000, show_default=True, help="items looked up")
+@click.option("--n-neighbours", default=20, show_default=True, help="nearest neighbours of each")
+@click.option("--rbo-persistence", default=0.9, show_default=True, help="of rank-biased overlap")
+@click.option("--seed", default=42, show_default=True)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda")
+@click.option("--memory-mb", default=1024, show_default=True, help="MiB for blocks of vectors")
+@click.option("--json", "as_json", is_flag=True, help="every figure as JSON in place of a table")
+def evaluate(
+    quantizer: str,
+    vectors: str,
+    ids: str | None,
+    sequences: str | None,
+    neighbour_queries: int,
+    n_neighbours: int,
+    rbo_persistence: float,
+    seed: int,
+    device: str,
+    memory_mb: int,
+    as_json: bool,
+) -> None:
+    """Measure a quantizer on embeddings: error, collisions, use of codes, neighbours kept."""
+    from sidmill import api
+    from sidmill.commands.source import open_vectors
+    from sidmill.core.errors import SidmillError
+    from sidmill.formats.quantizer import check_fingerprint
+    from sidmill.sids import evaluate as stage
+
+    fitted = api.load(quantizer)
+    with open_vectors(vectors, ids) as items:
+        if sequences and not len(items.ids):
+            raise SidmillError("--sequences needs the ids of the vectors: add --ids ids.parquet")
+        if items.fingerprint and fitted.fingerprint:
+            check_fingerprint(fitted, items.fingerprint, quantizer)
+        figures = stage.evaluate(
+            fitted,
+            items.vectors,
+            api.encode(fitted, items.vectors, device=device, memory_mb=memory_mb),
+            items.ids,
+            seed=seed,
+            neighbour_queries=neighbour_queries,
+            n_neighbours=n_neighbours,
+            rbo_persistence=rbo_persistence,
+            sequences=sequences,
+        )
+    click.echo(json.dumps(figures, indent=2) if as_json else table(figures))
+
+
+def table(figures: dict) -> str:
+    """The figures in lines for a person."""
+    sizes = " x ".join(map(str, figures["codebook_sizes"]))
+    preserved = figures["neighbour_preservation"]
+    neighbours = preserved["neighbours"]
+    shape = f"{figures['items']:,} x {figures['dim']}"
+    lines = [
+        f"{figures['quantizer']}, {sizes} codes, on {shape} vectors",
+        "",
+        _line("squared error / squared length", figures["relative_loss"]),
+        _line("collision rate, (N - distinct) / N", figures["collision_rate"]),
+        _line("share of items in a shared code", figures["colliding_items_rate"]),
+        _line("largest collision", figures["largest_collision"], "items"),
+        _line("entropy", figures["entropy_bits"], f"of {figures['entropy_bound_bits']:.2f} bits"),
+        _line(f"neighbours kept, Jaccard@{neighbours}", preserved["jaccard"]),
+        _line(f"neighbours kept, RBO@{neighbours}", preserved["rbo"]),
+    ]
+    pairs = figures["co_consumption"] or {}
+    for length in ("1", "2"):
+        if length in pairs and pairs[length]["share"] is not None:
+            by_chance = f"({pairs[length]['chance']:.4f} by chance)"
+            share = pairs[length]["share"]
+            lines.append(_line(f"consumed next, {length} token(s) shared", share, by_chance))
+    lines += ["", f"{'level':>5} {'codes':>7} {'used':>7} {'share':>7} {'entropy':>8} {'error':>7}"]
+    for level in figures["levels"]:
+        lines.append(
+            f"{level['level']:>5} {level['codebook_size']:>7} {level['used']:>7} "
+            f"{level['utilisation']:>7.1%} {level['entropy_bits']:>8.2f} "
+            f"{level['relative_loss']:>7.4f}"
+        )
+    return "\n".join(lines)
+
+
+def _line(name: str, value: float | None, after: str = "") -> str:
+    words = "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+    return f"{name:<38} {words:>8} {after}".rstrip()

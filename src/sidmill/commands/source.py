@@ -1,0 +1,63 @@
+"""Vectors as a user has them: a .npy, with or without ids, or a folder of embedding shards."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from sidmill.core.errors import SidmillError
+from sidmill.core.paths import expand
+from sidmill.formats import embeddings, vectors
+
+
+@contextmanager
+def open_vectors(path: str, ids_path: str | None) -> Iterator[vectors.VectorStore]:
+    """Open vectors read-only; ids are empty and the fingerprint is {} where none is known.
+
+    Shards are copied to a temporary .npy, so that memory stays at one row group. A .npy beside an
+    ``ids.parquet`` of its own takes that one.
+
+    Args:
+        path: a .npy, one parquet of embeddings, or a folder of such.
+        ids_path: ids.parquet of a .npy, or None.
+
+    Raises:
+        SidmillError: if there is no such file, or it is of another form.
+    """
+    if path.endswith(".npy"):
+        beside = Path(path).with_name("ids.parquet")
+        if ids_path or beside.exists():
+            yield vectors.open_store(path, ids_path or beside)
+        else:
+            yield vectors.VectorStore(vectors.open_npy(path), pa.chunked_array([pa.nulls(0)]), {})
+        return
+    if ids_path:
+        raise SidmillError(f"{path} holds its own ids: leave out {ids_path}")
+    with tempfile.TemporaryDirectory(prefix="sidmill-") as folder:
+        yield _copy_shards(expand(path, (".parquet",), "--vectors"), Path(folder) / "vectors.npy")
+
+
+def _copy_shards(shards: list[str], target: Path) -> vectors.VectorStore:
+    counts = [sum(embeddings.group_sizes(shard)) for shard in shards]
+    fingerprint = embeddings.fingerprint(shards[0])
+    for shard in shards[1:]:
+        if embeddings.fingerprint(shard) != fingerprint:
+            raise SidmillError(f"{shard} and {shards[0]} are of different embeddings")
+    rows = chain.from_iterable(embeddings.read(shard) for shard in shards)
+    first = next(rows, None)
+    if first is None:
+        raise SidmillError(f"{shards[0]}: holds no embedding")
+    ids: list[pa.ChunkedArray] = []
+
+    def vectors_alone() -> Iterator[np.ndarray]:
+        for pids, block in chain([first], rows):
+            ids.append(pids)
+            yield block
+
+    vectors.write(target, (sum(counts), first[1].shape[1]), "float32", vectors_alone())
+    chunks = [chunk for pids in ids for chunk in pids.chunks]
+    return vectors.VectorStore(vectors.open_npy(target), pa.chunked_array(chunks), fingerprint)

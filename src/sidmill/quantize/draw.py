@@ -1,0 +1,39 @@
+"""A sample of the vectors that fits in memory.
+
+Shapes: N items, n sampled, D dimensions.
+"""
+
+import numpy as np
+
+from sidmill import blocks
+
+COPIES = 4  # of the sample: as read, rotated, decoded, and the library's own
+
+
+def draw(
+    vectors: np.ndarray, n_rows: int, generator: np.random.Generator, memory_mb: int
+) -> np.ndarray:
+    """Draw rows without replacement, in row order: all of them where they fit.
+
+    Args:
+        vectors: float32 or float16 (N, D), finite, in memory or memory-mapped.
+        n_rows: how many, at most.
+        generator: draws them.
+        memory_mb: MiB for the sample and what is made of it.
+
+    Returns:
+        float32 (n, D), a copy.
+
+    Raises:
+        SidmillError: if a row is not finite.
+    """
+    n_items, dim = vectors.shape
+    n_rows = min(n_rows, n_items, memory_mb * blocks.MIB // (COPIES * blocks.FLOAT_BYTES * dim))
+    chosen = None
+    if n_rows < n_items:
+        chosen = np.sort(generator.choice(n_items, size=n_rows, replace=False))
+    sample = np.empty((n_rows, dim), dtype=np.float32)
+    for start, block in blocks.read_blocks(vectors, blocks.MAX_BLOCK_ROWS, chosen):
+        blocks.require_finite(block, start)
+        sample[start : start + len(block)] = block
+    return sample

@@ -1,0 +1,111 @@
+"""Optimized product quantization, written as residual codebooks.
+
+Product quantization cuts a rotated vector into L parts and gives each part its own codebook; OPQ
+learns the rotation (Ge, He, Ke and Sun 2013, https://doi.org/10.1109/CVPR.2013.379; here faiss's).
+Rotated back, a codeword of one part is a vector of the whole space that is orthogonal to the
+codewords of all other parts. So the sum of L such codewords is what product quantization decodes
+to, and taking the nearest codeword level by level chooses as it does, part by part: OPQ is a
+quantizer like any other here, but its tokens are side by side, not coarse to fine.
+
+Shapes: N items, n sampled, D dimensions, L levels, d = D // L dimensions of a part, K codewords.
+"""
+
+import logging
+
+import faiss
+import numpy as np
+
+from sidmill.core.errors import SidmillError
+from sidmill.quantize.draw import draw
+
+logger = logging.getLogger(__name__)
+
+ROTATION_BITS = 8  # a part's codebook while the rotation is learned has at most 2**8 words
+FEW_POINTS = 39  # per codeword: faiss's own threshold for "too few to train on"
+
+
+def fit(
+    vectors: np.ndarray,
+    *,
+    codebook_sizes: list[int],
+    n_iter: int,
+    max_points_per_centroid: int,
+    seed: int,
+    memory_mb: int,
+) -> list[np.ndarray]:
+    """Fit a rotation and one codebook per part.
+
+    D - L d dimensions, fewer than L, are left out by the rotation. On one thread, so that the same
+    input, settings and seed give the same bytes. Memory: the sample four times, about
+    ``memory_mb``, and a few (D, D).
+
+    Args:
+        vectors: float32 or float16 (N, D), finite, in memory or memory-mapped.
+        codebook_sizes: K_l per level; L is at most D, each K at most N.
+        n_iter: rounds of rotation and codebooks, and of k-means at the end.
+        max_points_per_centroid: train on a sample of so many rows per codeword of the largest
+            level.
+        seed: covers the sample and the first codewords; the rotation starts from faiss's own.
+        memory_mb: MiB for the sample; counts where it cuts the sample.
+
+    Returns:
+        float32 (K_l, D) per level.
+
+    Raises:
+        SidmillError: if there are fewer rows than codewords or fewer dimensions than levels, or a
+            row is not finite.
+    """
+    n_items, dim = vectors.shape
+    n_levels, largest = len(codebook_sizes), max(codebook_sizes)
+    if dim < n_levels:
+        raise SidmillError(f"{dim} dimensions cannot be cut into {n_levels} parts: lower n_levels")
+    generator = np.random.default_rng(seed)
+    sample = draw(vectors, max_points_per_centroid * largest, generator, memory_mb)
+    if len(sample) < largest:
+        raise SidmillError(
+            f"{len(sample)} of {n_items} vectors cannot fill {largest} codewords: lower "
+            f"rqkmeans.codebook_size, or raise opq.memory_mb or opq.max_points_per_centroid"
+        )
+    if len(sample) < FEW_POINTS * largest:
+        logger.warning("%d vectors are few for %d codewords", len(sample), largest)
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        rotation = _rotation(sample, n_levels, min(codebook_sizes), n_iter)  # (L d, D)
+        parts = np.split(rotation, n_levels)
+        return [
+            _codewords(sample @ part.T, size, n_iter, seed + level) @ part
+            for level, (part, size) in enumerate(zip(parts, codebook_sizes, strict=True))
+        ]
+    finally:
+        faiss.omp_set_num_threads(threads)
+
+
+def _rotation(sample: np.ndarray, n_levels: int, n_codes: int, n_iter: int) -> np.ndarray:
+    """Learn orthonormal rows, float32 (L d, D), with faiss."""
+    width = sample.shape[1] // n_levels * n_levels
+    bits = max(min(n_codes.bit_length() - 1, ROTATION_BITS), 1)
+    product = faiss.ProductQuantizer(width, n_levels, bits)
+    product.cp.min_points_per_centroid = 1  # fit() has warned already
+    opq = faiss.OPQMatrix(sample.shape[1], n_levels, width)
+    opq.pq = product
+    opq.niter = n_iter
+    opq.max_train_points = len(sample)
+    opq.train(sample)
+    return faiss.vector_to_array(opq.A).reshape(width, sample.shape[1])
+
+
+def _codewords(part: np.ndarray, size: int, n_iter: int, seed: int) -> np.ndarray:
+    """k-means of one part, float32 (n, d), to float32 (K, d)."""
+    if size == len(part):
+        return part
+    clustering = faiss.Kmeans(
+        part.shape[1],
+        size,
+        niter=n_iter,
+        seed=seed,
+        min_points_per_centroid=1,
+        max_points_per_centroid=len(part),
+    )
+    clustering.train(np.ascontiguousarray(part))
+    return clustering.centroids

@@ -1,0 +1,167 @@
+"""Quantizers side by side: the figures of each evaluation.json, with what the training took."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from sidmill.core.atomic import write_text
+from sidmill.core.errors import SidmillError
+from sidmill.formats import benchmark, report
+
+
+class Figure(NamedTuple):
+    """One figure of the comparison.
+
+    Attributes:
+        key: its name in a member of comparison.json.
+        title: in words.
+        better: ``lower`` or ``higher``.
+        words: from a value to text.
+        chance: key of what chance would give, or None.
+    """
+
+    key: str
+    title: str
+    better: str
+    words: Callable[[float], str]
+    chance: str | None = None
+
+
+def share(value: float) -> str:
+    """A share in per cent, three digits."""
+    return f"{100 * value:.3g}%" if value < 0.9995 else f"{100 * value:.4g}%"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f} s" if value < 100 else f"{value:,.0f} s"
+
+
+def _mib(value: float) -> str:
+    return f"{value:,.0f} MiB"
+
+
+FIGURES = (
+    Figure("relative_loss", "squared error left", "lower", share),
+    Figure("collision_rate", "collisions, (N−distinct)/N", "lower", share),
+    Figure("colliding_items_rate", "items in a shared code", "lower", share),
+    Figure("least_utilisation", "codes used, least level", "higher", share),
+    Figure("entropy_ratio", "entropy / its bound", "higher", _ratio),
+    Figure("jaccard", "neighbours: Jaccard", "higher", _ratio),
+    Figure("rbo", "neighbours: RBO", "higher", _ratio),
+    Figure("neighbours_1", "neighbours: 1st token", "higher", share, "neighbours_1_chance"),
+    Figure("consecutive_1", "consumed next: 1st token", "higher", share, "consecutive_1_chance"),
+    Figure("consecutive_2", "consumed next: 2 tokens", "higher", share, "consecutive_2_chance"),
+    Figure("seconds", "time to train", "lower", _seconds),
+    Figure("peak_mib", "memory to train", "lower", _mib),
+)
+
+
+def compare(
+    evaluations: list[str],
+    benchmarks: list[str],
+    *,
+    members: list[str],
+    codebook_sizes: list[int],
+) -> dict:
+    """Gather the figures of all members.
+
+    Seconds and memory are of the machine and the moment; all else is the same in every run.
+
+    Args:
+        evaluations: evaluation.json of each member.
+        benchmarks: Snakemake's benchmark file of each member's training.
+        members: their names.
+        codebook_sizes: the token budget: codes per level that each may use.
+
+    Raises:
+        SidmillError: if a member has another number of levels, or more codes than the budget.
+    """
+    found = []
+    for name, evaluation, trained in zip(members, evaluations, benchmarks, strict=True):
+        figures = report.read(evaluation)
+        _check_budget(name, figures["codebook_sizes"], codebook_sizes)
+        found.append(_member(name, figures, benchmark.read(trained)))
+        common = {key: figures[key] for key in ("items", "dim", "neighbour_preservation")}
+    preservation = common.pop("neighbour_preservation")
+    settings = {key: preservation[key] for key in ("queries", "neighbours", "rbo_persistence")}
+    return {"codebook_sizes": codebook_sizes, **common, **settings, "members": found}
+
+
+def write_table(path: str | Path, compared: dict) -> None:
+    """Write the comparison as a table in Markdown; the best of each row is bold."""
+    members = compared["members"]
+    sizes = " x ".join(map(str, compared["codebook_sizes"]))
+    lines = [
+        f"{compared['items']:,} items, {compared['dim']} dimensions, {sizes} codes; before "
+        f"collisions are resolved. Neighbours: the {compared['neighbours']} nearest of "
+        f"{compared['queries']:,} items. In brackets: by chance.",
+        "",
+        f"| | {' | '.join(member['name'] for member in members)} |",
+        f"|---|{'---|' * len(members)}",
+    ]
+    for figure in FIGURES:
+        if any(member[figure.key] is not None for member in members):
+            cells = " | ".join(_cell(member, figure, best(members, figure)) for member in members)
+            lines.append(f"| {figure.title} ({figure.better} is better) | {cells} |")
+    used = " | ".join(" ".join(share(level) for level in m["utilisation"]) for m in members)
+    lines.append(f"| codes used, level by level | {used} |")
+    counts = " | ".join(" ".join(map(str, member["codebook_sizes"])) for member in members)
+    lines.append(f"| codes | {counts} |")
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def best(members: list[dict], figure: Figure) -> float | None:
+    """The best value of a figure among members, or None where none has it."""
+    values = [member[figure.key] for member in members if member[figure.key] is not None]
+    return (min if figure.better == "lower" else max)(values, default=None)
+
+
+def _check_budget(name: str, sizes: list[int], budget: list[int]) -> None:
+    if len(sizes) != len(budget) or any(
+        size > most for size, most in zip(sizes, budget, strict=True)
+    ):
+        raise SidmillError(
+            f"{name} has codebooks of {sizes}, the others may use {budget} (rqkmeans.n_levels and "
+            f"codebook_size): give it as many levels, and no more codes"
+        )
+
+
+def _member(name: str, figures: dict, trained: benchmark.Benchmark) -> dict:
+    preserved, consumed = figures["neighbour_preservation"], figures["co_consumption"] or {}
+    utilisation = [level["utilisation"] for level in figures["levels"]]
+    member = {
+        "name": name,
+        "codebook_sizes": figures["codebook_sizes"],
+        "relative_loss_by_level": [level["relative_loss"] for level in figures["levels"]],
+        "utilisation": utilisation,
+        "least_utilisation": min(utilisation),
+        "jaccard": preserved["jaccard"],
+        "rbo": preserved["rbo"],
+        "neighbours_1": figures["neighbours"]["1"],
+        "neighbours_1_chance": figures["neighbours_chance"]["1"],
+        "seconds": trained.seconds,
+        "peak_mib": trained.peak_mib,
+    }
+    for key in ("relative_loss", "collision_rate", "colliding_items_rate", "largest_collision"):
+        member[key] = figures[key]
+    for key in ("entropy_bits", "entropy_bound_bits", "entropy_ratio"):
+        member[key] = figures[key]
+    for length in ("1", "2"):
+        pairs = consumed.get(length, {"share": None, "chance": None})
+        member[f"consecutive_{length}"] = pairs["share"]
+        member[f"consecutive_{length}_chance"] = pairs["chance"]
+    return member
+
+
+def _cell(member: dict, figure: Figure, best_value: float | None) -> str:
+    value = member[figure.key]
+    if value is None:
+        return "–"
+    words = figure.words(value)
+    words = f"**{words}**" if value == best_value else words
+    by_chance = member[figure.chance] if figure.chance else None
+    return words if by_chance is None else f"{words} ({figure.words(by_chance)})"

@@ -1,0 +1,84 @@
+"""Do items that people consume one after the other begin alike?
+
+Of the pairs of consecutive items in training histories, how many share the first 1, 2 tokens; and
+how many would by chance, were both items of a pair drawn by popularity. Only pairs inside the
+training part count: a tokenizer may be chosen by this figure, before anything is tested.
+
+Shapes: N items, L levels, P pairs.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from sidmill.formats import interactions
+from sidmill.sids import prefixes
+
+LONGEST_PREFIX = 2
+
+
+def align(path: str | Path, ids: pa.ChunkedArray, codes: np.ndarray, sizes: list[int]) -> dict:
+    """Measure how often consecutive items share a prefix, against chance.
+
+    Pairs of one item with itself are left out of both. Memory: one row group of histories, and
+    some 60 bytes per item.
+
+    Args:
+        path: sequences.parquet.
+        ids: int64 or string (N,).
+        codes: int32 (N, L).
+        sizes: K_l per level.
+
+    Returns:
+        ``pairs``, ``pairs_of_unknown_items`` (not in ``ids``, not counted), and for prefixes of
+        length "1", "2": ``share``, ``chance`` and ``ratio``; None where there is nothing to divide.
+    """
+    lengths = range(1, min(LONGEST_PREFIX, codes.shape[1]) + 1)
+    numbers = prefixes.number(codes, sizes).numbers
+    index = pd.Index(ids.to_pandas())
+    seen = np.zeros(len(ids), dtype=np.int64)  # how often an item is one of a pair
+    shared = dict.fromkeys(lengths, 0)
+    pairs = unknown = 0
+    for former, latter in _consecutive(path):
+        one, other = index.get_indexer(former), index.get_indexer(latter)
+        known = (one >= 0) & (other >= 0)
+        unknown += int((~known).sum())
+        one, other = one[known & (one != other)], other[known & (one != other)]
+        pairs += len(one)
+        seen += np.bincount(one, minlength=len(seen)) + np.bincount(other, minlength=len(seen))
+        for length in lengths:
+            shared[length] += int((numbers[length][one] == numbers[length][other]).sum())
+    figures = {"pairs": pairs, "pairs_of_unknown_items": unknown}
+    for length in lengths:
+        share = shared[length] / pairs if pairs else None
+        by_chance = chance(numbers[length], seen) if pairs else None
+        ratio = share / by_chance if by_chance else None
+        figures[str(length)] = {"share": share, "chance": by_chance, "ratio": ratio}
+    return figures
+
+
+def chance(numbers: np.ndarray, popularity: np.ndarray) -> float:
+    """Share of pairs of different items, both drawn by popularity, that have one number.
+
+    Args:
+        numbers: int64 (N,), of the prefix of each item.
+        popularity: int64 (N,), at least two of them above 0.
+    """
+    weights = popularity / popularity.sum()
+    same_item = np.square(weights).sum()
+    same_number = np.square(np.bincount(numbers, weights)).sum()
+    return float(max(same_number - same_item, 0.0) / (1.0 - same_item))
+
+
+def _consecutive(path: str | Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the ids of consecutive training items, one row group of histories at a time."""
+    for table in interactions.read(path):
+        items = table["item_ids"].combine_chunks()
+        users = np.repeat(np.arange(len(items)), np.diff(items.offsets.to_numpy()))
+        training = table["splits"].combine_chunks().flatten().to_numpy() == interactions.TRAIN
+        together = (users[1:] == users[:-1]) & training[1:] & training[:-1]
+        flat = items.flatten().to_pandas().to_numpy()
+        yield flat[:-1][together], flat[1:][together]

@@ -1,0 +1,77 @@
+"""Quantizers side by side in a real run; Sinkhorn, and an index under a name of the user's."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sidmill.formats import interactions
+
+pytestmark = pytest.mark.workflow
+
+MEMBERS = ["rqkmeans", "opq", "pca_grid"]
+OVERLAY = """
+collisions: {strategy: sinkhorn}
+index: {path: "results/for others/Tiny.index.json"}
+evaluation: {neighbour_queries: 50, n_neighbours: 5, sequences: histories.parquet}
+"""
+TARGETS = ("results/comparison.json", "results/for others/Tiny.index.json")
+TINY = ("--configfile", "tests/configs/tiny.yaml", "overlay.yaml")
+
+
+@pytest.fixture(scope="module")
+def finished(make_workflow):
+    workflow = make_workflow()
+    workflow.overlay("overlay.yaml", OVERLAY)
+    table = pa.table(
+        {
+            "user_id": ["a", "b"],
+            "item_ids": [list(range(1, 101)), list(range(1, 200, 2))],
+            "splits": [[0] * 100, [0] * 100],
+            "timestamps": [None, None],
+        },
+        schema=interactions.schema(pa.int64()),
+    )
+    interactions.write(workflow.folder / "histories.parquet", pa.int64(), [table])
+    workflow.run(*TARGETS, *TINY)
+    return workflow
+
+
+def test_every_member_is_measured_by_one_rule(finished):
+    found = json.loads(finished.bytes("comparison.json"))
+    assert [member["name"] for member in found["members"]] == MEMBERS
+    for member in found["members"]:
+        evaluation = json.loads(finished.bytes(f"{member['name']}/evaluation.json"))
+        assert member["relative_loss"] == evaluation["relative_loss"] < 1
+        assert evaluation["co_consumption"]["pairs"] == 198
+        assert evaluation["quantizer"] == member["name"]
+        assert member["seconds"] > 0
+    assert finished.bytes("plots/comparison.svg").startswith(b"<?xml")
+    assert b"| | rqkmeans | opq | pca_grid |" in finished.bytes("comparison.md")
+
+
+def test_sinkhorn_leaves_no_collision_and_the_index_has_the_users_name(finished):
+    sids = pq.read_table(finished.folder / "results/pid2sid.parquet")["sid"].to_pylist()
+    assert len({tuple(sid) for sid in sids}) == len(sids) == 200
+    cost = json.loads(finished.bytes("resolution.json"))
+    assert cost["strategy"] == "sinkhorn"
+    assert cost["items_moved"] == cost["left_by_round"][0] > 0
+    assert len(json.loads(finished.bytes("for others/Tiny.index.json"))) == 200
+    assert not (finished.folder / "results/index.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("overlay", "rerun"),
+    [
+        ("opq: {memory_mb: 99}", set()),
+        (
+            "opq: {n_iter: 7}",
+            {"train_opq", "encode_items", "evaluate_quantizer", "compare_quantizers"},
+        ),
+        ("evaluation: {rbo_persistence: 0.8}", {"evaluate_quantizer", "compare_quantizers"}),
+    ],
+)
+def test_a_setting_reruns_what_it_makes(finished, overlay, rerun):
+    name = finished.overlay("more.yaml", overlay)
+    assert finished.planned("results/comparison.json", *TINY, name) == rerun

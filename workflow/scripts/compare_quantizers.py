@@ -1,0 +1,22 @@
+"""Rule compare_quantizers: evaluations and benchmarks -> comparison.json, comparison.md, a plot."""
+
+from typing import TYPE_CHECKING
+
+from sidmill.core.job import job
+from sidmill.formats import report
+from sidmill.report import comparison, comparison_plot
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with job(snakemake) as log:
+    compared = comparison.compare(
+        snakemake.input.evaluations,
+        snakemake.input.benchmarks,
+        codebook_sizes=snakemake.params.codebook_sizes,
+        **snakemake.params.comparison,
+    )
+    report.write(snakemake.output.comparison, compared)
+    comparison.write_table(snakemake.output.table, compared)
+    comparison_plot.plot(snakemake.output.plot, compared)
+    log.info("wrote %s, %d quantizers", snakemake.output.comparison, len(compared["members"]))

@@ -1,0 +1,22 @@
+"""Rule train_opq: vectors.npy -> quantizer.safetensors."""
+
+from typing import TYPE_CHECKING
+
+from sidmill.core.job import job
+from sidmill.formats import quantizer, vectors
+from sidmill.quantize import opq
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with job(snakemake) as log:
+    items = vectors.open_store(snakemake.input.vectors, snakemake.input.ids)
+    settings = {
+        "seed": snakemake.params.seed,
+        "codebook_sizes": snakemake.params.codebook_sizes,
+        **snakemake.params.opq,
+    }
+    codebooks = opq.fit(items.vectors, memory_mb=snakemake.config["opq"]["memory_mb"], **settings)
+    fitted = quantizer.Quantizer("opq", codebooks, settings, items.fingerprint)
+    quantizer.write(snakemake.output.quantizer, fitted)
+    log.info("wrote %s, codebooks %s", snakemake.output.quantizer, fitted.codebook_sizes)
