@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from sidmill import blocks
+from sidmill import blocks, codec
 from sidmill.sids import neighbours
 
 
