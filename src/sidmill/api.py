@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sidmill import codec
+from sidmill import codec, network
+from sidmill.core.errors import SidmillError
 from sidmill.formats import onerec, tensors
 from sidmill.formats import quantizer as format
 from sidmill.formats.quantizer import Quantizer
@@ -80,14 +81,17 @@ def encode(
 ) -> np.ndarray:
     """Encode vectors, float (N, D), to codes, int32 (N, L): see :func:`sidmill.codec.encode`."""
     array = _array(vectors)
-    blocks = codec.encode(array, quantizer.codebooks, device=device, memory_mb=memory_mb)
+    blocks = codec.encode(
+        array, quantizer.codebooks, quantizer.encoder, device=device, memory_mb=memory_mb
+    )
     none = np.empty((0, len(quantizer.codebooks)), dtype=np.int32)
     return np.concatenate([none, *blocks])
 
 
 def decode(quantizer: Quantizer, codes: np.ndarray | torch.Tensor) -> np.ndarray:
-    """Add up codewords: codes int (N, M), M <= L, to vectors float32 (N, D)."""
-    return codec.decode(np.asarray(codes), quantizer.codebooks)
+    """Add up codewords and decode: codes int (N, M), M <= L, to vectors float32 (N, D)."""
+    total = codec.decode(np.asarray(codes), quantizer.codebooks)
+    return network.load(quantizer.decoder, torch.device("cpu"))(torch.from_numpy(total)).numpy()
 
 
 def load(path: str | Path) -> Quantizer:
@@ -102,7 +106,16 @@ def load(path: str | Path) -> Quantizer:
 
 
 def save(path: str | Path, quantizer: Quantizer) -> None:
-    """Save as quantizer.safetensors; under a name that ends in .pt as a OneRec checkpoint."""
+    """Save as quantizer.safetensors; under a name that ends in .pt as a OneRec checkpoint.
+
+    Raises:
+        SidmillError: if a quantizer with an encoder shall become a OneRec checkpoint.
+    """
+    if Path(path).suffix == ".pt" and quantizer.encoder:
+        raise SidmillError(
+            f"{path}: a OneRec checkpoint holds codebooks alone, and this {quantizer.kind} has an "
+            "encoder: save it as .safetensors"
+        )
     if Path(path).suffix == ".pt":
         onerec.write(path, quantizer.codebooks)
     else:

@@ -11,6 +11,9 @@ The decision is defined by one expression, not by whichever matrix product happe
 on D alone. A matrix product only picks the candidates: each codeword that comes, within the
 product's rounding, as near as the nearest. Where there are two or more, the expression decides.
 So codes depend neither on the block size nor on the thread count or the device.
+
+Where a quantizer learned its own space, its encoder comes first (:mod:`sidmill.network`), and the
+rule above holds for the latents that it gives.
 """
 
 import mmap
@@ -21,7 +24,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from sidmill import network
 from sidmill.core.errors import SidmillError
+from sidmill.formats.quantizer import Network
 
 MIB = 2**20
 FLOAT_BYTES = 4
@@ -122,7 +127,12 @@ def read_blocks(
 
 
 def encode(
-    vectors: np.ndarray, codebooks: Sequence[np.ndarray], *, device: str, memory_mb: int
+    vectors: np.ndarray,
+    codebooks: Sequence[np.ndarray],
+    encoder: Network | None = None,
+    *,
+    device: str,
+    memory_mb: int,
 ) -> Iterator[np.ndarray]:
     """Encode rows, block by block, in row order.
 
@@ -131,7 +141,8 @@ def encode(
 
     Args:
         vectors: float32 or float16 (N, D), finite, in memory or memory-mapped.
-        codebooks: float32 (K_l, D) per level.
+        codebooks: float32 (K_l, D) per level, or (K_l, d) behind an encoder.
+        encoder: the quantizer's own, from D to d, or None.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         memory_mb: MiB for one block with its temporaries.
 
@@ -143,18 +154,20 @@ def encode(
     """
     target = pick_device(device)
     levels = [search_level(words, target) for words in codebooks]
-    dim = codebooks[0].shape[1]
+    dim = encoder.weights[0].shape[1] if encoder else codebooks[0].shape[1]
     if vectors.ndim != 2 or vectors.shape[1] != dim:
         raise SidmillError(
-            f"vectors {vectors.shape} do not fit codebooks of dimension {dim}: "
+            f"vectors {vectors.shape} do not fit a quantizer of dimension {dim}: "
             "train the quantizer on these embeddings"
         )
     largest = max(len(words) for words in codebooks)
-    n_rows = min(rows_per_block(dim, largest, memory_mb), MAX_BLOCK_ROWS)
+    width = max(dim, network.width(encoder))
+    n_rows = min(rows_per_block(width, largest, memory_mb), MAX_BLOCK_ROWS)
+    project = network.load(encoder, target)
     spare = torch.empty(n_rows * largest, device=target)  # fresh pages for each block cost 10 %
     for start, block in read_blocks(vectors, n_rows):
         require_finite(block, start)
-        left = torch.from_numpy(block).to(target)  # (b, D), what no level has explained yet
+        left = project(torch.from_numpy(block).to(target))  # what no level has explained
         codes = torch.empty((len(block), len(levels)), dtype=torch.int64, device=target)
         for number, level in enumerate(levels):
             codes[:, number] = nearest(left, level, spare)

@@ -13,6 +13,8 @@ with job(snakemake) as log:
     items = vectors.open_store(snakemake.input.vectors, snakemake.input.ids)
     fitted = quantizer.read(snakemake.input.quantizer)
     quantizer.check_fingerprint(fitted, items.fingerprint, snakemake.input.quantizer)
-    blocks = codec.encode(items.vectors, fitted.codebooks, **snakemake.config["encoding"])
+    blocks = codec.encode(
+        items.vectors, fitted.codebooks, fitted.encoder, **snakemake.config["encoding"]
+    )
     codes.write(snakemake.output.codes, "codes", items.ids, blocks, fitted.codebook_sizes)
     log.info("wrote %s, %d rows", snakemake.output.codes, len(items.ids))

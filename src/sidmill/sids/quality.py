@@ -13,8 +13,10 @@ import math
 
 import faiss
 import numpy as np
+import torch
 
-from sidmill import codec
+from sidmill import codec, network
+from sidmill.formats.quantizer import Network
 from sidmill.sids import prefixes
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,7 @@ def measure(
     vectors: np.ndarray,
     codebooks: list[np.ndarray],
     text_classes: np.ndarray,
+    decoder: Network | None = None,
     *,
     seed: int,
     neighbour_queries: int,
@@ -46,8 +49,9 @@ def measure(
         sids: int32 (N, L) or (N, L + 1) with a suffix.
         sid_sizes: the same for ``sids``.
         vectors: float (N, D), may be a memory map.
-        codebooks: float32 (K_l, D) per level.
+        codebooks: float32 (K_l, D) per level, or (K_l, d) before a decoder.
         text_classes: int64 (N,): equal numbers for equal texts.
+        decoder: from what the codewords add up to (d) to vectors (D), or None where they are one.
         seed: draws the queries.
         neighbour_queries: items whose nearest neighbours are looked up, exactly, among all N.
         neighbours: how many nearest neighbours of each.
@@ -57,7 +61,7 @@ def measure(
         np.random.default_rng(seed).choice(n_items, min(neighbour_queries, n_items), replace=False)
     )
     near = nearest_items(vectors, queries, min(neighbours, n_items - 1))
-    facts = (vectors, codebooks, text_classes, queries, near)
+    facts = (vectors, codebooks, decoder, text_classes, queries, near)
     before = _figures(codes, code_sizes, *facts)
     if before["relative_loss"] >= 1:
         logger.warning(
@@ -112,6 +116,7 @@ def _figures(
     sizes: list[int],
     vectors: np.ndarray,
     codebooks: list[np.ndarray],
+    decoder: Network | None,
     text_classes: np.ndarray,
     queries: np.ndarray,
     near: np.ndarray,
@@ -123,7 +128,7 @@ def _figures(
     shared = _sharing(numbers[-1])
     entropy = _entropy_bits(np.bincount(numbers[-1]))
     bound = min(math.log2(n_items), sum(math.log2(size) for size in sizes))
-    errors, energy = _squared_errors(codes[:, : len(codebooks)], vectors, codebooks)
+    errors, energy = _squared_errors(codes[:, : len(codebooks)], vectors, codebooks, decoder)
     errors += [None] * (len(sizes) - len(errors))
     lengths = range(1, min(LONGEST_NEIGHBOUR_PREFIX, len(sizes)) + 1)
     return {
@@ -200,16 +205,21 @@ def _harm(numbers: np.ndarray, text_classes: np.ndarray) -> dict:
 
 
 def _squared_errors(
-    codes: np.ndarray, vectors: np.ndarray, codebooks: list[np.ndarray]
+    codes: np.ndarray,
+    vectors: np.ndarray,
+    codebooks: list[np.ndarray],
+    decoder: Network | None,
 ) -> tuple[list[float], float]:
     """Sum of squared errors after each level, and sum of squares of the vectors themselves."""
     errors = np.zeros(codes.shape[1])
+    reconstruct = network.load(decoder, torch.device("cpu"))
     energy = 0.0
     for start, block in codec.read_blocks(vectors, codec.MAX_BLOCK_ROWS):
         energy += float(np.square(block, dtype=np.float64).sum())
-        left = block.copy()
+        known = np.zeros((len(block), codebooks[0].shape[1]), dtype=np.float32)
         for level, words in enumerate(codebooks[: codes.shape[1]]):
-            left -= words[codes[start : start + len(block), level]]
+            known += words[codes[start : start + len(block), level]]
+            left = block - reconstruct(torch.from_numpy(known)).numpy()
             errors[level] += np.square(left, dtype=np.float64).sum()
     return errors.tolist(), energy
 
