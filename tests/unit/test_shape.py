@@ -12,6 +12,7 @@ from sidmill import api, codec
 from sidmill.embed import lsa, shard, store
 from sidmill.items import demo, render
 from sidmill.quantize import pretrained, rqkmeans
+from sidmill.quantize.rqvae import fit as rqvae
 from sidmill.report import explorer
 from sidmill.sids import quality, resolve
 
@@ -32,6 +33,10 @@ FUNCTIONS = {
     "embedding, to fit": (lsa.fit, {"seed"}),
     "store": (store.store, set()),
     "rqkmeans": (rqkmeans.fit, {"seed", "state_path"}),
+    "rqvae": (
+        rqvae.fit,
+        {"seed", "folder", "code", "fingerprint", "warm_start", "ids_path", "sequences_path"},
+    ),
     "pretrained": (pretrained.load, {"dim", "fingerprint"}),
     "encoding": (codec.encode, set()),
     "collisions": (resolve.resolve, set()),

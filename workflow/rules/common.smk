@@ -22,12 +22,13 @@ from sidmill.core.paths import expand as expand_path
 from sidmill.core.provenance import source_digest
 from sidmill.formats.catalogue import SUFFIXES
 
-MACHINE_SETTINGS = ("batch_tokens", "device", "memory_mb")
+VECTOR_FILES = (".npy", ".h5", ".parquet")
+MACHINE_SETTINGS = ("batch_tokens", "device", "memory_mb", "processes")
 
 
 wildcard_constraints:
     collection="items|corpus|queries",
-    quantizer="rqkmeans|pretrained",
+    quantizer="rqkmeans|rqvae|rqkmeans_plus|pretrained",
     shard=r"\d{5}",
     shards=r"\d{5}",
 
@@ -90,6 +91,17 @@ def own_quantizer():
     return expand_path(config["pretrained"]["path"], (), "pretrained.path")
 
 
+def learned_from():
+    """What the RQ-VAE is trained on besides results/items: other vectors, and pairs of items."""
+    rqvae = config["rqvae"]
+    data = [
+        expand_path(path, VECTOR_FILES, "rqvae.data_paths")
+        for path in rqvae["data_paths"]
+    ]
+    pairs = rqvae["pairs_path"] or "results/interactions/sequences.parquet"
+    return {"data": data, "pairs": pairs if rqvae["contrastive_weight"] else []}
+
+
 def embedder_files(wildcards):
     """What a shard needs besides its text: the fitted LSA, the folder of a model, or the user's vectors."""
     embedding = config["embedding"]
@@ -127,3 +139,4 @@ or_stop(check, config, Path(workflow.basedir) / "workflow/schemas/config.schema.
 CATALOGUE = or_stop(expand_path, config["items"]["path"], SUFFIXES, "items.path")
 OWN_VECTORS = or_stop(own_vectors)
 OWN_QUANTIZER = or_stop(own_quantizer)
+LEARNED_FROM = or_stop(learned_from)
