@@ -39,6 +39,8 @@ def balanced(left: torch.Tensor, words: torch.Tensor, epsilon: float, n_iter: in
 def plan(costs: torch.Tensor, epsilon: float, n_iter: int) -> torch.Tensor:
     """Transport plan float64 (b, K): rows sum to 1, columns, after the last round, nearly to b / K.
 
+    It begins with every row scaled so that its nearest codeword has weight 1.
+
     Args:
         costs: float64 (b, K), at least 0.
         epsilon: entropy of the plan, in units of half the range of the costs.
