@@ -64,7 +64,7 @@ def main() -> None:
         plain = _paired.run([*shared, "--side=plain"])
         goal = json.loads(Path(folder, "plain.json").read_text())
         print(f"plain: {plain}, {goal}", file=sys.stderr, flush=True)
-        sidmill, reached = _until([*shared, "--side=sidmill"], Path(folder), goal)
+        sidmill, reached = _until([*shared, "--side=sidmill"], Path(folder), goal, plain.seconds)
     figures = {
         "rows": goal["rows"],
         "dim": goal["dim"],
@@ -205,19 +205,28 @@ def make_vectors(options: argparse.Namespace) -> None:
     np.save(options.vectors, vectors.astype(np.float32))
 
 
-def _until(arguments: list[str], folder: Path, goal: dict) -> tuple[_paired.Run, dict]:
-    """Run SIDMill until a row of its metrics.csv is as good as the goal; then end it."""
+def _until(
+    arguments: list[str], folder: Path, goal: dict, limit: float
+) -> tuple[_paired.Run, dict]:
+    """Run SIDMill until a row of its metrics.csv is as good as the goal, at most ``limit`` s."""
     began = time.perf_counter()
     child = subprocess.Popen([sys.executable, *arguments], stdout=sys.stderr)
     metrics = folder / "checkpoints/metrics.csv"
     reached = None
-    while reached is None:
-        if child.poll() is not None:
-            raise SystemExit(f"SIDMill ended with {child.returncode}")
-        time.sleep(0.05)
-        if metrics.exists():
-            with metrics.open(newline="") as file:
-                reached = next(filter(lambda row: _as_good(row, goal), csv.DictReader(file)), None)
+    try:
+        while reached is None:
+            if child.poll() is not None:
+                raise SystemExit(f"SIDMill ended with {child.returncode}")
+            if time.perf_counter() - began > limit:
+                raise SystemExit(f"SIDMill did not get there in {limit:.0f} s")
+            time.sleep(0.05)
+            if metrics.exists():
+                with metrics.open(newline="") as file:
+                    good = (row for row in csv.DictReader(file) if _as_good(row, goal))
+                    reached = next(good, None)
+    except BaseException:
+        child.kill()
+        raise
     seconds = time.perf_counter() - began
     os.kill(child.pid, signal.SIGKILL)
     _, _, usage = os.wait4(child.pid, 0)
