@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sidmill import codec
+from sidmill import codec, network
+from sidmill.core.errors import SidmillError
 from sidmill.formats import onerec, tensors
 from sidmill.formats import quantizer as format
 from sidmill.formats.quantizer import Quantizer
@@ -73,7 +74,9 @@ def fit(
         "memory_mb": memory_mb,
     }
     fitted = rqkmeans.fit(_array(vectors), state_path=None, **settings)
-    return Quantizer("rqkmeans", fitted.codebooks, settings, {}, fitted.prices, fitted.balance)
+    return Quantizer(
+        "rqkmeans", fitted.codebooks, settings, {}, prices=fitted.prices, balance=fitted.balance
+    )
 
 
 def encode(
@@ -86,15 +89,21 @@ def encode(
     """Encode vectors, float (N, D), to codes, int32 (N, L): see :func:`sidmill.codec.encode`."""
     array = _array(vectors)
     blocks = codec.encode(
-        array, quantizer.codebooks, quantizer.prices, device=device, memory_mb=memory_mb
+        array,
+        quantizer.codebooks,
+        quantizer.prices,
+        quantizer.encoder,
+        device=device,
+        memory_mb=memory_mb,
     )
     none = np.empty((0, len(quantizer.codebooks)), dtype=np.int32)
     return np.concatenate([none, *blocks])
 
 
 def decode(quantizer: Quantizer, codes: np.ndarray | torch.Tensor) -> np.ndarray:
-    """Add up codewords: codes int (N, M), M <= L, to vectors float32 (N, D)."""
-    return codec.decode(np.asarray(codes), quantizer.codebooks)
+    """Add up codewords and decode: codes int (N, M), M <= L, to vectors float32 (N, D)."""
+    total = codec.decode(np.asarray(codes), quantizer.codebooks)
+    return np.asarray(network.load(quantizer.decoder, "cpu")(total))
 
 
 def load(path: str | Path) -> Quantizer:
@@ -109,7 +118,16 @@ def load(path: str | Path) -> Quantizer:
 
 
 def save(path: str | Path, quantizer: Quantizer) -> None:
-    """Save as quantizer.safetensors; under a name that ends in .pt as a OneRec checkpoint."""
+    """Save as quantizer.safetensors; under a name that ends in .pt as a OneRec checkpoint.
+
+    Raises:
+        SidmillError: if a quantizer with an encoder shall become a OneRec checkpoint.
+    """
+    if Path(path).suffix == ".pt" and quantizer.encoder:
+        raise SidmillError(
+            f"{path}: a OneRec checkpoint holds codebooks alone, and this {quantizer.kind} has an "
+            "encoder: save it as .safetensors"
+        )
     if Path(path).suffix == ".pt":
         onerec.write(path, quantizer.codebooks)
     else:

@@ -4,8 +4,9 @@ Shapes: N rows, D dimensions, L levels, K_l codewords at level l, b rows of one 
 
 Level l takes the codeword nearest to what the levels before left unexplained, as in the residual
 vector quantizer of SoundStream, https://arxiv.org/abs/2107.03312. What "nearest" means to the last
-bit stands in :mod:`sidmill.search`. On a CPU no torch is loaded: its import would cost a small run
-more than the codes.
+bit stands in :mod:`sidmill.search`. Where a quantizer learned its own space, its encoder comes
+first (:mod:`sidmill.network`), and the rule holds for the latents that it gives. Codebooks alone
+need no torch on a CPU: its import would cost a small run more than the codes.
 """
 
 import ctypes
@@ -13,14 +14,16 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from sidmill import blocks, search
+from sidmill import blocks, network, search
 from sidmill.core.errors import SidmillError
+from sidmill.formats.quantizer import Network
 
 
 def encode(
     vectors: np.ndarray,
     codebooks: Sequence[np.ndarray],
-    prices: Sequence[np.ndarray] | None = None,
+    prices: Sequence[np.ndarray] = (),
+    encoder: Network | None = None,
     *,
     device: str,
     memory_mb: int,
@@ -32,8 +35,9 @@ def encode(
 
     Args:
         vectors: float32 or float16 (N, D), finite, in memory or memory-mapped.
-        codebooks: float32 (K_l, D) per level.
-        prices: float32 (K_l,) per level, of balanced codebooks; None for zeros.
+        codebooks: float32 (K_l, D) per level, or (K_l, d) behind an encoder.
+        prices: float32 (K_l,) per level, of balanced codebooks; empty for zeros.
+        encoder: the quantizer's own, from D to d, or None.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         memory_mb: MiB for one block with its temporaries.
 
@@ -43,22 +47,25 @@ def encode(
     Raises:
         SidmillError: if the dimensions differ, a row is not finite, or ``memory_mb`` is too small.
     """
-    dim = codebooks[0].shape[1]
+    dim = encoder.weights[0].shape[1] if encoder else codebooks[0].shape[1]
     if vectors.ndim != 2 or vectors.shape[1] != dim:
         raise SidmillError(
-            f"vectors {vectors.shape} do not fit codebooks of dimension {dim}: "
+            f"vectors {vectors.shape} do not fit a quantizer of dimension {dim}: "
             "train the quantizer on these embeddings"
         )
     largest = max(len(words) for words in codebooks)
-    n_rows = min(blocks.rows_per_block(dim, largest, memory_mb), blocks.MAX_BLOCK_ROWS)
+    width = max(dim, encoder.width if encoder else 0)
+    n_rows = min(blocks.rows_per_block(width, largest, memory_mb), blocks.MAX_BLOCK_ROWS)
     priced = list(zip(codebooks, prices or [None] * len(codebooks), strict=True))
     stream = _finite(vectors, n_rows)
     if device == "cpu" or (device == "auto" and not _has_gpu_driver()):
-        yield from _encode_here(stream, priced, np.empty(n_rows * largest, dtype=np.float32))
+        spare = np.empty(n_rows * largest, dtype=np.float32)
+        yield from _encode_here(_latents(stream, encoder), priced, spare)
     else:
         from sidmill import torch_search
 
-        yield from torch_search.encode(stream, priced, n_rows, torch_search.pick_device(device))
+        target = torch_search.pick_device(device)
+        yield from torch_search.encode(stream, encoder, priced, n_rows, target)
 
 
 def decode(codes: np.ndarray, codebooks: Sequence[np.ndarray]) -> np.ndarray:
@@ -96,6 +103,11 @@ def _finite(vectors: np.ndarray, n_rows: int) -> Iterator[np.ndarray]:
     for start, block in blocks.read_blocks(vectors, n_rows):
         blocks.require_finite(block, start)
         yield block
+
+
+def _latents(stream: Iterator[np.ndarray], encoder: Network | None) -> Iterator[np.ndarray]:
+    project = network.load(encoder, "cpu")
+    return (np.asarray(project(block)) for block in stream)
 
 
 def _encode_here(

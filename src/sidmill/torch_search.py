@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from sidmill import search
+from sidmill import network, search
 from sidmill.core.errors import SidmillError
+from sidmill.formats.quantizer import Network
 
 
 def pick_device(name: str) -> torch.device:
@@ -133,6 +134,7 @@ def lowest(scores: torch.Tensor) -> torch.Tensor:
 
 def encode(
     stream: Iterator[np.ndarray],
+    encoder: Network | None,
     priced: list[tuple[np.ndarray, np.ndarray | None]],
     n_rows: int,
     device: torch.device,
@@ -141,6 +143,7 @@ def encode(
 
     Args:
         stream: float32 (b, D), b at most ``n_rows``; each block may overwrite the one before it.
+        encoder: the quantizer's own, or None.
         priced: codebook, float32 (K_l, D), and prices, float32 (K_l,) or None, per level.
         n_rows: the longest block.
         device: where to search.
@@ -150,7 +153,9 @@ def encode(
     """
     levels = [search_level(words, device, prices) for words, prices in priced]
     spare = torch.empty(n_rows * max(len(level.words) for level in levels), device=device)
-    for left in to_device(stream, device):  # (b, D), what no level has explained yet
+    project = network.load(encoder, device)
+    for block in to_device(stream, device):
+        left = project(block)  # (b, D), what no level has explained yet
         codes = torch.empty((len(left), len(levels)), dtype=torch.int64, device=device)
         for number, level in enumerate(levels):
             codes[:, number] = nearest(left, level, spare)

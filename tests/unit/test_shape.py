@@ -15,6 +15,7 @@ from sidmill.interactions import export as histories
 from sidmill.interactions import read
 from sidmill.items import demo, render
 from sidmill.quantize import opq, pca_grid, pretrained, rqkmeans
+from sidmill.quantize.rqvae import fit as rqvae
 from sidmill.report import comparison, explorer
 from sidmill.sids import evaluate, quality, resolve
 
@@ -38,6 +39,10 @@ FUNCTIONS = {
     "h5": (export.write_item_h5, {"backend", "model", "revision"}),
     "h5, histories": (histories.write_sequence_h5, set()),
     "rqkmeans": (rqkmeans.fit, {"seed", "state_path"}),
+    "rqvae": (
+        rqvae.fit,
+        {"seed", "folder", "code", "fingerprint", "warm_start", "ids_path", "sequences_path"},
+    ),
     "pretrained": (pretrained.load, {"dim", "fingerprint"}),
     "opq": (opq.fit, {"seed", "codebook_sizes"}),
     "pca_grid": (pca_grid.fit, {"seed", "codebook_sizes"}),

@@ -23,7 +23,8 @@ from sidmill.core.provenance import source_digest
 from sidmill.formats.catalogue import SUFFIXES
 from sidmill.interactions.files import find as find_interactions
 
-MACHINE_SETTINGS = ("batch_tokens", "device", "memory_mb")
+VECTOR_FILES = (".npy", ".h5", ".parquet")
+MACHINE_SETTINGS = ("batch_tokens", "device", "memory_mb", "processes")
 
 
 wildcard_constraints:
@@ -91,6 +92,17 @@ def own_quantizer():
     return expand_path(config["pretrained"]["path"], (), "pretrained.path")
 
 
+def learned_from():
+    """What the RQ-VAE is trained on besides results/items: other vectors, and pairs of items."""
+    rqvae = config["rqvae"]
+    data = [
+        expand_path(path, VECTOR_FILES, "rqvae.data_paths")
+        for path in rqvae["data_paths"]
+    ]
+    pairs = rqvae["pairs_path"] or "results/interactions/sequences.parquet"
+    return {"data": data, "pairs": pairs if rqvae["contrastive_weight"] else []}
+
+
 def embedder_files(wildcards):
     """What a shard needs besides its text: the fitted LSA, the folder of a model, or the user's vectors."""
     embedding = config["embedding"]
@@ -142,3 +154,4 @@ INTERACTIONS = or_stop(find_interactions, config["interactions"]["path"])
 OWN_VECTORS = or_stop(own_vectors)
 OWN_QUANTIZER = or_stop(own_quantizer)
 HISTORIES = or_stop(histories)
+LEARNED_FROM = or_stop(learned_from)

@@ -3,9 +3,11 @@ Figures and SIDs -> what a person looks at.
 
 READS    results/quality.json
          results/pid2sid.parquet, results/codes.parquet, results/items/text.parquet
+         results/{quantizer}/metrics.csv    of a quantizer that is trained by epochs
 LEAVES   results/plots/code_usage.svg       items per code, level by level
          results/plots/prefix_sizes.svg     items per prefix, before and after resolution
          results/plots/reconstruction.svg   error left after each level
+         results/plots/training.{quantizer}.svg  losses, error and collisions, epoch by epoch
          results/explorer.html              prefix -> item texts, collisions, search; one file, no network
 """
 
@@ -45,6 +47,31 @@ rule plot_quality:
         "Plotting {input.quality}"
     script:
         "../scripts/plot_quality.py"
+
+
+rule plot_training:
+    input:
+        metrics="results/{quantizer}/metrics.csv",
+    output:
+        training=report(
+            "results/plots/training.{quantizer}.svg",
+            caption="../report/training.rst",
+            category="Training",
+            labels={"what": "training of {quantizer}", "form": "plot"},
+        ),
+    log:
+        "results/logs/plot_training.{quantizer}.log",
+    benchmark:
+        "results/benchmarks/plot_training.{quantizer}.tsv"
+    conda:
+        "../../envs/sidmill.yaml"
+    threads: 1
+    params:
+        code=code_of("plot_training.py"),
+    message:
+        "Plotting {input.metrics}"
+    script:
+        "../scripts/plot_training.py"
 
 
 rule explore_sids:

@@ -14,7 +14,11 @@ with job(snakemake) as log:
     fitted = quantizer.read(snakemake.input.quantizer)
     quantizer.check_fingerprint(fitted, items.fingerprint, snakemake.input.quantizer)
     blocks = codec.encode(
-        items.vectors, fitted.codebooks, fitted.prices, **snakemake.config["encoding"]
+        items.vectors,
+        fitted.codebooks,
+        fitted.prices,
+        fitted.encoder,
+        **snakemake.config["encoding"],
     )
     codes.write(snakemake.output.codes, "codes", items.ids, blocks, fitted.codebook_sizes)
     log.info("wrote %s, %d rows", snakemake.output.codes, len(items.ids))

@@ -22,6 +22,7 @@ with job(snakemake) as log:
         items.vectors,
         fitted.codebooks,
         text.text_classes(snakemake.input.text),
+        fitted.decoder,
         seed=snakemake.params.seed,
         **snakemake.params.quality,
     )

@@ -1,7 +1,9 @@
 """Rule resolve_collisions: codes.parquet -> pid2sid.parquet and index.json."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sidmill import latents
 from sidmill.core.job import job
 from sidmill.formats import codes, quantizer, report, text, vectors
 from sidmill.sids.resolve import resolve
@@ -12,14 +14,21 @@ if TYPE_CHECKING:
 with job(snakemake) as log:
     items = vectors.open_store(snakemake.input.vectors, snakemake.input.ids)
     coded = codes.read(snakemake.input.codes, "codes")
-    resolution = resolve(
-        coded.codes,
-        coded.sizes,
+    fitted = quantizer.read(snakemake.input.quantizer)
+    with latents.projected(
         items.vectors,
-        quantizer.read(snakemake.input.quantizer).codebooks,
-        text.text_classes(snakemake.input.text),
-        **snakemake.params.collisions,
-    )
+        fitted.encoder,
+        Path(snakemake.output.pid2sid).parent,
+        **snakemake.config["encoding"],
+    ) as projected:
+        resolution = resolve(
+            coded.codes,
+            coded.sizes,
+            projected,
+            fitted.codebooks,
+            text.text_classes(snakemake.input.text),
+            **snakemake.params.collisions,
+        )
     codes.write(snakemake.output.pid2sid, "sid", coded.ids, [resolution.sids], resolution.sizes)
     codes.write_index(coded.ids, resolution.sids, path=snakemake.output.index)
     report.write(snakemake.output.resolution, resolution.cost)

@@ -22,7 +22,12 @@ with job(snakemake) as log:
         **settings,
     )
     fitted = quantizer.Quantizer(
-        "rqkmeans", levels.codebooks, settings, items.fingerprint, levels.prices, levels.balance
+        "rqkmeans",
+        levels.codebooks,
+        settings,
+        items.fingerprint,
+        prices=levels.prices,
+        balance=levels.balance,
     )
     quantizer.write(snakemake.output.quantizer, fitted)
     onerec.write(snakemake.output.checkpoint, levels.codebooks)

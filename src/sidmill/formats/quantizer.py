@@ -1,7 +1,14 @@
 """``quantizer.safetensors``: the one form that every quantizer leaves.
 
-    codebook.{l}   float32 (K_l, d), level 0 first
-    price.{l}      float32 (K_l,), of balanced codebooks: added to the squared distance
+    codebook.{l}           float32 (K_l, d), level 0 first
+    price.{l}              float32 (K_l,), of balanced codebooks: added to the squared distance
+
+A quantizer that learned its own space, such as an RQ-VAE, also holds the way there and back:
+
+    encoder.{i}.weight     float32 (out, in) of layer i; the first takes D, the last gives d
+    encoder.{i}.bias       float32 (out,)
+    encoder.skip           float32 () or (d, D), where the input also goes past the layers
+    decoder.*              the same, from d to D
 
 Facts, as :mod:`sidmill.formats.tensors` keeps them: ``kind``, ``settings``, ``fingerprint``, and of
 balanced codebooks ``balance``.
@@ -17,6 +24,25 @@ from sidmill.core.errors import SidmillError
 from sidmill.formats import tensors
 
 
+class Network(NamedTuple):
+    """Linear layers with ReLU between them: ``layers(x) + skip x``. See :mod:`sidmill.network`.
+
+    Attributes:
+        weights: float32 (out, in) per layer.
+        biases: float32 (out,) per layer.
+        skip: float32 (last out, first in), or () for a multiple of the input, or None.
+    """
+
+    weights: list[np.ndarray]
+    biases: list[np.ndarray]
+    skip: np.ndarray | None
+
+    @property
+    def width(self) -> int:
+        """The largest number of values that a row has inside."""
+        return max(max(weight.shape) for weight in self.weights)
+
+
 class Quantizer(NamedTuple):
     """Codebooks, and where they come from.
 
@@ -25,6 +51,8 @@ class Quantizer(NamedTuple):
         codebooks: float32 (K_l, d) per level.
         settings: the settings it was trained with.
         fingerprint: the embeddings it was trained on.
+        encoder: from vectors (D) to the space of the codebooks (d); None where they are one.
+        decoder: the way back.
         prices: float32 (K_l,) per level, or empty.
         balance: per level what the prices cost and gained, or empty.
     """
@@ -33,8 +61,15 @@ class Quantizer(NamedTuple):
     codebooks: list[np.ndarray]
     settings: dict
     fingerprint: dict
+    encoder: Network | None = None
+    decoder: Network | None = None
     prices: Sequence[np.ndarray] = ()
     balance: Sequence[dict] = ()
+
+    @property
+    def dim(self) -> int:
+        """D, the dimension of the vectors it takes."""
+        return (self.encoder.weights[0] if self.encoder else self.codebooks[0]).shape[1]
 
     @property
     def codebook_sizes(self) -> list[int]:
@@ -48,12 +83,14 @@ def write(path: str | Path, quantizer: Quantizer) -> None:
     Raises:
         SidmillError: if a codebook is not float32 (K_l, d) with one d, or not finite.
     """
-    _check(path, quantizer.codebooks, quantizer.prices)
+    _check(path, quantizer)
     books = {f"codebook.{level}": book for level, book in enumerate(quantizer.codebooks)}
     prices = {f"price.{level}": price for level, price in enumerate(quantizer.prices)}
     facts = {name: getattr(quantizer, name) for name in ("kind", "settings", "fingerprint")}
+    networks = _network_tensors(quantizer.encoder, "encoder")
+    networks |= _network_tensors(quantizer.decoder, "decoder")
     balance = {"balance": list(quantizer.balance)} if quantizer.balance else {}
-    tensors.write(path, books | prices, facts | balance)
+    tensors.write(path, books | prices | networks, facts | balance)
 
 
 def read(path: str | Path) -> Quantizer:
@@ -69,8 +106,10 @@ def read(path: str | Path) -> Quantizer:
         raise SidmillError(f"{path}: holds no codebook: train the quantizer again")
     codebooks = [found[f"codebook.{level}"] for level in levels]
     prices = tuple(found[f"price.{level}"] for level in levels if f"price.{level}" in found)
-    _check(path, codebooks, prices)
-    return Quantizer(codebooks=codebooks, prices=prices, **facts)
+    networks = {name: _read_network(found, name) for name in ("encoder", "decoder")}
+    quantizer = Quantizer(codebooks=codebooks, prices=prices, **facts, **networks)
+    _check(path, quantizer)
+    return quantizer
 
 
 def check_fingerprint(quantizer: Quantizer, fingerprint: dict, path: str | Path) -> None:
@@ -92,8 +131,29 @@ def check_fingerprint(quantizer: Quantizer, fingerprint: dict, path: str | Path)
         )
 
 
-def _check(path: str | Path, codebooks: list[np.ndarray], prices: Sequence[np.ndarray]) -> None:
+def _network_tensors(network: Network | None, name: str) -> dict[str, np.ndarray]:
+    if network is None:
+        return {}
+    found = {} if network.skip is None else {f"{name}.skip": network.skip}
+    for number, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
+        found |= {f"{name}.{number}.weight": weight, f"{name}.{number}.bias": bias}
+    return found
+
+
+def _read_network(found: dict[str, np.ndarray], name: str) -> Network | None:
+    numbers = range(sum(key.startswith(f"{name}.") and key.endswith(".weight") for key in found))
+    if not numbers:
+        return None
+    none = np.empty(0, dtype=np.float32)  # what a damaged file lacks; _check names it
+    weights = [found.get(f"{name}.{number}.weight", none) for number in numbers]
+    biases = [found.get(f"{name}.{number}.bias", none) for number in numbers]
+    return Network(weights, biases, found.get(f"{name}.skip"))
+
+
+def _check(path: str | Path, quantizer: Quantizer) -> None:
+    codebooks = quantizer.codebooks
     sizes = [(np.dtype(np.float32), (len(book),)) for book in codebooks]
+    prices = quantizer.prices
     if prices and [(price.dtype, price.shape) for price in prices] != sizes:
         raise SidmillError(
             f"{path}: prices {[price.shape for price in prices]} for codebooks of "
@@ -107,3 +167,29 @@ def _check(path: str | Path, codebooks: list[np.ndarray], prices: Sequence[np.nd
             )
         if not np.isfinite(book).all():
             raise SidmillError(f"{path}: codebook.{level} holds a NaN or an infinity: train again")
+    if (quantizer.encoder is None) != (quantizer.decoder is None):
+        raise SidmillError(f"{path}: encoder and decoder belong together: train again")
+    if quantizer.encoder and quantizer.decoder:
+        inner, outer = codebooks[0].shape[1], quantizer.dim
+        _check_network(path, "encoder", quantizer.encoder, outer, inner)
+        _check_network(path, "decoder", quantizer.decoder, inner, outer)
+
+
+def _check_network(path: str | Path, name: str, network: Network, start: int, end: int) -> None:
+    width = start
+    for number, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
+        if weight.ndim != 2 or weight.shape[1] != width or bias.shape != weight.shape[:1]:
+            raise SidmillError(
+                f"{path}: {name}.{number} has weight {weight.shape} and bias {bias.shape} for an "
+                f"input of {width}: train again"
+            )
+        width = len(weight)
+    if width != end:
+        raise SidmillError(f"{path}: {name} gives {width} dimensions, wanted {end}: train again")
+    if network.skip is not None and network.skip.shape not in ((), (end, start)):
+        raise SidmillError(
+            f"{path}: {name}.skip is {network.skip.shape}, wanted () or {(end, start)}: train again"
+        )
+    parts = [*network.weights, *network.biases, *([] if network.skip is None else [network.skip])]
+    if any(part.dtype != np.float32 or not np.isfinite(part).all() for part in parts):
+        raise SidmillError(f"{path}: {name} is not finite float32: train again")

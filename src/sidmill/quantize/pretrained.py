@@ -42,9 +42,9 @@ def load(
             f"{path} has {len(loaded.codebooks)} levels, pretrained.n_levels is {n_levels}: lower "
             f"it, or set null for all"
         )
-    if loaded.codebooks[0].shape[1] != dim:
+    if loaded.dim != dim:
         raise SidmillError(
-            f"{path} was trained on {loaded.codebooks[0].shape[1]} dimensions, the embeddings have "
+            f"{path} was trained on {loaded.dim} dimensions, the embeddings have "
             f"{dim}: embed the items with its model, or set embedding.dim"
         )
     parts = ("codebooks", "prices", "balance")

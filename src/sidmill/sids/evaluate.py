@@ -7,13 +7,12 @@ Shapes: N items, L levels, K_l codes at level l, D dimensions.
 """
 
 import math
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from sidmill import codec
+from sidmill import codec, network
 from sidmill.formats.quantizer import Quantizer
 from sidmill.sids import alignment, neighbours, quality
 
@@ -51,9 +50,14 @@ def evaluate(
     queries = np.sort(generator.choice(n_items, min(neighbour_queries, n_items), replace=False))
     n_neighbours = min(n_neighbours, n_items - 1)
     near = neighbours.nearest_items(vectors, queries, n_neighbours)
-    decode = partial(codec.decode, codebooks=fitted.codebooks)
+    reconstruct = network.load(fitted.decoder, "cpu")
+
+    def decode(some: np.ndarray) -> np.ndarray:
+        return np.asarray(reconstruct(codec.decode(some, fitted.codebooks)))
+
     by_code = neighbours.nearest_by_code(codes, sizes, decode, queries, n_neighbours, seed)
-    figures = quality.figures(codes, sizes, vectors, fitted.codebooks, None, queries, near)
+    facts = (vectors, fitted.codebooks, fitted.decoder, None, queries, near)
+    figures = quality.figures(codes, sizes, *facts)
     preserved = {
         "queries": len(queries),
         "neighbours": n_neighbours,

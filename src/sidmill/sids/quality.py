@@ -13,7 +13,8 @@ import math
 
 import numpy as np
 
-from sidmill import blocks
+from sidmill import blocks, network
+from sidmill.formats.quantizer import Network
 from sidmill.sids import prefixes
 from sidmill.sids.neighbours import nearest_items
 
@@ -31,6 +32,7 @@ def measure(
     vectors: np.ndarray,
     codebooks: list[np.ndarray],
     text_classes: np.ndarray,
+    decoder: Network | None = None,
     *,
     seed: int,
     neighbour_queries: int,
@@ -46,8 +48,9 @@ def measure(
         sids: int32 (N, L) or (N, L + 1) with a suffix.
         sid_sizes: the same for ``sids``.
         vectors: float (N, D), may be a memory map.
-        codebooks: float32 (K_l, D) per level.
+        codebooks: float32 (K_l, D) per level, or (K_l, d) before a decoder.
         text_classes: int64 (N,): equal numbers for equal texts.
+        decoder: from what the codewords add up to (d) to vectors (D), or None where they are one.
         seed: draws the queries.
         neighbour_queries: items whose nearest neighbours are looked up, exactly, among all N.
         neighbours: how many nearest neighbours of each.
@@ -57,7 +60,7 @@ def measure(
         np.random.default_rng(seed).choice(n_items, min(neighbour_queries, n_items), replace=False)
     )
     near = nearest_items(vectors, queries, min(neighbours, n_items - 1))
-    facts = (vectors, codebooks, text_classes, queries, near)
+    facts = (vectors, codebooks, decoder, text_classes, queries, near)
     before = figures(codes, code_sizes, *facts)
     if before["relative_loss"] >= 1:
         logger.warning(
@@ -83,6 +86,7 @@ def figures(
     sizes: list[int],
     vectors: np.ndarray,
     codebooks: list[np.ndarray],
+    decoder: Network | None,
     text_classes: np.ndarray | None,
     queries: np.ndarray,
     near: np.ndarray,
@@ -93,7 +97,8 @@ def figures(
         codes: int32 (N, M), M >= L: what comes after the codebooks is a suffix.
         sizes: K_l per level.
         vectors: float (N, D), may be a memory map.
-        codebooks: float32 (K_l, D) per level.
+        codebooks: float32 (K_l, D) per level, or (K_l, d) before a decoder.
+        decoder: from d to D, or None.
         text_classes: int64 (N,), equal numbers for equal texts; None tells no collisions apart.
         queries: int64 (Q,), rows of some items.
         near: int64 (Q, k), rows of their nearest neighbours.
@@ -105,7 +110,7 @@ def figures(
     shared = _sharing(numbers[-1])
     entropy = _entropy_bits(np.bincount(numbers[-1]))
     bound = min(math.log2(n_items), sum(math.log2(size) for size in sizes))
-    errors, energy = _squared_errors(codes[:, : len(codebooks)], vectors, codebooks)
+    errors, energy = _squared_errors(codes[:, : len(codebooks)], vectors, codebooks, decoder)
     errors += [None] * (len(sizes) - len(errors))
     lengths = range(1, min(LONGEST_NEIGHBOUR_PREFIX, len(sizes)) + 1)
     return {
@@ -182,16 +187,21 @@ def _harm(numbers: np.ndarray, text_classes: np.ndarray) -> dict:
 
 
 def _squared_errors(
-    codes: np.ndarray, vectors: np.ndarray, codebooks: list[np.ndarray]
+    codes: np.ndarray,
+    vectors: np.ndarray,
+    codebooks: list[np.ndarray],
+    decoder: Network | None,
 ) -> tuple[list[float], float]:
     """Sum of squared errors after each level, and sum of squares of the vectors themselves."""
     errors = np.zeros(codes.shape[1])
+    reconstruct = network.load(decoder, "cpu")
     energy = 0.0
     for start, block in blocks.read_blocks(vectors, blocks.MAX_BLOCK_ROWS):
         energy += float(np.square(block, dtype=np.float64).sum())
-        left = block.copy()
+        known = np.zeros((len(block), codebooks[0].shape[1]), dtype=np.float32)
         for level, words in enumerate(codebooks[: codes.shape[1]]):
-            left -= words[codes[start : start + len(block), level]]
+            known += words[codes[start : start + len(block), level]]
+            left = block - np.asarray(reconstruct(known))
             errors[level] += np.square(left, dtype=np.float64).sum()
     return errors.tolist(), energy
 

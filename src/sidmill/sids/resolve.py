@@ -52,7 +52,7 @@ def resolve(
     Args:
         codes: int32 (N, L), as the quantizer gave them.
         sizes: K_l per level.
-        vectors: float (N, D), may be a memory map.
+        vectors: float (N, D), may be a memory map; of the space that the codebooks are in.
         codebooks: float32 (K_l, D) per level.
         text_classes: int64 (N,): equal numbers for equal texts.
         strategy: ``none``, ``reassign``, ``sinkhorn`` or ``suffix``.

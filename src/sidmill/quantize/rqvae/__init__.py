@@ -1,0 +1,1 @@
+"""RQ-VAE: an autoencoder whose latents are quantized level by level, trained as one."""

@@ -1,0 +1,72 @@
+"""Losses besides those of the quantizer.
+
+Shapes: b rows, D dimensions, d latent dimensions.
+"""
+
+import torch
+import torch.nn.functional as F
+
+TINY = 1e-6
+MARGIN = 2.0  # times the length that the last level leaves, where repulsion ends
+
+
+def reconstruction(found: torch.Tensor, wanted: torch.Tensor, kind: str) -> torch.Tensor:
+    """Mean error of a batch: ``mse``, ``l1`` or ``cosine`` (1 - cosine similarity)."""
+    if kind == "mse":
+        return F.mse_loss(found, wanted)
+    if kind == "l1":
+        return F.l1_loss(found, wanted)
+    return 1 - F.cosine_similarity(found, wanted, dim=1).mean()
+
+
+def diversity(latents: torch.Tensor) -> torch.Tensor:
+    """Spread latents: minus the mean log distance of each from its nearest neighbour in the batch.
+
+    The estimator of entropy by Kozachenko and Leonenko, taken for quantization by "Spreading
+    vectors for similarity search", https://arxiv.org/abs/1806.03198. Distances are measured in
+    units of the batch's spread, so growing as a whole gains nothing. Equal rows are left alone:
+    nothing can part them.
+    """
+    centred = latents - latents.mean(dim=0)
+    scaled = centred / centred.square().mean().sqrt().clamp(min=TINY)
+    with torch.no_grad():
+        squares = scaled.square().sum(dim=1)
+        apart = torch.addmm(squares, scaled, scaled.T, alpha=-2).add_(squares[:, None])
+        apart.fill_diagonal_(torch.inf)
+        mate = apart.argmin(dim=1)
+    found = (scaled - scaled[mate]).square().sum(dim=1)
+    near = found[found > TINY]
+    return -near.log().mean() / 2 if len(near) else found.sum()
+
+
+def repulsion(one: torch.Tensor, other: torch.Tensor, missed: torch.Tensor) -> torch.Tensor:
+    """Part items that share all codes until they lie about two codewords of the last level apart.
+
+    A hinge on their distance, with the margin in units of what the last level leaves, as in
+    QuaSID, https://arxiv.org/abs/2603.00632; a sum over the pairs, so that the last ones left are
+    pushed no harder. Equal rows are left alone: nothing can part them.
+
+    Args:
+        one: float32 (b, d).
+        other: float32 (b, d), row for row what collides.
+        missed: float32 (), mean squared length of what the last level leaves unexplained.
+    """
+    margin = (MARGIN * missed.sqrt()).clamp(min=TINY)
+    squares = (one - other).square().sum(dim=1)
+    apart = squares[squares > TINY * margin**2].sqrt()
+    return (1 - apart / margin).clamp(min=0).square().sum()
+
+
+def contrastive(one: torch.Tensor, other: torch.Tensor, temperature: float) -> torch.Tensor:
+    """InfoNCE: each row finds its partner among all the others of the batch, in both directions.
+
+    Source: https://arxiv.org/abs/1807.03748.
+
+    Args:
+        one: float32 (b, d).
+        other: float32 (b, d), row for row the partner.
+        temperature: of the softmax over cosines.
+    """
+    scores = F.normalize(one, dim=1) @ F.normalize(other, dim=1).T / temperature
+    own = torch.arange(len(scores), device=scores.device)
+    return (F.cross_entropy(scores, own) + F.cross_entropy(scores.T, own)) / 2

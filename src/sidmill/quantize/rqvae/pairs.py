@@ -1,0 +1,68 @@
+"""Pairs of items that users consumed together, as row numbers of the vectors.
+
+Shapes: P pairs, N items.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sidmill.core.errors import SidmillError
+from sidmill.formats import interactions, parquet, vectors
+
+
+def load(path: str, ids_path: str) -> np.ndarray:
+    """Read pairs from ``sequences.parquet``, or from a parquet with ``pid_a`` and ``pid_b``.
+
+    Of sequences, neighbours in a history make a pair, where both belong to the training part:
+    what is held out for tests teaches nothing. Memory: 16 bytes per pair, and the ids.
+
+    Args:
+        path: the parquet.
+        ids_path: ids.parquet of the vectors.
+
+    Returns:
+        int64 (P, 2), items that are no neighbours of themselves.
+
+    Raises:
+        SidmillError: if an id is not in the catalogue, or there is no pair.
+    """
+    ids = vectors.read_ids(parquet.open_file(ids_path, {"pid": parquet.is_pid})).combine_chunks()
+    found = [
+        np.column_stack([_rows(column, ids, path) for column in table]) for table in _read(path)
+    ]
+    rows = np.concatenate([np.empty((0, 2), dtype=np.int64), *found])
+    rows = rows[rows[:, 0] != rows[:, 1]]
+    if not len(rows):
+        raise SidmillError(
+            f"{path}: no two different items stand together: set contrastive_weight 0"
+        )
+    return rows
+
+
+def _read(path: str) -> Iterator[tuple[pa.Array, pa.Array]]:
+    if "item_ids" not in pq.read_schema(path).names:
+        file = parquet.open_file(path, {"pid_a": parquet.is_pid, "pid_b": parquet.is_pid})
+        for table in parquet.read_rows(file, ["pid_a", "pid_b"], 0, file.metadata.num_rows):
+            yield table["pid_a"].combine_chunks(), table["pid_b"].combine_chunks()
+        return
+    for table in interactions.read(path):
+        items = pc.list_flatten(table["item_ids"]).combine_chunks()
+        user = pc.list_parent_indices(table["item_ids"]).to_numpy()
+        split = pc.list_flatten(table["splits"]).to_numpy()
+        train = split == interactions.TRAIN
+        both = np.flatnonzero((user[1:] == user[:-1]) & train[1:] & train[:-1])
+        yield items.take(pa.array(both)), items.take(pa.array(both + 1))
+
+
+def _rows(pids: pa.Array, ids: pa.Array, path: str) -> np.ndarray:
+    rows = pc.index_in(pids, value_set=ids.cast(pids.type))
+    if rows.null_count:
+        missing = pids.filter(pc.is_null(rows))[0].as_py()
+        raise SidmillError(
+            f"{path}: item {missing!r} is not in the catalogue: take the ones of these items"
+        )
+    return rows.to_numpy().astype(np.int64)

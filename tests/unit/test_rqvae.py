@@ -1,0 +1,435 @@
+"""What training an RQ-VAE promises: same bytes after kills, figures that are true, refusals."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+
+from sidmill import api, latents, network
+from sidmill.core.errors import SidmillError
+from sidmill.formats import embeddings, interactions, quantizer, vectors
+from sidmill.formats.quantizer import Quantizer
+from sidmill.quantize import rqkmeans
+from sidmill.quantize.rqvae import checkpoints, data, fit, measure, pairs, training
+
+SETTINGS = yaml.safe_load((ROOT / "config.yaml").read_text())["rqvae"] | {
+    "codebook_sizes": [8, 6, 4],
+    "e_dim": 4,
+    "layers": [16, 8],
+    "autoencoder_epochs": 2,
+    "warmup_epochs": 1,
+    "epochs": 8,
+    "batch_size": 64,
+    "eval_step": 2,
+    "save_limit": 2,
+    "device": "cpu",
+    "memory_mb": 64,
+    "seed": 0,
+    "code": "test",
+    "fingerprint": {},
+    "warm_start": None,
+    "ids_path": None,
+    "sequences_path": None,
+}
+
+
+class CutShort(BaseException):
+    """What a kill is to a program: nothing after it runs."""
+
+
+@pytest.fixture
+def path(tmp_path, rng):
+    centres = rng.standard_normal((20, 12))
+    items = centres[rng.integers(20, size=300)] + 0.3 * rng.standard_normal((300, 12))
+    np.save(tmp_path / "v.npy", items.astype(np.float32))
+    return str(tmp_path / "v.npy")
+
+
+def train(path, folder, **settings):
+    paths = [path] if isinstance(path, str) else path
+    return fit.fit(paths, folder=str(folder), **(SETTINGS | settings))
+
+
+def arrays(trained):
+    networks = [trained.encoder, trained.decoder]
+    parts = [part for net in networks for part in (*net.weights, *net.biases, net.skip)]
+    return [*trained.codebooks, *(part for part in parts if part is not None)]
+
+
+def same(one, other):
+    return all(a.tobytes() == b.tobytes() for a, b in zip(arrays(one), arrays(other), strict=True))
+
+
+def table(folder):
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"codebook_update": "gradient", "optimizer": "nadam", "dropout": 0.2, "batch_norm": True},
+        {"sk_epsilons": [0.0, 0.05, 0.05], "estimator": "rotation", "kmeans_init": "first_batch"},
+        {"skip": "none", "kmeans_init": "none", "optimizer": "sgd", "loss": "cosine"},
+    ],
+)
+def test_killed_at_ten_random_steps_it_ends_in_the_same_bytes(
+    tmp_path, monkeypatch, path, rng, settings
+):
+    whole = train(path, tmp_path / "whole", **settings)
+    batches = 8 * 5
+    for cut in rng.choice(batches * 2, size=10, replace=False):
+        folder, steps = tmp_path / f"cut{cut}", iter(range(1, 10_000))
+        move = training._move
+
+        def move_or_die(*arguments, steps=steps, cut=cut, move=move):
+            if next(steps) > cut % batches:
+                raise CutShort
+            move(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(training, "_move", move_or_die)
+            with pytest.raises(CutShort):
+                train(path, folder, **settings)
+        assert same(train(path, folder, **settings), whole)
+        for file in (tmp_path / "whole").iterdir():
+            assert (folder / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+def test_cut_between_any_two_files_of_a_checkpoint(tmp_path, monkeypatch, path):
+    whole = train(path, tmp_path / "whole")
+    write, cuts = checkpoints.tensors.write, 0
+    for cut in range(3, 30, 3):
+        written = iter(range(1, 10_000))
+
+        def write_and_die(*arguments, written=written, cut=cut):
+            write(*arguments)
+            if next(written) == cut:
+                raise CutShort
+
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoints.tensors, "write", write_and_die)
+            try:
+                train(path, tmp_path / f"cut{cut}")
+            except CutShort:
+                cuts += 1
+        assert same(train(path, tmp_path / f"cut{cut}"), whole)
+        assert table(tmp_path / f"cut{cut}") == table(tmp_path / "whole")
+    assert cuts > 2
+
+
+def test_a_real_kill(tmp_path, path):
+    whole = train(path, tmp_path / "whole", epochs=40)
+    request = SETTINGS | {"paths": [path], "folder": str(tmp_path / "killed"), "epochs": 40}
+    (tmp_path / "request.json").write_text(json.dumps(request))
+    command = [sys.executable, "-m", "sidmill.quantize.rqvae.member", tmp_path / "request.json"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    child = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "killed/last.safetensors").exists():
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert same(train(path, tmp_path / "killed", epochs=40), whole)
+
+
+@pytest.mark.parametrize("change", ["seed", "code", "data", "damage"])
+def test_checkpoints_of_another_training_are_not_used(tmp_path, path, change):
+    train(path, tmp_path / "c", epochs=4)
+    settings = {"seed": {"seed": 1}, "code": {"code": "other"}}.get(change, {})
+    if change == "data":
+        items = np.load(path)
+        items[5, 3] += 1
+        np.save(path, items)
+    if change == "damage":
+        last = tmp_path / "c/last.safetensors"
+        last.write_bytes(last.read_bytes()[:-9])
+    anew = train(path, tmp_path / "new", epochs=4, **settings)
+    assert same(train(path, tmp_path / "c", epochs=4, **settings), anew)
+
+
+def test_a_constant_rate_can_be_trained_further(tmp_path, path):
+    longer = train(path, tmp_path / "a", schedule="constant", epochs=8)
+    train(path, tmp_path / "b", schedule="constant", epochs=4)
+    assert same(train(path, tmp_path / "b", schedule="constant", epochs=8), longer)
+
+
+def test_the_quantizer_file_does_what_the_training_measured(tmp_path, path):
+    trained = train(path, tmp_path / "c", choose="last", batch_norm=True)
+    items = np.load(path)
+    found = Quantizer("rqvae", trained.codebooks, {}, {}, trained.encoder, trained.decoder)
+    quantizer.write(tmp_path / "q.safetensors", found)
+    loaded = quantizer.read(tmp_path / "q.safetensors")
+    assert loaded.dim == 12
+    codes = api.encode(loaded, items)
+    last = table(tmp_path / "c")[-1]
+    assert 1 - len(np.unique(codes, axis=0)) / 300 == pytest.approx(float(last["collision_rate"]))
+    held = data.held_out(300, 0.05, 0)
+    error = np.square(items - api.decode(loaded, codes))[held].mean()
+    assert error == pytest.approx(float(last["heldout_mse"]), rel=1e-4)
+    with pytest.raises(SidmillError, match="has an encoder"):
+        api.save(tmp_path / "q.pt", loaded)
+
+
+def test_a_row_has_one_latent_wherever_it_stands(tmp_path, path):
+    trained, items = train(path, tmp_path / "c"), np.load(path)
+    whole = np.concatenate(
+        [block.copy() for block in latents.blocks(items, trained.encoder, "cpu", 64)]
+    )
+    run = network.load(trained.encoder, torch.device("cpu"))
+    for row in (0, 7, 299):
+        np.testing.assert_array_equal(run(torch.from_numpy(items[row : row + 1]))[0], whole[row])
+    order = np.random.default_rng(0).permutation(300)
+    moved = run(torch.from_numpy(items[order])).numpy()
+    np.testing.assert_array_equal(moved, whole[order])
+    with latents.projected(items, trained.encoder, tmp_path, device="cpu", memory_mb=64) as found:
+        np.testing.assert_array_equal(found, whole)
+    assert not list(tmp_path.glob(".latents*"))
+
+
+def test_held_out_rows_teach_nothing(tmp_path, path):
+    """Other values in the held-out rows change no weight."""
+    trained = train(path, tmp_path / "a")
+    items, held = np.load(path), data.held_out(300, 0.05, 0)
+    assert 3 <= held.sum() <= 40
+    items[held] += 1
+    np.save(path, items)
+    again = train(path, tmp_path / "b", choose="last")
+    assert same(train(path, tmp_path / "b", choose="last"), again)
+    assert same(train(path, tmp_path / "a2", choose="last"), again)
+    np.save(path, items - held[:, None])
+    first = train(path, tmp_path / "a", choose="last")
+    assert all(map(np.array_equal, first.codebooks, again.codebooks))
+    assert trained.figures["epoch"] <= 8
+
+
+def test_files_in_hdf5_and_parquet_and_many_train_alike(tmp_path, path):
+    items = np.load(path)
+    wanted = train(path, tmp_path / "npy")
+    with h5py.File(tmp_path / "item_data.h5", "w") as file:
+        file["item_ids"] = np.arange(100)
+        file.create_dataset("embeddings", data=items[:100], chunks=(7, 12))
+    folder = tmp_path / "embeddings.parquet"
+    folder.mkdir()
+    for number, part in enumerate((items[100:150], items[150:])):
+        block = (pa.chunked_array([np.arange(len(part))]), part)
+        embeddings.write(folder / f"part-{number}.parquet", pa.int64(), {}, [block])
+    several = [str(tmp_path / "item_data.h5"), str(folder)]
+    found = train(path, tmp_path / "many", data_paths=several)
+    assert same(found, wanted)
+    assert not list((tmp_path / "many").glob(".scratch*"))
+
+
+def test_rows_are_the_same_in_memory_and_on_disk(tmp_path, path):
+    np.save(tmp_path / "half.npy", np.load(path).astype(np.float16)[:77])
+    paths, cpu = [path, str(tmp_path / "half.npy")], torch.device("cpu")
+    held, streamed = (data.open_rows(paths, tmp_path, cpu, memory_mb) for memory_mb in (1, 0))
+    assert streamed.held is None
+    chosen = np.sort(np.random.default_rng(0).choice(377, 50, replace=False))
+    assert torch.equal(data.take(held, chosen, cpu), data.take(streamed, chosen, cpu))
+    for (one, rows), (other, read) in zip(
+        data.blocks(held, cpu), data.blocks(streamed, cpu), strict=True
+    ):
+        assert one == other
+        assert torch.equal(rows, read)
+
+
+def test_a_warm_start_begins_at_residual_k_means(tmp_path, path):
+    items = np.load(path)
+    kmeans = {"n_iter": 9, "tolerance": 0.0, "max_points_per_centroid": None, "state_path": None}
+    given = rqkmeans.fit(
+        items, n_levels=3, codebook_size=[8, 6, 4], seed=0, device="cpu", memory_mb=64, **kmeans
+    )
+    quantizer.write(tmp_path / "q.safetensors", Quantizer("rqkmeans", given, {}, {}))
+    warm = {"warm_start": str(tmp_path / "q.safetensors"), "choose": "last"}
+    still = {"lr": 1e-30, "weight_decay": 0.0, "codebook_update": "gradient", "restart": False}
+    trained = train(path, tmp_path / "still", **warm, **still)
+    begun = Quantizer("rqkmeans_plus", trained.codebooks, {}, {}, trained.encoder, trained.decoder)
+    plain = Quantizer("rqkmeans", given, {}, {})
+    codes = api.encode(plain, items)
+    assert (api.encode(begun, items) == codes).all(axis=1).mean() > 0.99
+    error = np.square(items - api.decode(plain, codes)).mean()
+    assert np.square(items - api.decode(begun, codes)).mean() == pytest.approx(error, rel=1e-3)
+    moved = train(path, tmp_path / "moved", epochs=30, **warm)
+    losses = [float(row["reconstruction"]) for row in table(tmp_path / "moved")]
+    assert losses[-1] < 0.9 * losses[0]
+    assert [len(words) for words in moved.codebooks] == [8, 6, 4]
+
+
+def test_nan_stops_with_the_step_and_the_last_good_checkpoint(tmp_path, monkeypatch, path):
+    move, steps = training._move, iter(range(1, 10_000))
+
+    def poison(state, loss, *others):
+        if next(steps) == 23:  # 5 steps an epoch: step 3 of epoch 5; it shows at step 4
+            next(iter(state.model.encoder.parameters())).data.fill_(float("nan"))
+        move(state, loss, *others)
+
+    monkeypatch.setattr(training, "_move", poison)
+    with pytest.raises(SidmillError, match=r"step 4 of epoch 5.*last\.safetensors of epoch 4"):
+        train(path, tmp_path / "c")
+    monkeypatch.undo()
+    assert same(train(path, tmp_path / "c"), train(path, tmp_path / "whole"))
+
+
+def test_checkpoints_hold_what_their_names_say(tmp_path, path):
+    settings = {"epochs": 30, "eval_step": 1, "repulsion_weight": 0.0}
+    trained = train(path, tmp_path / "c", **settings)
+    rows = [row for row in table(tmp_path / "c") if row["heldout_mse"]]
+    least = min(float(row["heldout_mse"]) for row in rows)
+    near = [row for row in rows if float(row["heldout_mse"]) <= checkpoints.WITHIN * least]
+    assert trained.figures["collision"] == min(float(row["collision_rate"]) for row in near)
+    chosen = {
+        kind: train(path, tmp_path / "c", choose=kind, **settings) for kind in checkpoints.KINDS
+    }
+    assert chosen["best_loss"].figures["error"] == least
+    names = {file.name for file in (tmp_path / "c").glob("epoch-*")}
+    assert names == {"epoch-000029.safetensors", "epoch-000030.safetensors"}
+    assert len(rows) == 28
+    assert [int(row["epoch"]) for row in table(tmp_path / "c")] == list(range(1, 31))
+
+
+def test_measured_figures_are_those_of_brute_force(tmp_path, path):
+    items = np.load(path)
+    settings = fit.Settings(**{name: SETTINGS[name] for name in fit.Settings._fields})
+    torch.manual_seed(0)
+    model = fit.Autoencoder(12, settings)
+    rows = data.open_rows([path], tmp_path, torch.device("cpu"), 64)
+    held = data.held_out(300, 0.2, 3)
+    figures, codes = measure.measure(model, rows, held, torch.device("cpu"))
+    books, encoder, decoder = model.exported()
+    plain = Quantizer("rqvae", books, {}, {}, encoder, decoder)
+    np.testing.assert_array_equal(api.encode(plain, items), codes)
+    error = np.square(items - api.decode(plain, codes))[held]
+    assert figures["heldout_mse"] == pytest.approx(error.mean(), rel=1e-4)
+    assert figures["utilisation_1"] == len(set(codes[:, 0])) / 8
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_the_rate_rises_and_falls(schedule):
+    settings = fit.Settings(**{name: SETTINGS[name] for name in fit.Settings._fields})
+    settings = settings._replace(schedule=schedule, warmup_epochs=2, epochs=10, lr=1.0)
+    assert training.rate(settings, 1) == 0.5
+    assert training.rate(settings, 2) == 1
+    assert training.rate(settings, 6) == pytest.approx({"constant": 1}.get(schedule, 0.5))
+    assert training.rate(settings, 10) == pytest.approx({"constant": 1}.get(schedule, 0))
+
+
+@pytest.mark.parametrize("name", training.OPTIMIZERS)
+def test_every_optimizer_goes_on_where_it_stopped(tmp_path, monkeypatch, path, name):
+    settings = {"optimizer": name, "epochs": 4}
+    whole = train(path, tmp_path / "whole", **settings)
+    save = checkpoints.save
+
+    def save_and_die(*arguments):
+        save(*arguments)
+        raise CutShort
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save", save_and_die)
+        with pytest.raises(CutShort):
+            train(path, tmp_path / "cut", **settings)
+    assert same(train(path, tmp_path / "cut", **settings), whole)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sk_epsilons": [0.1]}, r"sk_epsilons lists 1 numbers for 3 levels"),
+        ({"codebook_sizes": [400, 4, 4]}, r"cannot fill 400 codewords"),
+        ({"warmup_epochs": 8}, r"warmup_epochs is 8 of 8"),
+        ({"autoencoder_epochs": 8}, r"nothing would be quantized"),
+        ({"e_dim": 13}, r"e_dim is 13, the vectors have 12"),
+        ({"contrastive_weight": 1.0}, r"contrastive_weight needs pairs"),
+        ({"kmeans_init": "first_batch", "batch_size": 6}, r"kmeans_init to full"),
+    ],
+)
+def test_settings_that_do_not_fit(tmp_path, path, settings, message):
+    with pytest.raises(SidmillError, match=message):
+        train(path, tmp_path / "c", **settings)
+
+
+def test_files_that_do_not_fit(tmp_path, path):
+    np.save(tmp_path / "w.npy", np.ones((40, 5), np.float32))
+    with pytest.raises(SidmillError, match=r"w\.npy has 5 dimensions, .*v\.npy has 12"):
+        train([path, str(tmp_path / "w.npy")], tmp_path / "c")
+    with pytest.raises(SidmillError, match="one and the same"):
+        train(str(tmp_path / "w.npy"), tmp_path / "c", codebook_sizes=[2, 2])
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["item_ids"] = np.arange(3)
+    with pytest.raises(SidmillError, match="has no dataset embeddings"):
+        train(path, tmp_path / "c", data_paths=[str(tmp_path / "x.h5")])
+    vectors.write_ids(tmp_path / "ids.parquet", pa.chunked_array([range(300)]), (300, 12), {"a": 1})
+    with pytest.raises(SidmillError, match="holds other embeddings"):
+        train(path, tmp_path / "c", data_paths=[path])
+    items = np.load(path)
+    items[9] = np.nan
+    np.save(path, items)
+    with pytest.raises(SidmillError, match="first at row 9"):
+        train(path, tmp_path / "c")
+
+
+def test_pairs_come_from_the_training_part_of_histories(tmp_path, path):
+    ids = pa.chunked_array([range(100, 400)])
+    vectors.write_ids(tmp_path / "ids.parquet", ids, (300, 12), {})
+    users = pa.table(
+        {
+            "user_id": ["a", "b"],
+            "item_ids": [[100, 105, 105, 102, 399], [101, 100]],
+            "splits": [[0, 0, 0, 0, 2], [0, 0]],
+            "timestamps": [None, None],
+        },
+        schema=interactions.schema(pa.int64()),
+    )
+    interactions.write(tmp_path / "sequences.parquet", pa.int64(), [users])
+    found = pairs.load(str(tmp_path / "sequences.parquet"), str(tmp_path / "ids.parquet"))
+    assert found.tolist() == [[0, 5], [5, 2], [1, 0]]
+    pq.write_table(pa.table({"pid_a": [100], "pid_b": [7]}), tmp_path / "p.parquet")
+    with pytest.raises(SidmillError, match="item 7 is not in the catalogue"):
+        pairs.load(str(tmp_path / "p.parquet"), str(tmp_path / "ids.parquet"))
+    settings = {"ids_path": str(tmp_path / "ids.parquet"), "contrastive_weight": 1.0}
+    settings["sequences_path"] = str(tmp_path / "sequences.parquet")
+    train(path, tmp_path / "c", **settings)
+    assert float(table(tmp_path / "c")[-1]["contrastive"]) > 0
+
+
+def test_two_processes_train_as_one(tmp_path, path):
+    """Two gloo processes on the CPU: the sums of their gradients are those of one process."""
+    alone = train(path, tmp_path / "one", choose="last", clip=0.0, diversity_weight=0.0, epochs=4)
+    settings = {"choose": "last", "clip": 0.0, "diversity_weight": 0.0, "epochs": 4}
+    both = train(path, tmp_path / "two", processes=2, **settings)
+    again = train(path, tmp_path / "three", processes=2, **settings)
+    assert same(both, again)
+    for one, other in zip(arrays(alone), arrays(both), strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-3)
+    assert len(table(tmp_path / "two")) == 4
+    assert not (tmp_path / "two/request.json").exists()
+
+
+def test_tensorboard_and_wandb_offline_keep_the_figures(tmp_path, path, monkeypatch):
+    pytest.importorskip("tensorboard")
+    pytest.importorskip("wandb")
+    plain = train(path, tmp_path / "plain")
+    assert same(train(path, tmp_path / "tb", tracking="tensorboard"), plain)
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "tb/tensorboard"))
+    events.Reload()
+    assert [one.step for one in events.Scalars("loss")] == list(range(1, 9))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    assert same(train(path, tmp_path / "wb", tracking="wandb"), plain)
+    assert list((tmp_path / "wb/wandb").glob("offline-run-*/*.wandb"))
+    assert (tmp_path / "wb/metrics.csv").read_bytes() == (tmp_path / "tb/metrics.csv").read_bytes()

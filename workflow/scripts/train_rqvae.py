@@ -1,0 +1,41 @@
+"""Rule train_rqvae: vectors.npy -> quantizer.safetensors."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sidmill.core.job import job
+from sidmill.formats import quantizer, vectors
+from sidmill.quantize.rqvae import fit, tracking
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with job(snakemake) as log:
+    items = vectors.open_store(snakemake.input.vectors, snakemake.input.ids)
+    settings = {"seed": snakemake.params.seed, **snakemake.params.rqvae}
+    machine = snakemake.config["rqvae"]
+    folder = Path(snakemake.output.quantizer).with_name("checkpoints")
+    trained = fit.fit(
+        [snakemake.input.vectors],
+        device=machine["device"],
+        memory_mb=machine["memory_mb"],
+        processes=machine["processes"],
+        folder=str(folder),
+        code=snakemake.params.code,
+        fingerprint=items.fingerprint,
+        warm_start=None,
+        ids_path=snakemake.input.ids,
+        sequences_path=snakemake.input.get("pairs") or None,
+        **settings,
+    )
+    fitted = quantizer.Quantizer(
+        "rqvae",
+        trained.codebooks,
+        settings | {"checkpoint": trained.figures},
+        items.fingerprint,
+        trained.encoder,
+        trained.decoder,
+    )
+    quantizer.write(snakemake.output.quantizer, fitted)
+    tracking.publish(folder, snakemake.output.metrics)
+    log.info("wrote %s, codebooks %s", snakemake.output.quantizer, fitted.codebook_sizes)
