@@ -22,12 +22,13 @@ from sidmill.core.paths import expand as expand_path
 from sidmill.core.provenance import source_digest
 from sidmill.formats.catalogue import SUFFIXES
 
-MACHINE_SETTINGS = ("batch_tokens", "device", "memory_mb")
+MACHINE_SETTINGS = ("batch_tokens", "device", "memory_mb", "search_batch")
 
 
 wildcard_constraints:
-    collection="items|corpus|queries",
+    collection="items|corpus|queries|mining_corpus|mining_queries",
     quantizer="rqkmeans|pretrained",
+    run="dual|bm25|fused|cross",
     shard=r"\d{5}",
     shards=r"\d{5}",
 
@@ -90,30 +91,100 @@ def own_quantizer():
     return expand_path(config["pretrained"]["path"], (), "pretrained.path")
 
 
+def embedding_of(wildcards):
+    """Settings that a collection is embedded with: queries have a prompt of their own."""
+    embedding = settings("embedding", "shards", "lsa_sample", "lsa_features")
+    if wildcards.collection == "queries":
+        embedding["prompt"] = config["retrieval"]["query_prompt"]
+    return embedding
+
+
 def embedder_files(wildcards):
     """What a shard needs besides its text: the fitted LSA, the folder of a model, or the user's vectors."""
-    embedding = config["embedding"]
+    embedding = embedding_of(wildcards)
     if embedding["backend"] == "lsa":
+        if wildcards.collection == "queries":
+            return {"model": of_corpus("lsa.safetensors")}
         return {"model": f"results/{wildcards.collection}/lsa.safetensors"}
-    if (
-        embedding["backend"] == "sentence_transformers"
-        and Path(embedding["model"]).is_dir()
-    ):
-        return {
-            "weights": sorted(
-                str(f) for f in Path(embedding["model"]).rglob("*") if f.is_file()
-            )
-        }
+    if embedding["backend"] == "sentence_transformers":
+        return model_files(embedding["model"])
     return OWN_VECTORS
 
 
+def model_files(model):
+    """The files of a model: of a folder of the user, or of one that this workflow trains; none of the hub's."""
+    if Path(model).parts[:1] == ("results",):
+        return {"weights": model}
+    if Path(model).is_dir():
+        files = (file for file in Path(model).rglob("*") if file.is_file())
+        return {"weights": sorted(map(str, files))}
+    return {}
+
+
 def shard_files(wildcards):
-    """All shards of a collection, in order."""
-    shards = config["embedding"]["shards"]
+    """All shards of a collection, in order; queries are few and make one."""
+    shards = (
+        1 if wildcards.collection == "queries" else config["embedding"]["shards"]
+    )
     folder = f"results/{wildcards.collection}/embeddings.parquet"
     return [
         f"{folder}/part-{shard:05d}-of-{shards:05d}.parquet" for shard in range(shards)
     ]
+
+
+def of_corpus(*names):
+    """A file of the passages that are searched: the catalogue's, or those of retrieval.corpus."""
+    collection = "items" if config["retrieval"]["corpus"] == "items" else "corpus"
+    return f"results/{collection}/{names[0]}"
+
+
+def user_files(setting):
+    """The files behind a setting such as retrieval.corpus, or an error that asks for it."""
+    section, _, key = setting.partition(".")
+    if config[section][key] is None:
+        raise WorkflowError(f"{setting} is null: name a file (docs/retrieval.md)")
+    return or_stop(expand_path, config[section][key], ("",), setting)
+
+
+def corpus_files(wildcards):
+    """Passages, and the map of their ids."""
+    return user_files("retrieval.corpus") + optional("retrieval", "corpus_ids")
+
+
+def query_files(wildcards):
+    """Queries, and the map of their ids."""
+    return user_files("retrieval.queries") + optional("retrieval", "query_ids")
+
+
+def qrels_files(wildcards):
+    """Judgements."""
+    return user_files("retrieval.qrels")
+
+
+def optional(section, key):
+    """The file of a setting, or none where it is null."""
+    path = config[section][key]
+    return or_stop(expand_path, path, ("",), f"{section}.{key}") if path else []
+
+
+def index_file(wildcards):
+    """The faiss index, unless the search is exact."""
+    return [] if config["retrieval"]["index"] == "flat" else "results/retrieval/corpus.faiss"
+
+
+def found_shards(wildcards):
+    """All shards of the search: one where an index answers."""
+    exact = config["retrieval"]["index"] == "flat"
+    shards = config["retrieval"]["shards"] if exact else 1
+    return [
+        f"results/retrieval/shards/part-{shard:05d}-of-{shards:05d}.safetensors"
+        for shard in range(shards)
+    ]
+
+
+def measured_runs(wildcards):
+    """The runs that are compared, the baseline first."""
+    return [f"results/retrieval/{run}/res.topk" for run in config["evaluation"]["runs"]]
 
 
 def chosen(name):
