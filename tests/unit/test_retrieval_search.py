@@ -1,6 +1,7 @@
 """What exact search and the indexes promise: the answer of plain brute force, to the last id."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,8 @@ from sidmill.retrieval import exact, index, search
 EXACT = {"search_batch": 100, "device": "cpu", "memory_mb": 64}
 FAISS = {"nprobe": 8, "ef_search": 64, "candidates": 100}
 BUILD = {
-    "lists": None, "code_bytes": 8, "links": 16, "ef_construction": 40, "train_sample": 2000, "seed": 0,
+    "lists": None, "code_bytes": 8, "links": 16, "ef_construction": 40,
+    "train_sample": 2000, "seed": 0,
 }  # fmt: skip
 
 
@@ -56,7 +58,7 @@ def test_exact_search_is_brute_force_whatever_the_blocks_and_shards(data):
     cuts = sorted({0, n, *rng.integers(0, n + 1, size=data.draw(st.integers(0, 4))).tolist()})
     parts = [
         find(corpus, queries, ids, k, start, stop, search_batch=data.draw(st.integers(1, 10)))
-        for start, stop in zip(cuts, cuts[1:], strict=False)
+        for start, stop in pairwise(cuts)
     ]
     merged = exact.merge(parts[::-1], exact.id_ranks(pa.chunked_array([pa.array(ids)])))
     np.testing.assert_array_equal(merged.rows, wanted[0])
@@ -142,7 +144,8 @@ def clustered():
 
 @pytest.mark.parametrize(
     ("kind", "recall"),
-    [("ivf_flat", 0.95), ("hnsw", 0.95), ("ivfpq", 0.8), ("opq", 0.8), ("Flat", 1), ("IVF20_HNSW8,SQ8", 0.9)],
+    [("ivf_flat", 0.95), ("hnsw", 0.95), ("ivfpq", 0.8), ("opq", 0.8),
+     ("Flat", 1), ("IVF20_HNSW8,SQ8", 0.9)],
 )  # fmt: skip
 def test_an_index_is_repeatable_and_finds_most(clustered, tmp_path, kind, recall):
     first, second = tmp_path / "first.faiss", tmp_path / "second.faiss"

@@ -270,6 +270,10 @@ def _prepare(built: faiss.Index, ef_construction: int, seed: int) -> None:
     cells = faiss.try_extract_index_ivf(built)
     if cells is not None:
         cells.cp.seed = seed % 2**31
+        cells = faiss.downcast_index(cells)
+        if isinstance(cells, faiss.IndexIVFPQ):
+            # serves a Hamming filter that is not used here, and took most of the training
+            cells.do_polysemous_training = False
     for graph in _graphs(built):
         graph.hnsw.efConstruction = ef_construction
 

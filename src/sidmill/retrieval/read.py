@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand
-from sidmill.formats import parquet, passages, text
+from sidmill.formats import parquet, passages, text, triples
 from sidmill.formats import qrels as judgements
 
 logger = logging.getLogger(__name__)
@@ -51,8 +51,8 @@ class Rejects:
         """
         if self.on_bad_rows == "error":
             raise SidmillError(
-                f"{file}, line {row}: {reason}: mend the line, or set retrieval.on_bad_rows: "
-                f"reject to list such lines beside the result"
+                f"{file}, line {row}: {reason}: mend the line, or set on_bad_rows: reject "
+                f"to list such lines beside the result"
             )
         self.found.append(Reject(None if key is None else str(key), file, row, reason))
 
@@ -137,6 +137,43 @@ def read_qrels(qrels_path: str, rejects_path: str, *, qrels: str, on_bad_rows: s
     judgements.write(qrels_path, list(kept.values()))
     rejects.write(rejects_path)
     return len(kept)
+
+
+def read_training(
+    output_path: str, rejects_path: str, *, kind: str, path: str, on_bad_rows: str
+) -> int:
+    """Write dual.train.tsv as triples.parquet, or cross.train.tsv as pairs.parquet.
+
+    Args:
+        output_path: the parquet to write.
+        rejects_path: rejects.parquet to write.
+        kind: ``dual`` or ``cross``.
+        path: file, folder or glob.
+        on_bad_rows: ``error`` or ``reject``.
+
+    Returns:
+        How many rows were written.
+
+    Raises:
+        SidmillError: for a bad line under ``error``; if none is good.
+    """
+    reader = {"dual": triples.read_dual, "cross": triples.read_cross}[kind]
+    schema = {"dual": triples.TRIPLES, "cross": triples.PAIRS}[kind]
+    rejects = Rejects(on_bad_rows)
+
+    def rows() -> Iterator[tuple]:
+        for file in expand(path, ANY_NAME, f"training.{kind}"):
+            for line in reader(file):
+                if line.problem:
+                    rejects.add(None, file, line.row, line.problem)
+                else:
+                    yield line.values
+
+    n_rows = triples.write(output_path, schema, rows())
+    if not n_rows:
+        raise SidmillError(f"{path}: no line can be trained on: check training.{kind}")
+    rejects.write(rejects_path)
+    return n_rows
 
 
 def _write_texts(
