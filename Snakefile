@@ -13,6 +13,7 @@ include: "workflow/rules/items.smk"
 include: "workflow/rules/embed.smk"
 include: "workflow/rules/quantize.smk"
 include: "workflow/rules/sids.smk"
+include: "workflow/rules/training.smk"
 include: "workflow/rules/retrieval.smk"
 include: "workflow/rules/report.smk"
 

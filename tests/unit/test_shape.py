@@ -13,6 +13,7 @@ from sidmill.embed import lsa, shard, store
 from sidmill.items import demo, render
 from sidmill.quantize import pretrained, rqkmeans
 from sidmill.report import explorer
+from sidmill.retrieval import bm25, cross, dual, fuse, index, measure, mine, read, rerank, search
 from sidmill.sids import quality, resolve
 
 RULE_FILES = sorted((ROOT / "workflow/rules").glob("*.smk"))
@@ -24,6 +25,25 @@ RULES = {
 }
 ORDER = ["input", "output", "log", "benchmark", "conda", "threads", "params", "message", "script"]
 LSA = {"lsa_sample", "lsa_features"}
+# The keys of a section that feeds several functions, or rules that choose by a key.
+PARTS = {
+    "embedding, to fit": LSA | {"dim"},
+    "retrieval, to read passages": {"corpus", "corpus_ids", "on_bad_rows"},
+    "retrieval, to read queries": {"queries", "query_ids", "on_bad_rows"},
+    "retrieval, to read judgements": {"qrels", "on_bad_rows"},
+    "retrieval, to search": {"shards", "top_k", "search_batch", "device", "memory_mb"},
+    "faiss, to measure": {"nprobe", "ef_search", "candidates", "measured_queries"},
+}
+CHOSEN_BY_RULES = {
+    "embedding": LSA,
+    "faiss, to build": PARTS["faiss, to measure"],
+    "fusion": {"runs"},
+    "training": {"dual", "cross"},
+    "mining": {"pool"},
+    "cross": {"source"},
+    "rerank": {"run"},
+    "evaluation": {"runs"},
+}
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 FUNCTIONS = {
     "demo": (demo.write, {"seed"}),
@@ -36,6 +56,26 @@ FUNCTIONS = {
     "encoding": (codec.encode, set()),
     "collisions": (resolve.resolve, set()),
     "quality": (quality.measure, {"seed"}),
+    "retrieval, to read passages": (read.read_corpus, set()),
+    "retrieval, to read queries": (read.read_queries, set()),
+    "retrieval, to read judgements": (read.read_qrels, set()),
+    "retrieval, to search": (
+        search.search_shard,
+        {"shard", "nprobe", "ef_search", "candidates"},
+    ),
+    "faiss, to build": (index.build, {"index", "seed"}),
+    "faiss, to measure": (
+        index.measure,
+        {"seed", "top_k", "search_batch", "memory_mb", "device"},
+    ),
+    "bm25": (bm25.search, {"top_k"}),
+    "fusion": (fuse.fuse, set()),
+    "training": (read.read_training, {"kind", "path"}),
+    "dual": (dual.train, {"query_prompt", "prompt", "seed"}),
+    "mining": (mine.mine, {"search_batch", "device", "memory_mb"}),
+    "cross": (cross.train, {"seed"}),
+    "rerank": (rerank.rerank, set()),
+    "evaluation": (measure.measure, {"seed"}),
     "explorer": (
         explorer.write,
         {"seed", "template_path", "pid2sid_path", "codes_path", "text_path"},
@@ -96,8 +136,8 @@ def test_the_snakefile_is_a_table_of_contents():
 @pytest.mark.parametrize("section", FUNCTIONS)
 def test_a_section_is_the_keyword_arguments_of_its_function(section):
     function, others = FUNCTIONS[section]
-    wanted = set(CONFIG[section.partition(",")[0]])
-    wanted = {"embedding": wanted - LSA, "embedding, to fit": LSA | {"dim"}}.get(section, wanted)
+    wanted = PARTS.get(section, set(CONFIG[section.partition(",")[0]]))
+    wanted = wanted - CHOSEN_BY_RULES.get(section, set())
     parameters = inspect.signature(function).parameters.values()
     keywords = {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
     assert set(keywords) == wanted | others

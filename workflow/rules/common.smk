@@ -22,13 +22,17 @@ from sidmill.core.paths import expand as expand_path
 from sidmill.core.provenance import source_digest
 from sidmill.formats.catalogue import SUFFIXES
 
+FIRST_ROUND = "results/dual/first/model"
+SHORT_COLLECTIONS = ("queries", "mining_queries")
 MACHINE_SETTINGS = ("batch_tokens", "device", "memory_mb", "search_batch")
 
 
 wildcard_constraints:
     collection="items|corpus|queries|mining_corpus|mining_queries",
     quantizer="rqkmeans|pretrained",
+    round="first|second",
     run="dual|bm25|fused|cross",
+    kind="dual|cross",
     shard=r"\d{5}",
     shards=r"\d{5}",
 
@@ -94,7 +98,10 @@ def own_quantizer():
 def embedding_of(wildcards):
     """Settings that a collection is embedded with: queries have a prompt of their own."""
     embedding = settings("embedding", "shards", "lsa_sample", "lsa_features")
-    if wildcards.collection == "queries":
+    if wildcards.collection.startswith("mining_"):
+        embedding |= {"backend": "sentence_transformers", "model": FIRST_ROUND}
+        embedding |= {"revision": None, "dim": None, "normalize": True}
+    if wildcards.collection in SHORT_COLLECTIONS:
         embedding["prompt"] = config["retrieval"]["query_prompt"]
     return embedding
 
@@ -122,9 +129,11 @@ def model_files(model):
 
 
 def shard_files(wildcards):
-    """All shards of a collection, in order; queries are few and make one."""
+    """All shards of a collection, in order; queries are short and make one."""
     shards = (
-        1 if wildcards.collection == "queries" else config["embedding"]["shards"]
+        1
+        if wildcards.collection in SHORT_COLLECTIONS
+        else config["embedding"]["shards"]
     )
     folder = f"results/{wildcards.collection}/embeddings.parquet"
     return [
@@ -169,7 +178,11 @@ def optional(section, key):
 
 def index_file(wildcards):
     """The faiss index, unless the search is exact."""
-    return [] if config["retrieval"]["index"] == "flat" else "results/retrieval/corpus.faiss"
+    return (
+        []
+        if config["retrieval"]["index"] == "flat"
+        else "results/retrieval/corpus.faiss"
+    )
 
 
 def found_shards(wildcards):
@@ -180,6 +193,65 @@ def found_shards(wildcards):
         f"results/retrieval/shards/part-{shard:05d}-of-{shards:05d}.safetensors"
         for shard in range(shards)
     ]
+
+
+def training_files(wildcards):
+    """Lines that an encoder learns from."""
+    return user_files(f"training.{wildcards.kind}")
+
+
+def training_settings(wildcards):
+    """Where these lines are."""
+    training = config["training"]
+    return {"path": training[wildcards.kind], "on_bad_rows": training["on_bad_rows"]}
+
+
+def dual_inputs(wildcards):
+    """What a round of the dual encoder learns from, and the model it starts from."""
+    if wildcards.round == "second":
+        return {"triples": "results/mining/triples.parquet", "weights": FIRST_ROUND}
+    return {"triples": "results/training/dual.parquet"} | base_model("dual")
+
+
+def dual_settings(wildcards):
+    """Settings of a round: the second starts from the model of the first."""
+    start = (
+        {"model": FIRST_ROUND, "revision": None, "pooling": None}
+        if wildcards.round == "second"
+        else {}
+    )
+    return settings("dual") | start
+
+
+def base_model(section):
+    """The files of the model that a training starts from."""
+    if config[section]["model"] is None:
+        raise WorkflowError(f"{section}.model is null: name a hub id or a folder")
+    return model_files(config[section]["model"])
+
+
+def cross_inputs(wildcards):
+    """What the cross encoder learns from, and the model it starts from."""
+    mined = config["cross"]["source"] == "mined"
+    pairs = (
+        "results/mining/pairs.parquet" if mined else "results/training/cross.parquet"
+    )
+    return {"pairs": pairs} | base_model("cross")
+
+
+def mined_corpus(wildcards):
+    """The passages that negatives may come from besides those of the training file."""
+    return of_corpus("text.parquet") if config["mining"]["pool"] == "corpus" else []
+
+
+def fused_runs(wildcards):
+    """The runs that are fused."""
+    return [f"results/retrieval/{run}/res.topk" for run in config["fusion"]["runs"]]
+
+
+def reader_files(wildcards):
+    """The files of the cross encoder that reranks."""
+    return model_files(config["rerank"]["model"])
 
 
 def measured_runs(wildcards):

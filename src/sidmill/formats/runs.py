@@ -91,6 +91,11 @@ def read_all(paths: Sequence[str | Path], names: Sequence[str]) -> dict[str, Run
     return {name: read(path) for name, path in zip(names, paths, strict=True)}
 
 
+def read_list(paths: Sequence[str | Path]) -> list[Run]:
+    """Read several runs, in this order."""
+    return [read(path) for path in paths]
+
+
 def _lines(run: Run) -> Iterator[tuple[str, str, int, np.float32]]:
     for qid, pids, scores in zip(run.qids, run.pids, run.scores, strict=True):
         for rank, (pid, score) in enumerate(zip(pids, scores, strict=True), start=1):

@@ -1,7 +1,7 @@
-"""The cross encoder: reads a query and a passage together and says whether the one answers the other.
+"""The cross encoder: reads a query and a passage together and says whether this answers that.
 
-Either a classifier with one output (BERT, ERNIE), or a language model whose score is the log odds of
-``yes`` against ``no`` as its next word (Qwen3-Reranker). Both train on the same loss.
+Either a classifier with one output (BERT, ERNIE), or a language model whose score is the log odds
+of ``yes`` against ``no`` as its next word (Qwen3-Reranker). Both train on the same loss.
 
 Source: https://sbert.net, https://huggingface.co/Qwen/Qwen3-Reranker-0.6B
 """
@@ -28,16 +28,17 @@ logger = logging.getLogger(__name__)
 METRIC = "dev_average_precision"
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 # The form of Qwen3-Reranker, for language models whose own template knows no query and document.
+ROLE = '{{ messages | selectattr("role", "eq", "%s") | map(attribute="content") | first }}'
 TEMPLATE = (
     "<|im_start|>system\n"
     "Judge whether the Document meets the requirements based on the Query and the Instruct "
     'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
     "<|im_start|>user\n"
-    '<Instruct>: {{ (messages | selectattr("role", "eq", "system") | map(attribute="content") | '
-    f"first) | default({INSTRUCTION!r}, true) }}}}\n"
-    '<Query>: {{ messages | selectattr("role", "eq", "query") | map(attribute="content") | first }}\n'
-    '<Document>: {{ messages | selectattr("role", "eq", "document") | map(attribute="content") | first }}'
-    "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    '{% set said = messages | selectattr("role", "eq", "system") | list %}'
+    f"<Instruct>: {{{{ said[0].content if said else {INSTRUCTION!r} }}}}\n"
+    f"<Query>: {ROLE % 'query'}\n"
+    f"<Document>: {ROLE % 'document'}<|im_end|>\n"
+    "<|im_start|>assistant\n<think>\n\n</think>\n\n"
 )
 
 

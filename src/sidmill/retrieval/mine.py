@@ -1,7 +1,7 @@
-"""Hard negatives: passages that the current model ranks high for a training query, though no answer.
+"""Hard negatives: passages that the model ranks high for a training query, though no answer.
 
-A passage as near as the answer is often an answer that nobody marked, so those that reach ``margin``
-of the answer's score are passed over.
+A passage as near as the answer is often an answer that nobody marked, so those that reach
+``margin`` of the answer's score are passed over.
 
 Source: ANCE, https://arxiv.org/abs/2007.00808; the margin of NV-Retriever,
 https://arxiv.org/abs/2407.15831

@@ -16,7 +16,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from transformers import Trainer, set_seed
+from transformers import PrinterCallback, Trainer, set_seed
 from transformers.utils import logging as transformers_logging
 
 from sidmill.core.atomic import write_text
@@ -156,6 +156,7 @@ def run(trainer: Trainer, state_dir: str | Path) -> None:
     Raises:
         SidmillError: if a batch does not fit the device.
     """
+    trainer.remove_callback(PrinterCallback)
     last = _last_checkpoint(Path(state_dir))
     if last:
         logger.info("going on from %s", last)
