@@ -93,10 +93,11 @@ retrieval: {{corpus: corpus.tsv, corpus_ids: passage2id.map.json, queries: queri
   query_ids: q2qid.json, qrels: dev.json, top_k: 50, query_prompt: "问:"}}
 training: {json.dumps(train)}
 embedding: {{backend: sentence_transformers, model: qwen3, dim: null, max_length: 96, shards: 1}}
-dual: {{model: qwen3, dev_share: 0, epochs: 10, batch_size: 16, learning_rate: 0.003, max_length: 96,
-  evaluations: 2}}
+dual: {{model: qwen3, dev_share: 0, epochs: 10, batch_size: 16, learning_rate: 0.003,
+  max_length: 96, evaluations: 2}}
 mining: {{depth: 50, margin: 2.0}}
-cross: {{source: mined, model: bert, dev_share: 0, epochs: 1, learning_rate: 0.001, max_length: 128}}
+cross: {{source: mined, model: bert, dev_share: 0, epochs: 1, learning_rate: 0.001,
+  max_length: 128}}
 rerank: {{depth: 10, max_length: 128}}
 evaluation: {{runs: [dual, bm25, cross]}}
 """)  # fmt: skip

@@ -24,10 +24,9 @@ def plot(figures: dict, path: str | Path) -> None:
     metrics = list(next(iter(runs.values())))
     rows = len(metrics) * (len(runs) + 1)
     with matplotlib.style.context(["default", STYLE]):
-        figure = Figure(figsize=(WIDTH, ROOM + BAR * rows))
-        axes = figure.add_axes(
-            (0.12, 0.3 / (ROOM + BAR * rows), 0.82, 1 - ROOM / (ROOM + BAR * rows))
-        )
+        height = ROOM + BAR * rows
+        figure = Figure(figsize=(WIDTH, height))
+        axes = figure.add_axes((0.12, 0.3 / height, 0.82, 1 - ROOM / height))
         for place, (run, values) in enumerate(runs.items()):
             heights = [values[metric] for metric in metrics]
             lines = [line * (len(runs) + 1) + place for line in range(len(metrics))]
