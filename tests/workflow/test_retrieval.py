@@ -9,8 +9,6 @@ import tiny_rerankers
 
 pytestmark = pytest.mark.workflow
 
-RUN_FILES = ("res.topk", "run.trec")
-
 
 def test_cranfield_by_lsa(workflow, real_data):
     """The figures that the data set is handed out with, and both baselines beside them."""
@@ -36,12 +34,6 @@ def test_cranfield_by_lsa(workflow, real_data):
     assert {len(set(pids)) for pids in answers.values()} == {50}
     assert workflow.bytes("retrieval/res.topk") == workflow.bytes("retrieval/dual/res.topk")
     assert len(pq.read_table(workflow.folder / "results/retrieval/per_query.parquet")) == 3 * 225
-    # another number of shards, the same run
-    before = workflow.bytes("retrieval/dual/res.topk")
-    again = workflow.overlay("again.yaml", "retrieval: {shards: 1}\n")
-    files = ("tests/configs/cranfield.yaml", name, again)
-    workflow.run("--configfile", *files, "--", "results/retrieval/dual/res.topk")
-    assert workflow.bytes("retrieval/dual/res.topk") == before
     # an index of faiss takes the place of the exact search
     index = workflow.overlay("index.yaml", "retrieval: {index: hnsw}\n")
     files = ("tests/configs/cranfield.yaml", name, index)
