@@ -135,7 +135,7 @@ def run_index(options: argparse.Namespace) -> None:
     built = time.perf_counter() - began
     corpus = VectorStore(vectors, pa.chunked_array([pa.array(np.arange(options.rows))]), {})
     plane = []
-    for effort in (16, 64, 256):
+    for effort in (1, 4, 16, 64):
         figures = index.measure(
             path,
             corpus,

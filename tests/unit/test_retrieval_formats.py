@@ -258,3 +258,33 @@ def test_mined_negatives_are_near_but_no_answers_and_below_the_margin(tmp_path):
     assert found[2:] == [("other", "near", "twin of it"), ("other", "near", "answer")]
     labels = pq.read_table(outputs[1]).to_pylist()
     assert [row["label"] for row in labels] == [1, 0, 0, 1, 0, 0]
+
+
+def test_the_plot_and_the_table_hold_every_run(tmp_path):
+    from sidmill.report import retrieval
+
+    cell = {"mean": 0.1, "low": -0.05, "high": 0.2, "p": 0.3}
+    metrics = ("MRR@10", "Recall@1", "Recall@50")
+    figures = {
+        "runs": {run: dict.fromkeys(metrics, 0.5) for run in ("dual", "bm25", "fused", "cross")},
+        "differences": {"bm25 - dual": dict.fromkeys(metrics, cell)},
+    }
+    for name in ("one.svg", "two.svg"):
+        retrieval.plot(figures, tmp_path / name)
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+    retrieval.table(figures, tmp_path / "metrics.tsv")
+    lines = [line.split("\t") for line in (tmp_path / "metrics.tsv").read_text().splitlines()]
+    assert [line[0] for line in lines] == ["run", "dual", "bm25", "fused", "cross", "bm25 - dual"]
+    assert lines[-1][1] == "+0.1000 [-0.0500, +0.2000]"
+
+
+def test_an_answer_that_is_no_item_is_refused(rng, tmp_path):
+    from sidmill.formats.codes import Codes
+    from sidmill.retrieval import answers
+
+    run = a_run(rng)
+    ids = pa.chunked_array([pa.array(range(39))])
+    sids = Codes(ids, np.arange(39, dtype=np.int32)[:, None], [40])
+    run.pids[2][1] = "39"
+    with pytest.raises(SidmillError, match="'39' is no item"):
+        answers.attach(run, sids, tmp_path / "answers.parquet")
