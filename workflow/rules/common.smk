@@ -185,6 +185,14 @@ def index_file(wildcards):
     )
 
 
+def effort(wildcards):
+    """How hard an index looks; exact search has no such setting, so a change of it reruns nothing."""
+    names = ("nprobe", "ef_search", "candidates")
+    if config["retrieval"]["index"] == "flat":
+        return dict.fromkeys(names, 0)
+    return pick("faiss", *names)
+
+
 def found_shards(wildcards):
     """All shards of the search: one where an index answers."""
     exact = config["retrieval"]["index"] == "flat"

@@ -106,7 +106,7 @@ rule search_shard:
     threads: 2
     params:
         top_k=config["retrieval"]["top_k"],
-        faiss=pick("faiss", "nprobe", "ef_search", "candidates"),
+        faiss=effort,
         code=code_of("search_shard.py"),
     message:
         "Searching the passages, shard {wildcards.shard} of {wildcards.shards}"
