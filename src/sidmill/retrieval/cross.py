@@ -38,7 +38,7 @@ TEMPLATE = (
     f"<Instruct>: {{{{ said[0].content if said else {INSTRUCTION!r} }}}}\n"
     f"<Query>: {ROLE % 'query'}\n"
     f"<Document>: {ROLE % 'document'}<|im_end|>\n"
-    "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    "<|im_start|>assistant\n<think>\n\n</think>{{ '\\n\\n' }}"  # Jinja drops a bare last line feed
 )
 
 
