@@ -9,6 +9,7 @@ configfile: "config.yaml"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/common_retrieval.smk"
 include: "workflow/rules/items.smk"
 include: "workflow/rules/interactions.smk"
 include: "workflow/rules/embed.smk"
@@ -16,6 +17,8 @@ include: "workflow/rules/exports.smk"
 include: "workflow/rules/quantize.smk"
 include: "workflow/rules/sids.smk"
 include: "workflow/rules/compare.smk"
+include: "workflow/rules/training.smk"
+include: "workflow/rules/retrieval.smk"
 include: "workflow/rules/report.smk"
 
 

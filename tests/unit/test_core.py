@@ -201,6 +201,8 @@ def test_all_problems_are_listed_at_once_with_hints(config):
         ("rqkmeans", "codebook_size", [256, "x"], "rqkmeans.codebook_size.1: found 'x'"),
         ("rqkmeans", "device", "gpu", "auto, cpu, cuda or cuda:1"),
         ("rqkmeans", "codebook_size", [4, 4], "2 sizes for 3 levels"),
+        ("retrieval", "query_prompt", "Query:", "retrieval.query_prompt: found 'Query:'"),
+        ("retrieval", "answer", "best", "dual, bm25, fused or cross"),
         ("run", "seed", True, "run.seed: found True"),
         ("items", "fields", "title", "items.fields: found 'title', a str, wanted array"),
     ],

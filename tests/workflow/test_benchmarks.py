@@ -8,11 +8,13 @@ import pytest
 from conftest import ROOT
 
 
-@pytest.mark.parametrize("name", ["rqkmeans", "encode"])
-def test_a_benchmark_ends_in_one_line_of_ratios(name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "size"), [("rqkmeans", "--codes=16"), ("encode", "--codes=16"), ("search", "--k=5")]
+)
+def test_a_benchmark_ends_in_one_line_of_ratios(name, size, tmp_path):
     done = subprocess.run(
         [
-            *(sys.executable, f"benchmarks/{name}.py", "--rows=2000", "--dim=16", "--codes=16"),
+            *(sys.executable, f"benchmarks/{name}.py", "--rows=2000", "--dim=16", size),
             f"--folder={tmp_path}",
         ],
         cwd=ROOT,

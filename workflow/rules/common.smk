@@ -24,12 +24,17 @@ from sidmill.formats.catalogue import SUFFIXES
 from sidmill.interactions.files import find as find_interactions
 
 VECTOR_FILES = (".npy", ".h5", ".parquet")
-MACHINE_SETTINGS = ("batch_tokens", "device", "memory_mb", "processes")
+FIRST_ROUND = "results/dual/first/model"
+SHORT_COLLECTIONS = ("queries", "mining_queries")
+MACHINE_SETTINGS = ("batch_tokens", "device", "memory_mb", "processes", "search_batch")
 
 
 wildcard_constraints:
-    collection="items|corpus|queries",
+    collection="items|corpus|queries|mining_corpus|mining_queries",
     quantizer="rqkmeans|rqkmeans_balanced|rqkmeans_plus|rqvae|opq|pca_grid|pretrained",
+    round="first|second",
+    run="dual|bm25|fused|cross",
+    kind="dual|cross",
     shard=r"\d{5}",
     shards=r"\d{5}",
 
@@ -103,26 +108,46 @@ def learned_from():
     return {"data": data, "pairs": pairs if rqvae["contrastive_weight"] else []}
 
 
+def embedding_of(wildcards):
+    """Settings that a collection is embedded with: queries have a prompt of their own."""
+    embedding = settings("embedding", "shards", "lsa_sample", "lsa_features")
+    if wildcards.collection.startswith("mining_"):
+        embedding |= {"backend": "sentence_transformers", "model": FIRST_ROUND}
+        embedding |= {"revision": None, "dim": None, "normalize": True}
+    if wildcards.collection in SHORT_COLLECTIONS:
+        embedding["prompt"] = config["retrieval"]["query_prompt"]
+    return embedding
+
+
 def embedder_files(wildcards):
     """What a shard needs besides its text: the fitted LSA, the folder of a model, or the user's vectors."""
-    embedding = config["embedding"]
+    embedding = embedding_of(wildcards)
     if embedding["backend"] == "lsa":
+        if wildcards.collection == "queries":
+            return {"model": of_corpus("lsa.safetensors")}
         return {"model": f"results/{wildcards.collection}/lsa.safetensors"}
-    if (
-        embedding["backend"] == "sentence_transformers"
-        and Path(embedding["model"]).is_dir()
-    ):
-        return {
-            "weights": sorted(
-                str(f) for f in Path(embedding["model"]).rglob("*") if f.is_file()
-            )
-        }
+    if embedding["backend"] == "sentence_transformers":
+        return model_files(embedding["model"])
     return OWN_VECTORS
 
 
+def model_files(model):
+    """The files of a model: of a folder of the user, or of one that this workflow trains; none of the hub's."""
+    if Path(model).parts[:1] == ("results",):
+        return {"weights": model}
+    if Path(model).is_dir():
+        files = (file for file in Path(model).rglob("*") if file.is_file())
+        return {"weights": sorted(map(str, files))}
+    return {}
+
+
 def shard_files(wildcards):
-    """All shards of a collection, in order."""
-    shards = config["embedding"]["shards"]
+    """All shards of a collection, in order; queries are short and make one."""
+    shards = (
+        1
+        if wildcards.collection in SHORT_COLLECTIONS
+        else config["embedding"]["shards"]
+    )
     folder = f"results/{wildcards.collection}/embeddings.parquet"
     return [
         f"{folder}/part-{shard:05d}-of-{shards:05d}.parquet" for shard in range(shards)

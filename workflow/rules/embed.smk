@@ -6,7 +6,8 @@ LEAVES   results/{collection}/embeddings.parquet/  pid, embedding list<float32> 
          results/{collection}/vectors.npy          float32 or float16 (N, D), in row order of text.parquet
          results/{collection}/ids.parquet          pid, in row order of vectors.npy
 
-Shards and ids.parquet carry the embedding fingerprint. With the backend lsa also:
+Shards and ids.parquet carry the embedding fingerprint. Queries have a prompt of their own, and the LSA of the passages.
+With the backend lsa also:
          results/{collection}/lsa.safetensors      vocabulary, idf float32 (V), components float32 (D, V)
 """
 
@@ -47,7 +48,7 @@ rule embed_shard:
         "../../envs/sidmill.yaml"
     threads: 2
     params:
-        embedding=settings("embedding", "shards", "lsa_sample", "lsa_features"),
+        embedding=embedding_of,
         code=code_of("embed_shard.py"),
     message:
         "Embedding {wildcards.collection}, shard {wildcards.shard} of {wildcards.shards}"

@@ -34,13 +34,20 @@ def check(config: dict, schema_path: str | Path) -> None:
 
 def _contradictions(config: dict) -> list[str]:
     """What no schema can say: settings that do not fit each other."""
+    problems = []
     size, levels = config["rqkmeans"]["codebook_size"], config["rqkmeans"]["n_levels"]
     if isinstance(size, list) and len(size) != levels:
-        return [
+        problems.append(
             f"rqkmeans.codebook_size: {len(size)} sizes for {levels} levels: give one size per "
             f"level, or one number for all"
-        ]
-    return []
+        )
+    backend, prompt = config["embedding"]["backend"], config["retrieval"]["query_prompt"]
+    if prompt and backend != "sentence_transformers":
+        problems.append(
+            f"retrieval.query_prompt: found {prompt!r}, but backend {backend} takes no prompt: set "
+            f'it to ""'
+        )
+    return problems
 
 
 def _describe(error: ValidationError) -> Iterator[str]:

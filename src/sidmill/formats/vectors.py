@@ -120,3 +120,8 @@ def open_npy(path: str | Path) -> np.ndarray:
 def read_ids(file: pq.ParquetFile) -> pa.ChunkedArray:
     """Read the whole ``pid`` column. Memory: 8 bytes per item, or the strings."""
     return file.read(columns=["pid"])["pid"]
+
+
+def read_pids(ids_path: str | Path) -> pa.ChunkedArray:
+    """Read the ids alone, from ids.parquet or any other parquet with a ``pid``."""
+    return read_ids(parquet.open_file(ids_path, {"pid": parquet.is_pid}))

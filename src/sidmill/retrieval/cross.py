@@ -1,0 +1,185 @@
+"""The cross encoder: reads a query and a passage together and says whether this answers that.
+
+Either a classifier with one output (BERT, ERNIE), or a language model whose score is the log odds
+of ``yes`` against ``no`` as its next word (Qwen3-Reranker). Both train on the same loss.
+
+Source: https://sbert.net, https://huggingface.co/Qwen/Qwen3-Reranker-0.6B
+"""
+
+import logging
+from pathlib import Path
+
+import torch
+from sentence_transformers.cross_encoder import (
+    CrossEncoder,
+    CrossEncoderTrainer,
+    CrossEncoderTrainingArguments,
+)
+from sentence_transformers.cross_encoder.evaluation import CrossEncoderClassificationEvaluator
+from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+from sentence_transformers.cross_encoder.modules import LogitScore
+
+from sidmill.core.errors import SidmillError
+from sidmill.formats import triples
+from sidmill.retrieval import training
+
+logger = logging.getLogger(__name__)
+
+METRIC = "dev_average_precision"
+INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
+# The form of Qwen3-Reranker, for language models whose own template knows no query and document.
+ROLE = '{{ messages | selectattr("role", "eq", "%s") | map(attribute="content") | first }}'
+TEMPLATE = (
+    "<|im_start|>system\n"
+    "Judge whether the Document meets the requirements based on the Query and the Instruct "
+    'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
+    "<|im_start|>user\n"
+    '{% set said = messages | selectattr("role", "eq", "system") | list %}'
+    f"<Instruct>: {{{{ said[0].content if said else {INSTRUCTION!r} }}}}\n"
+    f"<Query>: {ROLE % 'query'}\n"
+    f"<Document>: {ROLE % 'document'}<|im_end|>\n"
+    "<|im_start|>assistant\n<think>\n\n</think>{{ '\\n\\n' }}"  # Jinja drops a bare last line feed
+)
+
+
+def train(
+    pairs_path: str | Path,
+    model_dir: str | Path,
+    state_dir: str | Path,
+    *,
+    model: str,
+    revision: str | None,
+    max_rows: int | None,
+    dev_share: float,
+    epochs: float,
+    batch_size: int,
+    learning_rate: float,
+    warmup: float,
+    max_length: int,
+    dtype: str,
+    evaluations: int,
+    device: str,
+    seed: int,
+) -> dict:
+    """Train a cross encoder and keep the checkpoint that tells pairs set aside apart best.
+
+    Args:
+        pairs_path: pairs.parquet.
+        model_dir: folder to write, in the form of sentence-transformers.
+        state_dir: folder of the checkpoints, gone when the model is written.
+        model: folder or hub id to start from; a classifier gets a new head where it has none.
+        revision: of a hub model.
+        max_rows: train on the first so many rows; null on all.
+        dev_share: share of the queries that are set aside; 0 keeps the last checkpoint.
+        epochs: passes over the rows.
+        batch_size: pairs per step.
+        learning_rate: its peak.
+        warmup: share of the steps until then.
+        max_length: tokens per pair; the passage is cut.
+        dtype: float32 or bfloat16.
+        evaluations: how often the model is evaluated and saved.
+        device: auto, cpu or cuda.
+        seed: of the split, of the order and of a new head.
+
+    Returns:
+        Rows, steps, and average precision on the pairs set aside, before and after.
+
+    Raises:
+        SidmillError: if a setting does not fit, or the model cannot be loaded.
+    """
+    identity = {name: value for name, value in sorted(locals().items()) if "_dir" not in name}
+    identity["pairs_path"] = training.file_digest(pairs_path)
+    training.begin(state_dir, identity)
+    rows = training.load_rows(pairs_path, triples.PAIRS, max_rows)
+    kept, dev = training.split(rows, dev_share, seed)
+    settings = training.arguments(
+        state_dir,
+        kept.num_rows,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        warmup=warmup,
+        dtype=dtype,
+        evaluations=evaluations,
+        device=device,
+        seed=seed,
+        best=METRIC if dev_share else None,
+    )
+    reader = load(model, revision, max_length, "float32", device, "cross.model")
+    evaluator = None
+    if dev_share:
+        pairs = list(zip(dev["query"].to_pylist(), dev["passage"].to_pylist(), strict=True))
+        evaluator = CrossEncoderClassificationEvaluator(
+            pairs, dev["label"].to_pylist(), name="dev", write_csv=False
+        )
+    before = evaluator(reader)[METRIC] if evaluator else None
+    trainer = CrossEncoderTrainer(
+        model=reader,
+        args=CrossEncoderTrainingArguments(**settings),
+        train_dataset=training.dataset(kept),
+        loss=BinaryCrossEntropyLoss(reader),
+        evaluator=evaluator,
+    )
+    training.run(trainer, state_dir)
+    figures = {
+        "rows": kept.num_rows,
+        "steps": trainer.state.global_step,
+        "dev_pairs": dev.num_rows,
+        "dev_average_precision_before": before,
+        "dev_average_precision_after": evaluator(reader)[METRIC] if evaluator else None,
+    }
+    logger.info("%s", figures)
+    training.finish(
+        lambda folder: reader.save_pretrained(folder, create_model_card=False),
+        model_dir,
+        state_dir,
+        figures,
+    )
+    return figures
+
+
+def load(
+    model: str, revision: str | None, max_length: int, dtype: str, device: str, setting: str
+) -> CrossEncoder:
+    """Load a cross encoder: of one output, or a language model scored by yes and no.
+
+    Args:
+        model: folder or hub id.
+        revision: of a hub model.
+        max_length: tokens per pair.
+        dtype: float32 or bfloat16, of the weights.
+        device: auto, cpu or cuda.
+        setting: config key that holds ``model``, for the message.
+
+    Raises:
+        SidmillError: if it cannot be loaded, or has another number of outputs.
+    """
+    try:
+        reader = CrossEncoder(
+            model,
+            revision=revision,
+            device=None if device == "auto" else device,
+            trust_remote_code=False,
+            max_length=max_length,
+            model_kwargs={"use_safetensors": True, "dtype": getattr(torch, dtype)},
+            **({} if _is_language_model(model, revision) else {"num_labels": 1}),
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise SidmillError(
+            f"{setting} {model!r} cannot be loaded ({str(error).splitlines()[0]}): name a hub id "
+            f"or a folder with model.safetensors"
+        ) from None
+    if any(isinstance(module, LogitScore) for module in reader):
+        own = reader.tokenizer.chat_template
+        if own is None or "document" not in own:
+            reader.tokenizer.chat_template = TEMPLATE
+    elif reader.tokenizer.pad_token_id is not None:
+        reader.model.config.pad_token_id = reader.tokenizer.pad_token_id
+    return reader
+
+
+def _is_language_model(model: str, revision: str | None) -> bool:
+    from transformers import AutoConfig
+
+    found = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+    return any(name.endswith("ForCausalLM") for name in found.architectures or ())

@@ -1,0 +1,44 @@
+"""Reciprocal-rank fusion: several runs into one, by ranks alone.
+
+Source: Cormack, Clarke and Büttcher, 2009, https://doi.org/10.1145/1571941.1572114
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sidmill.core.errors import SidmillError
+from sidmill.formats.runs import Run
+
+
+def fuse(runs: Sequence[Run], *, constant: float) -> Run:
+    """Fuse runs: a passage scores the sum of 1 / (constant + rank) over the runs that found it.
+
+    Args:
+        runs: of the same queries; the result has their order from the first, and its k.
+        constant: the larger, the less the first ranks count; 60 in the source.
+
+    Returns:
+        k passages per query; equal sums go by the id as a string.
+
+    Raises:
+        SidmillError: if the runs are of different queries.
+    """
+    lines = [dict(zip(run.qids, run.pids, strict=True)) for run in runs]
+    strangers = {qid for other in lines for qid in lines[0].keys() ^ other.keys()}
+    if strangers:
+        raise SidmillError(
+            f"{len(strangers)} queries, such as {min(strangers)!r}, are not in every run: make the "
+            f"runs of fusion.runs again"
+        )
+    k = runs[0].scores.shape[1]
+    pids, scores = [], np.empty(runs[0].scores.shape, dtype=np.float32)
+    for row, qid in enumerate(runs[0].qids):
+        sums: dict[str, float] = {}
+        for found in lines:
+            for rank, pid in enumerate(found[qid], start=1):
+                sums[pid] = sums.get(pid, 0.0) + 1 / (constant + rank)
+        best = sorted(sums.items(), key=lambda pair: (-np.float32(pair[1]), pair[0]))[:k]
+        pids.append([pid for pid, _ in best])
+        scores[row] = [value for _, value in best]
+    return Run(runs[0].qids, pids, scores)

@@ -1,0 +1,154 @@
+"""How good runs are: MRR@10, Recall@1 and @50 as DuReader-retrieval defines them, nDCG@10, MAP.
+
+Recall@k is the share of queries with an answer among the first k (success at k), not the share of
+the answers found. Queries without any answer are left out, as the DuReader-retrieval evaluation
+does; a query that the run lacks counts as 0. Computed by ir_measures, which sees ranks in place of
+scores, so that ties stay as the run has them.
+
+Source: https://github.com/PaddlePaddle/RocketQA, https://ir-measur.es
+"""
+
+import logging
+from collections.abc import Mapping
+
+import ir_measures
+import numpy as np
+import pyarrow as pa
+from ir_measures import AP, RR, Success, nDCG
+
+from sidmill.core.errors import SidmillError
+from sidmill.formats import parquet
+from sidmill.formats.runs import Run
+
+logger = logging.getLogger(__name__)
+
+METRICS = {
+    "MRR@10": (RR @ 10, 10),
+    "Recall@1": (Success @ 1, 1),
+    "Recall@50": (Success @ 50, 50),
+    "nDCG@10": (nDCG @ 10, 10),
+    "MAP": (AP, 1),
+}
+RESAMPLES_AT_ONCE = 256
+
+
+def measure(
+    runs: Mapping[str, Run], qrels: dict[str, dict[str, int]], *, resamples: int, seed: int
+) -> tuple[dict, pa.Table]:
+    """Measure runs, and the difference of each to the first one.
+
+    The interval of a difference is the middle 95 % of its mean over resampled queries (paired
+    bootstrap); p is how often the mean comes out on the other side of 0, times two.
+
+    Args:
+        runs: by name; all with the same queries is wise, though not asked for.
+        qrels: labels by qid and pid.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Returns:
+        Figures for metrics.json, and a table ``run``, ``qid`` and a column per metric. A metric
+        that looks deeper than the shallowest run is left out.
+
+    Raises:
+        SidmillError: if no query has an answer, or a run holds none of the judged queries.
+    """
+    answered = {
+        qid: labels for qid, labels in qrels.items() if any(label > 0 for label in labels.values())
+    }
+    if not answered:
+        raise SidmillError("no judgement is above 0: check retrieval.qrels")
+    depth = min(run.scores.shape[1] for run in runs.values())
+    metrics = {name: metric for name, (metric, cut) in METRICS.items() if cut <= depth}
+    qids = sorted(answered)
+    values = {
+        name: _per_query(name, run, answered, qids, metrics.values()) for name, run in runs.items()
+    }
+    logger.info("%d queries, %d of them judged", len(qrels), len(qids))
+    figures = {
+        "queries": len(qids),
+        "depth": depth,
+        "runs": {
+            run: dict(zip(metrics, found.mean(axis=0).tolist(), strict=True))
+            for run, found in values.items()
+        },
+        "differences": _differences(values, list(metrics), resamples, seed),
+    }
+    return figures, _table(values, qids, list(metrics))
+
+
+def write_table(path: str, table: pa.Table) -> None:
+    """Write per_query.parquet."""
+    parquet.write(path, table.schema, [table])
+
+
+def _per_query(
+    name: str, run: Run, qrels: dict[str, dict[str, int]], qids: list[str], metrics: object
+) -> np.ndarray:
+    """float64 (Q, metrics)."""
+    known = set(run.qids)
+    missing = sum(qid not in known for qid in qids)
+    if missing == len(qids):
+        raise SidmillError(
+            f"run {name}: none of its queries, such as {run.qids[0]!r}, is judged; judged is "
+            f"{qids[0]!r}: check retrieval.queries, retrieval.query_ids and retrieval.qrels"
+        )
+    if missing:
+        logger.warning(
+            "run %s lacks %d of %d judged queries, counted as 0", name, missing, len(qids)
+        )
+    ranked = {
+        qid: {pid: -float(rank) for rank, pid in enumerate(pids)}
+        for qid, pids in zip(run.qids, run.pids, strict=True)
+        if qid in qrels
+    }
+    metrics = list(metrics)
+    places = {metric: column for column, metric in enumerate(metrics)}
+    rows = {qid: row for row, qid in enumerate(qids)}
+    values = np.zeros((len(qids), len(metrics)))
+    for found in ir_measures.iter_calc(metrics, qrels, ranked):
+        values[rows[found.query_id], places[found.measure]] = found.value
+    return values
+
+
+def _differences(
+    values: dict[str, np.ndarray], metrics: list[str], resamples: int, seed: int
+) -> dict:
+    first, *others = values
+    return {
+        f"{other} - {first}": {
+            metric: dict(zip(("mean", "low", "high", "p"), interval, strict=True))
+            for metric, interval in zip(
+                metrics, _bootstrap(values[other] - values[first], resamples, seed), strict=True
+            )
+        }
+        for other in others
+    }
+
+
+def _bootstrap(gains: np.ndarray, resamples: int, seed: int) -> list[list[float]]:
+    """Mean, low and high end of the interval, p, for each column of (Q, metrics)."""
+    rng = np.random.default_rng(seed)
+    means = []
+    for start in range(0, resamples, RESAMPLES_AT_ONCE):
+        n = min(RESAMPLES_AT_ONCE, resamples - start)
+        drawn = rng.multinomial(len(gains), np.full(len(gains), 1 / len(gains)), size=n)
+        means.append(drawn @ gains / len(gains))
+    means = np.concatenate(means)
+    low, high = np.quantile(means, (0.025, 0.975), axis=0)
+    sides = np.minimum((means <= 0).mean(axis=0), (means >= 0).mean(axis=0))
+    p = np.minimum(1, 2 * np.maximum(sides, 1 / resamples))
+    return np.stack([gains.mean(axis=0), low, high, p], axis=1).tolist()
+
+
+def _table(values: dict[str, np.ndarray], qids: list[str], metrics: list[str]) -> pa.Table:
+    return pa.concat_tables(
+        pa.table(
+            {
+                "run": pa.array([run] * len(qids), pa.string()),
+                "qid": pa.array(qids, pa.string()),
+                **{metric: found[:, column] for column, metric in enumerate(metrics)},
+            }
+        )
+        for run, found in values.items()
+    )

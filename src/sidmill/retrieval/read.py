@@ -1,0 +1,255 @@
+"""The user's passages, queries and judgements -> text.parquet and qrels.parquet.
+
+Every line is in the one file or, with the reason, in the rejects beside it.
+"""
+
+import logging
+from array import array
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from sidmill.core.errors import SidmillError
+from sidmill.core.paths import expand
+from sidmill.formats import parquet, passages, text, triples
+from sidmill.formats import qrels as judgements
+
+logger = logging.getLogger(__name__)
+
+ANY_NAME = ("",)  # every name ends in nothing: passage files of RocketQA often have no suffix
+
+
+class Reject(NamedTuple):
+    """A line that gave nothing, in the columns of rejects.parquet."""
+
+    pid: str | None
+    file: str
+    row: int
+    reason: str
+
+
+class Rejects:
+    """Collects bad lines, or stops at the first.
+
+    Memory: the bad lines.
+    """
+
+    def __init__(self, on_bad_rows: str) -> None:
+        """Take ``error`` or ``reject``."""
+        self.on_bad_rows = on_bad_rows
+        self.found: list[Reject] = []
+
+    def add(self, key: object, file: str, row: int, reason: str) -> None:
+        """Note a bad line.
+
+        Raises:
+            SidmillError: naming it, under ``error``.
+        """
+        if self.on_bad_rows == "error":
+            raise SidmillError(
+                f"{file}, line {row}: {reason}: mend the line, or set on_bad_rows: reject "
+                f"to list such lines beside the result"
+            )
+        self.found.append(Reject(None if key is None else str(key), file, row, reason))
+
+    def write(self, path: str | Path) -> None:
+        """Write rejects.parquet."""
+        columns = list(zip(*self.found, strict=True)) or [[], [], [], []]
+        schema = text.REJECTS_SCHEMA
+        parquet.write(path, schema, [pa.table(list(map(list, columns)), schema=schema)])
+
+
+def read_corpus(
+    text_path: str,
+    rejects_path: str,
+    *,
+    corpus: str,
+    corpus_ids: str | None,
+    on_bad_rows: str,
+) -> int:
+    """Write the passages to text.parquet, in the order of the files.
+
+    Memory: one block of passages, 8 bytes per id, and the rejects.
+
+    Args:
+        text_path: text.parquet to write.
+        rejects_path: rejects.parquet to write.
+        corpus: file, folder or glob, of BEIR or RocketQA.
+        corpus_ids: map from line number to id, for RocketQA, or None.
+        on_bad_rows: ``error`` or ``reject``.
+
+    Returns:
+        How many passages were written.
+
+    Raises:
+        SidmillError: for a bad line under ``error``; if an id stands twice; if no line is good.
+    """
+    files = expand(corpus, ANY_NAME, "retrieval.corpus")
+    records = passages.read_passages(files, corpus_ids)
+    return _write_texts(text_path, rejects_path, records, corpus, on_bad_rows)
+
+
+def read_queries(
+    text_path: str,
+    rejects_path: str,
+    *,
+    queries: str,
+    query_ids: str | None,
+    on_bad_rows: str,
+) -> int:
+    """Write the queries to text.parquet; arguments as of :func:`read_corpus`."""
+    files = expand(queries, ANY_NAME, "retrieval.queries")
+    records = passages.read_queries(files, query_ids)
+    return _write_texts(text_path, rejects_path, records, queries, on_bad_rows)
+
+
+def read_qrels(qrels_path: str, rejects_path: str, *, qrels: str, on_bad_rows: str) -> int:
+    """Write the judgements to qrels.parquet, in the order of the files; equal repeats once.
+
+    Args:
+        qrels_path: qrels.parquet to write.
+        rejects_path: rejects.parquet to write.
+        qrels: file, folder or glob, of BEIR, TREC or DuReader-retrieval.
+        on_bad_rows: ``error`` or ``reject``.
+
+    Returns:
+        How many judgements were written.
+
+    Raises:
+        SidmillError: for a bad line under ``error``; if none is good.
+    """
+    rejects = Rejects(on_bad_rows)
+    kept: dict[tuple[str, str], judgements.Judgement] = {}
+    for file in expand(qrels, ANY_NAME, "retrieval.qrels"):
+        for found in judgements.read_foreign(file):
+            known = kept.setdefault((found.qid, found.pid), found) if not found.problem else found
+            if found.problem:
+                rejects.add(found.pid, file, found.row, found.problem)
+            elif known.label != found.label:
+                reason = f"judged {found.label} here and {known.label} in line {known.row}"
+                rejects.add(found.pid, file, found.row, reason)
+    if not kept:
+        raise SidmillError(f"{qrels}: no judgement in it: check retrieval.qrels")
+    judgements.write(qrels_path, list(kept.values()))
+    rejects.write(rejects_path)
+    return len(kept)
+
+
+def read_training(
+    output_path: str, rejects_path: str, *, kind: str, path: str, on_bad_rows: str
+) -> int:
+    """Write dual.train.tsv as triples.parquet, or cross.train.tsv as pairs.parquet.
+
+    Args:
+        output_path: the parquet to write.
+        rejects_path: rejects.parquet to write.
+        kind: ``dual`` or ``cross``.
+        path: file, folder or glob.
+        on_bad_rows: ``error`` or ``reject``.
+
+    Returns:
+        How many rows were written.
+
+    Raises:
+        SidmillError: for a bad line under ``error``; if none is good.
+    """
+    reader = {"dual": triples.read_dual, "cross": triples.read_cross}[kind]
+    schema = {"dual": triples.TRIPLES, "cross": triples.PAIRS}[kind]
+    rejects = Rejects(on_bad_rows)
+
+    def rows() -> Iterator[tuple]:
+        for file in expand(path, ANY_NAME, f"training.{kind}"):
+            for line in reader(file):
+                if line.problem:
+                    rejects.add(None, file, line.row, line.problem)
+                else:
+                    yield line.values
+
+    n_rows = triples.write(output_path, schema, rows())
+    if not n_rows:
+        raise SidmillError(f"{path}: no line can be trained on: check training.{kind}")
+    rejects.write(rejects_path)
+    return n_rows
+
+
+def _write_texts(
+    text_path: str,
+    rejects_path: str,
+    records: Iterator[passages.Record],
+    source: str,
+    on_bad_rows: str,
+) -> int:
+    rejects = Rejects(on_bad_rows)
+    good = _good_records(records, rejects)
+    first = next(good, None)
+    if first is None:
+        raise SidmillError(f"{source}: no line of it gives a text: check retrieval.on_bad_rows")
+    kind = type(first.id)
+    schema = text.schema(pa.int64() if kind is int else pa.string())
+    keys = array("q")
+
+    def tables() -> Iterator[pa.Table]:
+        waiting = [first]
+        for record in good:
+            if type(record.id) is not kind:
+                raise SidmillError(
+                    f"{record.file}, line {record.row}: id {record.id!r} is a "
+                    f"{type(record.id).__name__}, the first one is a {kind.__name__}: write all "
+                    f"ids alike"
+                )
+            waiting.append(record)
+            if len(waiting) == parquet.ROWS_PER_GROUP:
+                yield _table(waiting, schema, keys)
+                waiting = []
+        yield _table(waiting, schema, keys)
+
+    rows = text.write(text_path, schema.field("pid").type, tables())
+    try:
+        _check_unique(text_path, keys)
+    except SidmillError:
+        Path(text_path).unlink()
+        raise
+    rejects.write(rejects_path)
+    logger.info("%d texts, %d rejects from %s", rows, len(rejects.found), source)
+    return rows
+
+
+def _good_records(
+    records: Iterator[passages.Record], rejects: Rejects
+) -> Iterator[passages.Record]:
+    for record in records:
+        if record.problem:
+            rejects.add(record.id, record.file, record.row, record.problem)
+        else:
+            yield record
+
+
+def _table(records: list[passages.Record], schema: pa.Schema, keys: array) -> pa.Table:
+    keys.extend(_key(record.id) for record in records)
+    columns = [[record.id for record in records], [record.text for record in records]]
+    return pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema)
+
+
+def _key(pid: int | str) -> int:
+    digest = blake2b(str(pid).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def _check_unique(text_path: str, keys: array) -> None:
+    """Stop at an id that stands twice, told by 64-bit hashes and then by the ids themselves."""
+    hashes = np.sort(np.frombuffer(keys, dtype=np.int64))
+    suspects = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+    seen: dict[int | str, int] = {}
+    row = 0
+    for table in text.read(text_path) if suspects else ():
+        for pid in table["pid"].to_pylist():
+            if _key(pid) in suspects and seen.setdefault(pid, row) != row:
+                raise SidmillError(
+                    f"id {pid!r} belongs to two texts, numbers {seen[pid] + 1} and {row + 1} of "
+                    f"the good ones: give each its own id"
+                )
+            row += 1

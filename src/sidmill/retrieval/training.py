@@ -1,0 +1,208 @@
+"""What training the dual and the cross encoder share: the split, the settings, checkpoints, saving.
+
+A training keeps checkpoints in a folder beside its model, with the name of the training: a run that
+was cut short goes on from the last whole one, and another training starts anew.
+"""
+
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from transformers import PrinterCallback, Trainer, set_seed
+from transformers.utils import logging as transformers_logging
+
+from sidmill.core.atomic import write_text
+from sidmill.core.errors import SidmillError
+from sidmill.formats import report, triples
+
+logger = logging.getLogger(__name__)
+
+DTYPES = ("float32", "bfloat16")  # float16 overflows in Qwen3
+NAME = "training.json"
+LAST_WRITTEN = "trainer_state.json"  # of a checkpoint
+CHECKPOINT = "checkpoint-"
+
+
+def load_rows(path: str | Path, schema: pa.Schema, max_rows: int | None) -> pa.Table:
+    """Read the first rows of a training file. Memory: the rows."""
+    tables, n_rows = [schema.empty_table()], 0
+    for table in triples.read(path, schema):
+        tables.append(table)
+        n_rows += table.num_rows
+        if max_rows is not None and n_rows >= max_rows:
+            break
+    return pa.concat_tables(tables).slice(0, max_rows).combine_chunks()
+
+
+def split(rows: pa.Table, dev_share: float, seed: int) -> tuple[pa.Table, pa.Table]:
+    """Set whole queries aside, chosen by a hash of their text: training rows, and these.
+
+    Raises:
+        SidmillError: if nothing is left to train on, or nothing was set aside though asked for.
+    """
+
+    def held_out(query: str) -> bool:
+        digest = blake2b(f"{seed} {query}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "little") < dev_share * 2**64
+
+    mask = pa.array([held_out(query) for query in rows["query"].to_pylist()], pa.bool_())
+    kept, dev = rows.filter(pc.invert(mask)), rows.filter(mask)
+    if not kept.num_rows or (dev_share and not dev.num_rows):
+        raise SidmillError(
+            f"{kept.num_rows} rows to train on and {dev.num_rows} set aside by dev_share "
+            f"{dev_share}: train on more rows, or change dev_share"
+        )
+    return kept, dev
+
+
+def dataset(rows: pa.Table) -> datasets.Dataset:
+    """Rows as the trainer takes them; a column without any value is left out."""
+    full = [name for name in rows.column_names if rows[name].null_count < rows.num_rows]
+    return datasets.Dataset(rows.select(full))
+
+
+def arguments(
+    state_dir: str | Path,
+    n_rows: int,
+    *,
+    epochs: float,
+    batch_size: int,
+    learning_rate: float,
+    warmup: float,
+    dtype: str,
+    evaluations: int,
+    device: str,
+    seed: int,
+    best: str | None,
+) -> dict:
+    """Settings of a trainer of sentence-transformers.
+
+    Args:
+        state_dir: folder of the checkpoints.
+        n_rows: rows to train on.
+        epochs: passes over them.
+        batch_size: rows per step and device.
+        learning_rate: its peak.
+        warmup: share of the steps that lead up to it; from there it falls to 0 in a line.
+        dtype: float32 or bfloat16, of the arithmetic; weights stay float32.
+        evaluations: how often the model is evaluated and saved.
+        device: auto, cpu or cuda.
+        seed: of the order of the rows, of dropout, and of new weights.
+        best: figure that names the best checkpoint, the higher the better; None takes the last.
+
+    Raises:
+        SidmillError: if a setting does not fit the machine.
+    """
+    if dtype not in DTYPES:
+        raise SidmillError(f"dtype is {dtype!r}: choose one of {', '.join(DTYPES)}")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise SidmillError(f"device {device!r} asked for, but torch finds no GPU: set auto or cpu")
+    steps = max(1, round(epochs * -(-n_rows // batch_size)))
+    every = max(1, steps // evaluations)
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()
+    set_seed(seed)
+    return {
+        "output_dir": str(state_dir),
+        "num_train_epochs": epochs,
+        "per_device_train_batch_size": batch_size,
+        "per_device_eval_batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "warmup_steps": min(warmup, 0.999),  # below 1 it is a share
+        "bf16": dtype == "bfloat16",
+        "use_cpu": device == "cpu",
+        "seed": seed,
+        "data_seed": seed,
+        "eval_strategy": "steps" if best else "no",
+        "eval_steps": every,
+        "save_strategy": "steps",
+        "save_steps": every,
+        "save_total_limit": 2,
+        "load_best_model_at_end": bool(best),
+        "metric_for_best_model": best,
+        "greater_is_better": True if best else None,
+        "logging_steps": max(1, steps // 100),
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+def begin(state_dir: str | Path, identity: dict) -> None:
+    """Make the folder of a training's checkpoints; clear it where it belongs to another one.
+
+    Args:
+        state_dir: the folder.
+        identity: settings and digests of the data: equal for the same training alone.
+    """
+    folder = Path(state_dir)
+    name = folder / NAME
+    if folder.exists() and not (name.exists() and json.loads(name.read_text()) == identity):
+        logger.info("%s belongs to another training; this one starts anew", folder)
+        shutil.rmtree(folder)
+    write_text(name, json.dumps(identity, sort_keys=True, indent=2))
+
+
+def run(trainer: Trainer, state_dir: str | Path) -> None:
+    """Train, from the last whole checkpoint where there is one.
+
+    Raises:
+        SidmillError: if a batch does not fit the device.
+    """
+    trainer.remove_callback(PrinterCallback)
+    last = _last_checkpoint(Path(state_dir))
+    if last:
+        logger.info("going on from %s", last)
+    try:
+        trainer.train(resume_from_checkpoint=last)
+    except torch.OutOfMemoryError:
+        raise SidmillError(
+            f"a batch of {trainer.args.per_device_train_batch_size} does not fit the device: lower "
+            f"batch_size, or set dual.mini_batch (the same batch in small parts)"
+        ) from None
+    for entry in trainer.state.log_history:
+        if "loss" in entry:
+            logger.info("step %d: loss %.4f", entry["step"], entry["loss"])
+
+
+def finish(
+    save: Callable[[str], None], model_dir: str | Path, state_dir: str | Path, figures: dict
+) -> None:
+    """Write the model whole or not at all, with the figures of its training; drop checkpoints.
+
+    Args:
+        save: writes the model to a folder.
+        model_dir: the folder it appears in.
+        state_dir: folder of the checkpoints.
+        figures: for ``training.json`` in it.
+    """
+    target = Path(model_dir)
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    save(str(partial))
+    report.write(partial / NAME, figures)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.replace(target)
+    shutil.rmtree(state_dir)
+
+
+def file_digest(path: str | Path) -> str:
+    """Digest of a training file, for the name of a training."""
+    digest = blake2b(digest_size=8)
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _last_checkpoint(folder: Path) -> str | None:
+    whole = [path.parent for path in folder.glob(f"{CHECKPOINT}*/{LAST_WRITTEN}")]
+    newest = max(whole, key=lambda path: int(path.name.removeprefix(CHECKPOINT)), default=None)
+    return str(newest) if newest else None

@@ -1,0 +1,290 @@
+"""Reading other people's files, writing runs, and measuring them: every line is accounted for."""
+
+import json
+
+import ir_measures
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sidmill.core.errors import SidmillError
+from sidmill.formats import qrels, runs, text, triples
+from sidmill.formats.runs import Run
+from sidmill.retrieval import bm25, fuse, measure, mine, read
+
+
+def texts(path):
+    table = pq.read_table(path)
+    return dict(zip(table["pid"].to_pylist(), table["text"].to_pylist(), strict=True))
+
+
+def write(folder, name, content):
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(path)
+
+
+def read_corpus(folder, path, ids=None, on_bad_rows="error"):
+    found, rejects = folder / "text.parquet", folder / "rejects.parquet"
+    read.read_corpus(found, rejects, corpus=path, corpus_ids=ids, on_bad_rows=on_bad_rows)
+    return texts(found), pq.read_table(rejects).to_pylist()
+
+
+def test_passages_of_rocketqa_in_two_and_in_four_columns(tmp_path):
+    two = write(tmp_path, "two.para", "-\t一年\nTitle\ttext\r\nnull\tplain\n")
+    assert read_corpus(tmp_path, two)[0] == {0: "一年", 1: "Title\ntext", 2: "plain"}
+    four = write(tmp_path, "four.tsv", "\tTitle\ttext\t0\n-\t\tplain\t0\n")
+    assert read_corpus(tmp_path, four)[0] == {0: "Title\ntext", 1: "plain"}
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1]])
+def test_lines_are_numbered_over_all_files_and_named_by_the_map(tmp_path, order):
+    (tmp_path / "parts").mkdir()
+    write(tmp_path, "parts/part-00", "-\ta\n-\tb\n")
+    write(tmp_path, "parts/part-01", "-\tc\n")
+    names = {str(line): f"id{line}" for line in order}
+    ids = write(tmp_path, "map.json", json.dumps(names))
+    found, _ = read_corpus(tmp_path, str(tmp_path / "parts"), ids)
+    assert found == {"id0": "a", "id1": "b", "id2": "c"}
+    short = write(tmp_path, "short.json", '{"0": "id0"}')
+    with pytest.raises(SidmillError, match="ends before"):
+        read_corpus(tmp_path, str(tmp_path / "parts"), short)
+
+
+def test_bad_lines_stop_the_run_or_are_listed(tmp_path):
+    lines = b"-\tgood\nalone\n-\t\n-\t\xff\xfe\n-\tlast\n"
+    path = write(tmp_path, "x.para", lines)
+    with pytest.raises(SidmillError, match=r"x\.para, line 2: 1 column"):
+        read_corpus(tmp_path, path)
+    found, rejects = read_corpus(tmp_path, path, on_bad_rows="reject")
+    assert found == {0: "good", 4: "last"}
+    assert [(row["row"], row["pid"]) for row in rejects] == [(2, "1"), (3, "2"), (4, "3")]
+
+
+def test_beir_keeps_its_ids_and_refuses_repeated_ones(tmp_path):
+    good = '{"_id": "a", "title": "T", "text": "x"}\n{"_id": "b", "text": "y"}\n'
+    assert read_corpus(tmp_path, write(tmp_path, "c.jsonl", good))[0] == {"a": "T\nx", "b": "y"}
+    twice = good + '{"_id": "a", "text": "z"}\n'
+    (tmp_path / "text.parquet").unlink()
+    with pytest.raises(SidmillError, match="id 'a' belongs to two texts, numbers 1 and 3"):
+        read_corpus(tmp_path, write(tmp_path, "d.jsonl", twice))
+    assert not (tmp_path / "text.parquet").exists()
+    with pytest.raises(SidmillError, match="line 3: not JSON"):
+        read_corpus(tmp_path, write(tmp_path, "e.jsonl", good + "{\n"))
+    with pytest.raises(SidmillError, match="write all ids alike"):
+        read_corpus(tmp_path, write(tmp_path, "f.jsonl", good + '{"_id": 1, "text": "z"}\n'))
+
+
+def test_queries_take_their_id_from_the_map(tmp_path):
+    path = write(tmp_path, "dev.q", "国家\t-\t-\t0\nother\t-\t-\t0\n")
+    ids = write(tmp_path, "q2qid.json", '{"国家": "q7"}')
+    found, rejects = tmp_path / "text.parquet", tmp_path / "rejects.parquet"
+    settings = {"queries": path, "query_ids": ids, "on_bad_rows": "reject"}
+    read.read_queries(found, rejects, **settings)
+    assert texts(found) == {"q7": "国家"}
+    assert "has no id for it" in pq.read_table(rejects)["reason"][0].as_py()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("qrels.tsv", "query-id\tcorpus-id\tscore\n1\ta\t2\n1\tb\t0\n"),
+        ("qrels.txt", "1 0 a 2\n1 0 b 0\n"),
+        ("dev.json", '{"question_id": "1", "answer_paragraphs": [{"paragraph_id": "a"}]}\n'),
+    ],
+)
+def test_judgements_in_three_forms(tmp_path, name, content):
+    out, rejects = tmp_path / "qrels.parquet", tmp_path / "rejects.parquet"
+    path = write(tmp_path, name, content)
+    read.read_qrels(out, rejects, qrels=path, on_bad_rows="error")
+    found = qrels.read(out)["1"]
+    assert found["a"] > 0
+    assert found.get("b", 0) == 0
+
+
+def test_contradicting_and_broken_judgements_are_named(tmp_path):
+    out, rejects = tmp_path / "qrels.parquet", tmp_path / "rejects.parquet"
+    path = write(tmp_path, "q.txt", "1 0 a 1\n1 0 a 1\n1 0 a 0\n1 0\n1 0 b x\n")
+    with pytest.raises(SidmillError, match="line 3: judged 0 here and 1 in line 1"):
+        read.read_qrels(out, rejects, qrels=path, on_bad_rows="error")
+    assert read.read_qrels(out, rejects, qrels=path, on_bad_rows="reject") == 1
+    assert pq.read_table(rejects)["row"].to_pylist() == [3, 4, 5]
+
+
+def test_training_lines(tmp_path):
+    out, rejects = tmp_path / "out.parquet", tmp_path / "rejects.parquet"
+    path = write(tmp_path, "dual.tsv", "q\t\tyes\tT\tno\t0\nq\tyes\n")
+    settings = {"kind": "dual", "path": path, "on_bad_rows": "reject"}
+    assert read.read_training(out, rejects, **settings) == 1
+    wanted = [{"query": "q", "positive": "yes", "negative": "T\nno"}]
+    assert pq.read_table(out).to_pylist() == wanted
+    path = write(tmp_path, "cross.tsv", "q\t\tyes\t1\nq\t\tno\t2\n")
+    with pytest.raises(SidmillError, match="line 2: the label is '2'"):
+        read.read_training(out, rejects, kind="cross", path=path, on_bad_rows="error")
+
+
+def a_run(rng, n=6, k=4):
+    scores = np.sort(rng.standard_normal((n, k)).astype(np.float32))[:, ::-1]
+    pids = [rng.permutation(40)[:k].astype(str).tolist() for _ in range(n)]
+    return Run([f"q{row}" for row in range(n)], pids, scores)
+
+
+def test_a_run_survives_its_file_and_trec_can_read_it(rng, tmp_path):
+    run = a_run(rng)
+    paths = [str(tmp_path / name) for name in ("res.topk", "run.trec", "res.json")]
+    runs.write(*paths, run, "tag")
+    again = runs.read(paths[0])
+    assert (again.qids, again.pids) == (run.qids, run.pids)
+    np.testing.assert_array_equal(again.scores, run.scores)
+    assert json.loads((tmp_path / "res.json").read_text()) == dict(
+        zip(run.qids, run.pids, strict=True)
+    )
+    foreign = list(ir_measures.read_trec_run(paths[1]))
+    assert [line.doc_id for line in foreign] == [pid for line in run.pids for pid in line]
+
+
+@pytest.mark.parametrize("wrong", [["1", "1", "2", "3"], ["1", "2", "3"], ["1", "2 x", "3", "4"]])
+def test_a_run_without_exactly_k_passages_is_not_written(rng, tmp_path, wrong):
+    run = a_run(rng)
+    run.pids[3][:] = wrong
+    paths = [str(tmp_path / name) for name in ("res.topk", "run.trec", "res.json")]
+    with pytest.raises(SidmillError, match="'q3'"):
+        runs.write(*paths, run, "tag")
+    assert not list(tmp_path.iterdir())
+
+
+def test_metrics_by_hand():
+    """Hit-style recall, the rank of the first answer, ties in the order of the run."""
+    pids = [[str(n) for n in range(50)] for _ in range(3)]
+    scores = np.zeros((3, 50), dtype=np.float32)  # all tied: the order of the run decides
+    judged = {
+        "a": {"0": 1, "3": 1, "99": 2}, "b": {"4": 1, "0": 0}, "c": {"77": 1},
+        "unanswered": {"0": 0},
+    }  # fmt: skip
+    judged["missing"] = {"0": 1}
+    figures, table = measure.measure(
+        {"x": Run(["a", "b", "c"], pids, scores)}, judged, resamples=100, seed=0
+    )
+    found = figures["runs"]["x"]
+    assert figures["queries"] == 4
+    assert found["MRR@10"] == pytest.approx((1 + 1 / 5) / 4)
+    assert found["Recall@1"] == pytest.approx(1 / 4)
+    assert found["Recall@50"] == pytest.approx(2 / 4)
+    assert table.num_rows == 4
+
+
+def test_the_bootstrap_tells_a_real_difference_from_none(rng):
+    judged = {f"q{n}": {"0": 1} for n in range(200)}
+    base = [["0", "1"] if n % 2 else ["1", "0"] for n in range(200)]
+    good = [["0", "1"] if n % 10 else ["1", "0"] for n in range(200)]
+    swap = base[1:] + base[:1]
+    scores = np.tile(np.array([2, 1], dtype=np.float32), (200, 1))
+    all_runs = {name: Run(list(judged), p, scores) for name, p in
+                (("base", base), ("good", good), ("swap", swap))}  # fmt: skip
+    figures, _ = measure.measure(all_runs, judged, resamples=1000, seed=3)
+    better = figures["differences"]["good - base"]["MAP"]
+    assert better["low"] > 0
+    assert better["p"] < 0.01
+    same = figures["differences"]["swap - base"]["MAP"]
+    assert same["low"] < 0 < same["high"]
+    assert same["p"] > 0.3
+    assert measure.measure(all_runs, judged, resamples=1000, seed=3)[0] == figures
+    # metrics that look deeper than the runs are left out
+    assert "Recall@50" not in figures["runs"]["base"]
+
+
+def test_bm25_finds_words_in_chinese_and_english_and_fills_up_by_id(tmp_path):
+    schema = text.schema(pa.int64())
+    passages = ["国家法定节假日", "red bolt and bolt", "red lamp", "gloves"]
+    for name, lines in (("corpus", passages), ("queries", ["节假日", "BOLT", "nothing known"])):
+        table = pa.table({"pid": range(len(lines)), "text": lines}, schema=schema)
+        text.write(tmp_path / name, pa.int64(), [table])
+    run = bm25.search(tmp_path / "corpus", tmp_path / "queries", top_k=4, k1=1.5, b=0.75)
+    assert run.pids[0] == ["0", "1", "2", "3"]
+    assert run.pids[1] == ["1", "0", "2", "3"]
+    assert run.pids[2] == ["0", "1", "2", "3"]
+    assert (run.scores > 0).sum() == 2
+
+
+def test_fusion_is_the_sum_of_reciprocal_ranks():
+    scores = np.array([[2, 1]], dtype=np.float32)
+    one, two = Run(["q"], [["a", "b"]], scores), Run(["q"], [["c", "b"]], scores)
+    run = fuse.fuse([one, two], constant=60)
+    assert run.pids == [["b", "a"]]  # a and c tie: the lower id
+    assert run.scores[0] == pytest.approx([2 / 62, 1 / 61])
+    with pytest.raises(SidmillError, match="not in every run"):
+        fuse.fuse([one, Run(["r"], [["a", "b"]], scores)], constant=60)
+
+
+def test_mined_negatives_are_near_but_no_answers_and_below_the_margin(tmp_path):
+    """Vectors on a circle: the angle to the query decides, so every choice is known."""
+    from sidmill.formats.vectors import VectorStore
+
+    names = ["answer", "twin of it", "near", "middle", "far"]
+    rows = [("query", "answer", "far"), ("other", "near", None)]
+    triples.write(tmp_path / "triples", triples.TRIPLES, rows)
+    schema = text.schema(pa.string())
+    corpus = pa.table({"pid": list("abcde"), "text": names}, schema=schema)
+    text.write(tmp_path / "corpus", pa.string(), [corpus])
+    files = [tmp_path / name for name in ("pool", "queries")]
+    mine.write_pool(tmp_path / "triples", tmp_path / "corpus", *files)
+    pool = texts(files[0])
+    assert sorted(pool.values()) == sorted(names)
+    assert texts(files[1]) == {0: "query", 1: "other"}
+    angle = {
+        "answer": 10,
+        "twin of it": 11,
+        "near": 40,
+        "middle": 60,
+        "far": 85,
+        "query": 0,
+        "other": 45,
+    }
+
+    def store(found):
+        radians = np.radians([angle[name] for name in found.values()])
+        vectors = np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32)
+        return VectorStore(vectors, pa.chunked_array([pa.array(list(found))]), {})
+
+    outputs = [tmp_path / "mined", tmp_path / "pairs"]
+    counts = mine.mine(
+        tmp_path / "triples", *files, store(pool), store(texts(files[1])), *outputs,
+        depth=5, skip=0, margin=0.95, negatives=2, search_batch=10, device="cpu", memory_mb=64,
+    )  # fmt: skip
+    assert counts == {"queries": 2, "negatives": 4, "without": 0}
+    found = [tuple(row.values()) for row in pq.read_table(outputs[0]).to_pylist()]
+    assert found[:2] == [("query", "answer", "near"), ("query", "answer", "middle")]
+    assert found[2:] == [("other", "near", "twin of it"), ("other", "near", "answer")]
+    labels = pq.read_table(outputs[1]).to_pylist()
+    assert [row["label"] for row in labels] == [1, 0, 0, 1, 0, 0]
+
+
+def test_the_plot_and_the_table_hold_every_run(tmp_path):
+    from sidmill.report import retrieval
+
+    cell = {"mean": 0.1, "low": -0.05, "high": 0.2, "p": 0.3}
+    metrics = ("MRR@10", "Recall@1", "Recall@50")
+    figures = {
+        "runs": {run: dict.fromkeys(metrics, 0.5) for run in ("dual", "bm25", "fused", "cross")},
+        "differences": {"bm25 - dual": dict.fromkeys(metrics, cell)},
+    }
+    for name in ("one.svg", "two.svg"):
+        retrieval.plot(figures, tmp_path / name)
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+    retrieval.table(figures, tmp_path / "metrics.tsv")
+    lines = [line.split("\t") for line in (tmp_path / "metrics.tsv").read_text().splitlines()]
+    assert [line[0] for line in lines] == ["run", "dual", "bm25", "fused", "cross", "bm25 - dual"]
+    assert lines[-1][1] == "+0.1000 [-0.0500, +0.2000]"
+
+
+def test_an_answer_that_is_no_item_is_refused(rng, tmp_path):
+    from sidmill.formats.codes import Codes
+    from sidmill.retrieval import answers
+
+    run = a_run(rng)
+    ids = pa.chunked_array([pa.array(range(39))])
+    sids = Codes(ids, np.arange(39, dtype=np.int32)[:, None], [40])
+    run.pids[2][1] = "39"
+    with pytest.raises(SidmillError, match="'39' is no item"):
+        answers.attach(run, sids, tmp_path / "answers.parquet")

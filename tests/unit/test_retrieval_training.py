@@ -1,0 +1,204 @@
+"""The encoders learn, go on where they were cut short, and a reranker puts answers first."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tiny_qwen3
+import tiny_rerankers
+
+from sidmill.core.errors import SidmillError
+from sidmill.formats import text, triples
+from sidmill.formats.runs import Run
+
+pytestmark = pytest.mark.model
+
+WORDS = ["bolt", "glove", "caliper", "drill", "pump", "valve", "lamp", "tape"]
+KINDS = ["red", "blue", "long", "short", "small"]
+DUAL = {
+    "revision": None, "max_rows": None, "dev_share": 0.2, "dev_pool": 100, "epochs": 6,
+    "batch_size": 8,
+    "mini_batch": None, "learning_rate": 2e-3, "warmup": 0.1, "temperature": 0.05, "max_length": 64,
+    "dtype": "float32", "evaluations": 3, "device": "cpu", "query_prompt": "", "prompt": "",
+    "seed": 1,
+}  # fmt: skip
+CROSS = {
+    "revision": None, "max_rows": None, "dev_share": 0.2, "epochs": 6, "batch_size": 8,
+    "learning_rate": 2e-3, "warmup": 0.1, "max_length": 400, "dtype": "float32", "evaluations": 2,
+    "device": "cpu", "seed": 1,
+}  # fmt: skip
+RERANK = {
+    "revision": None, "instruction": None, "batch_size": 8, "max_length": 400, "dtype": "float32",
+    "device": "cpu",
+}  # fmt: skip
+NAMES = [f"{kind} {word}" for kind in KINDS for word in WORDS]
+
+
+def passage(name):
+    kind, word = name.split()
+    return f"Title\nthis {word} is sold in {kind}"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("training")
+    rows = [
+        (name, passage(name), passage(NAMES[(n + 7) % len(NAMES)])) for n, name in enumerate(NAMES)
+    ]
+    triples.write(folder / "triples.parquet", triples.TRIPLES, rows)
+    pairs = [(query, one, label) for query, yes, no in rows for one, label in ((yes, 1), (no, 0))]
+    triples.write(folder / "pairs.parquet", triples.PAIRS, pairs)
+    tiny_rerankers.bert(folder / "bert", NAMES + [passage(name) for name in NAMES])
+    tiny_qwen3.build(folder / "qwen3")
+    tiny_rerankers.qwen3_reranker(folder / "qwen3-reranker")
+    return folder
+
+
+def train_dual(files, folder, model="bert", pooling="cls", **changes):
+    from sidmill.retrieval import dual
+
+    return dual.train(
+        files / "triples.parquet",
+        folder / "model",
+        folder / "state",
+        model=str(files / model),
+        pooling=pooling,
+        **{**DUAL, **changes},
+    )
+
+
+def weights(folder):
+    return (folder / "model/model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("model", "pooling", "mini"), [("bert", "cls", None), ("qwen3", None, 4)])
+def test_a_dual_encoder_learns_and_loads_as_an_embedder(files, tmp_path, model, pooling, mini):
+    from sidmill.embed import sentence
+
+    figures = train_dual(files, tmp_path, model, pooling, mini_batch=mini)
+    assert figures["dev_mrr_10_after"] > figures["dev_mrr_10_before"] + 0.1
+    assert json.loads((tmp_path / "model/training.json").read_text()) == figures
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+    encoder = sentence.load(
+        model=str(tmp_path / "model"), revision=None, dim=None, batch_tokens=999, max_length=64,
+        dtype="float32", device="cpu", prompt="", normalize=True,
+    )  # fmt: skip
+    vectors = encoder.encode(NAMES[:3], lambda n: None)
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
+
+
+def test_training_cut_short_goes_on_to_the_same_weights(files, tmp_path, monkeypatch):
+    from transformers import Trainer
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train_dual(files, whole)
+    train_dual(files, tmp_path / "again")
+    assert weights(tmp_path / "again") == weights(whole)
+    step = Trainer.training_step
+    done = []
+
+    def stop(self, *arguments, **others):
+        done.append(None)
+        if len(done) == 17:
+            raise KeyboardInterrupt
+        return step(self, *arguments, **others)
+
+    monkeypatch.setattr(Trainer, "training_step", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train_dual(files, cut)
+    assert not (cut / "model").exists()
+    assert list((cut / "state").glob("checkpoint-*"))
+    before = len(done)
+    train_dual(files, cut)
+    total = json.loads((whole / "model/training.json").read_text())["steps"]
+    assert 0 < len(done) - before < total
+    assert weights(cut) == weights(whole)
+    # checkpoints of another training are not gone on from
+    train_dual(files, cut, seed=2)
+    assert weights(cut) != weights(whole)
+
+
+def test_a_model_that_does_not_say_how_to_pool_is_refused(files, tmp_path):
+    with pytest.raises(SidmillError, match=r"dual\.pooling"):
+        train_dual(files, tmp_path, pooling=None)
+    with pytest.raises(SidmillError, match="cannot be loaded"):
+        train_dual(files, tmp_path, model="nowhere")
+
+
+@pytest.mark.parametrize("model", ["bert", "qwen3-reranker"])
+def test_a_cross_encoder_learns_and_reranks(files, tmp_path, model):
+    from sidmill.retrieval import cross, rerank
+
+    figures = cross.train(
+        files / "pairs.parquet", tmp_path / "model", tmp_path / "state",
+        model=str(files / model), **CROSS,
+    )  # fmt: skip
+    learned = model == "bert"  # the other one is too small to learn this in a few seconds
+    assert figures["dev_average_precision_after"] > (0.6 if learned else 0.4)
+    schema = text.schema(pa.int64())
+    lines = [passage(name) for name in NAMES]
+    ids = range(len(NAMES))
+    for name, column in (("corpus", lines), ("queries", NAMES)):
+        table = pa.table({"pid": ids, "text": column}, schema=schema)
+        text.write(tmp_path / name, pa.int64(), [table])
+    # the answer stands last among those read again; what is not read again keeps its place
+    found = [[str((n + shift) % 40) for shift in (7, 13, 0, 5, 6)] for n in ids]
+    run = Run([str(n) for n in ids], found, np.tile(np.arange(5, 0, -1, np.float32), (40, 1)))
+    runs = [
+        rerank.rerank(
+            run, tmp_path / "corpus", tmp_path / "queries",
+            model=str(tmp_path / "model"), depth=3, **{**RERANK, "batch_size": size},
+        )
+        for size in (8, 3)
+    ]  # fmt: skip
+    for line, old in zip(runs[0].pids, found, strict=True):
+        assert set(line) == set(old)
+        assert line[3:] == old[3:]
+    assert (np.diff(runs[0].scores, axis=1) <= 0).all()
+    first = np.mean([line[0] == qid for qid, line in zip(run.qids, runs[0].pids, strict=True)])
+    assert first > (0.5 if learned else 0.2)  # by chance a third
+    np.testing.assert_allclose(runs[0].scores, runs[1].scores, atol=1e-4)
+
+
+def test_the_yes_and_no_score_is_what_the_language_model_says(files):
+    """Against the bare model: the log odds of yes after the prompt of Qwen3-Reranker."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from sidmill.retrieval import cross
+
+    folder = str(files / "qwen3-reranker")
+    pairs = [("red bolt", "this bolt is red"), ("blue glove", "a lamp")]
+    reader = cross.load(folder, None, 512, "float32", "cpu", "rerank.model")
+    found = reader.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    yes, no = tokenizer.convert_tokens_to_ids(["yes", "no"])
+    for (query, document), score in zip(pairs, found, strict=True):
+        prompt = (
+            "<|im_start|>system\nJudge whether the Document meets the requirements based on the "
+            "Query and the Instruct provided. Note that the answer can only be "
+            '"yes" or "no".<|im_end|>\n'
+            "<|im_start|>user\n<Instruct>: Given a web search query, retrieve relevant passages "
+            f"that answer the query\n<Query>: {query}\n<Document>: {document}<|im_end|>\n"
+            "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+        )
+        ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            logits = model(ids).logits[0, -1]
+        assert score == pytest.approx(float(logits[yes] - logits[no]), abs=1e-4)
+
+
+def test_the_split_keeps_whole_queries_and_needs_both_sides(files):
+    from sidmill.retrieval import training
+
+    rows = training.load_rows(files / "pairs.parquet", triples.PAIRS, None)
+    kept, dev = training.split(rows, 0.3, 0)
+    assert kept.num_rows + dev.num_rows == 80
+    assert not set(kept["query"].to_pylist()) & set(dev["query"].to_pylist())
+    assert training.load_rows(files / "pairs.parquet", triples.PAIRS, 5).num_rows == 5
+    with pytest.raises(SidmillError, match="change dev_share"):
+        training.split(rows.slice(0, 1), 0.5, 0)
+    assert Path(files / "pairs.parquet").exists()

@@ -1,0 +1,130 @@
+"""Which files and settings the retrieval rules take: the config decides. No rule lives here."""
+
+
+def of_corpus(*names):
+    """A file of the passages that are searched: the catalogue's, or those of retrieval.corpus."""
+    collection = "items" if config["retrieval"]["corpus"] == "items" else "corpus"
+    return f"results/{collection}/{names[0]}"
+
+
+def user_files(setting):
+    """The files behind a setting such as retrieval.corpus, or an error that asks for it."""
+    section, _, key = setting.partition(".")
+    if config[section][key] is None:
+        raise WorkflowError(f"{setting} is null: name a file (docs/retrieval.md)")
+    return or_stop(expand_path, config[section][key], ("",), setting)
+
+
+def corpus_files(wildcards):
+    """Passages, and the map of their ids."""
+    return user_files("retrieval.corpus") + optional("retrieval", "corpus_ids")
+
+
+def query_files(wildcards):
+    """Queries, and the map of their ids."""
+    return user_files("retrieval.queries") + optional("retrieval", "query_ids")
+
+
+def qrels_files(wildcards):
+    """Judgements."""
+    return user_files("retrieval.qrels")
+
+
+def optional(section, key):
+    """The file of a setting, or none where it is null."""
+    path = config[section][key]
+    return or_stop(expand_path, path, ("",), f"{section}.{key}") if path else []
+
+
+def index_file(wildcards):
+    """The faiss index, unless the search is exact."""
+    return (
+        []
+        if config["retrieval"]["index"] == "flat"
+        else "results/retrieval/corpus.faiss"
+    )
+
+
+def effort(wildcards):
+    """How hard an index looks; exact search has no such setting, so a change of it reruns nothing."""
+    names = ("nprobe", "ef_search", "candidates")
+    if config["retrieval"]["index"] == "flat":
+        return dict.fromkeys(names, 0)
+    return pick("faiss", *names)
+
+
+def found_shards(wildcards):
+    """All shards of the search: one where an index answers."""
+    exact = config["retrieval"]["index"] == "flat"
+    shards = config["retrieval"]["shards"] if exact else 1
+    return [
+        f"results/retrieval/shards/part-{shard:05d}-of-{shards:05d}.safetensors"
+        for shard in range(shards)
+    ]
+
+
+def training_files(wildcards):
+    """Lines that an encoder learns from."""
+    return user_files(f"training.{wildcards.kind}")
+
+
+def training_settings(wildcards):
+    """Where these lines are."""
+    training = config["training"]
+    return {"path": training[wildcards.kind], "on_bad_rows": training["on_bad_rows"]}
+
+
+def dual_inputs(wildcards):
+    """What a round of the dual encoder learns from, and the model it starts from."""
+    if wildcards.round == "second":
+        return {"triples": "results/mining/triples.parquet", "weights": FIRST_ROUND}
+    return {"triples": "results/training/dual.parquet"} | base_model("dual")
+
+
+def dual_settings(wildcards):
+    """Settings of a round: the second starts from the model of the first."""
+    start = (
+        {"model": FIRST_ROUND, "revision": None, "pooling": None}
+        if wildcards.round == "second"
+        else {}
+    )
+    return settings("dual") | start
+
+
+def base_model(section):
+    """The files of the model that a training starts from."""
+    if config[section]["model"] is None:
+        raise WorkflowError(f"{section}.model is null: name a hub id or a folder")
+    return model_files(config[section]["model"])
+
+
+def cross_inputs(wildcards):
+    """What the cross encoder learns from, and the model it starts from."""
+    mined = config["cross"]["source"] == "mined"
+    pairs = (
+        "results/mining/pairs.parquet" if mined else "results/training/cross.parquet"
+    )
+    return {"pairs": pairs} | base_model("cross")
+
+
+def mined_corpus(wildcards):
+    """The passages that negatives may come from besides those of the training file."""
+    return of_corpus("text.parquet") if config["mining"]["pool"] == "corpus" else []
+
+
+def fused_runs(wildcards):
+    """The runs that are fused."""
+    return [f"results/retrieval/{run}/res.topk" for run in config["fusion"]["runs"]]
+
+
+def reader_files(wildcards):
+    """The files of the cross encoder that reranks."""
+    return model_files(config["rerank"]["model"])
+
+
+def measured_runs(wildcards):
+    """The runs that are compared, the baseline first."""
+    return [
+        f"results/retrieval/{run}/res.topk"
+        for run in config["retrieval_metrics"]["runs"]
+    ]

@@ -1,0 +1,21 @@
+"""Rule build_index: vectors of the passages -> corpus.faiss."""
+
+from typing import TYPE_CHECKING
+
+from sidmill.core.job import job
+from sidmill.formats import vectors
+from sidmill.retrieval import index
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with job(snakemake) as log:
+    corpus = vectors.open_store(snakemake.input.vectors, snakemake.input.ids)
+    recipe = index.build(
+        corpus.vectors,
+        snakemake.output.index,
+        index=snakemake.params.index,
+        seed=snakemake.params.seed,
+        **snakemake.params.faiss,
+    )
+    log.info("wrote %s, %s", snakemake.output.index, recipe)

@@ -1,0 +1,15 @@
+"""Rule fuse_runs: runs -> the run fused."""
+
+from typing import TYPE_CHECKING
+
+from sidmill.core.job import job
+from sidmill.formats import runs
+from sidmill.retrieval.fuse import fuse
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with job(snakemake) as log:
+    run = fuse(runs.read_list(snakemake.input.runs), constant=snakemake.params.constant)
+    runs.write(*snakemake.output, run, "fused")
+    log.info("wrote %s %s", snakemake.output.topk, run.scores.shape)

@@ -1,0 +1,26 @@
+"""Rule measure_index: an index and exact search -> index.json."""
+
+from typing import TYPE_CHECKING
+
+from sidmill.core.job import job
+from sidmill.formats import report, vectors
+from sidmill.retrieval import index
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with job(snakemake) as log:
+    machine = snakemake.config["retrieval"]
+    figures = index.measure(
+        snakemake.input.index,
+        vectors.open_store(snakemake.input.vectors, snakemake.input.ids),
+        vectors.open_npy(snakemake.input.queries),
+        top_k=snakemake.params.top_k,
+        search_batch=machine["search_batch"],
+        memory_mb=machine["memory_mb"],
+        device=machine["device"],
+        seed=snakemake.params.seed,
+        **snakemake.params.faiss,
+    )
+    report.write(snakemake.output.figures, {"index": machine["index"], **figures})
+    log.info("wrote %s: %s", snakemake.output.figures, figures)

@@ -1,0 +1,21 @@
+"""Rule measure_retrieval: runs and judgements -> metrics.json and per_query.parquet."""
+
+from typing import TYPE_CHECKING
+
+from sidmill.core.job import job
+from sidmill.formats import qrels, report, runs
+from sidmill.retrieval.measure import measure, write_table
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with job(snakemake) as log:
+    figures, per_query = measure(
+        runs.read_all(snakemake.input.runs, snakemake.params.metrics["runs"]),
+        qrels.read(snakemake.input.qrels),
+        resamples=snakemake.params.metrics["resamples"],
+        seed=snakemake.params.seed,
+    )
+    write_table(snakemake.output.per_query, per_query)
+    report.write(snakemake.output.metrics, figures)
+    log.info("wrote %s: %s", snakemake.output.metrics, figures["runs"])

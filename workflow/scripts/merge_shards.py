@@ -1,0 +1,19 @@
+"""Rule merge_shards: shards of a search -> res.topk, run.trec, dual_res.json."""
+
+from typing import TYPE_CHECKING
+
+from sidmill.core.job import job
+from sidmill.formats import runs, vectors
+from sidmill.retrieval.search import merge_shards
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with job(snakemake) as log:
+    run = merge_shards(
+        snakemake.input.shards,
+        vectors.read_pids(snakemake.input.ids),
+        vectors.read_pids(snakemake.input.query_ids),
+    )
+    runs.write(*snakemake.output, run, "dual")
+    log.info("wrote %s %s", snakemake.output.topk, run.scores.shape)

@@ -1,0 +1,13 @@
+"""Rule read_corpus: the user's corpus -> text.parquet and rejects.parquet."""
+
+from typing import TYPE_CHECKING
+
+from sidmill.core.job import job
+from sidmill.retrieval.read import read_corpus
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with job(snakemake) as log:
+    read_corpus(snakemake.output.text, snakemake.output.rejects, **snakemake.params.retrieval)
+    log.info("wrote %s", snakemake.output.text)

@@ -1,0 +1,15 @@
+"""Rule read_qrels: the user's judgements -> qrels.parquet."""
+
+from typing import TYPE_CHECKING
+
+from sidmill.core.job import job
+from sidmill.retrieval.read import read_qrels
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with job(snakemake) as log:
+    rows = read_qrels(
+        snakemake.output.qrels, snakemake.output.rejects, **snakemake.params.retrieval
+    )
+    log.info("wrote %s, %d judgements", snakemake.output.qrels, rows)

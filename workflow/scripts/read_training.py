@@ -1,0 +1,18 @@
+"""Rule read_training: the user's training lines -> dual.parquet or cross.parquet."""
+
+from typing import TYPE_CHECKING
+
+from sidmill.core.job import job
+from sidmill.retrieval.read import read_training
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with job(snakemake) as log:
+    rows = read_training(
+        snakemake.output.rows,
+        snakemake.output.rejects,
+        kind=snakemake.wildcards.kind,
+        **snakemake.params.training,
+    )
+    log.info("wrote %s, %d rows", snakemake.output.rows, rows)

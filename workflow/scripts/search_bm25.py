@@ -1,0 +1,20 @@
+"""Rule search_bm25: texts of passages and queries -> the run bm25."""
+
+from typing import TYPE_CHECKING
+
+from sidmill.core.job import job
+from sidmill.formats import runs
+from sidmill.retrieval import bm25
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with job(snakemake) as log:
+    run = bm25.search(
+        snakemake.input.corpus,
+        snakemake.input.queries,
+        top_k=snakemake.params.top_k,
+        **snakemake.params.bm25,
+    )
+    runs.write(*snakemake.output, run, "bm25")
+    log.info("wrote %s %s", snakemake.output.topk, run.scores.shape)

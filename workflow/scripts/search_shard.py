@@ -1,0 +1,27 @@
+"""Rule search_shard: vectors of passages and queries -> the best rows of one shard."""
+
+from typing import TYPE_CHECKING
+
+from sidmill.core.job import job
+from sidmill.formats import neighbours, vectors
+from sidmill.retrieval.search import search_shard
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with job(snakemake) as log:
+    machine = snakemake.config["retrieval"]
+    found = search_shard(
+        vectors.open_store(snakemake.input.vectors, snakemake.input.ids),
+        vectors.open_store(snakemake.input.queries, snakemake.input.query_ids),
+        snakemake.input.get("index") or None,
+        shard=int(snakemake.wildcards.shard),
+        shards=int(snakemake.wildcards.shards),
+        top_k=snakemake.params.top_k,
+        search_batch=machine["search_batch"],
+        device=machine["device"],
+        memory_mb=machine["memory_mb"],
+        **snakemake.params.faiss,
+    )
+    neighbours.write(snakemake.output.found, found)
+    log.info("wrote %s %s", snakemake.output.found, found.rows.shape)
