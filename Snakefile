@@ -10,6 +10,7 @@ configfile: "config.yaml"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/items.smk"
+include: "workflow/rules/interactions.smk"
 include: "workflow/rules/embed.smk"
 include: "workflow/rules/quantize.smk"
 include: "workflow/rules/sids.smk"

@@ -10,6 +10,7 @@ from conftest import ROOT
 
 from sidmill import api, codec
 from sidmill.embed import lsa, shard, store
+from sidmill.interactions import read
 from sidmill.items import demo, render
 from sidmill.quantize import pretrained, rqkmeans
 from sidmill.report import explorer
@@ -28,6 +29,7 @@ CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 FUNCTIONS = {
     "demo": (demo.write, {"seed"}),
     "items": (render.render, set()),
+    "interactions": (read.read, set()),
     "embedding": (shard.embed_shard, {"shard", "model_path"}),
     "embedding, to fit": (lsa.fit, {"seed"}),
     "store": (store.store, set()),
