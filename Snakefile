@@ -14,6 +14,7 @@ include: "workflow/rules/interactions.smk"
 include: "workflow/rules/embed.smk"
 include: "workflow/rules/quantize.smk"
 include: "workflow/rules/sids.smk"
+include: "workflow/rules/recommend.smk"
 include: "workflow/rules/report.smk"
 
 

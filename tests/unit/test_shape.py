@@ -13,6 +13,7 @@ from sidmill.embed import lsa, shard, store
 from sidmill.interactions import read
 from sidmill.items import demo, render
 from sidmill.quantize import pretrained, rqkmeans
+from sidmill.recommend import evaluate, topk, train
 from sidmill.report import explorer
 from sidmill.sids import quality, resolve
 
@@ -25,6 +26,7 @@ RULES = {
 }
 ORDER = ["input", "output", "log", "benchmark", "conda", "threads", "params", "message", "script"]
 LSA = {"lsa_sample", "lsa_features"}
+RULE_INPUTS = {"recommender": {"train_from", "mmap_path"}}  # which files a rule reads
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 FUNCTIONS = {
     "demo": (demo.write, {"seed"}),
@@ -42,6 +44,9 @@ FUNCTIONS = {
         explorer.write,
         {"seed", "template_path", "pid2sid_path", "codes_path", "text_path"},
     ),
+    "recommender": (train.fit, {"seed", "state_path"}),
+    "recommender_evaluation": (evaluate.evaluate, {"seed"}),
+    "recommender_topk": (topk.recommend, set()),
 }
 
 
@@ -98,7 +103,7 @@ def test_the_snakefile_is_a_table_of_contents():
 @pytest.mark.parametrize("section", FUNCTIONS)
 def test_a_section_is_the_keyword_arguments_of_its_function(section):
     function, others = FUNCTIONS[section]
-    wanted = set(CONFIG[section.partition(",")[0]])
+    wanted = set(CONFIG[section.partition(",")[0]]) - RULE_INPUTS.get(section, set())
     wanted = {"embedding": wanted - LSA, "embedding, to fit": LSA | {"dim"}}.get(section, wanted)
     parameters = inspect.signature(function).parameters.values()
     keywords = {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}

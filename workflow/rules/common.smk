@@ -91,6 +91,23 @@ def own_quantizer():
     return expand_path(config["pretrained"]["path"], (), "pretrained.path")
 
 
+def own_recommender():
+    """The checkpoint that training starts from, where one is named."""
+    path = config["recommender"]["load"]
+    return expand_path(path, (), "recommender.load") if path else []
+
+
+def recommender_items(wildcards):
+    """What a recommender reads of the items: the vectors of this run, or memory maps."""
+    recommender = config["recommender"]
+    if recommender["train_from"] == "text":
+        return {
+            "vectors": "results/items/vectors.npy",
+            "ids": "results/items/ids.parquet",
+        }
+    return {"mmap": recommender["mmap_path"] or "results/mmap/mmap.json"}
+
+
 def embedder_files(wildcards):
     """What a shard needs besides its text: the fitted LSA, the folder of a model, or the user's vectors."""
     embedding = config["embedding"]
@@ -129,3 +146,4 @@ CATALOGUE = or_stop(expand_path, config["items"]["path"], SUFFIXES, "items.path"
 INTERACTIONS = or_stop(find_interactions, config["interactions"]["path"])
 OWN_VECTORS = or_stop(own_vectors)
 OWN_QUANTIZER = or_stop(own_quantizer)
+OWN_RECOMMENDER = or_stop(own_recommender)

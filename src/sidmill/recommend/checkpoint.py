@@ -40,7 +40,7 @@ class Fitted(NamedTuple):
     identity: dict
 
 
-def identify(items: Items, fingerprint: dict) -> dict:
+def identify(items: Items) -> dict:
     """Say which items and embeddings a model belongs to. Reads a sample of the vectors."""
     digest = hashlib.sha256()
     for buffer in items.ids.buffers():
@@ -48,7 +48,7 @@ def identify(items: Items, fingerprint: dict) -> dict:
     rows = np.unique(np.linspace(0, len(items.vectors) - 1, SAMPLE_ROWS).astype(np.int64))
     sample = np.ascontiguousarray(items.vectors[rows])
     return {
-        "fingerprint": fingerprint,
+        "fingerprint": items.fingerprint,
         "ids": digest.hexdigest(),
         "vectors": hashlib.sha256(sample).hexdigest(),
     }

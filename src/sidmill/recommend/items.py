@@ -3,6 +3,7 @@
 Item number r, in [0, N), is row r of the embeddings. Shapes: N items, D dimensions.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,8 @@ import pyarrow as pa
 
 from sidmill.codec import require_finite
 from sidmill.core.errors import SidmillError
+from sidmill.formats import item_index, mmap
+from sidmill.formats import vectors as vector_store
 
 BLOCK_ROWS = 4096
 WHITENING_FLOOR = 0.01  # added to every variance, as a share of their mean
@@ -18,11 +21,15 @@ RANK_FLOOR = 1e-6  # directions of less variance than this share of the largest 
 
 
 class Items(NamedTuple):
-    """``ids`` has N rows, ``vectors`` is a read-only map (N, D), ``numbers`` finds ids in ids."""
+    """``ids`` has N rows, ``vectors`` is a read-only map (N, D), ``numbers`` finds ids in ids.
+
+    ``fingerprint`` names the space of the vectors; ``{}`` where that is not known.
+    """
 
     ids: pa.Array
     vectors: np.ndarray
     numbers: pd.Index
+    fingerprint: dict
 
 
 class Whitening(NamedTuple):
@@ -32,31 +39,53 @@ class Whitening(NamedTuple):
     matrix: np.ndarray
 
 
-def of_store(ids: pa.ChunkedArray, vectors: np.ndarray) -> Items:
-    """Take the items of vectors.npy. Memory: the ids, and a hash table of them."""
-    return Items(ids.combine_chunks(), vectors, pd.Index(ids.to_numpy()))
+def load(
+    vectors_path: str | Path | None, ids_path: str | Path | None, mmap_path: str | Path | None
+) -> Items:
+    """Open the items of a run, from vectors.npy or from memory maps. Vectors stay on disk.
 
-
-def of_maps(index: np.ndarray, vectors: np.ndarray) -> Items:
-    """Take the items of memory maps.
+    Memory: the ids, and a hash table of them.
 
     Args:
-        index: int32 (M,), item id to row of ``vectors``; 0 where there is no such item.
-        vectors: float (N + 1, D), row 0 for padding.
+        vectors_path: vectors.npy; not read where there are memory maps.
+        ids_path: ids.parquet, likewise.
+        mmap_path: mmap.json, of SIDMill or written for maps made elsewhere; None for vectors.npy.
+            Where item_index.parquet lies beside it, items have the ids that it gives.
 
     Raises:
-        SidmillError: if a row of ``vectors`` has no item id, or several.
+        SidmillError: if files are unreadable, or do not fit each other.
     """
+    if mmap_path is None:
+        store = vector_store.open_store(vectors_path, ids_path)
+        return of(store.ids.combine_chunks(), store.vectors, store.fingerprint)
+    maps = mmap.open_maps(mmap_path)
+    numbers = _numbers_of_rows(maps.index, len(maps.embeddings), mmap_path)
+    ids = pa.array(numbers)
+    index_path = Path(mmap_path).with_name("item_index.parquet")
+    if index_path.exists():
+        pids, known = item_index.read(index_path)
+        places = pd.Index(known).get_indexer(numbers)
+        if (places < 0).any():
+            raise SidmillError(f"{index_path} lacks items of {mmap_path}: make both again")
+        ids = pids.combine_chunks().take(pa.array(places))
+    return of(ids, maps.embeddings[1:], maps.fingerprint)
+
+
+def of(ids: pa.Array, vectors: np.ndarray, fingerprint: dict) -> Items:
+    """Take items whose ids (N,) are in the order of the rows of ``vectors`` (N, D)."""
+    return Items(ids, vectors, pd.Index(ids.to_numpy(zero_copy_only=False)), fingerprint)
+
+
+def _numbers_of_rows(index: np.ndarray, n_rows: int, path: str | Path) -> np.ndarray:
+    """Item id of each row of a map but the first: int64 (n_rows - 1,)."""
     known = np.flatnonzero(index)
     order = np.argsort(index[known], kind="stable")
-    rows = index[known][order]
-    if not np.array_equal(rows, np.arange(1, len(vectors))):
+    if not np.array_equal(index[known][order], np.arange(1, n_rows)):
         raise SidmillError(
-            f"the memory maps name {len(known)} items for {len(vectors) - 1} vectors, "
-            f"{len(np.unique(rows))} of them different: each row but the first wants one item id"
+            f"{path}: the index names {len(known)} items for {n_rows - 1} vectors: each row but "
+            f"the first wants one item id"
         )
-    ids = known[order].astype(np.int64)
-    return Items(pa.array(ids), vectors[1:], pd.Index(ids))
+    return known[order].astype(np.int64)
 
 
 def look_up(items: Items, ids: pa.Array, where: str) -> np.ndarray:

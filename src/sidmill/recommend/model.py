@@ -40,6 +40,7 @@ class Mlp(nn.Module):
     """Adaptor of two layers: float (n, D) to (n, H)."""
 
     def __init__(self, shape: Shape, dropout: float) -> None:
+        """Draw the first weights from torch's generator."""
         super().__init__()
         self.drop = nn.Dropout(dropout)
         self.widen = nn.Linear(shape.dim, 2 * shape.hidden_dim)
@@ -58,6 +59,7 @@ class Moe(nn.Module):
     """
 
     def __init__(self, shape: Shape, dropout: float) -> None:
+        """Draw the first weights from torch's generator."""
         super().__init__()
         self.drop = nn.Dropout(dropout)
         self.means = nn.Parameter(torch.zeros(shape.n_experts, shape.dim))
@@ -92,6 +94,7 @@ class Attention(nn.Module):
     """Attention with rotary positions over the model's own width."""
 
     def __init__(self, shape: Shape, dropout: float) -> None:
+        """Draw the first weights from torch's generator."""
         super().__init__()
         self.n_heads, self.dropout = shape.n_heads, dropout
         self.query = nn.Linear(shape.hidden_dim, shape.hidden_dim)
@@ -139,6 +142,7 @@ class Block(nn.Module):
     """Look back, look at the interests where there are some, think; each after a norm."""
 
     def __init__(self, shape: Shape, dropout: float) -> None:
+        """Draw the first weights from torch's generator."""
         super().__init__()
         self.past_norm = nn.LayerNorm(shape.hidden_dim)
         self.past = Attention(shape, dropout)
@@ -167,6 +171,7 @@ class Recommender(nn.Module):
     """The whole model. It never looks at a position later than the one it speaks for."""
 
     def __init__(self, shape: Shape, dropout: float, text_dropout: float) -> None:
+        """Draw the first weights from torch's generator."""
         super().__init__()
         self.shape = shape
         if "text" in shape.features:

@@ -25,7 +25,14 @@ from sidmill.core.errors import SidmillError
 from sidmill.formats import interactions
 from sidmill.recommend import checkpoint, metrics, model, rank, score, state
 from sidmill.recommend.checkpoint import Fitted
-from sidmill.recommend.histories import NOTHING, Batch, Queries, queries, read_groups, training_batches
+from sidmill.recommend.histories import (
+    NOTHING,
+    Batch,
+    Queries,
+    queries,
+    read_groups,
+    training_batches,
+)
 from sidmill.recommend.items import Items, gather, measure_whitening
 
 logger = logging.getLogger(__name__)
@@ -62,7 +69,6 @@ class Recipe(NamedTuple):
 def fit(
     sequences_path: str | Path,
     items: Items,
-    fingerprint: dict,
     *,
     load: str | None,
     features: str,
@@ -106,7 +112,6 @@ def fit(
     Args:
         sequences_path: sequences.parquet.
         items: the items and their text embeddings.
-        fingerprint: of the embeddings, to be held against those that the model is used with.
         load: a checkpoint of the same shape to start from, or None.
         features: text, id or text+id: what an item is to the model.
         adaptor: mlp or moe, from text embeddings to the model's space.
@@ -155,7 +160,7 @@ def fit(
     )
     _check(shape, recipe)
     place = pick_device(device)
-    identity = checkpoint.identify(items, fingerprint)
+    identity = checkpoint.identify(items)
     fitted = _first(items, identity, shape, recipe, whiten, load, place)
     training = {
         "shape": shape._asdict(),

@@ -71,9 +71,10 @@ def code_usage(quality: dict, path: str | Path) -> None:
     n_columns = min(len(levels), 4)
     n_rows = math.ceil(len(levels) / n_columns)
     key = [*_key(quality, changed), Line2D([], [], **DASHED, label="even share: items / codes")]
-    with _page(
-        path, "Items per code, codes sorted by use", key, height=2.7 * n_rows, above=0.7
-    ) as (figure, place):
+    with page(path, "Items per code, codes sorted by use", key, height=2.7 * n_rows, above=0.7) as (
+        figure,
+        place,
+    ):
         grid = figure.add_gridspec(n_rows, n_columns, **place, wspace=0.24, hspace=0.65)
         for index, level in enumerate(levels):
             row, column = divmod(index, n_columns)
@@ -106,7 +107,7 @@ def prefix_sizes(quality: dict, path: str | Path) -> None:
     ]
     n_bins = max(len(shares) for panel in panels for _, shares in panel)
     top = max(max(shares) for panel in panels for _, shares in panel)
-    with _page(
+    with page(
         path,
         "Items under a prefix of each length",
         _key(quality, changed),
@@ -141,7 +142,7 @@ def reconstruction(quality: dict, path: str | Path) -> None:
     losses = [level["relative_loss"] for level in quality["after"]["levels"]]
     before = _before(quality, "relative_loss")
     top = max(loss for loss in losses + before if loss is not None)
-    with _page(
+    with page(
         path, "Relative loss left after each level", _key(quality, before), height=2.6, above=0
     ) as (figure, place):
         place["right"] -= (place["right"] - place["left"]) * max(0, 1 - len(losses) / 4)
@@ -177,7 +178,7 @@ def _key(quality: dict, before: list) -> list[Artist]:
 
 
 @contextmanager
-def _page(
+def page(
     path: str | Path, headline: str, key: list[Artist], *, height: float, above: float
 ) -> Iterator[tuple[Figure, dict[str, float]]]:
     """Give a figure with its headline and key, and the place left for panels; save it at the end.
