@@ -9,7 +9,8 @@ import yaml
 from conftest import ROOT
 
 from sidmill import api, codec
-from sidmill.embed import lsa, shard, store
+from sidmill.embed import export, lsa, shard, store
+from sidmill.interactions import export as histories
 from sidmill.interactions import read
 from sidmill.items import demo, render
 from sidmill.quantize import pretrained, rqkmeans
@@ -26,7 +27,7 @@ RULES = {
 }
 ORDER = ["input", "output", "log", "benchmark", "conda", "threads", "params", "message", "script"]
 LSA = {"lsa_sample", "lsa_features"}
-RULE_INPUTS = {"recommender": {"train_from", "mmap_path"}}  # which files a rule reads
+RECOMMENDER_FILES = {"train_from", "mmap_path"}  # they choose what its rules read
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 FUNCTIONS = {
     "demo": (demo.write, {"seed"}),
@@ -35,6 +36,8 @@ FUNCTIONS = {
     "embedding": (shard.embed_shard, {"shard", "model_path"}),
     "embedding, to fit": (lsa.fit, {"seed"}),
     "store": (store.store, set()),
+    "h5": (export.write_item_h5, {"backend", "model", "revision"}),
+    "h5, histories": (histories.write_sequence_h5, set()),
     "rqkmeans": (rqkmeans.fit, {"seed", "state_path"}),
     "pretrained": (pretrained.load, {"dim", "fingerprint"}),
     "encoding": (codec.encode, set()),
@@ -103,8 +106,15 @@ def test_the_snakefile_is_a_table_of_contents():
 @pytest.mark.parametrize("section", FUNCTIONS)
 def test_a_section_is_the_keyword_arguments_of_its_function(section):
     function, others = FUNCTIONS[section]
-    wanted = set(CONFIG[section.partition(",")[0]]) - RULE_INPUTS.get(section, set())
-    wanted = {"embedding": wanted - LSA, "embedding, to fit": LSA | {"dim"}}.get(section, wanted)
+    wanted = set(CONFIG[section.partition(",")[0]])
+    parts = {
+        "embedding": wanted - LSA,
+        "embedding, to fit": LSA | {"dim"},
+        "h5": wanted - {"splits"},
+        "h5, histories": {"splits"},
+        "recommender": wanted - RECOMMENDER_FILES,
+    }
+    wanted = parts.get(section, wanted)
     parameters = inspect.signature(function).parameters.values()
     keywords = {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
     assert set(keywords) == wanted | others
