@@ -115,7 +115,7 @@ def gather(items: Items, whitening: Whitening | None, numbers: np.ndarray | slic
     Raises:
         SidmillError: if a vector is not finite.
     """
-    block = np.asarray(items.vectors[numbers], dtype=np.float32)
+    block = np.array(items.vectors[numbers], dtype=np.float32)
     require_finite(block, 0)
     return block if whitening is None else (block - whitening.mean) @ whitening.matrix
 
