@@ -222,7 +222,10 @@ class H5Sequences(Dataset):
         opened = self._open()
         there = ids != NONE
         wanted = ids[there]
-        place = np.minimum(np.searchsorted(opened.ranked, wanted), len(opened.ranked) - 1)
+        first, last = opened.ranked[[0, -1]]
+        dense = last - first + 1 == len(opened.ranked)  # ids without gaps need no search
+        place = wanted - first if dense else np.searchsorted(opened.ranked, wanted)
+        place = np.clip(place, 0, len(opened.ranked) - 1)
         lost = np.flatnonzero(opened.ranked[place] != wanted)
         if lost.size:
             raise SidmillError(
