@@ -118,7 +118,7 @@ def evaluate(
             ]
         )
         figures[name]["by_target"] = {
-            kind: {method: _plain(of.values[chosen]) for method, of in values.items()}
+            kind: {method: _plain(found.values[chosen]) for method, found in values.items()}
             for kind, chosen in (("in_training", ~cold), ("never_in_training", cold))
             if chosen.any()
         }
@@ -126,7 +126,11 @@ def evaluate(
             kind: _by_sid(own, sequences_path, items, split, numbers, common, n_resamples, seed)
             for kind, numbers in groups.items()
         }
-        logger.info("%s: %s", name, {m: _plain(of.values) for m, of in values.items()})
+        logger.info(
+            "%s NDCG@10: %s",
+            name,
+            {method: _plain(found.values)["NDCG@10"] for method, found in values.items()},
+        )
     return figures
 
 

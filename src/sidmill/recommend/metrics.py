@@ -27,14 +27,11 @@ class Values(NamedTuple):
 
 
 def of(ranks: Ranks, weights: np.ndarray | None = None) -> Values:
-    """Compute all metrics of every query.
+    """Compute all metrics of every query. Memory: 88 bytes per query.
 
     Args:
         ranks: of the targets.
         weights: float (Q,), what a hit counts; None: 1.
-
-    Returns:
-        float64 (Q, 11).
     """
     tied = ranks.equal + 1
     columns = [np.clip(cutoff - ranks.higher, 0, tied) / tied for cutoff in CUTOFFS]

@@ -3,7 +3,7 @@
 Shapes: N items, D dimensions, H of the model, q queries, T positions.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -106,7 +106,7 @@ def user_vectors(fitted: Fitted, known: Catalogue, queries: Queries) -> Tensor:
     return found
 
 
-def scorer(fitted: Fitted, known: Catalogue):
+def scorer(fitted: Fitted, known: Catalogue) -> Callable[[Queries], Tensor]:
     """Make the function from queries to the cosines of all items, float32 (q, N)."""
 
     def score(queries: Queries) -> Tensor:

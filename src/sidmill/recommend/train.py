@@ -170,12 +170,12 @@ def fit(
         "start": _digest(load) if load else None,
     }
     kept = state.State(state_path, training)
-    threads = torch.are_deterministic_algorithms_enabled()
+    before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(place.type == "cpu")
     try:
         return _train(sequences_path, items, fitted, recipe, memory_mb, kept)
     finally:
-        torch.use_deterministic_algorithms(threads)
+        torch.use_deterministic_algorithms(before)
 
 
 def _check(shape: model.Shape, recipe: Recipe) -> None:
