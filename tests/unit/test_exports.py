@@ -148,7 +148,7 @@ def test_maps_of_others_open_by_path_and_shape(tmp_path):
     [
         ([0, 2, 1], EMB, ((4,), (3, 2)), r"idx: 12 bytes, but int32 \(4,\) takes 16"),
         ([0, 2, 1], EMB, ((3,), (3, 3)), r"emb: 24 bytes, but float32 \(3, 3\) takes 36"),
-        ([0, 2, 1], EMB.astype(np.float16), ((3,), (3, 2)), "12 bytes, .* float16 takes half"),
+        ([0, 2, 1], EMB.astype(np.float16), ((3,), (3, 2)), r"12 bytes, .*float16 takes half"),
         ([0, 3, 1], EMB, ((3,), (3, 2)), "item id 1 has row 3, but .* has rows 0 to 2"),
         ([0, -1, 1], EMB, ((3,), (3, 2)), "item id 1 has row -1"),
         ([1, 2, 1], EMB, ((3,), (3, 2)), "item id 0 is padding and wants row 0, not 1"),

@@ -91,7 +91,7 @@ def _add_leaks(
     last_train[owners[train]] = places[train]  # the last assignment stands
     early = ~train & (places < last_train[owners])
     leaks["held_out_before_train"] += int(early.sum())
-    leaks["users_with_held_out_before_train"] += np.count_nonzero(np.bincount(owners[early]))
+    leaks["users_with_held_out_before_train"] += int((np.bincount(owners[early]) > 0).sum())
     valid = splits == VALID
     last_valid = np.full(len(histories.offsets) - 1, -1)
     last_valid[owners[valid]] = places[valid]
