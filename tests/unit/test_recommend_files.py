@@ -97,6 +97,12 @@ def test_the_first_column_is_the_id_where_float32_holds_it(ids, kind):
     assert column.values.astype(np.float32).astype(np.int64).tolist() == wanted
 
 
+def test_too_few_vectors_leave_no_file(tmp_path):
+    with pytest.raises(SidmillError, match="3 vectors for 5 ids"):
+        id_vectors.write_users(tmp_path, 2, np.arange(5), [np.zeros((3, 2), np.float32)])
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("mask_seen", [False, True])
 @pytest.mark.parametrize("index", ["flat", "hnsw"])
 def test_lists_are_the_best_items_in_order(run, inferred, tmp_path, mask_seen, index):

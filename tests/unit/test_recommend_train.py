@@ -127,6 +127,14 @@ def test_a_checkpoint_reads_back_and_is_a_start(tmp_path, sequences):
         fit(sequences, load=str(path))
 
 
+def test_a_model_of_text_is_a_start_for_another_catalogue(tmp_path, sequences):
+    path = tmp_path / "model.safetensors"
+    checkpoint.save(path, fit(sequences, max_epochs=1)[0])
+    larger = catalogue(40, seed=1)
+    fitted, _ = fit(sequences, items=larger, load=str(path), max_epochs=1)
+    assert fitted.model.shape.n_items == 40
+
+
 def test_a_model_is_refused_where_it_does_not_belong(tmp_path, sequences):
     path = tmp_path / "model.safetensors"
     checkpoint.save(path, fit(sequences, features="text+id", max_epochs=1)[0])

@@ -85,8 +85,8 @@ def write(path: str | Path, dim: int, names: np.ndarray, blocks: Iterable[np.nda
             rows[:, 1:] = block
             out.write(rows)
             row += len(block)
-    if row != len(names):
-        raise SidmillError(f"{path}: {row} vectors for {len(names)} ids")
+        if row != len(names):
+            raise SidmillError(f"{path}: {row} vectors for {len(names)} ids")
 
 
 def write_users(
@@ -142,7 +142,6 @@ def _cut(blocks: Iterable[np.ndarray], n_rows: int) -> Iterator[np.ndarray]:
 
 def _take(blocks: Iterator[np.ndarray], n_rows: int) -> Iterator[np.ndarray]:
     """Hand out the next ``n_rows`` rows of blocks that are cut there."""
-    while n_rows:
-        block = next(blocks)
+    while n_rows and (block := next(blocks, None)) is not None:
         yield block
         n_rows -= len(block)
