@@ -19,6 +19,7 @@ include: "workflow/rules/sids.smk"
 include: "workflow/rules/compare.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/retrieval.smk"
+include: "workflow/rules/recommend.smk"
 include: "workflow/rules/report.smk"
 
 

@@ -16,6 +16,8 @@ from sidmill.interactions import read as read_histories
 from sidmill.items import demo, render
 from sidmill.quantize import opq, pca_grid, pretrained, rqkmeans
 from sidmill.quantize.rqvae import fit as rqvae
+from sidmill.recommend import evaluate as recommender_metrics
+from sidmill.recommend import topk, train
 from sidmill.report import comparison, explorer
 from sidmill.retrieval import bm25, cross, dual, fuse, index, measure, mine, read, rerank, search
 from sidmill.sids import evaluate, quality, resolve
@@ -49,6 +51,7 @@ CHOSEN_BY_RULES = {
     "rerank": {"run"},
     "retrieval_metrics": {"runs"},
     "h5": {"splits"},
+    "recommender": {"train_from", "mmap_path"},
 }
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 FUNCTIONS = {
@@ -98,6 +101,9 @@ FUNCTIONS = {
         explorer.write,
         {"seed", "template_path", "pid2sid_path", "codes_path", "text_path"},
     ),
+    "recommender": (train.fit, {"seed", "state_path"}),
+    "recommender_evaluation": (recommender_metrics.evaluate, {"seed"}),
+    "recommender_topk": (topk.recommend, set()),
 }
 
 

@@ -119,6 +119,23 @@ def embedding_of(wildcards):
     return embedding
 
 
+def own_recommender():
+    """The checkpoint that training starts from, where one is named."""
+    path = config["recommender"]["load"]
+    return expand_path(path, (), "recommender.load") if path else []
+
+
+def recommender_items(wildcards):
+    """What a recommender reads of the items: the vectors of this run, or memory maps."""
+    recommender = config["recommender"]
+    if recommender["train_from"] == "text":
+        return {
+            "vectors": "results/items/vectors.npy",
+            "ids": "results/items/ids.parquet",
+        }
+    return {"mmap": recommender["mmap_path"] or "results/mmap/mmap.json"}
+
+
 def embedder_files(wildcards):
     """What a shard needs besides its text: the fitted LSA, the folder of a model, or the user's vectors."""
     embedding = embedding_of(wildcards)
@@ -180,3 +197,4 @@ OWN_VECTORS = or_stop(own_vectors)
 OWN_QUANTIZER = or_stop(own_quantizer)
 HISTORIES = or_stop(histories)
 LEARNED_FROM = or_stop(learned_from)
+OWN_RECOMMENDER = or_stop(own_recommender)

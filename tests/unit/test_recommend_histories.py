@@ -1,0 +1,111 @@
+"""Windows and queries: nothing lost, nothing leaked, every epoch its own order."""
+
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from recommend_data import catalogue, write
+
+from sidmill.core.errors import SidmillError
+from sidmill.formats import interactions, item_index, mmap
+from sidmill.recommend import histories, items
+
+ITEMS = catalogue()
+BATCHES = {"batch_users": 3, "max_length": 4, "shuffle_users": 8, "seed": 1, "epoch": 0}
+
+
+def histories_and_splits():
+    item = st.tuples(st.integers(1, 24), st.sampled_from([0, 0, 1, 2]))
+    return st.lists(st.lists(item, min_size=1, max_size=12), min_size=1, max_size=12)
+
+
+def batches(path, **settings):
+    return list(histories.training_batches(path, ITEMS, **(BATCHES | settings)))
+
+
+@settings(max_examples=30, deadline=None)
+@given(histories_and_splits())
+def test_every_training_target_comes_once_after_what_went_before_it(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("sequences") / "sequences.parquet"
+    write(path, [[i for i, _ in row] for row in rows], [[s for _, s in row] for row in rows])
+    train = [[item - 1 for item, split in row if split == 0] for row in rows]
+    wanted = Counter(pair for row in train for pair in pairwise(row))
+    found = Counter()
+    for batch in batches(path):
+        inside = batch.targets != histories.NOTHING
+        assert batch.inputs.shape[1] <= 4
+        found.update(zip(batch.inputs[inside], batch.targets[inside], strict=True))
+        for inputs, targets, kept in zip(batch.inputs, batch.targets, inside, strict=True):
+            window = [*inputs[kept], targets[kept][-1]]
+            assert any(
+                window == row[start : start + len(window)]
+                for row in train
+                for start in range(len(row))
+            )
+    assert found == wanted
+
+
+def test_epochs_differ_in_order_and_a_seed_repeats_them(tmp_path):
+    path = write(tmp_path / "s.parquet", [[i % 24 + 1, (i + 1) % 24 + 1, 3, 4] for i in range(40)])
+    first, again, other = batches(path), batches(path), batches(path, epoch=1)
+    assert all(np.array_equal(a.inputs, b.inputs) for a, b in zip(first, again, strict=True))
+    assert not all(np.array_equal(a.inputs, b.inputs) for a, b in zip(first, other, strict=True))
+
+
+def test_groups_are_shuffled_and_no_user_is_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr(histories, "GROUP_USERS", 4)
+    rows = [[user % 24 + 1] * 2 + [1, 1] for user in range(24)]
+    path = write(tmp_path / "s.parquet", rows)
+    seen = [batch.inputs[:, 0] for batch in batches(path)]
+    assert sorted(np.concatenate(seen)) == list(range(24))
+    assert list(np.concatenate(seen)) != sorted(np.concatenate(seen))
+
+
+def test_a_query_sees_what_goes_before_its_target_and_nothing_else(tmp_path):
+    path = write(tmp_path / "s.parquet", [[5, 6, 7, 8], [9], [3, 4]], [[0, 1, 2, 2], [2], [2, 1]])
+    (group,) = histories.read_groups(path, ITEMS)
+    asked = histories.queries(group, interactions.TEST)
+    assert asked.users.tolist() == [0, 0]
+    assert asked.n_without_history == 2
+    spans = zip(asked.begins, asked.positions, strict=True)
+    assert [(asked.numbers[b:p] + 1).tolist() for b, p in spans] == [[5, 6], [5, 6, 7]]
+    assert (asked.numbers[asked.positions] + 1).tolist() == [7, 8]
+
+
+def test_an_item_without_an_embedding_is_named(tmp_path):
+    path = write(tmp_path / "s.parquet", [[1, 2, 99]])
+    with pytest.raises(SidmillError, match=r"1 interactions .* first 99"):
+        batches(path)
+
+
+def test_ids_of_another_type_are_refused(tmp_path):
+    path = write(tmp_path / "s.parquet", [["a", "b", "c"]], pid_type=pa.string())
+    with pytest.raises(SidmillError, match=r"string, the embeddings int64"):
+        batches(path)
+
+
+@pytest.mark.parametrize("ids", [[7, 3, 1_000], ["x", "y", "007"]])
+def test_memory_maps_give_the_items_of_the_vectors(tmp_path, ids):
+    known = catalogue(3, 4, ids)
+    numbers = item_index.number(pa.chunked_array([known.ids]), "here")
+    mmap.write(tmp_path / "mmap.json", numbers, (3, 4), [known.vectors], {"backend": "random"})
+    item_index.write(tmp_path / "item_index.parquet", pa.chunked_array([known.ids]), numbers)
+    opened = items.load(None, None, tmp_path / "mmap.json")
+    order = opened.numbers.get_indexer(ids)
+    np.testing.assert_array_equal(opened.vectors[order], known.vectors)
+    assert opened.fingerprint == known.fingerprint
+    assert items.look_up(opened, pa.array(ids), "here").tolist() == order.tolist()
+
+
+def test_whitened_vectors_are_centred_and_uncorrelated():
+    known = catalogue(2000, 6)
+    skewed = items.of(known.ids, known.vectors @ np.diag([1, 2, 3, 4, 5, 9.0]).astype("f4") + 7, {})
+    white = items.gather(skewed, items.measure_whitening(skewed), slice(None))
+    np.testing.assert_allclose(white.mean(axis=0), 0, atol=1e-4)
+    correlation = np.corrcoef(white.T)
+    np.testing.assert_allclose(correlation, np.eye(6), atol=1e-3)
+    assert 0.5 < white.std(axis=0).min() <= white.std(axis=0).max() < 1.01

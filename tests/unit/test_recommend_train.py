@@ -1,0 +1,173 @@
+"""Training learns what is there, resumes to the same bytes, and says what is wrong."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from recommend_data import SETTINGS, catalogue, chains, write
+
+from sidmill.core.errors import SidmillError
+from sidmill.recommend import checkpoint, histories, metrics, rank, score, state, train
+
+ITEMS = catalogue()
+
+
+class CutShort(BaseException):
+    """What a kill is to a program: nothing after it runs."""
+
+
+@pytest.fixture
+def sequences(tmp_path):
+    return write(tmp_path / "sequences.parquet", chains())
+
+
+def fit(path, items=ITEMS, **settings):
+    return train.fit(path, items, **(SETTINGS | settings))
+
+
+def hit_rate(fitted, path, items=ITEMS):
+    known = score.catalogue(fitted, items)
+    parts = (histories.queries(group, 2) for group in histories.read_groups(path, items))
+    found = rank.rank(
+        score.scorer(fitted, known),
+        parts,
+        n_items=len(items.vectors),
+        mask_seen=False,
+        memory_mb=16,
+    )
+    return metrics.mean(found, "HR@1")
+
+
+def weights(fitted):
+    return checkpoint.arrays_of(fitted.model, "")
+
+
+def same(mine, theirs):
+    return mine.keys() == theirs.keys() and all(np.array_equal(mine[k], theirs[k]) for k in mine)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"features": "text"},
+        {"features": "id"},
+        {"features": "text+id", "adaptor": "moe", "n_interests": 3},
+        {"loss": "in_batch"},
+    ],
+    ids=lambda settings: " ".join(map(str, settings.values())),
+)
+def test_it_learns_what_follows_what(sequences, settings):
+    fitted, curve = fit(sequences, max_epochs=25, patience=25, **settings)
+    assert hit_rate(fitted, sequences) > 0.9
+    assert curve[-1]["loss"] < curve[0]["loss"]
+
+
+@pytest.mark.parametrize("features", ["text", "text+id"])
+def test_cut_after_any_save_it_ends_in_the_same_bytes(tmp_path, monkeypatch, sequences, features):
+    settings = {"features": features, "n_interests": 3, "max_epochs": 2}
+    whole, curve = fit(sequences, **settings)
+    path = tmp_path / "state"
+    save = state.save
+    for n_saves in range(1, 20):
+        left = [n_saves]
+
+        def save_and_die(*arguments, left=left):
+            save(*arguments)
+            left[0] -= 1
+            if not left[0]:
+                raise CutShort
+
+        path.unlink(missing_ok=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(state, "save", save_and_die)
+            try:
+                fit(sequences, state_path=path, **settings)
+            except CutShort:
+                pass
+            else:
+                break
+        torch.manual_seed(n_saves)  # whatever else ran in between
+        resumed, resumed_curve = fit(sequences, state_path=path, **settings)
+        assert same(weights(resumed), weights(whole)), f"cut after save {n_saves}"
+        assert resumed_curve == curve
+    assert n_saves > 5
+
+
+def test_the_state_of_another_training_is_not_used(tmp_path, sequences, caplog):
+    path = tmp_path / "state"
+    fit(sequences, state_path=path, seed=1)
+    with caplog.at_level(logging.INFO):
+        resumed, _ = fit(sequences, state_path=path)
+    assert "belongs to another training" in caplog.text
+    assert same(weights(resumed), weights(fit(sequences)[0]))
+    path.write_bytes(b"damaged")
+    assert same(weights(fit(sequences, state_path=path)[0]), weights(resumed))
+
+
+def test_the_best_epoch_is_kept_and_training_ends_when_it_is_past(sequences):
+    fitted, curve = fit(sequences, max_epochs=60, patience=2, learning_rate=0.03)
+    best = max(range(len(curve)), key=lambda epoch: curve[epoch]["valid"])
+    assert best < len(curve) - 1 < 59
+    kept, _ = fit(sequences, max_epochs=best + 1, patience=60, learning_rate=0.03)
+    assert same(weights(fitted), weights(kept))
+
+
+def test_a_checkpoint_reads_back_and_is_a_start(tmp_path, sequences):
+    fitted, _ = fit(sequences, n_interests=3, max_epochs=8, patience=8)
+    path = tmp_path / "model.safetensors"
+    checkpoint.save(path, fitted)
+    read = checkpoint.load(path, torch.device("cpu"))
+    assert same(weights(read), weights(fitted))
+    assert hit_rate(read, sequences) == hit_rate(fitted, sequences)
+    _, curve = fit(sequences, n_interests=3, load=str(path), max_epochs=1)
+    _, from_nothing = fit(sequences, n_interests=3, max_epochs=1)
+    assert curve[0]["loss"] < 0.7 * from_nothing[0]["loss"]
+    with pytest.raises(SidmillError, match=r"n_interests 3, not 0.*set the same values"):
+        fit(sequences, load=str(path))
+
+
+def test_a_model_of_text_is_a_start_for_another_catalogue(tmp_path, sequences):
+    path = tmp_path / "model.safetensors"
+    checkpoint.save(path, fit(sequences, max_epochs=1)[0])
+    larger = catalogue(40, seed=1)
+    fitted, _ = fit(sequences, items=larger, load=str(path), max_epochs=1)
+    assert fitted.model.shape.n_items == 40
+
+
+def test_a_model_is_refused_where_it_does_not_belong(tmp_path, sequences):
+    path = tmp_path / "model.safetensors"
+    checkpoint.save(path, fit(sequences, features="text+id", max_epochs=1)[0])
+    fitted = checkpoint.load(path, torch.device("cpu"))
+    elsewhere = ITEMS._replace(fingerprint={"backend": "other"})
+    with pytest.raises(SidmillError, match="was trained on embeddings"):
+        checkpoint.check_items(fitted, checkpoint.identify(elsewhere), path)
+    others = catalogue(ids=np.arange(100, 124))
+    with pytest.raises(SidmillError, match=r"these are others.*features to text"):
+        checkpoint.check_items(fitted, checkpoint.identify(others), path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"hidden_dim": 18}, "multiple of 4"),
+        ({"n_interests": 25}, "at most 12"),
+        ({"learning_rate": 1e12, "temperature": 1e-30}, "lower recommender.learning_rate"),
+    ],
+)
+def test_settings_that_do_not_fit_say_what_to_change(sequences, settings, message):
+    with pytest.raises(SidmillError, match=message):
+        fit(sequences, **settings)
+
+
+def test_nothing_to_learn_from_stops_the_run(tmp_path):
+    path = write(tmp_path / "s.parquet", [[1, 2, 3], [4, 5, 6]])
+    with pytest.raises(SidmillError, match="no user has two items in the split train"):
+        fit(path)
+
+
+def test_without_validation_items_the_last_epoch_is_kept(tmp_path):
+    rows = chains()
+    path = write(tmp_path / "s.parquet", rows, [[0] * len(row) for row in rows])
+    _, curve = fit(path, max_epochs=3, patience=1)
+    assert [entry["valid"] for entry in curve] == [None] * 3

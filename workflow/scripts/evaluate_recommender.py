@@ -1,0 +1,32 @@
+"""Rule evaluate_recommender: model.safetensors -> metrics.json and metrics.csv."""
+
+from typing import TYPE_CHECKING
+
+from sidmill.core.job import job
+from sidmill.formats import codes, report
+from sidmill.recommend import items, table
+from sidmill.recommend.evaluate import evaluate
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with job(snakemake) as log:
+    known = items.load(
+        snakemake.input.get("vectors"), snakemake.input.get("ids"), snakemake.input.get("mmap")
+    )
+    figures = evaluate(
+        snakemake.input.sequences,
+        known,
+        snakemake.input.model,
+        {
+            "before": codes.read(snakemake.input.codes, "codes"),
+            "after": codes.read(snakemake.input.pid2sid, "sid"),
+        },
+        device=snakemake.config["recommender_evaluation"]["device"],
+        memory_mb=snakemake.config["recommender_evaluation"]["memory_mb"],
+        seed=snakemake.params.seed,
+        **snakemake.params.evaluation,
+    )
+    report.write(snakemake.output.metrics, figures)
+    table.write(snakemake.output.table, figures)
+    log.info("wrote %s", snakemake.output.metrics)

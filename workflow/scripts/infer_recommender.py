@@ -1,0 +1,30 @@
+"""Rule infer_recommender: model.safetensors -> vectors of all items and users."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sidmill.core.job import job
+from sidmill.recommend import items
+from sidmill.recommend.infer import Files, infer
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with job(snakemake) as log:
+    known = items.load(
+        snakemake.input.get("vectors"), snakemake.input.get("ids"), snakemake.input.get("mmap")
+    )
+    files = Files(
+        Path(snakemake.output.listing).parent,
+        snakemake.output.item_ids,
+        snakemake.output.user_ids,
+        snakemake.output.listing,
+    )
+    infer(
+        snakemake.input.sequences,
+        known,
+        snakemake.input.model,
+        files,
+        snakemake.config["recommender"]["device"],
+    )
+    log.info("wrote %s", snakemake.output.listing)

@@ -1,0 +1,21 @@
+"""Rule recommend_topk: vectors of items and users -> topk.parquet."""
+
+from typing import TYPE_CHECKING
+
+from sidmill.core.job import job
+from sidmill.formats import codes
+from sidmill.recommend.topk import recommend
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with job(snakemake) as log:
+    users = recommend(
+        snakemake.input.listing,
+        snakemake.input.sequences,
+        snakemake.input.item_ids,
+        codes.read(snakemake.input.pid2sid, "sid"),
+        snakemake.output.topk,
+        **snakemake.params.topk,
+    )
+    log.info("wrote %s, %d users", snakemake.output.topk, users)

@@ -1,0 +1,33 @@
+"""Rule train_recommender: sequences.parquet and item vectors -> model.safetensors."""
+
+from typing import TYPE_CHECKING
+
+from sidmill.core.job import job
+from sidmill.formats import report
+from sidmill.recommend import checkpoint, items, state
+from sidmill.recommend.train import fit
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with job(snakemake) as log:
+    known = items.load(
+        snakemake.input.get("vectors"), snakemake.input.get("ids"), snakemake.input.get("mmap")
+    )
+    machine = snakemake.config["recommender"]
+    state_path = f"{snakemake.output.model}.state"
+    fitted, curve = fit(
+        snakemake.input.sequences,
+        known,
+        load=snakemake.input.start or None,
+        save_steps=machine["save_steps"],
+        device=machine["device"],
+        memory_mb=machine["memory_mb"],
+        seed=snakemake.params.seed,
+        state_path=state_path,
+        **snakemake.params.recommender,
+    )
+    checkpoint.save(snakemake.output.model, fitted)
+    report.write(snakemake.output.training, {"epochs": curve})
+    state.discard(state_path)
+    log.info("wrote %s", snakemake.output.model)
