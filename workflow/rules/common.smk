@@ -21,6 +21,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand as expand_path
 from sidmill.core.provenance import source_digest
 from sidmill.formats.catalogue import SUFFIXES
+from sidmill.interactions.files import find as find_interactions
 
 MACHINE_SETTINGS = ("batch_tokens", "device", "memory_mb")
 
@@ -125,5 +126,6 @@ or_stop(check, config, Path(workflow.basedir) / "workflow/schemas/config.schema.
 
 # Looked up here and not in the rules: Snakemake lets a rule with a missing input pass in silence while its output exists.
 CATALOGUE = or_stop(expand_path, config["items"]["path"], SUFFIXES, "items.path")
+INTERACTIONS = or_stop(find_interactions, config["interactions"]["path"])
 OWN_VECTORS = or_stop(own_vectors)
 OWN_QUANTIZER = or_stop(own_quantizer)

@@ -6,10 +6,21 @@
     timestamps  list<int64>, one per item, or null where the input had none
 
 Histories of any length stream: no reader here holds more than one row group.
+
+``rejects.parquet`` lists every interaction of the input that is not in it, one by one or by rows:
+
+    file, row     where it stood, row from 1
+    position      int64, place in the row's history, from 0; null for the whole row
+    user_id       string, null where unreadable
+    item_id       string, null for the whole row
+    interactions  int64, how many this line stands for; 0 where that cannot be told
+    reason        string
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +31,58 @@ from sidmill.formats import parquet
 
 TRAIN, VALID, TEST = 0, 1, 2
 SPLITS = ("train", "valid", "test")
+
+
+REJECTS_SCHEMA = pa.schema(
+    [
+        ("file", pa.string()),
+        ("row", pa.int64()),
+        ("position", pa.int64()),
+        ("user_id", pa.string()),
+        ("item_id", pa.string()),
+        ("interactions", pa.int64()),
+        ("reason", pa.string()),
+    ]
+)
+
+
+class Reject(NamedTuple):
+    """One line of rejects.parquet."""
+
+    file: str
+    row: int
+    position: int | None
+    user_id: str | None
+    item_id: str | None
+    interactions: int
+    reason: str
+
+
+@contextmanager
+def rejects_writer(path: str | Path) -> Iterator[Callable[[Reject], None]]:
+    """Give a function that adds a line to rejects.parquet, which appears when the block ends well.
+
+    Memory: one row group.
+    """
+    waiting: list[Reject] = []
+
+    with parquet.writer(path, REJECTS_SCHEMA) as out:
+
+        def flush() -> None:
+            columns = zip(*waiting, strict=True)
+            kinds = REJECTS_SCHEMA.types
+            arrays = [pa.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
+            out.write_table(pa.table(arrays, schema=REJECTS_SCHEMA))
+            waiting.clear()
+
+        def add(reject: Reject) -> None:
+            waiting.append(reject)
+            if len(waiting) == parquet.ROWS_PER_GROUP:
+                flush()
+
+        yield add
+        if waiting:
+            flush()
 
 
 def schema(pid_type: pa.DataType) -> pa.Schema:

@@ -1,0 +1,114 @@
+"""What the HDF5 formats share: atomic writing, and opening with every dataset checked.
+
+https://docs.h5py.org; nothing is pickled, and no filter is used that a plain h5py lacks.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+
+from sidmill.core.atomic import replacing
+from sidmill.core.errors import SidmillError
+
+CHUNK_BYTES = 1 << 20
+CACHE_BYTES = 16 << 20
+
+
+class Wanted(NamedTuple):
+    """What a dataset has to be: ``kind`` a dtype, ``"vlen int64"`` or ``"vlen str"``."""
+
+    name: str
+    kind: str
+    shape: tuple[int | str, ...]  # a letter stands for any size, the same one everywhere
+    optional: bool = False
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[h5py.File]:
+    """Open a new file that appears under ``path`` only when the block ends well."""
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        yield file
+
+
+def chunk_rows(row_bytes: int, n_rows: int) -> int:
+    """Rows of a chunk of about 1 MiB, at least one and no more than there are."""
+    return max(1, min(CHUNK_BYTES // max(row_bytes, 1), n_rows))
+
+
+def vlen_int64() -> np.dtype:
+    """The type of lists of int64."""
+    return h5py.vlen_dtype(np.int64)
+
+
+def text() -> np.dtype:
+    """The type of UTF-8 strings of any length."""
+    return h5py.string_dtype()
+
+
+def open_checked(path: str | Path, wanted: list[Wanted], attributes: list[str]) -> h5py.File:
+    """Open for reading after checking datasets, shapes and types.
+
+    Raises:
+        SidmillError: naming file, dataset, shape and dtype found and wanted.
+    """
+    if not Path(path).is_file():
+        raise SidmillError(f"{path}: no such file")
+    try:
+        file = h5py.File(path, "r", rdcc_nbytes=CACHE_BYTES)
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise SidmillError(f"{path}: not a whole HDF5 file ({reason}): make it again") from None
+    try:
+        _check(path, file, wanted)
+        missing = [name for name in attributes if name not in file.attrs]
+        if missing:
+            raise SidmillError(
+                f"{path}: lacks the attribute {', '.join(missing)}; it has "
+                f"{', '.join(file.attrs) or 'none'}"
+            )
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _check(path: str | Path, file: h5py.File, wanted: list[Wanted]) -> None:
+    sizes: dict[str, tuple[int, str]] = {}
+    for name, kind, shape, optional in wanted:
+        found = file.get(name)
+        if found is None and optional:
+            continue
+        if not isinstance(found, h5py.Dataset):
+            raise SidmillError(
+                f"{path}: no dataset {name!r}, wanted {kind} {_shape(shape)}; it has "
+                f"{', '.join(file) or 'none'}"
+            )
+        is_kind = kind_of(found.dtype)
+        if is_kind != kind or len(found.shape) != len(shape):
+            raise SidmillError(
+                f"{path}: dataset {name!r} is {is_kind} {found.shape}, wanted {kind} "
+                f"{_shape(shape)}"
+            )
+        for letter, size in zip(shape, found.shape, strict=True):
+            known, first = sizes.setdefault(str(letter), (size, name))
+            if known != size:
+                raise SidmillError(
+                    f"{path}: dataset {name!r} is {is_kind} {found.shape}, but {letter} is {known} "
+                    f"in {first!r}: the two do not belong together"
+                )
+
+
+def kind_of(dtype: np.dtype) -> str:
+    """Name a type as :class:`Wanted` does."""
+    values = h5py.check_vlen_dtype(dtype)
+    if h5py.check_string_dtype(dtype) is not None:
+        return "vlen str" if h5py.check_string_dtype(dtype).length is None else str(dtype)
+    return f"vlen {np.dtype(values).name}" if values is not None else dtype.name
+
+
+def _shape(shape: tuple[int | str, ...]) -> str:
+    return f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"

@@ -1,0 +1,110 @@
+"""sequences.parquet -> sequence.h5, for tools that read histories from HDF5."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sidmill.core.errors import SidmillError
+from sidmill.formats import interactions, item_index, sequence_data, text
+
+logger = logging.getLogger(__name__)
+
+
+def write_sequence_h5(
+    sequences_path: str | Path, text_path: str | Path, h5_path: str | Path, *, splits: list[str]
+) -> dict:
+    """Write the histories of all users, in the order of sequences.parquet.
+
+    Item ids become integers as in item_index.parquet. Timestamps are written if every user has
+    them.
+
+    Args:
+        sequences_path: sequences.parquet.
+        text_path: text.parquet, for the numbers of string ids.
+        h5_path: sequence.h5 to write.
+        splits: which interactions go in: some of train, valid, test. A user without any is left
+            out, which the log counts.
+
+    Returns:
+        The attributes of the file. Memory: 8,192 users, and the catalogue's ids.
+
+    Raises:
+        SidmillError: if no user is left, or an item is not in the catalogue.
+    """
+    wanted = [interactions.SPLITS.index(split) for split in splits]
+    users = timed = left_out = 0
+    for table in interactions.read(sequences_path):
+        block = _chosen(table, wanted)
+        users += len(block)
+        left_out += table.num_rows - len(block)
+        timed += len(block) - block["timestamps"].null_count
+    if not users:
+        raise SidmillError(f"{sequences_path}: no user has interactions in {', '.join(splits)}")
+    if left_out:
+        logger.info("%d users without interactions in %s left out", left_out, ", ".join(splits))
+    if 0 < timed < users:
+        logger.warning("%d of %d users have timestamps: none are written", timed, users)
+    blocks = _blocks(sequences_path, _known(text_path), wanted, timed == users)
+    return sequence_data.write(h5_path, users, timed == users, blocks)
+
+
+def _known(text_path: str | Path) -> pa.Array | None:
+    """The catalogue's ids where they are strings, which have to be numbered."""
+    if text.pid_type(text_path) == pa.int64():
+        return None
+    parts = [table["pid"].combine_chunks() for table in text.read(text_path)]
+    return pa.chunked_array(parts).combine_chunks().cast(pa.string())
+
+
+def _blocks(
+    sequences_path: str | Path, known: pa.Array | None, wanted: list[int], timed: bool
+) -> Iterator[sequence_data.Block]:
+    numbers = None
+    if known is not None:
+        numbers = item_index.number(pa.chunked_array([known]), sequences_path)
+    for table in interactions.read(sequences_path):
+        block = _chosen(table, wanted)
+        if not len(block):
+            continue
+        offsets = np.concatenate(
+            [[0], np.cumsum(block["item_ids"].combine_chunks().value_lengths())]
+        )
+        ids = block["item_ids"].combine_chunks().flatten()
+        if numbers is None:
+            items = ids.to_numpy()
+        else:
+            places = pc.index_in(ids, value_set=known)
+            if places.null_count:
+                lost = ids.filter(pc.is_null(places))[0].as_py()
+                raise SidmillError(
+                    f"{sequences_path}: item {lost!r} is not in the catalogue: make it anew"
+                )
+            items = numbers[places.to_numpy()]
+        times = block["timestamps"].combine_chunks().flatten().to_numpy() if timed else None
+        yield sequence_data.Block(block["user_id"].to_pylist(), offsets, items, times)
+
+
+def _chosen(table: pa.Table, wanted: list[int]) -> pa.Table:
+    """Keep the interactions of the splits wanted, and the users who have any."""
+    if len(set(wanted)) == len(interactions.SPLITS):
+        return table
+    table = table.combine_chunks()
+    lists = {name: table[name].combine_chunks() for name in table.column_names[1:]}
+    lengths = lists["item_ids"].value_lengths().to_numpy()
+    kept = np.isin(lists["splits"].flatten().to_numpy(), wanted)
+    owners = np.repeat(np.arange(len(lengths)), lengths)
+    ends = np.cumsum(np.bincount(owners[kept], minlength=len(lengths)))
+    offsets = pa.array(np.concatenate([[0], ends]).astype(np.int32))
+    columns = [table["user_id"].combine_chunks()]
+    for name in ("item_ids", "splits"):
+        columns.append(pa.ListArray.from_arrays(offsets, lists[name].flatten().filter(kept)))
+    said = lists["timestamps"].is_valid().to_numpy(zero_copy_only=False)
+    times = np.zeros(len(owners), dtype=np.int64)
+    times[np.repeat(said, lengths)] = lists["timestamps"].flatten().to_numpy()
+    columns.append(pa.ListArray.from_arrays(offsets, pa.array(times[kept]), mask=pa.array(~said)))
+    chosen = pa.table(columns, schema=table.schema)
+    return chosen.filter(pa.array(np.diff(offsets.to_numpy()) > 0))

@@ -1,0 +1,247 @@
+"""An interaction log -> sequences.parquet and rejects.parquet, every interaction accounted for.
+
+    interactions read = interactions in sequences.parquet + in rejects.parquet + restated
+
+``restated`` are those that overlapping rows of missrec and onerec say again. Rows of the output
+come in order of a hash of the user id, so they do not depend on files and shards, and any stretch
+of them is a random sample of users.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from sidmill.core.errors import SidmillError
+from sidmill.formats import interactions
+from sidmill.interactions import figures, files, histories, known, scan, spill, splits
+from sidmill.interactions.histories import Histories, Refused
+
+logger = logging.getLogger(__name__)
+
+SHARE_OF_MEMORY = 4  # a block is held about so many times over while it is sorted
+
+
+def read(
+    text_path: str | Path,
+    sequences_path: str | Path,
+    rejects_path: str | Path,
+    *,
+    path: str | None,
+    format: str,
+    fields: dict[str, str | None],
+    split: str,
+    valid_share: float,
+    test_share: float,
+    max_history: int,
+    on_unknown_items: str,
+    on_bad_rows: str,
+    memory_mb: int,
+) -> dict:
+    """Write one history per user, oldest interaction first.
+
+    Args:
+        text_path: text.parquet: the items that are known.
+        sequences_path: sequences.parquet to write.
+        rejects_path: rejects.parquet to write.
+        path: file, folder or glob of the log.
+        format: missrec, sequences, events, onerec, or auto: told by the fields.
+        fields: names of the fields ``user``, ``item``, ``time``, ``split``, ``history`` and
+            ``target`` where they are not the usual ones.
+        split: ``given``, ``leave_last_out``, ``leave_two_out`` or ``time``.
+        valid_share: with ``time``, the share of all interactions for validation.
+        test_share: with ``time``, the share of the latest interactions, for test.
+        max_history: a user with more interactions is refused as a bad row.
+        on_unknown_items: ``error`` or ``reject``: what an item does that the catalogue lacks.
+        on_bad_rows: ``error`` or ``reject``: what any other fault does; the row goes as a whole.
+        memory_mb: MiB for the rows that are sorted; the log waits on disk beside the output.
+
+    Returns:
+        The report: see docs/interactions.md.
+
+    Raises:
+        SidmillError: for what is refused under ``error``; if nothing is left; if a file cannot be
+            read to its end.
+    """
+    found = files.find(path)
+    if not found:
+        raise SidmillError(
+            "interactions.path is null: name your interaction log, a file, a folder or a glob"
+        )
+    form = files.form_of(found, fields) if format == "auto" else format
+    if form in histories.MERGED and split == "time":
+        raise SidmillError(f"interactions.split: time needs timestamps, which {form} has not")
+    items = known.load(text_path)
+    rules = scan.Rules(
+        max_history=max_history,
+        needs_splits=split == "given",
+        needs_times=split == "time",
+        sorted_times=form == "sequences",
+        on_unknown_items=on_unknown_items,
+        on_bad_rows=on_bad_rows,
+    )
+    counts: Counter[str] = Counter()
+    tally = figures.begin(len(items.ids), max_history)
+    block_mb = max(memory_mb // SHARE_OF_MEMORY, 1)
+    runs_folder = Path(sequences_path).with_name(f".{Path(sequences_path).name}.runs")
+    with interactions.rejects_writer(rejects_path) as reject, spill.folder(runs_folder) as place:
+        pieces = scan.pieces(found, form, fields, items, rules, reject, counts)
+        runs = spill.write(pieces, scan.PIECES, place, block_mb)
+        decide = _decider(split, runs, block_mb, valid_share, test_share)
+        refuse = partial(_refuse, found, rules, reject, counts)
+        blocks = _blocks(runs, block_mb, form, max_history, refuse, counts)
+        tables = _tables(blocks, decide, items, tally)
+        users = interactions.write(sequences_path, items.ids.type, tables)
+        if not users:
+            raise SidmillError(
+                f"interactions.path: {found[0]}: none of {counts['interactions']} interactions in "
+                f"{counts['rows']} rows is usable: see the reasons with on_bad_rows: error"
+            )
+    return _report(form, split, found, counts, tally)
+
+
+def _decider(
+    split: str, runs: spill.Runs, block_mb: int, valid_share: float, test_share: float
+) -> Callable[[Histories], np.ndarray]:
+    """The function that gives the split of every interaction of a block."""
+    if split == "given":
+        return lambda block: histories.carried(block.offsets, block.splits)
+    if split == "time":
+
+        def times() -> Iterator[np.ndarray]:
+            for table in spill.read(runs, block_mb, ["times"]):
+                yield table["times"].combine_chunks().flatten().to_numpy()
+
+        cuts = splits.find_cuts(times, valid_share, test_share)
+        logger.info("validation from timestamp %d, test from %d", cuts.valid, cuts.test)
+        return lambda block: splits.by_time(block.times, cuts)
+    return lambda block: splits.leave_out(block.offsets, split == "leave_two_out")
+
+
+def _blocks(
+    runs: spill.Runs,
+    block_mb: int,
+    form: str,
+    max_history: int,
+    refuse: Callable[[Refused], None],
+    counts: Counter,
+) -> Iterator[Histories]:
+    """Yield the histories of all users, those that are too long taken out."""
+    for table in spill.read(runs, block_mb):
+        block = histories.group(table, form, refuse)
+        counts["restated"] += block.restated
+        counts["leaked"] += block.leaked
+        lengths = np.diff(block.offsets)
+        long = lengths > max_history
+        for user in np.flatnonzero(long):
+            name = block.users[user].as_py()
+            place = table.filter(pa.compute.equal(table["user"], name))
+            refuse(
+                Refused(
+                    name,
+                    place["file"][0].as_py(),
+                    place["row"][0].as_py(),
+                    int(lengths[user]),
+                    f"{lengths[user]} interactions in {place.num_rows} rows, more than "
+                    f"interactions.max_history ({max_history})",
+                    place.num_rows,
+                )
+            )
+        yield histories.keep(block, ~long) if long.any() else block
+
+
+def _tables(
+    blocks: Iterator[Histories],
+    decide: Callable[[Histories], np.ndarray],
+    items: known.KnownItems,
+    tally: figures.Tally,
+) -> Iterator[pa.Table]:
+    schema = interactions.schema(items.ids.type)
+    for block in blocks:
+        said = decide(block)
+        figures.add(tally, block, said)
+        offsets = pa.array(block.offsets.astype(np.int32))
+        ids = items.ids.take(pa.array(block.items))
+        columns = [
+            block.users,
+            pa.ListArray.from_arrays(offsets, ids),
+            pa.ListArray.from_arrays(offsets, pa.array(said)),
+            pa.ListArray.from_arrays(offsets, pa.array(block.times), mask=pa.array(~block.timed)),
+        ]
+        yield pa.table(columns, schema=schema)
+
+
+def _refuse(
+    found: list[str],
+    rules: scan.Rules,
+    reject: Callable[[interactions.Reject], None],
+    counts: Counter,
+    refused: Refused,
+) -> None:
+    """Stop at rows that fit no history, or list them."""
+    file = found[refused.file]
+    if rules.on_bad_rows == "error":
+        raise SidmillError(
+            f"{file}, row {refused.row}: user {refused.user!r}: {refused.reason}: mend the row, "
+            f"or set interactions.on_bad_rows: reject to list such rows in "
+            f"results/interactions/rejects.parquet"
+        )
+    counts["rows_rejected"] += refused.rows
+    counts["interactions_rejected"] += refused.interactions
+    reject(
+        interactions.Reject(
+            file, refused.row, None, refused.user, None, refused.interactions, refused.reason
+        )
+    )
+
+
+def _report(form: str, split: str, found: list[str], counts: Counter, tally: figures.Tally) -> dict:
+    summary = figures.summary(tally)
+    written = summary["interactions"]
+    accounted = written + counts["interactions_rejected"] + counts["restated"]
+    if accounted != counts["interactions"]:
+        raise AssertionError(
+            f"{counts['interactions']} interactions read, {accounted} accounted for"
+        )
+    report = {
+        "format": form,
+        "split": split,
+        "files": len(found),
+        "rows": {"read": counts["rows"], "rejected": counts["rows_rejected"]},
+        "interactions_accounted_for": {
+            "read": counts["interactions"],
+            "written": written,
+            "rejected": counts["interactions_rejected"],
+            "rejected_as_unknown_items": counts["unknown_items"],
+            "restated": counts["restated"],
+        },
+        **summary,
+    }
+    report["leakage"] = {"held_out_also_train_target": counts["leaked"], **summary["leakage"]}
+    warn_of(report["leakage"])
+    logger.info(
+        "%d rows of %s: %d users, %d interactions (%d rejected, %d restated)",
+        counts["rows"],
+        form,
+        summary["users"],
+        written,
+        counts["interactions_rejected"],
+        counts["restated"],
+    )
+    return report
+
+
+def warn_of(leakage: dict[str, int]) -> None:
+    """Warn in the log where a user's held-out interactions are known to training."""
+    if leakage["held_out_before_train"] or leakage["held_out_also_train_target"]:
+        logger.warning(
+            "leakage: %d held-out interactions of %d users stand before later training ones, %d "
+            "are training targets as well",
+            leakage["held_out_before_train"],
+            leakage["users_with_held_out_before_train"],
+            leakage["held_out_also_train_target"],
+        )

@@ -1,0 +1,146 @@
+"""Grouping by user in bounded memory: rows go to disk by the hash of their user, and come back so.
+
+Tables are gathered up to a budget, cut into ``CLASSES`` by the leading bits of the hash, and
+written as one run, an Arrow file with a batch per class. A user's rows are in the same class of
+every run, so classes are read back one after the other, as many at a time as fit the budget.
+"""
+
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+CLASSES = 1024
+CLASS_SHIFT = np.uint64(54)  # of 64 bits leaves 10: 1024 classes
+BYTES_PER_MB = 1 << 20
+
+
+class Runs(NamedTuple):
+    """What was written.
+
+    Attributes:
+        schema: of the tables, with ``hash`` uint64 as the last column.
+        paths: one Arrow file per run.
+        batches: int32 (runs, CLASSES), place of a class's batch in its file, -1 for none.
+        sizes: int64 (runs, CLASSES), bytes of that batch.
+    """
+
+    schema: pa.Schema
+    paths: list[Path]
+    batches: np.ndarray
+    sizes: np.ndarray
+
+
+@contextmanager
+def folder(path: Path) -> Iterator[Path]:
+    """An empty folder that is gone afterwards; what a killed run left in it goes first."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def write(tables: Iterable[pa.Table], schema: pa.Schema, place: Path, memory_mb: int) -> Runs:
+    """Write tables as runs.
+
+    Args:
+        tables: of ``schema``, with a string column ``user``.
+        schema: of the tables.
+        place: folder to write to.
+        memory_mb: MiB of rows that are gathered; sorting takes about twice as much beside.
+    """
+    form = schema.append(pa.field("hash", pa.uint64()))
+    paths, batches, sizes = [], [], []
+    waiting: list[pa.Table] = []
+    held = 0
+
+    def flush() -> None:
+        paths.append(place / f"run-{len(paths):06d}.arrow")
+        where, size = _write_run(paths[-1], pa.concat_tables(waiting), form)
+        batches.append(where)
+        sizes.append(size)
+        waiting.clear()
+
+    for table in tables:
+        waiting.append(table)
+        held += table.nbytes
+        if held >= memory_mb * BYTES_PER_MB:
+            flush()
+            held = 0
+    if waiting:
+        flush()
+    shape = (len(paths), CLASSES)
+    return Runs(
+        form,
+        paths,
+        np.array(batches, dtype=np.int32).reshape(shape),
+        np.array(sizes, dtype=np.int64).reshape(shape),
+    )
+
+
+def read(runs: Runs, memory_mb: int, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """Yield all rows, each user's in one table, classes in rising order of the hash.
+
+    Within a table rows stand in the order in which they were written. Memory: ``memory_mb``, or
+    one class where that is larger.
+
+    Args:
+        runs: what :func:`write` gave.
+        memory_mb: MiB of rows that a table may hold.
+        columns: names of the columns wanted; None for all.
+    """
+    names = columns or runs.schema.names
+    form = pa.schema([runs.schema.field(name) for name in names])
+    start = 0
+    weight = runs.sizes.sum(axis=0)
+    while start < CLASSES:
+        stop = start + 1
+        total = weight[start]
+        while stop < CLASSES and total + weight[stop] <= memory_mb * BYTES_PER_MB:
+            total += weight[stop]
+            stop += 1
+        if total:
+            yield _read_classes(runs, start, stop, form)
+        start = stop
+
+
+def _read_classes(runs: Runs, start: int, stop: int, form: pa.Schema) -> pa.Table:
+    found = []
+    for path, places in zip(runs.paths, runs.batches[:, start:stop], strict=True):
+        present = places[places >= 0]
+        if present.size:
+            with pa.OSFile(str(path)) as source, pa.ipc.open_file(source) as file:
+                found += [file.get_batch(int(place)).select(form.names) for place in present]
+    return pa.Table.from_batches(found, schema=form)
+
+
+def _write_run(path: Path, table: pa.Table, form: pa.Schema) -> tuple[np.ndarray, np.ndarray]:
+    users = table["user"].combine_chunks().dictionary_encode()
+    hashes = np.fromiter(
+        map(_hash, users.dictionary.to_pylist()), np.uint64, len(users.dictionary)
+    )[users.indices.to_numpy()]
+    classes = (hashes >> CLASS_SHIFT).astype(np.int64)
+    order = np.argsort(classes, kind="stable")
+    table = table.append_column("hash", pa.array(hashes)).take(pa.array(order))
+    bounds = np.searchsorted(classes[order], np.arange(CLASSES + 1))
+    where = np.full(CLASSES, -1, dtype=np.int32)
+    size = np.zeros(CLASSES, dtype=np.int64)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, form) as out:
+        for number in np.flatnonzero(np.diff(bounds)):
+            begin, end = bounds[number], bounds[number + 1]
+            part = table.slice(begin, end - begin).combine_chunks()
+            where[number] = (where >= 0).sum()
+            size[number] = part.nbytes
+            out.write_table(part)
+    return where, size
+
+
+def _hash(user: str) -> int:
+    return int.from_bytes(blake2b(user.encode(), digest_size=8).digest(), "little")

@@ -1,0 +1,319 @@
+"""Batches for sequence models from item_data.h5 and sequence.h5, read as they are needed.
+
+A training sample is a user's whole history, with target -1; a validation sample is all but the last
+item, with that as the target. Shuffling draws blocks of 256 neighbouring users at random, 256 blocks
+at a time, and shuffles the users of those: HDF5 reads neighbours 20 times as fast as single lists,
+and a user may still come anywhere in an epoch. Files that SIDMill wrote are in random order to begin
+with.
+
+Letters: s sequences, B users in a batch, T items at most, D dimensions.
+"""
+
+import logging
+import math
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from sidmill.core.errors import SidmillError
+from sidmill.formats import item_data, sequence_data
+from sidmill.formats.item_data import ItemData
+from sidmill.formats.sequence_data import SequenceData
+
+logger = logging.getLogger(__name__)
+
+NONE = -1  # ids where there is no item
+BLOCK_ROWS = 256
+BLOCKS_AT_ONCE = 256
+WHOLE_BLOCK_ROWS = 8  # rows wanted of a block from which on it is read as a whole
+PARTS = {"train": "train", "test": "test", "eval": "test", "valid": "test", "all": "all"}
+
+
+class _Opened(NamedTuple):
+    """Files as one process has them open, and item ids sorted, with the row of each."""
+
+    process: int
+    items: ItemData
+    sequences: SequenceData
+    ranked: np.ndarray  # int64 (n,)
+    rows: np.ndarray  # int64 (n,)
+
+
+def create_h5_dataloader(
+    item_data_path: str | Path,
+    sequence_data_path: str | Path,
+    batch_size: int = 128,
+    max_seq_len: int = 200,
+    train_test_split: str = "train",
+    shuffle: bool = True,
+    test_ratio: float = 0.1,
+    *,
+    num_workers: int = 0,
+    seed: int = 42,
+) -> DataLoader:
+    """Make a loader of batches, each a dict of tensors.
+
+    ============  =====================  ===========================================================
+    ``user_ids``  int64 (B,)             row of the user in sequence.h5; ``dataset.names`` has names
+    ``ids``       int64 (B, T)           item ids, oldest first, -1 behind the last
+    ``ids_fut``   int64 (B, 1)           the target, -1 in training samples
+    ``x``         float32 (B, T, D)      vectors of ``ids``, zeros where there is none
+    ``x_fut``     float32 (B, 1, D)      vector of the target, zeros where there is none
+    ``seq_mask``  bool (B, T)            where there is an item
+    ============  =====================  ===========================================================
+
+    Nothing stays open in this process, and each worker opens the files for itself, so fork, spawn
+    and pickle are all safe. Memory per process: 24 bytes per sequence and per item, the last T items of
+    65,536 users, one batch.
+
+    Args:
+        item_data_path: item_data.h5, made by SIDMill or by others.
+        sequence_data_path: sequence.h5, likewise.
+        batch_size: B; the last batch may be smaller.
+        max_seq_len: T; of longer histories the last T items are taken.
+        train_test_split: ``train``; ``test`` (also ``eval``, ``valid``): validation samples of the
+            other users; ``all``: training samples of all users.
+        shuffle: whether each epoch comes in another order, which ``seed`` fixes.
+        test_ratio: share of the users that are for ``test``: with timestamps those whose last
+            interaction is the latest, without them the last ones of the file. Of these, users with a
+            single item are left out.
+        num_workers: processes that read ahead; 0 reads in this one.
+        seed: covers the order of users.
+
+    Raises:
+        SidmillError: if a file is not as its format says, or no user is left.
+    """
+    _check(batch_size, max_seq_len, train_test_split, test_ratio)
+    users = H5Sequences(
+        item_data_path, sequence_data_path, max_seq_len, PARTS[train_test_split], test_ratio
+    )
+    return DataLoader(
+        users,
+        batch_size=None,
+        sampler=BatchOrder(len(users), batch_size, shuffle, seed),
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+    )
+
+
+class H5Sequences(Dataset):
+    """Users as samples: an int gives one sample, a list or an array of ints a batch."""
+
+    def __init__(
+        self,
+        item_data_path: str | Path,
+        sequence_data_path: str | Path,
+        max_seq_len: int,
+        part: str,
+        test_ratio: float,
+    ) -> None:
+        """Check both files, and choose users: see :func:`create_h5_dataloader`."""
+        self.item_data_path = str(item_data_path)
+        self.sequence_data_path = str(sequence_data_path)
+        self.max_seq_len = max_seq_len
+        self.with_target = part == "test"
+        self._here: _Opened | None = None
+        self._blocks: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()
+        opened = self._open()
+        self.rows = _choose(opened.sequences, self.sequence_data_path, part, test_ratio)
+        self._close()
+
+    def __len__(self) -> int:
+        """Count users."""
+        return len(self.rows)
+
+    def __getitem__(self, wanted: int | list[int] | np.ndarray) -> dict[str, torch.Tensor]:
+        """Read one sample, or a batch."""
+        if isinstance(wanted, int | np.integer):
+            if not -len(self) <= wanted < len(self):
+                raise IndexError(wanted)
+            return {name: value[0] for name, value in self[np.array([wanted])].items()}
+        rows = self.rows[np.asarray(wanted)]
+        return self._batch(rows, self._histories(rows))
+
+    def __getstate__(self) -> dict:
+        """Leave open files and what was read behind when pickled."""
+        return {**self.__dict__, "_here": None, "_blocks": OrderedDict()}
+
+    def names(self, user_ids: torch.Tensor | np.ndarray) -> list[str]:
+        """Return the ids that users have in sequence.h5, for ``user_ids`` (B,) of a batch."""
+        rows, place = np.unique(np.asarray(user_ids), return_inverse=True)
+        found = self._open().sequences.user_ids.asstr()[rows]
+        return found[place].tolist()
+
+    def _open(self) -> _Opened:
+        """The files as this process has them; a forked one opens its own."""
+        if self._here is None or self._here.process != os.getpid():
+            items = item_data.open_item_data(self.item_data_path)
+            sequences = sequence_data.open_sequence_data(self.sequence_data_path)
+            rows = np.argsort(items.item_ids, kind="stable")
+            self._here = _Opened(os.getpid(), items, sequences, items.item_ids[rows], rows)
+        return self._here
+
+    def _close(self) -> None:
+        if self._here is not None:
+            self._here.items.file.close()
+            self._here.sequences.file.close()
+            self._here = None
+
+    def _histories(self, rows: np.ndarray) -> list[np.ndarray]:
+        """The end of each user's history, T items and a target at most."""
+        keep = self.max_seq_len + self.with_target
+        blocks, counts = np.unique(rows // BLOCK_ROWS, return_counts=True)
+        found: dict[int, np.ndarray] = {}
+        for block, count in zip(blocks.tolist(), counts.tolist(), strict=True):
+            if block not in self._blocks and count >= min(WHOLE_BLOCK_ROWS, len(rows)):
+                self._blocks[block] = self._read_block(block, keep)
+            if block in self._blocks:
+                self._blocks.move_to_end(block)
+        single = np.unique(rows[[row // BLOCK_ROWS not in self._blocks for row in rows.tolist()]])
+        if single.size:
+            offsets, items = sequence_data.flat(self._open().sequences, "sequences", single)
+            ends = offsets[1:].tolist()
+            begins = np.maximum(offsets[:-1], offsets[1:] - keep).tolist()
+            for row, begin, end in zip(single.tolist(), begins, ends, strict=True):
+                found[row] = items[begin:end]
+        for row in set(rows.tolist()) - found.keys():
+            offsets, items = self._blocks[row // BLOCK_ROWS]
+            begin, end = offsets[row % BLOCK_ROWS : row % BLOCK_ROWS + 2]
+            found[row] = items[begin:end]
+        while len(self._blocks) > BLOCKS_AT_ONCE:
+            self._blocks.popitem(last=False)
+        return [found[row] for row in rows.tolist()]
+
+    def _read_block(self, block: int, keep: int) -> tuple[np.ndarray, np.ndarray]:
+        """Read 256 neighbours: offsets and items, no more than ``keep`` of each."""
+        part = slice(block * BLOCK_ROWS, (block + 1) * BLOCK_ROWS)
+        offsets, items = sequence_data.flat(self._open().sequences, "sequences", part)
+        sizes = np.diff(offsets)
+        if sizes.max() > keep:
+            place = np.arange(len(items)) - np.repeat(offsets[1:], sizes)  # -1 is the last
+            items = items[place >= -keep]
+            offsets = np.concatenate([[0], np.cumsum(np.minimum(sizes, keep))])
+        return offsets, items
+
+    def _batch(self, rows: np.ndarray, histories: list[np.ndarray]) -> dict[str, torch.Tensor]:
+        opened = self._open()
+        size, dim = len(rows), opened.items.embeddings.shape[1]
+        ids = np.full((size, self.max_seq_len), NONE, dtype=np.int64)
+        target = np.full((size, 1), NONE, dtype=np.int64)
+        for place, history in enumerate(histories):
+            past = history[:-1] if self.with_target else history
+            ids[place, : len(past)] = past
+            if self.with_target:
+                target[place] = history[-1]
+        return {
+            "user_ids": torch.from_numpy(rows),
+            "ids": torch.from_numpy(ids),
+            "ids_fut": torch.from_numpy(target),
+            "x": torch.from_numpy(self._vectors(ids, dim)),
+            "x_fut": torch.from_numpy(self._vectors(target, dim)),
+            "seq_mask": torch.from_numpy(ids != NONE),
+        }
+
+    def _vectors(self, ids: np.ndarray, dim: int) -> np.ndarray:
+        """Look up vectors float32 (..., D) of ids, zeros where there is no item."""
+        opened = self._open()
+        there = ids != NONE
+        wanted = ids[there]
+        place = np.minimum(np.searchsorted(opened.ranked, wanted), len(opened.ranked) - 1)
+        lost = np.flatnonzero(opened.ranked[place] != wanted)
+        if lost.size:
+            raise SidmillError(
+                f"{self.sequence_data_path}: item id {wanted[lost[0]]} is not among the 'item_ids' "
+                f"of {self.item_data_path}: the two files do not belong together"
+            )
+        vectors = np.zeros((*ids.shape, dim), dtype=np.float32)
+        vectors[there] = item_data.rows(opened.items, opened.rows[place])
+        return vectors
+
+
+class BatchOrder:
+    """Which users come in which batch; every epoch in another order where that is wanted."""
+
+    def __init__(self, n_users: int, batch_size: int, shuffle: bool, seed: int) -> None:
+        """Take n_users in batches of batch_size."""
+        self.n_users = n_users
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        """Count batches."""
+        return math.ceil(self.n_users / self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of an epoch, as when a run goes on; each pass adds one."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yield int64 (B,), users by their place in the part."""
+        rng = np.random.default_rng((self.seed, self.epoch))
+        self.epoch += 1
+        waiting = np.empty(0, dtype=np.int64)
+        for users in self._stretches(rng):
+            waiting = np.concatenate([waiting, users])
+            full = len(waiting) // self.batch_size * self.batch_size
+            yield from waiting[:full].reshape(-1, self.batch_size)
+            waiting = waiting[full:]
+        if len(waiting):
+            yield waiting
+
+    def _stretches(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        count = math.ceil(self.n_users / BLOCK_ROWS)
+        blocks = rng.permutation(count) if self.shuffle else np.arange(count)
+        for start in range(0, count, BLOCKS_AT_ONCE):
+            chosen = blocks[start : start + BLOCKS_AT_ONCE]
+            users = (chosen[:, None] * BLOCK_ROWS + np.arange(BLOCK_ROWS)).ravel()
+            users = users[users < self.n_users]
+            yield rng.permutation(users) if self.shuffle else users
+
+
+def _choose(sequences: SequenceData, path: str, part: str, test_ratio: float) -> np.ndarray:
+    """Rows of the users of a part, int64, rising."""
+    lengths = sequences.sequence_lengths
+    rows = np.flatnonzero(lengths > 0)
+    if part != "all":
+        n_test = round(len(rows) * test_ratio)
+        order = rows
+        if sequences.timestamps is not None:
+            order = rows[np.argsort(_last_times(sequences)[rows], kind="stable")]
+        chosen = order[len(order) - n_test :] if part == "test" else order[: len(order) - n_test]
+        rows = np.sort(chosen)
+    if part == "test":
+        short = int((lengths[rows] < 2).sum())
+        if short:
+            logger.info("%s: %d users with a single item are not tested", path, short)
+        rows = rows[lengths[rows] >= 2]
+    if not len(rows):
+        raise SidmillError(
+            f"{path}: no user of {len(lengths)} is left for {part!r} with test_ratio {test_ratio}"
+        )
+    return rows.astype(np.int64)
+
+
+def _last_times(sequences: SequenceData) -> np.ndarray:
+    """Time of each user's last interaction, int64 (s,); the lowest where there is none."""
+    last = np.full(len(sequences.sequence_lengths), np.iinfo(np.int64).min)
+    for start in range(0, len(last), sequence_data.BLOCK_ROWS):
+        part = slice(start, min(start + sequence_data.BLOCK_ROWS, len(last)))
+        offsets, times = sequence_data.flat(sequences, "timestamps", part)
+        filled = np.flatnonzero(np.diff(offsets))
+        last[start + filled] = times[offsets[1:][filled] - 1]
+    return last
+
+
+def _check(batch_size: int, max_seq_len: int, split: str, test_ratio: float) -> None:
+    if batch_size < 1 or max_seq_len < 1:
+        raise SidmillError(f"batch_size {batch_size}, max_seq_len {max_seq_len}: both at least 1")
+    if split not in PARTS:
+        raise SidmillError(f"train_test_split {split!r}: choose one of {', '.join(PARTS)}")
+    if not 0 <= test_ratio < 1:
+        raise SidmillError(f"test_ratio {test_ratio}: a share from 0 to below 1")

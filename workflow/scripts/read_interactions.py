@@ -1,0 +1,21 @@
+"""Rule read_interactions: interaction log -> sequences.parquet, rejects.parquet, report.json."""
+
+from typing import TYPE_CHECKING
+
+from sidmill.core.job import job
+from sidmill.formats import report
+from sidmill.interactions.read import read
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with job(snakemake) as log:
+    figures = read(
+        snakemake.input.text,
+        snakemake.output.sequences,
+        snakemake.output.rejects,
+        memory_mb=snakemake.config["interactions"]["memory_mb"],
+        **snakemake.params.interactions,
+    )
+    report.write(snakemake.output.report, figures)
+    log.info("wrote %s, %d users", snakemake.output.sequences, figures["users"])
