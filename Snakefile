@@ -16,6 +16,7 @@ include: "workflow/rules/exports.smk"
 include: "workflow/rules/quantize.smk"
 include: "workflow/rules/sids.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/datasets.smk"
 
 
 report: "workflow/report/workflow.rst"

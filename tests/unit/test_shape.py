@@ -9,6 +9,8 @@ import yaml
 from conftest import ROOT
 
 from sidmill import api, codec
+from sidmill.datasets import counts, lint, mix, vocab, write
+from sidmill.datasets import resolve as resolve_rows
 from sidmill.embed import export, lsa, shard, store
 from sidmill.interactions import export as histories
 from sidmill.interactions import read
@@ -27,6 +29,12 @@ RULES = {
 ORDER = ["input", "output", "log", "benchmark", "conda", "threads", "params", "message", "script"]
 LSA = {"lsa_sample", "lsa_features"}
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
+DATASET_FILES = {"task_path", "pid2sid", "product_pid2sid", "shard", "seed"}
+DATASET_PARTS = {
+    "datasets, first pass": {"windows", "history_max", "target_max", "shards"},
+    "datasets, second pass": {"form", "language", "rows_per_file", "shards"},
+    "datasets, bounds": {"max_unknown_share", "max_left_out_share"},
+}
 FUNCTIONS = {
     "demo": (demo.write, {"seed"}),
     "items": (render.render, set()),
@@ -41,6 +49,19 @@ FUNCTIONS = {
     "encoding": (codec.encode, set()),
     "collisions": (resolve.resolve, set()),
     "quality": (quality.measure, {"seed"}),
+    "datasets, first pass": (
+        resolve_rows.resolve,
+        {*DATASET_FILES, "dataset", "split", "paths"},
+    ),
+    "datasets, second pass": (
+        write.write_parts,
+        {*DATASET_FILES, "rows_paths", "counts_paths", "prompts_folder", "texts"},
+    ),
+    "datasets, bounds": (counts.total, set()),
+    "lint": (lint.lint, set()),
+    "mixture": (mix.mix, {"seed"}),
+    "rl": (mix.mix, {"seed"}),
+    "vocabulary": (vocab.expand, {"seed"}),
     "explorer": (
         explorer.write,
         {"seed", "template_path", "pid2sid_path", "codes_path", "text_path"},
@@ -107,6 +128,7 @@ def test_a_section_is_the_keyword_arguments_of_its_function(section):
         "embedding, to fit": LSA | {"dim"},
         "h5": wanted - {"splits"},
         "h5, histories": {"splits"},
+        **DATASET_PARTS,
     }
     wanted = parts.get(section, wanted)
     parameters = inspect.signature(function).parameters.values()

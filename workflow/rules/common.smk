@@ -2,6 +2,7 @@
 
 import os
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 # Every job reads this file first, on a cluster node too: it finds the library without an installation.
@@ -20,6 +21,7 @@ from sidmill.core.config import check
 from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand as expand_path
 from sidmill.core.provenance import source_digest
+from sidmill.datasets.tasks import load as load_task
 from sidmill.formats.catalogue import SUFFIXES
 from sidmill.interactions.files import find as find_interactions
 
@@ -28,6 +30,8 @@ MACHINE_SETTINGS = ("batch_tokens", "device", "memory_mb")
 
 wildcard_constraints:
     collection="items|corpus|queries",
+    dataset=r"(pretrain|sft)_[a-z_]+(\.(valid|test))?",
+    mixture="mixture|rl",
     quantizer="rqkmeans|pretrained",
     shard=r"\d{5}",
     shards=r"\d{5}",
@@ -129,3 +133,15 @@ CATALOGUE = or_stop(expand_path, config["items"]["path"], SUFFIXES, "items.path"
 INTERACTIONS = or_stop(find_interactions, config["interactions"]["path"])
 OWN_VECTORS = or_stop(own_vectors)
 OWN_QUANTIZER = or_stop(own_quantizer)
+USERS = (
+    or_stop(expand_path, config["datasets"]["users"], (".parquet",), "datasets.users")
+    if config["datasets"]["users"]
+    else ["results/interactions/sequences.parquet"]
+)
+CAPTIONS = (
+    or_stop(
+        expand_path, config["datasets"]["captions"], (".parquet",), "datasets.captions"
+    )
+    if config["datasets"]["captions"]
+    else ["results/items/text.parquet"]
+)

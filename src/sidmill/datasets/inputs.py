@@ -90,7 +90,7 @@ def read(
         if "split" in names:
             inside = pc.fill_null(pc.equal(table["split"], SPLITS.index(split)), False).to_numpy()
         if not inside.all():
-            table, place = table.filter(pa.array(inside)), place[inside]
+            table, place = table.filter(ragged.arrow(inside)), place[inside]
         left_out = {"other_split": int((~inside).sum())}
         yield Block(table, place, np.zeros(len(place), np.int64), left_out)
 
@@ -155,7 +155,7 @@ def _cut(
         history = ragged.slices(items, (target_from - history_size)[some], history_size[some])
         target = ragged.slices(items, target_from[some], target_size[some])
         columns = {
-            "uid": batch["user_id"].take(pa.array(owners[some])),
+            "uid": batch["user_id"].take(ragged.arrow(owners[some])),
             "hist_video_pid": ragged.to_arrow(history),
             "target_video_pid": ragged.to_arrow(target),
         }

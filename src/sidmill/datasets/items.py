@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import codes, sid_text
+from sidmill.datasets import ragged
+from sidmill.formats import codes
 
 DENSE_FACTOR = 8  # ids up to so many times N get a table of their own, looked up without a search
 
@@ -28,10 +29,9 @@ class Lookup(NamedTuple):
 
 
 class Items(NamedTuple):
-    """``lookup``, and per row ``sids``: large_string (N,), and ``codes`` int32 (N, L)."""
+    """``lookup``, and ``codes`` int32 (N, L), which are the items' SIDs."""
 
     lookup: Lookup
-    sids: pa.LargeStringArray
     codes: np.ndarray
 
 
@@ -42,7 +42,7 @@ def load(path: str | Path) -> Items:
         SidmillError: if an item has two SIDs.
     """
     coded = codes.read(path, "sid")
-    return Items(_lookup(path, coded.ids), sid_text.render(coded.codes), coded.codes)
+    return Items(_lookup(path, coded.ids), coded.codes)
 
 
 def _lookup(path: str | Path, ids: pa.ChunkedArray) -> Lookup:
@@ -98,7 +98,7 @@ def titles(items: Items, paths: Iterable[str | Path], column: str) -> pa.LargeSt
         paths: parquet files with ``pid`` and a column of texts.
         column: that column.
     """
-    found = np.full(len(items.sids), -1, dtype=np.int64)
+    found = np.full(len(items.codes), -1, dtype=np.int64)
     lines, seen = [], 0
     for path in paths:
         for batch in pq.ParquetFile(path).iter_batches(8192, columns=["pid", column]):
@@ -109,7 +109,7 @@ def titles(items: Items, paths: Iterable[str | Path], column: str) -> pa.LargeSt
             lines.append(first_lines(batch[column].cast(pa.large_string())))
             seen += len(batch)
     table = pa.chunked_array([*lines, pa.array([""], pa.large_string())]).combine_chunks()
-    return table.take(pa.array(np.where(found < 0, seen, found)))
+    return table.take(ragged.arrow(np.where(found < 0, seen, found)))
 
 
 def ids_of(column: pa.Array | pa.ChunkedArray) -> np.ndarray | pa.Array:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 
 class Ragged(NamedTuple):
-    """``values`` (m,), and ``offsets`` int64 (n + 1,): list i is values[offsets[i]:offsets[i+1]]."""
+    """``values`` (m,); list i is values[offsets[i]:offsets[i+1]], ``offsets`` int64 (n + 1,)."""
 
     values: np.ndarray | pa.Array
     offsets: np.ndarray
@@ -78,12 +78,17 @@ def pick(lists: Ragged, rows: np.ndarray) -> Ragged:
 
 def take(values: np.ndarray | pa.Array, rows: np.ndarray) -> np.ndarray | pa.Array:
     """Values of some rows, for either kind of array."""
-    return values[rows] if isinstance(values, np.ndarray) else values.take(pa.array(rows))
+    return values[rows] if isinstance(values, np.ndarray) else values.take(arrow(rows))
+
+
+def arrow(values: np.ndarray | pa.Array) -> pa.Array:
+    """As an Arrow array, without a copy."""
+    return pa.array(values) if isinstance(values, np.ndarray) else values
 
 
 def to_arrow(lists: Ragged) -> pa.LargeListArray:
     """As an Arrow list column."""
-    return pa.LargeListArray.from_arrays(lists.offsets, pa.array(lists.values))
+    return pa.LargeListArray.from_arrays(arrow(lists.offsets), arrow(lists.values))
 
 
 def texts(strings: pa.LargeStringArray, rows: Ragged) -> pa.LargeStringArray:
@@ -98,7 +103,7 @@ def texts(strings: pa.LargeStringArray, rows: Ragged) -> pa.LargeStringArray:
     Returns:
         large_string (n,).
     """
-    gathered = strings.take(pa.array(rows.values))
+    gathered = strings.take(arrow(rows.values))
     bounds = np.frombuffer(gathered.buffers()[1], np.int64, len(gathered) + 1, 8 * gathered.offset)
     return pa.LargeStringArray.from_buffers(
         len(rows.offsets) - 1, pa.py_buffer(bounds[rows.offsets]), gathered.buffers()[2]

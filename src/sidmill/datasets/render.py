@@ -66,16 +66,13 @@ def render(
         texts = [(role, page.role(role)) for role in prompts.roles]
         content = texts[0][1] if task.form == "segments" else _chat(texts)
     hashed = [content] if form == "onerec" else [text for _, text in texts]
-    return pa.table(
-        {
-            "source": pa.DictionaryArray.from_arrays(
-                pa.array(np.zeros(len(rows), np.int32)), pa.array([task.source])
-            ).cast(pa.string()),
-            "uuid": uuids(task.source, hashed),
-            task.form: content,
-            "metadata": page.metadata(),
-        }
-    )
+    columns = {
+        "source": _repeat(task.source, len(rows)).cast(pa.string()),
+        "uuid": uuids(task.source, hashed),
+        task.form: content,
+        "metadata": page.metadata(),
+    }
+    return pa.Table.from_arrays(list(columns.values()), list(columns))
 
 
 class Page:
@@ -143,31 +140,31 @@ class Page:
 
     def _titles(self, name: str) -> pa.Array:
         lists = self._lists(name)
-        titles = self.escaped(self.words.titles.take(pa.array(lists.values)))
+        titles = self.escaped(self.words.titles.take(ragged.arrow(lists.values)))
         between = self.task.fields[name].get("join", "; ")
-        columns = pa.LargeListArray.from_arrays(lists.offsets, titles)
+        columns = pa.LargeListArray.from_arrays(ragged.arrow(lists.offsets), titles)
         return pc.binary_join(columns, pa.scalar(self._literal(between), TEXT))
 
     def _lines(self, names: list[str]) -> pa.Array:
         """Some fields, one line each, each in a wording of its own; empty fields make no line."""
-        whole = pa.array([""] * len(self.keys), TEXT)
+        whole = _repeat("", len(self.keys))
         for name in names:
             there = np.flatnonzero(
                 pc.greater(pc.binary_length(self.field(name)), 0).to_numpy(zero_copy_only=False)
             )
             lines = self._worded(self.prompts.lines[name], f"line {name}", there)
-            first = pc.equal(pc.binary_length(whole.take(pa.array(there))), 0)
+            first = pc.equal(pc.binary_length(whole.take(ragged.arrow(there))), 0)
             between = pc.if_else(first, NOTHING, pa.scalar(self._literal("\n"), TEXT))
             place = np.full(len(self.keys), len(there))
             place[there] = np.arange(len(there))
             added = pa.concat_arrays([_join(between, lines), pa.array([""], TEXT)])
-            whole = _join(whole, added.take(pa.array(place)))
+            whole = _join(whole, added.take(ragged.arrow(place)))
         return whole
 
     def _phrases(self, name: str) -> pa.Array:
         """Wording for the value of another field."""
         values = pc.fill_null(self._column(name).cast(TEXT), "")
-        texts = pa.array([""] * len(self.keys), TEXT)
+        texts = _repeat("", len(self.keys))
         for value, wordings in self.prompts.phrases.items():
             chosen = pc.equal(values, value)
             rows = np.flatnonzero(chosen.to_numpy(zero_copy_only=False))
@@ -197,7 +194,7 @@ class Page:
             some = np.flatnonzero(np.isin(drawn, numbers))
             texts.append(self._filled(shape, cut, drawn[some], rows[some]))
             order.append(some)
-        return pa.concat_arrays(texts).take(pa.array(np.argsort(np.concatenate(order))))
+        return pa.concat_arrays(texts).take(ragged.arrow(np.argsort(np.concatenate(order))))
 
     def _filled(self, shape: tuple, cut: list, drawn: np.ndarray, rows: np.ndarray) -> pa.Array:
         """Join literals, per row those of its wording, with the fields of one sequence."""
@@ -208,13 +205,17 @@ class Page:
                 self._literal(parts[place][0]) if len(parts) == len(shape) else "" for parts in cut
             ]
             same = len(set(literals)) == 1
-            texts = pa.scalar(literals[0], TEXT) if same else pa.array(literals, TEXT).take(drawn)
+            texts = (
+                pa.scalar(literals[0], TEXT)
+                if same
+                else pa.array(literals, TEXT).take(ragged.arrow(drawn))
+            )
             whole.append(texts)
             if name is not None:
                 field = self.field(name)
-                whole.append(field if everything else field.take(pa.array(rows)))
+                whole.append(field if everything else field.take(ragged.arrow(rows)))
         filled = _join(*whole)
-        return filled if isinstance(filled, pa.Array) else pa.array([filled] * len(rows), TEXT)
+        return filled if isinstance(filled, pa.Array) else _repeat(filled.as_py(), len(rows))
 
 
 def json_escape(texts: pa.Array) -> pa.Array:
@@ -265,13 +266,17 @@ def _chat(texts: list[tuple[str, pa.Array]]) -> pa.Array:
     """Lists of role and content, one of each text a row."""
     count, n_rows = len(texts), len(texts[0][1])
     order = np.arange(count * n_rows).reshape(count, n_rows).T.ravel()
-    contents = pa.concat_arrays([text for _, text in texts]).take(pa.array(order))
+    contents = pa.concat_arrays([text for _, text in texts]).take(ragged.arrow(order))
     names = pa.array([role for role, _ in texts], TEXT).take(
-        pa.array(np.tile(range(count), n_rows))
+        ragged.arrow(np.tile(range(count), n_rows))
     )
     pairs = pa.StructArray.from_arrays([names, contents], fields=list(dataset_rows.CHAT.value_type))
     offsets = np.arange(0, count * n_rows + 1, count, dtype=np.int64)
-    return pa.LargeListArray.from_arrays(offsets, pairs)
+    return pa.LargeListArray.from_arrays(ragged.arrow(offsets), pairs)
+
+
+def _repeat(text: str, count: int) -> pa.Array:
+    return pa.repeat(pa.scalar(text, TEXT), count)
 
 
 def _join(*parts: str | pa.Array | pa.Scalar) -> pa.Array | pa.Scalar:

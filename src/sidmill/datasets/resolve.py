@@ -10,6 +10,7 @@ Files: an Arrow file of record batches, one per block and bucket, and a JSON of 
 import json
 import logging
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,7 @@ def resolve(
             numbers = keys.of_rows(base, block.rows, block.parts)
             table = Resolver(task, domains, block.table, numbers, limits, seed, tally).table()
             order = np.argsort(table["key"].to_numpy(), kind="stable")
-            table = table.take(pa.array(order)).combine_chunks()
+            table = table.take(ragged.arrow(order)).combine_chunks()
             writer = writer or pa.ipc.new_file(sink, table.schema)
             for bucket, start, stop in _buckets(table["key"].to_numpy(), bits):
                 writer.write_table(table.slice(start, stop - start))
@@ -124,7 +125,7 @@ def _buckets(sorted_keys: np.ndarray, bits: int) -> list[tuple[int, int, int]]:
         return [(0, 0, len(sorted_keys))] if len(sorted_keys) else []
     edges = np.arange(1, 1 << bits, dtype=np.uint64) << np.uint64(64 - bits)
     bounds = [0, *np.searchsorted(sorted_keys, edges).tolist(), len(sorted_keys)]
-    spans = enumerate(zip(bounds, bounds[1:], strict=False))
+    spans = enumerate(pairwise(bounds))
     return [(bucket, start, stop) for bucket, (start, stop) in spans if start < stop]
 
 
@@ -173,7 +174,7 @@ class Resolver:
             self.tally.left_out[f"no_{name}"] += int((keep & ~there).sum())
             keep &= there
         self.tally.left_out["written"] += int(keep.sum())
-        columns: dict[str, pa.Array] = {"key": pa.array(self.numbers)}
+        columns: dict[str, pa.Array] = {"key": ragged.arrow(self.numbers)}
         for name in self.task.metadata:
             if name not in self.task.fields:
                 columns[name] = self._column(name)
@@ -183,8 +184,8 @@ class Resolver:
                 columns[name] = (
                     ragged.to_arrow(value) if isinstance(value, ragged.Ragged) else value
                 )
-        table = pa.table(columns)
-        return table if keep.all() else table.filter(pa.array(keep))
+        table = pa.Table.from_arrays(list(columns.values()), list(columns))
+        return table if keep.all() else table.filter(ragged.arrow(keep))
 
     def field(self, name: str) -> ragged.Ragged | pa.Array | None:
         """A field: lists of item rows, one value per row, or None for what is only wording."""
@@ -252,10 +253,10 @@ class Resolver:
 
     def _column(self, name: str) -> pa.Array:
         if name in self.single:
-            return pa.array(self.single[name])
+            return ragged.arrow(self.single[name])
         column = self.source[name].combine_chunks()
         column = column if not isinstance(column, pa.ChunkedArray) else column.chunk(0)
-        return column if self.task.rows is None else column.take(pa.array(self.parent))
+        return column if self.task.rows is None else column.take(ragged.arrow(self.parent))
 
     def _text(self, name: str) -> pa.Array:
         return pc.fill_null(self._column(name).cast(pa.large_string()), "")
@@ -285,7 +286,7 @@ class Resolver:
         column = declared[self.task.kind(name)]
         values = self.single.get(column)
         ids = lookup.ids_of(self._column(column)) if values is None else values
-        return pa.array(self._find(name, ids, column))
+        return ragged.arrow(self._find(name, ids, column))
 
     def _find(self, name: str, ids: np.ndarray | pa.Array, column: str) -> np.ndarray:
         domain = self.task.fields[name].get("domain", "items")
@@ -321,7 +322,7 @@ class Resolver:
         return keep
 
     def _choose(self, declared: dict) -> pa.Array:
-        """Draw a label for each row among those whose mask marks an item; null where there is none."""
+        """Draw a label for each row among those whose mask marks an item; null without any."""
         name, labels = declared["name"], declared["choose"]
         lists = self._list(declared["of"])
         marked = np.zeros((len(lists.lengths), len(labels)), dtype=bool)
@@ -335,7 +336,7 @@ class Resolver:
         return words.take(pa.array(picked.argmax(axis=1), mask=options == 0))
 
     def _count(self, declared: dict) -> pa.Array:
-        return pa.array(self.field(declared["count"]).lengths)
+        return ragged.arrow(self.field(declared["count"]).lengths)
 
 
 def _entries(column: pa.ChunkedArray) -> tuple[pa.Array, ragged.Ragged, np.ndarray]:

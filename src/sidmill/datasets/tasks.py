@@ -82,7 +82,7 @@ PROMPTS_SCHEMA = {
         "minProperties": 1,
         "additionalProperties": False,
         "properties": {
-            **{role: WORDINGS for role in ("text", "system", "user", "assistant")},
+            **dict.fromkeys(("text", "system", "user", "assistant"), WORDINGS),
             **{
                 group: {"type": "object", "additionalProperties": WORDINGS}
                 for group in ("lines", "phrases")
@@ -112,7 +112,7 @@ class Task:
         return next(key for key in self.fields[name] if key in KINDS)
 
     def limit(self, value: str | int, history_max: int | None, target_max: int | None) -> int:
-        """The number behind a limit, capped by the settings: target's by one, all others' by one."""
+        """The number behind a limit, capped by the setting for target, or that for the others."""
         cap = target_max if value == "target" else history_max
         most = value if isinstance(value, int) else self.limits[value]
         return min(most, cap or most)

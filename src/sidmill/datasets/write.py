@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from sidmill.core.errors import SidmillError
 from sidmill.datasets import items as lookup
-from sidmill.datasets import render, tasks
+from sidmill.datasets import ragged, render, tasks
 from sidmill.datasets.inputs import CAPTION
-from sidmill.formats import dataset_rows, report
+from sidmill.formats import dataset_rows, report, sid_text
 from sidmill.formats.text import shard_bounds
 
 logger = logging.getLogger(__name__)
@@ -85,8 +86,8 @@ def write_parts(
         dataset_rows.write(Path(folder) / dataset_rows.part_name(number, n_files), table)
     if total == 0:
         raise SidmillError(
-            f"{task_path}: no row is left of the input: {counts[0]['counts']}: check the inputs, or "
-            f"leave the task out of datasets.tasks"
+            f"{task_path}: no row is left of the input: {counts[0]['counts']}: check the inputs, "
+            f"or leave the task out of datasets.tasks"
         )
     return bounds[1] - bounds[0]
 
@@ -110,12 +111,12 @@ def gather(folders: list[str], target: str | Path) -> int:
 
 def _words(task, pid2sid, product_pid2sid, texts: list[str]) -> render.Words:
     items = lookup.load(pid2sid)
-    sids = {"items": items.sids}
+    sids = {"items": sid_text.render(items.codes)}
     if any(declared.get("domain") == "product" for declared in task.fields.values()):
-        sids["product"] = lookup.load(product_pid2sid).sids
+        sids["product"] = sid_text.render(lookup.load(product_pid2sid).codes)
     titles = None
     if {"title", "titles"} & {task.kind(name) for name in task.fields}:
-        names = pa.parquet.ParquetFile(texts[0]).schema_arrow.names
+        names = pq.ParquetFile(texts[0]).schema_arrow.names
         titles = lookup.titles(items, texts, CAPTION if CAPTION in names else "text")
     return render.Words(sids, titles)
 
@@ -133,7 +134,7 @@ def _sorted_rows(paths: list[str], counts: list[dict], start: int, stop: int) ->
         if begin < end:
             table = _bucket(paths, counts, bucket)
             order = np.argsort(table["key"].to_numpy(), kind="stable")
-            yield table.take(pa.array(order[begin:end]))
+            yield table.take(ragged.arrow(order[begin:end]))
 
 
 def _bucket(paths: list[str], counts: list[dict], bucket: int) -> pa.Table:

@@ -67,7 +67,10 @@ def render(codes: np.ndarray, form: str = "onerec") -> pa.LargeStringArray:
     parts: list[pa.Array | pa.Scalar] = [_scalar(kind.begin)]
     for level in range(codes.shape[1]):
         before, after = token(level, "\0", form).split("\0")
-        numbers = pa.array(codes[:, level]).cast(pa.large_string())
+        column = np.ascontiguousarray(codes[:, level])
+        numbers = pa.Array.from_buffers(
+            pa.from_numpy_dtype(column.dtype), len(column), [None, pa.py_buffer(column)]
+        ).cast(pa.large_string())
         parts += [_scalar(before), numbers, _scalar(after)]
     return pc.binary_join_element_wise(*parts, _scalar(kind.end), _scalar(""))
 
