@@ -1,9 +1,9 @@
 """Batches for sequence models from item_data.h5 and sequence.h5, read as they are needed.
 
-A training sample is a user's whole history, with target -1; a validation sample is all but the last
-item, with that as the target. Shuffling draws blocks of 256 neighbouring users at random, 256 blocks
-at a time, and shuffles the users of those: HDF5 reads neighbours 20 times as fast as single lists,
-and a user may still come anywhere in an epoch. Files that SIDMill wrote are in random order to begin
+A training sample is a user's whole history, with target -1; a validation sample is all but the
+last item, with that as the target. Shuffling draws 256 blocks of 256 neighbouring users at random,
+shuffles the users of those, and so on: HDF5 reads neighbours 20 times as fast as single lists, and
+a user may still come anywhere in an epoch. Files that SIDMill wrote are in random order to begin
 with.
 
 Letters: s sequences, B users in a batch, T items at most, D dimensions.
@@ -69,8 +69,8 @@ def create_h5_dataloader(
     ============  =====================  ===========================================================
 
     Nothing stays open in this process, and each worker opens the files for itself, so fork, spawn
-    and pickle are all safe. Memory per process: 24 bytes per sequence and per item, the last T items of
-    65,536 users, one batch.
+    and pickle are all safe. Memory per process: 24 bytes per sequence and per item, the last T
+    items of 65,536 users, one batch.
 
     Args:
         item_data_path: item_data.h5, made by SIDMill or by others.
@@ -81,8 +81,8 @@ def create_h5_dataloader(
             other users; ``all``: training samples of all users.
         shuffle: whether each epoch comes in another order, which ``seed`` fixes.
         test_ratio: share of the users that are for ``test``: with timestamps those whose last
-            interaction is the latest, without them the last ones of the file. Of these, users with a
-            single item are left out.
+            interaction is the latest, without them the last ones of the file. Of these, users with
+            a single item are left out.
         num_workers: processes that read ahead; 0 reads in this one.
         seed: covers the order of users.
 
@@ -96,7 +96,7 @@ def create_h5_dataloader(
     return DataLoader(
         users,
         batch_size=None,
-        sampler=BatchOrder(len(users), batch_size, shuffle, seed),
+        sampler=BatchOrder(users.rows, batch_size, shuffle, seed),
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
     )
@@ -222,7 +222,10 @@ class H5Sequences(Dataset):
         opened = self._open()
         there = ids != NONE
         wanted = ids[there]
-        place = np.minimum(np.searchsorted(opened.ranked, wanted), len(opened.ranked) - 1)
+        first, last = opened.ranked[[0, -1]]
+        dense = last - first + 1 == len(opened.ranked)  # ids without gaps need no search
+        place = wanted - first if dense else np.searchsorted(opened.ranked, wanted)
+        place = np.clip(place, 0, len(opened.ranked) - 1)
         lost = np.flatnonzero(opened.ranked[place] != wanted)
         if lost.size:
             raise SidmillError(
@@ -237,9 +240,11 @@ class H5Sequences(Dataset):
 class BatchOrder:
     """Which users come in which batch; every epoch in another order where that is wanted."""
 
-    def __init__(self, n_users: int, batch_size: int, shuffle: bool, seed: int) -> None:
-        """Take n_users in batches of batch_size."""
-        self.n_users = n_users
+    def __init__(self, rows: np.ndarray, batch_size: int, shuffle: bool, seed: int) -> None:
+        """Take users in batches; ``rows`` int64 (users,), rising, is where they stand."""
+        self.n_users = len(rows)
+        self.begins = np.unique(rows // BLOCK_ROWS, return_index=True)[1]
+        self.ends = np.append(self.begins[1:], len(rows))
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
@@ -267,12 +272,11 @@ class BatchOrder:
             yield waiting
 
     def _stretches(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        count = math.ceil(self.n_users / BLOCK_ROWS)
+        count = len(self.begins)
         blocks = rng.permutation(count) if self.shuffle else np.arange(count)
         for start in range(0, count, BLOCKS_AT_ONCE):
-            chosen = blocks[start : start + BLOCKS_AT_ONCE]
-            users = (chosen[:, None] * BLOCK_ROWS + np.arange(BLOCK_ROWS)).ravel()
-            users = users[users < self.n_users]
+            chosen = blocks[start : start + BLOCKS_AT_ONCE].tolist()
+            users = np.concatenate([np.arange(self.begins[b], self.ends[b]) for b in chosen])
             yield rng.permutation(users) if self.shuffle else users
 
 

@@ -26,3 +26,31 @@ def test_a_benchmark_ends_in_one_line_of_ratios(name, tmp_path):
         assert figures[ratio] > 0
     assert figures["rows"] == 2000
     assert not list(tmp_path.iterdir())
+
+
+def test_the_benchmark_of_the_hdf5_loader_compares_equal_samples(tmp_path):
+    words = ["--users=60", "--items=90", "--repeats=1", f"--folder={tmp_path}"]
+    figures = last_line("h5_loader", words)
+    assert figures["quality_ratio"] == 1
+    assert figures["rate_ratio"] > 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_benchmark_of_a_log_counts_what_went_through(tmp_path):
+    words = ["--users=500", "--items=300", "--mean-length=8", f"--folder={tmp_path}"]
+    figures = last_line("interactions", words)
+    assert figures["users"] == 500
+    assert figures["epoch_seconds"] > 0
+    assert not list(tmp_path.iterdir())
+
+
+def last_line(name, words):
+    done = subprocess.run(
+        [sys.executable, f"benchmarks/{name}.py", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])

@@ -53,13 +53,13 @@ def read(path: str | Path) -> Iterator[Row]:
     kind = next((kind for kind in KINDS if base.endswith(kind)), None)
     if kind is None:
         raise SidmillError(
-            f"{path}: unknown kind of file: items.path takes files ending in {', '.join(KINDS)}, "
+            f"{path}: unknown kind of file: take one ending in {', '.join(KINDS)}, "
             f"all but parquet also with .gz or .zst behind"
         )
     if not Path(path).is_file():
-        raise SidmillError(f"{path}: no such file: check items.path")
+        raise SidmillError(f"{path}: no such file")
     if Path(path).stat().st_size == 0:
-        raise SidmillError(f"{path}: the file is empty: items.path wants at least one item")
+        raise SidmillError(f"{path}: the file is empty, wanted at least one row")
     if kind == ".parquet":
         return _read_parquet(path)
     return _read_stream(path, kind)

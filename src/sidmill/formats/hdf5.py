@@ -49,6 +49,25 @@ def text() -> np.dtype:
     return h5py.string_dtype()
 
 
+def write_lists(dataset: h5py.Dataset, start: int, lists: np.ndarray) -> None:
+    """Write lists to rows from ``start`` on.
+
+    h5py's own assignment takes lists of one length for a matrix, and fails.
+
+    Args:
+        dataset: of lists, one dimension.
+        start: the first row.
+        lists: object (b,), arrays of the dataset's value type.
+    """
+    if not len(lists):
+        return
+    place = dataset.id.get_space()
+    place.select_hyperslab((start,), (len(lists),))
+    memory = h5py.h5s.create_simple((len(lists),))
+    kind = h5py.h5t.py_create(dataset.dtype)
+    dataset.id.write(memory, place, lists.astype(dataset.dtype), kind)
+
+
 def open_checked(path: str | Path, wanted: list[Wanted], attributes: list[str]) -> h5py.File:
     """Open for reading after checking datasets, shapes and types.
 

@@ -95,10 +95,10 @@ def write(path: str | Path, n_sequences: int, timed: bool, blocks: Iterable[Bloc
             sizes = np.diff(block.offsets)
             _check_block(path, block, sizes, end, n_sequences, timed)
             users[row:end] = np.array(block.users, dtype=object)
-            sequences[row:end] = _lists(block.offsets, block.items)
+            hdf5.write_lists(sequences, row, _lists(block.offsets, block.items))
             lengths[row:end] = sizes
             if timed:
-                times[row:end] = _lists(block.offsets, block.times)
+                hdf5.write_lists(times, row, _lists(block.offsets, block.times))
             row, total = end, total + len(block.items)
             longest = max(longest, int(sizes.max(initial=0)))
         if row != n_sequences:

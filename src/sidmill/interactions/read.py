@@ -23,7 +23,7 @@ from sidmill.interactions.histories import Histories, Refused
 
 logger = logging.getLogger(__name__)
 
-SHARE_OF_MEMORY = 4  # a block is held about so many times over while it is sorted
+SHARE_OF_MEMORY = 16  # a block is held about so many times over while it is sorted and counted
 
 
 def read(
@@ -95,12 +95,7 @@ def read(
         refuse = partial(_refuse, found, rules, reject, counts)
         blocks = _blocks(runs, block_mb, form, max_history, refuse, counts)
         tables = _tables(blocks, decide, items, tally)
-        users = interactions.write(sequences_path, items.ids.type, tables)
-        if not users:
-            raise SidmillError(
-                f"interactions.path: {found[0]}: none of {counts['interactions']} interactions in "
-                f"{counts['rows']} rows is usable: see the reasons with on_bad_rows: error"
-            )
+        interactions.write(sequences_path, items.ids.type, _not_empty(tables, found, counts))
     return _report(form, split, found, counts, tally)
 
 
@@ -175,6 +170,18 @@ def _tables(
         yield pa.table(columns, schema=schema)
 
 
+def _not_empty(tables: Iterator[pa.Table], found: list[str], counts: Counter) -> Iterator[pa.Table]:
+    users = 0
+    for table in tables:
+        users += table.num_rows
+        yield table
+    if not users:
+        raise SidmillError(
+            f"interactions.path: {found[0]}: none of {counts['interactions']} interactions in "
+            f"{counts['rows']} rows is usable: see the reasons with on_bad_rows: error"
+        )
+
+
 def _refuse(
     found: list[str],
     rules: scan.Rules,
@@ -211,7 +218,11 @@ def _report(form: str, split: str, found: list[str], counts: Counter, tally: fig
         "format": form,
         "split": split,
         "files": len(found),
-        "rows": {"read": counts["rows"], "rejected": counts["rows_rejected"]},
+        "rows": {
+            "read": counts["rows"],
+            "rejected": counts["rows_rejected"],
+            "with_splits": counts["rows_with_splits"],
+        },
         "interactions_accounted_for": {
             "read": counts["interactions"],
             "written": written,
@@ -222,7 +233,13 @@ def _report(form: str, split: str, found: list[str], counts: Counter, tally: fig
         **summary,
     }
     report["leakage"] = {"held_out_also_train_target": counts["leaked"], **summary["leakage"]}
-    warn_of(report["leakage"])
+    _warn_of(report["leakage"])
+    if split != "given" and counts["rows_with_splits"]:
+        logger.warning(
+            "%d rows say splits, which interactions.split: %s sets aside; given keeps them",
+            counts["rows_with_splits"],
+            split,
+        )
     logger.info(
         "%d rows of %s: %d users, %d interactions (%d rejected, %d restated)",
         counts["rows"],
@@ -235,7 +252,7 @@ def _report(form: str, split: str, found: list[str], counts: Counter, tally: fig
     return report
 
 
-def warn_of(leakage: dict[str, int]) -> None:
+def _warn_of(leakage: dict[str, int]) -> None:
     """Warn in the log where a user's held-out interactions are known to training."""
     if leakage["held_out_before_train"] or leakage["held_out_also_train_target"]:
         logger.warning(

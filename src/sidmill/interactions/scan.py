@@ -69,8 +69,8 @@ def pieces(
         known: the catalogue.
         rules: what is refused.
         reject: takes what is refused.
-        counts: ``rows``, ``rows_rejected``, ``interactions``, ``interactions_rejected``, ``items``
-            of readable rows are added up here.
+        counts: ``rows``, ``rows_rejected``, ``rows_with_splits``, ``interactions``,
+            ``interactions_rejected`` and ``unknown_items`` are added up here.
 
     Memory: a block of 262,144 interactions.
 
@@ -95,6 +95,7 @@ def pieces(
                     raise BadRowError(row.problem)
                 piece = parse(row.fields, file_split)
                 _check_said(piece, rules)
+                counts["rows_with_splits"] += piece.splits is not None
             except BadRowError as error:
                 refuse(place, None, error)
                 continue
