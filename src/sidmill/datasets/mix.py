@@ -1,8 +1,8 @@
 """Several datasets in one: weights, and users held out for a test.
 
 A weight of 0.5 keeps half the rows, 2 takes each twice, 1.5 each once and half of them again.
-Which rows, and their order, is a hash of the seed and the row's uuid. Held-out users are the same in every
-dataset, so nobody is in both parts.
+Which rows, and their order, is a hash of the seed and the row's uuid. Held-out users are the same
+in every dataset, so nobody is in both parts.
 
 Memory: some 150 bytes per row, and the rows of one output file. Each output file reads the input
 files it draws from, which suits mixtures that fit the page cache.

@@ -1,7 +1,7 @@
 """Only SIDs that exist: a prefix tree over token ids, for decoding.
 
-    edges   int32 (E,)   token of each edge; those of a node are side by side, ascending
-    starts  int64 (V+1,) where the edges of node v begin; nodes in breadth-first order, 0 is the root
+    edges   int32 (E,)   token of each edge; those of a node stand side by side, ascending
+    starts  int64 (V+1,) where the edges of node v begin; nodes breadth first, 0 is the root
     nodes   int32 (E,)   the node that an edge leads to
 
 A SID is begin, one token per level, end; the tree says which. The same tree is a finite-state
@@ -146,8 +146,8 @@ def write_regex(path: str | Path, codes: np.ndarray) -> None:
 class SidLogits(LogitsProcessor):
     """Let a model write ``n_items`` SIDs that exist, then its end token, and nothing else.
 
-    For ``generate(logits_processor=[...])``. Sampling settings that a model brings along
-    (``top_k``, ``top_p``) would prune what is left of a beam: switch them off, as :func:`beam_settings` does.
+    For ``generate(logits_processor=[...])``. Sampling settings that a model brings along (``top_k``
+    and the like) would prune a beam further: switch them off, as :func:`beam_settings` does.
     """
 
     def __init__(self, trie: Trie, prompt_length: int, end_id: int, n_items: int = 1) -> None:
