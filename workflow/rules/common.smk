@@ -126,6 +126,49 @@ def chosen(name):
     return f"results/{config['quantizer']}/{name}"
 
 
+def task_file(dataset):
+    """The YAML of a dataset's task."""
+    return RESOURCES / f"tasks/{dataset.partition('.')[0]}.yaml"
+
+
+def task_inputs(wildcards):
+    """The parquet files that a task reads."""
+    task = or_stop(load_task, task_file(wildcards.dataset))
+    return USERS if task.reads == "users" else CAPTIONS
+
+
+def task_digest(wildcards):
+    """What a task and its prompts say: a change of them is a reason to rerun."""
+    task = or_stop(load_task, task_file(wildcards.dataset))
+    files = [
+        task_file(wildcards.dataset),
+        RESOURCES / f"prompts/{task.prompts}.yaml",
+    ]
+    return sha256(b"\n".join(file.read_bytes() for file in files)).hexdigest()[:12]
+
+
+def mixture_settings(wildcards):
+    """The section of a mixture."""
+    return settings(wildcards.mixture)
+
+
+def mixture_inputs(wildcards):
+    """The datasets of a mixture, in the order of their names."""
+    return [
+        f"results/datasets/{name}"
+        for name in sorted(config[wildcards.mixture]["weights"])
+    ]
+
+
+def all_shards(name):
+    """Every shard of one pass of a dataset."""
+    count = config["datasets"]["shards"]
+    return [
+        name.replace("{shard}-of-{shards}", f"{shard:05d}-of-{count:05d}")
+        for shard in range(count)
+    ]
+
+
 or_stop(check, config, Path(workflow.basedir) / "workflow/schemas/config.schema.yaml")
 
 # Looked up here and not in the rules: Snakemake lets a rule with a missing input pass in silence while its output exists.
@@ -145,3 +188,6 @@ CAPTIONS = (
     if config["datasets"]["captions"]
     else ["results/items/text.parquet"]
 )
+RESOURCES = Path(workflow.basedir) / "workflow/resources"
+TASKS = config["datasets"]["tasks"]
+PRODUCTS = config["datasets"]["product_pid2sid"] or []
