@@ -21,6 +21,7 @@ include: "workflow/rules/training.smk"
 include: "workflow/rules/retrieval.smk"
 include: "workflow/rules/recommend.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/datasets.smk"
 
 
 report: "workflow/report/workflow.rst"

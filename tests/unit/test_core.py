@@ -110,13 +110,11 @@ def package(tmp_path, monkeypatch):
     (tmp_path / "script.py").write_text('"""Doc."""\nfrom mill import a\n\na.whole(1)\n')
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(provenance, "PACKAGE", "mill")
-
-    for name in ("mill", "mill.a", "mill.b", "mill.c"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
 
     def digest():
         provenance._parse.cache_clear()
-        provenance._is_module.cache_clear()
+        provenance._file_of.cache_clear()
         return provenance.source_digest(tmp_path / "script.py")
 
     return SimpleNamespace(folder=tmp_path, digest=digest)
@@ -142,6 +140,14 @@ def test_the_digest_changes_exactly_with_the_code_that_runs(package, file, old, 
     before = package.digest()
     edit(package.folder / file, old, new)
     assert (package.digest() != before) == changes
+
+
+def test_a_digest_runs_no_code_of_the_package(package):
+    edit(package.folder / "script.py", "from mill import a", "from mill.a import whole")
+    before = package.digest()
+    edit(package.folder / "mill/a.py", "\n\ndef", "\n\nraise RuntimeError\n\ndef")
+    assert package.digest() != before
+    assert not [name for name in sys.modules if name.partition(".")[0] == "mill"]
 
 
 def test_the_digest_of_a_missing_script_is_an_error(tmp_path):

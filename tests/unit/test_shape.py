@@ -9,6 +9,8 @@ import yaml
 from conftest import ROOT
 
 from sidmill import api, codec
+from sidmill.datasets import counts, lint, mix, vocab, write
+from sidmill.datasets import resolve as resolve_rows
 from sidmill.embed import export, lsa, shard, store
 from sidmill.formats import codes
 from sidmill.interactions import export as histories
@@ -35,6 +37,9 @@ LSA = {"lsa_sample", "lsa_features"}
 PARTS = {
     "embedding, to fit": LSA | {"dim"},
     "h5, histories": {"splits"},
+    "datasets, first pass": {"windows", "history_max", "target_max", "shards"},
+    "datasets, second pass": {"form", "language", "rows_per_file", "shards"},
+    "datasets, bounds": {"max_unknown_share", "max_left_out_share"},
     "retrieval, to read passages": {"corpus", "corpus_ids", "on_bad_rows"},
     "retrieval, to read queries": {"queries", "query_ids", "on_bad_rows"},
     "retrieval, to read judgements": {"qrels", "on_bad_rows"},
@@ -54,6 +59,7 @@ CHOSEN_BY_RULES = {
     "recommender": {"train_from", "mmap_path"},
 }
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
+DATASET_FILES = {"task_path", "pid2sid", "product_pid2sid", "shard", "seed"}
 FUNCTIONS = {
     "demo": (demo.write, {"seed"}),
     "items": (render.render, set()),
@@ -97,6 +103,19 @@ FUNCTIONS = {
     "cross": (cross.train, {"seed"}),
     "rerank": (rerank.rerank, set()),
     "retrieval_metrics": (measure.measure, {"seed"}),
+    "datasets, first pass": (
+        resolve_rows.resolve,
+        {*DATASET_FILES, "dataset", "split", "paths"},
+    ),
+    "datasets, second pass": (
+        write.write_parts,
+        {*DATASET_FILES, "rows_paths", "counts_paths", "prompts_folder", "texts"},
+    ),
+    "datasets, bounds": (counts.total, set()),
+    "lint": (lint.lint, set()),
+    "mixture": (mix.mix, {"seed"}),
+    "rl": (mix.mix, {"seed"}),
+    "vocabulary": (vocab.expand, {"seed"}),
     "explorer": (
         explorer.write,
         {"seed", "template_path", "pid2sid_path", "codes_path", "text_path"},

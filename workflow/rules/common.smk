@@ -2,6 +2,7 @@
 
 import os
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 # Every job reads this file first, on a cluster node too: it finds the library without an installation.
@@ -20,6 +21,7 @@ from sidmill.core.config import check
 from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand as expand_path
 from sidmill.core.provenance import source_digest
+from sidmill.datasets.tasks import load as load_task
 from sidmill.formats.catalogue import SUFFIXES
 from sidmill.interactions.files import find as find_interactions
 
@@ -35,6 +37,8 @@ wildcard_constraints:
     round="first|second",
     run="dual|bm25|fused|cross",
     kind="dual|cross",
+    dataset=r"(pretrain|sft)_[a-z_]+(\.(valid|test))?",
+    mixture="mixture|rl",
     shard=r"\d{5}",
     shards=r"\d{5}",
 
@@ -188,6 +192,49 @@ def chosen(name):
     return f"results/{config['quantizer']}/{name}"
 
 
+def task_file(dataset):
+    """The YAML of a dataset's task."""
+    return RESOURCES / f"tasks/{dataset.partition('.')[0]}.yaml"
+
+
+def task_inputs(wildcards):
+    """The parquet files that a task reads."""
+    task = or_stop(load_task, task_file(wildcards.dataset))
+    return USERS if task.reads == "users" else CAPTIONS
+
+
+def task_digest(wildcards):
+    """What a task and its prompts say: a change of them is a reason to rerun."""
+    task = or_stop(load_task, task_file(wildcards.dataset))
+    files = [
+        task_file(wildcards.dataset),
+        RESOURCES / f"prompts/{task.prompts}.yaml",
+    ]
+    return sha256(b"\n".join(file.read_bytes() for file in files)).hexdigest()[:12]
+
+
+def mixture_settings(wildcards):
+    """The section of a mixture."""
+    return settings(wildcards.mixture)
+
+
+def mixture_inputs(wildcards):
+    """The datasets of a mixture, in the order of their names."""
+    return [
+        f"results/datasets/{name}"
+        for name in sorted(config[wildcards.mixture]["weights"])
+    ]
+
+
+def all_shards(name):
+    """Every shard of one pass of a dataset."""
+    count = config["datasets"]["shards"]
+    return [
+        name.replace("{shard}-of-{shards}", f"{shard:05d}-of-{count:05d}")
+        for shard in range(count)
+    ]
+
+
 or_stop(check, config, Path(workflow.basedir) / "workflow/schemas/config.schema.yaml")
 
 # Looked up here and not in the rules: Snakemake lets a rule with a missing input pass in silence while its output exists.
@@ -198,3 +245,18 @@ OWN_QUANTIZER = or_stop(own_quantizer)
 HISTORIES = or_stop(histories)
 LEARNED_FROM = or_stop(learned_from)
 OWN_RECOMMENDER = or_stop(own_recommender)
+USERS = (
+    or_stop(expand_path, config["datasets"]["users"], (".parquet",), "datasets.users")
+    if config["datasets"]["users"]
+    else ["results/interactions/sequences.parquet"]
+)
+CAPTIONS = (
+    or_stop(
+        expand_path, config["datasets"]["captions"], (".parquet",), "datasets.captions"
+    )
+    if config["datasets"]["captions"]
+    else ["results/items/text.parquet"]
+)
+RESOURCES = Path(workflow.basedir) / "workflow/resources"
+TASKS = config["datasets"]["tasks"]
+PRODUCTS = config["datasets"]["product_pid2sid"] or []

@@ -8,11 +8,11 @@ which changes exactly when the code that makes the output changes.
 import ast
 import hashlib
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 PACKAGE = __name__.partition(".")[0]
+ROOT = Path(__file__).parents[__name__.count(".")]  # the folder that the package lies in
 
 
 class Source(NamedTuple):
@@ -41,7 +41,7 @@ def source_digest(script: str | Path) -> str:
     while waiting:
         name = waiting.pop()
         if name not in sources:
-            sources[name] = _parse(Path(find_spec(name).origin))
+            sources[name] = _parse(_file_of(name))
             waiting += sources[name].imports
     text = "\n".join(f"{name} {sources[name].digest}" for name in sorted(sources))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -71,12 +71,12 @@ def _imports(tree: ast.Module) -> tuple[str, ...]:
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return tuple(name for name in names if name.partition(".")[0] == PACKAGE and _is_module(name))
+    return tuple(name for name in names if name.partition(".")[0] == PACKAGE and _file_of(name))
 
 
 @cache
-def _is_module(name: str) -> bool:
-    try:
-        return find_spec(name) is not None
-    except ModuleNotFoundError:  # the parent is a module: ``from a.b import some_function``
-        return False
+def _file_of(name: str) -> Path | None:
+    """The file of a module, looked for and not imported; None if there is no such module."""
+    place = ROOT.joinpath(*name.split("."))
+    candidates = (place.with_suffix(".py"), place / "__init__.py")
+    return next((path for path in candidates if path.is_file()), None)

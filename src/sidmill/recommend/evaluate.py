@@ -14,13 +14,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from sidmill.codec import pick_device
 from sidmill.core.errors import SidmillError
 from sidmill.formats import interactions
 from sidmill.formats.codes import Codes
 from sidmill.recommend import baselines, checkpoint, metrics, rank, score
 from sidmill.recommend.histories import Queries, queries, read_groups
 from sidmill.recommend.items import Items
+from sidmill.torch_search import pick_device
 
 logger = logging.getLogger(__name__)
 

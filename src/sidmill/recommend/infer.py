@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from sidmill.codec import pick_device
 from sidmill.formats import id_vectors, interactions, parquet
 from sidmill.recommend import checkpoint, histories, score
 from sidmill.recommend.items import Items
+from sidmill.torch_search import pick_device
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sidmill.codec import require_finite
+from sidmill.blocks import require_finite
 from sidmill.core.errors import SidmillError
 from sidmill.formats import item_index, mmap
 from sidmill.formats import vectors as vector_store

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from sidmill.codec import pick_device
 from sidmill.core.errors import SidmillError
 from sidmill.formats import interactions
 from sidmill.recommend import checkpoint, metrics, model, rank, score, state
@@ -34,6 +33,7 @@ from sidmill.recommend.histories import (
     training_batches,
 )
 from sidmill.recommend.items import Items, gather, measure_whitening
+from sidmill.torch_search import pick_device
 
 logger = logging.getLogger(__name__)
 

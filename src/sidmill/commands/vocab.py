@@ -1,0 +1,42 @@
+"""``sidmill vocab``: SID tokens for a language model, outside the pipeline."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("model")
+@click.argument("folder", type=click.Path())
+@click.option("--pid2sid", default="results/pid2sid.parquet", show_default=True)
+@click.option("--quantizer", help="quantizer.safetensors; needed with --init codebook")
+@click.option("--init", type=click.Choice(["codebook", "mean", "random"]), default="codebook")
+@click.option("--pad-to", type=int, default=256, show_default=True)
+@click.option("--seed", type=int, default=42, show_default=True)
+def vocab(
+    model: str,
+    folder: str,
+    pid2sid: str,
+    quantizer: str | None,
+    init: str,
+    pad_to: int,
+    seed: int,
+) -> None:
+    """Add SID tokens to MODEL and its tokenizer; write both and the tree of SIDs to FOLDER."""
+    from sidmill.core.errors import SidmillError
+    from sidmill.datasets import trie
+    from sidmill.datasets import vocab as vocabulary
+    from sidmill.formats import codes
+    from sidmill.formats import quantizer as quantizers
+
+    if init == "codebook" and not quantizer:
+        raise SidmillError("--init codebook wants --quantizer; else take --init mean")
+    items = codes.read(pid2sid, "sid")
+    books = quantizers.read(quantizer).codebooks if quantizer else []
+    settings = {"model": model, "init": init, "pad_to": pad_to, "dtype": "auto", "seed": seed}
+    ids = vocabulary.expand(folder, items.codes, items.sizes, books, **settings)
+    tree = trie.build(items.codes, ids)
+    trie.write(Path(folder) / "trie.safetensors", tree)
+    trie.write_json(Path(folder) / "trie.json", tree)
+    trie.write_regex(Path(folder) / "sids.regex", items.codes)
+    click.echo(f"{len(ids)} tokens, {len(tree.nodes)} edges: {folder}")

@@ -1,0 +1,110 @@
+"""Lists of different lengths, without a loop over them.
+
+Shapes: n lists, m values in all.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+class Ragged(NamedTuple):
+    """``values`` (m,); list i is values[offsets[i]:offsets[i+1]], ``offsets`` int64 (n + 1,)."""
+
+    values: np.ndarray | pa.Array
+    offsets: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64 (n,)."""
+        return np.diff(self.offsets)
+
+
+def of(column: pa.ChunkedArray | pa.Array) -> Ragged:
+    """Read a list column; a null is an empty list. Integers come as numpy, other types as Arrow."""
+    lengths = pc.fill_null(pc.list_value_length(column), 0)
+    values = pc.list_flatten(column)
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    if pa.types.is_integer(values.type) or pa.types.is_boolean(values.type):
+        empty = False if pa.types.is_boolean(values.type) else -1
+        values = pc.fill_null(values, empty).to_numpy(zero_copy_only=False)
+    return Ragged(values, offsets_of(np.asarray(lengths)))
+
+
+def offsets_of(lengths: np.ndarray) -> np.ndarray:
+    """Lengths (n,) to offsets, int64 (n + 1,)."""
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def places(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Numbers start, start + 1, ... of every run, one run behind the other: int64 (sum,)."""
+    offsets = offsets_of(lengths)
+    return np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+
+
+def slices(lists: Ragged, starts: np.ndarray, lengths: np.ndarray) -> Ragged:
+    """Lists made of runs of the values: n' runs give n' lists."""
+    return Ragged(take(lists.values, places(starts, lengths)), offsets_of(lengths))
+
+
+def limit(lists: Ragged, most: int, keep: str) -> Ragged:
+    """Keep the ``first`` or the ``last`` values of each list, at most ``most``."""
+    lengths = lists.lengths
+    if not len(lengths) or lengths.max(initial=0) <= most:
+        return lists
+    kept = np.minimum(lengths, most)
+    starts = lists.offsets[:-1] if keep == "first" else lists.offsets[1:] - kept
+    return slices(lists, starts, kept)
+
+
+def where(lists: Ragged, keep: np.ndarray) -> Ragged:
+    """Keep the values that ``keep``, bool (m,), marks."""
+    if keep.all():
+        return lists
+    counts = np.zeros(len(keep) + 1, dtype=np.int64)
+    np.cumsum(keep, out=counts[1:])
+    return Ragged(take(lists.values, np.flatnonzero(keep)), counts[lists.offsets])
+
+
+def pick(lists: Ragged, rows: np.ndarray) -> Ragged:
+    """The lists of some rows, which may repeat."""
+    return slices(lists, lists.offsets[:-1][rows], lists.lengths[rows])
+
+
+def take(values: np.ndarray | pa.Array, rows: np.ndarray) -> np.ndarray | pa.Array:
+    """Values of some rows, for either kind of array."""
+    return values[rows] if isinstance(values, np.ndarray) else values.take(arrow(rows))
+
+
+def arrow(values: np.ndarray | pa.Array) -> pa.Array:
+    """As an Arrow array, without a copy."""
+    return pa.array(values) if isinstance(values, np.ndarray) else values
+
+
+def to_arrow(lists: Ragged) -> pa.LargeListArray:
+    """As an Arrow list column."""
+    return pa.LargeListArray.from_arrays(arrow(lists.offsets), arrow(lists.values))
+
+
+def texts(strings: pa.LargeStringArray, rows: Ragged) -> pa.LargeStringArray:
+    """Join the strings that each list numbers, with nothing between.
+
+    Gathered strings lie end to end, so a list's text is a slice of them: only offsets are made.
+
+    Args:
+        strings: large_string (N,).
+        rows: integers in [0, N).
+
+    Returns:
+        large_string (n,).
+    """
+    gathered = strings.take(arrow(rows.values))
+    bounds = np.frombuffer(gathered.buffers()[1], np.int64, len(gathered) + 1, 8 * gathered.offset)
+    return pa.LargeStringArray.from_buffers(
+        len(rows.offsets) - 1, pa.py_buffer(bounds[rows.offsets]), gathered.buffers()[2]
+    )

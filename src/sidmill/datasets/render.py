@@ -1,0 +1,284 @@
+"""Second pass: rows of numbers -> rows of text, column by column.
+
+A wording is drawn per row from its key. Each wording is cut into literals and fields; one kernel
+joins them for all rows that share a sequence of fields, so a text is copied once.
+
+Shapes: n rows.
+"""
+
+import hashlib
+import json
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sidmill.datasets import keys, ragged, tasks
+from sidmill.datasets.tasks import Prompts, Task
+from sidmill.formats import dataset_rows
+
+TEXT = pa.large_string()
+NOTHING = pa.scalar("", TEXT)
+NAMESPACE = hashlib.sha1(b"https://github.com/sidmill/datasets", usedforsecurity=False).digest()[
+    :16
+]
+OTHER_CONTROLS = [chr(code) for code in range(32) if chr(code) not in "\n\r\t\b\f"]
+DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
+HYPHENS = (8, 13, 18, 23)
+
+
+class Words(NamedTuple):
+    """What rendering needs besides the rows: per domain the SIDs, and the titles of items."""
+
+    sids: dict[str, pa.LargeStringArray]
+    titles: pa.LargeStringArray | None
+
+
+def render(
+    rows: pa.Table, task: Task, prompts: Prompts, words: Words, form: str, seed: int
+) -> pa.Table:
+    """Put rows into words.
+
+    Args:
+        rows: ``key``, metadata and fields, as the first pass leaves them.
+        task: what the fields are.
+        prompts: wordings of one language.
+        words: SIDs and titles.
+        form: ``onerec`` makes JSON text, ``chat`` makes lists of role and content.
+        seed: covers the choice of wordings.
+
+    Returns:
+        ``source``, ``uuid``, ``segments`` or ``messages``, ``metadata``.
+    """
+    page = Page(rows.combine_chunks(), task, prompts, words, seed, plain=form == "chat")
+    if task.form == "segments" and form == "onerec":
+        texts = [("text", page.role("text"))]
+        content = _join('[{"type": "text", "text": "', texts[0][1], '"}]')
+    elif form == "onerec":
+        texts = [(role, page.role(role)) for role in prompts.roles]
+        parts: list = []
+        for role, text in texts:
+            opening = f'{{"role": "{role}", "content": [{{"type": "text", "text": "'
+            parts += ["[" if not parts else ", ", opening, text, '"}]}']
+        content = _join(*parts, "]")
+    else:
+        texts = [(role, page.role(role)) for role in prompts.roles]
+        content = texts[0][1] if task.form == "segments" else _chat(texts)
+    hashed = [content] if form == "onerec" else [text for _, text in texts]
+    columns = {
+        "source": _repeat(task.source, len(rows)).cast(pa.string()),
+        "uuid": uuids(task.source, hashed),
+        task.form: content,
+        "metadata": page.metadata(),
+    }
+    return pa.Table.from_arrays(list(columns.values()), list(columns))
+
+
+class Page:
+    """Fields of some rows as text; JSON-escaped unless ``plain``."""
+
+    def __init__(self, rows, task, prompts, words, seed, *, plain) -> None:
+        """Take the rows; fields are made when they are first asked for."""
+        self.rows: pa.Table = rows
+        self.task: Task = task
+        self.prompts: Prompts = prompts
+        self.words: Words = words
+        self.keys: np.ndarray = rows["key"].to_numpy()
+        self.seed, self.plain = seed, plain
+        self.made: dict[str, pa.Array] = {}
+
+    def role(self, role: str) -> pa.Array:
+        """The text of one role."""
+        return self._worded(self.prompts.roles[role], role, np.arange(len(self.keys)))
+
+    def field(self, name: str) -> pa.Array:
+        """The text of one field, large_string (n,)."""
+        if name not in self.made:
+            declared = self.task.fields[name]
+            make = {
+                "sids": lambda: ragged.texts(self._sids(name), self._lists(name)),
+                "sid": lambda: self._sids(name).take(self._column(name)),
+                "titles": lambda: self._titles(name),
+                "title": lambda: self.escaped(self.words.titles.take(self._column(name))),
+                "lines": lambda: self._lines(declared["lines"]),
+                "phrase": lambda: self._phrases(declared["phrase"]),
+            }
+            kind = self.task.kind(name)
+            text = make[kind]() if kind in make else self.escaped(self._column(name).cast(TEXT))
+            self.made[name] = text
+        return self.made[name]
+
+    def metadata(self) -> pa.Array:
+        """JSON objects; numbers stay numbers."""
+        parts: list = []
+        for name in self.task.metadata:
+            parts.append(f"{', ' if parts else '{'}{json.dumps(name)}: ")
+            kind = self.task.kind(name) if name in self.task.fields else "value"
+            column = self._column(name)
+            if kind not in ("sid", "title") and pa.types.is_integer(column.type):
+                parts.append(pc.fill_null(column.cast(TEXT), "null"))
+            else:
+                text = self.field(name) if name in self.task.fields else column.cast(TEXT)
+                text = text if name in self.task.fields and not self.plain else json_escape(text)
+                parts += ['"', pc.fill_null(text, ""), '"']
+        return _join(*parts, "}").cast(pa.string())
+
+    def escaped(self, texts: pa.Array) -> pa.Array:
+        """Ready to stand in the content."""
+        return texts if self.plain else json_escape(texts)
+
+    def _column(self, name: str) -> pa.Array:
+        column = self.rows[name]
+        return column.chunk(0) if column.num_chunks else pa.array([], column.type)
+
+    def _lists(self, name: str) -> ragged.Ragged:
+        return ragged.of(self._column(name))
+
+    def _sids(self, name: str) -> pa.LargeStringArray:
+        return self.words.sids[self.task.fields[name].get("domain", "items")]
+
+    def _titles(self, name: str) -> pa.Array:
+        lists = self._lists(name)
+        titles = self.escaped(self.words.titles.take(ragged.arrow(lists.values)))
+        between = self.task.fields[name].get("join", "; ")
+        columns = pa.LargeListArray.from_arrays(ragged.arrow(lists.offsets), titles)
+        return pc.binary_join(columns, pa.scalar(self._literal(between), TEXT))
+
+    def _lines(self, names: list[str]) -> pa.Array:
+        """Some fields, one line each, each in a wording of its own; empty fields make no line."""
+        whole = _repeat("", len(self.keys))
+        for name in names:
+            there = np.flatnonzero(
+                pc.greater(pc.binary_length(self.field(name)), 0).to_numpy(zero_copy_only=False)
+            )
+            lines = self._worded(self.prompts.lines[name], f"line {name}", there)
+            first = pc.equal(pc.binary_length(whole.take(ragged.arrow(there))), 0)
+            between = pc.if_else(first, NOTHING, pa.scalar(self._literal("\n"), TEXT))
+            place = np.full(len(self.keys), len(there))
+            place[there] = np.arange(len(there))
+            added = pa.concat_arrays([_join(between, lines), pa.array([""], TEXT)])
+            whole = _join(whole, added.take(ragged.arrow(place)))
+        return whole
+
+    def _phrases(self, name: str) -> pa.Array:
+        """Wording for the value of another field."""
+        values = pc.fill_null(self._column(name).cast(TEXT), "")
+        texts = _repeat("", len(self.keys))
+        for value, wordings in self.prompts.phrases.items():
+            chosen = pc.equal(values, value)
+            rows = np.flatnonzero(chosen.to_numpy(zero_copy_only=False))
+            if len(rows):
+                worded = self._worded(wordings, f"phrase {value}", rows)
+                texts = pc.replace_with_mask(texts, chosen, worded)
+        return texts
+
+    def _literal(self, text: str) -> str:
+        return text if self.plain else json.dumps(text, ensure_ascii=False)[1:-1]
+
+    def _worded(self, wordings: list[str], use: str, rows: np.ndarray) -> pa.Array:
+        """Draw a wording for each of ``rows`` and fill it in."""
+        count = len(wordings)
+        own = self.keys[rows]
+        drawn = np.zeros(len(rows), np.int64)
+        if count > 1:
+            drawn = keys.below(keys.derive(own, self.seed, use), count)
+        cut = [tasks.pieces(wording) for wording in wordings]
+        shapes: dict[tuple, list[int]] = {}
+        for number, parts in enumerate(cut):
+            shapes.setdefault(tuple(name for _, name in parts), []).append(number)
+        if len(shapes) == 1:
+            return self._filled(next(iter(shapes)), cut, drawn, rows)
+        texts, order = [], []
+        for shape, numbers in shapes.items():
+            some = np.flatnonzero(np.isin(drawn, numbers))
+            texts.append(self._filled(shape, cut, drawn[some], rows[some]))
+            order.append(some)
+        return pa.concat_arrays(texts).take(ragged.arrow(np.argsort(np.concatenate(order))))
+
+    def _filled(self, shape: tuple, cut: list, drawn: np.ndarray, rows: np.ndarray) -> pa.Array:
+        """Join literals, per row those of its wording, with the fields of one sequence."""
+        everything = len(rows) == len(self.keys)
+        whole: list = []
+        for place, name in enumerate(shape):
+            literals = [
+                self._literal(parts[place][0]) if len(parts) == len(shape) else "" for parts in cut
+            ]
+            same = len(set(literals)) == 1
+            texts = (
+                pa.scalar(literals[0], TEXT)
+                if same
+                else pa.array(literals, TEXT).take(ragged.arrow(drawn))
+            )
+            whole.append(texts)
+            if name is not None:
+                field = self.field(name)
+                whole.append(field if everything else field.take(ragged.arrow(rows)))
+        filled = _join(*whole)
+        return filled if isinstance(filled, pa.Array) else _repeat(filled.as_py(), len(rows))
+
+
+def json_escape(texts: pa.Array) -> pa.Array:
+    """As JSON writes them, without the quotes and with other than ASCII as it is."""
+    if not len(texts) or not pc.any(pc.match_substring_regex(texts, r'[\x00-\x1f"\\]')).as_py():
+        return texts
+    escapes = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t",
+               "\b": "\\b", "\f": "\\f"}  # fmt: skip
+    rare = pc.any(pc.match_substring_regex(texts, r"[\x00-\x08\x0b\x0e-\x1f]")).as_py()
+    if rare:
+        escapes |= {character: f"\\u{ord(character):04x}" for character in OTHER_CONTROLS}
+    for character, escaped in escapes.items():
+        texts = pc.replace_substring(texts, character, escaped)
+    return texts
+
+
+def uuids(source: str, contents: list[pa.Array]) -> pa.Array:
+    """A uuid5 for each row, of its source and its texts: equal rows have equal ones.
+
+    Args:
+        source: what the name begins with.
+        contents: large_string (n,) each; a row's name is ``source`` and these, a line each.
+    """
+    start = hashlib.sha1(NAMESPACE + source.encode(), usedforsecurity=False)
+    views = []
+    for texts in contents:
+        offsets = np.frombuffer(texts.buffers()[1], np.int64, len(texts) + 1, 8 * texts.offset)
+        views.append((memoryview(texts.buffers()[2] or b""), offsets.tolist()))
+    digests = []
+    for row in range(len(contents[0])):
+        digest = start.copy()
+        for view, offsets in views:
+            digest.update(b"\n")
+            digest.update(view[offsets[row] : offsets[row + 1]])
+        digests.append(digest.digest())
+    numbers = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 20)[:, :16].copy()
+    numbers[:, 6] = numbers[:, 6] & 0x0F | 0x50
+    numbers[:, 8] = numbers[:, 8] & 0x3F | 0x80
+    written = np.full((len(numbers), 36), ord("-"), np.uint8)
+    places = [place for place in range(36) if place not in HYPHENS]
+    written[:, places[0::2]] = DIGITS[numbers >> 4]
+    written[:, places[1::2]] = DIGITS[numbers & 15]
+    offsets = np.arange(0, 36 * len(numbers) + 1, 36, dtype=np.int32)
+    return pa.StringArray.from_buffers(len(numbers), pa.py_buffer(offsets), pa.py_buffer(written))
+
+
+def _chat(texts: list[tuple[str, pa.Array]]) -> pa.Array:
+    """Lists of role and content, one of each text a row."""
+    count, n_rows = len(texts), len(texts[0][1])
+    order = np.arange(count * n_rows).reshape(count, n_rows).T.ravel()
+    contents = pa.concat_arrays([text for _, text in texts]).take(ragged.arrow(order))
+    names = pa.array([role for role, _ in texts], TEXT).take(
+        ragged.arrow(np.tile(range(count), n_rows))
+    )
+    pairs = pa.StructArray.from_arrays([names, contents], fields=list(dataset_rows.CHAT.value_type))
+    offsets = np.arange(0, count * n_rows + 1, count, dtype=np.int64)
+    return pa.LargeListArray.from_arrays(ragged.arrow(offsets), pairs)
+
+
+def _repeat(text: str, count: int) -> pa.Array:
+    return pa.repeat(pa.scalar(text, TEXT), count)
+
+
+def _join(*parts: str | pa.Array | pa.Scalar) -> pa.Array | pa.Scalar:
+    whole = [pa.scalar(part, TEXT) if isinstance(part, str) else part for part in parts]
+    return pc.binary_join_element_wise(*whole, NOTHING)

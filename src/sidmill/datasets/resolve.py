@@ -1,0 +1,365 @@
+"""First pass: input rows -> numbers. Item ids become row numbers of items; nothing is text yet.
+
+What a row needs afterwards is small (4 bytes an item, where its SID takes 50), so this is what is
+put into random order, not the text. Each row gets a key, a hash of the seed and its place in the
+input, and goes to the bucket of the key's highest bits: the second pass sorts one bucket at a time.
+
+Files: an Arrow file of record batches, one per block and bucket, and a JSON of what is in them.
+"""
+
+import json
+import logging
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sidmill.core.atomic import replacing
+from sidmill.core.errors import SidmillError
+from sidmill.datasets import inputs, keys, ragged, tasks
+from sidmill.datasets import items as lookup
+from sidmill.datasets.tasks import Task
+from sidmill.formats import report
+
+logger = logging.getLogger(__name__)
+
+BUCKET_ROWS = 8192
+MAX_BUCKET_BITS = 12
+
+
+def resolve(
+    rows_path: str | Path,
+    counts_path: str | Path,
+    *,
+    task_path: str | Path,
+    dataset: str,
+    split: str,
+    paths: list[str],
+    pid2sid: str | Path,
+    product_pid2sid: str | Path | None,
+    shard: int,
+    shards: int,
+    seed: int,
+    windows: str,
+    history_max: int | None,
+    target_max: int | None,
+) -> dict:
+    """Resolve one shard of the input of one dataset.
+
+    Memory: one block of rows, and about 100 bytes per item.
+
+    Args:
+        rows_path: Arrow file to write.
+        counts_path: JSON to write: rows per bucket, and what was counted.
+        task_path: the task's YAML.
+        dataset: its name, part of the random numbers.
+        split: train, valid or test.
+        paths: parquet files of users or of items.
+        pid2sid: SIDs of items.
+        product_pid2sid: SIDs of the second domain, where the task has one.
+        shard: which shard of ``shards``.
+        shards: how many.
+        seed: covers the order of rows, samples and drawn labels.
+        windows: see :func:`sidmill.datasets.inputs.read`.
+        history_max: caps every limit of the task but ``target``; None: as the task has it.
+        target_max: caps its limit ``target``.
+
+    Returns:
+        The counts.
+
+    Raises:
+        SidmillError: if the input lacks a column or has ids of another type than the items.
+    """
+    task = tasks.load(task_path)
+    domains = {"items": lookup.load(pid2sid)}
+    if any(declared.get("domain") == "product" for declared in task.fields.values()):
+        if product_pid2sid is None:
+            raise SidmillError(f"{dataset} needs a second domain: set datasets.product_pid2sid")
+        domains["product"] = lookup.load(product_pid2sid)
+    base, tally = keys.stream(seed, f"{dataset} {split}"), Tally()
+    bits = bucket_bits(inputs.count(paths))
+    limits = (history_max, target_max)
+    blocks = inputs.read(
+        paths,
+        tasks.columns(task),
+        split=split,
+        windows=windows,
+        target_max=task.limit("target", *limits) if "target" in task.limits else 1,
+        history_max=task.limit("history", *limits) if "history" in task.limits else 1,
+        shard=shard,
+        shards=shards,
+    )
+    batches, writer = [], None
+    with replacing(rows_path) as temporary, pa.OSFile(str(temporary), "wb") as sink:
+        for block in blocks:
+            tally.left_out.update(block.left_out)
+            tally.left_out["read"] += len(block.rows) + sum(block.left_out.values())
+            numbers = keys.of_rows(base, block.rows, block.parts)
+            table = Resolver(task, domains, block.table, numbers, limits, seed, tally).table()
+            order = np.argsort(table["key"].to_numpy(), kind="stable")
+            table = table.take(ragged.arrow(order)).combine_chunks()
+            writer = writer or pa.ipc.new_file(sink, table.schema)
+            for bucket, start, stop in _buckets(table["key"].to_numpy(), bits):
+                writer.write_table(table.slice(start, stop - start))
+                batches.append((bucket, stop - start))
+        if writer is None:
+            writer = pa.ipc.new_file(sink, pa.schema([("key", pa.uint64())]))
+        writer.close()
+    counts = {"bits": bits, "batches": batches, "counts": tally.as_dict()}
+    report.write(counts_path, counts)
+    logger.info("%s %s: %s", dataset, split, json.dumps(counts["counts"]))
+    return counts
+
+
+def bucket_bits(n_rows: int) -> int:
+    """Buckets that hold about ``BUCKET_ROWS`` input rows each, as a power of two, at most 4,096."""
+    return min(max((n_rows - 1) // BUCKET_ROWS, 0).bit_length(), MAX_BUCKET_BITS)
+
+
+def _buckets(sorted_keys: np.ndarray, bits: int) -> list[tuple[int, int, int]]:
+    """Number, start and stop of each bucket that has a row."""
+    if bits == 0:
+        return [(0, 0, len(sorted_keys))] if len(sorted_keys) else []
+    edges = np.arange(1, 1 << bits, dtype=np.uint64) << np.uint64(64 - bits)
+    bounds = [0, *np.searchsorted(sorted_keys, edges).tolist(), len(sorted_keys)]
+    spans = enumerate(pairwise(bounds))
+    return [(bucket, start, stop) for bucket, (start, stop) in spans if start < stop]
+
+
+class Tally:
+    """What was counted: rows left out by reason, ids that no item has."""
+
+    def __init__(self) -> None:
+        """Begin at nothing."""
+        self.left_out, self.seen, self.unknown = Counter(), Counter(), Counter()
+
+    def as_dict(self) -> dict:
+        """As JSON: ``read`` rows are those ``written`` and those in ``left_out``."""
+        left_out = dict(sorted(self.left_out.items()))
+        head = {key: left_out.pop(key, 0) for key in ("read", "added", "written")}
+        fields = {
+            name: {"seen": self.seen[name], "unknown": self.unknown[name]}
+            for name in sorted(self.seen)
+        }
+        return {**head, "left_out": left_out, "item_ids": fields}
+
+
+class Resolver:
+    """The fields of one block; a field that several others need is made once."""
+
+    def __init__(self, task, domains, table, numbers, limits, seed, tally) -> None:
+        """Take a block; rows are multiplied here, if the task wants it."""
+        self.task: Task = task
+        self.domains: dict[str, lookup.Items] = domains
+        self.limits, self.seed, self.tally = limits, seed, tally
+        self.made: dict[str, object] = {}
+        self.single: dict[str, object] = {}  # columns that are one value per multiplied row
+        self.source: pa.Table = table
+        self.parent = np.arange(table.num_rows)  # (n,), input row of each row
+        self.numbers: np.ndarray = numbers
+        if task.rows:
+            self._multiply()
+
+    def table(self) -> pa.Table:
+        """Key, metadata and fields of the rows that have all they need."""
+        keep = np.ones(len(self.parent), dtype=bool)
+        if self.task.sample < 1:
+            keep = keys.share(keys.derive(self.numbers, self.seed, "sample")) < self.task.sample
+            self.tally.left_out["not_sampled"] += int((~keep).sum())
+        for name in self.task.needs:
+            there = self.present(name)
+            self.tally.left_out[f"no_{name}"] += int((keep & ~there).sum())
+            keep &= there
+        self.tally.left_out["written"] += int(keep.sum())
+        columns: dict[str, pa.Array] = {"key": ragged.arrow(self.numbers)}
+        for name in self.task.metadata:
+            if name not in self.task.fields:
+                columns[name] = self._column(name)
+        for name in self.task.fields:
+            value = self.field(name)
+            if value is not None:
+                columns[name] = (
+                    ragged.to_arrow(value) if isinstance(value, ragged.Ragged) else value
+                )
+        table = pa.Table.from_arrays(list(columns.values()), list(columns))
+        return table if keep.all() else table.filter(ragged.arrow(keep))
+
+    def field(self, name: str) -> ragged.Ragged | pa.Array | None:
+        """A field: lists of item rows, one value per row, or None for what is only wording."""
+        if name not in self.made:
+            kind = self.task.kind(name)
+            make = {
+                "sids": self._items,
+                "titles": self._items,
+                "sid": self._item,
+                "title": self._item,
+                "choose": self._choose,
+                "count": self._count,
+                "lines": lambda _: None,
+                "phrase": lambda _: None,
+                "text": lambda of: self._text(of[kind]),
+                "first_line": lambda of: lookup.first_lines(self._text(of[kind])),
+                "value": lambda of: self._column(of[kind]),
+            }[kind]
+            self.made[name] = make({**self.task.fields[name], "name": name})
+        return self.made[name]
+
+    def present(self, name: str) -> np.ndarray:
+        """Which rows have something in a field: bool (n,)."""
+        kind = self.task.kind(name)
+        if kind == "lines":
+            parts = [self.present(part) for part in self.task.fields[name]["lines"]]
+            return np.logical_or.reduce(parts)
+        if kind == "phrase":
+            return self.present(self.task.fields[name]["phrase"])
+        value = self.field(name)
+        if isinstance(value, ragged.Ragged):
+            return value.lengths > 0
+        if kind in ("sid", "title"):
+            return value.to_numpy(zero_copy_only=False) >= 0
+        if pa.types.is_large_string(value.type) or pa.types.is_string(value.type):
+            filled = pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(value)), 0)
+            return pc.fill_null(filled, False).to_numpy(zero_copy_only=False)
+        return pc.is_valid(value).to_numpy(zero_copy_only=False)
+
+    def _multiply(self) -> None:
+        """One row per item of a list, or per entry of a mapping."""
+        rows = self.task.rows
+        if "entries" in rows:
+            words, lists, parents = _entries(self.source[rows["entries"]])
+            self.single = {"keyword": words, "keyword_items": lists}
+        else:
+            lists = ragged.of(self.source[rows["each"]])
+            most = self.task.limit(rows.get("first", len(lists.values) + 1), *self.limits)
+            self.single[rows["each"]] = ragged.limit(lists, most, "first").values
+            for name in rows.get("with", ()):
+                beside = ragged.of(self.source[name])
+                fits = beside.lengths == lists.lengths
+                self.tally.left_out["mask_of_other_length"] += int((~fits).sum())
+                values = np.full(len(lists.values), -1, dtype=np.int64)
+                values[ragged.places(lists.offsets[:-1][fits], lists.lengths[fits])] = ragged.take(
+                    beside.values, ragged.places(beside.offsets[:-1][fits], beside.lengths[fits])
+                )
+                kept = ragged.limit(ragged.Ragged(values, lists.offsets), most, "first").values
+                self.single[name] = pa.array(kept, mask=kept < 0)
+            parents = np.repeat(np.arange(len(lists.lengths)), np.minimum(lists.lengths, most))
+        parts = np.arange(len(parents)) - np.searchsorted(parents, parents)
+        self.tally.left_out["added"] += len(parents) - len(self.parent)
+        self.parent = parents
+        self.numbers = keys.mix(self.numbers[parents] + keys.mix(parts.astype(np.uint64)))
+
+    def _column(self, name: str) -> pa.Array:
+        if name in self.single:
+            return ragged.arrow(self.single[name])
+        column = self.source[name].combine_chunks()
+        column = column if not isinstance(column, pa.ChunkedArray) else column.chunk(0)
+        return column if self.task.rows is None else column.take(ragged.arrow(self.parent))
+
+    def _text(self, name: str) -> pa.Array:
+        return pc.fill_null(self._column(name).cast(pa.large_string()), "")
+
+    def _list(self, name: str) -> ragged.Ragged:
+        """A list column; per input row, or per multiplied row where multiplying made it."""
+        return self.single[name] if name in self.single else ragged.of(self.source[name])
+
+    def _items(self, declared: dict) -> ragged.Ragged:
+        """Lists of rows of items, limited first, then without ids that no item has."""
+        name = declared["name"]
+        column = declared[self.task.kind(name)]
+        lists = self._list(column)
+        if "where" in declared:
+            lists = ragged.where(lists, self._mask(name, lists))
+        for keep in ("first", "last"):
+            if keep in declared:
+                lists = ragged.limit(lists, self.task.limit(declared[keep], *self.limits), keep)
+        found = self._find(name, lists.values, column)
+        lists = ragged.where(ragged.Ragged(found, lists.offsets), found >= 0)
+        if self.task.rows and column not in self.single:
+            lists = ragged.pick(lists, self.parent)
+        return lists
+
+    def _item(self, declared: dict) -> pa.Array:
+        name = declared["name"]
+        column = declared[self.task.kind(name)]
+        values = self.single.get(column)
+        ids = lookup.ids_of(self._column(column)) if values is None else values
+        return ragged.arrow(self._find(name, ids, column))
+
+    def _find(self, name: str, ids: np.ndarray | pa.Array, column: str) -> np.ndarray:
+        domain = self.task.fields[name].get("domain", "items")
+        found = lookup.rows(self.domains[domain].lookup, ids, column)
+        self.tally.seen[name] += len(found)
+        self.tally.unknown[name] += int((found < 0).sum())
+        return found
+
+    def _mask(self, name: str, lists: ragged.Ragged) -> np.ndarray:
+        """Which values a mask column marks with 1, bool (m,); of several, each row's own."""
+        named = tasks.masks(self.task, name)
+        if "" in named:
+            return self._marked(named[""], lists)
+        chooser = next(part for _, part in tasks.pieces(self.task.fields[name]["where"]) if part)
+        labels = self.field(chooser)
+        keep = np.zeros(len(lists.values), dtype=bool)
+        for label, column in named.items():
+            chosen = pc.fill_null(pc.equal(labels, label), False).to_numpy(zero_copy_only=False)
+            if chosen.any():
+                keep |= np.repeat(chosen, lists.lengths) & self._marked(column, lists)
+        return keep
+
+    def _marked(self, column: str, lists: ragged.Ragged) -> np.ndarray:
+        mask = ragged.of(self.source[column])
+        if np.array_equal(mask.offsets, lists.offsets):
+            return np.asarray(mask.values) == 1
+        fits = mask.lengths == lists.lengths
+        self.tally.left_out["mask_of_other_length"] += int((~fits).sum())
+        keep = np.zeros(len(lists.values), dtype=bool)
+        keep[ragged.places(lists.offsets[:-1][fits], lists.lengths[fits])] = (
+            mask.values[ragged.places(mask.offsets[:-1][fits], mask.lengths[fits])] == 1
+        )
+        return keep
+
+    def _choose(self, declared: dict) -> pa.Array:
+        """Draw a label for each row among those whose mask marks an item; null without any."""
+        name, labels = declared["name"], declared["choose"]
+        lists = self._list(declared["of"])
+        marked = np.zeros((len(lists.lengths), len(labels)), dtype=bool)
+        for number, column in enumerate(tasks.masks(self.task, name).values()):
+            kept = ragged.where(lists, self._marked(column, lists))
+            marked[:, number] = kept.lengths > 0
+        options = marked.sum(axis=1)
+        drawn = keys.below(keys.derive(self.numbers, self.seed, name), np.maximum(options, 1))
+        picked = (np.cumsum(marked, axis=1) == (drawn + 1)[:, None]) & marked
+        words = pa.array(labels, pa.large_string())
+        return words.take(pa.array(picked.argmax(axis=1), mask=options == 0))
+
+    def _count(self, declared: dict) -> pa.Array:
+        return ragged.arrow(self.field(declared["count"]).lengths)
+
+
+def _entries(column: pa.ChunkedArray) -> tuple[pa.Array, ragged.Ragged, np.ndarray]:
+    """Keys, lists and input rows of mappings: an Arrow map, or JSON text, parsed row by row."""
+    column = column.combine_chunks()
+    if pa.types.is_map(column.type):
+        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+        flat = pc.list_flatten(column)
+        keys_, lists = pc.struct_field(flat, 0), ragged.of(pc.struct_field(flat, 1))
+        return keys_.cast(pa.large_string()), lists, np.repeat(np.arange(len(lengths)), lengths)
+    words, values, parents = [], [], []
+    for row, text in enumerate(column.to_pylist()):
+        try:
+            entries = json.loads(text) if text else {}
+        except ValueError:
+            entries = {}
+        for word, pids in entries.items() if isinstance(entries, dict) else ():
+            words.append(word)
+            values.append(pids or [])
+            parents.append(row)
+    numeric = all(isinstance(pid, int) for pids in values for pid in pids)
+    kind = pa.large_list(pa.int64() if numeric else pa.large_string())
+    if not numeric:
+        values = [[str(pid) for pid in pids] for pids in values]
+    lists = ragged.of(pa.array(values, kind))
+    return pa.array(words, pa.large_string()), lists, np.array(parents, dtype=np.int64)

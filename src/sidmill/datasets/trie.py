@@ -1,0 +1,199 @@
+"""Only SIDs that exist: a prefix tree over token ids, for decoding.
+
+    edges   int32 (E,)   token of each edge; those of a node stand side by side, ascending
+    starts  int64 (V+1,) where the edges of node v begin; nodes breadth first, 0 is the root
+    nodes   int32 (E,)   the node that an edge leads to
+
+A SID is begin, one token per level, end; the tree says which. The same tree is a finite-state
+machine, and as a regular expression it is what vLLM and SGLang take for guided decoding.
+
+Shapes: N items, L levels, V nodes, E edges.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from transformers import LogitsProcessor
+
+from sidmill.core.atomic import replacing
+from sidmill.core.errors import SidmillError
+from sidmill.formats import sid_text, tensors
+
+
+class Trie(NamedTuple):
+    """The arrays of the module's docstring, and ``names``: token id to text."""
+
+    edges: np.ndarray
+    starts: np.ndarray
+    nodes: np.ndarray
+    names: dict[int, str]
+
+    @property
+    def depth(self) -> int:
+        """Tokens of a SID: L + 2."""
+        node, depth = 0, 0
+        while self.starts[node] < self.starts[node + 1]:
+            node, depth = int(self.nodes[self.starts[node]]), depth + 1
+        return depth
+
+    def allowed(self, node: int) -> np.ndarray:
+        """Tokens that may follow."""
+        return self.edges[self.starts[node] : self.starts[node + 1]]
+
+    def step(self, node: int, token: int) -> int:
+        """The node behind a token, or -1."""
+        first, last = self.starts[node], self.starts[node + 1]
+        place = first + np.searchsorted(self.edges[first:last], token)
+        return int(self.nodes[place]) if place < last and self.edges[place] == token else -1
+
+
+def build(codes: np.ndarray, ids: dict[str, int]) -> Trie:
+    """Build the tree of SIDs.
+
+    Args:
+        codes: int32 (N, L); repeated SIDs count once.
+        ids: token to id, as :func:`sidmill.datasets.vocab.expand` returns them.
+
+    Raises:
+        SidmillError: if a token has no id.
+    """
+    if not len(codes):
+        raise SidmillError("there is no SID to make a tree of")
+    columns = [np.full(len(codes), ids[sid_text.BEGIN])]
+    for level in range(codes.shape[1]):
+        used, inverse = np.unique(codes[:, level], return_inverse=True)
+        names = [sid_text.token(level, code) for code in used.tolist()]
+        missing = [name for name in names if name not in ids]
+        if missing:
+            raise SidmillError(f"the tokenizer lacks {missing[0]}: expand its vocabulary first")
+        columns.append(np.array([ids[name] for name in names])[inverse])
+    columns.append(np.full(len(codes), ids[sid_text.END]))
+    parent = np.zeros(len(codes), dtype=np.int64)
+    edges, starts, nodes, first = [], [0], [], 1
+    for column in columns:
+        pairs, parent = np.unique(np.stack([parent, column], axis=1), axis=0, return_inverse=True)
+        counts = np.bincount(pairs[:, 0], minlength=int(pairs[:, 0].max()) + 1)
+        starts += (starts[-1] + np.cumsum(counts)).tolist()
+        edges.append(pairs[:, 1])
+        nodes.append(first + np.arange(len(pairs)))
+        first += len(pairs)
+        parent = parent.ravel()
+    starts += [starts[-1]] * len(edges[-1])  # the leaves
+    used = np.unique(np.concatenate(edges))
+    texts = {number: text for text, number in ids.items()}
+    return Trie(
+        np.concatenate(edges).astype(np.int32),
+        np.array(starts, dtype=np.int64),
+        np.concatenate(nodes).astype(np.int32),
+        {int(token): texts[int(token)] for token in used},
+    )
+
+
+def write(path: str | Path, trie: Trie) -> None:
+    """Write trie.safetensors."""
+    arrays = {"edges": trie.edges, "starts": trie.starts, "nodes": trie.nodes}
+    tensors.write(path, arrays, {"names": {str(k): v for k, v in trie.names.items()}})
+
+
+def read(path: str | Path) -> Trie:
+    """Read trie.safetensors."""
+    found, facts = tensors.read(path, "trie")
+    names = {int(number): text for number, text in facts["names"].items()}
+    return Trie(found["edges"], found["starts"], found["nodes"], names)
+
+
+def write_json(path: str | Path, trie: Trie) -> None:
+    """Write the tree as nested objects, token to subtree, a leaf is ``{}``. Memory: one path."""
+
+    def lines(node: int, out) -> None:
+        out.write("{")
+        for number, token in enumerate(trie.allowed(node).tolist()):
+            out.write(("," if number else "") + json.dumps(trie.names[token]) + ":")
+            lines(trie.step(node, token), out)
+        out.write("}")
+
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as out:
+        lines(0, out)
+        out.write("\n")
+
+
+def write_regex(path: str | Path, codes: np.ndarray) -> None:
+    """Write one regular expression that matches each SID and nothing else.
+
+    It has one branch per prefix, so that a matcher reads each prefix once.
+    """
+
+    def branch(rows: np.ndarray, level: int) -> str:
+        if level == rows.shape[1]:
+            return ""
+        cuts = np.flatnonzero(np.diff(rows[:, level])) + 1
+        parts = [
+            sid_text.token(level, int(part[0, level])) + branch(part, level + 1)
+            for part in np.split(rows, cuts)
+        ]
+        return parts[0] if len(parts) == 1 else f"({'|'.join(parts)})"
+
+    begin, end = (mark.replace("|", r"\|") for mark in (sid_text.BEGIN, sid_text.END))
+    with replacing(path) as temporary:
+        whole = f"{begin}{branch(np.unique(codes, axis=0), 0)}{end}"
+        temporary.write_text(whole + "\n", encoding="utf-8")
+
+
+class SidLogits(LogitsProcessor):
+    """Let a model write ``n_items`` SIDs that exist, then its end token, and nothing else.
+
+    For ``generate(logits_processor=[...])``. Sampling settings that a model brings along (``top_k``
+    and the like) would prune a beam further: switch them off, as :func:`beam_settings` does.
+    """
+
+    def __init__(self, trie: Trie, prompt_length: int, end_id: int, n_items: int = 1) -> None:
+        """Take the tree, the (padded) length of the prompts, and the id that ends an answer."""
+        self.follow = prefix_allowed_tokens_fn(trie, prompt_length, end_id, n_items)
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """Keep the scores of the tokens that may follow; all others become -inf."""
+        masked = torch.full_like(scores, -torch.inf)
+        for row, tokens in enumerate(input_ids):
+            allowed = torch.as_tensor(self.follow(row, tokens), device=scores.device)
+            masked[row, allowed] = scores[row, allowed]
+        return masked
+
+
+def prefix_allowed_tokens_fn(
+    trie: Trie, prompt_length: int, end_id: int, n_items: int = 1
+) -> Callable[[int, torch.Tensor], list[int]]:
+    """The same for ``generate(prefix_allowed_tokens_fn=...)``."""
+    depth = trie.depth
+    nodes: dict[tuple[int, ...], list[int]] = {}
+
+    def follow(_: int, tokens: torch.Tensor) -> list[int]:
+        written = tokens[prompt_length:].tolist()
+        if len(written) >= depth * n_items:
+            return [end_id]
+        prefix = tuple(written[len(written) // depth * depth :])
+        if prefix not in nodes:
+            node = 0
+            for token in prefix:
+                node = trie.step(node, token) if node >= 0 else -1
+            nodes[prefix] = trie.allowed(node).tolist() if node >= 0 else [end_id]
+        return nodes[prefix]
+
+    return follow
+
+
+def beam_settings(trie: Trie, n_beams: int, n_items: int = 1) -> dict:
+    """What ``generate`` needs for ``n_beams`` distinct answers, with a model's own sampling off."""
+    return {
+        "num_beams": n_beams,
+        "num_return_sequences": n_beams,
+        "max_new_tokens": trie.depth * n_items + 1,
+        "do_sample": False,
+        "top_k": None,
+        "top_p": None,
+        "temperature": None,
+        "length_penalty": 0.0,
+    }

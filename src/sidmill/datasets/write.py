@@ -1,0 +1,159 @@
+"""Second pass: the resolved rows of all shards -> files of a dataset, in random order.
+
+Buckets come in the order of their keys, and each is sorted by key when it is read, so the rows come
+in the order of their keys whatever the shards and blocks were.
+"""
+
+import logging
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sidmill.core.errors import SidmillError
+from sidmill.datasets import items as lookup
+from sidmill.datasets import ragged, render, tasks
+from sidmill.datasets.inputs import CAPTION
+from sidmill.formats import dataset_rows, report, sid_text
+from sidmill.formats.text import shard_bounds
+
+logger = logging.getLogger(__name__)
+
+
+def write_parts(
+    folder: str | Path,
+    *,
+    rows_paths: list[str],
+    counts_paths: list[str],
+    task_path: str | Path,
+    prompts_folder: str | Path,
+    pid2sid: str | Path,
+    product_pid2sid: str | Path | None,
+    texts: list[str],
+    shard: int,
+    shards: int,
+    seed: int,
+    form: str,
+    language: str,
+    rows_per_file: int,
+) -> int:
+    """Write one shard's share of the files of a dataset.
+
+    The files are the same bytes for any number of shards of either pass. Memory: one bucket of
+    rows (some 8,192 below 32 million rows), one file of text, and about 100 bytes per item.
+
+    Args:
+        folder: where ``part-00003-of-00010.parquet`` goes; made anew.
+        rows_paths: Arrow files of the first pass.
+        counts_paths: their JSON, in the same order.
+        task_path: the task's YAML.
+        prompts_folder: where its prompts file is.
+        pid2sid: SIDs of items.
+        product_pid2sid: SIDs of the second domain, where the task has one.
+        texts: parquet files with texts of items, for tasks that name items by title.
+        shard: which share of the files.
+        shards: how many shares.
+        seed: covers the choice of wordings.
+        form: ``onerec`` or ``chat``.
+        language: of the prompts.
+        rows_per_file: rows of a file; the last one is shorter.
+
+    Returns:
+        The number of rows written.
+
+    Raises:
+        SidmillError: if the prompts do not fit the task.
+    """
+    task = tasks.load(task_path)
+    prompts = tasks.load_prompts(Path(prompts_folder) / f"{task.prompts}.yaml", language, task)
+    counts = [report.read(path) for path in counts_paths]
+    total = sum(rows for each in counts for _, rows in each["batches"])
+    n_files = max(-(-total // rows_per_file), 1)
+    first, last = shard_bounds(n_files, shard, shards)
+    shutil.rmtree(folder, ignore_errors=True)
+    Path(folder).mkdir(parents=True)
+    if first == last:
+        return 0
+    words = _words(task, pid2sid, product_pid2sid, texts)
+    bounds = (first * rows_per_file, min(last * rows_per_file, total))
+    tables = _sorted_rows(rows_paths, counts, *bounds)
+    for number, rows in enumerate(_regroup(tables, rows_per_file), start=first):
+        table = render.render(rows, task, prompts, words, form, seed)
+        dataset_rows.write(Path(folder) / dataset_rows.part_name(number, n_files), table)
+    if total == 0:
+        raise SidmillError(
+            f"{task_path}: no row is left of the input: {counts[0]['counts']}: check the inputs, "
+            f"or leave the task out of datasets.tasks"
+        )
+    return bounds[1] - bounds[0]
+
+
+def gather(folders: list[str], target: str | Path) -> int:
+    """Bring the files of all shards together, as links where the disk allows: no byte is copied.
+
+    Returns:
+        The number of files.
+    """
+    target = Path(target)
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for path in sorted(path for folder in folders for path in Path(folder).glob("part-*.parquet")):
+        try:
+            (target / path.name).hardlink_to(path)
+        except OSError:
+            shutil.copy2(path, target / path.name)
+    return len(dataset_rows.parts(target))
+
+
+def _words(task, pid2sid, product_pid2sid, texts: list[str]) -> render.Words:
+    items = lookup.load(pid2sid)
+    sids = {"items": sid_text.render(items.codes)}
+    if any(declared.get("domain") == "product" for declared in task.fields.values()):
+        sids["product"] = sid_text.render(lookup.load(product_pid2sid).codes)
+    titles = None
+    if {"title", "titles"} & {task.kind(name) for name in task.fields}:
+        names = pq.ParquetFile(texts[0]).schema_arrow.names
+        titles = lookup.titles(items, texts, CAPTION if CAPTION in names else "text")
+    return render.Words(sids, titles)
+
+
+def _sorted_rows(paths: list[str], counts: list[dict], start: int, stop: int) -> Iterator[pa.Table]:
+    """Yield rows ``start`` to ``stop`` in the order of their keys, bucket by bucket."""
+    sizes: Counter[int] = Counter()
+    for each in counts:
+        for bucket, rows in each["batches"]:
+            sizes[bucket] += rows
+    first = 0
+    for bucket in sorted(sizes):
+        begin, end = max(start - first, 0), min(stop - first, sizes[bucket])
+        first += sizes[bucket]
+        if begin < end:
+            table = _bucket(paths, counts, bucket)
+            order = np.argsort(table["key"].to_numpy(), kind="stable")
+            yield table.take(ragged.arrow(order[begin:end]))
+
+
+def _bucket(paths: list[str], counts: list[dict], bucket: int) -> pa.Table:
+    batches = []
+    for path, each in zip(paths, counts, strict=True):
+        wanted = [i for i, (number, _) in enumerate(each["batches"]) if number == bucket]
+        if wanted:
+            with pa.OSFile(str(path)) as source:
+                file = pa.ipc.open_file(source)
+                batches += [file.get_batch(number) for number in wanted]
+    return pa.Table.from_batches(batches).combine_chunks()
+
+
+def _regroup(tables: Iterator[pa.Table], n_rows: int) -> Iterator[pa.Table]:
+    waiting: pa.Table | None = None
+    for table in tables:
+        waiting = table if waiting is None else pa.concat_tables([waiting, table])
+        while waiting.num_rows >= n_rows:
+            yield waiting.slice(0, n_rows).combine_chunks()
+            waiting = waiting.slice(n_rows)
+    if waiting is not None and waiting.num_rows:
+        yield waiting.combine_chunks()

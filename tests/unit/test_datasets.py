@@ -1,0 +1,193 @@
+"""Datasets: the text of the plain loop, the same bytes for any shards, nothing lost."""
+
+import json
+import uuid
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import ROOT
+
+from sidmill.core.errors import SidmillError
+from sidmill.datasets import counts, resolve, tasks, write
+from sidmill.formats import codes, dataset_rows, interactions, sid_text
+
+RESOURCES = ROOT / "workflow/resources"
+TASKS = sorted(path.stem for path in (RESOURCES / "tasks").glob("*.yaml"))
+RESPONSES = ("longview", "like", "follow", "forward", "not_interested")
+N_ITEMS, N_USERS = 300, 700
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A OneRec metadata parquet with every column, unknown ids and empty histories among them."""
+    folder, random = tmp_path_factory.mktemp("data"), np.random.default_rng(1)
+    pids = pa.chunked_array([pa.array(np.arange(N_ITEMS) * 3)])
+    sids = random.integers(0, 9, (N_ITEMS, 3)).astype(np.int32)
+    codes.write(folder / "pid2sid.parquet", "sid", pids, [sids], [9, 9, 9])
+
+    def lists(low, high):
+        sizes = random.integers(low, high, N_USERS)
+        return [(random.integers(0, N_ITEMS + 2, size) * 3).tolist() for size in sizes]
+
+    history, target = lists(0, 30), lists(0, 14)
+    profile, words = 'likes "tea"\n\\ 茶 \x01', json.dumps({"tea": [3, 6], "杯": [9]})
+    columns = {
+        "uid": list(range(N_USERS)),
+        "split": random.integers(0, 2, N_USERS).tolist(),
+        "hist_video_pid": history,
+        "target_video_pid": target,
+        "hist_longview_video_list": lists(0, 9),
+        "hist_ad_pid": lists(0, 9),
+        "target_ad_pid": lists(0, 9),
+        "hist_goods_pid": lists(0, 9),
+        "target_goods_pid": lists(0, 9),
+        "inter_user_profile_with_sid": [profile if u % 3 else None for u in range(N_USERS)],
+        "inter_keyword_to_items": [words if u % 2 else None for u in range(N_USERS)],
+        "reco_gsu_caption": ["seen"] * N_USERS,
+        "reco_target_caption": ["chosen"] * N_USERS,
+        "reco_cot": ["because"] * N_USERS,
+    }  # fmt: skip
+    for response in RESPONSES:
+        for side, ids in (("hist", history), ("target", target)):
+            masks = [random.integers(0, 2, len(some)).tolist() for some in ids]
+            columns[f"{side}_video_{response}"] = masks
+    pq.write_table(pa.table(columns), folder / "users.parquet", row_group_size=100)
+    text = {"pid": pids, "text": [f"Item {n}\nof use {n % 7}" for n in range(N_ITEMS)]}
+    pq.write_table(pa.table(text), folder / "text.parquet")
+    return folder
+
+
+def make(data, folder, task, *, shards=1, paths=None, split="train", **others):
+    declared = tasks.load(RESOURCES / f"tasks/{task}.yaml")
+    name = "users.parquet" if declared.reads == "users" else "text.parquet"
+    shared = {
+        "task_path": RESOURCES / f"tasks/{task}.yaml",
+        "pid2sid": data / "pid2sid.parquet",
+        "product_pid2sid": data / "pid2sid.parquet",
+        "seed": 5,
+        "shards": shards,
+    }
+    rows = [str(folder / f"rows{shard}.arrow") for shard in range(shards)]
+    jsons = [str(folder / f"rows{shard}.json") for shard in range(shards)]
+    folder.mkdir(parents=True)
+    first = {"windows": "user", "history_max": None, "target_max": None}
+    second = {"form": "onerec", "language": "en", "rows_per_file": 64}
+    first |= {key: value for key, value in others.items() if key in first}
+    second |= {key: value for key, value in others.items() if key in second}
+    for shard in range(shards):
+        resolve.resolve(
+            rows[shard], jsons[shard], dataset=task, split=split, shard=shard,
+            paths=[str(path) for path in paths or [data / name]], **first, **shared,
+        )  # fmt: skip
+    parts = []
+    for shard in range(shards):
+        parts.append(str(folder / f"parts{shard}"))
+        write.write_parts(
+            parts[-1], rows_paths=rows, counts_paths=jsons, shard=shard,
+            prompts_folder=RESOURCES / "prompts", texts=[str(data / "text.parquet")],
+            **second, **shared,
+        )  # fmt: skip
+    write.gather(parts, folder / task)
+    return folder / task, jsons
+
+
+def table(folder):
+    return pa.concat_tables(dataset_rows.read(folder))
+
+
+def test_each_row_of_pretraining_is_that_of_a_plain_loop(data, tmp_path):
+    made = table(make(data, tmp_path / "a", "pretrain_video_rec")[0])
+    items = codes.read(data / "pid2sid.parquet", "sid")
+    sids = dict(zip(items.ids.to_pylist(), sid_text.render(items.codes).to_pylist(), strict=True))
+    wanted = {}
+    for user in pq.read_table(data / "users.parquet").to_pylist():
+        history = "".join(sids.get(pid, "") for pid in user["hist_video_pid"][-512:])
+        target = "".join(sids.get(pid, "") for pid in user["target_video_pid"][:10])
+        if user["split"] == 0 and history and target:
+            wanted[user["uid"]] = json.dumps([{"type": "text", "text": history + target}])
+    found = {json.loads(row["metadata"])["uid"]: row["segments"] for row in made.to_pylist()}
+    assert found == wanted
+    assert list(found) != sorted(found)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_every_task_makes_rows_that_parse(data, tmp_path, task, language):
+    made = table(make(data, tmp_path / "a", task, language=language)[0])
+    assert made.num_rows
+    column = dataset_rows.text_column(made)
+    for row in made.to_pylist():
+        parts = json.loads(row[column])
+        texts = [parts[0]["text"]] if column == "segments" else [
+            turn["content"][0]["text"] for turn in parts
+        ]  # fmt: skip
+        assert all(texts)
+        assert "{" not in "".join(texts)
+        assert uuid.UUID(row["uuid"]).version == 5
+        assert json.loads(row["metadata"])
+        if column == "messages":
+            assert [turn["role"] for turn in parts][-2:] == ["user", "assistant"]
+
+
+@pytest.mark.parametrize("task", ["sft_video_rec", "sft_label_pred", "sft_sid_to_title"])
+def test_another_number_of_shards_makes_the_same_bytes(data, tmp_path, task):
+    folders = [make(data, tmp_path / str(n), task, shards=n)[0] for n in (1, 3)]
+    files = [{p.name: p.read_bytes() for p in folder.iterdir()} for folder in folders]
+    assert files[0] == files[1]
+    assert len(files[0]) > 1
+
+
+def test_every_input_row_is_counted(data, tmp_path):
+    made, jsons = make(data, tmp_path / "a", "sft_video_rec")
+    whole = counts.total(jsons, "x", max_unknown_share=1, max_left_out_share=1)
+    assert whole["read"] == N_USERS
+    assert whole["written"] == table(made).num_rows
+    assert whole["read"] == whole["written"] + sum(whole["left_out"].values())
+    assert whole["item_ids"]["history"]["unknown"] > 0
+    with pytest.raises(SidmillError, match="have no SID"):
+        counts.total(jsons, "x", max_unknown_share=0.001, max_left_out_share=1)
+    with pytest.raises(SidmillError, match="were left out"):
+        counts.total(jsons, "x", max_unknown_share=1, max_left_out_share=0)
+
+
+def test_the_chat_form_is_what_datasets_reads(data, tmp_path):
+    import datasets
+
+    folder, _ = make(data, tmp_path / "a", "sft_video_rec", form="chat")
+    loaded = datasets.load_dataset("parquet", data_dir=str(folder), cache_dir=str(tmp_path / "c"))
+    row = loaded["train"][0]
+    assert [turn["role"] for turn in row["messages"]] == ["system", "user", "assistant"]
+    assert sid_text.find(row["messages"][2]["content"], 3).sids
+
+
+@pytest.mark.parametrize("windows", ["user", "item"])
+def test_splits_of_sequences_keep_to_time(data, tmp_path, windows):
+    items = [[3 * n for n in range(u, u + 10)] for u in range(40)]
+    rows = {
+        "user_id": [f"u{u}" for u in range(40)],
+        "item_ids": items,
+        "splits": [[0] * 6 + [1] * 2 + [2] * 2] * 40,
+        "timestamps": [None] * 40,
+    }
+    path = tmp_path / "sequences.parquet"
+    interactions.write(path, pa.int64(), [pa.table(rows, schema=interactions.schema(pa.int64()))])
+    sizes = Counter()
+    for split in ("train", "valid", "test"):
+        options = {"paths": [path], "split": split, "windows": windows}
+        made = table(make(data, tmp_path / split, "sft_video_rec", **options)[0])
+        sizes[split] = made.num_rows
+        for row in made.to_pylist():
+            turns = json.loads(row["messages"])
+            asked, given = (sid_text.find(turns[n]["content"][0]["text"], 3).sids for n in (1, 2))
+            seen = {"train": range(1, 6), "valid": (6, 7), "test": (8, 9)}[split]
+            if windows == "item":
+                assert len(given) == 1
+                assert len(asked) in seen
+            else:
+                wanted = {"train": (3, 3), "valid": (6, 2), "test": (8, 2)}[split]
+                assert (len(asked), len(given)) == wanted
+    per_user = {"user": (1, 1, 1), "item": (5, 2, 2)}[windows]
+    assert tuple(sizes[s] // 40 for s in ("train", "valid", "test")) == per_user

@@ -1,0 +1,85 @@
+"""The vocabulary and the tree of SIDs: round trips, and beams that hold nothing else."""
+
+import re
+
+import numpy as np
+import pytest
+import tiny_qwen3
+import torch
+
+from sidmill.datasets import trie, vocab
+from sidmill.formats import sid_text
+
+SIZES = [5, 4, 6]
+
+
+@pytest.fixture
+def sids(rng):
+    return np.unique(np.stack([rng.integers(0, k, 40) for k in SIZES], axis=1), axis=0).astype(
+        np.int32
+    )
+
+
+@pytest.fixture
+def tree(sids):
+    ids = {token: number for number, token in enumerate(sid_text.vocabulary(SIZES), start=100)}
+    return trie.build(sids, ids)
+
+
+def walk(tree, node=0, prefix=()):
+    follow = tree.allowed(node).tolist()
+    if not follow:
+        yield "".join(tree.names[token] for token in prefix)
+    for token in follow:
+        yield from walk(tree, tree.step(node, token), (*prefix, token))
+
+
+def test_the_tree_holds_the_sids_and_nothing_else(sids, tree, tmp_path):
+    texts = sid_text.render(sids).to_pylist()
+    assert sorted(walk(tree)) == sorted(texts)
+    assert tree.depth == 5
+    assert tree.step(0, 7) == -1
+    trie.write(tmp_path / "t", tree)
+    assert sorted(walk(trie.read(tmp_path / "t"))) == sorted(texts)
+    trie.write_regex(tmp_path / "r", sids)
+    pattern = re.compile((tmp_path / "r").read_text().strip())
+    every = np.stack(np.meshgrid(*map(np.arange, SIZES), indexing="ij"), -1).reshape(-1, 3)
+    matched = [text for text in sid_text.render(every).to_pylist() if pattern.fullmatch(text)]
+    assert sorted(matched) == sorted(texts)
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("init", ["codebook", "mean", "random"])
+def test_a_model_with_sids_writes_only_those_that_exist(sids, rng, tmp_path, init):
+    from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3ForCausalLM
+
+    source = tiny_qwen3.build(tmp_path / "source")
+    Qwen3ForCausalLM.from_pretrained(source).save_pretrained(source)
+    books = [rng.standard_normal((size, 8)).astype(np.float32) for size in SIZES]
+    settings = {"model": str(source), "init": init, "pad_to": 256, "dtype": "auto", "seed": 1}
+    ids = vocab.expand(tmp_path / "model", sids, SIZES, books, **settings)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert model.config.vocab_size % 256 == 0
+    assert tokenizer.chat_template == AutoTokenizer.from_pretrained(source).chat_template
+    vocab.check_round_trip(tokenizer, sids)
+    if init == "codebook":
+        rows = model.get_input_embeddings().weight.detach()
+        rows = rows[[ids[sid_text.token(0, code)] for code in range(SIZES[0])]]
+        near = torch.cdist(rows, rows).flatten()
+        wanted = torch.cdist(*[torch.from_numpy(books[0])] * 2).flatten()
+        assert np.corrcoef(near, wanted)[0, 1] > 0.8
+    tree = trie.build(sids, ids)
+    prompt = torch.tensor([[5, 6, 7], [8, 9, 10]])
+    found = model.generate(
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        logits_processor=[trie.SidLogits(tree, 3, tokenizer.eos_token_id)],
+        **trie.beam_settings(tree, 10),
+    )
+    texts = tokenizer.batch_decode(found[:, 3:8], skip_special_tokens=True)
+    answers = [sid_text.parse(text.replace(" ", ""), 3)[0] for text in texts]
+    assert set(answers) <= set(map(tuple, sids.tolist()))
+    assert len(set(answers[:10])) == len(set(answers[10:])) == 10

@@ -1,0 +1,27 @@
+"""Rule expand_vocabulary: a model -> the same with SID tokens, and the trie of SIDs."""
+
+from typing import TYPE_CHECKING
+
+from sidmill.core.job import job
+from sidmill.datasets import trie
+from sidmill.datasets.vocab import expand
+from sidmill.formats import codes, quantizer
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with job(snakemake) as log:
+    items = codes.read(snakemake.input.pid2sid, "sid")
+    ids = expand(
+        snakemake.output.model,
+        items.codes,
+        items.sizes,
+        quantizer.read(snakemake.input.quantizer).codebooks,
+        seed=snakemake.params.seed,
+        **snakemake.params.vocabulary,
+    )
+    tree = trie.build(items.codes, ids)
+    trie.write(snakemake.output.trie, tree)
+    trie.write_json(snakemake.output.tree, tree)
+    trie.write_regex(snakemake.output.regex, items.codes)
+    log.info("wrote %s", snakemake.output.model)

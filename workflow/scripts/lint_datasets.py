@@ -1,0 +1,15 @@
+"""Rule lint_datasets: datasets -> what is wrong with them."""
+
+from typing import TYPE_CHECKING
+
+from sidmill.core.job import job
+from sidmill.datasets.lint import lint
+from sidmill.formats import report
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with job(snakemake) as log:
+    found = lint([*snakemake.input.datasets], snakemake.input.pid2sid, **snakemake.params.lint)
+    report.write(snakemake.output.lint, found)
+    log.info("wrote %s", snakemake.output.lint)

@@ -1,0 +1,19 @@
+"""Rule make_dataset: files of all shards -> one folder, when what was left out is within bounds."""
+
+from typing import TYPE_CHECKING
+
+from sidmill.core.job import job
+from sidmill.datasets.counts import total
+from sidmill.datasets.write import gather
+from sidmill.formats import report
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with job(snakemake) as log:
+    counts = total(
+        [*snakemake.input.counts], snakemake.wildcards.dataset, **snakemake.params.datasets
+    )
+    files = gather([*snakemake.input.parts], snakemake.output.dataset)
+    report.write(snakemake.output.counts, counts)
+    log.info("wrote %s, %d files", snakemake.output.dataset, files)

@@ -1,0 +1,21 @@
+"""Rule mix_datasets: datasets -> one, shuffled, by weights, with users held out."""
+
+from typing import TYPE_CHECKING
+
+from sidmill.core.job import job
+from sidmill.datasets.mix import mix
+from sidmill.formats import report
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with job(snakemake) as log:
+    counts = mix(
+        [*snakemake.input.datasets],
+        snakemake.output.train,
+        snakemake.output.test,
+        seed=snakemake.params.seed,
+        **snakemake.params.mixture,
+    )
+    report.write(snakemake.output.counts, counts)
+    log.info("wrote %s", snakemake.output.train)

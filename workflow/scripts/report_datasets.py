@@ -1,0 +1,14 @@
+"""Rule report_datasets: counts of all datasets and what the linter found -> report.json."""
+
+from typing import TYPE_CHECKING
+
+from sidmill.core.job import job
+from sidmill.datasets.counts import combine
+from sidmill.formats import report
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with job(snakemake) as log:
+    report.write(snakemake.output.report, combine([*snakemake.input.counts], snakemake.input.lint))
+    log.info("wrote %s", snakemake.output.report)

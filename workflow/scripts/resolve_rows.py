@@ -1,0 +1,28 @@
+"""Rule resolve_rows: users or items -> numbers of items, in buckets of a random order."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sidmill.core.job import job
+from sidmill.datasets.resolve import resolve
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with job(snakemake) as log:
+    task, _, split = snakemake.wildcards.dataset.partition(".")
+    resolve(
+        snakemake.output.rows,
+        snakemake.output.counts,
+        task_path=Path(snakemake.scriptdir).parent / f"resources/tasks/{task}.yaml",
+        dataset=task,
+        split=split or "train",
+        paths=[*snakemake.input.get("rows", [])],
+        pid2sid=snakemake.input.pid2sid,
+        product_pid2sid=snakemake.config["datasets"]["product_pid2sid"],
+        shard=int(snakemake.wildcards.shard),
+        shards=int(snakemake.wildcards.shards),
+        seed=snakemake.params.seed,
+        **snakemake.params.datasets,
+    )
+    log.info("wrote %s", snakemake.output.rows)
