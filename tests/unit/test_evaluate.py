@@ -138,7 +138,7 @@ def test_mistakes_say_what_to_do(files, fitted):
     with pytest.raises(SidmillError, match="trained on other embeddings"):
         call(files, "--vectors", files / "embeddings.parquet")
     np.save(files / "bare.npy", vectors[:, :5])
-    with pytest.raises(SidmillError, match="do not fit codebooks"):
+    with pytest.raises(SidmillError, match="do not fit a quantizer of dimension 8"):
         call(files, "--vectors", files / "bare.npy")
 
 
