@@ -405,11 +405,12 @@ def test_pairs_come_from_the_training_part_of_histories(tmp_path, path):
     assert float(table(tmp_path / "c")[-1]["contrastive"]) > 0
 
 
-def test_two_processes_train_as_one(tmp_path, path):
+def test_two_processes_train_as_one(tmp_path, path, caplog):
     """Two gloo processes on the CPU: the sums of their gradients are those of one process."""
     alone = train(path, tmp_path / "one", choose="last", clip=0.0, diversity_weight=0.0, epochs=4)
     settings = {"choose": "last", "clip": 0.0, "diversity_weight": 0.0, "epochs": 4}
     both = train(path, tmp_path / "two", processes=2, **settings)
+    assert "starts anew" not in caplog.text  # what the two trained is what is taken
     again = train(path, tmp_path / "three", processes=2, **settings)
     assert same(both, again)
     for one, other in zip(arrays(alone), arrays(both), strict=True):

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from sidmill.core.errors import SidmillError
 from sidmill.datasets import keys, ragged
-from sidmill.formats.interactions import SPLITS
+from sidmill.formats.interactions import ONEREC_SPLITS, SPLITS
 from sidmill.formats.text import shard_bounds
 
 BLOCK_ROWS = 4096
@@ -88,11 +88,20 @@ def read(
         place = np.arange(row, row + len(batch))
         inside = np.full(len(batch), split == "train")
         if "split" in names:
-            inside = pc.fill_null(pc.equal(table["split"], SPLITS.index(split)), False).to_numpy()
+            wanted_split = pa.scalar(_onerec_split(table["split"].type, split))
+            inside = pc.fill_null(pc.equal(table["split"], wanted_split), False).to_numpy()
         if not inside.all():
             table, place = table.filter(ragged.arrow(inside)), place[inside]
         left_out = {"other_split": int((~inside).sum())}
         yield Block(table, place, np.zeros(len(place), np.int64), left_out)
+
+
+def _onerec_split(kind: pa.DataType, split: str) -> str | int:
+    """What the column ``split`` of OneRec's metadata says of a split; it has no valid one."""
+    if pa.types.is_string(kind):
+        return split
+    codes = {SPLITS[own]: theirs for theirs, own in ONEREC_SPLITS.items()}
+    return codes.get(split, -1)
 
 
 def _require(path: str, wanted: set[str], there: set[str]) -> None:

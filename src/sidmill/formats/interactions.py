@@ -31,6 +31,7 @@ from sidmill.formats import parquet
 
 TRAIN, VALID, TEST = 0, 1, 2
 SPLITS = ("train", "valid", "test")
+ONEREC_SPLITS = {0: TRAIN, 1: TEST}  # what OneRec's metadata has in its column split
 
 
 REJECTS_SCHEMA = pa.schema(

@@ -13,12 +13,12 @@ import reprlib
 from collections.abc import Callable
 from typing import NamedTuple
 
-from sidmill.formats.interactions import SPLITS, TEST, TRAIN, VALID
+from sidmill.formats.interactions import ONEREC_SPLITS, SPLITS, TEST, TRAIN, VALID
 from sidmill.interactions.files import SPLIT_NAMES
 
 NOT_SAID = -1  # the split of an item that a row shows as history, not as a target
 SPLIT_VALUES = {**SPLIT_NAMES, TRAIN: TRAIN, VALID: VALID, TEST: TEST}
-ONEREC_SPLITS = {**SPLIT_NAMES, 0: TRAIN, 1: TEST}
+ONEREC_NAMES = {**SPLIT_NAMES, **ONEREC_SPLITS}
 USUAL_FIELDS = {
     "missrec": {"user": "user_id", "item": "user_sequence"},
     "sequences": {
@@ -128,7 +128,7 @@ def _event(row: dict, names: dict[str, str], _: int | None) -> Piece:
 def _onerec(row: dict, names: dict[str, str], file_split: int | None) -> Piece:
     user = _user(row, names["user"])
     said = row.get(names["split"], file_split)
-    split = _split(said, ONEREC_SPLITS)
+    split = _split(said, ONEREC_NAMES)
     past = _list(row, names["history"]) if row.get(names["history"]) is not None else []
     target = _list(row, names["target"]) if row.get(names["target"]) is not None else []
     if not past and not target:

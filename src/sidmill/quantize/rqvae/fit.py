@@ -195,7 +195,8 @@ def fit(
                 contrastive_weight, pairs_path or sequences_path, ids_path, data_paths
             )
             return _train(
-                rows, together, settings, place, warm_start, code, choose, save_limit, tracking
+                *(rows, together, settings, place, processes, warm_start, code),
+                *(choose, save_limit, tracking),
             )
         finally:
             shutil.rmtree(place.scratch)
@@ -219,6 +220,7 @@ def _train(
     together: np.ndarray | None,
     settings: Settings,
     place: Place,
+    processes: int,
     warm_start: str | None,
     code: str,
     choose: str,
@@ -256,7 +258,7 @@ def _train(
         "data": [n_rows, dim, float(model.mean.double().sum()), float(model.scale)],
         "pairs": None if together is None else [len(together), int(together.sum())],
         "warm_start": [float(np.abs(words).sum(dtype=np.float64)) for words in given or []],
-        "processes": place.crew.size,
+        "processes": processes,  # as set: the parent of several finds what they trained
     }
     state = training.make_state(model, settings)
     progress = checkpoints.load(place.folder, state, identity, place.device)
