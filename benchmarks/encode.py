@@ -64,6 +64,7 @@ def make(options: argparse.Namespace) -> None:
         device="cpu",
         memory_mb=512,
         state_path=None,
+        code="",
     )
     np.save(Path(options.folder, "codebooks.npy"), np.stack(fitted.codebooks))
 

@@ -100,6 +100,7 @@ def run_sidmill(options: argparse.Namespace) -> None:
         device="cpu",
         memory_mb=options.memory_mb,
         state_path=None,
+        code="",
     )
     np.save(Path(options.folder, "sidmill.npy"), np.stack(fitted.codebooks))
 

@@ -73,7 +73,7 @@ def fit(
         "device": device,
         "memory_mb": memory_mb,
     }
-    fitted = rqkmeans.fit(_array(vectors), state_path=None, **settings)
+    fitted = rqkmeans.fit(_array(vectors), state_path=None, code="", **settings)
     return Quantizer(
         "rqkmeans", fitted.codebooks, settings, {}, prices=fitted.prices, balance=fitted.balance
     )

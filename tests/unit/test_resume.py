@@ -15,6 +15,7 @@ SETTINGS = {
     "max_points_per_centroid": None,
     "balance": "none",
     "max_load": 1.5,
+    "code": "",
     "seed": 0,
     "device": "cpu",
     "memory_mb": 64,
@@ -87,17 +88,20 @@ def test_cut_again_and_again(tmp_path, monkeypatch, vectors):
     assert same(fit(vectors, tmp_path / "state"), fit(vectors, None))
 
 
-@pytest.mark.parametrize("change", ["seed", "data", "damage"])
-def test_the_state_of_another_training_is_not_used(tmp_path, monkeypatch, vectors, change):
+@pytest.mark.parametrize("change", ["seed", "code", "data", "damage"])
+def test_the_state_of_another_training_is_not_used(tmp_path, monkeypatch, vectors, change, caplog):
+    caplog.set_level(logging.INFO)
     path = tmp_path / "state"
     assert cut_after(monkeypatch, 5, vectors, path)
-    settings = {"seed": 1} if change == "seed" else {}
+    settings = {"seed": {"seed": 1}, "code": {"code": "mended"}}.get(change, {})
     if change == "data":
         vectors = vectors.copy()
         vectors[399, 11] += 1
     if change == "damage":
         path.write_bytes(path.read_bytes()[:-9])
+    caplog.clear()
     assert same(fit(vectors, path, **settings), fit(vectors, None, **settings))
+    assert "starts anew" in caplog.text
 
 
 def test_discard_leaves_nothing_and_may_be_repeated(tmp_path, vectors):

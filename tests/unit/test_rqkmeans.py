@@ -18,6 +18,7 @@ SETTINGS = {
     "max_points_per_centroid": None,
     "balance": "none",
     "max_load": 1.5,
+    "code": "",
     "seed": 0,
     "device": "cpu",
     "memory_mb": 64,

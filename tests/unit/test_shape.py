@@ -69,7 +69,7 @@ FUNCTIONS = {
     "store": (store.store, set()),
     "h5": (export.write_item_h5, {"backend", "model", "revision"}),
     "h5, histories": (histories.write_sequence_h5, set()),
-    "rqkmeans": (rqkmeans.fit, {"seed", "state_path"}),
+    "rqkmeans": (rqkmeans.fit, {"seed", "state_path", "code"}),
     "rqvae": (
         rqvae.fit,
         {"seed", "folder", "code", "fingerprint", "warm_start", "ids_path", "sequences_path"},

@@ -19,6 +19,7 @@ with job(snakemake) as log:
         device=machine["device"],
         memory_mb=machine["memory_mb"],
         state_path=state_path,
+        code=snakemake.params.code,
         **settings,
     )
     fitted = quantizer.Quantizer(

@@ -38,6 +38,7 @@ FIT = {
     "balance": "none",
     "max_load": 1.5,
     "state_path": None,
+    "code": "",
 }
 MAX_BITS = 256  # of effective codes: more than any code space here
 

@@ -65,6 +65,7 @@ def fit(
     device: str,
     memory_mb: int,
     state_path: str | None,
+    code: str,
 ) -> Fitted:
     """Fit residual codebooks.
 
@@ -94,6 +95,7 @@ def fit(
         memory_mb: MiB for the sample and for blocks.
         state_path: file that keeps the state after every pass, or None. A training that was cut
             short goes on from there and ends in the same bytes; the caller removes the file.
+        code: names the code; the state that other code left is not used.
 
     Returns:
         Codebooks, float32 (K_l, D) per level, level 0 first; with a balance also their prices.
@@ -119,7 +121,7 @@ def fit(
     identity = {
         "settings": [
             *(sizes, n_iter, tolerance, max_points_per_centroid),
-            *(balance, max_load, seed, memory_mb),
+            *(balance, max_load, seed, memory_mb, code),
         ],
         "data": [*vectors.shape, error],  # the sum of squares sees every value
     }

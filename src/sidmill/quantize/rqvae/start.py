@@ -118,6 +118,7 @@ def fit_codewords(
         device=str(device),
         memory_mb=memory_mb,
         state_path=None,
+        code="",
     )
     path.unlink()
     for words, found in zip(model.codebooks, fitted.codebooks, strict=True):
