@@ -137,7 +137,9 @@ def recommender_items(wildcards):
             "vectors": "results/items/vectors.npy",
             "ids": "results/items/ids.parquet",
         }
-    return {"mmap": recommender["mmap_path"] or "results/mmap/mmap.json"}
+    own = recommender["mmap_path"]
+    maps = sorted(map(str, Path(own).parent.glob("mmap_*_*"))) if own else []
+    return {"mmap": own or "results/mmap/mmap.json", "maps": maps}
 
 
 def embedder_files(wildcards):
