@@ -68,8 +68,10 @@ def recommend(
     ids = parquet.open_file(item_ids_path, {"pid": parquet.is_pid})
     item_ids = read_ids(ids).combine_chunks()
     places = _places(item_ids, sids)
+    numbers = pd.Index(item_ids.to_numpy(zero_copy_only=False))
+    item_sids = sids.codes[places]
     searched = (
-        _search(found, users, first, sequences_path, item_ids, sids.codes[places], k, mask_seen)
+        _search(found, users, first, sequences_path, numbers, item_ids, item_sids, k, mask_seen)
         for first in range(0, n_users, GROUP_USERS)
     )
     return topk.write(output_path, item_ids.type, (table for part in searched for table in part))
@@ -102,13 +104,13 @@ def _search(
     users: list[np.ndarray],
     first: int,
     sequences_path: str | Path,
+    numbers: pd.Index,
     item_ids: pa.Array,
     sids: np.ndarray,
     k: int,
     mask_seen: bool,
 ) -> Iterator[pa.Table]:
     """Yield the lists of a group of users, in blocks."""
-    numbers = pd.Index(item_ids.to_numpy(zero_copy_only=False))
     row = first
     for table in interactions.read(sequences_path, first, first + GROUP_USERS):
         for start in range(0, table.num_rows, SEARCH_BLOCK):
