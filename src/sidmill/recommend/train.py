@@ -6,7 +6,7 @@ bytes: what is random in a step follows from the seed and the number of the step
 
 Shapes: N items, D dimensions, H of the model, B windows of T positions, n known items of a step.
 
-Source: cross-entropy of cosines over a temperature, over all items or those of the batch, as in
+Source: cross-entropy of cosines over a temperature, over all answers or those of the batch, as in
 UniSRec, https://arxiv.org/abs/2206.05941.
 """
 
@@ -121,7 +121,7 @@ def fit(
     The same input, settings, seed and thread count give the same weights on the same machine.
 
     Memory: a buffer of ``shuffle_users`` histories; with the loss full the embeddings of all items
-    and the scores of a batch, with in_batch only those of the items of a batch; and, to validate,
+    had in train and the scores of a batch, with in_batch only those of the items of a batch; and, to validate,
     8 N H bytes and ``memory_mb``.
 
     Args:
