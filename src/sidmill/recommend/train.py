@@ -121,8 +121,8 @@ def fit(
     The same input, settings, seed and thread count give the same weights on the same machine.
 
     Memory: a buffer of ``shuffle_users`` histories; with the loss full the embeddings of all items
-    had in train and the scores of a batch, with in_batch only those of the items of a batch; and, to validate,
-    8 N H bytes and ``memory_mb``.
+    had in train and the scores of a batch, with in_batch only those of the items of a batch; and,
+    to validate, 8 N H bytes and ``memory_mb``.
 
     Args:
         sequences_path: sequences.parquet.
