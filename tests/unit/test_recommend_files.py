@@ -147,6 +147,15 @@ def test_the_table_compares_counts_and_tells_sids_from_items(run, tmp_path):
     own = {name: entry["value"] for name, entry in test["methods"]["recommender"].items()}
     assert own["HR@5"] > test["methods"]["popularity"]["HR@5"]["high"]
     assert test["lead"]["popularity"]["HR@5"]["low"] > 0
+    n_cold = test["asked"]["never_in_training"]
+    counts = {"in_training": 60 - n_cold, "never_in_training": n_cold}
+    parts = {kind: test["by_target"][kind] for kind, count in counts.items() if count}
+    assert parts.keys() == test["by_target"].keys()
+    for name, value in own.items():
+        found = {kind: part["methods"]["recommender"][name] for kind, part in parts.items()}
+        joined = sum(counts[kind] * entry["value"] for kind, entry in found.items()) / 60
+        assert joined == pytest.approx(value)
+        assert all(entry["low"] <= entry["high"] for entry in found.values())
     after, before = test["sids"]["after"], test["sids"]["before"]
     for name, value in own.items():
         assert after["item_level"][name]["value"] == pytest.approx(value)

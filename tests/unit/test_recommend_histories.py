@@ -49,6 +49,18 @@ def test_every_training_target_comes_once_after_what_went_before_it(tmp_path_fac
     assert found == wanted
 
 
+@settings(max_examples=30, deadline=None)
+@given(histories_and_splits())
+def test_items_met_are_those_of_the_training_batches(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("sequences") / "sequences.parquet"
+    write(path, [[i for i, _ in row] for row in rows], [[s for _, s in row] for row in rows])
+    had, followed = histories.met_in_training(path, ITEMS)
+    wanted = {item - 1 for row in rows for item, split in row if split == 0}
+    assert set(np.flatnonzero(had)) == wanted
+    targets = [batch.targets[batch.targets != histories.NOTHING] for batch in batches(path)]
+    assert set(np.flatnonzero(followed)) == {int(i) for part in targets for i in part}
+
+
 def test_epochs_differ_in_order_and_a_seed_repeats_them(tmp_path):
     path = write(tmp_path / "s.parquet", [[i % 24 + 1, (i + 1) % 24 + 1, 3, 4] for i in range(40)])
     first, again, other = batches(path), batches(path), batches(path, epoch=1)

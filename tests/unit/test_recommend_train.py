@@ -63,6 +63,46 @@ def test_it_learns_what_follows_what(sequences, settings):
     assert curve[-1]["loss"] < curve[0]["loss"]
 
 
+def with_new_items(share=0.2):
+    """ITEMS, and after them 24 that nobody had, each with nearly the text of one of them."""
+    noise = np.random.default_rng(1).standard_normal(ITEMS.vectors.shape, dtype=np.float32)
+    new = np.sqrt(1 - share**2) * ITEMS.vectors + share * noise
+    return catalogue(48)._replace(vectors=np.concatenate([ITEMS.vectors, new]))
+
+
+def places(fitted, items, history):
+    """Where each item stands in the list after a history of item numbers: 0 is first."""
+    begin, end = np.array([0]), np.array([len(history)])
+    asked = histories.Queries(np.array([0]), begin, end, np.array(history, np.int32), 0)
+    scores = score.scorer(fitted, score.catalogue(fitted, items))(asked)[0]
+    return scores.argsort(descending=True).argsort().numpy()
+
+
+@pytest.mark.parametrize("loss", ["full", "in_batch"])
+@pytest.mark.parametrize("features", ["text", "text+id"])
+def test_an_item_that_nobody_had_is_taken_for_what_its_text_says(sequences, features, loss):
+    items = with_new_items()
+    fitted, _ = fit(sequences, items, features=features, loss=loss, max_epochs=15, patience=15)
+    as_answer, as_history = [], []
+    for first in range(24):
+        second, third, fourth = ((first + step) % 24 for step in (1, 2, 3))
+        as_answer.append(places(fitted, items, [first, second, third])[24 + fourth])
+        as_history.append(places(fitted, items, [first, second, 24 + third])[fourth])
+    assert np.median(as_answer) <= 2  # of 48; the item that it is like stands before it
+    assert np.median(as_history) <= 1
+    if features == "text+id":
+        assert not fitted.model.ids.weight[24:].any()
+
+
+@pytest.mark.parametrize("loss", ["full", "in_batch"])
+def test_an_item_that_was_never_the_right_answer_is_not_trained_away(tmp_path, loss):
+    rows = [[row[0] + 24, *row[1:]] for row in chains(n_users=120)]  # begun with one like the first
+    path, items = write(tmp_path / "sequences.parquet", rows), with_new_items()
+    fitted, _ = fit(path, items, features="text+id", loss=loss, max_epochs=15, patience=15)
+    found = [places(fitted, items, [k, (k + 1) % 24])[24 + (k + 2) % 24] for k in range(24)]
+    assert np.median(found) <= 2
+
+
 @pytest.mark.parametrize("features", ["text", "text+id"])
 def test_cut_after_any_save_it_ends_in_the_same_bytes(tmp_path, monkeypatch, sequences, features):
     settings = {"features": features, "n_interests": 3, "max_epochs": 2}

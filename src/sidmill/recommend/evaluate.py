@@ -118,7 +118,14 @@ def evaluate(
             ]
         )
         figures[name]["by_target"] = {
-            kind: {method: _plain(found.values[chosen]) for method, found in values.items()}
+            kind: metrics.table(
+                {
+                    method: metrics.Values(*(column[chosen] for column in found))
+                    for method, found in values.items()
+                },
+                n_resamples=n_resamples,
+                seed=seed,
+            )
             for kind, chosen in (("in_training", ~cold), ("never_in_training", cold))
             if chosen.any()
         }

@@ -130,6 +130,18 @@ def training_part(group: Group) -> Group:
     return Group(group.first, bounds, group.numbers[kept], group.splits[kept])
 
 
+def met_in_training(path: str | Path, items: Items) -> tuple[np.ndarray, np.ndarray]:
+    """Say of each item whether somebody had it in training, and after another: bool (N,) each."""
+    had, followed = np.zeros(len(items.ids), bool), np.zeros(len(items.ids), bool)
+    for group in read_groups(path, items):
+        part = training_part(group)
+        follows = np.ones(len(part.numbers), bool)
+        follows[part.bounds[:-1][np.diff(part.bounds) > 0]] = False
+        had[part.numbers] = True
+        followed[part.numbers[follows]] = True
+    return had, followed
+
+
 def _windows(groups: list[Group], max_length: int) -> tuple[np.ndarray, np.ndarray]:
     """Begins and ends of the inputs of all windows, within the joined groups: int64 each."""
     begins, ends, offset = [], [], 0

@@ -6,7 +6,7 @@ bytes: what is random in a step follows from the seed and the number of the step
 
 Shapes: N items, D dimensions, H of the model, B windows of T positions, n known items of a step.
 
-Source: cross-entropy of cosines over a temperature, over all items or those of the batch, as in
+Source: cross-entropy of cosines over a temperature, over all answers or those of the batch, as in
 UniSRec, https://arxiv.org/abs/2206.05941.
 """
 
@@ -18,6 +18,7 @@ from typing import NamedTuple
 import faiss
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from sidmill.core.errors import SidmillError
@@ -28,6 +29,7 @@ from sidmill.recommend.histories import (
     NOTHING,
     Batch,
     Queries,
+    met_in_training,
     queries,
     read_groups,
     training_batches,
@@ -64,6 +66,19 @@ class Recipe(NamedTuple):
     save_steps: int
     dtype: str
     seed: int
+
+
+class Met(NamedTuple):
+    """The items that training meets; of the others it knows the text alone.
+
+    Attributes:
+        numbers: int64 (n,), in order.
+        answers: bool (N,), those that are the right answer once or more. No other item is compared:
+            it would be wrong every time, however good its text.
+    """
+
+    numbers: np.ndarray
+    answers: Tensor
 
 
 def fit(
@@ -106,8 +121,8 @@ def fit(
     The same input, settings, seed and thread count give the same weights on the same machine.
 
     Memory: a buffer of ``shuffle_users`` histories; with the loss full the embeddings of all items
-    and the scores of a batch, with in_batch only those of the items of a batch; and, to validate,
-    8 N H bytes and ``memory_mb``.
+    had in train and the scores of a batch, with in_batch only those of the items of a batch; and,
+    to validate, 8 N H bytes and ``memory_mb``.
 
     Args:
         sequences_path: sequences.parquet.
@@ -124,10 +139,11 @@ def fit(
         max_length: items of a history that the model looks back at.
         dropout: in the Transformer.
         text_dropout: on text embeddings and in the adaptor.
-        loss: full, against all items, or in_batch, against those of the batch.
+        loss: full, against all items that are once a target, or in_batch, against those of them
+            that are in the batch.
         n_negatives: items drawn at random that in_batch adds.
         temperature: what cosines are divided by.
-        label_smoothing: share of the target that is spread over all items.
+        label_smoothing: share of the target that is spread over all that it is compared with.
         batch_users: B.
         learning_rate: of AdamW.
         weight_decay: of AdamW, on matrices.
@@ -161,7 +177,8 @@ def fit(
     _check(shape, recipe)
     place = pick_device(device)
     identity = checkpoint.identify(items)
-    fitted = _first(items, identity, shape, recipe, whiten, load, place)
+    met = _meet(sequences_path, items, features, place)
+    fitted = _first(items, met, identity, shape, recipe, whiten, load, place)
     training = {
         "shape": shape._asdict(),
         "recipe": recipe._asdict(),
@@ -173,7 +190,7 @@ def fit(
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(place.type == "cpu")
     try:
-        return _train(sequences_path, items, fitted, recipe, memory_mb, kept)
+        return _train(sequences_path, items, met, fitted, recipe, memory_mb, kept)
     finally:
         torch.use_deterministic_algorithms(before)
 
@@ -192,8 +209,18 @@ def _check(shape: model.Shape, recipe: Recipe) -> None:
         )
 
 
+def _meet(path: str | Path, items: Items, features: str, place: torch.device) -> Met:
+    """Find the items that training meets: all where there are only ids, as wrong answers."""
+    if features == "id":
+        n_items = len(items.ids)
+        return Met(np.arange(n_items), torch.ones(n_items, dtype=torch.bool, device=place))
+    had, followed = met_in_training(path, items)
+    return Met(np.flatnonzero(had), torch.from_numpy(followed).to(place))
+
+
 def _first(
     items: Items,
+    met: Met,
     identity: dict,
     shape: model.Shape,
     recipe: Recipe,
@@ -205,6 +232,9 @@ def _first(
     settings = {"max_length": recipe.max_length, "temperature": recipe.temperature}
     torch.manual_seed(recipe.seed)
     network = model.Recommender(shape, recipe.dropout, recipe.text_dropout)
+    if "id" in shape.features:
+        unmet = np.delete(np.arange(shape.n_items), met.numbers)
+        network.ids.weight.data[torch.from_numpy(unmet)] = 0.0  # and 0 they stay
     if load is not None:
         start = checkpoint.load(load, torch.device("cpu"))
         checkpoint.check_items(start, identity, load)
@@ -237,6 +267,7 @@ def _first(
 def _train(
     path: str | Path,
     items: Items,
+    met: Met,
     fitted: Fitted,
     recipe: Recipe,
     memory_mb: int,
@@ -247,8 +278,7 @@ def _train(
     best, progress = state.restore(kept, network, optimizer)
     whole = None
     if recipe.loss == "full":
-        everything = np.arange(len(items.vectors))
-        whole = score.inputs(network, fitted.whitening, items, everything)
+        whole = score.inputs(network, fitted.whitening, items, met.numbers)
     while progress.epoch < recipe.max_epochs and _patient(progress, recipe):
         batches = training_batches(
             path,
@@ -263,7 +293,7 @@ def _train(
         for number, batch in enumerate(batches):
             if number < done:  # by the run before this one
                 continue
-            loss, n_targets = _step(fitted, items, whole, batch, optimizer, recipe, progress)
+            loss, n_targets = _step(fitted, items, met, whole, batch, optimizer, recipe, progress)
             progress = progress._replace(
                 step=number + 1,
                 total_steps=progress.total_steps + 1,
@@ -299,6 +329,7 @@ def _optimizer(network: model.Recommender, recipe: Recipe) -> torch.optim.Optimi
 def _step(
     fitted: Fitted,
     items: Items,
+    met: Met,
     whole: score.Inputs | None,
     batch: Batch,
     optimizer: torch.optim.Optimizer,
@@ -309,25 +340,26 @@ def _step(
     network, total_steps = fitted.model.train(), progress.total_steps
     draws = np.random.SeedSequence([recipe.seed, total_steps])
     torch.manual_seed(int(draws.generate_state(1, np.uint64)[0] >> np.uint64(1)))
-    known, history, targets = whole, batch.inputs, batch.targets
-    if whole is None:
-        numbers, history, targets = _of_batch(batch, len(items.vectors), recipe, draws)
+    known = whole
+    if known is None:
+        numbers = _of_batch(batch, met, recipe, draws)
         known = score.inputs(network, fitted.whitening, items, numbers)
     place = known.numbers.device
-    history = torch.from_numpy(history.astype(np.int64)).to(place)
-    targets = torch.from_numpy(targets.astype(np.int64)).to(place)
+    inputs = torch.from_numpy(batch.inputs.astype(np.int64)).to(place)
+    targets = torch.from_numpy(batch.targets.astype(np.int64)).to(place)
+    asked = targets != NOTHING
+    history = torch.where(asked, torch.searchsorted(known.numbers, inputs), 0)
+    compared = met.answers[known.numbers]
+    wanted = torch.searchsorted(known.numbers[compared], targets[asked])
     rate = recipe.learning_rate * min(1.0, (total_steps + 1) / max(recipe.warmup_steps, 1))
     for group in optimizer.param_groups:
         group["lr"] = rate
     with torch.autocast(place.type, torch.bfloat16, enabled=recipe.dtype == "bfloat16"):
         made = network.items(known.vectors, known.numbers)  # (n, H)
         clusters = None if known.clusters is None else known.clusters[history]
-        asked = targets != NOTHING
         users = network.users(functional.embedding(history, made), clusters)[asked]
-        scores = users @ model.unit(made).T / recipe.temperature
-    loss = functional.cross_entropy(
-        scores.float(), targets[asked], label_smoothing=recipe.label_smoothing
-    )
+        scores = users @ model.unit(made[compared]).T / recipe.temperature
+    loss = functional.cross_entropy(scores.float(), wanted, label_smoothing=recipe.label_smoothing)
     if not torch.isfinite(loss):
         raise SidmillError(
             f"the loss is {loss.item()} at step {total_steps}: lower recommender.learning_rate, or "
@@ -340,20 +372,13 @@ def _step(
     return loss.item(), len(users)
 
 
-def _of_batch(
-    batch: Batch, n_items: int, recipe: Recipe, draws: np.random.SeedSequence
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Numbers of the items that a step knows, and history and targets as places among them.
-
-    Each item stands there once, so none is its own negative.
-    """
-    rng = np.random.default_rng(draws)
-    drawn = rng.integers(n_items, size=recipe.n_negatives, dtype=np.int32)
+def _of_batch(batch: Batch, met: Met, recipe: Recipe, draws: np.random.SeedSequence) -> np.ndarray:
+    """Numbers of the items that a step knows, in order, each once: none is its own negative."""
+    drawn = np.random.default_rng(draws).integers(len(met.numbers), size=recipe.n_negatives)
     inside = batch.targets != NOTHING
-    targets = batch.targets[inside]
-    numbers = np.unique(np.concatenate([batch.inputs[inside], targets, drawn]))
-    history = np.where(inside, np.searchsorted(numbers, batch.inputs), 0)
-    return numbers, history, np.where(inside, np.searchsorted(numbers, batch.targets), NOTHING)
+    return np.unique(
+        np.concatenate([batch.inputs[inside], batch.targets[inside], met.numbers[drawn]])
+    )
 
 
 def _close_epoch(
