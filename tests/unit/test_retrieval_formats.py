@@ -11,6 +11,7 @@ import pytest
 from sidmill.core.errors import SidmillError
 from sidmill.formats import qrels, runs, text, triples
 from sidmill.formats.runs import Run
+from sidmill.formats.vectors import VectorStore
 from sidmill.retrieval import bm25, fuse, measure, mine, read
 
 
@@ -219,8 +220,6 @@ def test_fusion_is_the_sum_of_reciprocal_ranks():
 
 def test_mined_negatives_are_near_but_no_answers_and_below_the_margin(tmp_path):
     """Vectors on a circle: the angle to the query decides, so every choice is known."""
-    from sidmill.formats.vectors import VectorStore
-
     names = ["answer", "twin of it", "near", "middle", "far"]
     rows = [("query", "answer", "far"), ("other", "near", None)]
     triples.write(tmp_path / "triples", triples.TRIPLES, rows)
@@ -258,6 +257,26 @@ def test_mined_negatives_are_near_but_no_answers_and_below_the_margin(tmp_path):
     assert found[2:] == [("other", "near", "twin of it"), ("other", "near", "answer")]
     labels = pq.read_table(outputs[1]).to_pylist()
     assert [row["label"] for row in labels] == [1, 0, 0, 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("margin", "wanted"), [(0.95, ["low"]), (1.0, ["under", "low"]), (9.0, ["over", "under"])]
+)
+def test_the_margin_lies_below_an_answer_of_negative_score_too(tmp_path, margin, wanted):
+    names = ["answer", "over", "under", "low"]
+    scores = np.array([[-0.200], [-0.195], [-0.205], [-0.400]], dtype=np.float32)
+    triples.write(tmp_path / "triples", triples.TRIPLES, [("query", "answer", None)])
+    for name, lines in (("pool", names), ("queries", ["query"])):
+        table = pa.table({"pid": range(len(lines)), "text": lines}, schema=text.schema(pa.int64()))
+        text.write(tmp_path / name, pa.int64(), [table])
+    pool = VectorStore(scores, pa.chunked_array([pa.array(range(4))]), {})
+    query = VectorStore(np.ones((1, 1), np.float32), pa.chunked_array([pa.array([0])]), {})
+    files = [tmp_path / name for name in ("triples", "pool", "queries")]
+    mine.mine(
+        *files, pool, query, tmp_path / "mined", tmp_path / "pairs",
+        depth=4, skip=0, margin=margin, negatives=2, search_batch=10, device="cpu", memory_mb=64,
+    )  # fmt: skip
+    assert pq.read_table(tmp_path / "mined")["negative"].to_pylist() == wanted
 
 
 def test_the_plot_and_the_table_hold_every_run(tmp_path):
