@@ -113,6 +113,17 @@ def test_contradicting_and_broken_judgements_are_named(tmp_path):
     assert pq.read_table(rejects)["row"].to_pylist() == [3, 4, 5]
 
 
+@pytest.mark.parametrize("first", ["q1 d1 1.0", "q1 0 d1 yes", "query doc label"])
+def test_only_the_header_of_beir_is_passed_over(tmp_path, first):
+    out, rejects = tmp_path / "qrels.parquet", tmp_path / "rejects.parquet"
+    path = write(tmp_path, "q.txt", f"{first}\nq1 d2 1\n")
+    assert read.read_qrels(out, rejects, qrels=path, on_bad_rows="reject") == 1
+    assert pq.read_table(rejects)["row"].to_pylist() == [1]
+    beir = write(tmp_path, "q.tsv", "query-id\tcorpus-id\tscore\nq1\td2\t1\n")
+    assert read.read_qrels(out, rejects, qrels=beir, on_bad_rows="error") == 1
+    assert pq.read_table(rejects).num_rows == 0
+
+
 def test_training_lines(tmp_path):
     out, rejects = tmp_path / "out.parquet", tmp_path / "rejects.parquet"
     path = write(tmp_path, "dual.tsv", "q\t\tyes\tT\tno\t0\nq\tyes\n")
