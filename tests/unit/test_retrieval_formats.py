@@ -1,6 +1,7 @@
 """Reading other people's files, writing runs, and measuring them: every line is accounted for."""
 
 import json
+import tracemalloc
 
 import ir_measures
 import numpy as np
@@ -306,6 +307,26 @@ def test_the_plot_and_the_table_hold_every_run(tmp_path):
     lines = [line.split("\t") for line in (tmp_path / "metrics.tsv").read_text().splitlines()]
     assert [line[0] for line in lines] == ["run", "dual", "bm25", "fused", "cross", "bm25 - dual"]
     assert lines[-1][1] == "+0.1000 [-0.0500, +0.2000]"
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.string()])
+def test_answers_get_their_sids_in_memory_that_the_catalogue_does_not_change(tmp_path, kind):
+    from sidmill.formats.codes import Codes
+    from sidmill.retrieval import answers
+
+    n_items = answers.BLOCK + 9
+    ids = pa.chunked_array([pa.array(np.arange(n_items)[::-1]).cast(kind)])
+    sids = Codes(ids, np.arange(n_items, dtype=np.int32)[:, None], [n_items])
+    wanted = [[0, 7], [n_items - 1, 8], [7, 100]]
+    run = Run(list("abc"), [list(map(str, line)) for line in wanted], np.ones((3, 2), np.float32))
+    tracemalloc.start()
+    assert answers.attach(run, sids, tmp_path / "answers.parquet") == 6
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    found = pq.read_table(tmp_path / "answers.parquet")
+    assert found["sid"].to_pylist() == [[n_items - 1 - pid] for line in wanted for pid in line]
+    assert found["pid"].to_pylist() == [str(pid) for line in wanted for pid in line]
+    assert peak < 12 * answers.BLOCK  # an object per item takes 100 bytes and more
 
 
 def test_an_answer_that_is_no_item_is_refused(rng, tmp_path):
