@@ -1,6 +1,7 @@
 """Reading other people's files, writing runs, and measuring them: every line is accounted for."""
 
 import json
+import tracemalloc
 
 import ir_measures
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from sidmill.core.errors import SidmillError
 from sidmill.formats import qrels, runs, text, triples
 from sidmill.formats.runs import Run
+from sidmill.formats.vectors import VectorStore
 from sidmill.retrieval import bm25, fuse, measure, mine, read
 
 
@@ -110,6 +112,17 @@ def test_contradicting_and_broken_judgements_are_named(tmp_path):
         read.read_qrels(out, rejects, qrels=path, on_bad_rows="error")
     assert read.read_qrels(out, rejects, qrels=path, on_bad_rows="reject") == 1
     assert pq.read_table(rejects)["row"].to_pylist() == [3, 4, 5]
+
+
+@pytest.mark.parametrize("first", ["q1 d1 1.0", "q1 0 d1 yes", "query doc label"])
+def test_only_the_header_of_beir_is_passed_over(tmp_path, first):
+    out, rejects = tmp_path / "qrels.parquet", tmp_path / "rejects.parquet"
+    path = write(tmp_path, "q.txt", f"{first}\nq1 d2 1\n")
+    assert read.read_qrels(out, rejects, qrels=path, on_bad_rows="reject") == 1
+    assert pq.read_table(rejects)["row"].to_pylist() == [1]
+    beir = write(tmp_path, "q.tsv", "query-id\tcorpus-id\tscore\nq1\td2\t1\n")
+    assert read.read_qrels(out, rejects, qrels=beir, on_bad_rows="error") == 1
+    assert pq.read_table(rejects).num_rows == 0
 
 
 def test_training_lines(tmp_path):
@@ -219,8 +232,6 @@ def test_fusion_is_the_sum_of_reciprocal_ranks():
 
 def test_mined_negatives_are_near_but_no_answers_and_below_the_margin(tmp_path):
     """Vectors on a circle: the angle to the query decides, so every choice is known."""
-    from sidmill.formats.vectors import VectorStore
-
     names = ["answer", "twin of it", "near", "middle", "far"]
     rows = [("query", "answer", "far"), ("other", "near", None)]
     triples.write(tmp_path / "triples", triples.TRIPLES, rows)
@@ -260,6 +271,26 @@ def test_mined_negatives_are_near_but_no_answers_and_below_the_margin(tmp_path):
     assert [row["label"] for row in labels] == [1, 0, 0, 1, 0, 0]
 
 
+@pytest.mark.parametrize(
+    ("margin", "wanted"), [(0.95, ["low"]), (1.0, ["under", "low"]), (9.0, ["over", "under"])]
+)
+def test_the_margin_lies_below_an_answer_of_negative_score_too(tmp_path, margin, wanted):
+    names = ["answer", "over", "under", "low"]
+    scores = np.array([[-0.200], [-0.195], [-0.205], [-0.400]], dtype=np.float32)
+    triples.write(tmp_path / "triples", triples.TRIPLES, [("query", "answer", None)])
+    for name, lines in (("pool", names), ("queries", ["query"])):
+        table = pa.table({"pid": range(len(lines)), "text": lines}, schema=text.schema(pa.int64()))
+        text.write(tmp_path / name, pa.int64(), [table])
+    pool = VectorStore(scores, pa.chunked_array([pa.array(range(4))]), {})
+    query = VectorStore(np.ones((1, 1), np.float32), pa.chunked_array([pa.array([0])]), {})
+    files = [tmp_path / name for name in ("triples", "pool", "queries")]
+    mine.mine(
+        *files, pool, query, tmp_path / "mined", tmp_path / "pairs",
+        depth=4, skip=0, margin=margin, negatives=2, search_batch=10, device="cpu", memory_mb=64,
+    )  # fmt: skip
+    assert pq.read_table(tmp_path / "mined")["negative"].to_pylist() == wanted
+
+
 def test_the_plot_and_the_table_hold_every_run(tmp_path):
     from sidmill.report import retrieval
 
@@ -276,6 +307,26 @@ def test_the_plot_and_the_table_hold_every_run(tmp_path):
     lines = [line.split("\t") for line in (tmp_path / "metrics.tsv").read_text().splitlines()]
     assert [line[0] for line in lines] == ["run", "dual", "bm25", "fused", "cross", "bm25 - dual"]
     assert lines[-1][1] == "+0.1000 [-0.0500, +0.2000]"
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.string()])
+def test_answers_get_their_sids_in_memory_that_the_catalogue_does_not_change(tmp_path, kind):
+    from sidmill.formats.codes import Codes
+    from sidmill.retrieval import answers
+
+    n_items = answers.BLOCK + 9
+    ids = pa.chunked_array([pa.array(np.arange(n_items)[::-1]).cast(kind)])
+    sids = Codes(ids, np.arange(n_items, dtype=np.int32)[:, None], [n_items])
+    wanted = [[0, 7], [n_items - 1, 8], [7, 100]]
+    run = Run(list("abc"), [list(map(str, line)) for line in wanted], np.ones((3, 2), np.float32))
+    tracemalloc.start()
+    assert answers.attach(run, sids, tmp_path / "answers.parquet") == 6
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    found = pq.read_table(tmp_path / "answers.parquet")
+    assert found["sid"].to_pylist() == [[n_items - 1 - pid] for line in wanted for pid in line]
+    assert found["pid"].to_pylist() == [str(pid) for line in wanted for pid in line]
+    assert peak < 12 * answers.BLOCK  # an object per item takes 100 bytes and more
 
 
 def test_an_answer_that_is_no_item_is_refused(rng, tmp_path):

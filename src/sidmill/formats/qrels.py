@@ -2,7 +2,7 @@
 
     qrels.parquet  qid (string), pid (string), label (int64; above 0 answers the query)
 
-    BEIR       query-id, corpus-id, score: tab-separated, with a header
+    BEIR       query-id, corpus-id, score: tab-separated, these words as the first line or none
     TREC       qid, iteration, pid, label: separated by white space
     DuReader   JSON lines: question_id, answer_paragraphs[].paragraph_id
 
@@ -20,6 +20,7 @@ import pyarrow as pa
 from sidmill.formats import parquet
 from sidmill.formats.passages import is_json, read_lines
 
+HEADER = ["query-id", "corpus-id", "score"]
 SCHEMA = pa.schema([("qid", pa.string()), ("pid", pa.string()), ("label", pa.int64())])
 
 
@@ -67,7 +68,7 @@ def _of_columns(path: str, row: int, line: str) -> Iterator[Judgement]:
     qid, pid, label = (fields[0], *fields[-2:])
     if re.fullmatch(r"[+-]?\d+", label.strip()):
         yield Judgement(path, row, qid.strip(), pid.strip(), int(label))
-    elif row > 1:
+    elif row > 1 or [field.strip() for field in fields] != HEADER:
         problem = f"the label {label!r} is not a whole number"
         yield Judgement(path, row, qid, pid, 0, problem)
 

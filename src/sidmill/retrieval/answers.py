@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats import parquet
 from sidmill.formats.codes import Codes
 from sidmill.formats.runs import Run
 
+BLOCK = 1 << 20  # ids of the catalogue looked at at a time
 SCHEMA = pa.schema(
     [
         ("qid", pa.string()),
@@ -25,6 +27,8 @@ SCHEMA = pa.schema(
 def attach(run: Run, sids: Codes, path: str | Path) -> int:
     """Write a run with the SID of each answer to answers.parquet.
 
+    Memory: the answers, and a block of ids of the catalogue, beside what is given.
+
     Args:
         run: answers that are items.
         sids: the SIDs of all items.
@@ -36,18 +40,30 @@ def attach(run: Run, sids: Codes, path: str | Path) -> int:
     Raises:
         SidmillError: if an answer is no item of the catalogue.
     """
-    rows = {str(pid): row for row, pid in enumerate(sids.ids.to_pylist())}
-    missing = next((pid for line in run.pids for pid in line if pid not in rows), None)
-    if missing is not None:
-        raise SidmillError(
-            f"passage {missing!r} is no item, so it has no SID: set retrieval.corpus: items"
-        )
+    rows = _rows(run, sids.ids)
     k = run.scores.shape[1]
 
     def tables() -> Iterator[pa.Table]:
         for row, (qid, pids) in enumerate(zip(run.qids, run.pids, strict=True)):
-            found = sids.codes[[rows[pid] for pid in pids]]
+            found = sids.codes[rows[row]]
             columns = [[qid] * k, pids, np.arange(1, k + 1), run.scores[row], found.tolist()]
             yield pa.table(columns, schema=SCHEMA)
 
     return parquet.write(path, SCHEMA, tables())
+
+
+def _rows(run: Run, ids: pa.ChunkedArray) -> np.ndarray:
+    """Row of each answer in the catalogue, int64 (Q, k)."""
+    named = pa.array((pid for line in run.pids for pid in line), pa.string()).dictionary_encode()
+    rows = np.full(len(named.dictionary), -1)
+    for start in range(0, len(ids), BLOCK):
+        part = ids.slice(start, BLOCK).cast(pa.string())
+        place = pc.index_in(part, value_set=named.dictionary)
+        rows[place.drop_null().to_numpy()] = start + np.flatnonzero(place.is_valid().to_numpy())
+    found = rows[named.indices.to_numpy()]
+    if (found < 0).any():
+        missing = named[int(np.argmax(found < 0))].as_py()
+        raise SidmillError(
+            f"passage {missing!r} is no item, so it has no SID: set retrieval.corpus: items"
+        )
+    return found.reshape(run.scores.shape)

@@ -92,6 +92,7 @@ def mine(
         skip: of these, the first so many are passed over.
         margin: a negative scores less than this share of the answer's score (of the lowest one's,
             where there are several); 1 asks for less than the answer, a large number for nothing.
+            Below a negative score the same distance is kept.
         negatives: per query, at most; the highest are taken.
         search_batch: queries at a time.
         device: of the search.
@@ -120,7 +121,7 @@ def mine(
         device=device,
         memory_mb=memory_mb,
     )
-    bars = margin * _answer_scores(pool.vectors, asked, answers)
+    bars = _bars(_answer_scores(pool.vectors, asked, answers), margin)
     kept = []
     for row, known in enumerate(answers):
         good = (found.scores[row] < bars[row]) & ~np.isin(found.rows[row], known)
@@ -142,6 +143,11 @@ def mine(
     triples.write(mined_path, triples.TRIPLES, _triples(names, answers, kept, words))
     triples.write(pairs_path, triples.PAIRS, _pairs(names, answers, kept, words))
     return counts
+
+
+def _bars(scores: np.ndarray, margin: float) -> np.ndarray:
+    """float32 (Q,): what negatives stay below. A share of a negative score would lie above it."""
+    return scores * np.where(scores < 0, 2 - margin, margin).astype(np.float32)
 
 
 def _answers(
