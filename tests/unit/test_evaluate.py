@@ -1,9 +1,12 @@
 """One quantizer measured: by the library, and from the command line."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +18,7 @@ from test_alignment import write as write_sequences
 
 from sidmill import api
 from sidmill.cli import commands
+from sidmill.commands import source
 from sidmill.core.errors import SidmillError
 from sidmill.formats import embeddings
 from sidmill.formats import quantizer as format
@@ -111,6 +115,23 @@ def test_every_form_of_vectors_gives_the_same_figures(files):
     ]
     assert outputs[0] == outputs[1] == outputs[2]
     assert json.loads(outputs[0])["items"] == 300
+
+
+def test_shards_are_copied_where_there_is_room_and_the_copy_goes(files, tmp_path, monkeypatch):
+    shards, scratch = str(files / "embeddings.parquet"), tmp_path / "scratch"
+    scratch.mkdir()
+    with source.open_vectors(shards, None, str(scratch)) as opened:
+        assert scratch in Path(opened.vectors.filename).parents
+    assert not list(scratch.iterdir())
+    call(files, "--vectors", shards, "--scratch", scratch)
+    assert not list(scratch.iterdir())
+    asked = []
+    room = SimpleNamespace(free=300 * 8 * 4 - 1)  # a byte less than the vectors
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: asked.append(path) or room)
+    with pytest.raises(SidmillError, match=r"scratch has .* free, a copy of 300 vectors of 8 .*--"):
+        call(files, "--vectors", shards, "--scratch", scratch)
+    assert scratch in asked[0].parents
+    assert not list(scratch.iterdir())
 
 
 def test_the_table_says_what_the_json_says(files):

@@ -1,6 +1,7 @@
 """Memory maps and HDF5: written, read back exactly, read with bare numpy and h5py, or refused."""
 
 import json
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -274,6 +275,27 @@ def test_random_rows_of_any_layout(tmp_path, rng, layout):
     wanted = rng.integers(0, 100, (6, 4))
     assert (item_data.rows(data, wanted) == values[wanted]).all()
     data.file.close()
+
+
+def test_chunks_are_found_in_one_walk(tmp_path):
+    """get_chunk_info begins at the first chunk again for each: quadratic in their number."""
+    with h5py.File(tmp_path / "i.h5", "w") as file:
+        file.create_dataset("e", data=np.eye(50, dtype=np.float32), chunks=(3, 50))
+    walks = []
+
+    class Identifier:
+        def __init__(self, found):
+            self.get_create_plist = found.get_create_plist
+            self.chunk_iter = lambda visit: walks.append(1) or found.chunk_iter(visit)
+
+    with h5py.File(tmp_path / "i.h5") as file:
+        values = file["e"]
+        seen = SimpleNamespace(
+            shape=values.shape, dtype=values.dtype, chunks=values.chunks, id=Identifier(values.id)
+        )
+        flat, starts = item_data._map_rows(tmp_path / "i.h5", seen)
+    assert (len(walks), len(starts)) == (1, 17)
+    assert [flat[start : start + 50].argmax() for start in starts] == list(range(0, 50, 3))
 
 
 def spoil_items(file, name, value):

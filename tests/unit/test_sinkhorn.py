@@ -106,6 +106,21 @@ def test_same_input_same_codes(rng):
     np.testing.assert_array_equal(spread(*problem_).codes, spread(*problem_).codes)
 
 
+def test_the_codebook_is_passed_over_once_per_prefix_not_once_per_code(rng, monkeypatch):
+    codes = np.column_stack([np.arange(64) // 32, np.arange(64) % 16]).astype(np.int32)
+    vectors, codebooks, _ = problem(rng, 64, [2, 64])
+    passes, distances = [], sinkhorn.squared_distances
+    monkeypatch.setattr(
+        sinkhorn, "squared_distances", lambda *both: passes.append(1) or distances(*both)
+    )
+    together = spread(vectors, codebooks, codes, rounds=1)
+    assert len(passes) == 2  # 16 codes are shared under either prefix
+    monkeypatch.setattr(sinkhorn, "EXACT_ITEMS", 6)  # three codes of two items at a time
+    portions = spread(vectors, codebooks, codes, rounds=1)
+    assert len(passes) == 2 + 2 * 6
+    np.testing.assert_array_equal(portions.codes, together.codes)
+
+
 def test_nothing_shared_nothing_done(rng):
     vectors, codebooks, _ = problem(rng, 8, [4, 4])
     codes = np.column_stack([np.arange(8) // 4, np.arange(8) % 4]).astype(np.int32)

@@ -14,6 +14,12 @@ import click
 @click.option("--seed", default=42, show_default=True)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda")
 @click.option("--memory-mb", default=1024, show_default=True, help="MiB for sample and fits")
+@click.option(
+    "--scratch",
+    type=click.Path(exists=True, file_okay=False, writable=True),
+    help="folder for a copy of the shards while this runs, 4 bytes x items x dimensions; "
+    "the system's temporary folder by default, which may lie in memory",
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON in place of a table")
 def advise(
     vectors: str,
@@ -24,6 +30,7 @@ def advise(
     seed: int,
     device: str,
     memory_mb: int,
+    scratch: str | None,
     as_json: bool,
 ) -> None:
     """Expected collisions for sizes of codebooks, and the smallest that come under a target.
@@ -33,7 +40,7 @@ def advise(
     from sidmill.commands.source import open_vectors
     from sidmill.quantize import advise as stage
 
-    with open_vectors(vectors, None) as items:
+    with open_vectors(vectors, None, scratch) as items:
         advice = stage.advise(
             items.vectors,
             target=target,

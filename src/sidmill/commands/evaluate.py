@@ -16,6 +16,12 @@ import click
 @click.option("--seed", default=42, show_default=True)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda")
 @click.option("--memory-mb", default=1024, show_default=True, help="MiB for blocks of vectors")
+@click.option(
+    "--scratch",
+    type=click.Path(exists=True, file_okay=False, writable=True),
+    help="folder for a copy of the shards while this runs, 4 bytes x items x dimensions; "
+    "the system's temporary folder by default, which may lie in memory",
+)
 @click.option("--json", "as_json", is_flag=True, help="every figure as JSON in place of a table")
 def evaluate(
     quantizer: str,
@@ -28,6 +34,7 @@ def evaluate(
     seed: int,
     device: str,
     memory_mb: int,
+    scratch: str | None,
     as_json: bool,
 ) -> None:
     """Measure a quantizer on embeddings: error, collisions, use of codes, neighbours kept."""
@@ -38,7 +45,7 @@ def evaluate(
     from sidmill.sids import evaluate as stage
 
     fitted = api.load(quantizer)
-    with open_vectors(vectors, ids) as items:
+    with open_vectors(vectors, ids, scratch) as items:
         if sequences and not len(items.ids):
             raise SidmillError("--sequences needs the ids of the vectors: add --ids ids.parquet")
         if items.fingerprint and fitted.fingerprint:

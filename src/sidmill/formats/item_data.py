@@ -176,8 +176,10 @@ def _map_rows(path: str | Path, embeddings: h5py.Dataset) -> tuple[np.ndarray, n
         offsets = [] if offset is None else [offset]
     elif embeddings.chunks[1] == dim:
         count = -(-n // embeddings.chunks[0])
-        stored = map(identifier.get_chunk_info, range(identifier.get_num_chunks()))
-        places = {info.chunk_offset[0]: info.byte_offset for info in stored}
+        places: dict[int, int] = {}  # first row of a chunk: where it begins in the file
+        identifier.chunk_iter(  # in one walk; get_chunk_info begins anew for every chunk
+            lambda chunk: places.__setitem__(chunk.chunk_offset[0], chunk.byte_offset)
+        )
         offsets = [places[row] for row in sorted(places)] if len(places) == count else []
     else:
         offsets = []

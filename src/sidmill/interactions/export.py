@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from sidmill.core.errors import SidmillError
+from sidmill.formats import ids as id_rows
 from sidmill.formats import interactions, item_index, sequence_data, text
 
 logger = logging.getLogger(__name__)
@@ -63,8 +63,8 @@ def _known(text_path: str | Path) -> pa.Array | None:
 def _blocks(
     sequences_path: str | Path, known: pa.Array | None, wanted: list[int], timed: bool
 ) -> Iterator[sequence_data.Block]:
-    numbers = None
     if known is not None:
+        lookup = id_rows.make(known)
         numbers = item_index.number(pa.chunked_array([known]), sequences_path)
     for table in interactions.read(sequences_path):
         block = _chosen(table, wanted)
@@ -74,16 +74,16 @@ def _blocks(
             [[0], np.cumsum(block["item_ids"].combine_chunks().value_lengths())]
         )
         ids = block["item_ids"].combine_chunks().flatten()
-        if numbers is None:
+        if known is None:
             items = ids.to_numpy()
         else:
-            places = pc.index_in(ids, value_set=known)
-            if places.null_count:
-                lost = ids.filter(pc.is_null(places))[0].as_py()
+            places = id_rows.find(lookup, ids, str(sequences_path))
+            if (places == id_rows.ABSENT).any():
+                lost = ids[int(places.argmin())].as_py()
                 raise SidmillError(
                     f"{sequences_path}: item {lost!r} is not in the catalogue: make it anew"
                 )
-            items = numbers[places.to_numpy()]
+            items = numbers[places]
         times = block["timestamps"].combine_chunks().flatten().to_numpy() if timed else None
         yield sequence_data.Block(block["user_id"].to_pylist(), offsets, items, times)
 

@@ -9,29 +9,19 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from sidmill.core.errors import SidmillError
+from sidmill.formats import ids as id_rows
 from sidmill.formats import text
 
-UNKNOWN = -1
-DENSE_SLACK = 8  # a direct table may be so many times longer than the catalogue
+UNKNOWN = id_rows.ABSENT
 
 
 class KnownItems(NamedTuple):
-    """The catalogue's ids.
-
-    Attributes:
-        ids: int64 or string (N,), in row order.
-        table: for integer ids close together, int32 (largest id + 1,): id to number, else None.
-        ranked: for other integer ids, int64 (N,) rising, else None.
-        numbers: int64 (N,), the number of each of ``ranked``, else None.
-    """
+    """The catalogue's ``ids``, int64 or string (N,) in row order, and the table to find them."""
 
     ids: pa.Array
-    table: np.ndarray | None
-    ranked: np.ndarray | None
-    numbers: np.ndarray | None
+    lookup: id_rows.Lookup
 
     @property
     def integer(self) -> bool:
@@ -40,27 +30,21 @@ class KnownItems(NamedTuple):
 
 
 def load(text_path: str | Path) -> KnownItems:
-    """Read the ids of text.parquet. Memory: 8 to 40 bytes per item, or the strings.
+    """Read the ids of text.parquet. Memory: that of :func:`sidmill.formats.ids.make`, and the ids.
 
     Raises:
-        SidmillError: if an integer id is 0, which is padding, or negative.
+        SidmillError: if an integer id is 0, which is padding, or negative; if one stands twice.
     """
     column = pa.chunked_array([table["pid"].combine_chunks() for table in text.read(text_path)])
     ids = column.combine_chunks()
     if ids.type != pa.int64():
-        return KnownItems(ids.cast(pa.string()), None, None, None)
-    values = ids.to_numpy()
-    if values.min() < 1:
+        ids = ids.cast(pa.string())
+    elif (lowest := ids.to_numpy().min()) < 1:
         raise SidmillError(
-            f"{text_path}: item id {values.min()}: histories are padded with 0, so integer ids "
+            f"{text_path}: item id {lowest}: histories are padded with 0, so integer ids "
             f"begin at 1: number the catalogue from 1, or set items.id_type: string"
         )
-    if values.max() < DENSE_SLACK * len(values):
-        table = np.full(values.max() + 1, UNKNOWN, dtype=np.int32)
-        table[values] = np.arange(len(values), dtype=np.int32)
-        return KnownItems(ids, table, None, None)
-    numbers = np.argsort(values, kind="stable")
-    return KnownItems(ids, None, values[numbers], numbers)
+    return KnownItems(ids, id_rows.make(ids))
 
 
 def numbers_of(known: KnownItems, wanted: pa.Array) -> np.ndarray:
@@ -68,22 +52,12 @@ def numbers_of(known: KnownItems, wanted: pa.Array) -> np.ndarray:
 
     Args:
         known: the catalogue.
-        wanted: ids (n,), of the catalogue's type, without nulls; integers above 0.
+        wanted: ids (n,), of the catalogue's type, without nulls.
 
     Returns:
         int32 (n,): numbers, ``UNKNOWN`` for ids that the catalogue lacks.
     """
-    if known.table is not None:
-        values = wanted.to_numpy()
-        inside = values < len(known.table)
-        return np.where(inside, known.table[np.where(inside, values, 0)], UNKNOWN)
-    if known.ranked is not None:
-        values = wanted.to_numpy()
-        place = np.minimum(np.searchsorted(known.ranked, values), len(known.ranked) - 1)
-        found = known.ranked[place] == values
-        return np.where(found, known.numbers[place], UNKNOWN).astype(np.int32)
-    found = pc.index_in(wanted, value_set=known.ids)
-    return pc.fill_null(found, UNKNOWN).to_numpy(zero_copy_only=False).astype(np.int32)
+    return id_rows.find(known.lookup, wanted)
 
 
 def as_id(known: KnownItems, value: object) -> int | str:

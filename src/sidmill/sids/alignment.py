@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
+from sidmill.formats import ids as id_rows
 from sidmill.formats import interactions
 from sidmill.sids import prefixes
 
@@ -24,7 +24,7 @@ def align(path: str | Path, ids: pa.ChunkedArray, codes: np.ndarray, sizes: list
     """Measure how often consecutive items share a prefix, against chance.
 
     Pairs of one item with itself are left out of both. Memory: one row group of histories, and
-    some 60 bytes per item.
+    some 60 bytes per item beside what :func:`sidmill.formats.ids.make` takes.
 
     Args:
         path: sequences.parquet.
@@ -35,16 +35,18 @@ def align(path: str | Path, ids: pa.ChunkedArray, codes: np.ndarray, sizes: list
     Returns:
         ``pairs``, ``pairs_of_unknown_items`` (not in ``ids``, not counted), and for prefixes of
         length "1", "2": ``share``, ``chance`` and ``ratio``; None where there is nothing to divide.
+
+    Raises:
+        SidmillError: if ids are strings here and integers there.
     """
     lengths = range(1, min(LONGEST_PREFIX, codes.shape[1]) + 1)
     numbers = prefixes.number(codes, sizes).numbers
-    index = pd.Index(ids.to_pandas())
+    lookup = id_rows.make(ids)
     seen = np.zeros(len(ids), dtype=np.int64)  # how often an item is one of a pair
     shared = dict.fromkeys(lengths, 0)
     pairs = unknown = 0
-    for former, latter in _consecutive(path):
-        one, other = index.get_indexer(former), index.get_indexer(latter)
-        known = (one >= 0) & (other >= 0)
+    for one, other in _consecutive(path, lookup):
+        known = (one != id_rows.ABSENT) & (other != id_rows.ABSENT)
         unknown += int((~known).sum())
         one, other = one[known & (one != other)], other[known & (one != other)]
         pairs += len(one)
@@ -73,12 +75,14 @@ def chance(numbers: np.ndarray, popularity: np.ndarray) -> float:
     return float(max(same_number - same_item, 0.0) / (1.0 - same_item))
 
 
-def _consecutive(path: str | Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the ids of consecutive training items, one row group of histories at a time."""
+def _consecutive(
+    path: str | Path, lookup: id_rows.Lookup
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the rows of consecutive training items, one row group of histories at a time."""
     for table in interactions.read(path):
         items = table["item_ids"].combine_chunks()
         users = np.repeat(np.arange(len(items)), np.diff(items.offsets.to_numpy()))
         training = table["splits"].combine_chunks().flatten().to_numpy() == interactions.TRAIN
         together = (users[1:] == users[:-1]) & training[1:] & training[:-1]
-        flat = items.flatten().to_pandas().to_numpy()
-        yield flat[:-1][together], flat[1:][together]
+        rows = id_rows.find(lookup, items.flatten(), str(path))
+        yield rows[:-1][together], rows[1:][together]

@@ -12,6 +12,7 @@ Shapes: N items, L levels, K_l codes at level l, D dimensions, m items of one co
 """
 
 import logging
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -45,7 +46,7 @@ def spread(
 
     Ends after ``rounds``, or earlier when nothing is shared or nothing moves any more: items whose
     prefix is full, and many items of one vector, are left to the caller. The same input gives the
-    same codes. Memory: about 60 bytes per item, and float64 (m, n) of one code, m <= EXACT_ITEMS.
+    same codes. Memory: about 60 bytes per item, and float64 (EXACT_ITEMS, K_L) some times over.
 
     Args:
         codes: int32 (N, L).
@@ -98,16 +99,17 @@ def _spread_prefix(
     items: np.ndarray, placed: np.ndarray, space: Space, epsilon: float, iterations: int
 ) -> None:
     """One round for all shared codes under one prefix; ``placed`` is changed in place."""
-    words = space.codebooks[-1]
     own = placed[items, -1]
-    counts = np.bincount(own, minlength=len(words))
+    counts = np.bincount(own, minlength=len(space.codebooks[-1]))
     free = np.flatnonzero(counts == 0)
-    for code in np.flatnonzero(counts > 1):
-        if not len(free):
-            return
-        sharers = items[own == code][:EXACT_ITEMS]
-        left = space.left(sharers, placed[sharers[0], :-1])
-        distances = squared_distances(left, words[np.r_[code, free]])
+    if not len(free):
+        return
+    crowded = np.flatnonzero(counts > 1)
+    sharing = [items[own == code][:EXACT_ITEMS] for code in crowded]
+    for code, sharers, all_distances in zip(
+        crowded, sharing, _distances(sharing, placed[items[0], :-1], space), strict=True
+    ):
+        distances = all_distances[:, np.r_[code, free]]
         capacity = np.ones(1 + len(free))
         capacity[0] = max(len(sharers) - len(free), 1)  # who finds no free code stays
         plan = transport(_even_range(distances), capacity, epsilon, iterations)
@@ -118,6 +120,25 @@ def _spread_prefix(
         taken, winner = np.unique(wanted[order], return_index=True)
         placed[sharers[movers[order[winner]]], -1] = free[taken]
         free = np.delete(free, taken)
+        if not len(free):
+            return
+
+
+def _distances(sharing: list[np.ndarray], prefix: np.ndarray, space: Space) -> Iterator[np.ndarray]:
+    """Yield for the items of each shared code their distances to all words, float64 (m, K).
+
+    Codes are taken together up to ``EXACT_ITEMS`` items: a pass over the codebook costs far more
+    than the few items of one code.
+    """
+    ends = np.cumsum([len(sharers) for sharers in sharing])
+    first = 0
+    while first < len(sharing):
+        begin = ends[first - 1] if first else 0
+        last = max(int(np.searchsorted(ends, begin + EXACT_ITEMS, side="right")), first + 1)
+        left = space.left(np.concatenate(sharing[first:last]), prefix)
+        found = squared_distances(left, space.codebooks[-1])
+        yield from np.split(found, ends[first : last - 1] - begin)
+        first = last
 
 
 def _even_range(distances: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sidmill.core.errors import SidmillError
+from sidmill.formats import ids as id_rows
 from sidmill.formats import interactions, parquet, vectors
 
 
@@ -18,7 +19,8 @@ def load(path: str, ids_path: str) -> np.ndarray:
     """Read pairs from ``sequences.parquet``, or from a parquet with ``pid_a`` and ``pid_b``.
 
     Of sequences, neighbours in a history make a pair, where both belong to the training part:
-    what is held out for tests teaches nothing. Memory: 16 bytes per pair, and the ids.
+    what is held out for tests teaches nothing. Memory: 16 bytes per pair, and what
+    :func:`sidmill.formats.ids.make` takes.
 
     Args:
         path: the parquet.
@@ -28,11 +30,11 @@ def load(path: str, ids_path: str) -> np.ndarray:
         int64 (P, 2), items that are no neighbours of themselves.
 
     Raises:
-        SidmillError: if an id is not in the catalogue, or there is no pair.
+        SidmillError: if an id is not in the catalogue, or of another type; if there is no pair.
     """
-    ids = vectors.read_ids(parquet.open_file(ids_path, {"pid": parquet.is_pid})).combine_chunks()
+    lookup = id_rows.make(vectors.read_pids(ids_path))
     found = [
-        np.column_stack([_rows(column, ids, path) for column in table]) for table in _read(path)
+        np.column_stack([_rows(column, lookup, path) for column in table]) for table in _read(path)
     ]
     rows = np.concatenate([np.empty((0, 2), dtype=np.int64), *found])
     rows = rows[rows[:, 0] != rows[:, 1]]
@@ -58,11 +60,11 @@ def _read(path: str) -> Iterator[tuple[pa.Array, pa.Array]]:
         yield items.take(pa.array(both)), items.take(pa.array(both + 1))
 
 
-def _rows(pids: pa.Array, ids: pa.Array, path: str) -> np.ndarray:
-    rows = pc.index_in(pids, value_set=ids.cast(pids.type))
-    if rows.null_count:
-        missing = pids.filter(pc.is_null(rows))[0].as_py()
+def _rows(pids: pa.Array, lookup: id_rows.Lookup, path: str) -> np.ndarray:
+    rows = id_rows.find(lookup, pids, path)
+    if (rows == id_rows.ABSENT).any():
+        missing = pids[int(rows.argmin())].as_py()
         raise SidmillError(
             f"{path}: item {missing!r} is not in the catalogue: take the ones of these items"
         )
-    return rows.to_numpy().astype(np.int64)
+    return rows.astype(np.int64)
