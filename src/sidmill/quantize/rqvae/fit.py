@@ -61,6 +61,7 @@ class Place(NamedTuple):
     device: torch.device
     memory_mb: int
     crew: Team
+    processes: int
 
 
 def fit(
@@ -184,9 +185,8 @@ def fit(
     if processes > 1 and not launch.is_member():
         launch.run(processes, arguments, Path(folder))
     with team.joined(torch_search.pick_device(device)) as (crew, own_device):
-        place = Place(
-            Path(folder), Path(folder, f".scratch-{crew.rank}"), own_device, memory_mb, crew
-        )
+        scratch = Path(folder, f".scratch-{crew.rank}")
+        place = Place(Path(folder), scratch, own_device, memory_mb, crew, max(processes, crew.size))
         place.scratch.mkdir(parents=True, exist_ok=True)
         try:
             files = data.find(data_paths, fingerprint) or paths
@@ -256,35 +256,35 @@ def _train(
         "data": [n_rows, dim, float(model.mean.double().sum()), float(model.scale)],
         "pairs": None if together is None else [len(together), int(together.sum())],
         "warm_start": [float(np.abs(words).sum(dtype=np.float64)) for words in given or []],
-        "processes": place.crew.size,
+        "processes": place.processes,
     }
     state = training.make_state(model, settings)
     progress = checkpoints.load(place.folder, state, identity, place.device)
     team.wait(place.crew)
     if given and not progress.epoch:
         progress = progress._replace(quantizing=True)
-    first = place.crew.rank == 0
-    log_to = (
-        tracking.opened(
-            place.folder, len(model.codebooks), progress.epoch, tracker, settings._asdict()
+    if progress.epoch < settings.epochs:  # else other processes trained, or an earlier run
+        log_to = (
+            tracking.opened(
+                place.folder, len(model.codebooks), progress.epoch, tracker, settings._asdict()
+            )
+            if place.crew.rank == 0
+            else nullcontext(_log_nothing)
         )
-        if first
-        else nullcontext(_log_nothing)
-    )
-    with log_to as log:
-        _run(
-            state,
-            settings,
-            rows,
-            training_rows,
-            held,
-            together,
-            place,
-            progress,
-            identity,
-            save_limit,
-            log,
-        )
+        with log_to as log:
+            _run(
+                state,
+                settings,
+                rows,
+                training_rows,
+                held,
+                together,
+                place,
+                progress,
+                identity,
+                save_limit,
+                log,
+            )
     team.wait(place.crew)
     figures = checkpoints.restore_chosen(place.folder, choose, state, place.device)
     model.eval()
