@@ -43,7 +43,7 @@ rule write_item_h5:
         ids="results/items/ids.parquet",
         text="results/items/text.parquet",
     output:
-        items="results/h5/item_data.h5",
+        item_data="results/h5/item_data.h5",
         index="results/h5/item_index.parquet",
     log:
         "results/logs/write_item_h5.log",

@@ -13,9 +13,9 @@ with job(snakemake) as log:
         snakemake.input.vectors,
         snakemake.input.ids,
         snakemake.input.text,
-        snakemake.output.items,
+        snakemake.output.item_data,
         snakemake.output.index,
         **snakemake.params.tokenizer,
         **snakemake.params.h5,
     )
-    log.info("wrote %s, %d items, %d dimensions, %d tokens", snakemake.output.items, *shape)
+    log.info("wrote %s, %d items, %d dimensions, %d tokens", snakemake.output.item_data, *shape)
