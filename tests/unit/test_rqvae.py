@@ -23,7 +23,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.formats import embeddings, interactions, item_data, quantizer, vectors
 from sidmill.formats.quantizer import Quantizer
 from sidmill.quantize import rqkmeans
-from sidmill.quantize.rqvae import checkpoints, data, fit, measure, pairs, training
+from sidmill.quantize.rqvae import checkpoints, data, fit, measure, pairs, start, training
 
 SETTINGS = yaml.safe_load((ROOT / "config.yaml").read_text())["rqvae"] | {
     "codebook_sizes": [8, 6, 4],
@@ -260,19 +260,43 @@ def test_a_warm_start_begins_at_residual_k_means(tmp_path, path):
     given = rqkmeans.fit(items, n_levels=3, codebook_size=[8, 6, 4], **kmeans).codebooks
     quantizer.write(tmp_path / "q.safetensors", Quantizer("rqkmeans", given, {}, {}))
     warm = {"warm_start": str(tmp_path / "q.safetensors"), "choose": "last"}
-    still = {"lr": 1e-30, "weight_decay": 0.0, "codebook_update": "gradient", "restart": False}
+    still = {
+        "test_ratio": 0.0,
+        "lr": 1e-30,
+        "weight_decay": 0.0,
+        "codebook_update": "gradient",
+        "restart": False,
+    }
     trained = train(path, tmp_path / "still", **warm, **still)
     begun = Quantizer("rqkmeans_plus", trained.codebooks, {}, {}, trained.encoder, trained.decoder)
     plain = Quantizer("rqkmeans", given, {}, {})
     codes = api.encode(plain, items)
-    assert (api.encode(begun, items) == codes).all(axis=1).mean() > 0.99
+    assert (api.encode(begun, items) == codes).all(axis=1).mean() > 0.97  # one step of k-means
     error = np.square(items - api.decode(plain, codes)).mean()
-    assert np.square(items - api.decode(begun, codes)).mean() == pytest.approx(error, rel=1e-3)
+    assert np.square(items - api.decode(begun, codes)).mean() == pytest.approx(error, rel=1e-2)
     alone = {"repulsion_weight": 0.0, "diversity_weight": 0.0}
     moved = train(path, tmp_path / "moved", epochs=20, lr=0.005, **alone, **warm)
     losses = [float(row["reconstruction"]) for row in table(tmp_path / "moved")]
     assert losses[-1] < 0.9 * losses[0]
     assert [len(words) for words in moved.codebooks] == [8, 6, 4]
+
+
+def test_a_warm_start_forgets_what_is_held_out(tmp_path, path):
+    """Codebooks that learned every item by heart begin no better than any on those held out."""
+    items, held = np.load(path), data.held_out(ROWS, 0.2, 0)
+    books = [items[np.flatnonzero(held)[:8]], *(np.zeros((n, DIM), np.float32) for n in (6, 4))]
+    quantizer.write(tmp_path / "q.safetensors", Quantizer("rqkmeans", books, {}, {}))
+    rows = data.open_rows([path], tmp_path, torch.device("cpu"), 64)
+    names = {name: SETTINGS[name] for name in fit.Settings._fields}
+    model = fit.Autoencoder(DIM, fit.Settings(**names | {"e_dim": DIM, "skip": "identity"}))
+    start.scale(model, rows, held, torch.device("cpu"))
+    start.copy_codewords(model, books, rows, held, torch.device("cpu"))
+    words = model.codebooks[0].detach().numpy()
+    scaled = model.scaled(torch.from_numpy(items)).numpy()
+    codes = np.square(scaled[~held, None] - scaled[held][None, :8]).sum(axis=2).argmin(axis=1)
+    for code in np.unique(codes):
+        mean = scaled[~held][codes == code].mean(axis=0)
+        np.testing.assert_allclose(words[code], mean, atol=1e-5)
 
 
 def test_nan_stops_with_the_step_and_the_last_good_checkpoint(tmp_path, monkeypatch, path):

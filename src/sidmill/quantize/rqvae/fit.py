@@ -249,7 +249,7 @@ def _train(
     model = Autoencoder(dim, settings).to(place.device)
     start.scale(model, rows, held, place.device)
     if given:
-        start.copy_codewords(model, given)
+        start.copy_codewords(model, given, rows, held, place.device)
     identity = {
         "settings": _identity(settings),
         "code": code,
