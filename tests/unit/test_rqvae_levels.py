@@ -147,7 +147,7 @@ def test_diversity_parts_nearest_neighbours_and_survives_equal_rows():
 def test_repulsion_ends_at_the_margin_and_survives_equal_rows():
     one, other = torch.zeros(3, 2, requires_grad=True), torch.tensor([[0.0, 0], [1, 0], [9, 0]])
     loss = losses.repulsion(one, other, torch.tensor(1.0))
-    assert float(loss) == pytest.approx(0.25)  # (1 - 1 / 2)^2, one pair is equal, one is far
+    assert loss.item() == pytest.approx(0.25)  # (1 - 1 / 2)^2, one pair is equal, one is far
     (gradient,) = torch.autograd.grad(loss, one)
     assert gradient.tolist() == [[0, 0], [pytest.approx(0.5), 0], [0, 0]]
 

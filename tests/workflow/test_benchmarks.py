@@ -46,6 +46,15 @@ def test_the_benchmark_of_a_log_counts_what_went_through(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_benchmark_of_the_rqvae_ends_where_the_plain_loop_did(tmp_path):
+    words = ["--rows=600", "--dim=32", "--codes=16", "--epochs=2", "--layers=[16, 8]"]
+    figures = last_line("rqvae", [*words, "--batch-size=128", f"--folder={tmp_path}"])
+    assert figures["sidmill_heldout_mse"] <= figures["plain_heldout_mse"]
+    assert figures["sidmill_collision_rate"] <= figures["plain_collision_rate"]
+    assert figures["time_ratio"] > 0
+    assert not list(tmp_path.iterdir())
+
+
 def last_line(name, words):
     done = subprocess.run(
         [sys.executable, f"benchmarks/{name}.py", *words],

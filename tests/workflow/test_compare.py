@@ -1,22 +1,29 @@
-"""Quantizers side by side in a real run; Sinkhorn, and an index under a name of the user's."""
+"""All quantizers in a real run; SIDs of the RQ-VAE, Sinkhorn, an index of the user's name."""
 
 import json
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sidmill.formats import interactions
+from sidmill.formats import interactions, quantizer
 
 pytestmark = pytest.mark.workflow
 
-MEMBERS = ["rqkmeans", "opq", "pca_grid"]
+MEMBERS = ["rqkmeans", "rqkmeans_balanced", "rqkmeans_plus", "rqvae", "opq", "pca_grid"]
 OVERLAY = """
+quantizer: rqvae
 collisions: {strategy: sinkhorn}
 index: {path: "results/for others/Tiny.index.json"}
 evaluation: {neighbour_queries: 50, n_neighbours: 5, sequences: histories.parquet}
 """
-TARGETS = ("results/comparison.json", "results/for others/Tiny.index.json")
+TARGETS = (
+    "results/comparison.json",
+    "results/for others/Tiny.index.json",
+    "results/quality.json",
+    "results/plots/training.rqvae.svg",
+)
 TINY = ("--configfile", "tests/configs/tiny.yaml", "overlay.yaml")
 
 
@@ -48,7 +55,32 @@ def test_every_member_is_measured_by_one_rule(finished):
         assert evaluation["quantizer"] == member["name"]
         assert member["seconds"] > 0
     assert finished.bytes("plots/comparison.svg").startswith(b"<?xml")
-    assert b"| | rqkmeans | opq | pca_grid |" in finished.bytes("comparison.md")
+    assert f"| | {' | '.join(MEMBERS)} |" in finished.bytes("comparison.md").decode()
+
+
+def test_a_balanced_member_is_balanced_though_the_config_asks_for_none(finished):
+    plain, balanced = (
+        quantizer.read(finished.folder / f"results/{name}/quantizer.safetensors")
+        for name in ("rqkmeans", "rqkmeans_balanced")
+    )
+    assert (plain.settings["balance"], balanced.settings["balance"]) == ("none", "capacity")
+    assert (plain.kind, balanced.kind) == ("rqkmeans", "rqkmeans_balanced")
+    loads = np.bincount(codes_of(finished, "rqkmeans_balanced")[:, 0])
+    assert loads.max() <= balanced.settings["max_load"] * 200 / 16
+
+
+def test_the_sids_are_those_of_the_rqvae(finished):
+    quality = json.loads(finished.bytes("quality.json"))
+    before, after = (quality[name]["collision_rate"] for name in ("before", "after"))
+    found = codes_of(finished, "rqvae")
+    assert 0 < before == pytest.approx(1 - len(np.unique(found, axis=0)) / 200)
+    assert after == 0
+    assert b"Training, epoch by epoch" in finished.bytes("plots/training.rqvae.svg")
+
+
+def codes_of(finished, name):
+    table = pq.read_table(finished.folder / f"results/{name}/codes.parquet")
+    return np.array(table["codes"].to_pylist())
 
 
 def test_sinkhorn_leaves_no_collision_and_the_index_has_the_users_name(finished):

@@ -32,6 +32,7 @@ MACHINE_SETTINGS = ("batch_tokens", "device", "memory_mb", "processes", "search_
 
 
 wildcard_constraints:
+    balanced="|_balanced",  # rqkmeans{balanced}
     collection="items|corpus|queries|mining_corpus|mining_queries",
     quantizer="rqkmeans|rqkmeans_balanced|rqkmeans_plus|rqvae|opq|pca_grid|pretrained",
     round="first|second",
@@ -177,6 +178,14 @@ def shard_files(wildcards):
     ]
 
 
+def rqkmeans_settings(wildcards):
+    """Settings of residual k-means; ``rqkmeans_balanced`` has a balance even where the config has none."""
+    found = settings("rqkmeans")
+    if wildcards.balanced and found["balance"] == "none":
+        found["balance"] = "capacity"
+    return found
+
+
 def token_budget():
     """Codes per level that every quantizer of a comparison may use, as a list."""
     n_levels, size = (config["rqkmeans"][key] for key in ("n_levels", "codebook_size"))
@@ -186,6 +195,8 @@ def token_budget():
 def histories():
     """Who consumed what, where the config names it."""
     sequences = config["evaluation"]["sequences"]
+    if sequences == "results/interactions/sequences.parquet":
+        return sequences  # a rule makes it
     return expand_path(sequences, (), "evaluation.sequences") if sequences else []
 
 

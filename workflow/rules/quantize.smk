@@ -7,7 +7,7 @@ READS    results/items/vectors.npy, ids.parquet       float (N, D)
 LEAVES   results/{quantizer}/quantizer.safetensors    codebook.{l} float32 (K_l, d), of an RQ-VAE also
                                                       encoder.*, decoder.*; settings and fingerprint
          results/{rqvae,rqkmeans_plus}/metrics.csv    one row per epoch; checkpoints/ beside it stay
-         results/rqkmeans/model.pt                    the same codebooks as a OneRec checkpoint: centroids.{l}
+         results/rqkmeans{balanced}/model.pt          the same codebooks as a OneRec checkpoint: centroids.{l}
          results/{quantizer}/codes.parquet            pid, codes list<int32> (L), values in [0, K_l)
          results/codes.parquet                        the same, of the quantizer that config.yaml names
 
@@ -20,21 +20,21 @@ rule train_rqkmeans:
         vectors="results/items/vectors.npy",
         ids="results/items/ids.parquet",
     output:
-        quantizer="results/rqkmeans/quantizer.safetensors",
-        checkpoint="results/rqkmeans/model.pt",
+        quantizer="results/rqkmeans{balanced}/quantizer.safetensors",
+        checkpoint="results/rqkmeans{balanced}/model.pt",
     log:
-        "results/logs/train_rqkmeans.log",
+        "results/logs/train_rqkmeans{balanced}.log",
     benchmark:
-        "results/benchmarks/train_rqkmeans.tsv"
+        "results/benchmarks/train_rqkmeans{balanced}.tsv"
     conda:
         "../../envs/sidmill.yaml"
     threads: 8
     params:
-        rqkmeans=settings("rqkmeans"),
+        rqkmeans=rqkmeans_settings,
         seed=config["run"]["seed"],
         code=code_of("train_rqkmeans.py"),
     message:
-        "Fitting residual k-means to {input.vectors}"
+        "Fitting rqkmeans{wildcards.balanced} to {input.vectors}"
     script:
         "../scripts/train_rqkmeans.py"
 

@@ -23,7 +23,7 @@ with job(snakemake) as log:
         **settings,
     )
     fitted = quantizer.Quantizer(
-        "rqkmeans",
+        f"rqkmeans{snakemake.wildcards.balanced}",
         levels.codebooks,
         settings,
         items.fingerprint,

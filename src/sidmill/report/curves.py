@@ -10,6 +10,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.report import plots
 
 HEIGHT = 2.6  # inches
+ROOM = 1.08  # a panel is so much taller than its highest point
 
 
 def training(metrics: str | Path, path: str | Path) -> None:
@@ -57,7 +58,8 @@ def training(metrics: str | Path, path: str | Path) -> None:
                 axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.3, marker=marker)
             axes.set_title(title, fontsize=9.5, loc="left")
             axes.set(xlim=(0, int(rows[-1]["epoch"])), xlabel="epoch")
-            axes.set_ylim(bottom=0)
+            highest = max(value for _, points in curves.values() for _, value in points)
+            axes.set_ylim(0, ROOM * highest or 1)
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
 
 

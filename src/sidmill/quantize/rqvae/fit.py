@@ -61,6 +61,7 @@ class Place(NamedTuple):
     device: torch.device
     memory_mb: int
     crew: Team
+    processes: int
 
 
 def fit(
@@ -181,12 +182,11 @@ def fit(
     """
     arguments = dict(locals())
     settings = checked(Settings(**{name: arguments[name] for name in Settings._fields}))
-    if processes > 1 and not launch.is_member():
+    if processes > 1 and not team.is_member():
         launch.run(processes, arguments, Path(folder))
     with team.joined(torch_search.pick_device(device)) as (crew, own_device):
-        place = Place(
-            Path(folder), Path(folder, f".scratch-{crew.rank}"), own_device, memory_mb, crew
-        )
+        scratch = Path(folder, f".scratch-{crew.rank}")
+        place = Place(Path(folder), scratch, own_device, memory_mb, crew, max(processes, crew.size))
         place.scratch.mkdir(parents=True, exist_ok=True)
         try:
             files = data.find(data_paths, fingerprint) or paths
@@ -195,8 +195,7 @@ def fit(
                 contrastive_weight, pairs_path or sequences_path, ids_path, data_paths
             )
             return _train(
-                *(rows, together, settings, place, processes, warm_start, code),
-                *(choose, save_limit, tracking),
+                rows, together, settings, place, warm_start, code, choose, save_limit, tracking
             )
         finally:
             shutil.rmtree(place.scratch)
@@ -220,7 +219,6 @@ def _train(
     together: np.ndarray | None,
     settings: Settings,
     place: Place,
-    processes: int,
     warm_start: str | None,
     code: str,
     choose: str,
@@ -251,42 +249,42 @@ def _train(
     model = Autoencoder(dim, settings).to(place.device)
     start.scale(model, rows, held, place.device)
     if given:
-        start.copy_codewords(model, given)
+        start.copy_codewords(model, given, rows, held, place.device)
     identity = {
         "settings": _identity(settings),
         "code": code,
         "data": [n_rows, dim, float(model.mean.double().sum()), float(model.scale)],
         "pairs": None if together is None else [len(together), int(together.sum())],
         "warm_start": [float(np.abs(words).sum(dtype=np.float64)) for words in given or []],
-        "processes": processes,  # as set: the parent of several finds what they trained
+        "processes": place.processes,
     }
     state = training.make_state(model, settings)
     progress = checkpoints.load(place.folder, state, identity, place.device)
     team.wait(place.crew)
     if given and not progress.epoch:
         progress = progress._replace(quantizing=True)
-    first = place.crew.rank == 0
-    log_to = (
-        tracking.opened(
-            place.folder, len(model.codebooks), progress.epoch, tracker, settings._asdict()
+    if progress.epoch < settings.epochs:  # else other processes trained, or an earlier run
+        log_to = (
+            tracking.opened(
+                place.folder, len(model.codebooks), progress.epoch, tracker, settings._asdict()
+            )
+            if place.crew.rank == 0
+            else nullcontext(_log_nothing)
         )
-        if first
-        else nullcontext(_log_nothing)
-    )
-    with log_to as log:
-        _run(
-            state,
-            settings,
-            rows,
-            training_rows,
-            held,
-            together,
-            place,
-            progress,
-            identity,
-            save_limit,
-            log,
-        )
+        with log_to as log:
+            _run(
+                state,
+                settings,
+                rows,
+                training_rows,
+                held,
+                together,
+                place,
+                progress,
+                identity,
+                save_limit,
+                log,
+            )
     team.wait(place.crew)
     figures = checkpoints.restore_chosen(place.folder, choose, state, place.device)
     model.eval()

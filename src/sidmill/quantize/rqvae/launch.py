@@ -12,15 +12,9 @@ from pathlib import Path
 
 from sidmill.core.atomic import write_text
 from sidmill.core.errors import SidmillError
+from sidmill.quantize.rqvae import team
 
 logger = logging.getLogger(__name__)
-
-MODULE = "sidmill.quantize.rqvae.member"
-
-
-def is_member() -> bool:
-    """Whether torchrun started this process."""
-    return "WORLD_SIZE" in os.environ
 
 
 def run(processes: int, arguments: dict, folder: Path) -> None:
@@ -29,12 +23,14 @@ def run(processes: int, arguments: dict, folder: Path) -> None:
     Raises:
         SidmillError: if one of them failed; what it said is above.
     """
+    from sidmill.quantize.rqvae import member  # here, since it imports what imports this module
+
     request = folder / "request.json"
     write_text(request, json.dumps(arguments))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command = [*torchrun, f"--nproc-per-node={processes}", "-m", MODULE, str(request)]
+    command = [*torchrun, f"--nproc-per-node={processes}", "-m", member.__name__, str(request)]
     threads = str(max(1, (os.cpu_count() or 1) // processes))
-    environment = {"OMP_NUM_THREADS": threads, **os.environ}
+    environment = {"OMP_NUM_THREADS": threads, **os.environ, team.MEMBER: "1"}
     source = str(Path(__file__).parents[3])
     environment["PYTHONPATH"] = os.pathsep.join(
         filter(None, [source, os.environ.get("PYTHONPATH")])

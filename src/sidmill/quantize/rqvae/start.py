@@ -15,7 +15,7 @@ from sidmill import blocks
 from sidmill.core.errors import SidmillError
 from sidmill.formats import vectors as store
 from sidmill.quantize import rqkmeans
-from sidmill.quantize.rqvae import data
+from sidmill.quantize.rqvae import assign, data, levels
 from sidmill.quantize.rqvae.data import Rows
 from sidmill.quantize.rqvae.model import Autoencoder
 from sidmill.quantize.rqvae.settings import Settings
@@ -61,11 +61,32 @@ def scale(model: Autoencoder, rows: Rows, held: np.ndarray, device: torch.device
 
 
 @torch.no_grad()
-def copy_codewords(model: Autoencoder, codebooks: list[np.ndarray]) -> None:
-    """Start from codebooks of the vectors' own space, in place of latents."""
+def copy_codewords(
+    model: Autoencoder,
+    codebooks: list[np.ndarray],
+    rows: Rows,
+    held: np.ndarray,
+    device: torch.device,
+) -> None:
+    """Start from codebooks of the vectors' own space, in place of latents.
+
+    They learned from every row. Each codeword moves to the mean of the training rows that choose
+    it, level by level, so that what is held out has not taught it. Memory: one block.
+    """
     for level, (words, given) in enumerate(zip(model.codebooks, codebooks, strict=True)):
         given = torch.from_numpy(given).to(words.device)
         words.copy_((given - model.mean if level == 0 else given) / model.scale)
+        counts, sums = torch.zeros(len(words), device=device), torch.zeros_like(words)
+        for start, block in data.blocks(rows, device):
+            taught = torch.from_numpy(~held[start : start + len(block)]).to(device)
+            left = model.encode(model.scaled(block[taught]))
+            for earlier in model.codebooks[:level]:
+                left = left - earlier[assign.nearest(left, earlier)]
+            found = levels.count_and_sum(left, assign.nearest(left, words), len(words))
+            counts += found[0]
+            sums += found[1]
+        chosen = counts > 0
+        words[chosen] = sums[chosen] / counts[chosen, None]
 
 
 @torch.no_grad()

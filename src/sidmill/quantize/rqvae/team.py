@@ -13,6 +13,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+MEMBER = "SIDMILL_RQVAE_MEMBER"  # WORLD_SIZE may be there for other reasons
+
 
 class Team(NamedTuple):
     """This process among ``size``."""
@@ -21,10 +23,15 @@ class Team(NamedTuple):
     size: int
 
 
+def is_member() -> bool:
+    """Whether this process is one of several that :mod:`sidmill.quantize.rqvae.launch` started."""
+    return MEMBER in os.environ
+
+
 @contextmanager
 def joined(device: torch.device) -> Iterator[tuple[Team, torch.device]]:
     """Join the processes that torchrun started; give this one's place and device."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = int(os.environ["WORLD_SIZE"]) if is_member() else 1
     if size == 1:
         yield Team(0, 1), device
         return

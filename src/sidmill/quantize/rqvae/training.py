@@ -28,6 +28,7 @@ OPTIMIZERS = {
     "rmsprop": torch.optim.RMSprop,
     "sgd": torch.optim.SGD,
 }
+FUSED = ("adamw", "adam", "adagrad", "sgd")  # one pass over the weights; the others have none
 MOMENTUM = 0.9  # of sgd
 FIGURES = (
     *("loss", "reconstruction", "commitment", "codebook"),
@@ -54,6 +55,7 @@ def make_state(model: Autoencoder, settings: Settings) -> State:
         words.requires_grad_(not by_average)
     taught = [part for part in model.parameters() if part.requires_grad]
     more = {"momentum": MOMENTUM} if settings.optimizer == "sgd" else {}
+    more |= {"fused": True} if settings.optimizer in FUSED else {}
     optimizer = OPTIMIZERS[settings.optimizer](
         taught, lr=settings.lr, weight_decay=settings.weight_decay, **more
     )
