@@ -24,13 +24,16 @@ class Ragged(NamedTuple):
 
 def of(column: pa.ChunkedArray | pa.Array) -> Ragged:
     """Read a list column; a null is an empty list. Integers come as numpy, other types as Arrow."""
-    lengths = pc.fill_null(pc.list_value_length(column), 0)
+    lengths = pc.list_value_length(column)
+    if lengths.null_count:
+        lengths = pc.fill_null(lengths, 0)
     values = pc.list_flatten(column)
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
     if pa.types.is_integer(values.type) or pa.types.is_boolean(values.type):
         empty = False if pa.types.is_boolean(values.type) else -1
-        values = pc.fill_null(values, empty).to_numpy(zero_copy_only=False)
+        values = pc.fill_null(values, empty) if values.null_count else values
+        values = values.to_numpy(zero_copy_only=False)
     return Ragged(values, offsets_of(np.asarray(lengths)))
 
 
