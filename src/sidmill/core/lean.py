@@ -5,10 +5,9 @@ Series: a quarter of a second, which is a fifth of a job that writes 20,000 rows
 """
 
 import sys
-from importlib.abc import MetaPathFinder
 
 
-class _NoPandas(MetaPathFinder):
+class _NoPandas:
     """Finds nothing, and lets nobody else find pandas."""
 
     def find_spec(self, fullname, path, target=None) -> None:  # noqa: ANN001
