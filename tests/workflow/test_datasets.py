@@ -1,10 +1,13 @@
 """Datasets of the demo from end to end, and a model that gets the tokens of its SIDs."""
 
 import json
+import subprocess
+import sys
 
 import pyarrow.parquet as pq
 import pytest
 import tiny_qwen3
+from conftest import ROOT
 
 from sidmill.formats import dataset_rows
 
@@ -19,6 +22,7 @@ vocabulary: {{model: qwen3}}
 MADE = (
     "results/datasets/report.json",
     "results/datasets/rl/test",
+    "results/datasets/sft_video_rec.test",
     "results/vocabulary/model",
 )
 
@@ -62,3 +66,17 @@ def test_datasets_of_the_demo(make_workflow):
     workflow.run(*two, "results/datasets/sft_video_rec")
     assert files_of(workflow) == first
     assert len(first) == 3
+
+    words = ["--steps=20", "--users=6", "--k=4", f"--results={workflow.folder / 'results'}"]
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks/constrained_decoding.py", *words],
+        env=workflow.command()["env"] | {"PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures["loss_last"] < figures["loss_first"]
+    assert figures["constrained_users_with_k"] == figures["constrained_valid"] == 1
+    assert figures["unconstrained_valid"] < 1

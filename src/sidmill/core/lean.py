@@ -10,7 +10,7 @@ import sys
 class _NoPandas:
     """Finds nothing, and lets nobody else find pandas."""
 
-    def find_spec(self, fullname, path, target=None) -> None:  # noqa: ANN001
+    def find_spec(self, fullname, path, target=None) -> None:
         if fullname == "pandas":
             raise ModuleNotFoundError(fullname)
 

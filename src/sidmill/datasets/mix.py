@@ -2,8 +2,8 @@
 
 A weight of 0.5 keeps half the rows, 2 takes each twice, 1.5 each once and half of them again.
 Which rows, and their order, is a hash of the seed and the row's uuid. Held-out users are the same
-in every dataset, so nobody is in both parts. Rows of items, which no user owns, are held out by item,
-and only where a dataset of items has a test size.
+in every dataset, so nobody is in both parts. Rows that an item owns are held out by item, and only
+where a dataset of items has a test size.
 
 Memory: some 150 bytes per row, and the rows of one output file. Each output file reads the input
 files it draws from, which suits mixtures that fit the page cache.

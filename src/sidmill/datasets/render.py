@@ -19,7 +19,6 @@ from sidmill.datasets.tasks import Prompts, Task
 from sidmill.formats import dataset_rows
 
 TEXT = pa.large_string()
-NOTHING = pa.scalar("", TEXT)
 NAMESPACE = hashlib.sha1(b"https://github.com/sidmill/datasets", usedforsecurity=False).digest()[
     :16
 ]
@@ -157,7 +156,7 @@ class Page:
             worded = self._worded(self.prompts.lines[name], f"line {name}", there)
             lines = self._whole(worded, len(there))
             first = pc.equal(pc.binary_length(whole.take(ragged.arrow(there))), 0)
-            between = pc.if_else(first, NOTHING, pa.scalar(self._literal("\n"), TEXT))
+            between = pc.if_else(first, pa.scalar("", TEXT), pa.scalar(self._literal("\n"), TEXT))
             place = np.full(len(self.keys), len(there))
             place[there] = np.arange(len(there))
             added = pa.concat_arrays([_join(between, lines), pa.array([""], TEXT)])
@@ -287,5 +286,5 @@ def _repeat(text: str, count: int) -> pa.Array:
 
 
 def _join(*parts: str | pa.Array | pa.Scalar) -> pa.Array | pa.Scalar:
-    whole = [pa.scalar(part, TEXT) if isinstance(part, str) else part for part in parts]
-    return pc.binary_join_element_wise(*whole, NOTHING)
+    whole = [pa.scalar(part, TEXT) if isinstance(part, str) else part for part in (*parts, "")]
+    return pc.binary_join_element_wise(*whole)  # the last one stands between the others
