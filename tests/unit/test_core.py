@@ -1,6 +1,7 @@
 """Atomic files, paths, the job wrapper, provenance, and the check of the configuration."""
 
 import logging
+import subprocess
 import sys
 from contextlib import suppress
 from types import SimpleNamespace
@@ -233,3 +234,17 @@ def test_the_schema_wants_every_key_and_no_other():
     for path, node in found:
         assert node["additionalProperties"] is False, path
         assert node["required"] == list(node["properties"]), path
+
+
+def test_pyarrow_starts_without_pandas_and_still_finds_it_when_asked():
+    code = """
+import sys
+from sidmill.core.lean import without_pandas
+import sidmill.datasets.resolve, sidmill.datasets.write
+without_pandas()
+import pyarrow as pa
+table = pa.table({"x": pa.array([1, 2])})
+assert "pandas" not in sys.modules
+assert table.to_pandas()["x"].tolist() == [1, 2]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

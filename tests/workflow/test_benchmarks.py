@@ -55,6 +55,14 @@ def test_the_benchmark_of_the_rqvae_ends_where_the_plain_loop_did(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_benchmark_of_datasets_writes_the_rows_of_the_plain_loop(tmp_path):
+    words = ["--rows=300", "--history=20", "--items=500", "--repeats=1", f"--folder={tmp_path}"]
+    figures = last_line("datasets", words)
+    assert figures["quality_ratio"] == 1
+    assert figures["time_ratio"] > 0
+    assert not list(tmp_path.iterdir())
+
+
 def last_line(name, words):
     done = subprocess.run(
         [sys.executable, f"benchmarks/{name}.py", *words],

@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
+from sidmill.core.lean import without_pandas
 from sidmill.datasets.resolve import resolve
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
+    without_pandas()
     task, _, split = snakemake.wildcards.dataset.partition(".")
     resolve(
         snakemake.output.rows,

@@ -46,17 +46,22 @@ def load(path: str | Path) -> Items:
 
 
 def _lookup(path: str | Path, ids: pa.ChunkedArray) -> Lookup:
-    if pc.count_distinct(ids).as_py() != len(ids):
-        raise SidmillError(f"{path}: an item stands there twice: it can have one SID only")
+    twice = SidmillError(f"{path}: an item stands there twice: it can have one SID only")
     if not pa.types.is_integer(ids.type):
+        if pc.count_distinct(ids).as_py() != len(ids):
+            raise twice
         return Lookup(0, None, ids.combine_chunks().cast(pa.large_string()), None)
     numbers = ids.to_numpy()
     first, last = (int(numbers.min()), int(numbers.max())) if len(numbers) else (0, -1)
     if last - first < DENSE_FACTOR * max(len(numbers), 1024):
         dense = np.full(last - first + 1, -1, dtype=np.int32)
         dense[numbers - first] = np.arange(len(numbers), dtype=np.int32)
+        if np.count_nonzero(dense >= 0) != len(numbers):
+            raise twice
         return Lookup(first, dense, numbers, None)
     order = np.argsort(numbers, kind="stable")
+    if (numbers[order[1:]] == numbers[order[:-1]]).any():
+        raise twice
     return Lookup(0, None, numbers[order], order.astype(np.int32))
 
 
@@ -82,7 +87,7 @@ def rows(lookup: Lookup, pids: np.ndarray | pa.Array, column: str) -> np.ndarray
             return np.full(len(pids), -1, dtype=np.int32)
         return np.where(lookup.ids[place] == pids, lookup.rows[place], np.int32(-1))
     shifted = pids - lookup.first
-    inside = (shifted >= 0) & (shifted < len(lookup.dense))
+    inside = shifted.view(np.uint64) < len(lookup.dense)  # below the first wraps to a high number
     if inside.all():
         return lookup.dense[shifted]
     return np.where(inside, lookup.dense[np.where(inside, shifted, 0)], np.int32(-1))

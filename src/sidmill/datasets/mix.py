@@ -2,7 +2,8 @@
 
 A weight of 0.5 keeps half the rows, 2 takes each twice, 1.5 each once and half of them again.
 Which rows, and their order, is a hash of the seed and the row's uuid. Held-out users are the same
-in every dataset, so nobody is in both parts.
+in every dataset, so nobody is in both parts. Rows that an item owns are held out by item, and only
+where a dataset of items has a test size.
 
 Memory: some 150 bytes per row, and the rows of one output file. Each output file reads the input
 files it draws from, which suits mixtures that fit the page cache.
@@ -55,16 +56,18 @@ def mix(
     if stray:
         raise SidmillError(f"test_size names {', '.join(stray)}, which weights does not")
     files = [(n, path) for n, folder in enumerate(folders) for path in dataset_rows.parts(folder)]
-    owners, ids, origin, place = [], [], [], []
+    owners, kinds, ids, origin, place = [], [], [], [], []
     for number, (dataset, path) in enumerate(files):
         table = pq.read_table(path, columns=["uuid", "metadata"], partitioning=None)
-        owners += [_owner(text, seed) for text in table["metadata"].to_pylist()]
+        owned = [_owner(text, seed) for text in table["metadata"].to_pylist()]
+        owners += [number for number, _ in owned]
+        kinds += [kind for _, kind in owned]
         ids += [_number(text) for text in table["uuid"].to_pylist()]
         origin += [np.full(len(table), dataset)]
         place += [np.stack([np.full(len(table), number), np.arange(len(table))], axis=1)]
     owner, key = np.array(owners, np.uint64), np.array(ids, np.uint64)
     origin, place = np.concatenate(origin), np.concatenate(place)
-    held = _held_out(owner, origin, names, test_size)
+    held = _held_out(owner, np.array(kinds, np.int64), origin, names, test_size)
     counts = {"dropped_of_held_out_users": {}}
     shutil.rmtree(train, ignore_errors=True)
     shutil.rmtree(test, ignore_errors=True)
@@ -91,22 +94,23 @@ def mix(
     return counts
 
 
-def _held_out(owner: np.ndarray, origin: np.ndarray, names: list[str], sizes: dict) -> np.ndarray:
-    """Rows of the users held out: those with the lowest numbers, as many as the sizes ask for."""
-    highest = None
+def _held_out(
+    owner: np.ndarray, kind: np.ndarray, origin: np.ndarray, names: list[str], sizes: dict
+) -> np.ndarray:
+    """Rows of the owners held out: those with the lowest numbers, as many as the sizes ask for."""
+    held = np.zeros(len(owner), dtype=bool)
     for number, name in enumerate(names):
         size = sizes.get(name, 0)
         if not size:
             continue
-        users = np.sort(owner[origin == number])
-        if size >= len(users):
+        own = origin == number
+        rows = np.sort(owner[own])
+        if size >= len(rows):
             raise SidmillError(
-                f"test_size of {name} is {size}, but it has {len(users)} rows: lower it"
+                f"test_size of {name} is {size}, but it has {len(rows)} rows: lower it"
             )
-        highest = max(highest or 0, int(users[size - 1]))
-    if highest is None:
-        return np.zeros(len(owner), dtype=bool)
-    return owner <= np.uint64(highest)
+        held |= (owner <= rows[size - 1]) & np.isin(kind, kind[own])
+    return held
 
 
 def _write(folder: Path, files: list, place: np.ndarray, rows_per_file: int) -> None:
@@ -127,10 +131,12 @@ def _write(folder: Path, files: list, place: np.ndarray, rows_per_file: int) -> 
         dataset_rows.write(folder / dataset_rows.part_name(number, count), whole)
 
 
-def _owner(metadata: str, seed: int) -> int:
+def _owner(metadata: str, seed: int) -> tuple[int, int]:
+    """A number for the owner of a row, and what it is: a place in ``OWNERS``."""
     facts = json.loads(metadata)
-    name = next((f"{key} {facts[key]}" for key in OWNERS if key in facts), metadata)
-    return int(keys.stream(seed, f"owner {name}"))
+    kind = next((kind for kind, key in enumerate(OWNERS) if key in facts), len(OWNERS))
+    name = f"{OWNERS[kind]} {facts[OWNERS[kind]]}" if kind < len(OWNERS) else metadata
+    return int(keys.stream(seed, f"owner {name}")), kind
 
 
 def _number(uuid: str) -> int:

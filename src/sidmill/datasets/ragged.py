@@ -24,13 +24,16 @@ class Ragged(NamedTuple):
 
 def of(column: pa.ChunkedArray | pa.Array) -> Ragged:
     """Read a list column; a null is an empty list. Integers come as numpy, other types as Arrow."""
-    lengths = pc.fill_null(pc.list_value_length(column), 0)
+    lengths = pc.list_value_length(column)
+    if lengths.null_count:
+        lengths = pc.fill_null(lengths, 0)
     values = pc.list_flatten(column)
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
     if pa.types.is_integer(values.type) or pa.types.is_boolean(values.type):
         empty = False if pa.types.is_boolean(values.type) else -1
-        values = pc.fill_null(values, empty).to_numpy(zero_copy_only=False)
+        values = pc.fill_null(values, empty) if values.null_count else values
+        values = values.to_numpy(zero_copy_only=False)
     return Ragged(values, offsets_of(np.asarray(lengths)))
 
 
@@ -82,13 +85,29 @@ def take(values: np.ndarray | pa.Array, rows: np.ndarray) -> np.ndarray | pa.Arr
 
 
 def arrow(values: np.ndarray | pa.Array) -> pa.Array:
-    """As an Arrow array, without a copy."""
-    return pa.array(values) if isinstance(values, np.ndarray) else values
+    """As an Arrow array, without a copy where numpy and Arrow lay values out alike."""
+    if not isinstance(values, np.ndarray):
+        return values
+    if values.dtype == bool or not values.flags.c_contiguous:
+        return pa.array(values)
+    kind = pa.from_numpy_dtype(values.dtype)
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
 
 
 def to_arrow(lists: Ragged) -> pa.LargeListArray:
     """As an Arrow list column."""
     return pa.LargeListArray.from_arrays(arrow(lists.offsets), arrow(lists.values))
+
+
+def take_rows(table: pa.Table, rows: np.ndarray) -> pa.Table:
+    """Some rows of a table; lists of integers several times faster than ``Table.take``."""
+    columns, place = [], arrow(rows)
+    for column in table.columns:
+        if pa.types.is_large_list(column.type) and not column.null_count:
+            columns.append(to_arrow(pick(of(column), rows)))
+        else:
+            columns.append(column.take(place))
+    return pa.Table.from_arrays(columns, table.column_names)
 
 
 def texts(strings: pa.LargeStringArray, rows: Ragged) -> pa.LargeStringArray:

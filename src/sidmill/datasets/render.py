@@ -1,7 +1,7 @@
 """Second pass: rows of numbers -> rows of text, column by column.
 
 A wording is drawn per row from its key. Each wording is cut into literals and fields; one kernel
-joins them for all rows that share a sequence of fields, so a text is copied once.
+joins them, with the JSON around them, for all rows at once, so a text is copied once.
 
 Shapes: n rows.
 """
@@ -19,7 +19,6 @@ from sidmill.datasets.tasks import Prompts, Task
 from sidmill.formats import dataset_rows
 
 TEXT = pa.large_string()
-NOTHING = pa.scalar("", TEXT)
 NAMESPACE = hashlib.sha1(b"https://github.com/sidmill/datasets", usedforsecurity=False).digest()[
     :16
 ]
@@ -53,17 +52,15 @@ def render(
     """
     page = Page(rows.combine_chunks(), task, prompts, words, seed, plain=form == "chat")
     if task.form == "segments" and form == "onerec":
-        texts = [("text", page.role("text"))]
-        content = _join('[{"type": "text", "text": "', texts[0][1], '"}]')
+        content = _join('[{"type": "text", "text": "', *page.role("text"), '"}]')
     elif form == "onerec":
-        texts = [(role, page.role(role)) for role in prompts.roles]
         parts: list = []
-        for role, text in texts:
+        for role in prompts.roles:
             opening = f'{{"role": "{role}", "content": [{{"type": "text", "text": "'
-            parts += ["[" if not parts else ", ", opening, text, '"}]}']
+            parts += ["[" if not parts else ", ", opening, *page.role(role), '"}]}']
         content = _join(*parts, "]")
     else:
-        texts = [(role, page.role(role)) for role in prompts.roles]
+        texts = [(role, page.text(role)) for role in prompts.roles]
         content = texts[0][1] if task.form == "segments" else _chat(texts)
     hashed = [content] if form == "onerec" else [text for _, text in texts]
     columns = {
@@ -88,9 +85,13 @@ class Page:
         self.seed, self.plain = seed, plain
         self.made: dict[str, pa.Array] = {}
 
-    def role(self, role: str) -> pa.Array:
-        """The text of one role."""
+    def role(self, role: str) -> list[pa.Array | pa.Scalar]:
+        """What the text of one role is joined of."""
         return self._worded(self.prompts.roles[role], role, np.arange(len(self.keys)))
+
+    def text(self, role: str) -> pa.Array:
+        """The text of one role, large_string (n,)."""
+        return self._whole(self.role(role), len(self.keys))
 
     def field(self, name: str) -> pa.Array:
         """The text of one field, large_string (n,)."""
@@ -152,9 +153,10 @@ class Page:
             there = np.flatnonzero(
                 pc.greater(pc.binary_length(self.field(name)), 0).to_numpy(zero_copy_only=False)
             )
-            lines = self._worded(self.prompts.lines[name], f"line {name}", there)
+            worded = self._worded(self.prompts.lines[name], f"line {name}", there)
+            lines = self._whole(worded, len(there))
             first = pc.equal(pc.binary_length(whole.take(ragged.arrow(there))), 0)
-            between = pc.if_else(first, NOTHING, pa.scalar(self._literal("\n"), TEXT))
+            between = pc.if_else(first, pa.scalar("", TEXT), pa.scalar(self._literal("\n"), TEXT))
             place = np.full(len(self.keys), len(there))
             place[there] = np.arange(len(there))
             added = pa.concat_arrays([_join(between, lines), pa.array([""], TEXT)])
@@ -170,14 +172,14 @@ class Page:
             rows = np.flatnonzero(chosen.to_numpy(zero_copy_only=False))
             if len(rows):
                 worded = self._worded(wordings, f"phrase {value}", rows)
-                texts = pc.replace_with_mask(texts, chosen, worded)
+                texts = pc.replace_with_mask(texts, chosen, self._whole(worded, len(rows)))
         return texts
 
     def _literal(self, text: str) -> str:
         return text if self.plain else json.dumps(text, ensure_ascii=False)[1:-1]
 
-    def _worded(self, wordings: list[str], use: str, rows: np.ndarray) -> pa.Array:
-        """Draw a wording for each of ``rows`` and fill it in."""
+    def _worded(self, wordings: list[str], use: str, rows: np.ndarray) -> list:
+        """Draw a wording for each of ``rows`` and fill it in: what is to be joined."""
         count = len(wordings)
         own = self.keys[rows]
         drawn = np.zeros(len(rows), np.int64)
@@ -192,12 +194,13 @@ class Page:
         texts, order = [], []
         for shape, numbers in shapes.items():
             some = np.flatnonzero(np.isin(drawn, numbers))
-            texts.append(self._filled(shape, cut, drawn[some], rows[some]))
+            filled = self._filled(shape, cut, drawn[some], rows[some])
+            texts.append(self._whole(filled, len(some)))
             order.append(some)
-        return pa.concat_arrays(texts).take(ragged.arrow(np.argsort(np.concatenate(order))))
+        return [pa.concat_arrays(texts).take(ragged.arrow(np.argsort(np.concatenate(order))))]
 
-    def _filled(self, shape: tuple, cut: list, drawn: np.ndarray, rows: np.ndarray) -> pa.Array:
-        """Join literals, per row those of its wording, with the fields of one sequence."""
+    def _filled(self, shape: tuple, cut: list, drawn: np.ndarray, rows: np.ndarray) -> list:
+        """Literals, per row those of its wording, and between them the fields of one sequence."""
         everything = len(rows) == len(self.keys)
         whole: list = []
         for place, name in enumerate(shape):
@@ -214,8 +217,11 @@ class Page:
             if name is not None:
                 field = self.field(name)
                 whole.append(field if everything else field.take(ragged.arrow(rows)))
-        filled = _join(*whole)
-        return filled if isinstance(filled, pa.Array) else _repeat(filled.as_py(), len(rows))
+        return whole
+
+    def _whole(self, parts: list, count: int) -> pa.Array:
+        joined = _join(*parts)
+        return joined if isinstance(joined, pa.Array) else _repeat(joined.as_py(), count)
 
 
 def json_escape(texts: pa.Array) -> pa.Array:
@@ -280,5 +286,5 @@ def _repeat(text: str, count: int) -> pa.Array:
 
 
 def _join(*parts: str | pa.Array | pa.Scalar) -> pa.Array | pa.Scalar:
-    whole = [pa.scalar(part, TEXT) if isinstance(part, str) else part for part in parts]
-    return pc.binary_join_element_wise(*whole, NOTHING)
+    whole = [pa.scalar(part, TEXT) if isinstance(part, str) else part for part in (*parts, "")]
+    return pc.binary_join_element_wise(*whole)  # the last one stands between the others

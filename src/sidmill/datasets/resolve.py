@@ -100,7 +100,7 @@ def resolve(
             numbers = keys.of_rows(base, block.rows, block.parts)
             table = Resolver(task, domains, block.table, numbers, limits, seed, tally).table()
             order = np.argsort(table["key"].to_numpy(), kind="stable")
-            table = table.take(ragged.arrow(order)).combine_chunks()
+            table = ragged.take_rows(table, order).combine_chunks()
             writer = writer or pa.ipc.new_file(sink, table.schema)
             for bucket, start, stop in _buckets(table["key"].to_numpy(), bits):
                 writer.write_table(table.slice(start, stop - start))

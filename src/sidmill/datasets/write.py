@@ -8,6 +8,7 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ def write_parts(
     """Write one shard's share of the files of a dataset.
 
     The files are the same bytes for any number of shards of either pass. Memory: one bucket of
-    rows (some 8,192 below 32 million rows), one file of text, and about 100 bytes per item.
+    rows (some 8,192 below 32 million rows), two files of text, and about 100 bytes per item.
 
     Args:
         folder: where ``part-00003-of-00010.parquet`` goes; made anew.
@@ -81,9 +82,14 @@ def write_parts(
     words = _words(task, pid2sid, product_pid2sid, texts)
     bounds = (first * rows_per_file, min(last * rows_per_file, total))
     tables = _sorted_rows(rows_paths, counts, *bounds)
-    for number, rows in enumerate(_regroup(tables, rows_per_file), start=first):
-        table = render.render(rows, task, prompts, words, form, seed)
-        dataset_rows.write(Path(folder) / dataset_rows.part_name(number, n_files), table)
+    with ThreadPoolExecutor(1) as disk:  # a file is flushed while the next is rendered
+        waiting = []
+        for number, rows in enumerate(_regroup(tables, rows_per_file), start=first):
+            table = render.render(rows, task, prompts, words, form, seed)
+            path = Path(folder) / dataset_rows.part_name(number, n_files)
+            _ = [each.result() for each in waiting]
+            waiting = [disk.submit(dataset_rows.write, path, table)]
+        _ = [each.result() for each in waiting]
     if total == 0:
         raise SidmillError(
             f"{task_path}: no row is left of the input: {counts[0]['counts']}: check the inputs, "
@@ -134,7 +140,7 @@ def _sorted_rows(paths: list[str], counts: list[dict], start: int, stop: int) ->
         if begin < end:
             table = _bucket(paths, counts, bucket)
             order = np.argsort(table["key"].to_numpy(), kind="stable")
-            yield table.take(ragged.arrow(order[begin:end]))
+            yield ragged.take_rows(table, order[begin:end])
 
 
 def _bucket(paths: list[str], counts: list[dict], bucket: int) -> pa.Table:
