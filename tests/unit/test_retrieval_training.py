@@ -127,6 +127,30 @@ def test_a_model_that_does_not_say_how_to_pool_is_refused(files, tmp_path):
         train_dual(files, tmp_path, model="nowhere")
 
 
+def test_a_hub_model_that_does_not_say_how_to_pool_is_refused_unread(files, tmp_path, monkeypatch):
+    """What the hub has of it loads; only modules.json is missing."""
+    from huggingface_hub.errors import EntryNotFoundError
+    from sentence_transformers import SentenceTransformer
+
+    from sidmill.formats import hub
+    from sidmill.retrieval import dual
+
+    read = []
+
+    def download(model, name, revision):
+        raise EntryNotFoundError(f"{model} has no {name}")
+
+    def load(model, **others):
+        read.append(model)
+        return SentenceTransformer(str(files / "bert"), device="cpu")
+
+    monkeypatch.setattr(hub, "hf_hub_download", download)
+    monkeypatch.setattr(dual, "SentenceTransformer", load)
+    with pytest.raises(SidmillError, match=r"does not say how to pool.*dual\.pooling"):
+        dual.load("some/bert", None, None, 64, "cpu")
+    assert not read
+
+
 @pytest.mark.parametrize("model", ["bert", "qwen3-reranker"])
 def test_a_cross_encoder_learns_and_reranks(files, tmp_path, model):
     from sidmill.retrieval import cross, rerank

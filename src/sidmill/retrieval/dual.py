@@ -25,7 +25,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from sentence_transformers.sentence_transformer.training_args import BatchSamplers
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import triples
+from sidmill.formats import hub, triples
 from sidmill.retrieval import training
 
 logger = logging.getLogger(__name__)
@@ -152,6 +152,11 @@ def load(
     Raises:
         SidmillError: if it cannot be loaded, or nothing says how to pool its tokens.
     """
+    if pooling is None and hub.find_modules(model, revision, "dual") is None:
+        raise SidmillError(
+            f"{model} does not say how to pool its tokens: set dual.pooling (BERT and ERNIE: cls, "
+            f"Qwen3: lasttoken)"
+        )
     safe = {"revision": revision, "trust_remote_code": False}
     place = None if device == "auto" else device
     try:
@@ -171,14 +176,9 @@ def load(
             encoder = SentenceTransformer(modules=[body, head, Normalize()], device=place)
     except (OSError, ValueError, ImportError) as error:
         raise SidmillError(
-            f"dual.model {model!r} cannot be loaded ({str(error).splitlines()[0]}): name a hub id "
+            f"dual.model {model!r} cannot be loaded ({hub.first_line(error)}): name a hub id "
             f"or a folder with model.safetensors"
         ) from None
-    if pooling is None and not Path(model, "modules.json").is_file() and Path(model).is_dir():
-        raise SidmillError(
-            f"{model} does not say how to pool its tokens: set dual.pooling (BERT and ERNIE: cls, "
-            f"Qwen3: lasttoken)"
-        )
     encoder.max_seq_length = min(max_length, encoder.max_seq_length or max_length)
     return encoder.float()
 
