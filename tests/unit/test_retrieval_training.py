@@ -1,6 +1,7 @@
 """The encoders learn, go on where they were cut short, and a reranker puts answers first."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,12 @@ DUAL = {
     "batch_size": 8,
     "mini_batch": None, "learning_rate": 2e-3, "warmup": 0.1, "temperature": 0.05, "max_length": 64,
     "dtype": "float32", "evaluations": 3, "device": "cpu", "query_prompt": "", "prompt": "",
-    "seed": 1,
+    "seed": 1, "code": "",
 }  # fmt: skip
 CROSS = {
     "revision": None, "max_rows": None, "dev_share": 0.2, "epochs": 6, "batch_size": 8,
     "learning_rate": 2e-3, "warmup": 0.1, "max_length": 400, "dtype": "float32", "evaluations": 2,
-    "device": "cpu", "seed": 1,
+    "device": "cpu", "seed": 1, "code": "",
 }  # fmt: skip
 RERANK = {
     "revision": None, "instruction": None, "batch_size": 8, "max_length": 400, "dtype": "float32",
@@ -120,11 +121,71 @@ def test_training_cut_short_goes_on_to_the_same_weights(files, tmp_path, monkeyp
     assert weights(cut) != weights(whole)
 
 
+@pytest.mark.parametrize("kind", ["dual", "cross"])
+def test_checkpoints_of_other_code_or_other_weights_are_not_gone_on_from(
+    files, tmp_path, monkeypatch, kind
+):
+    from sidmill.retrieval import cross, dual, training
+
+    model = tmp_path / "base"
+    shutil.copytree(files / "bert", model)
+    train = {"dual": dual.train, "cross": cross.train}[kind]
+    data = files / {"dual": "triples.parquet", "cross": "pairs.parquet"}[kind]
+    given = {"dual": {**DUAL, "pooling": "cls"}, "cross": CROSS}[kind]
+    state = tmp_path / "state"
+
+    def stop(trainer, state_dir):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "run", stop)
+
+    def goes_on(**changes):
+        with pytest.raises(KeyboardInterrupt):
+            train(data, tmp_path / "model", state, model=str(model), **{**given, **changes})
+        kept = (state / "checkpoint-1").exists()
+        (state / "checkpoint-1").mkdir(exist_ok=True)
+        return kept
+
+    assert [goes_on(), goes_on()] == [False, True]
+    (model / ".snakemake_timestamp").touch()
+    assert goes_on()
+    assert [goes_on(code="mended"), goes_on(code="mended")] == [False, True]
+    weights = model / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1  # another model of the same path, names and sizes
+    weights.write_bytes(content)
+    assert [goes_on(code="mended"), goes_on(code="mended")] == [False, True]
+
+
 def test_a_model_that_does_not_say_how_to_pool_is_refused(files, tmp_path):
     with pytest.raises(SidmillError, match=r"dual\.pooling"):
         train_dual(files, tmp_path, pooling=None)
     with pytest.raises(SidmillError, match="cannot be loaded"):
         train_dual(files, tmp_path, model="nowhere")
+
+
+def test_a_hub_model_that_does_not_say_how_to_pool_is_refused_unread(files, tmp_path, monkeypatch):
+    """What the hub has of it loads; only modules.json is missing."""
+    from huggingface_hub.errors import EntryNotFoundError
+    from sentence_transformers import SentenceTransformer
+
+    from sidmill.formats import hub
+    from sidmill.retrieval import dual
+
+    read = []
+
+    def download(model, name, revision):
+        raise EntryNotFoundError(f"{model} has no {name}")
+
+    def load(model, **others):
+        read.append(model)
+        return SentenceTransformer(str(files / "bert"), device="cpu")
+
+    monkeypatch.setattr(hub, "hf_hub_download", download)
+    monkeypatch.setattr(dual, "SentenceTransformer", load)
+    with pytest.raises(SidmillError, match=r"does not say how to pool.*dual\.pooling"):
+        dual.load("some/bert", None, None, 64, "cpu")
+    assert not read
 
 
 @pytest.mark.parametrize("model", ["bert", "qwen3-reranker"])

@@ -98,9 +98,9 @@ FUNCTIONS = {
     "bm25": (bm25.search, {"top_k"}),
     "fusion": (fuse.fuse, set()),
     "training": (read.read_training, {"kind", "path"}),
-    "dual": (dual.train, {"query_prompt", "prompt", "seed"}),
+    "dual": (dual.train, {"query_prompt", "prompt", "seed", "code"}),
     "mining": (mine.mine, {"search_batch", "device", "memory_mb"}),
-    "cross": (cross.train, {"seed"}),
+    "cross": (cross.train, {"seed", "code"}),
     "rerank": (rerank.rerank, set()),
     "retrieval_metrics": (measure.measure, {"seed"}),
     "datasets, first pass": (

@@ -15,6 +15,7 @@ with job(snakemake) as log:
         f"{snakemake.output.model}.state",
         device=snakemake.config["cross"]["device"],
         seed=snakemake.params.seed,
+        code=snakemake.params.code,
         **snakemake.params.cross,
     )
     log.info("wrote %s: %s", snakemake.output.model, figures)

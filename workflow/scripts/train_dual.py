@@ -17,6 +17,7 @@ with job(snakemake) as log:
         prompt=snakemake.params.prompt,
         device=snakemake.config["dual"]["device"],
         seed=snakemake.params.seed,
+        code=snakemake.params.code,
         **snakemake.params.dual,
     )
     log.info("wrote %s: %s", snakemake.output.model, figures)

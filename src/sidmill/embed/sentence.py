@@ -14,8 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
@@ -25,6 +23,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.embed import batches, fingerprint
 from sidmill.embed.progress import Advance
 from sidmill.embed.unit import unit_rows
+from sidmill.formats import hub
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +134,7 @@ def _check_modules(model: str | None, revision: str | None) -> None:
     """
     if not model:
         raise SidmillError("embedding.model is null: name a model folder or an id on the hub")
-    path = _find_modules(model, revision)
+    path = hub.find_modules(model, revision, "embedding")
     if path is None:
         raise SidmillError(
             f"{model}: no modules.json, so nothing says how to pool its tokens (Qwen3 takes the "
@@ -156,30 +155,6 @@ def _check_modules(model: str | None, revision: str | None) -> None:
         )
 
 
-def _find_modules(model: str, revision: str | None) -> Path | None:
-    """Return the path of modules.json, None if the model has none."""
-    if Path(model).is_dir():
-        path = Path(model) / "modules.json"
-        return path if path.is_file() else None
-    try:
-        return Path(hf_hub_download(model, "modules.json", revision=revision))
-    except LocalEntryNotFoundError as error:
-        raise _unreachable(model, error) from None
-    except EntryNotFoundError:
-        return None
-    except (OSError, ValueError) as error:  # the hub answers no, or the name cannot be an id
-        raise _unreachable(model, error) from None
-
-
-def _unreachable(model: str, error: Exception) -> SidmillError:
-    return SidmillError(
-        f"embedding.model {model!r} is neither a folder (looked in {Path.cwd()}) nor to be had "
-        f"from the hub ({_first_line(error)}): check its name and embedding.revision, or download "
-        f"it on a machine with network (hf download {model} --local-dir FOLDER) and set "
-        f"embedding.model to that folder"
-    )
-
-
 def _load_weights(model: str, revision: str | None, device: str, dtype: str) -> SentenceTransformer:
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()
@@ -193,7 +168,7 @@ def _load_weights(model: str, revision: str | None, device: str, dtype: str) -> 
         )
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise SidmillError(
-            f"{model}: cannot be loaded ({_first_line(error)}): it must be a whole model folder "
+            f"{model}: cannot be loaded ({hub.first_line(error)}): it must be a whole model folder "
             f"with model.safetensors; pickled weights (pytorch_model.bin) and models that bring "
             f"their own code are refused"
         ) from None
@@ -266,8 +241,3 @@ def _encode_batch(
             f"a batch of {len(texts)} texts does not fit the device: lower embedding.batch_tokens "
             f"(now {batch_tokens})"
         ) from None
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -6,7 +6,6 @@ of ``yes`` against ``no`` as its next word (Qwen3-Reranker). Both train on the s
 Source: https://sbert.net, https://huggingface.co/Qwen/Qwen3-Reranker-0.6B
 """
 
-import logging
 from pathlib import Path
 
 import torch
@@ -22,8 +21,6 @@ from sentence_transformers.cross_encoder.modules import LogitScore
 from sidmill.core.errors import SidmillError
 from sidmill.formats import triples
 from sidmill.retrieval import training
-
-logger = logging.getLogger(__name__)
 
 METRIC = "dev_average_precision"
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
@@ -60,6 +57,7 @@ def train(
     evaluations: int,
     device: str,
     seed: int,
+    code: str,
 ) -> dict:
     """Train a cross encoder and keep the checkpoint that tells pairs set aside apart best.
 
@@ -80,6 +78,7 @@ def train(
         evaluations: how often the model is evaluated and saved.
         device: auto, cpu or cuda.
         seed: of the split, of the order and of a new head.
+        code: names the code; checkpoints that other code left are not gone on from.
 
     Returns:
         Rows, steps, and average precision on the pairs set aside, before and after.
@@ -87,24 +86,10 @@ def train(
     Raises:
         SidmillError: if a setting does not fit, or the model cannot be loaded.
     """
-    identity = {name: value for name, value in sorted(locals().items()) if "_dir" not in name}
-    identity["pairs_path"] = training.file_digest(pairs_path)
-    training.begin(state_dir, identity)
-    rows = training.load_rows(pairs_path, triples.PAIRS, max_rows)
-    kept, dev = training.split(rows, dev_share, seed)
-    settings = training.arguments(
-        state_dir,
-        kept.num_rows,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        warmup=warmup,
-        dtype=dtype,
-        evaluations=evaluations,
-        device=device,
-        seed=seed,
-        best=METRIC if dev_share else None,
-    )
+    given = {
+        name: value for name, value in locals().items() if not name.endswith(("_path", "_dir"))
+    }
+    kept, dev, settings = training.prepare(pairs_path, triples.PAIRS, state_dir, given, METRIC)
     reader = load(model, revision, max_length, "float32", device, "cross.model")
     evaluator = None
     if dev_share:
@@ -128,13 +113,7 @@ def train(
         "dev_average_precision_before": before,
         "dev_average_precision_after": evaluator(reader)[METRIC] if evaluator else None,
     }
-    logger.info("%s", figures)
-    training.finish(
-        lambda folder: reader.save_pretrained(folder, create_model_card=False),
-        model_dir,
-        state_dir,
-        figures,
-    )
+    training.finish(reader, model_dir, state_dir, figures)
     return figures
 
 

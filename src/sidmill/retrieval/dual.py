@@ -7,7 +7,6 @@ Source: DPR, https://arxiv.org/abs/2004.04906; GradCache, https://arxiv.org/abs/
 https://sbert.net
 """
 
-import logging
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,10 +24,8 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from sentence_transformers.sentence_transformer.training_args import BatchSamplers
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import triples
+from sidmill.formats import hub, triples
 from sidmill.retrieval import training
-
-logger = logging.getLogger(__name__)
 
 METRIC = "dev_cosine_mrr@10"
 
@@ -57,6 +54,7 @@ def train(
     query_prompt: str,
     prompt: str,
     seed: int,
+    code: str,
 ) -> dict:
     """Train a dual encoder and keep the checkpoint with the best MRR@10 on queries set aside.
 
@@ -86,6 +84,7 @@ def train(
         query_prompt: put before every query.
         prompt: put before every passage.
         seed: of the split, of the order and of new weights.
+        code: names the code; checkpoints that other code left are not gone on from.
 
     Returns:
         Rows, steps, and MRR@10 on the queries set aside, before and after.
@@ -93,24 +92,10 @@ def train(
     Raises:
         SidmillError: if a setting does not fit, or the model cannot be loaded.
     """
-    identity = {name: value for name, value in sorted(locals().items()) if "_dir" not in name}
-    identity["triples_path"] = training.file_digest(triples_path)
-    training.begin(state_dir, identity)
-    rows = training.load_rows(triples_path, triples.TRIPLES, max_rows)
-    kept, dev = training.split(rows, dev_share, seed)
-    settings = training.arguments(
-        state_dir,
-        kept.num_rows,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        warmup=warmup,
-        dtype=dtype,
-        evaluations=evaluations,
-        device=device,
-        seed=seed,
-        best=METRIC if dev_share else None,
-    )
+    given = {
+        name: value for name, value in locals().items() if not name.endswith(("_path", "_dir"))
+    }
+    kept, dev, settings = training.prepare(triples_path, triples.TRIPLES, state_dir, given, METRIC)
     encoder = load(model, revision, pooling, max_length, device)
     evaluator = dev_evaluator(dev, kept, dev_pool, query_prompt, prompt) if dev_share else None
     before = evaluator(encoder)[METRIC] if evaluator else None
@@ -134,13 +119,7 @@ def train(
         "dev_mrr_10_before": before,
         "dev_mrr_10_after": evaluator(encoder)[METRIC] if evaluator else None,
     }
-    logger.info("%s", figures)
-    training.finish(
-        lambda folder: encoder.save_pretrained(folder, create_model_card=False),
-        model_dir,
-        state_dir,
-        figures,
-    )
+    training.finish(encoder, model_dir, state_dir, figures)
     return figures
 
 
@@ -152,6 +131,11 @@ def load(
     Raises:
         SidmillError: if it cannot be loaded, or nothing says how to pool its tokens.
     """
+    if pooling is None and hub.find_modules(model, revision, "dual") is None:
+        raise SidmillError(
+            f"{model} does not say how to pool its tokens: set dual.pooling (BERT and ERNIE: cls, "
+            f"Qwen3: lasttoken)"
+        )
     safe = {"revision": revision, "trust_remote_code": False}
     place = None if device == "auto" else device
     try:
@@ -171,14 +155,9 @@ def load(
             encoder = SentenceTransformer(modules=[body, head, Normalize()], device=place)
     except (OSError, ValueError, ImportError) as error:
         raise SidmillError(
-            f"dual.model {model!r} cannot be loaded ({str(error).splitlines()[0]}): name a hub id "
+            f"dual.model {model!r} cannot be loaded ({hub.first_line(error)}): name a hub id "
             f"or a folder with model.safetensors"
         ) from None
-    if pooling is None and not Path(model, "modules.json").is_file() and Path(model).is_dir():
-        raise SidmillError(
-            f"{model} does not say how to pool its tokens: set dual.pooling (BERT and ERNIE: cls, "
-            f"Qwen3: lasttoken)"
-        )
     encoder.max_seq_length = min(max_length, encoder.max_seq_length or max_length)
     return encoder.float()
 

@@ -8,7 +8,6 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from sentence_transformers.base.model import BaseModel
 from transformers import PrinterCallback, Trainer, set_seed
 from transformers.utils import logging as transformers_logging
 
@@ -26,9 +26,41 @@ from sidmill.formats import report, triples
 logger = logging.getLogger(__name__)
 
 DTYPES = ("float32", "bfloat16")  # float16 overflows in Qwen3
+ARGUMENTS = (
+    *("epochs", "batch_size", "learning_rate", "warmup"),
+    *("dtype", "evaluations", "device", "seed"),
+)
 NAME = "training.json"
 LAST_WRITTEN = "trainer_state.json"  # of a checkpoint
 CHECKPOINT = "checkpoint-"
+
+
+def prepare(
+    data_path: str | Path, schema: pa.Schema, state_dir: str | Path, given: dict, metric: str
+) -> tuple[pa.Table, pa.Table, dict]:
+    """Make the folder of the checkpoints, split the rows, and seed what is drawn from here on.
+
+    Args:
+        data_path: training file.
+        schema: its columns.
+        state_dir: folder of the checkpoints; kept only if ``given``, the rows and the weights to
+            start from are those it was made with.
+        given: settings of the training, and the name of its code.
+        metric: figure that names the best checkpoint, where rows are set aside.
+
+    Returns:
+        Rows to train on, rows set aside, and settings of the trainer.
+
+    Raises:
+        SidmillError: if a setting does not fit the rows or the machine.
+    """
+    digests = {"data": file_digest(data_path), "weights": model_digests(given["model"])}
+    begin(state_dir, given | digests)
+    rows = load_rows(data_path, schema, given["max_rows"])
+    kept, dev = split(rows, given["dev_share"], given["seed"])
+    chosen = {name: given[name] for name in ARGUMENTS}
+    best = metric if given["dev_share"] else None
+    return kept, dev, arguments(state_dir, kept.num_rows, best=best, **chosen)
 
 
 def load_rows(path: str | Path, schema: pa.Schema, max_rows: int | None) -> pa.Table:
@@ -172,21 +204,20 @@ def run(trainer: Trainer, state_dir: str | Path) -> None:
             logger.info("step %d: loss %.4f", entry["step"], entry["loss"])
 
 
-def finish(
-    save: Callable[[str], None], model_dir: str | Path, state_dir: str | Path, figures: dict
-) -> None:
+def finish(trained: BaseModel, model_dir: str | Path, state_dir: str | Path, figures: dict) -> None:
     """Write the model whole or not at all, with the figures of its training; drop checkpoints.
 
     Args:
-        save: writes the model to a folder.
+        trained: the model.
         model_dir: the folder it appears in.
         state_dir: folder of the checkpoints.
         figures: for ``training.json`` in it.
     """
+    logger.info("%s", figures)
     target = Path(model_dir)
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    save(str(partial))
+    trained.save_pretrained(str(partial), create_model_card=False)
     report.write(partial / NAME, figures)
     shutil.rmtree(target, ignore_errors=True)
     partial.replace(target)
@@ -200,6 +231,23 @@ def file_digest(path: str | Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def model_digests(model: str) -> dict[str, str] | None:
+    """Digest of each file of a model folder; None for a hub id, which its revision names.
+
+    All of every file is read, as loading the model does. Hidden files and folders (``.git``,
+    download records, time stamps of the workflow) do not count.
+    """
+    root = Path(model)
+    if not root.is_dir():
+        return None
+    files = {path.relative_to(root): path for path in root.rglob("*") if path.is_file()}
+    return {
+        name.as_posix(): file_digest(path)
+        for name, path in sorted(files.items())
+        if not any(part.startswith(".") for part in name.parts)
+    }
 
 
 def _last_checkpoint(folder: Path) -> str | None:
