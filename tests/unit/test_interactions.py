@@ -253,6 +253,22 @@ def test_split_by_time_holds_out_the_latest_of_all_users(tmp_path):
     assert report["splits"]["test"]["first_and_last_timestamp"] == [18, 19]
 
 
+def test_what_is_refused_moves_no_cut_in_time(tmp_path):
+    kept = [{"user_id": user, "item_ids": [1] * 20, "timestamps": [*range(20)]} for user in "abcde"]
+    again = [{"user_id": "a", "item_ids": [2] * 20, "timestamps": [90] * 20}] * 3
+    path = log(tmp_path, "sequences.jsonl", kept + again)
+    clean = run(tmp_path / "clean", log(tmp_path, "clean.jsonl", kept), split="time")[0]
+    assert run(tmp_path / "again", path, split="time", **REJECTING)[0] == clean
+    robot = [{"user_id": "robot", "item_id": 3, "timestamp": 50 + time} for time in range(100)]
+    rows = [
+        {"user_id": user, "item_id": 1, "timestamp": time} for user in "abcde" for time in range(20)
+    ]
+    path = log(tmp_path, "events.jsonl", rows + robot)
+    found = run(tmp_path / "robot", path, split="time", max_history=50, **REJECTING)[0]
+    assert found == clean
+    assert clean["a"]["splits"] == [0] * 16 + [1] * 2 + [2] * 2
+
+
 @given(
     st.lists(st.integers(-(2**62), 2**62) | st.integers(0, 50), min_size=1, max_size=200),
     st.floats(0, 0.4),

@@ -24,6 +24,7 @@ from sidmill.interactions.histories import Histories, Refused
 logger = logging.getLogger(__name__)
 
 SHARE_OF_MEMORY = 16  # a block is held about so many times over while it is sorted and counted
+TIMES_PER_BLOCK = 1 << 16  # 512 KiB
 
 
 def read(
@@ -53,8 +54,8 @@ def read(
         fields: names of the fields ``user``, ``item``, ``time``, ``split``, ``history`` and
             ``target`` where they are not the usual ones.
         split: ``given``, ``leave_last_out``, ``leave_two_out`` or ``time``.
-        valid_share: with ``time``, the share of all interactions for validation.
-        test_share: with ``time``, the share of the latest interactions, for test.
+        valid_share: with ``time``, the share of all interactions that are kept, for validation.
+        test_share: with ``time``, the share of the latest of these, for test.
         max_history: a user with more interactions is refused as a bad row.
         on_unknown_items: ``error`` or ``reject``: what an item does that the catalogue lacks.
         on_bad_rows: ``error`` or ``reject``: what any other fault does; the row goes as a whole.
@@ -91,30 +92,38 @@ def read(
     with interactions.rejects_writer(rejects_path) as reject, spill.folder(runs_folder) as place:
         pieces = scan.pieces(found, form, fields, items, rules, reject, counts)
         runs = spill.write(pieces, scan.PIECES, place, block_mb)
-        decide = _decider(split, runs, block_mb, valid_share, test_share)
-        refuse = partial(_refuse, found, rules, reject, counts)
-        blocks = _blocks(runs, block_mb, form, max_history, refuse, counts)
+        grouped = partial(_blocks, runs, block_mb, form, max_history)
+        decide = _decider(split, grouped, place, valid_share, test_share)
+        blocks = grouped(partial(_refuse, found, rules, reject, counts), counts)
         tables = _tables(blocks, decide, items, tally)
         interactions.write(sequences_path, items.ids.type, _not_empty(tables, found, counts))
     return _report(form, split, found, counts, tally)
 
 
 def _decider(
-    split: str, runs: spill.Runs, block_mb: int, valid_share: float, test_share: float
+    split: str,
+    grouped: Callable[[Callable[[Refused], None], Counter], Iterator[Histories]],
+    place: Path,
+    valid_share: float,
+    test_share: float,
 ) -> Callable[[Histories], np.ndarray]:
     """The function that gives the split of every interaction of a block."""
     if split == "given":
         return lambda block: histories.carried(block.offsets, block.splits)
     if split == "time":
-
-        def times() -> Iterator[np.ndarray]:
-            for table in spill.read(runs, block_mb, ["times"]):
-                yield table["times"].combine_chunks().flatten().to_numpy()
-
-        cuts = splits.find_cuts(times, valid_share, test_share)
+        with (place / "times").open("wb") as out:  # of what is kept: shares are shares of that
+            for block in grouped(lambda refused: None, Counter()):
+                block.times.tofile(out)
+        cuts = splits.find_cuts(partial(_times, place / "times"), valid_share, test_share)
         logger.info("validation from timestamp %d, test from %d", cuts.valid, cuts.test)
         return lambda block: splits.by_time(block.times, cuts)
     return lambda block: splits.leave_out(block.offsets, split == "leave_two_out")
+
+
+def _times(path: Path) -> Iterator[np.ndarray]:
+    with path.open("rb") as file:
+        while len(block := np.fromfile(file, np.int64, TIMES_PER_BLOCK)):
+            yield block
 
 
 def _blocks(
