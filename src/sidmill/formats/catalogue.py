@@ -11,6 +11,7 @@ import io
 import json
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sidmill.core.errors import SidmillError
+from sidmill.formats import lines
 
 COMPRESSIONS = (".gz", ".zst")
 KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -102,14 +104,17 @@ def _open(path: str | Path) -> io.BufferedReader:
 
 def _starts_array(path: str | Path) -> bool:
     with _open(path) as stream:
-        while chunk := stream.read(64):
+        while chunk := stream.read(1 << 16):
             if start := chunk.lstrip():
                 return start.startswith(b"[")
     return False
 
 
 def _read_lines(stream: io.BufferedReader) -> Iterator[Row]:
-    for number, line in enumerate(stream, start=1):
+    for number, line in enumerate(lines.read(stream), start=1):
+        if line is None:
+            yield Row(number, None, lines.TOO_LONG)
+            continue
         if line.isspace():
             continue
         try:
@@ -132,7 +137,9 @@ def _read_lines(stream: io.BufferedReader) -> Iterator[Row]:
 def _read_array(path: str | Path, stream: io.BufferedReader) -> Iterator[Row]:
     number = 0
     try:
-        for number, fields in enumerate(ijson.items(stream, "item", use_float=True), start=1):
+        source = _Array(path, stream)
+        for number, fields in enumerate(ijson.items(source, "item", use_float=True), start=1):
+            source.element(number)
             if isinstance(fields, dict):
                 yield Row(number, fields)
             else:
@@ -144,11 +151,45 @@ def _read_array(path: str | Path, stream: io.BufferedReader) -> Iterator[Row]:
         ) from None
 
 
+class _Array:
+    """The stream of a JSON array, which stops where one element does not end."""
+
+    def __init__(self, path: str | Path, stream: io.BufferedReader) -> None:
+        self.path, self.stream = path, stream
+        self.element(0)
+
+    def element(self, number: int) -> None:
+        """Begin to count the bytes behind an element."""
+        self.number, self.left = number, lines.LONGEST
+
+    def read(self, size: int) -> bytes:
+        """Read on.
+
+        Raises:
+            SidmillError: if the element after the last one is too long.
+        """
+        chunk = self.stream.read(size)
+        self.left -= len(chunk)
+        if self.left < 0:
+            raise SidmillError(
+                f"{self.path}: what follows element {self.number} of its JSON array is longer than "
+                f"{lines.LONGEST >> 20} MiB: mend it"
+            )
+        return chunk
+
+
+def _text_lines(path: str | Path, text: io.TextIOWrapper) -> Iterator[str]:
+    for number, line in enumerate(iter(partial(text.readline, lines.LONGEST), ""), start=1):
+        if len(line) == lines.LONGEST:
+            raise SidmillError(f"{path}, line {number}: {lines.TOO_LONG}: mend it")
+        yield line
+
+
 def _read_table(path: str | Path, stream: io.BufferedReader, delimiter: str) -> Iterator[Row]:
-    csv.field_size_limit(1 << 30)
+    csv.field_size_limit(lines.LONGEST)
     # A byte that is not UTF-8 becomes a lone surrogate, which the check below turns into a bad row.
     text = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
-    rows = csv.reader(text, delimiter=delimiter, strict=True)
+    rows = csv.reader(_text_lines(path, text), delimiter=delimiter, strict=True)
     try:
         header = next(rows, [])
     except csv.Error as error:
@@ -171,8 +212,8 @@ def _read_table(path: str | Path, stream: io.BufferedReader, delimiter: str) -> 
         if not values:
             continue
         if len(values) != len(header):
-            lines = f" in lines {first} to {rows.line_num}" if rows.line_num > first else ""
-            problem = f"{len(values)} columns{lines}, the header has {len(header)}"
+            span = f" in lines {first} to {rows.line_num}" if rows.line_num > first else ""
+            problem = f"{len(values)} columns{span}, the header has {len(header)}"
             yield Row(first, None, problem)
         elif any("\udc80" <= character <= "\udcff" for value in values for character in value):
             yield Row(first, None, "not UTF-8")
@@ -189,9 +230,9 @@ def _read_parquet(path: str | Path) -> Iterator[Row]:
             for fields in batch.to_pylist():
                 number += 1
                 yield Row(number, fields)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise SidmillError(
-            f"{path}: not a readable parquet file ({str(error).splitlines()[0]})"
+            f"{path}: not a readable parquet file ({str(error).splitlines()[0]}): write it again"
         ) from None
 
 

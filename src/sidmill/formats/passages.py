@@ -18,7 +18,7 @@ from typing import NamedTuple
 import ijson
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import catalogue
+from sidmill.formats import catalogue, lines
 
 NO_TITLE = ("", "-", "null")
 JSON_LINES = tuple(f".json{line}{end}" for line in ("l", "") for end in ("", ".gz", ".zst"))
@@ -100,7 +100,10 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str, str | None]]:
     except OSError as error:
         raise SidmillError(f"{path}: {error.strerror}: check the path") from None
     with file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(lines.read(file), start=1):
+            if line is None:
+                yield number, "", lines.TOO_LONG
+                continue
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:
@@ -124,8 +127,8 @@ def read_json(path: str) -> dict:
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SidmillError(f"{path}: cannot be read as JSON ({error})") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise SidmillError(f"{path}: cannot be read as JSON ({error}): mend it") from None
     if not isinstance(content, dict):
         raise SidmillError(f"{path}: a JSON {type(content).__name__}, wanted an object")
     return content

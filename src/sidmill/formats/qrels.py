@@ -77,7 +77,7 @@ def _of_json(path: str, row: int, line: str) -> Iterator[Judgement]:
         entry = json.loads(line)
         qid = str(entry["question_id"])
         pids = [str(answer["paragraph_id"]) for answer in entry["answer_paragraphs"]]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         problem = f"no question_id and answer_paragraphs ({type(error).__name__}: {error})"
         yield Judgement(path, row, None, None, 0, problem)
     else:

@@ -105,7 +105,7 @@ def open_npy(path: str | Path) -> np.ndarray:
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise SidmillError(f"{path}: no such file") from None
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, OverflowError) as error:
         raise SidmillError(
             f"{path}: not a readable .npy file ({error}): delete it and run again"
         ) from None
