@@ -9,6 +9,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from functools import partial
@@ -26,6 +27,8 @@ COMPRESSIONS = (".gz", ".zst")
 KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 SUFFIXES = tuple(kind + end for kind in KINDS for end in ("", *COMPRESSIONS))
 BATCH_ROWS = 1024
+NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of such bytes
+DEEPEST = 5000  # brackets that an element of a JSON array leaves open
 
 
 class Row(NamedTuple):
@@ -152,28 +155,33 @@ def _read_array(path: str | Path, stream: io.BufferedReader) -> Iterator[Row]:
 
 
 class _Array:
-    """The stream of a JSON array, which stops where one element does not end."""
+    """The stream of a JSON array, which stops where an element does not end or nests too deeply.
+
+    The parser's time grows with the square of the depth.
+    """
 
     def __init__(self, path: str | Path, stream: io.BufferedReader) -> None:
         self.path, self.stream = path, stream
         self.element(0)
 
     def element(self, number: int) -> None:
-        """Begin to count the bytes behind an element."""
-        self.number, self.left = number, lines.LONGEST
+        """Begin to count behind an element."""
+        self.number, self.left, self.depth = number, lines.LONGEST, 0
 
     def read(self, size: int) -> bytes:
         """Read on.
 
         Raises:
-            SidmillError: if the element after the last one is too long.
+            SidmillError: if the element after the last one is too long, or too deep.
         """
         chunk = self.stream.read(size)
         self.left -= len(chunk)
-        if self.left < 0:
+        self.depth += sum(map(chunk.count, (b"[", b"{"))) - sum(map(chunk.count, (b"]", b"}")))
+        if self.left < 0 or self.depth > DEEPEST:
+            found = "nested too deeply" if self.left >= 0 else lines.TOO_LONG
             raise SidmillError(
-                f"{self.path}: what follows element {self.number} of its JSON array is longer than "
-                f"{lines.LONGEST >> 20} MiB: mend it"
+                f"{self.path}: what follows element {self.number} of its JSON array is {found}: "
+                f"mend it"
             )
         return chunk
 
@@ -215,7 +223,7 @@ def _read_table(path: str | Path, stream: io.BufferedReader, delimiter: str) -> 
             span = f" in lines {first} to {rows.line_num}" if rows.line_num > first else ""
             problem = f"{len(values)} columns{span}, the header has {len(header)}"
             yield Row(first, None, problem)
-        elif any("\udc80" <= character <= "\udcff" for value in values for character in value):
+        elif any(map(NOT_UTF8.search, values)):
             yield Row(first, None, "not UTF-8")
         else:
             yield Row(first, dict(zip(header, values, strict=True)))
