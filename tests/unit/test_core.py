@@ -201,8 +201,8 @@ def test_all_problems_are_listed_at_once_with_hints(config):
     ("section", "key", "value", "message"),
     [
         ("embedding", "dtype", "float16", "float16 overflows to NaN in Qwen3"),
-        ("embedding", "backend", "sentence_transformers", "embedding.model: found None"),
-        ("embedding", "backend", "precomputed", "embedding.path: found None"),
+        ("embedding", "backend", "sentence_transformers", "embedding.model: found null"),
+        ("embedding", "backend", "precomputed", "embedding.path: found null"),
         ("embedding", "dim", None, "lsa needs a number of dimensions"),
         ("embedding", "prompt", "Instruct: ", "lsa takes no prompt"),
         ("rqkmeans", "codebook_size", [256, "x"], "rqkmeans.codebook_size.1: found 'x'"),

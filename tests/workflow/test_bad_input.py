@@ -129,6 +129,28 @@ FAULTS = {
         setting("rqkmeans", n_iters=3),
         ["unknown key 'n_iters'", "did you mean 'n_iter'"],
     ),
+    "all at once": (
+        lambda w: write_config(
+            w,
+            {
+                "items": {"path": "data/none.jsonl"},
+                "evaluation": {"sequences": "data/gone.parquet"},
+                "interactions": {"path": "data/*.log"},
+            },
+        ),
+        ["items.path: no such", "evaluation.sequences: no such", "interactions.path: no file"],
+    ),
+    "settings that do not fit": (
+        setting("recommender", hidden_dim=6, n_heads=4),
+        ["recommender.hidden_dim: found 6", "a multiple of 8"],
+    ),
+    "damaged parquet": (
+        lambda w: (
+            catalogue(b"PAR1 and no more", "data/i.parquet")(w),
+            setting("items", path="data/i.parquet")(w),
+        ),
+        ["data/i.parquet: not a readable parquet file"],
+    ),
     "unknown section": (
         lambda w: write_config(w, BASE | {"rqkmean": {}}),
         ["'rqkmean'", "'rqkmeans'"],

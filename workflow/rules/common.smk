@@ -28,6 +28,7 @@ from sidmill.interactions.files import find as find_interactions
 VECTOR_FILES = (".npy", ".h5", ".parquet")
 FIRST_ROUND = "results/dual/first/model"
 SHORT_COLLECTIONS = ("queries", "mining_queries")
+PROBLEMS = []
 MACHINE_SETTINGS = ("batch_tokens", "device", "memory_mb", "processes", "search_batch")
 
 
@@ -50,6 +51,14 @@ def or_stop(function, *arguments):
         return function(*arguments)
     except SidmillError as error:
         raise WorkflowError(str(error)) from None
+
+
+def or_note(function, *arguments):
+    """Call a library function; keep a user's mistake for the end of this file, which names all."""
+    try:
+        return function(*arguments)
+    except SidmillError as error:
+        return PROBLEMS.append(str(error))
 
 
 def code_of(script):
@@ -251,20 +260,20 @@ def all_shards(name):
 or_stop(check, config, Path(workflow.basedir) / "workflow/schemas/config.schema.yaml")
 
 # Looked up here and not in the rules: Snakemake lets a rule with a missing input pass in silence while its output exists.
-CATALOGUE = or_stop(expand_path, config["items"]["path"], SUFFIXES, "items.path")
-INTERACTIONS = or_stop(find_interactions, config["interactions"]["path"])
-OWN_VECTORS = or_stop(own_vectors)
-OWN_QUANTIZER = or_stop(own_quantizer)
-HISTORIES = or_stop(histories)
-LEARNED_FROM = or_stop(learned_from)
-OWN_RECOMMENDER = or_stop(own_recommender)
+CATALOGUE = or_note(expand_path, config["items"]["path"], SUFFIXES, "items.path")
+INTERACTIONS = or_note(find_interactions, config["interactions"]["path"])
+OWN_VECTORS = or_note(own_vectors)
+OWN_QUANTIZER = or_note(own_quantizer)
+HISTORIES = or_note(histories)
+LEARNED_FROM = or_note(learned_from)
+OWN_RECOMMENDER = or_note(own_recommender)
 USERS = (
-    or_stop(expand_path, config["datasets"]["users"], (".parquet",), "datasets.users")
+    or_note(expand_path, config["datasets"]["users"], (".parquet",), "datasets.users")
     if config["datasets"]["users"]
     else ["results/interactions/sequences.parquet"]
 )
 CAPTIONS = (
-    or_stop(
+    or_note(
         expand_path, config["datasets"]["captions"], (".parquet",), "datasets.captions"
     )
     if config["datasets"]["captions"]
@@ -273,3 +282,6 @@ CAPTIONS = (
 RESOURCES = Path(workflow.basedir) / "workflow/resources"
 TASKS = config["datasets"]["tasks"]
 PRODUCTS = config["datasets"]["product_pid2sid"] or []
+
+if PROBLEMS:
+    raise WorkflowError("\n".join(PROBLEMS))

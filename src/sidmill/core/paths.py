@@ -23,7 +23,10 @@ def expand(path: str, suffixes: tuple[str, ...], setting: str) -> list[str]:
         SidmillError: if there is no such file, or a name holds braces, which Snakemake takes for
             wildcards.
     """
-    found = _find(path, suffixes, setting)
+    try:
+        found = _find(path, suffixes, setting)
+    except (OSError, ValueError) as error:  # a name that is too long, or holds a NUL
+        raise SidmillError(f"{setting}: no such file: {path!r:.200} ({error!s:.80})") from None
     braced = next((name for name in found if "{" in name or "}" in name), None)
     if braced:
         raise SidmillError(f"{setting}: {braced}: rename it, Snakemake cannot take braces in names")

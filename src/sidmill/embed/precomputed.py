@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand
-from sidmill.formats import embeddings, parquet
+from sidmill.formats import embeddings, lines, parquet, vectors
 
 logger = logging.getLogger(__name__)
 
@@ -219,7 +219,7 @@ def _open_npy(path: str, setting: str) -> np.ndarray:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise SidmillError(f"{path}: no such file: check {setting}") from None
-    except (ValueError, EOFError, OSError) as error:
+    except vectors.UNREADABLE as error:
         raise SidmillError(f"{path}: not a readable .npy file ({error}): check {setting}") from None
     if not isinstance(array, np.ndarray):
         raise SidmillError(f"{path}: holds several arrays (.npz), wanted one: check {setting}")
@@ -232,9 +232,11 @@ def _id_lines(path: str, integer: bool) -> Iterator[int | str]:
         raise SidmillError(f"{path}: no such file: check embedding.ids_path")
     blank = None
     with Path(path).open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(lines.read(file), start=1):
             if blank:
                 raise SidmillError(f"{path}, line {blank}: blank, where every vector wants an id")
+            if line is None:
+                raise SidmillError(f"{path}, line {number}: {lines.TOO_LONG}, wanted an id")
             try:
                 pid = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             except UnicodeDecodeError:
@@ -253,7 +255,7 @@ def _integer(pid: str, place: str) -> int:
         if str(int(pid)) == pid and int(pid) in INT64:
             return int(pid)
     raise SidmillError(
-        f"{place}: {pid!r} is no 64-bit integer, as the ids of the items are: write it as they "
+        f"{place}: {pid!r:.80} is no 64-bit integer, as the ids of the items are: write it as they "
         f"are, or set items.id_type: string"
     )
 

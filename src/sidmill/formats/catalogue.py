@@ -9,8 +9,10 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,11 +21,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sidmill.core.errors import SidmillError
+from sidmill.formats import lines
 
 COMPRESSIONS = (".gz", ".zst")
 KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 SUFFIXES = tuple(kind + end for kind in KINDS for end in ("", *COMPRESSIONS))
 BATCH_ROWS = 1024
+NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of such bytes
+DEEPEST = 5000  # brackets that an element of a JSON array leaves open
 
 
 class Row(NamedTuple):
@@ -102,14 +107,17 @@ def _open(path: str | Path) -> io.BufferedReader:
 
 def _starts_array(path: str | Path) -> bool:
     with _open(path) as stream:
-        while chunk := stream.read(64):
+        while chunk := stream.read(1 << 16):
             if start := chunk.lstrip():
                 return start.startswith(b"[")
     return False
 
 
 def _read_lines(stream: io.BufferedReader) -> Iterator[Row]:
-    for number, line in enumerate(stream, start=1):
+    for number, line in enumerate(lines.read(stream), start=1):
+        if line is None:
+            yield Row(number, None, lines.TOO_LONG)
+            continue
         if line.isspace():
             continue
         try:
@@ -132,7 +140,9 @@ def _read_lines(stream: io.BufferedReader) -> Iterator[Row]:
 def _read_array(path: str | Path, stream: io.BufferedReader) -> Iterator[Row]:
     number = 0
     try:
-        for number, fields in enumerate(ijson.items(stream, "item", use_float=True), start=1):
+        source = _Array(path, stream)
+        for number, fields in enumerate(ijson.items(source, "item", use_float=True), start=1):
+            source.element(number)
             if isinstance(fields, dict):
                 yield Row(number, fields)
             else:
@@ -144,11 +154,50 @@ def _read_array(path: str | Path, stream: io.BufferedReader) -> Iterator[Row]:
         ) from None
 
 
+class _Array:
+    """The stream of a JSON array, which stops where an element does not end or nests too deeply.
+
+    The parser's time grows with the square of the depth.
+    """
+
+    def __init__(self, path: str | Path, stream: io.BufferedReader) -> None:
+        self.path, self.stream = path, stream
+        self.element(0)
+
+    def element(self, number: int) -> None:
+        """Begin to count behind an element."""
+        self.number, self.left, self.depth = number, lines.LONGEST, 0
+
+    def read(self, size: int) -> bytes:
+        """Read on.
+
+        Raises:
+            SidmillError: if the element after the last one is too long, or too deep.
+        """
+        chunk = self.stream.read(size)
+        self.left -= len(chunk)
+        self.depth += sum(map(chunk.count, (b"[", b"{"))) - sum(map(chunk.count, (b"]", b"}")))
+        if self.left < 0 or self.depth > DEEPEST:
+            found = "nested too deeply" if self.left >= 0 else lines.TOO_LONG
+            raise SidmillError(
+                f"{self.path}: what follows element {self.number} of its JSON array is {found}: "
+                f"mend it"
+            )
+        return chunk
+
+
+def _text_lines(path: str | Path, text: io.TextIOWrapper) -> Iterator[str]:
+    for number, line in enumerate(iter(partial(text.readline, lines.LONGEST), ""), start=1):
+        if len(line) == lines.LONGEST:
+            raise SidmillError(f"{path}, line {number}: {lines.TOO_LONG}: mend it")
+        yield line
+
+
 def _read_table(path: str | Path, stream: io.BufferedReader, delimiter: str) -> Iterator[Row]:
-    csv.field_size_limit(1 << 30)
+    csv.field_size_limit(lines.LONGEST)
     # A byte that is not UTF-8 becomes a lone surrogate, which the check below turns into a bad row.
     text = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
-    rows = csv.reader(text, delimiter=delimiter, strict=True)
+    rows = csv.reader(_text_lines(path, text), delimiter=delimiter, strict=True)
     try:
         header = next(rows, [])
     except csv.Error as error:
@@ -171,10 +220,10 @@ def _read_table(path: str | Path, stream: io.BufferedReader, delimiter: str) -> 
         if not values:
             continue
         if len(values) != len(header):
-            lines = f" in lines {first} to {rows.line_num}" if rows.line_num > first else ""
-            problem = f"{len(values)} columns{lines}, the header has {len(header)}"
+            span = f" in lines {first} to {rows.line_num}" if rows.line_num > first else ""
+            problem = f"{len(values)} columns{span}, the header has {len(header)}"
             yield Row(first, None, problem)
-        elif any("\udc80" <= character <= "\udcff" for value in values for character in value):
+        elif any(map(NOT_UTF8.search, values)):
             yield Row(first, None, "not UTF-8")
         else:
             yield Row(first, dict(zip(header, values, strict=True)))
@@ -189,9 +238,9 @@ def _read_parquet(path: str | Path) -> Iterator[Row]:
             for fields in batch.to_pylist():
                 number += 1
                 yield Row(number, fields)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise SidmillError(
-            f"{path}: not a readable parquet file ({str(error).splitlines()[0]})"
+            f"{path}: not a readable parquet file ({str(error).splitlines()[0]}): write it again"
         ) from None
 
 

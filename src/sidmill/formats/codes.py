@@ -22,6 +22,7 @@ from sidmill.formats import parquet
 SIZES_KEY = "sidmill.codebook_sizes"
 BLOCK_ROWS = 65536
 INT32_MAX = 2**31 - 1
+AGAIN = "delete it and run again"
 
 
 class Codes(NamedTuple):
@@ -90,6 +91,12 @@ def read(path: str | Path, column: str) -> Codes:
     codes = lists.flatten().to_numpy().reshape(len(lists), n_levels)
     stored = parquet.metadata_json(file, SIZES_KEY)
     sizes = list(stored or (np.minimum(codes.max(axis=0), INT32_MAX) + 1 if len(codes) else []))
+    if len(codes) and (len(sizes) != n_levels or not all(np.isreal(size) for size in sizes)):
+        raise SidmillError(
+            f"{path}: its metadata says sizes {sizes} for {n_levels} levels: {AGAIN}"
+        )
+    if table["pid"].null_count:
+        raise SidmillError(f"{path}: {table['pid'].null_count} rows without a pid: {AGAIN}")
     _check_range(path, codes, sizes, 0)
     return Codes(table["pid"], codes.astype(np.int32), [int(size) for size in sizes])
 

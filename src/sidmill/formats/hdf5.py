@@ -121,6 +121,19 @@ def _check(path: str | Path, file: h5py.File, wanted: list[Wanted]) -> None:
                 )
 
 
+def check_attribute(path: str | Path, file: h5py.File, name: str, wanted: int) -> None:
+    """Hold a number that an attribute says against the datasets.
+
+    Raises:
+        SidmillError: if it is another, or no number.
+    """
+    found = file.attrs[name]
+    if not isinstance(found, int | np.number) or found != wanted:
+        raise SidmillError(
+            f"{path}: attribute {name} says {found!s:.80}, the datasets {wanted}: make it again"
+        )
+
+
 def kind_of(dtype: np.dtype) -> str:
     """Name a type as :class:`Wanted` does."""
     values = h5py.check_vlen_dtype(dtype)

@@ -125,10 +125,7 @@ def open_item_data(path: str | Path) -> ItemData:
     }
     try:
         for name, size in sizes.items():
-            if int(file.attrs[name]) != size:
-                raise SidmillError(
-                    f"{path}: attribute {name} says {file.attrs[name]}, the datasets {size}"
-                )
+            hdf5.check_attribute(path, file, name, size)
         item_ids = file["item_ids"][:]
         ranked = np.sort(item_ids)
         if len(ranked) and (ranked[0] < 1 or (ranked[1:] == ranked[:-1]).any()):

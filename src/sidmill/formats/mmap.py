@@ -11,7 +11,8 @@ Source: data/dataset.py of https://github.com/gimpong/MM23-MISSRec
 """
 
 import logging
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,6 +103,9 @@ def open_maps(json_path: str | Path) -> MemoryMaps:
     missing = [key for key in wanted if key not in facts]
     if missing:
         raise SidmillError(f"{json_path}: lacks {', '.join(missing)}: delete it and run again")
+    for key in ("mmap_idx_path", "mmap_emb_path"):
+        if not isinstance(facts[key], str):
+            raise SidmillError(f"{json_path}: {key} is {facts[key]!r}, wanted a path: mend it")
     folder = Path(json_path).parent
     maps = open_pair(
         mmap_idx_path=folder / facts["mmap_idx_path"],
@@ -131,9 +135,9 @@ def open_pair(
         SidmillError: if a file is missing or its size does not fit its shape; if the index names a
             row that is not there; if row 0 of the embeddings is not zero.
     """
-    idx_shape = (mmap_idx_shape,) if isinstance(mmap_idx_shape, int) else tuple(mmap_idx_shape)
+    idx_shape = [mmap_idx_shape] if isinstance(mmap_idx_shape, int) else mmap_idx_shape
     index = _open(mmap_idx_path, idx_shape, IDX_DTYPE, 1)
-    embeddings = _open(mmap_emb_path, tuple(mmap_emb_shape), EMB_DTYPE, 2)
+    embeddings = _open(mmap_emb_path, mmap_emb_shape, EMB_DTYPE, 2)
     for start in range(0, len(index), BLOCK_IDS):
         block = index[start : start + BLOCK_IDS]
         odd = np.flatnonzero((block < 0) | (block >= len(embeddings)))
@@ -153,21 +157,24 @@ def open_pair(
     return MemoryMaps(index, embeddings, {})
 
 
-def _open(path: str | Path, shape: tuple[int, ...], dtype: np.dtype, ndim: int) -> np.ndarray:
-    if len(shape) != ndim or any(not isinstance(size, int) or size < 1 for size in shape):
+def _open(path: str | Path, shape: Sequence[int], dtype: np.dtype, ndim: int) -> np.ndarray:
+    sizes = shape if isinstance(shape, list | tuple) else ()
+    if len(sizes) != ndim or any(type(size) is not int or size < 1 for size in sizes):
         wanted = "(M,)" if ndim == 1 else "(N, D)"
-        raise SidmillError(f"{path}: shape {shape}, wanted {wanted} of whole numbers above 0")
+        raise SidmillError(
+            f"{path}: shape {shape}, wanted {wanted} of whole numbers above 0: mend it in mmap.json"
+        )
     if not Path(path).is_file():
         raise SidmillError(
             f"{path}: no such file: make it again with --forcerun write_mmap, or mend its path"
         )
-    found, wanted = Path(path).stat().st_size, int(np.prod(shape)) * dtype.itemsize
+    found, wanted = Path(path).stat().st_size, math.prod(shape) * dtype.itemsize
     if found != wanted:
         raise SidmillError(
             f"{path}: {found} bytes, but {dtype.name} {shape} takes {wanted}: the shape or the "
             f"type is another (float16 takes half, a .npy file 128 more)"
         )
-    return np.memmap(path, dtype=dtype, mode="r", shape=shape)
+    return np.memmap(path, dtype=dtype, mode="r", shape=tuple(shape))
 
 
 def _ordered(json_path: str | Path, numbers: np.ndarray) -> np.ndarray:

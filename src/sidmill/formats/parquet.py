@@ -13,6 +13,44 @@ from sidmill.core.errors import SidmillError
 
 ROWS_PER_GROUP = 8192
 PID_TYPES = (pa.int64(), pa.string())
+SHOWN_TYPES = (*PID_TYPES, *map(pa.list_, (*PID_TYPES, pa.int8(), pa.int32(), pa.float32())))
+
+
+class Parquet(pq.ParquetFile):
+    """A parquet file that names itself where a page of it is damaged."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Open it."""
+        super().__init__(path)
+        self.path = path
+
+    def read(self, *arguments, **options) -> pa.Table:
+        """Read all of some columns."""
+        with naming(self.path):
+            return super().read(*arguments, **options)
+
+    def read_row_group(self, *arguments, **options) -> pa.Table:
+        """Read a row group of some columns."""
+        with naming(self.path):
+            return super().read_row_group(*arguments, **options)
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Say which file it is that pyarrow cannot read.
+
+    Raises:
+        SidmillError: in place of what pyarrow raises.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise SidmillError(f"{path}: no such file") from None
+    except (pa.ArrowException, OSError) as error:
+        raise SidmillError(
+            f"{path}: not a readable parquet file ({str(error).splitlines()[0]}): delete it and "
+            f"make it again"
+        ) from None
 
 
 @contextmanager
@@ -51,9 +89,7 @@ def _regroup(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table
         yield waiting.combine_chunks()
 
 
-def open_file(
-    path: str | Path, columns: dict[str, Callable[[pa.DataType], bool]]
-) -> pq.ParquetFile:
+def open_file(path: str | Path, columns: dict[str, Callable[[pa.DataType], bool]]) -> Parquet:
     """Open a parquet file after checking that it has the columns that its format wants.
 
     Args:
@@ -64,15 +100,8 @@ def open_file(
         SidmillError: if the file is not parquet, lacks a column, repeats one, or has one of a
             type that the format refuses.
     """
-    try:
-        parquet = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, pa.ArrowIOError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise SidmillError(f"{path}: no such file") from None
-        raise SidmillError(
-            f"{path}: not a readable parquet file ({str(error).splitlines()[0]}): "
-            f"delete it and run again"
-        ) from None
+    with naming(path):
+        parquet = Parquet(path)
     schema = parquet.schema_arrow
     for name, accepts in columns.items():
         found = schema.get_all_field_indices(name)
@@ -83,8 +112,8 @@ def open_file(
             )
         if not accepts(schema.field(name).type):
             raise SidmillError(
-                f"{path}: column {name!r} has type {schema.field(name).type}, which this format "
-                f"does not accept"
+                f"{path}: column {name!r} has type {schema.field(name).type}, wanted "
+                f"{' or '.join(str(kind) for kind in SHOWN_TYPES if accepts(kind))}: write it so"
             )
     return parquet
 
@@ -117,7 +146,16 @@ def is_list_of(*values: pa.DataType) -> Callable[[pa.DataType], bool]:
     return accepts
 
 
-def metadata_json(parquet: pq.ParquetFile, key: str) -> dict:
-    """Return the JSON object stored in the file's schema metadata under ``key``, or ``{}``."""
+def metadata_json(parquet: Parquet, key: str) -> dict:
+    """Return the JSON stored in the file's schema metadata under ``key``, or ``{}``.
+
+    Raises:
+        SidmillError: if it is no JSON.
+    """
     stored = parquet.schema_arrow.metadata or {}
-    return json.loads(stored.get(key.encode(), b"{}"))
+    try:
+        return json.loads(stored.get(key.encode(), b"{}"))
+    except (ValueError, RecursionError) as error:
+        raise SidmillError(
+            f"{parquet.path}: its metadata {key!r} is no JSON ({error}): make it again"
+        ) from None

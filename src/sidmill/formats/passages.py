@@ -11,6 +11,7 @@ Source: https://github.com/beir-cellar/beir, https://github.com/PaddlePaddle/Roc
 """
 
 import json
+import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,9 +19,10 @@ from typing import NamedTuple
 import ijson
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import catalogue
+from sidmill.formats import catalogue, lines
 
 NO_TITLE = ("", "-", "null")
+INT64 = range(-(2**63), 2**63)
 JSON_LINES = tuple(f".json{line}{end}" for line in ("l", "") for end in ("", ".gz", ".zst"))
 
 
@@ -100,7 +102,10 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str, str | None]]:
     except OSError as error:
         raise SidmillError(f"{path}: {error.strerror}: check the path") from None
     with file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(lines.read(file), start=1):
+            if line is None:
+                yield number, "", lines.TOO_LONG
+                continue
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:
@@ -124,8 +129,8 @@ def read_json(path: str) -> dict:
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SidmillError(f"{path}: cannot be read as JSON ({error})") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise SidmillError(f"{path}: cannot be read as JSON ({error}): mend it") from None
     if not isinstance(content, dict):
         raise SidmillError(f"{path}: a JSON {type(content).__name__}, wanted an object")
     return content
@@ -134,9 +139,23 @@ def read_json(path: str) -> dict:
 def _record(
     file: str, row: int, key: int | str | None, title: str, text: str, problem: str | None
 ) -> Record:
-    if problem is None and not any(character.isalnum() for character in title + text):
-        problem = "no letter or digit in it"
+    problem = problem or _unusable(key, title + text)
     return Record(file, row, key, "" if problem else join_title(title, text), problem)
+
+
+def _unusable(key: object, text: str) -> str | None:
+    """What is wrong with an id or a text that could be read."""
+    if isinstance(key, bool) or not isinstance(key, int | str):
+        return f"its id {reprlib.repr(key)} is a {type(key).__name__}, wanted text or an integer"
+    if isinstance(key, int) and key not in INT64:
+        return f"its id {key} does not fit in 64 bits: make the ids text"
+    try:
+        f"{key}{text}".encode()
+    except UnicodeEncodeError:
+        return "it holds half a character (a lone surrogate)"
+    if not any(character.isalnum() for character in text):
+        return "no letter or digit in it"
+    return None
 
 
 def _read_beir(files: list[str]) -> Iterator[Record]:
@@ -166,13 +185,19 @@ def _names_of_lines(path: str) -> Iterator[str]:
 
     The map is streamed as long as its keys count from 0; otherwise it is read whole.
     """
-    with Path(path).open("rb") as file:
-        for number, (line, name) in enumerate(ijson.kvitems(file, "")):
-            if line != str(number):
-                break
-            yield name
-        else:
-            return
+    number = 0
+    try:
+        with Path(path).open("rb") as file:
+            for number, (line, name) in enumerate(ijson.kvitems(file, "")):
+                if line != str(number):
+                    break
+                yield name
+            else:
+                return
+    except (OSError, ijson.JSONError) as error:
+        raise SidmillError(
+            f"{path}: cannot be read past its entry {number} ({error}): mend it"
+        ) from None
     names = read_json(path)
     while str(number) in names:
         yield names[str(number)]

@@ -66,10 +66,10 @@ def _of_columns(path: str, row: int, line: str) -> Iterator[Judgement]:
         yield Judgement(path, row, None, None, 0, problem)
         return
     qid, pid, label = (fields[0], *fields[-2:])
-    if re.fullmatch(r"[+-]?\d+", label.strip()):
+    if re.fullmatch(r"[+-]?\d{1,18}", label.strip()):
         yield Judgement(path, row, qid.strip(), pid.strip(), int(label))
     elif row > 1 or [field.strip() for field in fields] != HEADER:
-        problem = f"the label {label!r} is not a whole number"
+        problem = f"the label {label!r:.80} is not a whole number of at most 18 digits"
         yield Judgement(path, row, qid, pid, 0, problem)
 
 
@@ -78,7 +78,8 @@ def _of_json(path: str, row: int, line: str) -> Iterator[Judgement]:
         entry = json.loads(line)
         qid = str(entry["question_id"])
         pids = [str(answer["paragraph_id"]) for answer in entry["answer_paragraphs"]]
-    except (ValueError, TypeError, KeyError) as error:
+        "".join([qid, *pids]).encode()  # refuses half a character
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         problem = f"no question_id and answer_paragraphs ({type(error).__name__}: {error})"
         yield Judgement(path, row, None, None, 0, problem)
     else:

@@ -101,9 +101,14 @@ def read(path: str | Path) -> Quantizer:
             codebooks are not as :func:`write` takes them.
     """
     found, facts = tensors.read(path, "quantizer")
-    levels = sorted(int(name.partition(".")[2]) for name in found if name.startswith("codebook."))
-    if not levels:
-        raise SidmillError(f"{path}: holds no codebook: train the quantizer again")
+    names = {name for name in found if name.startswith("codebook.")}
+    levels = range(len(names))
+    if not names or names != {f"codebook.{level}" for level in levels}:
+        raise SidmillError(
+            f"{path}: wanted codebook.0, codebook.1, ..., found "
+            f"{', '.join(sorted(names)) or 'none'}: train the quantizer again"
+        )
+    _check_facts(path, facts)
     codebooks = [found[f"codebook.{level}"] for level in levels]
     prices = tuple(found[f"price.{level}"] for level in levels if f"price.{level}" in found)
     networks = {name: _read_network(found, name) for name in ("encoder", "decoder")}
@@ -150,8 +155,28 @@ def _read_network(found: dict[str, np.ndarray], name: str) -> Network | None:
     return Network(weights, biases, found.get(f"{name}.skip"))
 
 
+def _check_facts(path: str | Path, facts: dict) -> None:
+    kinds = {"kind": str, "settings": dict, "fingerprint": dict, "balance": list}
+    for name, kind in kinds.items():
+        if not isinstance(facts.get(name, [] if name == "balance" else None), kind):
+            raise SidmillError(
+                f"{path}: its fact {name} is {facts.get(name)!r:.80}, wanted a {kind.__name__}: "
+                f"train the quantizer again"
+            )
+    if stray := sorted(set(facts) - set(kinds)):
+        raise SidmillError(
+            f"{path}: holds unknown facts ({', '.join(stray)}): is it of a newer SIDMill? Train "
+            f"the quantizer again"
+        )
+
+
 def _check(path: str | Path, quantizer: Quantizer) -> None:
     codebooks = quantizer.codebooks
+    flat = next((level for level, book in enumerate(codebooks) if book.ndim != 2), None)
+    if flat is not None:
+        raise SidmillError(
+            f"{path}: codebook.{flat} has shape {codebooks[flat].shape}, wanted (K, d): train again"
+        )
     sizes = [(np.dtype(np.float32), (len(book),)) for book in codebooks]
     prices = quantizer.prices
     if prices and [(price.dtype, price.shape) for price in prices] != sizes:

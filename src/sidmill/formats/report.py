@@ -20,11 +20,16 @@ def read(path: str | Path) -> dict:
     """Read figures.
 
     Raises:
-        SidmillError: if the file is missing or not JSON.
+        SidmillError: if the file is missing or no JSON object.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        figures = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
         raise SidmillError(f"{path}: no such file") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SidmillError(f"{path}: not JSON ({error}): delete it and run again") from None
+    if not isinstance(figures, dict):
+        raise SidmillError(
+            f"{path}: a JSON {type(figures).__name__}, wanted an object: delete it and run again"
+        )
+    return figures

@@ -132,11 +132,7 @@ def open_sequence_data(path: str | Path) -> SequenceData:
         if len(lengths) and lengths.min() < 0:
             raise SidmillError(f"{path}: dataset 'sequence_lengths' holds {lengths.min()}")
         for name in ("n_sequences", "max_sequence_length"):
-            if int(file.attrs[name]) != sizes[name]:
-                raise SidmillError(
-                    f"{path}: attribute {name} says {file.attrs[name]}, 'sequence_lengths' int32 "
-                    f"{lengths.shape} says {sizes[name]}"
-                )
+            hdf5.check_attribute(path, file, name, sizes[name])
     except BaseException:
         file.close()
         raise

@@ -40,11 +40,11 @@ def read(path: str | Path, what: str) -> tuple[dict[str, np.ndarray], dict]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise SidmillError(f"{path}: no such file") from None
-    except (SafetensorError, ValueError, OSError) as error:
+    except (SafetensorError, ValueError, OSError, TypeError, RecursionError) as error:
         raise SidmillError(
             f"{path}: not a readable {what} ({error}): delete it and run again"
         ) from None
-    if facts is None:
+    if not isinstance(facts, dict):
         raise SidmillError(f"{path}: holds no {what} of SIDMill: delete it and run again")
     return tensors, facts
 

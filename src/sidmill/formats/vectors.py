@@ -10,6 +10,7 @@ files are held against each other whenever they are opened.
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from tokenize import TokenError
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,8 @@ from sidmill.formats.embeddings import FINGERPRINT_KEY
 
 SHAPE_KEY = "sidmill.shape"
 DTYPES = ("float32", "float16")
+# What numpy raises for a damaged .npy, by the part of it that is damaged.
+UNREADABLE = (ValueError, EOFError, OSError, OverflowError, SyntaxError, TokenError)
 
 
 class VectorStore(NamedTuple):
@@ -105,7 +108,7 @@ def open_npy(path: str | Path) -> np.ndarray:
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise SidmillError(f"{path}: no such file") from None
-    except (ValueError, EOFError, OSError) as error:
+    except UNREADABLE as error:
         raise SidmillError(
             f"{path}: not a readable .npy file ({error}): delete it and run again"
         ) from None

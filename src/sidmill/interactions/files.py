@@ -55,8 +55,10 @@ def form_of(files: list[str], fields: dict[str, str | None]) -> str:
     Raises:
         SidmillError: if they fit no form.
     """
-    rows = islice((row for file in files for row in catalogue.read(file)), PROBED_ROWS)
+    rows = list(islice((row for file in files for row in catalogue.read(file)), PROBED_ROWS))
     found = next((set(row.fields) for row in rows if row.fields), set())
+    if not found and rows:
+        raise SidmillError(f"{files[0]}, row {rows[0].number}: {rows[0].problem}: mend the row")
     history, target, item = (fields[name] for name in ("history", "target", "item"))
     if "user_sequence" in found:
         return "missrec"

@@ -4,6 +4,7 @@ Letters: N items of the catalogue; an item's number is its row in text.parquet.
 """
 
 import re
+import reprlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,7 +68,7 @@ def as_id(known: KnownItems, value: object) -> int | str:
         ValueError: if it cannot be one; the message says why.
     """
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError(f"item {value!r:.40} is a {type(value).__name__}")
+        raise ValueError(f"item {reprlib.repr(value)} is a {type(value).__name__}")
     if not known.integer:
         if isinstance(value, str) and value != value.encode(errors="replace").decode():
             raise ValueError("an item id holds half a character (a lone surrogate)")

@@ -4,6 +4,7 @@ A bad row goes as a whole; an item that the catalogue lacks goes alone, and the 
 stays.
 """
 
+import reprlib
 from collections.abc import Callable, Iterator
 from itertools import chain, pairwise
 from typing import NamedTuple
@@ -228,7 +229,9 @@ def _time(value: object) -> int:
         if number is None or number != float(value) or not -(2**63) <= number < 2**63:
             raise ValueError
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"timestamp {value!r:.40} is not a whole number of 64 bits") from None
+        raise ValueError(
+            f"timestamp {reprlib.repr(value)} is not a whole number of 64 bits"
+        ) from None
     return number
 
 

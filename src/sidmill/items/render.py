@@ -105,7 +105,7 @@ def render(
             raise BadRowError(row.problem)
         pid = _read_id(row.fields, ids)
         if pid in first_place:
-            raise BadRowError(f"id {pid!r} stands already at {first_place[pid]}")
+            raise BadRowError(f"id {pid!r:.80} stands already at {first_place[pid]}")
         words = _fill(pieces, row.fields)
         if pid in repeated:
             first_place[pid] = f"{file}, row {row.number}"
@@ -164,6 +164,8 @@ def plain_text(value: object) -> str:
         return ""
     if isinstance(value, str):
         return clean(value)
+    if isinstance(value, bytes):
+        raise BadRowError(f"{value!r:.40} is binary, wanted text")
     if isinstance(value, dict):
         pairs = ((plain_text(key), plain_text(entry)) for key, entry in value.items())
         return ", ".join(f"{key}: {entry}" for key, entry in pairs if entry)
@@ -237,7 +239,7 @@ def _read_id(fields: dict, ids: Ids) -> int | str:
         return _encodable(value, "the id")
     if ids.strict or not _is_integer(value):
         raise BadRowError(
-            f"id {value!r} is not an integer like the first: set items.id_type: string"
+            f"id {value!r:.80} is not an integer like the first: set items.id_type: string"
         )
     return int(value)
 

@@ -162,16 +162,18 @@ def read_training(
     rejects = Rejects(on_bad_rows)
 
     def rows() -> Iterator[tuple]:
+        found = False
         for file in expand(path, ANY_NAME, f"training.{kind}"):
             for line in reader(file):
                 if line.problem:
                     rejects.add(None, file, line.row, line.problem)
                 else:
+                    found = True
                     yield line.values
+        if not found:
+            raise SidmillError(f"{path}: no line can be trained on: check training.{kind}")
 
     n_rows = triples.write(output_path, schema, rows())
-    if not n_rows:
-        raise SidmillError(f"{path}: no line can be trained on: check training.{kind}")
     rejects.write(rejects_path)
     return n_rows
 

@@ -1,0 +1,205 @@
+"""Every wrong setting is named in one message, before any job and before torch is there."""
+
+import copy
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from sidmill.core.config import check
+from sidmill.core.errors import SidmillError
+
+SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
+CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
+OPEN = {("mixture", "weights"), ("mixture", "test_size"), ("rl", "weights"), ("rl", "test_size")}
+KEYS = [
+    (section, key)
+    for section, keys in CONFIG.items()
+    if isinstance(keys, dict)
+    for key in keys
+]  # fmt: skip
+HUGE = 10**30
+
+
+def refusal(**sections):
+    """The lines that refuse the usual config with some settings changed."""
+    config = copy.deepcopy(CONFIG)
+    for section, keys in sections.items():
+        config[section] = (
+            config[section] | keys
+            if isinstance(config[section], dict) and isinstance(keys, dict)
+            else keys
+        )
+    with pytest.raises(SidmillError) as error:
+        check(config, SCHEMA)
+    head, *lines = str(error.value).split("\n  ")
+    assert head == f"{len(lines)} problem(s) in the configuration:"
+    return lines
+
+
+def test_every_key_of_a_wrong_type_is_named_in_one_message():
+    wrong = {section: {} for section, _ in KEYS}
+    for section, key in KEYS:
+        wrong[section][key] = True if isinstance(CONFIG[section][key], dict) else {"x": 1}
+    lines = refusal(**wrong, quantizer={})
+    for section, key in KEYS:
+        assert any(line.startswith(f"{section}.{key}: found ") for line in lines), (section, key)
+    assert len(lines) >= len(KEYS) > 200
+
+
+def test_every_misspelt_key_is_told_the_right_one():
+    config = {
+        section: {key + "x": value for key, value in keys.items()}
+        if isinstance(keys, dict)
+        else keys
+        for section, keys in CONFIG.items()
+    }
+    with pytest.raises(SidmillError) as error:
+        check(config, SCHEMA)
+    for section, key in KEYS:
+        guess = f"{section}: unknown key '{key}x': did you mean '{key}'?"
+        assert guess in str(error.value)
+
+
+def test_every_missing_key_and_every_misspelt_section_is_named():
+    with pytest.raises(SidmillError) as error:
+        check({section: {} if isinstance(keys, dict) else keys
+               for section, keys in CONFIG.items()}, SCHEMA)  # fmt: skip
+    for section, keys in CONFIG.items():
+        if isinstance(keys, dict):
+            assert f"{section}: missing {', '.join(keys)}: copy" in str(error.value)
+    with pytest.raises(SidmillError) as error:
+        check({section + "z": keys for section, keys in CONFIG.items()}, SCHEMA)
+    for section in CONFIG:
+        assert f"unknown key '{section}z': did you mean '{section}'?" in str(error.value)
+
+
+ODD = {
+    "a float for an integer": (("opq", "n_iter", 3.0), "opq.n_iter: found 3.0, a float, wanted"),
+    "a bool for an integer": (("run", "seed", True), "run.seed: found True, a bool"),
+    "a bool for a number": (("bm25", "b", False), "bm25.b: found False, a bool"),
+    "not a number": (("rqvae", "lr", float("nan")), "rqvae.lr: found nan, which is not finite"),
+    "infinite": (("fusion", "constant", float("inf")), "found inf, which is not finite"),
+    "huge": (("demo", "n_items", HUGE), f"found {HUGE}, which does not fit in 64 bits"),
+    "YAML 1.1 reads 1e-3 as text": (("dual", "learning_rate", "1e-3"), "found '1e-3', a str"),
+    "YAML reads no as false": (("items", "id_field", False), "found False, a bool, wanted string"),
+    "a date": (("embedding", "revision", "x"), "embedding.revision"),
+    "an enum misspelt": (("faiss", "nprobe", None), "faiss.nprobe: found null, wanted integer"),
+    "nearest value": (("h5", "features", "word"), "wanted one of auto, words, model"),
+    "nearest guess": (("retrieval", "answer", "croos"), "did you mean 'cross'?"),
+    "a bound": (("recommender", "dropout", 1), "found 1, wanted less than 1"),
+    "a list too short": (("datasets", "tasks", []), "found [], wanted a list of 1 or more"),
+    "twice": (("comparison", "members", ["opq", "opq"]), "wanted no entry twice"),
+    "unknown member": (("comparison", "members", ["opqq"]), "did you mean 'opq'?"),
+    "a long value": (("explorer", "title", ["x" * 10**6]), "explorer.title: found ["),
+    "a section that is a list": (("store", None, [1]), "store: found [1], a list"),
+    "a section that is null": (("vocabulary", None, None), "vocabulary: found null"),
+    "a task's name": (("datasets", "tasks", ["../x"]), "datasets.tasks.0: found '../x'"),
+    "a key that is a number": (("mixture", "weights", {1: "x", "sft_x": "y"}), "weights.1: found"),
+}
+ODD["a date"] = (("embedding", "revision", __import__("datetime").date(2026, 1, 1)), "a date")
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_value_is_named_with_what_is_wanted(name):
+    (section, key, value), words = ODD[name]
+    lines = refusal(**{section: value if key is None else {key: value}})
+    assert words in "\n".join(lines)
+    assert max(map(len, lines)) < 600
+
+
+COMBINATIONS = {
+    "rqkmeans.codebook_size: found 2 sizes for 3": {"rqkmeans": {"codebook_size": [4, 4]}},
+    "rqkmeans.n_levels: found 26, and collisions": {
+        "rqkmeans": {"n_levels": 26},
+        "collisions": {"strategy": "suffix"},
+    },
+    "levels of rqvae.codebook_sizes: found 26": {
+        "rqvae": {"codebook_sizes": [2] * 26},
+        "quantizer": "rqvae",
+        "collisions": {"strategy": "suffix"},
+    },
+    "rqvae.sk_epsilons: found 2 numbers for 3": {"rqvae": {"sk_epsilons": [0, 0.1]}},
+    "rqvae.warmup_epochs: found 9, wanted less": {
+        "rqvae": {"warmup_epochs": 9, "epochs": 9, "autoencoder_epochs": 0}
+    },
+    "rqvae.autoencoder_epochs: found 20, wanted": {"rqvae": {"epochs": 20, "warmup_epochs": 0}},
+    "rqvae.kmeans_init: found first_batch": {
+        "rqvae": {"kmeans_init": "first_batch", "batch_size": 64}
+    },
+    "rqvae.contrastive_weight: pairs are": {
+        "rqvae": {"contrastive_weight": 0.1, "data_paths": ["x.npy"]}
+    },
+    "rqvae.contrastive_weight: needs pairs": {
+        "rqvae": {"contrastive_weight": 0.1},
+        "interactions": {"path": None},
+    },
+    "rqvae.e_dim: found 300": {"rqvae": {"e_dim": 300}, "quantizer": "rqvae"},
+    "opq cuts 2 dimensions": {"embedding": {"dim": 2}, "quantizer": "opq"},
+    "comparison.members: found rqvae": {
+        "comparison": {"members": ["opq", "rqvae"]},
+        "rqvae": {"codebook_sizes": [512, 256, 256]},
+    },
+    "interactions.fields.history: found 'h'": {
+        "interactions": {"format": "events", "fields": CONFIG["interactions"]["fields"]
+                         | {"history": "h"}}
+    },
+    "which is user already": {
+        "interactions": {"fields": CONFIG["interactions"]["fields"] | {"user": "u", "item": "u"}}
+    },
+    "format missrec has no timestamps": {"interactions": {"format": "missrec", "split": "time"}},
+    "embedding.path: found 'x.npy', which backend lsa": {"embedding": {"path": "x.npy"}},
+    "x.parquet holds its ids": {
+        "embedding": {"backend": "precomputed", "model": "m", "path": "x.parquet",
+                      "ids_path": "y.txt"}
+    },
+    "embedding.lsa_features: found 256, wanted more": {"embedding": {"lsa_features": 256}},
+    "h5.features: found model": {"h5": {"features": "model"}},
+    "retrieval.query_prompt: found 'Q:'": {"retrieval": {"query_prompt": "Q:"}},
+    "retrieval.corpus is items": {"retrieval": {"corpus": "items", "corpus_ids": "x.json"}},
+    "retrieval.queries is null": {"retrieval": {"query_ids": "x.json"}},
+    "faiss.candidates: found 200, wanted at least": {"retrieval": {"index": "hnsw", "top_k": 201}},
+    "faiss.code_bytes: found 48, wanted a divisor": {
+        "retrieval": {"index": "ivfpq"}, "faiss": {"code_bytes": 48}
+    },
+    "dual.mini_batch: found 129": {"dual": {"mini_batch": 129}},
+    "mining.skip: found 100, wanted less": {"mining": {"skip": 100}},
+    "dual.model: found 'bert', but training.dual": {"dual": {"model": "bert"}},
+    "cross.model: found 'bert', but training.cross": {"cross": {"model": "bert"}},
+    "rerank.revision: found 'main'": {"rerank": {"revision": "main"}},
+    "recommender.hidden_dim: found 60": {"recommender": {"hidden_dim": 60, "n_heads": 4}},
+    "recommender.mmap_path: found 'm.json'": {"recommender": {"mmap_path": "m.json"}},
+    "rl.test_size: found sft_x, which rl.weights": {"rl": {"test_size": {"sft_x": 3}}},
+    "pretrained.path: found null": {"quantizer": "pretrained"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", COMBINATIONS)
+def test_settings_that_do_not_fit_are_refused(words):
+    lines = refusal(**COMBINATIONS[words])
+    assert len(lines) == 1
+    assert words in lines[0]
+
+
+def test_all_that_does_not_fit_stands_beside_what_is_of_a_wrong_type():
+    lines = refusal(
+        rqkmeans={"codebook_size": [4]}, recommender={"hidden_dim": 3}, mining={"skip": 500},
+        opq={"n_iter": "x"}, faiss=3,
+    )  # fmt: skip
+    assert [line.split(":")[0] for line in lines] == [
+        "faiss", "opq.n_iter", "rqkmeans.codebook_size", "mining.skip", "recommender.hidden_dim",
+    ]  # fmt: skip
+
+
+def test_the_workflow_reads_the_config_without_torch():
+    imports = [
+        line.strip()
+        for line in (ROOT / "workflow/rules/common.smk").read_text().splitlines()
+        if line.startswith("from sidmill.")
+    ]
+    assert imports
+    probe = "\n".join([*imports, "import sys", "print('torch' in sys.modules)"])
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("False", "")
