@@ -144,8 +144,8 @@ def test_cut_between_any_two_files_of_a_checkpoint(tmp_path, monkeypatch, path):
 
 
 def test_a_real_kill(tmp_path, path):
-    whole = train(path, tmp_path / "whole", epochs=30)
-    request = SETTINGS | {"paths": [path], "folder": str(tmp_path / "killed"), "epochs": 30}
+    whole = train(path, tmp_path / "whole", epochs=12)
+    request = SETTINGS | {"paths": [path], "folder": str(tmp_path / "killed"), "epochs": 12}
     (tmp_path / "request.json").write_text(json.dumps(request))
     command = [sys.executable, "-m", "sidmill.quantize.rqvae.member", tmp_path / "request.json"]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
@@ -155,7 +155,7 @@ def test_a_real_kill(tmp_path, path):
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
     child.wait()
-    assert same(train(path, tmp_path / "killed", epochs=30), whole)
+    assert same(train(path, tmp_path / "killed", epochs=12), whole)
 
 
 @pytest.mark.parametrize("change", ["seed", "code", "data", "damage"])
