@@ -125,7 +125,7 @@ COMBINATIONS = {
     "rqvae.warmup_epochs: found 9, wanted less": {
         "rqvae": {"warmup_epochs": 9, "epochs": 9, "autoencoder_epochs": 0}
     },
-    "rqvae.autoencoder_epochs: found 20, wanted": {"rqvae": {"epochs": 20, "warmup_epochs": 0}},
+    "rqvae.autoencoder_epochs: found 10, wanted": {"rqvae": {"epochs": 10, "warmup_epochs": 0}},
     "rqvae.kmeans_init: found first_batch": {
         "rqvae": {"kmeans_init": "first_batch", "batch_size": 64}
     },
@@ -138,10 +138,6 @@ COMBINATIONS = {
     },
     "rqvae.e_dim: found 300": {"rqvae": {"e_dim": 300}, "quantizer": "rqvae"},
     "opq cuts 2 dimensions": {"embedding": {"dim": 2}, "quantizer": "opq"},
-    "comparison.members: found rqvae": {
-        "comparison": {"members": ["opq", "rqvae"]},
-        "rqvae": {"codebook_sizes": [512, 256, 256]},
-    },
     "interactions.fields.history: found 'h'": {
         "interactions": {"format": "events", "fields": CONFIG["interactions"]["fields"]
                          | {"history": "h"}}

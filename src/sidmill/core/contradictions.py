@@ -116,19 +116,6 @@ def _quantizer(config: dict) -> Iterator[str]:
         )
 
 
-def _comparison(config: dict) -> Iterator[str]:
-    rqkmeans, sizes = config["rqkmeans"], config["rqvae"]["codebook_sizes"]
-    size, levels = rqkmeans["codebook_size"], rqkmeans["n_levels"]
-    budget = size if isinstance(size, list) else [size] * levels
-    if "rqvae" not in config["comparison"]["members"]:
-        return
-    if len(sizes) != len(budget) or any(map(int.__gt__, sizes, budget)):
-        yield (
-            f"comparison.members: found rqvae, but rqvae.codebook_sizes {sizes} is more than the "
-            f"others may use, {budget} (rqkmeans): give it as many levels, and no more codes"
-        )
-
-
 def _interactions(config: dict) -> Iterator[str]:
     section = config["interactions"]
     form = section["format"]
@@ -266,7 +253,7 @@ CHECKS = [
     Check(("rqvae", "quantizer"), _rqvae),
     Check(("rqvae", "interactions"), _pairs),
     Check(("quantizer", "embedding", "rqkmeans", "rqvae"), _quantizer),
-    Check(("comparison", "rqkmeans", "rqvae"), _comparison),
+    Check(("comparison", "rqkmeans", "rqvae")),
     Check(("interactions",), _interactions),
     Check(("embedding",), _embedding),
     Check(("h5", "embedding"), _h5),
