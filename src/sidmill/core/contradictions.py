@@ -253,7 +253,6 @@ CHECKS = [
     Check(("rqvae", "quantizer"), _rqvae),
     Check(("rqvae", "interactions"), _pairs),
     Check(("quantizer", "embedding", "rqkmeans", "rqvae"), _quantizer),
-    Check(("comparison", "rqkmeans", "rqvae")),
     Check(("interactions",), _interactions),
     Check(("embedding",), _embedding),
     Check(("h5", "embedding"), _h5),
