@@ -153,6 +153,35 @@ def test_every_input_row_is_counted(data, tmp_path):
         counts.total(jsons, "x", max_unknown_share=1, max_left_out_share=0)
 
 
+def test_rows_of_broken_json_and_of_nothing_are_counted(data, tmp_path):
+    users = pq.read_table(data / "users.parquet")
+    good = json.dumps({"tea": [3, 6], "cup": [9]})
+    words = pa.array(([good, '{"tea": [3, ', "[1]", "{}", None] * N_USERS)[:N_USERS])
+    place = users.schema.get_field_index("inter_keyword_to_items")
+    users = users.set_column(place, "inter_keyword_to_items", words)
+    pq.write_table(users.set_column(1, "split", pa.array([0] * N_USERS)), tmp_path / "u.parquet")
+    options = {"paths": [tmp_path / "u.parquet"]}
+    _, jsons = make(data, tmp_path / "a", "sft_interactive_rec", **options)
+    whole = counts.total(jsons, "x", max_unknown_share=1, max_left_out_share=1)
+    assert whole["left_out"]["not_json"] == 2 * N_USERS // 5
+    assert whole["left_out"]["nothing_listed"] == 2 * N_USERS // 5
+    assert whole["added"] == N_USERS // 5
+    left_out = sum(whole["left_out"].values())
+    assert whole["read"] + whole["added"] == whole["written"] + left_out
+    with pytest.raises(SidmillError, match="were left out"):
+        counts.total(jsons, "x", max_unknown_share=1, max_left_out_share=0.5)
+
+
+@pytest.mark.parametrize(("split", "code"), [("train", 0), ("test", 1)])
+def test_onerec_metadata_has_two_splits(data, tmp_path, split, code):
+    users = pq.read_table(data / "users.parquet")
+    options = {"split": split, "max_left_out_share": 1}
+    _, jsons = make(data, tmp_path / split, "pretrain_video_rec", **options)
+    whole = counts.total(jsons, "x", max_unknown_share=1, max_left_out_share=1)
+    others = users["split"].to_pylist().count(1 - code)
+    assert whole["left_out"]["other_split"] == others
+
+
 def test_the_chat_form_is_what_datasets_reads(data, tmp_path):
     import datasets
 

@@ -174,6 +174,12 @@ def model_files(model):
     return {}
 
 
+def expanded_model(wildcards):
+    """The files of the language model that gets the SID tokens."""
+    model = config["vocabulary"]["model"]
+    return model_files(model) if model else {}
+
+
 def shard_files(wildcards):
     """All shards of a collection, in order; queries are short and make one."""
     shards = (

@@ -168,6 +168,7 @@ rule report_datasets:
 
 rule expand_vocabulary:
     input:
+        unpack(expanded_model),
         pid2sid="results/pid2sid.parquet",
         quantizer=chosen("quantizer.safetensors"),
     output:

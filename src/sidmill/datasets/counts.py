@@ -6,6 +6,8 @@ from pathlib import Path
 from sidmill.core.errors import SidmillError
 from sidmill.formats import report
 
+HEAD = ("read", "added", "written", "masks_of_other_length")
+
 
 def total(
     paths: list[str], dataset: str, *, max_unknown_share: float, max_left_out_share: float
@@ -24,7 +26,7 @@ def total(
     head, left_out, fields = Counter(), Counter(), {}
     for path in paths:
         counts = report.read(path)["counts"]
-        head.update({key: counts[key] for key in ("read", "added", "written")})
+        head.update({key: counts[key] for key in HEAD})
         left_out.update(counts["left_out"])
         for name, seen in counts["item_ids"].items():
             fields.setdefault(name, Counter()).update(seen)

@@ -137,7 +137,7 @@ def _counter(tokenizer: str | None, n_levels: int):
     if tokenizer is not None:
         from transformers import AutoTokenizer
 
-        encode = AutoTokenizer.from_pretrained(tokenizer)
+        encode = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
         return lambda text: len(encode(text, add_special_tokens=False)["input_ids"])
     token = re.compile(r"<\|sid_(?:begin|end)\|>|<s_[a-z]_\d+>")
 

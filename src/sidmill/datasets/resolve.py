@@ -135,16 +135,18 @@ class Tally:
     def __init__(self) -> None:
         """Begin at nothing."""
         self.left_out, self.seen, self.unknown = Counter(), Counter(), Counter()
+        self.masks_of_other_length = 0  # lists whose mask marks nothing, of rows that stay
 
     def as_dict(self) -> dict:
         """As JSON: ``read`` rows are those ``written`` and those in ``left_out``."""
-        left_out = dict(sorted(self.left_out.items()))
+        left_out = {reason: count for reason, count in sorted(self.left_out.items()) if count}
         head = {key: left_out.pop(key, 0) for key in ("read", "added", "written")}
         fields = {
             name: {"seen": self.seen[name], "unknown": self.unknown[name]}
             for name in sorted(self.seen)
         }
-        return {**head, "left_out": left_out, "item_ids": fields}
+        masks = {"masks_of_other_length": self.masks_of_other_length}
+        return {**head, "left_out": left_out, **masks, "item_ids": fields}
 
 
 class Resolver:
@@ -227,9 +229,10 @@ class Resolver:
 
     def _multiply(self) -> None:
         """One row per item of a list, or per entry of a mapping."""
-        rows = self.task.rows
+        rows, n_broken = self.task.rows, 0
         if "entries" in rows:
-            words, lists, parents = _entries(self.source[rows["entries"]])
+            words, lists, parents, n_broken = _entries(self.source[rows["entries"]])
+            self.tally.left_out["not_json"] += n_broken
             self.single = {"keyword": words, "keyword_items": lists}
         else:
             lists = ragged.of(self.source[rows["each"]])
@@ -238,7 +241,7 @@ class Resolver:
             for name in rows.get("with", ()):
                 beside = ragged.of(self.source[name])
                 fits = beside.lengths == lists.lengths
-                self.tally.left_out["mask_of_other_length"] += int((~fits).sum())
+                self.tally.masks_of_other_length += int((~fits).sum())
                 values = np.full(len(lists.values), -1, dtype=np.int64)
                 values[ragged.places(lists.offsets[:-1][fits], lists.lengths[fits])] = ragged.take(
                     beside.values, ragged.places(beside.offsets[:-1][fits], beside.lengths[fits])
@@ -247,7 +250,9 @@ class Resolver:
                 self.single[name] = pa.array(kept, mask=kept < 0)
             parents = np.repeat(np.arange(len(lists.lengths)), np.minimum(lists.lengths, most))
         parts = np.arange(len(parents)) - np.searchsorted(parents, parents)
-        self.tally.left_out["added"] += len(parents) - len(self.parent)
+        children = np.bincount(parents, minlength=len(self.parent))
+        self.tally.left_out["added"] += int(np.maximum(children - 1, 0).sum())
+        self.tally.left_out["nothing_listed"] += int((children == 0).sum()) - n_broken
         self.parent = parents
         self.numbers = keys.mix(self.numbers[parents] + keys.mix(parts.astype(np.uint64)))
 
@@ -314,7 +319,7 @@ class Resolver:
         if np.array_equal(mask.offsets, lists.offsets):
             return np.asarray(mask.values) == 1
         fits = mask.lengths == lists.lengths
-        self.tally.left_out["mask_of_other_length"] += int((~fits).sum())
+        self.tally.masks_of_other_length += int((~fits).sum())
         keep = np.zeros(len(lists.values), dtype=bool)
         keep[ragged.places(lists.offsets[:-1][fits], lists.lengths[fits])] = (
             mask.values[ragged.places(mask.offsets[:-1][fits], mask.lengths[fits])] == 1
@@ -339,21 +344,27 @@ class Resolver:
         return ragged.arrow(self.field(declared["count"]).lengths)
 
 
-def _entries(column: pa.ChunkedArray) -> tuple[pa.Array, ragged.Ragged, np.ndarray]:
-    """Keys, lists and input rows of mappings: an Arrow map, or JSON text, parsed row by row."""
+def _entries(column: pa.ChunkedArray) -> tuple[pa.Array, ragged.Ragged, np.ndarray, int]:
+    """Keys, lists and input rows of mappings: an Arrow map, or JSON text, parsed row by row.
+
+    The last is the number of rows whose text is no mapping.
+    """
     column = column.combine_chunks()
     if pa.types.is_map(column.type):
         lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
         flat = pc.list_flatten(column)
         keys_, lists = pc.struct_field(flat, 0), ragged.of(pc.struct_field(flat, 1))
-        return keys_.cast(pa.large_string()), lists, np.repeat(np.arange(len(lengths)), lengths)
-    words, values, parents = [], [], []
+        return keys_.cast(pa.large_string()), lists, np.repeat(np.arange(len(lengths)), lengths), 0
+    words, values, parents, n_broken = [], [], [], 0
     for row, text in enumerate(column.to_pylist()):
         try:
             entries = json.loads(text) if text else {}
         except ValueError:
-            entries = {}
-        for word, pids in entries.items() if isinstance(entries, dict) else ():
+            entries = None
+        if not isinstance(entries, dict):
+            n_broken += 1
+            continue
+        for word, pids in entries.items():
             words.append(word)
             values.append(pids or [])
             parents.append(row)
@@ -362,4 +373,4 @@ def _entries(column: pa.ChunkedArray) -> tuple[pa.Array, ragged.Ragged, np.ndarr
     if not numeric:
         values = [[str(pid) for pid in pids] for pids in values]
     lists = ragged.of(pa.array(values, kind))
-    return pa.array(words, pa.large_string()), lists, np.array(parents, dtype=np.int64)
+    return pa.array(words, pa.large_string()), lists, np.array(parents, dtype=np.int64), n_broken

@@ -60,14 +60,15 @@ def expand(
     """
     if model is None:
         raise SidmillError("vocabulary.model: null: name the model that gets the SID tokens")
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     template = tokenizer.chat_template
     tokens = sid_text.vocabulary(sizes)
     old = set(tokenizer.get_vocab())
     tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in tokens])
     ids = dict(zip(tokens, tokenizer.convert_tokens_to_ids(tokens), strict=True))
     check_round_trip(tokenizer, codes)
-    network = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
+    safe = {"use_safetensors": True, "trust_remote_code": False}
+    network = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, **safe)
     fresh = [text for text in tokens if text not in old]
     rows = max(network.get_input_embeddings().num_embeddings, len(tokenizer))
     network.resize_token_embeddings(-(-rows // pad_to) * pad_to, mean_resizing=False)
