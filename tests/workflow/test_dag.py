@@ -220,8 +220,9 @@ def test_the_linter_has_no_remark(finished, lint):
 
 def test_the_real_catalogue(workflow, real_data):
     """3,686 items in, 3,686 distinct SIDs of length 3 out."""
-    data = json.dumps(str(real_data / "amazon-industrial/items.jsonl"))
-    name = workflow.overlay("overlay.yaml", f"items: {{path: {data}}}\n")
+    folder = real_data / "amazon-industrial"
+    data = {name: {"path": str(folder / f"{name}.jsonl")} for name in ("items", "interactions")}
+    name = workflow.overlay("overlay.yaml", json.dumps(data))
     workflow.run("--configfile", "tests/configs/amazon-industrial.yaml", name)
     table = pq.read_table(workflow.folder / "results/pid2sid.parquet")
     sids = {tuple(sid) for sid in table["sid"].to_pylist()}
