@@ -31,15 +31,7 @@ def main() -> None:
         SIDES[options.side](options)
         return
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        shared = [
-            __file__,
-            f"--rows={options.rows}",
-            f"--history={options.history}",
-            f"--items={options.items}",
-            f"--codes={options.codes}",
-            f"--seed={options.seed}",
-            f"--folder={folder}",
-        ]
+        shared = [__file__, *_paired.flags(options, folder)]
         _paired.run([*shared, "--side=input"])
         medians = _paired.alternate(
             {name: [*shared, f"--side={name}"] for name in ("sidmill", "loop")}, options.repeats

@@ -28,16 +28,7 @@ def main() -> None:
         SIDES[options.side](options)
         return
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        shared = [
-            __file__,
-            f"--users={options.users}",
-            f"--items={options.items}",
-            f"--mean-length={options.mean_length}",
-            f"--dim={options.dim}",
-            f"--batch-size={options.batch_size}",
-            f"--seed={options.seed}",
-            f"--folder={folder}",
-        ]
+        shared = [__file__, *_paired.flags(options, folder)]
         _paired.run([*shared, "--side=make"])
         sides = {name: [*shared, f"--side={name}"] for name in ("sidmill", "item_by_item")}
         medians = _paired.alternate(sides, options.repeats)

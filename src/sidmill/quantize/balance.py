@@ -98,7 +98,7 @@ def settle(
     if mode == "sinkhorn":
         prices = _cool(parts, words, before.spread, cold, spare)
     else:
-        prices = _bid(parts, len(sample), words, limit, spare)
+        prices = _bid(parts, words, limit, spare)
     for _ in range(CENTRING_PASSES):
         seen = look(words, prices)
         means = (seen.sums / seen.loads.clamp(min=1)[:, None]).to(torch.float32)
@@ -166,7 +166,6 @@ def _cool(
 
 def _bid(
     parts: tuple[torch.Tensor, ...],
-    n_rows: int,
     words: torch.Tensor,
     limit: float,
     spare: torch.Tensor,
@@ -175,7 +174,7 @@ def _bid(
     prices = torch.zeros(len(words), device=words.device)
     for _ in range(AUCTION_ROUNDS):
         seen = _tally(parts, words, prices, 0.0, spare)
-        if seen.loads.max() <= limit * n_rows / len(words):
+        if seen.loads.max() <= limit * len(seen.codes) / len(words):
             break
         prices = _raise(prices, seen, limit)
     return prices
