@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import resource
 import statistics
 import sys
 import time
@@ -16,6 +17,7 @@ class Run(NamedTuple):
     """One process, from its start to its end, imports included."""
 
     seconds: float  # wall time
+    cpu_seconds: float  # of all threads, user and system: says more than wall time on a busy machine
     peak_mb: float  # largest resident set in MiB, mapped file pages included
 
 
@@ -38,7 +40,12 @@ def run(arguments: Sequence[str]) -> Run:
     seconds = time.perf_counter() - began
     if status:
         raise SystemExit(f"{' '.join(arguments)} failed")
-    return Run(seconds, usage.ru_maxrss / KIB_PER_MIB)
+    return measured(seconds, usage)
+
+
+def measured(seconds: float, usage: resource.struct_rusage) -> Run:
+    """A run from its wall time and what ``os.wait4`` says of the process."""
+    return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / KIB_PER_MIB)
 
 
 def flags(options: argparse.Namespace, folder: str) -> list[str]:
@@ -66,15 +73,16 @@ def alternate(sides: dict[str, Sequence[str]], repeats: int) -> dict[str, Run]:
 def report(medians: dict[str, Run], figures: dict[str, object], quality_ratio: float) -> None:
     """Print a table, and last one JSON line with the ratios of the first side over the second."""
     ours, theirs = medians.values()
-    print(f"{'side':<14}{'seconds':>10}{'peak MiB':>10}")
+    print(f"{'side':<14}{'seconds':>10}{'CPU s':>10}{'peak MiB':>10}")
     for name, median in medians.items():
-        print(f"{name:<14}{median.seconds:>10.1f}{median.peak_mb:>10.0f}")
+        print(f"{name:<14}{median.seconds:>10.1f}{median.cpu_seconds:>10.1f}{median.peak_mb:>10.0f}")
     for name, value in figures.items():
         print(f"{name}: {value}")
     print(
         json.dumps(
             {
                 "time_ratio": round(ours.seconds / theirs.seconds, 4),
+                "cpu_ratio": round(ours.cpu_seconds / theirs.cpu_seconds, 4),
                 "memory_ratio": round(ours.peak_mb / theirs.peak_mb, 4),
                 "quality_ratio": round(quality_ratio, 4),
                 **{

@@ -222,7 +222,7 @@ def _until(arguments: list[str], folder: Path, goal: dict) -> tuple[_paired.Run,
         raise
     if not reached:
         raise SystemExit("SIDMill ended without getting there")
-    return _paired.Run(seconds, usage.ru_maxrss / _paired.KIB_PER_MIB), reached
+    return _paired.measured(seconds, usage), reached
 
 
 def _first(metrics: Path, goal: dict) -> dict | None:
