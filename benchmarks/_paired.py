@@ -17,7 +17,7 @@ class Run(NamedTuple):
     """One process, from its start to its end, imports included."""
 
     seconds: float  # wall time
-    cpu_seconds: float  # of all threads, user and system: says more than wall time on a busy machine
+    cpu_seconds: float  # user and system, all threads: wall time says little on a busy machine
     peak_mb: float  # largest resident set in MiB, mapped file pages included
 
 
@@ -75,7 +75,9 @@ def report(medians: dict[str, Run], figures: dict[str, object], quality_ratio: f
     ours, theirs = medians.values()
     print(f"{'side':<14}{'seconds':>10}{'CPU s':>10}{'peak MiB':>10}")
     for name, median in medians.items():
-        print(f"{name:<14}{median.seconds:>10.1f}{median.cpu_seconds:>10.1f}{median.peak_mb:>10.0f}")
+        print(
+            f"{name:<14}{median.seconds:>10.1f}{median.cpu_seconds:>10.1f}{median.peak_mb:>10.0f}"
+        )
     for name, value in figures.items():
         print(f"{name}: {value}")
     print(
