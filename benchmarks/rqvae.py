@@ -102,6 +102,7 @@ def run_sidmill(options: argparse.Namespace) -> None:
         code="benchmark",
         fingerprint={},
         warm_start=None,
+        grid_steps=None,
         ids_path=None,
         sequences_path=None,
         **settings,

@@ -41,6 +41,7 @@ SETTINGS = yaml.safe_load((ROOT / "config.yaml").read_text())["rqvae"] | {
     "code": "test",
     "fingerprint": {},
     "warm_start": None,
+    "grid_steps": None,
     "ids_path": None,
     "sequences_path": None,
 }
@@ -382,7 +383,7 @@ def test_every_optimizer_goes_on_where_it_stopped(tmp_path, monkeypatch, path, n
         ({"codebook_sizes": [400, 4, 4]}, r"cannot fill 400 codewords"),
         ({"warmup_epochs": 6}, r"warmup_epochs is 6 of 6"),
         ({"autoencoder_epochs": 6}, r"nothing would be quantized"),
-        ({"e_dim": 13}, r"e_dim is 13, the vectors have 12"),
+        ({"e_dim": 13}, r"13 latent dimensions, and the vectors have 12"),
         ({"contrastive_weight": 1.0}, r"contrastive_weight needs pairs"),
         ({"kmeans_init": "first_batch", "batch_size": 6}, r"kmeans_init to full"),
     ],

@@ -18,6 +18,7 @@ from sidmill.interactions import read as read_histories
 from sidmill.items import demo, render
 from sidmill.quantize import opq, pca_grid, pretrained, rqkmeans
 from sidmill.quantize.rqvae import fit as rqvae
+from sidmill.quantize.rqvae import grid
 from sidmill.recommend import evaluate as recommender_metrics
 from sidmill.recommend import topk, train
 from sidmill.report import comparison, explorer
@@ -72,8 +73,12 @@ FUNCTIONS = {
     "rqkmeans": (rqkmeans.fit, {"seed", "state_path", "code"}),
     "rqvae": (
         rqvae.fit,
-        {"seed", "folder", "code", "fingerprint", "warm_start", "ids_path", "sequences_path"},
+        {
+            *("seed", "folder", "code", "fingerprint", "warm_start", "grid_steps"),
+            *("ids_path", "sequences_path"),
+        },
     ),
+    "fsq": (grid.codebooks, {"n_levels"}),
     "pretrained": (pretrained.load, {"dim", "fingerprint"}),
     "opq": (opq.fit, {"seed", "codebook_sizes"}),
     "pca_grid": (pca_grid.fit, {"seed", "codebook_sizes"}),

@@ -11,7 +11,7 @@ from sidmill.formats import interactions, quantizer
 
 pytestmark = pytest.mark.workflow
 
-MEMBERS = ["rqkmeans", "rqkmeans_balanced", "rqkmeans_plus", "rqvae", "opq", "pca_grid"]
+MEMBERS = ["rqkmeans", "rqkmeans_balanced", "rqkmeans_plus", "rqvae", "fsq", "opq", "pca_grid"]
 OVERLAY = """
 quantizer: rqvae
 collisions: {strategy: sinkhorn}

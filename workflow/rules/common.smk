@@ -29,13 +29,15 @@ VECTOR_FILES = (".npy", ".h5", ".parquet")
 FIRST_ROUND = "results/dual/first/model"
 SHORT_COLLECTIONS = ("queries", "mining_queries")
 PROBLEMS = []
+LEARNED = ("rqvae", "rqkmeans_plus", "fsq")  # networks, all trained by one rule
 MACHINE_SETTINGS = ("batch_tokens", "device", "memory_mb", "processes", "search_batch")
 
 
 wildcard_constraints:
     balanced="|_balanced",  # rqkmeans{balanced}
     collection="items|corpus|queries|mining_corpus|mining_queries",
-    quantizer="rqkmeans|rqkmeans_balanced|rqkmeans_plus|rqvae|opq|pca_grid|pretrained",
+    learned="|".join(LEARNED),
+    quantizer="rqkmeans|rqkmeans_balanced|rqkmeans_plus|rqvae|fsq|opq|pca_grid|pretrained",
     round="first|second",
     run="dual|bm25|fused|cross",
     kind="dual|cross",
@@ -199,6 +201,23 @@ def rqkmeans_settings(wildcards):
     if wildcards.balanced and found["balance"] == "none":
         found["balance"] = "capacity"
     return found
+
+
+def warm_start(wildcards):
+    """The quantizer that ``rqkmeans_plus`` begins at."""
+    is_warm = wildcards.learned == "rqkmeans_plus"
+    return "results/rqkmeans/quantizer.safetensors" if is_warm else []
+
+
+def grid_steps(wildcards):
+    """The grid of finite scalar quantization; none for networks that learn codebooks."""
+    return config["fsq"]["steps"] if wildcards.learned == "fsq" else None
+
+
+def training_cost(quantizer):
+    """The benchmark file of the rule that trains a quantizer."""
+    name = f"rqvae.{quantizer}" if quantizer in LEARNED else quantizer
+    return f"results/benchmarks/train_{name}.tsv"
 
 
 def token_budget():

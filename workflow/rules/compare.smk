@@ -4,7 +4,7 @@ Quantizers side by side: each is trained by its own rule, measured by one rule, 
 READS    results/{quantizer}/quantizer.safetensors, codes.parquet
          results/items/vectors.npy, ids.parquet      float (N, D)
          evaluation.sequences                        user_id, item_ids, splits, timestamps; where the config names it
-         results/benchmarks/train_{quantizer}.tsv    seconds and memory of the training
+         results/benchmarks/train_*.tsv              seconds and memory of the training
 LEAVES   results/{quantizer}/evaluation.json         every figure of one quantizer
          results/comparison.json, comparison.md      the figures of all members that are compared
          results/plots/comparison.svg                the same for the eye
@@ -43,10 +43,7 @@ rule compare_quantizers:
             "results/{quantizer}/evaluation.json",
             quantizer=config["comparison"]["members"],
         ),
-        benchmarks=expand(
-            "results/benchmarks/train_{quantizer}.tsv",
-            quantizer=config["comparison"]["members"],
-        ),
+        benchmarks=[training_cost(member) for member in config["comparison"]["members"]],
     output:
         comparison="results/comparison.json",
         table="results/comparison.md",

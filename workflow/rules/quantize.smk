@@ -6,7 +6,7 @@ READS    results/items/vectors.npy, ids.parquet       float (N, D)
          rqvae.data_paths, rqvae.pairs_path           with rqvae, where they are set
 LEAVES   results/{quantizer}/quantizer.safetensors    codebook.{l} float32 (K_l, d), of an RQ-VAE also
                                                       encoder.*, decoder.*; settings and fingerprint
-         results/{rqvae,rqkmeans_plus}/metrics.csv    one row per epoch; checkpoints/ beside it stay
+         results/{rqvae,rqkmeans_plus,fsq}/metrics.csv  one row per epoch; checkpoints/ beside it stay
          results/rqkmeans{balanced}/model.pt          the same codebooks as a OneRec checkpoint: centroids.{l}
          results/{quantizer}/codes.parquet            pid, codes list<int32> (L), values in [0, K_l)
          results/codes.parquet                        the same, of the quantizer that config.yaml names
@@ -43,53 +43,28 @@ rule train_rqvae:
     input:
         vectors="results/items/vectors.npy",
         ids="results/items/ids.parquet",
+        warm_start=warm_start,
         data=LEARNED_FROM["data"],
         pairs=LEARNED_FROM["pairs"],
     output:
-        quantizer="results/rqvae/quantizer.safetensors",
-        metrics="results/rqvae/metrics.csv",
+        quantizer="results/{learned}/quantizer.safetensors",
+        metrics="results/{learned}/metrics.csv",
     log:
-        "results/logs/train_rqvae.log",
+        "results/logs/train_rqvae.{learned}.log",
     benchmark:
-        "results/benchmarks/train_rqvae.tsv"
+        "results/benchmarks/train_rqvae.{learned}.tsv"
     conda:
         "../../envs/sidmill.yaml"
     threads: 8
     params:
         rqvae=settings("rqvae"),
+        grid_steps=grid_steps,
         seed=config["run"]["seed"],
         code=code_of("train_rqvae.py"),
     message:
-        "Training an RQ-VAE on {input.vectors}"
+        "Training {wildcards.learned} on {input.vectors}"
     script:
         "../scripts/train_rqvae.py"
-
-
-rule train_rqkmeans_plus:
-    input:
-        vectors="results/items/vectors.npy",
-        ids="results/items/ids.parquet",
-        warm_start="results/rqkmeans/quantizer.safetensors",
-        data=LEARNED_FROM["data"],
-        pairs=LEARNED_FROM["pairs"],
-    output:
-        quantizer="results/rqkmeans_plus/quantizer.safetensors",
-        metrics="results/rqkmeans_plus/metrics.csv",
-    log:
-        "results/logs/train_rqkmeans_plus.log",
-    benchmark:
-        "results/benchmarks/train_rqkmeans_plus.tsv"
-    conda:
-        "../../envs/sidmill.yaml"
-    threads: 8
-    params:
-        rqvae=settings("rqvae"),
-        seed=config["run"]["seed"],
-        code=code_of("train_rqkmeans_plus.py"),
-    message:
-        "Training an RQ-VAE from {input.warm_start}"
-    script:
-        "../scripts/train_rqkmeans_plus.py"
 
 
 rule train_opq:

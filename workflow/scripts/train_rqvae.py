@@ -1,4 +1,4 @@
-"""Rule train_rqvae: vectors.npy -> quantizer.safetensors."""
+"""Rule train_rqvae: vectors.npy -> quantizer.safetensors of rqvae, rqkmeans_plus or fsq."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,13 +23,14 @@ with job(snakemake) as log:
         folder=str(folder),
         code=snakemake.params.code,
         fingerprint=items.fingerprint,
-        warm_start=None,
+        warm_start=snakemake.input.get("warm_start") or None,
+        grid_steps=snakemake.params.grid_steps,
         ids_path=snakemake.input.ids,
         sequences_path=snakemake.input.get("pairs") or None,
         **settings,
     )
     fitted = quantizer.Quantizer(
-        "rqvae",
+        snakemake.wildcards.learned,
         trained.codebooks,
         settings | {"checkpoint": trained.figures},
         items.fingerprint,

@@ -51,7 +51,7 @@ def _rqkmeans(config: dict) -> Iterator[str]:
 
 def _levels(config: dict) -> Iterator[str]:
     key, levels = "rqkmeans.n_levels", config["rqkmeans"]["n_levels"]
-    if config["quantizer"] == "rqvae":
+    if config["quantizer"] in ("rqvae", "fsq"):
         key, levels = "levels of rqvae.codebook_sizes", len(config["rqvae"]["codebook_sizes"])
     if config["quantizer"] == "pretrained":
         return
@@ -74,7 +74,10 @@ def _rqvae(config: dict) -> Iterator[str]:
         if rqvae[key] >= rqvae["epochs"]:
             most = rqvae["epochs"]
             yield f"rqvae.{key}: found {rqvae[key]}, wanted less than rqvae.epochs ({most})"
-    starts = config["quantizer"] != "rqkmeans_plus" and rqvae["kmeans_init"] == "first_batch"
+    starts = (
+        config["quantizer"] not in ("rqkmeans_plus", "fsq")
+        and rqvae["kmeans_init"] == "first_batch"
+    )
     if starts and rqvae["batch_size"] < largest:
         yield (
             f"rqvae.kmeans_init: found first_batch, but a batch of {rqvae['batch_size']} cannot "

@@ -26,6 +26,7 @@ from sidmill.quantize.rqvae import (
     checkpoints,
     collisions,
     data,
+    grid,
     launch,
     measure,
     pairs,
@@ -113,6 +114,7 @@ def fit(
     code: str,
     fingerprint: dict,
     warm_start: str | None,
+    grid_steps: list[int] | None,
     ids_path: str | None,
     sequences_path: str | None,
 ) -> Trained:
@@ -174,6 +176,8 @@ def fit(
         warm_start: a quantizer.safetensors without encoder: start from its codebooks, with an
             encoder that is the identity. ``codebook_sizes``, ``e_dim``, ``skip`` and
             ``kmeans_init`` are then its.
+        grid_steps: steps of each dimension of a level: finite scalar quantization, on as many
+            levels as ``codebook_sizes`` has. What is said of codebooks then counts for nothing.
         ids_path: ids.parquet of ``paths``, for the pairs.
         sequences_path: sequences.parquet, for the pairs, or None.
 
@@ -195,7 +199,16 @@ def fit(
                 contrastive_weight, pairs_path or sequences_path, ids_path, data_paths
             )
             return _train(
-                rows, together, settings, place, warm_start, code, choose, save_limit, tracking
+                rows,
+                together,
+                settings,
+                place,
+                warm_start,
+                grid_steps,
+                code,
+                choose,
+                save_limit,
+                tracking,
             )
         finally:
             shutil.rmtree(place.scratch)
@@ -220,6 +233,7 @@ def _train(
     settings: Settings,
     place: Place,
     warm_start: str | None,
+    grid_steps: list[int] | None,
     code: str,
     choose: str,
     save_limit: int,
@@ -232,11 +246,15 @@ def _train(
             e_dim=given[0].shape[1],
             skip="identity",
         )
+    cells = None
+    if grid_steps:
+        cells = grid.codebooks(steps=grid_steps, n_levels=len(settings.codebook_sizes))
+        settings = grid.suited(settings, cells)
     n_rows, dim = rows.shape
     if settings.e_dim > dim and settings.skip == "pca":
         raise SidmillError(
-            f"rqvae.e_dim is {settings.e_dim}, the vectors have {dim} dimensions: lower e_dim, or "
-            "set rqvae.skip to none"
+            f"{settings.e_dim} latent dimensions, and the vectors have {dim}: lower rqvae.e_dim "
+            "(with fsq the number of fsq.steps), or set rqvae.skip to none"
         )
     held = data.held_out(n_rows, settings.test_ratio, settings.seed)
     training_rows = np.flatnonzero(~held)
@@ -250,11 +268,14 @@ def _train(
     start.scale(model, rows, held, place.device)
     if given:
         start.copy_codewords(model, given, rows, held, place.device)
+    if cells:
+        start.lay_grid(model, cells, rows, held, place.device)
     identity = {
         "settings": _identity(settings),
         "code": code,
         "data": [n_rows, dim, float(model.mean.double().sum()), float(model.scale)],
         "pairs": None if together is None else [len(together), int(together.sum())],
+        "grid": grid_steps,
         "warm_start": [float(np.abs(words).sum(dtype=np.float64)) for words in given or []],
         "processes": place.processes,
     }

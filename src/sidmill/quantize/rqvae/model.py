@@ -69,6 +69,7 @@ class Autoencoder(nn.Module):
         if self.skip != "none":  # what the layers add starts at nothing
             for layers in (self.encoder, self.decoder):
                 nn.init.zeros_(layers.linear[-1].weight)
+        self.bounded = settings.codebook_update == "none"  # by a grid from -1 to 1
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("scale", torch.ones(()))
         self.codebooks = nn.ParameterList(
@@ -82,9 +83,10 @@ class Autoencoder(nn.Module):
 
     def encode(self, scaled: torch.Tensor) -> torch.Tensor:
         """Float (b, D) to latents (b, d)."""
-        if self.skip == "none":
-            return self.encoder(scaled)
-        return self.encoder(scaled) + (self.shortcut(scaled) if self.skip == "pca" else scaled)
+        latents = self.encoder(scaled)
+        if self.skip != "none":
+            latents = latents + (self.shortcut(scaled) if self.skip == "pca" else scaled)
+        return latents.clamp(-1, 1) if self.bounded else latents
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Float latents (b, d) to (b, D)."""

@@ -23,6 +23,7 @@ from sidmill.quantize.rqvae.settings import Settings
 logger = logging.getLogger(__name__)
 
 KMEANS_TOLERANCE = 0.0003
+GRID_SPREAD = 0.58  # standard deviation of what fills -1 to 1 evenly
 
 
 @torch.no_grad()
@@ -87,6 +88,31 @@ def copy_codewords(
             sums += found[1]
         chosen = counts > 0
         words[chosen] = sums[chosen] / counts[chosen, None]
+
+
+@torch.no_grad()
+def lay_grid(
+    model: Autoencoder,
+    cells: list[np.ndarray],
+    rows: Rows,
+    held: np.ndarray,
+    device: torch.device,
+) -> None:
+    """Take the cells of a grid as codewords; with ``skip: pca`` spread latents evenly over it.
+
+    Each latent dimension starts with standard deviation ``GRID_SPREAD``. Memory: one block.
+    """
+    for words, given in zip(model.codebooks, cells, strict=True):
+        words.copy_(torch.from_numpy(given))
+    if model.skip != "pca":
+        return
+    squares = torch.zeros(len(model.shortcut.weight), dtype=torch.float64, device=device)
+    for start, block in data.blocks(rows, device):
+        taught = torch.from_numpy(~held[start : start + len(block)]).to(device)
+        squares += model.shortcut(model.scaled(block[taught])).double().square().sum(dim=0)
+    stretch = (GRID_SPREAD / (squares / (~held).sum()).sqrt().clamp(min=1e-6)).float()
+    model.shortcut.weight.mul_(stretch[:, None])
+    model.way_back.weight.div_(stretch)
 
 
 @torch.no_grad()

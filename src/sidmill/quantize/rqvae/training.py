@@ -50,9 +50,8 @@ class NotFiniteError(Exception):
 
 def make_state(model: Autoencoder, settings: Settings) -> State:
     """Put an optimizer beside a model whose codebooks are set."""
-    by_average = settings.codebook_update == "ema"
     for words in model.codebooks:
-        words.requires_grad_(not by_average)
+        words.requires_grad_(settings.codebook_update == "gradient")
     taught = [part for part in model.parameters() if part.requires_grad]
     more = {"momentum": MOMENTUM} if settings.optimizer == "sgd" else {}
     more |= {"fused": True} if settings.optimizer in FUSED else {}
@@ -61,7 +60,7 @@ def make_state(model: Autoencoder, settings: Settings) -> State:
     )
     averages = [
         Averages(torch.ones(len(words), device=words.device), words.detach().clone())
-        for words in (model.codebooks if by_average else [])
+        for words in (model.codebooks if settings.codebook_update == "ema" else [])
     ]
     return State(model, optimizer, averages)
 
