@@ -27,6 +27,10 @@ include: "workflow/rules/datasets.smk"
 report: "workflow/report/workflow.rst"
 
 
+onstart:
+    or_stop(locks.hold_folder, STATE)
+
+
 rule all:
     default_target: True
     input:

@@ -53,10 +53,14 @@ class Workflow:
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess:
         return subprocess.run(**self.command(*arguments), capture_output=True, timeout=600)
 
+    def start(self, *arguments: str) -> subprocess.Popen:
+        """Start a run as a group of processes of its own."""
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        return subprocess.Popen(**self.command(*arguments), **quiet, start_new_session=True)
+
     def kill_when(self, name: str, *arguments: str) -> None:
         """Start a run and kill all of its processes at once when a file of results appears."""
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        process = subprocess.Popen(**self.command(*arguments), **quiet, start_new_session=True)
+        process = self.start(*arguments)
         deadline = time.monotonic() + 120
         while not (self.folder / "results" / name).exists():
             assert process.poll() is None, "the run ended before it was killed"

@@ -1,5 +1,6 @@
 """Atomic files, paths, the job wrapper, provenance, and the check of the configuration."""
 
+import errno
 import logging
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from sidmill.core import provenance
+from sidmill.core import locks, provenance
 from sidmill.core.atomic import replacing, write_text
 from sidmill.core.config import check
 from sidmill.core.errors import SidmillError
@@ -36,6 +37,66 @@ def test_what_a_killed_run_left_is_overwritten(tmp_path):
     write_text(tmp_path / "out.txt", "new")
     assert (tmp_path / "out.txt").read_text() == "new"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_two_processes_do_not_write_one_file_at_once(tmp_path):
+    target = tmp_path / "out.txt"
+    with replacing(target) as temporary:
+        temporary.write_text("first")
+        with pytest.raises(SidmillError, match="another process is writing"), replacing(target):
+            pass
+        assert temporary.exists(), "the second one took away what the first writes"
+    assert target.read_text() == "first"
+    write_text(target, "second")
+    assert target.read_text() == "second"
+
+
+def test_a_lock_ends_with_the_process_that_was_killed(tmp_path):
+    code = (
+        "import sys, time; from sidmill.core.atomic import replacing\n"
+        "with replacing(sys.argv[1]): print('writing', flush=True); time.sleep(60)"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "out.txt")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "writing\n"
+        with pytest.raises(SidmillError, match="another process"):
+            write_text(tmp_path / "out.txt", "new")
+        process.kill()
+    write_text(tmp_path / "out.txt", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["out.txt"]
+
+
+def test_locks_of_a_dead_run_are_cleared_and_those_of_a_living_one_stay(tmp_path):
+    (tmp_path / "locks").mkdir()
+    lock = tmp_path / "locks/0.input.lock"
+    lock.write_text("results/pid2sid.parquet")
+    code = (
+        "import sys, time, pathlib; from sidmill.core import locks\n"
+        "locks.hold_folder(pathlib.Path(sys.argv[1])); print('at work', flush=True); time.sleep(60)"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "at work\n"
+        locks.clear_stale(tmp_path)
+        assert lock.exists()
+        with pytest.raises(SidmillError, match="another run is at work in"):
+            locks.hold_folder(tmp_path)
+        process.kill()
+    locks.clear_stale(tmp_path)
+    assert not lock.exists()
+
+
+def test_a_file_system_without_locks_clears_nothing(tmp_path, monkeypatch):
+    (tmp_path / "locks").mkdir()
+    (tmp_path / "locks/0.input.lock").write_text("results/pid2sid.parquet")
+
+    def refuse(*arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
+    locks.clear_stale(tmp_path)
+    assert (tmp_path / "locks/0.input.lock").exists()
+    write_text(tmp_path / "out.txt", "written all the same")
 
 
 def test_expand_keeps_one_file_even_if_a_rule_has_yet_to_write_it():

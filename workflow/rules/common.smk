@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from snakemake.exceptions import WorkflowError
 
+from sidmill.core import locks
 from sidmill.core.config import check
 from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand as expand_path
@@ -25,6 +26,7 @@ from sidmill.datasets.tasks import load as load_task
 from sidmill.formats.catalogue import SUFFIXES
 from sidmill.interactions.files import find as find_interactions
 
+STATE = Path(".snakemake")
 VECTOR_FILES = (".npy", ".h5", ".parquet")
 FIRST_ROUND = "results/dual/first/model"
 SHORT_COLLECTIONS = ("queries", "mining_queries")
@@ -281,6 +283,9 @@ def all_shards(name):
         for shard in range(count)
     ]
 
+
+if workflow.is_main_process:
+    locks.clear_stale(STATE)
 
 or_stop(check, config, Path(workflow.basedir) / "workflow/schemas/config.schema.yaml")
 

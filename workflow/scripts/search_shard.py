@@ -11,12 +11,13 @@ if TYPE_CHECKING:
 
 with job(snakemake) as log:
     machine = snakemake.config["retrieval"]
+    shard, shards = int(snakemake.wildcards.shard), int(snakemake.wildcards.shards)
     found = search_shard(
-        vectors.open_store(snakemake.input.vectors, snakemake.input.ids),
+        vectors.open_store(snakemake.input.vectors, snakemake.input.ids, (shard, shards)),
         vectors.open_store(snakemake.input.queries, snakemake.input.query_ids),
         snakemake.input.get("index") or None,
-        shard=int(snakemake.wildcards.shard),
-        shards=int(snakemake.wildcards.shards),
+        shard=shard,
+        shards=shards,
         top_k=snakemake.params.top_k,
         search_batch=machine["search_batch"],
         device=machine["device"],

@@ -49,8 +49,8 @@ def store(
     _check_unique(ids, text_path)
     dim = _dimension(shard_paths, text_path)
     shape = (len(ids), dim)
-    vectors.write(vectors_path, shape, dtype, _gate(shard_paths, ids, dim, dtype))
-    vectors.write_ids(ids_path, ids, shape, fingerprint)
+    sums = vectors.write(vectors_path, shape, dtype, _gate(shard_paths, ids, dim, dtype))
+    vectors.write_ids(ids_path, ids, shape, fingerprint, sums)
     _remove_other_shards(shard_paths)
     logger.info("%d vectors of %d dimensions, %s", *shape, dtype)
     return shape

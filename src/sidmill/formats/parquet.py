@@ -17,11 +17,11 @@ SHOWN_TYPES = (*PID_TYPES, *map(pa.list_, (*PID_TYPES, pa.int8(), pa.int32(), pa
 
 
 class Parquet(pq.ParquetFile):
-    """A parquet file that names itself where a page of it is damaged."""
+    """A parquet file that names itself where a page of it is damaged, by the page's checksum."""
 
     def __init__(self, path: str | Path) -> None:
         """Open it."""
-        super().__init__(path)
+        super().__init__(path, page_checksum_verification=True)
         self.path = path
 
     def read(self, *arguments, **options) -> pa.Table:
@@ -58,7 +58,9 @@ def writer(path: str | Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
     """Open a parquet writer whose file appears under ``path`` only when the block ends well."""
     with (
         replacing(path) as temporary,
-        pq.ParquetWriter(temporary, schema, compression="zstd") as parquet,
+        pq.ParquetWriter(
+            temporary, schema, compression="zstd", write_page_checksum=True
+        ) as parquet,
     ):
         yield parquet
 

@@ -1,9 +1,11 @@
 """safetensors with facts: what the quantizer, the LSA model and a training's state share.
 
 Facts go into one metadata key, as JSON: safetensors writes several keys in no fixed order, and
-equal content shall be equal bytes. Format: https://huggingface.co/docs/safetensors
+equal content shall be equal bytes. Among the facts is a digest of tensors and facts, held against
+them when they are read. Format: https://huggingface.co/docs/safetensors
 """
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -15,11 +17,13 @@ from sidmill.core.atomic import replacing
 from sidmill.core.errors import SidmillError
 
 METADATA_KEY = "sidmill"
+DIGEST = "sha256"
 
 
 def write(path: str | Path, tensors: dict[str, np.ndarray], facts: dict) -> None:
     """Write tensors and facts atomically. Memory: the tensors once more."""
-    metadata = {METADATA_KEY: json.dumps(facts, sort_keys=True, ensure_ascii=False)}
+    signed = facts | {DIGEST: _digest(tensors, facts)}
+    metadata = {METADATA_KEY: json.dumps(signed, sort_keys=True, ensure_ascii=False)}
     with replacing(path) as temporary:
         temporary.write_bytes(save(tensors, metadata))
 
@@ -46,7 +50,21 @@ def read(path: str | Path, what: str) -> tuple[dict[str, np.ndarray], dict]:
         ) from None
     if not isinstance(facts, dict):
         raise SidmillError(f"{path}: holds no {what} of SIDMill: delete it and run again")
+    wanted = facts.pop(DIGEST, None)
+    if wanted and wanted != _digest(tensors, facts):
+        raise SidmillError(
+            f"{path}: its bytes are not those that were written (a damaged disk or copy): delete "
+            "the file and run again"
+        )
     return tensors, facts
+
+
+def _digest(tensors: dict[str, np.ndarray], facts: dict) -> str:
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
+        digest.update(np.ascontiguousarray(tensor).data)
+    return digest.hexdigest()
 
 
 def has_facts(path: str | Path) -> bool:

@@ -3,12 +3,12 @@
     vectors.npy   float32 or float16 (N, D)
     ids.parquet   pid (int64 or string), in row order of vectors.npy
 
-ids.parquet carries N, D and the embedding fingerprint in its schema metadata, so that the two
-files are held against each other whenever they are opened.
+ids.parquet carries N, D, the embedding fingerprint and digests of vectors.npy in its schema
+metadata, so that the two files are held against each other whenever they are opened.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tokenize import TokenError
 from typing import NamedTuple
@@ -19,10 +19,12 @@ import pyarrow.parquet as pq
 
 from sidmill.core.atomic import replacing
 from sidmill.core.errors import SidmillError
-from sidmill.formats import parquet
+from sidmill.formats import digests, parquet
 from sidmill.formats.embeddings import FINGERPRINT_KEY
+from sidmill.formats.text import shard_bounds
 
 SHAPE_KEY = "sidmill.shape"
+DIGESTS_KEY = "sidmill.digests"
 DTYPES = ("float32", "float16")
 # What numpy raises for a damaged .npy, by the part of it that is damaged.
 UNREADABLE = (ValueError, EOFError, OSError, OverflowError, SyntaxError, TokenError)
@@ -38,7 +40,7 @@ class VectorStore(NamedTuple):
 
 def write(
     path: str | Path, shape: tuple[int, int], dtype: str, blocks: Iterable[np.ndarray]
-) -> None:
+) -> list[str]:
     """Write vectors.npy block by block, atomically.
 
     The file is written in order, not through a map, so memory is one block whatever N.
@@ -49,6 +51,9 @@ def write(
         dtype: float32 or float16.
         blocks: float (n, D) in row order, N rows in all.
 
+    Returns:
+        Digests of the file, for :func:`write_ids`.
+
     Raises:
         SidmillError: if ``dtype`` is another one, or the blocks do not hold N rows of D.
     """
@@ -56,7 +61,8 @@ def write(
         raise SidmillError(f"store.dtype is {dtype!r}: choose one of {', '.join(DTYPES)}")
     header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": tuple(shape)}
     rows = 0
-    with replacing(path) as temporary, temporary.open("wb") as out:
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        out = digests.Summing(file)
         np.lib.format.write_array_header_1_0(out, header)
         for block in blocks:
             if block.shape[1:] != (shape[1],):
@@ -65,27 +71,42 @@ def write(
             rows += len(block)
         if rows != shape[0]:
             raise SidmillError(f"{path}: {rows} vectors for {shape[0]} items: embed them again")
+    return out.digests()
 
 
 def write_ids(
-    path: str | Path, ids: pa.ChunkedArray, shape: tuple[int, int], fingerprint: dict
+    path: str | Path,
+    ids: pa.ChunkedArray,
+    shape: tuple[int, int],
+    fingerprint: dict,
+    sums: Sequence[str] = (),
 ) -> None:
-    """Write ids.parquet, with the shape and the fingerprint of the vectors beside it."""
+    """Write ids.parquet, with shape, fingerprint and digests of the vectors beside it."""
     schema = pa.schema(
         [("pid", ids.type)],
         metadata={
             SHAPE_KEY: json.dumps(shape),
+            DIGESTS_KEY: json.dumps({"xxh3_64": list(sums), "portion": digests.PORTION}),
             FINGERPRINT_KEY: json.dumps(fingerprint, sort_keys=True, ensure_ascii=False),
         },
     )
     parquet.write(path, schema, [pa.table({"pid": ids}, schema=schema)])
 
 
-def open_store(vectors_path: str | Path, ids_path: str | Path) -> VectorStore:
-    """Open the pair read-only. Memory: the ids; vectors stay on disk.
+def open_store(
+    vectors_path: str | Path, ids_path: str | Path, shard: tuple[int, int] = (0, 1)
+) -> VectorStore:
+    """Open the pair read-only, and read the vectors once to see that no byte of them has changed.
+
+    Memory: the ids, and 64 MiB; vectors stay on disk.
+
+    Args:
+        vectors_path: vectors.npy.
+        ids_path: ids.parquet.
+        shard: number and count: only rows of this shard are read to be checked.
 
     Raises:
-        SidmillError: if a file is unreadable, or the two disagree in shape or dtype.
+        SidmillError: if a file is unreadable, the two disagree in shape, or bytes have changed.
     """
     file = parquet.open_file(ids_path, {"pid": parquet.is_pid})
     vectors = open_npy(vectors_path)
@@ -95,7 +116,20 @@ def open_store(vectors_path: str | Path, ids_path: str | Path) -> VectorStore:
             f"{vectors_path} has shape {vectors.shape}, {ids_path} was written for {shape}: "
             f"delete both and run again"
         )
+    _check_bytes(vectors_path, vectors, parquet.metadata_json(file, DIGESTS_KEY), shard)
     return VectorStore(vectors, read_ids(file), parquet.metadata_json(file, FINGERPRINT_KEY))
+
+
+def _check_bytes(
+    path: str | Path, vectors: np.ndarray, stored: dict, shard: tuple[int, int]
+) -> None:
+    sums = stored.get("xxh3_64", [])
+    if not sums or stored["portion"] != digests.PORTION:
+        return
+    rows = shard_bounds(len(vectors), *shard)
+    header = Path(path).stat().st_size - vectors.nbytes
+    first, last = (header + row * vectors.strides[0] for row in rows)
+    digests.check(path, sums, range(first // digests.PORTION, -(-last // digests.PORTION)))
 
 
 def open_npy(path: str | Path) -> np.ndarray:

@@ -1,0 +1,124 @@
+"""Runs that are killed, disks that are full, files that rot: what is named, and what a rerun mends.
+
+SIDMILL_KILLS says at how many seeded random moments the pipeline is killed.
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+pytestmark = pytest.mark.workflow
+
+KILLS = int(os.environ.get("SIDMILL_KILLS", "5"))
+KILLS_PER_FOLDER = 5
+TINY = ("--configfile", "tests/configs/tiny.yaml")
+TARGETS = (
+    *("all", "results/rqvae/codes.parquet", "results/recommender/metrics.json"),
+    *("results/datasets/report.json", "results/h5/item_data.h5"),
+)
+OF_THE_MOMENT = ("benchmarks", "logs")  # what they hold is time
+TEMPORARY = (".*partial", "*.state", ".scratch*")
+
+
+def artefacts(workflow):
+    folder = workflow.folder / "results"
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.relative_to(folder).parts[0] not in OF_THE_MOMENT
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(make_workflow):
+    workflow = make_workflow()
+    began = time.monotonic()
+    workflow.run(*TINY, "--", *TARGETS)
+    workflow.seconds = time.monotonic() - began
+    workflow.artefacts = artefacts(workflow)
+    return workflow
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """The finished run in a folder of its own, to be damaged."""
+    shutil.copytree(finished.folder, tmp_path / "copy", symlinks=True)
+    other = object.__new__(type(finished))
+    other.folder = tmp_path / "copy"
+    return other
+
+
+def test_killed_at_random_moments_it_ends_in_the_same_bytes(finished, make_workflow):
+    """Every process of the run is killed at once; nobody unlocks anything."""
+    moments = random.Random(7)
+    landed = 0
+    while landed < KILLS:
+        workflow = make_workflow()
+        for _ in range(min(KILLS_PER_FOLDER, KILLS - landed)):
+            process = workflow.start(*TINY, "--", *TARGETS)
+            try:
+                wait = moments.uniform(0, 2 * finished.seconds / KILLS_PER_FOLDER)
+                assert process.wait(wait) == 0, "a run after a kill failed"
+                break
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                landed += 1
+        workflow.run(*TINY, "--", *TARGETS)
+        found = artefacts(workflow)
+        assert sorted(found) == sorted(finished.artefacts)
+        different = [name for name, data in found.items() if data != finished.artefacts[name]]
+        assert not different
+        left = [path for pattern in TEMPORARY for path in workflow.folder.rglob(pattern)]
+        assert not left
+        shutil.rmtree(workflow.folder)
+
+
+def test_a_second_run_in_a_folder_is_refused_and_harms_nothing(make_workflow, finished):
+    workflow = make_workflow()
+    first = workflow.start(*TINY)
+    deadline = time.monotonic() + 120
+    while not (workflow.folder / "results/items/text.parquet").exists():
+        assert first.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    second = workflow.snakemake(*TINY)
+    assert second.returncode != 0
+    assert "lock" in second.stdout + second.stderr
+    workflow.run("--dry-run", *TINY)
+    assert first.wait(300) == 0
+    assert workflow.bytes("pid2sid.parquet") == finished.bytes("pid2sid.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "target"),
+    [
+        ("items/vectors.npy", -1000, "results/codes.parquet"),
+        ("items/embeddings.parquet/part-00001-of-00002.parquet", 2000, "results/items/vectors.npy"),
+        ("items/text.parquet", 3000, "results/explorer.html"),
+        ("codes.parquet", 300, "results/pid2sid.parquet"),
+        ("rqkmeans/quantizer.safetensors", -500, "results/rqkmeans/codes.parquet"),
+        ("rqvae/quantizer.safetensors", -5000, "results/rqvae/codes.parquet"),
+        ("interactions/sequences.parquet", 400, "results/datasets/pretrain_video_rec"),
+        ("recommender/model.safetensors", -300, "results/recommender/item_embeddings.parquet"),
+    ],
+)
+@pytest.mark.parametrize("fault", ["flipped", "cut short"])
+def test_a_damaged_file_is_named_and_made_again(copy, finished, name, place, target, fault):
+    path = copy.folder / "results" / name
+    data = bytearray(path.read_bytes())
+    data[place] ^= 4
+    path.write_bytes(data if fault == "flipped" else data[: len(data) // 2])
+    done = copy.snakemake(*TINY, "--forcerun", target, "--", target)
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert f"results/{name}: " in said, said
+    assert "Traceback" not in said
+    path.unlink()
+    copy.run(*TINY, "--", *TARGETS)
+    assert artefacts(copy) == finished.artefacts
