@@ -96,29 +96,73 @@ def test_a_second_run_in_a_folder_is_refused_and_harms_nothing(make_workflow, fi
 
 
 @pytest.mark.parametrize(
-    ("name", "place", "target"),
+    ("fault", "name", "place", "target"),
     [
-        ("items/vectors.npy", -1000, "results/codes.parquet"),
-        ("items/embeddings.parquet/part-00001-of-00002.parquet", 2000, "results/items/vectors.npy"),
-        ("items/text.parquet", 3000, "results/explorer.html"),
-        ("codes.parquet", 300, "results/pid2sid.parquet"),
-        ("rqkmeans/quantizer.safetensors", -500, "results/rqkmeans/codes.parquet"),
-        ("rqvae/quantizer.safetensors", -5000, "results/rqvae/codes.parquet"),
-        ("interactions/sequences.parquet", 400, "results/datasets/pretrain_video_rec"),
-        ("recommender/model.safetensors", -300, "results/recommender/item_embeddings.parquet"),
+        ("flip", "items/vectors.npy", -1000, "rqkmeans/codes.parquet"),
+        ("flip", "items/embeddings.parquet/part-00001-of-00002.parquet", 2000, "items/vectors.npy"),
+        ("cut", "items/embeddings.parquet/part-00001-of-00002.parquet", 2000, "items/vectors.npy"),
+        ("cut", "items/vectors.npy", 1000, "rqkmeans/codes.parquet"),
+        ("flip", "rqkmeans/quantizer.safetensors", -500, "rqkmeans/codes.parquet"),
+        ("flip", "rqvae/quantizer.safetensors", -5000, "rqvae/codes.parquet"),
     ],
 )
-@pytest.mark.parametrize("fault", ["flipped", "cut short"])
-def test_a_damaged_file_is_named_and_made_again(copy, finished, name, place, target, fault):
+def test_a_damaged_file_is_named_and_made_again(copy, finished, fault, name, place, target):
     path = copy.folder / "results" / name
     data = bytearray(path.read_bytes())
     data[place] ^= 4
-    path.write_bytes(data if fault == "flipped" else data[: len(data) // 2])
+    path.write_bytes(data if fault == "flip" else data[:place])
+    target = f"results/{target}"
     done = copy.snakemake(*TINY, "--forcerun", target, "--", target)
     said = done.stdout + done.stderr
     assert done.returncode != 0
     assert f"results/{name}: " in said, said
     assert "Traceback" not in said
     path.unlink()
-    copy.run(*TINY, "--", *TARGETS)
+    copy.run(*TINY, "--", target)
     assert artefacts(copy) == finished.artefacts
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A function that mounts, or mounts anew, a disk of some KiB."""
+    folder = tmp_path / "small disk"
+    folder.mkdir()
+
+    def mount(options):
+        words = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        if subprocess.run(words, capture_output=True).returncode:
+            pytest.skip("mounting a file system needs root")
+        return folder
+
+    yield mount
+    subprocess.run(["umount", str(folder)], capture_output=True)
+
+
+def test_a_full_disk_is_named_and_a_larger_one_mends_it(make_workflow, finished, small_disk):
+    workflow = make_workflow()
+    (workflow.folder / "results").symlink_to(small_disk("size=150k"))
+    done = workflow.snakemake(*TINY)
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "No space left on device: mend that and run again" in said
+    assert "Traceback" not in said
+    left = [path for pattern in TEMPORARY for path in workflow.folder.rglob(pattern)]
+    assert not left
+    small_disk("remount,size=50m")
+    workflow.run(*TINY)
+    for name in ("pid2sid.parquet", "quality.json", "explorer.html"):
+        assert workflow.bytes(name) == finished.bytes(name)
+
+
+def test_a_folder_that_cannot_be_written_is_named(make_workflow, finished, small_disk):
+    workflow = make_workflow()
+    (workflow.folder / "results").symlink_to(small_disk("size=50m"))
+    workflow.run(*TINY, "--", "results/items/text.parquet")
+    small_disk("remount,ro")
+    done = workflow.snakemake(*TINY)
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "Read-only file system" in said
+    small_disk("remount,rw")
+    workflow.run(*TINY)
+    assert workflow.bytes("pid2sid.parquet") == finished.bytes("pid2sid.parquet")
