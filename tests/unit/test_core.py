@@ -39,33 +39,6 @@ def test_what_a_killed_run_left_is_overwritten(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_two_processes_do_not_write_one_file_at_once(tmp_path):
-    target = tmp_path / "out.txt"
-    with replacing(target) as temporary:
-        temporary.write_text("first")
-        with pytest.raises(SidmillError, match="another process is writing"), replacing(target):
-            pass
-        assert temporary.exists(), "the second one took away what the first writes"
-    assert target.read_text() == "first"
-    write_text(target, "second")
-    assert target.read_text() == "second"
-
-
-def test_a_lock_ends_with_the_process_that_was_killed(tmp_path):
-    code = (
-        "import sys, time; from sidmill.core.atomic import replacing\n"
-        "with replacing(sys.argv[1]): print('writing', flush=True); time.sleep(60)"
-    )
-    words = [sys.executable, "-c", code, str(tmp_path / "out.txt")]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "writing\n"
-        with pytest.raises(SidmillError, match="another process"):
-            write_text(tmp_path / "out.txt", "new")
-        process.kill()
-    write_text(tmp_path / "out.txt", "new")
-    assert [path.name for path in tmp_path.iterdir()] == ["out.txt"]
-
-
 def test_locks_of_a_dead_run_are_cleared_and_those_of_a_living_one_stay(tmp_path):
     (tmp_path / "locks").mkdir()
     lock = tmp_path / "locks/0.input.lock"

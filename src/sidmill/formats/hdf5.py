@@ -30,8 +30,7 @@ class Wanted(NamedTuple):
 @contextmanager
 def writing(path: str | Path) -> Iterator[h5py.File]:
     """Open a new file that appears under ``path`` only when the block ends well."""
-    # Without a lock of HDF5's own: the file is locked already.
-    with replacing(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         yield file
 
 
