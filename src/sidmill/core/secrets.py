@@ -29,6 +29,11 @@ def masker() -> Callable[[str], str]:
     return mask
 
 
+def shown_settings(config: dict) -> dict:
+    """A configuration to show: keys in one order, which is no change, and secrets masked."""
+    return masked(_ordered(config), masker())
+
+
 def masked(value: object, mask: Callable[[str], str]) -> object:
     """Mask every string in nested dictionaries and lists, keys included."""
     if isinstance(value, str):
@@ -38,3 +43,9 @@ def masked(value: object, mask: Callable[[str], str]) -> object:
     if isinstance(value, list | tuple):
         return [masked(entry, mask) for entry in value]
     return value
+
+
+def _ordered(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _ordered(value[key]) for key in sorted(value, key=str)}
+    return [_ordered(entry) for entry in value] if isinstance(value, list) else value
