@@ -1,11 +1,15 @@
 """Versions of pid2sid.parquet: what moved, what was reused, told as a dictionary would tell it."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidmill.commands.diff import diff
 from sidmill.core.errors import SidmillError
 from sidmill.formats import codes
 from sidmill.sids import versions
@@ -97,3 +101,30 @@ def test_an_id_that_stands_twice_is_refused_with_the_name_of_its_file(folder):
     for pair in ((once, folder / "twice.parquet"), (folder / "twice.parquet", once)):
         with pytest.raises(SidmillError, match=r"twice\.parquet: item 7 stands twice"):
             versions.compare(*pair)
+
+
+def run_diff(*words):
+    return CliRunner().invoke(diff, list(map(str, words)))
+
+
+def test_diff_ends_with_1_if_a_promise_is_broken_and_0_if_not(folder):
+    old = write(folder / "old.parquet", {"a": (0, 0), "b\x1b[31m": (0, 1)}, "string")
+    same = run_diff(old, old)
+    assert (same.exit_code, "keep their meaning" in same.output) == (0, True)
+    taken = write(folder / "new.parquet", {"a": (0, 0), "c": (0, 1)}, "string")
+    found = run_diff(old, taken)
+    assert found.exit_code == 1
+    assert "c  (0, 1), of b\\x1b[31m before" in found.output
+    assert max(map(len, found.output.splitlines())) <= 80
+
+
+def test_diff_as_json_counts_all_and_shows_some(folder):
+    old = write(folder / "old.parquet", {pid: (pid % 3, 0) for pid in range(9)})
+    new = write(folder / "new.parquet", {pid: (pid % 3, 1) for pid in range(9)})
+    found = run_diff(old, new, "--json", "--limit", 2)
+    told = json.loads(found.output)
+    assert (found.exit_code, told["moved"], told["keeps_promises"]) == (1, 9, False)
+    assert told["examples"]["moved"] == [
+        {"pid": 0, "old_sid": [0, 0], "new_sid": [0, 1]},
+        {"pid": 1, "old_sid": [1, 0], "new_sid": [1, 1]},
+    ]

@@ -24,6 +24,7 @@ SNAKEFILES = ("Snakefile", "workflow/Snakefile")
 DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{12}(?![0-9a-f])")  # what code_of() gives
 SHOWN_FILES = 2
 TAIL_BYTES = 1 << 16
+PARAMS = "Params have changed since last execution"
 REASONS = {
     "Missing output files": "missing",
     "Incomplete output files": "incomplete",
@@ -31,7 +32,7 @@ REASONS = {
     "Input files updated by another job": "upstream",
     "Set of input files has changed since last execution": "input set",
     "Code has changed since last execution": "code",
-    "Params have changed since last execution": "params",
+    PARAMS: "params",
     "Software environment definition has changed since last execution": "environment",
     "Forced execution": "forced",
 }
@@ -129,7 +130,8 @@ def explain(reason: str, makers: dict[str, str]) -> dict[str, str]:
         reason: in Snakemake's words.
         makers: the rule that makes a file.
     """
-    pieces = SPLIT.split(reason)[1:]
+    before, params, rest = reason.partition(f"{PARAMS}: ")  # settings may hold any text
+    pieces = SPLIT.split(before)[1:] + ([PARAMS, rest] if params else [])
     found = {}
     for name, rest in zip(pieces[::2], pieces[1::2], strict=True):
         kind = REASONS[name]
@@ -155,8 +157,8 @@ def last_time(log: str) -> tuple[str, str]:
         ``failed``, ``running`` or ``interrupted`` with words for it; empty if it went well, or is
         not known.
     """
-    path = Path(log).with_suffix(".jsonl")
-    if not log or not path.is_file():
+    path = Path(log).with_suffix(".jsonl") if log else None
+    if path is None or not path.is_file():
         return "", ""
     lines = []
     for line in _tail(path):

@@ -12,9 +12,11 @@ from typing import NamedTuple
 import pyarrow.parquet as pq
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import parquet, report, text, vectors
+from sidmill.formats import item_data, mmap, parquet, report, text, vectors
 
 COLLECTIONS = ("items", "corpus", "queries", "mining_corpus", "mining_queries")
+
+EXPORTS = ("mmap/mmap.json", "h5/item_data.h5")
 
 
 class Stage(NamedTuple):
@@ -62,6 +64,7 @@ def follow(results: str | Path) -> list[Stage]:
     stages = [
         *(stage for name in COLLECTIONS for stage in _collection(folder / name)),
         *_codes(folder),
+        *_exports(folder),
         *_interactions(folder / "interactions"),
         *_datasets(folder / "datasets"),
     ]
@@ -106,6 +109,18 @@ def _codes(folder: Path) -> Iterator[Stage]:
     if chosen.is_file() and (folder / sids).is_file():
         stale = is_stale([chosen], [folder / sids])
         yield Stage("resolve collisions", _rows(chosen), _rows(folder / sids), stale=stale)
+
+
+def _exports(folder: Path) -> Iterator[Stage]:
+    ids, maps, items = (folder / name for name in ("items/ids.parquet", *EXPORTS))
+    if maps.is_file() and ids.is_file():
+        rows = mmap.open_maps(maps).embeddings.shape[0] - 1  # row 0 is padding
+        yield Stage("memory maps", _rows(ids), rows, stale=is_stale([ids], [maps]))
+    if items.is_file() and ids.is_file():
+        data = item_data.open_item_data(items)
+        with data.file:
+            rows = len(data.item_ids)
+        yield Stage("item_data.h5", _rows(ids), rows, stale=is_stale([ids], [items]))
 
 
 def _interactions(folder: Path) -> Iterator[Stage]:

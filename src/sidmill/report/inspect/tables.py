@@ -67,7 +67,8 @@ def describe(path: str, parts: list[Path], budget: Budget) -> Description:
     found.facts["columns"] = {
         name: str(schema.field(name).type).replace("element: ", "") for name in schema.names
     }
-    for key, value in (schema.metadata or {}).items():
+    told = (files[0].metadata.metadata or {}) | (schema.metadata or {})
+    for key, value in told.items():
         if key.decode(errors="replace").startswith(METADATA):
             found.facts[key.decode().removeprefix(METADATA)] = _json(value)
 
