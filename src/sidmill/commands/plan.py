@@ -59,10 +59,18 @@ class Job(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """All jobs behind a target, each after those that it needs; and whether a run holds a lock."""
+    """What is behind a target.
+
+    Attributes:
+        jobs: each after those that it needs.
+        locked: whether a run holds the folder, or one was killed.
+        forgotten: rules whose job failed or was killed after its old files were removed, while what
+            was made of them still lies there. Snakemake takes that for done: they want --forcerun.
+    """
 
     jobs: list[Job]
     locked: bool
+    forgotten: list[str]
 
 
 def ask(targets: list[str], configfiles: list[str]) -> Plan:
@@ -101,17 +109,25 @@ def read(lines: list[dict]) -> Plan:
         output = tuple(line.get("output", ()))
         if line["what"] == "job" and output and output not in jobs:
             jobs[output] = _job(line, reasons.get(output), makers)
-    return Plan(list(jobs.values()), any(line["what"] == "locked" for line in lines))
+    forgotten = [
+        job.rule
+        for output, job in jobs.items()
+        if job.state in ("failed", "interrupted") and output not in reasons
+    ]
+    locked = any(line["what"] == "locked" for line in lines)
+    return Plan(list(jobs.values()), locked, list(dict.fromkeys(forgotten)))
 
 
 def _job(line: dict, reason: str | None, makers: dict[str, str]) -> Job:
     rule, wildcards, output = line["rule"], line["wildcards"], line["output"]
     absent = [path for path in output if not Path(path).exists()]
+    state, words = last_time(line["log"][0] if line["log"] else "")
+    if reason is None and absent and state:
+        return Job(rule, wildcards, output, state, [words])
     if reason is None:
         why = [f"{_files(absent)} removed; nothing needs it"] if absent else []
         return Job(rule, wildcards, output, "gone" if absent else "done", why)
     found = explain(reason, makers)
-    state, words = last_time(line["log"][0] if line["log"] else "")
     if state == "running" or (state and {"missing", "incomplete"} & set(found)):
         return Job(rule, wildcards, output, state, [words])
     if "incomplete" in found:
@@ -131,7 +147,7 @@ def explain(reason: str, makers: dict[str, str]) -> dict[str, str]:
         makers: the rule that makes a file.
     """
     before, params, rest = reason.partition(f"{PARAMS}: ")  # settings may hold any text
-    pieces = SPLIT.split(before)[1:] + ([PARAMS, rest] if params else [])
+    pieces = SPLIT.split(before.removesuffix("; "))[1:] + ([PARAMS, rest] if params else [])
     found = {}
     for name, rest in zip(pieces[::2], pieces[1::2], strict=True):
         kind = REASONS[name]

@@ -40,7 +40,8 @@ def status(targets: tuple[str, ...], configfile: tuple[str, ...], as_json: bool)
     plan = ask(list(targets), list(configfile))
     waiting = any(job.state not in ("done", "gone") for job in plan.jobs)
     if as_json:
-        facts = {"up_to_date": not waiting, "locked": plan.locked, "states": counts(plan.jobs)}
+        facts = {"up_to_date": not waiting, "locked": plan.locked, "forgotten": plan.forgotten}
+        facts |= {"states": counts(plan.jobs)}
         click.echo(json.dumps(facts | {"jobs": [job._asdict() for job in plan.jobs]}, indent=2))
     else:
         click.echo(table(plan, configfile, targets))
@@ -108,6 +109,7 @@ def _verdict(plan: "Plan", configfiles: tuple[str, ...], targets: tuple[str, ...
         lines.append("locked: a run is under way, or one was killed: then snakemake --unlock first")
     if set(found) - {"done", "gone"}:
         files = ["--configfile", *configfiles] if configfiles else []
-        rest = ["--", *targets] if targets and configfiles else list(targets)
-        lines.append(f"to go on: {join(['snakemake', '--cores', '8', *files, *rest])}")
+        again = ["--forcerun", *plan.forgotten] if plan.forgotten else []
+        rest = ["--", *targets] if targets and (configfiles or again) else list(targets)
+        lines.append(f"to go on: {join(['snakemake', '--cores', '8', *files, *again, *rest])}")
     return lines
