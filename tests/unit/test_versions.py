@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidmill.commands.diff import diff
@@ -30,6 +30,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", PIDS)
+@settings(deadline=None)  # it writes files
 @given(data=st.data())
 def test_the_comparison_is_that_of_two_dictionaries(folder, kind, data):
     pids = st.sampled_from(PIDS[kind])
