@@ -150,6 +150,14 @@ def test_what_is_none_of_its_forms_is_refused(tmp_path, name):
         stage.describe(str(tmp_path / "missing.npy"), 2, False)
 
 
+@pytest.mark.parametrize("column", ["embedding", "sid", "codes", "text", "item_ids"])
+@pytest.mark.parametrize("values", [["a", "b"], [1.5, None], [["x"], []], [None, None], [[1], [2]]])
+def test_columns_of_other_types_are_no_traceback(tmp_path, column, values):
+    pq.write_table(pa.table({"pid": [1, 2], column: values}), tmp_path / "odd.parquet")
+    done = CliRunner().invoke(inspect, [str(tmp_path / "odd.parquet")])
+    assert done.exception is None or isinstance(done.exception, SidmillError | SystemExit)
+
+
 def failed(path):
     found = stage.describe(str(path), 2, False)
     return {check.what for check in found.checks if check.ok is False}

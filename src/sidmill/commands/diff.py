@@ -25,10 +25,11 @@ MEANINGS = {
 @click.option("--limit", default=5, show_default=True, help="items shown of each kind; 0: none")
 @click.option("--json", "as_json", is_flag=True, help="JSON in place of a table")
 def diff(old: str, new: str, limit: int, as_json: bool) -> None:
-    """Compare two versions of pid2sid.parquet, OLD as published and NEW to follow it.
+    """Compare two versions of pid2sid.parquet.
 
-    Exit code 0: every item of both has the SID that it had, and no SID went to other items;
-    1: an item moved or a SID was reused; 2: the files cannot be compared.
+    OLD is the published one, NEW shall follow it. Exit code 0: every item of both has the SID that
+    it had, and no SID went to other items; 1: an item moved or a SID was reused; 2: the files
+    cannot be compared.
     """
     from sidmill.sids import versions
 

@@ -20,10 +20,11 @@ UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 @click.option("--all", "whole", is_flag=True, help="look at all rows, in place of a part")
 @click.option("--json", "as_json", is_flag=True, help="JSON in place of text")
 def inspect(file: str, rows: int, whole: bool, as_json: bool) -> None:
-    """Describe FILE, any artefact of SIDMill: form, metadata, figures, checks, first rows.
+    """Describe any file of SIDMill, and check it.
 
-    A folder of parquet files or of a model is described as one. Exit code 0: sound; 1: a check
-    failed; 2: damaged, or of no known form.
+    FILE is told by its name and content: form, metadata, figures, checks, first rows. A folder of
+    parquet files or of a model is described as one. Exit code 0: sound; 1: a check failed; 2:
+    damaged, or of no known form.
     """
     from sidmill.report import inspect as stage
 

@@ -30,10 +30,11 @@ MEANINGS = {
 @click.option("--configfile", multiple=True, help="overlay, as given to snakemake; repeat it")
 @click.option("--json", "as_json", is_flag=True, help="JSON in place of a table")
 def status(targets: tuple[str, ...], configfile: tuple[str, ...], as_json: bool) -> None:
-    """What a run would do for TARGETS, and why; without TARGETS, for the default one.
+    """Tell what is done, what is to do, and why.
 
-    Snakemake decides, by a dry run. Exit code 0: all is up to date; 1: something is to run; 2: it
-    cannot be told, as where the configuration is wrong.
+    For TARGETS, files or rules; without, for the default one. Snakemake decides, by a dry run. Exit
+    code 0: all is up to date; 1: something is to run; 2: it cannot be told, as where the
+    configuration is wrong.
     """
     from sidmill.commands.plan import ask
 

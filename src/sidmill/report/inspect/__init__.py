@@ -5,20 +5,16 @@ The form is told by name and content; docs/formats.md lists all.
 
 from pathlib import Path
 
+import pyarrow as pa
+
 from sidmill.core.errors import SidmillError
 from sidmill.report.inspect import arrays, containers, tables, texts
 from sidmill.report.inspect.facts import Budget, Description
 
 # What the readers raise for damage that their formats do not foresee.
 DAMAGE = (
-    OSError,
-    ValueError,
-    KeyError,
-    IndexError,
-    TypeError,
-    EOFError,
-    OverflowError,
-    MemoryError,
+    *(OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError),
+    *(RuntimeError, MemoryError, pa.ArrowException),
 )
 BY_SUFFIX = {
     ".npy": arrays.describe_npy,
