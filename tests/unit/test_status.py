@@ -68,18 +68,24 @@ STARTED = {"message": "started", "fields": {"host": socket.gethostname(), "pid":
 
 
 def test_how_a_job_went_is_read_from_its_log(tmp_path):
-    assert plan.last_time("") == plan.last_time(str(tmp_path / "none.log")) == ("", "")
-    assert plan.last_time(write_log(tmp_path, STARTED, {"message": "finished"})) == ("", "")
+    assert (
+        plan.last_time("", False) == plan.last_time(str(tmp_path / "none.log"), False) == ("", "")
+    )
+    assert plan.last_time(write_log(tmp_path, STARTED, {"message": "finished"}), False) == ("", "")
     wrong = {"level": "ERROR", "message": "lower it to 3"}
     log = write_log(tmp_path, STARTED, wrong, {"message": "failed"})
-    assert plan.last_time(log) == ("failed", "lower it to 3")
-    assert plan.last_time(write_log(tmp_path, STARTED))[0] == "running"
+    assert plan.last_time(log, False) == ("failed", "lower it to 3")
+    assert plan.last_time(write_log(tmp_path, STARTED), False)[0] == "running"
     elsewhere = {"message": "started", "fields": {"host": "another", "pid": os.getpid()}}
-    assert plan.last_time(write_log(tmp_path, elsewhere))[0] == "interrupted"
+    assert plan.last_time(write_log(tmp_path, elsewhere), False)[0] == "interrupted"
+    assert plan.last_time(write_log(tmp_path, elsewhere), True)[0] == "running"
     gone = {"message": "started", "fields": {"host": socket.gethostname(), "pid": 2**22 + 1}}
-    assert plan.last_time(write_log(tmp_path, gone, {"message": "x" * 99999}))[0] == "interrupted"
+    assert (
+        plan.last_time(write_log(tmp_path, gone, {"message": "x" * 99999}), False)[0]
+        == "interrupted"
+    )
     (tmp_path / "train.jsonl").write_bytes(b"\xff\x00{")
-    assert plan.last_time(log)[0] == "interrupted"
+    assert plan.last_time(log, False)[0] == "interrupted"
 
 
 def line(what, rule, output, **more):

@@ -103,25 +103,25 @@ def ask(targets: list[str], configfiles: list[str]) -> Plan:
 def read(lines: list[dict]) -> Plan:
     """Put together what the plugin wrote."""
     reasons = {tuple(line["output"]): line["reason"] for line in lines if line["what"] == "to_run"}
+    locked = any(line["what"] == "locked" for line in lines)
     makers = {path: line["rule"] for line in lines for path in line.get("output", ())}
     jobs = {}
     for line in lines:
         output = tuple(line.get("output", ()))
         if line["what"] == "job" and output and output not in jobs:
-            jobs[output] = _job(line, reasons.get(output), makers)
+            jobs[output] = _job(line, reasons.get(output), makers, locked)
     forgotten = [
         job.rule
         for output, job in jobs.items()
         if job.state in ("failed", "interrupted") and output not in reasons
     ]
-    locked = any(line["what"] == "locked" for line in lines)
     return Plan(list(jobs.values()), locked, list(dict.fromkeys(forgotten)))
 
 
-def _job(line: dict, reason: str | None, makers: dict[str, str]) -> Job:
+def _job(line: dict, reason: str | None, makers: dict[str, str], locked: bool) -> Job:
     rule, wildcards, output = line["rule"], line["wildcards"], line["output"]
     absent = [path for path in output if not Path(path).exists()]
-    state, words = last_time(line["log"][0] if line["log"] else "")
+    state, words = last_time(line["log"][0] if line["log"] else "", locked)
     if reason is None and absent and state:
         return Job(rule, wildcards, output, state, [words])
     if reason is None:
@@ -166,8 +166,12 @@ def explain(reason: str, makers: dict[str, str]) -> dict[str, str]:
     return found or {"other": reason}
 
 
-def last_time(log: str) -> tuple[str, str]:
+def last_time(log: str, locked: bool) -> tuple[str, str]:
     """How a job went last time, by the JSON lines beside its log.
+
+    Args:
+        log: its log.
+        locked: whether a run holds the folder: then a job of another machine is taken to run.
 
     Returns:
         ``failed``, ``running`` or ``interrupted`` with words for it; empty if it went well, or is
@@ -187,8 +191,10 @@ def last_time(log: str) -> tuple[str, str]:
         errors = [line["message"] for line in lines if line["level"] == "ERROR"]
         return "failed", errors[-1] if errors else f"see {log}"
     began = lines[0] if lines else {}
-    if _alive(began.get("fields", {})):
-        return "running", f"since {began['time']}, process {began['fields']['pid']}"
+    fields = began.get("fields", {})
+    elsewhere = fields.get("host", socket.gethostname()) != socket.gethostname()
+    if locked if elsewhere else _alive(fields):
+        return "running", f"since {began['time']}, on {fields['host']}, process {fields['pid']}"
     return "interrupted", "a run ended in the middle of it"
 
 
@@ -202,9 +208,7 @@ def _tail(path: Path) -> list[str]:
 
 
 def _alive(fields: dict) -> bool:
-    """Whether the process that wrote a line is alive, as far as this machine can tell."""
-    if fields.get("host") != socket.gethostname():
-        return False
+    """Whether the process of this machine that wrote a line is alive."""
     try:
         os.kill(int(fields["pid"]), 0)
     except (OSError, KeyError, ValueError, OverflowError):
