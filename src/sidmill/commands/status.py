@@ -88,6 +88,8 @@ def _name(job: "Job") -> str:
 def _why(job: "Job") -> list[str]:
     from sidmill.core.secrets import masker
 
+    if job.state == "gone":
+        return ["not needed now"]
     return list(map(masker(), (reason for reason in job.why if reason != "not made yet")))
 
 
