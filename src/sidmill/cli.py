@@ -5,7 +5,10 @@ import sys
 import click
 
 from sidmill.commands.advise import advise
+from sidmill.commands.diff import diff
 from sidmill.commands.evaluate import evaluate
+from sidmill.commands.inspect import inspect
+from sidmill.commands.status import status
 from sidmill.commands.vocab import vocab
 from sidmill.core.errors import SidmillError
 
@@ -15,9 +18,8 @@ def commands() -> None:
     """Look into what SIDMill made, and use it outside the pipeline."""
 
 
-commands.add_command(advise)
-commands.add_command(evaluate)
-commands.add_command(vocab)
+for command in (advise, diff, evaluate, inspect, status, vocab):
+    commands.add_command(command)
 
 
 def main() -> None:

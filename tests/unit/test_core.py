@@ -1,12 +1,14 @@
 """Atomic files, paths, the job wrapper, provenance, and the check of the configuration."""
 
 import errno
+import json
 import logging
 import subprocess
 import sys
 from contextlib import suppress
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
 from conftest import ROOT
@@ -129,6 +131,52 @@ def test_a_programming_mistake_keeps_its_traceback(tmp_path):
     with pytest.raises(ZeroDivisionError):
         run_job(tmp_path, ZeroDivisionError("oops"))
     assert "Traceback" in (tmp_path / "rule.log").read_text()
+    *_, error, last = json_lines(tmp_path)
+    assert error["error"]["type"] == "ZeroDivisionError"
+    assert "Traceback" in error["error"]["traceback"]
+    assert last["message"] == "failed"
+
+
+def json_lines(tmp_path):
+    return [json.loads(line) for line in (tmp_path / "rule.jsonl").read_text().splitlines()]
+
+
+def test_the_json_lines_say_what_the_log_says_with_its_values(tmp_path):
+    rule = {"rule": "train_it", "wildcards": {"shard": "1"}, "threads": 2}
+    with job(SimpleNamespace(log=[str(tmp_path / "rule.log")], **rule)) as log:
+        log.info("%(rows)d rows\nof\u2028all", {"rows": np.int64(3), "loss": float("nan")})
+        log.warning("%s", "wide", extra={"levels": [np.float32(0.5), None]})
+    first, rows, wide, last = json_lines(tmp_path)
+    assert (first["message"], first["fields"]["wildcards"]) == ("started", {"shard": "1"})
+    assert rows["message"] == "3 rows\nof\u2028all"
+    assert rows["fields"] == {"rows": 3, "loss": "nan"}
+    assert (wide["level"], wide["fields"]) == ("WARNING", {"levels": [0.5, None]})
+    assert last["message"] == "finished"
+    assert last["fields"]["seconds"] >= 0
+    assert {line["rule"] for line in (first, rows, wide, last)} == {"train_it"}
+    assert "started" not in (tmp_path / "rule.log").read_text()
+
+
+def test_a_mistake_is_an_error_and_the_job_ends_as_failed(tmp_path):
+    with pytest.raises(SystemExit):
+        run_job(tmp_path, SidmillError("lower it to 3"))
+    assert [(line["level"], line["message"]) for line in json_lines(tmp_path)[-2:]] == [
+        ("ERROR", "lower it to 3"), ("INFO", "failed"),
+    ]  # fmt: skip
+
+
+def test_secrets_stand_in_neither_log(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_0123456789")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk+0123456789[")
+    monkeypatch.setenv("SHORT_TOKEN", "item")
+    with job(SimpleNamespace(log=[str(tmp_path / "rule.log")], rule="train_it")) as log:
+        log.info("item from https://me:pa@ss@host/a?b=c@d with hf_0123456789")
+        log.info("%(url)s", {"url": "http://me@host:80/", "key": ["sk+0123456789["]})
+    for name in ("rule.log", "rule.jsonl"):
+        written = (tmp_path / name).read_text()
+        assert not any(word in written for word in ("pa@ss", "hf_0", "sk+0", "me@", "me:"))
+        assert "item from https://***@host/a?b=c@d with ***" in written
+    assert json_lines(tmp_path)[2]["fields"] == {"url": "http://***@host:80/", "key": ["***"]}
 
 
 @pytest.fixture

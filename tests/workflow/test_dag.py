@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import pyarrow.parquet as pq
 import pytest
@@ -36,6 +38,17 @@ def edit(workflow, name, old, new):
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
+
+
+def status(workflow, *words):
+    """What ``sidmill status`` says, with its exit code."""
+    command = [sys.executable, "-m", "sidmill", "status", "--json", *words]
+    environment = os.environ | {"PYTHONPATH": str(workflow.folder / "src")}
+    done = subprocess.run(
+        command, cwd=workflow.folder, env=environment, capture_output=True, text=True, timeout=300
+    )
+    told = json.loads(done.stdout)
+    return done.returncode, told, {job["rule"]: job for job in told["jobs"]}
 
 
 def test_a_run_from_nothing_leaves_every_file(finished):
@@ -142,12 +155,47 @@ def test_a_killed_run_goes_on_to_the_same_bytes(finished, workflow):
     """Killed while two different rules run, unlocked as the docs say, and run again."""
     for name in ("logs/embed_shard.items.00000-of-00002.log", "logs/train_rqkmeans.log"):
         workflow.kill_when(name, *TINY)
+        rule = name.removeprefix("logs/").partition(".")[0]
+        code, told, jobs = status(workflow, *TINY)
+        assert (code, told["locked"], told["states"]["interrupted"] > 0) == (1, True, True)
+        assert rule == "embed_shard" or jobs[rule]["state"] == "interrupted"
         workflow.run("--unlock", *TINY)
     workflow.run(*TINY)
     for name in (*PUBLISHED, "rqkmeans/quantizer.safetensors", "rqkmeans/model.pt"):
         assert workflow.bytes(name) == finished.bytes(name), name
     left = [path for pattern in (".*partial", "*.state") for path in workflow.folder.rglob(pattern)]
     assert not left
+
+
+def test_the_run_is_described_and_what_is_to_do_is_told(copy):
+    """Done, then with a setting that fails, then with another one."""
+    copy.run(*TINY, "--", "results/run.json")
+    told = json.loads(copy.bytes("run.json"))
+    assert {stage["stage"]: stage["in"] for stage in told["stages"]}["resolve collisions"] == 200
+    assert all(stage["holds"] for stage in told["stages"])
+    assert {rule["rule"] for rule in told["rules"]} >= TRAINING | {"embed_shard"}
+    assert told["settings"]["rqkmeans"]["n_iter"] == 5
+    code, told, _ = status(copy, "results/run.json", *TINY)
+    assert (code, set(told["states"]), told["locked"]) == (0, {"done"}, False)
+
+    bad = copy.overlay("bad.yaml", "rqkmeans: {codebook_size: 1000}\n")
+    failed = copy.snakemake("--show-failed-logs", *TINY, bad)
+    assert failed.stdout.count("200 vectors cannot fill") + failed.stderr.count(
+        "200 vectors cannot fill"
+    ) == 2  # where it is said, and in the log that is shown  # fmt: skip
+    log = (copy.folder / "results/logs/train_rqkmeans.jsonl").read_text().splitlines()
+    assert json.loads(log[-1])["message"] == "failed"
+    code, told, jobs = status(copy, *TINY, "--configfile", bad)
+    assert (code, jobs["fit_lsa"]["state"]) == (1, "done")
+    assert jobs["train_rqkmeans"]["state"] == "failed"
+    assert jobs["train_rqkmeans"]["why"][0].startswith("200 vectors cannot fill 1000 codewords")
+    assert told["forgotten"] == ["train_rqkmeans"]
+    assert copy.planned(*TINY, "--forcerun", "train_rqkmeans") >= TRAINING
+
+    other = copy.overlay("other.yaml", "store: {dtype: float16}\n")
+    _, _, jobs = status(copy, *TINY, "--configfile", other)
+    assert jobs["store_vectors"]["why"] == ["dtype 'float32' -> 'float16'"]
+    assert jobs["measure_quality"]["state"] == "waiting"
 
 
 def test_a_pretrained_quantizer_takes_the_place_of_training(copy):

@@ -22,6 +22,7 @@ from sidmill.core.config import check
 from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand as expand_path
 from sidmill.core.provenance import source_digest
+from sidmill.core.secrets import shown_settings
 from sidmill.datasets.tasks import load as load_task
 from sidmill.formats.catalogue import SUFFIXES
 from sidmill.interactions.files import find as find_interactions
@@ -226,6 +227,11 @@ def token_budget():
     """Codes per level that every quantizer of a comparison may use, as a list."""
     n_levels, size = (config["rqkmeans"][key] for key in ("n_levels", "codebook_size"))
     return size if isinstance(size, list) else [size] * n_levels
+
+
+def default_target(wildcards):
+    """What a plain run makes."""
+    return list(rules.all.input)
 
 
 def histories():

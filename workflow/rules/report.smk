@@ -4,11 +4,13 @@ Figures and SIDs -> what a person looks at.
 READS    results/quality.json
          results/pid2sid.parquet, results/codes.parquet, results/items/text.parquet
          results/{quantizer}/metrics.csv    of a quantizer that is trained by epochs
+         results/benchmarks/*.tsv, and the metadata of whatever lies in results/
 LEAVES   results/plots/code_usage.svg       items per code, level by level
          results/plots/prefix_sizes.svg     items per prefix, before and after resolution
          results/plots/reconstruction.svg   error left after each level
          results/plots/training.{quantizer}.svg  losses, error and collisions, epoch by epoch
          results/explorer.html              prefix -> item texts, collisions, search; one file, no network
+         results/run.json                   versions, settings, commit, time and memory by rule, rows in and out by stage
 """
 
 
@@ -102,3 +104,24 @@ rule explore_sids:
         "Writing the SID explorer"
     script:
         "../scripts/explore_sids.py"
+
+
+rule describe_run:
+    input:
+        artefacts=default_target,
+    output:
+        run="results/run.json",
+    log:
+        "results/logs/describe_run.log",
+    benchmark:
+        "results/benchmarks/describe_run.tsv"
+    conda:
+        "../../envs/sidmill.yaml"
+    threads: 1
+    params:
+        settings=shown_settings(config),
+        code=code_of("describe_run.py"),
+    message:
+        "Describing the run"
+    script:
+        "../scripts/describe_run.py"

@@ -3,11 +3,16 @@
 import errno
 import logging
 import os
+import resource
+import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from sidmill.core.errors import SidmillError
+from sidmill.core.logs import JsonLines, Lines
 
 # What the system refuses and an operator mends; no code is at fault.
 MACHINE_TROUBLES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
@@ -17,22 +22,52 @@ MACHINE_TROUBLES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno
 def job(snakemake) -> Iterator[logging.Logger]:
     """Log to the rule's log file and to stderr; end a user's mistake without a traceback.
 
+    Beside the log, ``NAME.log``, goes ``NAME.jsonl``: the same records as JSON lines, between one
+    that says ``started`` and, unless the job is killed, one that says ``finished`` or ``failed``.
+    Snakemake knows nothing of it, so that it shows the log of a failed job once.
+
     Args:
         snakemake: the object Snakemake puts in a script's namespace. ``log[0]`` must be declared.
 
     Yields:
         A logger named after the rule.
     """
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        handlers=[
-            logging.FileHandler(snakemake.log[0], mode="w", encoding="utf-8"),
-            logging.StreamHandler(),
-        ],
-        force=True,
-    )
-    log = logging.getLogger(snakemake.rule)
+    lines = logging.FileHandler(snakemake.log[0], mode="w", encoding="utf-8")
+    console = logging.StreamHandler()
+    json_path = Path(snakemake.log[0]).with_suffix(".jsonl")
+    json_lines = logging.FileHandler(json_path, mode="w", encoding="utf-8")
+    for handler in (lines, console):
+        handler.setFormatter(Lines())
+    json_lines.setFormatter(JsonLines(snakemake.rule))
+    logging.basicConfig(level=logging.INFO, handlers=[lines, console, json_lines], force=True)
+    with _marked(json_lines, snakemake), _explained(snakemake.rule) as log:
+        yield log
+
+
+@contextmanager
+def _marked(handler: logging.Handler, snakemake) -> Iterator[None]:
+    """Say in the JSON lines alone that the job began, and how it ended."""
+
+    def say(word: str, **fields) -> None:
+        marked = {"name": snakemake.rule, "levelno": logging.INFO, "levelname": "INFO"}
+        handler.handle(logging.makeLogRecord(marked | {"msg": word} | fields))
+
+    began, outcome = time.monotonic(), "failed"
+    wildcards = dict(getattr(snakemake, "wildcards", None) or {})
+    threads = getattr(snakemake, "threads", None)
+    say("started", wildcards=wildcards, threads=threads, host=socket.gethostname(), pid=os.getpid())
+    try:
+        yield
+        outcome = "finished"
+    finally:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
+        say(outcome, seconds=round(time.monotonic() - began, 3), peak_mib=round(peak, 1))
+
+
+@contextmanager
+def _explained(rule: str) -> Iterator[logging.Logger]:
+    """Log what goes wrong: a user's mistake and trouble of the machine without a traceback."""
+    log = logging.getLogger(rule)
     try:
         yield log
     except SidmillError as error:
@@ -40,11 +75,11 @@ def job(snakemake) -> Iterator[logging.Logger]:
         sys.exit(2)
     except OSError as error:
         if error.errno not in MACHINE_TROUBLES:
-            log.exception("rule %s failed", snakemake.rule)
+            log.exception("rule %s failed", rule)
             raise
-        place = error.filename or f"output of rule {snakemake.rule}"
+        place = error.filename or f"output of rule {rule}"
         log.error("%s: %s: mend that and run again", place, os.strerror(error.errno))
         sys.exit(2)
     except Exception:
-        log.exception("rule %s failed", snakemake.rule)
+        log.exception("rule %s failed", rule)
         raise

@@ -88,8 +88,9 @@ def read(path: str | Path, column: str) -> Codes:
     lengths = np.diff(lists.offsets.to_numpy())
     if lists.null_count or uneven or (lengths != n_levels).any():
         raise SidmillError(f"{path}: rows of {column!r} differ in length: delete it and run again")
-    codes = lists.flatten().to_numpy().reshape(len(lists), n_levels)
     stored = parquet.metadata_json(file, SIZES_KEY)
+    n_levels = n_levels if len(lists) else len(stored)
+    codes = lists.flatten().to_numpy().reshape(len(lists), n_levels)
     sizes = list(stored or (np.minimum(codes.max(axis=0), INT32_MAX) + 1 if len(codes) else []))
     if len(codes) and (len(sizes) != n_levels or not all(np.isreal(size) for size in sizes)):
         raise SidmillError(

@@ -3,7 +3,8 @@
     text.parquet     pid (int64 or string), text (string, not empty)
     rejects.parquet  pid (string, null where unreadable), file, row (int64, from 1), reason
 
-Every row of the catalogue is in one of the two.
+Every row of the catalogue is in one of the two; rejects.parquet carries in its metadata,
+``sidmill.rows_read``, how many rows that were, counted where they are read.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,7 @@ from sidmill.formats import parquet
 REJECTS_SCHEMA = pa.schema(
     [("pid", pa.string()), ("file", pa.string()), ("row", pa.int64()), ("reason", pa.string())]
 )
+ROWS_READ_KEY = "sidmill.rows_read"
 
 
 def schema(pid_type: pa.DataType) -> pa.Schema:
@@ -56,6 +58,14 @@ def read(path: str | Path, start: int = 0, stop: int | None = None) -> Iterator[
     file = _open(path)
     last = file.metadata.num_rows if stop is None else stop
     return parquet.read_rows(file, ["pid", "text"], start, last)
+
+
+def rows_read(rejects_path: str | Path) -> int | None:
+    """How many rows of the catalogue gave text.parquet and this rejects.parquet; None: unknown."""
+    with parquet.naming(rejects_path):
+        stored = pq.read_metadata(rejects_path).metadata or {}
+    told = stored.get(ROWS_READ_KEY.encode(), b"").decode(errors="replace")
+    return int(told) if told.isdecimal() else None
 
 
 def shard_bounds(n_items: int, shard: int, n_shards: int) -> tuple[int, int]:

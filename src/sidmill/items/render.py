@@ -144,6 +144,7 @@ def render(
     schema = text.schema(pa.int64() if ids.integer else pa.string())
     with parquet.writer(rejects_path, text.REJECTS_SCHEMA) as rejects:
         text.write(text_path, schema.field("pid").type, good_rows(rejects))
+        rejects.add_key_value_metadata({text.ROWS_READ_KEY: str(counts["rows"])})
     logger.info("%(rows)d rows: %(items)d items, %(rejects)d rejects", counts)
     return Counts(**counts)
 

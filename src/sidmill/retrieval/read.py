@@ -42,6 +42,7 @@ class Rejects:
         """Take ``error`` or ``reject``."""
         self.on_bad_rows = on_bad_rows
         self.found: list[Reject] = []
+        self.rows_read = 0
 
     def add(self, key: object, file: str, row: int, reason: str) -> None:
         """Note a bad line.
@@ -60,6 +61,8 @@ class Rejects:
         """Write rejects.parquet."""
         columns = list(zip(*self.found, strict=True)) or [[], [], [], []]
         schema = text.REJECTS_SCHEMA
+        if self.rows_read:
+            schema = schema.with_metadata({text.ROWS_READ_KEY: str(self.rows_read)})
         parquet.write(path, schema, [pa.table(list(map(list, columns)), schema=schema)])
 
 
@@ -224,6 +227,7 @@ def _good_records(
     records: Iterator[passages.Record], rejects: Rejects
 ) -> Iterator[passages.Record]:
     for record in records:
+        rejects.rows_read += 1
         if record.problem:
             rejects.add(record.id, record.file, record.row, record.problem)
         else:

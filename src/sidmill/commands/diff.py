@@ -1,0 +1,99 @@
+"""``sidmill diff``: what is between two versions of pid2sid.parquet."""
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from sidmill.sids.versions import Comparison
+
+MEANINGS = {
+    "unchanged": "same item, same SID",
+    "added": "items that only NEW has",
+    "removed": "items that only OLD has",
+    "moved": "same item, another SID",
+    "reused": "SID of other items, none of which has it now",
+    "shared": "SID of another item, which has it still",
+}
+
+
+@click.command()
+@click.argument("old")
+@click.argument("new")
+@click.option("--limit", default=5, show_default=True, help="items shown of each kind; 0: none")
+@click.option("--json", "as_json", is_flag=True, help="JSON in place of a table")
+def diff(old: str, new: str, limit: int, as_json: bool) -> None:
+    """Compare two versions of pid2sid.parquet.
+
+    OLD is the published one, NEW shall follow it. Exit code 0: every item of both has the SID that
+    it had, and no SID went to other items; 1: an item moved or a SID was reused; 2: the files
+    cannot be compared.
+    """
+    from sidmill.sids import versions
+
+    found = versions.compare(old, new)
+    counts = versions.summary(found)
+    shown = examples(found, max(limit, 0))
+    if as_json:
+        facts = {"old": old, "new": new, "keeps_promises": found.keeps_promises}
+        click.echo(json.dumps(facts | counts | {"examples": shown}, indent=2, ensure_ascii=True))
+    else:
+        click.echo(table(counts, shown))
+    sys.exit(0 if found.keeps_promises else 1)
+
+
+def examples(found: "Comparison", limit: int) -> dict[str, list[dict]]:
+    """The first items of each kind but the unchanged: pid, and the SID before and now."""
+    pairs: dict[str, list] = {
+        "added": [(None, row) for row in found.added[:limit]],
+        "removed": [(row, None) for row in found.removed[:limit]],
+        "moved": list(zip(found.moved_from[:limit], found.moved[:limit], strict=True)),
+        "reused": [(None, row) for row in found.reused[:limit]],
+        "shared": [(None, row) for row in found.shared[:limit]],
+    }
+    shown = {
+        kind: [_example(found, before, now) for before, now in rows] for kind, rows in pairs.items()
+    }
+    for item in shown["reused"] + shown["shared"]:
+        owners = (found.old.codes == item["new_sid"]).all(axis=1).nonzero()[0]
+        item["old_owner"] = found.old.ids[int(owners[0])].as_py()  # the first of them
+    return shown
+
+
+def _example(found: "Comparison", before: int | None, now: int | None) -> dict:
+    version, row = (found.new, now) if now is not None else (found.old, before)
+    one = {"pid": version.ids[int(row)].as_py()}
+    if before is not None:
+        one["old_sid"] = found.old.codes[before].tolist()
+    if now is not None:
+        one["new_sid"] = found.new.codes[now].tolist()
+    return one
+
+
+def table(counts: dict[str, int], shown: dict[str, list[dict]]) -> str:
+    """Counts and examples in lines for a person."""
+    from sidmill.core.terminal import safe
+
+    lines = [f"{counts['old_items']:,} items before, {counts['new_items']:,} now", ""]
+    lines += [f"{kind:<10} {counts[kind]:>12,}  {MEANINGS[kind]}" for kind in MEANINGS]
+    for kind, items in shown.items():
+        if not items:
+            continue
+        more = counts[kind] - len(items)
+        lines += ["", f"{kind}{f', the first {len(items)}' if more else ''}"]
+        for item in items:
+            sids = [_words(item[key]) for key in ("old_sid", "new_sid") if key in item]
+            owner = f", of {safe(item['old_owner'], 40)} before" if "old_owner" in item else ""
+            lines.append(f"  {safe(item['pid'], 40)}  {' -> '.join(sids)}{owner}")
+    broken = counts["moved"] + counts["reused"]
+    verdict = "published SIDs keep their meaning"
+    if broken:
+        verdict = f"{counts['moved']:,} items moved, {counts['reused']:,} took over a SID"
+        verdict += ": what was trained on OLD misreads NEW"
+    return "\n".join([*lines, "", verdict])
+
+
+def _words(sid: list[int]) -> str:
+    return f"({', '.join(map(str, sid))})"

@@ -1,0 +1,117 @@
+"""``sidmill inspect``: what a file is, and whether it is sound."""
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from sidmill.report.inspect.facts import Check, Description
+
+WIDTH = 80
+LONGEST_NAME = 22
+UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+
+@click.command()
+@click.argument("file")
+@click.option("--rows", default=3, show_default=True, help="rows shown")
+@click.option("--all", "whole", is_flag=True, help="look at all rows, in place of a part")
+@click.option("--json", "as_json", is_flag=True, help="JSON in place of text")
+def inspect(file: str, rows: int, whole: bool, as_json: bool) -> None:
+    """Describe any file of SIDMill, and check it.
+
+    FILE is told by its name and content: form, metadata, figures, checks, first rows. A folder of
+    parquet files or of a model is described as one. Exit code 0: sound; 1: a check failed; 2:
+    damaged, or of no known form.
+    """
+    from sidmill.report import inspect as stage
+
+    found = stage.describe(file, rows, whole)
+    if as_json:
+        click.echo(json.dumps(found.as_json(), indent=2, default=str))
+    else:
+        click.echo(lines(found))
+    sys.exit(0 if found.sound else 1)
+
+
+def lines(found: "Description") -> str:
+    """The description for a person, 80 columns wide."""
+    from sidmill.core.terminal import safe
+
+    shown = [safe(found.path), f"{safe(found.kind)}, {size(found.bytes)}", ""]
+    entries = {**found.facts, **found.figures}
+    width = min(max((len(str(key)) for key in entries), default=0), LONGEST_NAME)
+    for key, value in entries.items():
+        shown += _entry(str(key), value, width)
+    if found.checks:
+        shown += ["", "checks", *map(_check, found.checks)]
+    if found.sample:
+        shown += ["", "first rows", *(f"  {_row(row)}" for row in found.sample)]
+    return "\n".join(shown)
+
+
+def size(count: int) -> str:
+    """Bytes in words."""
+    amount, unit = float(count), 0
+    while amount >= 1024 and unit < len(UNITS) - 1:
+        amount, unit = amount / 1024, unit + 1
+    return f"{count:,} {UNITS[0]}" if not unit else f"{amount:,.1f} {UNITS[unit]}"
+
+
+def _entry(key: str, value: object, width: int) -> list[str]:
+    """A fact on one line; a dictionary on a line for each entry."""
+    from sidmill.core.terminal import padded, safe
+
+    name, room = padded(safe(key, width), width), WIDTH - width - 2
+    if not isinstance(value, dict):
+        return [f"{name}  {safe(_value(value), room)}".rstrip()]
+    inner_width = min(max((len(str(inner)) for inner in value), default=0), room // 2)
+    entries = [
+        f"{padded(safe(inner, inner_width), inner_width)}  "
+        f"{safe(_value(entry), room - inner_width - 2)}".rstrip()
+        for inner, entry in value.items()
+    ] or ["none"]
+    return [f"{name}  {entries[0]}", *(f"{'':{width}}  {entry}" for entry in entries[1:])]
+
+
+def _value(value: object, digits: int = 6) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.{digits}g}"
+    if isinstance(value, list | tuple):
+        inner = ", ".join(_value(entry, digits) for entry in value)
+        return f"({inner})"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_value(entry)}" for key, entry in value.items())
+    return str(value)
+
+
+def _check(check: "Check") -> str:
+    from sidmill.core.terminal import padded, safe
+
+    word = {True: "ok", False: "FAILED", None: "-"}[check.ok]
+    says = f" ({safe(check.says)})" if check.says else ""
+    return f"  {padded(word, 6)}  {check.what}{says}"
+
+
+def _row(row: object) -> str:
+    from sidmill.core.terminal import safe
+
+    width = WIDTH - 2
+    if isinstance(row, dict):
+        cells = [f"{key}: {_cell(value)}" for key, value in row.items()]
+        return safe("  ".join(cells), width)
+    return safe(_value(row, 4), width)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list) and len(value) > 6:
+        return f"{_value([*value[:6], '...'], 4)} of {len(value)}"
+    return _value(value, 4)

@@ -1,0 +1,254 @@
+"""What Snakemake would do and why, asked of Snakemake itself by a dry run.
+
+The plugin in ``workflow/loggers`` writes the plan as JSON lines; the reasons are in the words of
+``snakemake.jobs.Reason``, which this module takes apart. How a job went last time is read from the
+JSON lines that it left beside its log (:mod:`sidmill.core.job`).
+"""
+
+import ast
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from sidmill.core.errors import SidmillError
+
+PLUGINS = Path("workflow/loggers")
+SNAKEFILES = ("Snakefile", "workflow/Snakefile")
+DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{12}(?![0-9a-f])")  # what code_of() gives
+SHOWN_FILES = 2
+TAIL_BYTES = 1 << 16
+PARAMS = "Params have changed since last execution"
+REASONS = {
+    "Missing output files": "missing",
+    "Incomplete output files": "incomplete",
+    "Updated input files": "input",
+    "Input files updated by another job": "upstream",
+    "Set of input files has changed since last execution": "input set",
+    "Code has changed since last execution": "code",
+    PARAMS: "params",
+    "Software environment definition has changed since last execution": "environment",
+    "Forced execution": "forced",
+}
+SPLIT = re.compile(rf"(?:^|; )({'|'.join(map(re.escape, REASONS))})(?:: |(?=; |$))")
+
+
+class Job(NamedTuple):
+    """One job of the plan.
+
+    Attributes:
+        rule: its rule.
+        wildcards: name to value.
+        output: its files.
+        state: ``done``, ``gone`` (a file that nothing needs was removed), ``missing``, ``stale``,
+            ``waiting`` (only because of jobs before it), ``failed``, ``interrupted``, ``running``.
+        why: a reason, or several; empty where it is done.
+    """
+
+    rule: str
+    wildcards: dict[str, str]
+    output: list[str]
+    state: str
+    why: list[str]
+
+
+class Plan(NamedTuple):
+    """What is behind a target.
+
+    Attributes:
+        jobs: each after those that it needs.
+        locked: whether a run holds the folder, or one was killed.
+        forgotten: rules whose job failed or was killed after its old files were removed, while what
+            was made of them still lies there. Snakemake takes that for done: they want --forcerun.
+    """
+
+    jobs: list[Job]
+    locked: bool
+    forgotten: list[str]
+
+
+def ask(targets: list[str], configfiles: list[str]) -> Plan:
+    """Ask Snakemake what a run in this folder would do.
+
+    Args:
+        targets: files or rules; none for the default target.
+        configfiles: overlays, as given to Snakemake.
+
+    Raises:
+        SidmillError: if there is no workflow here, or Snakemake refuses to plan; with its words.
+    """
+    if not any(Path(name).is_file() for name in SNAKEFILES) or not PLUGINS.is_dir():
+        raise SidmillError(f"{Path.cwd()}: no workflow of SIDMill: run this in its folder")
+    with tempfile.TemporaryDirectory(prefix="sidmill-") as folder:
+        path = Path(folder) / "plan.jsonl"
+        options = ["--logger", "plan", "--logger-plan-path", str(path), "--debug-dag"]
+        options += ["--configfile", *configfiles] if configfiles else []
+        words = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", "--nocolor"]
+        words += ["--rerun-incomplete", *options, "--", *targets]
+        paths = [str(PLUGINS.resolve()), os.environ.get("PYTHONPATH", "")]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode or not path.is_file():
+            raise SidmillError(f"Snakemake cannot plan:\n{_complaint(done.stderr + done.stdout)}")
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return read(lines)
+
+
+def read(lines: list[dict]) -> Plan:
+    """Put together what the plugin wrote."""
+    reasons = {tuple(line["output"]): line["reason"] for line in lines if line["what"] == "to_run"}
+    locked = any(line["what"] == "locked" for line in lines)
+    makers = {path: line["rule"] for line in lines for path in line.get("output", ())}
+    jobs = {}
+    for line in lines:
+        output = tuple(line.get("output", ()))
+        if line["what"] == "job" and output and output not in jobs:
+            jobs[output] = _job(line, reasons.get(output), makers, locked)
+    forgotten = [
+        job.rule
+        for output, job in jobs.items()
+        if job.state in ("failed", "interrupted") and output not in reasons
+    ]
+    return Plan(list(jobs.values()), locked, list(dict.fromkeys(forgotten)))
+
+
+def _job(line: dict, reason: str | None, makers: dict[str, str], locked: bool) -> Job:
+    rule, wildcards, output = line["rule"], line["wildcards"], line["output"]
+    absent = [path for path in output if not Path(path).exists()]
+    state, words = last_time(line["log"][0] if line["log"] else "", locked)
+    if reason is None and absent and state:
+        return Job(rule, wildcards, output, state, [words])
+    if reason is None:
+        why = [f"{_files(absent)} removed; nothing needs it"] if absent else []
+        return Job(rule, wildcards, output, "gone" if absent else "done", why)
+    found = explain(reason, makers)
+    if state == "running" or (state and {"missing", "incomplete"} & set(found)):
+        return Job(rule, wildcards, output, state, [words])
+    if "incomplete" in found:
+        state = "interrupted"
+    elif len(absent) == len(output):
+        state = "missing"
+    else:
+        state = "waiting" if set(found) == {"upstream"} else "stale"
+    return Job(rule, wildcards, output, state, list(found.values()))
+
+
+def explain(reason: str, makers: dict[str, str]) -> dict[str, str]:
+    """Take a reason of Snakemake apart: kind to words, in which only what matters is left.
+
+    Args:
+        reason: in Snakemake's words.
+        makers: the rule that makes a file.
+    """
+    before, params, rest = reason.partition(f"{PARAMS}: ")  # settings may hold any text
+    pieces = SPLIT.split(before.removesuffix("; "))[1:] + ([PARAMS, rest] if params else [])
+    found = {}
+    for name, rest in zip(pieces[::2], pieces[1::2], strict=True):
+        kind = REASONS[name]
+        files = [path.strip() for path in rest.split(",") if path.strip()]
+        found[kind] = {
+            "missing": "not made yet",
+            "incomplete": "a run was killed while it was written",
+            "input": f"{_files(files)} changed",
+            "upstream": f"after {_files(list(dict.fromkeys(makers.get(f, f) for f in files)))}",
+            "input set": "other input files than last time",
+            "code": "code changed",
+            "params": _changed(rest),
+            "environment": "conda environment changed",
+            "forced": "forced",
+        }[kind]
+    return found or {"other": reason}
+
+
+def last_time(log: str, locked: bool) -> tuple[str, str]:
+    """How a job went last time, by the JSON lines beside its log.
+
+    Args:
+        log: its log.
+        locked: whether a run holds the folder: then a job of another machine is taken to run.
+
+    Returns:
+        ``failed``, ``running`` or ``interrupted`` with words for it; empty if it went well, or is
+        not known.
+    """
+    path = Path(log).with_suffix(".jsonl") if log else None
+    if path is None or not path.is_file():
+        return "", ""
+    lines = []
+    for line in _tail(path):
+        with suppress(ValueError):
+            lines.append(json.loads(line))
+    ended = next((line["message"] for line in lines[-1:]), "")
+    if ended == "finished":
+        return "", ""
+    if ended == "failed":
+        errors = [line["message"] for line in lines if line["level"] == "ERROR"]
+        return "failed", errors[-1] if errors else f"see {log}"
+    began = lines[0] if lines else {}
+    fields = began.get("fields", {})
+    elsewhere = fields.get("host", socket.gethostname()) != socket.gethostname()
+    if locked if elsewhere else _alive(fields):
+        return "running", f"since {began['time']}, on {fields['host']}, process {fields['pid']}"
+    return "interrupted", "a run ended in the middle of it"
+
+
+def _tail(path: Path) -> list[str]:
+    """The first line, and the last ones: a log may be long."""
+    with path.open("rb") as file:
+        first = file.readline()
+        file.seek(max(file.seek(0, os.SEEK_END) - TAIL_BYTES, len(first)))
+        rest = file.read().splitlines()
+    return [line.decode(errors="replace") for line in (first, *rest)]
+
+
+def _alive(fields: dict) -> bool:
+    """Whether the process of this machine that wrote a line is alive."""
+    try:
+        os.kill(int(fields["pid"]), 0)
+    except (OSError, KeyError, ValueError, OverflowError):
+        return False
+    return True
+
+
+def _files(paths: list[str]) -> str:
+    more = len(paths) - SHOWN_FILES
+    return ", ".join(paths[:SHOWN_FILES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _changed(rest: str) -> str:
+    """Which settings are others, or whether the code is: from Snakemake's sets of parameters."""
+    before, _, now = rest.partition("before: ")[2].partition(" now: ")
+    words = []
+    old, new = (_settings(side) for side in (before, now))
+    keys = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+    words += [f"{key} {old.get(key)!r} -> {new.get(key)!r}" for key in keys]
+    plain = [re.sub(r"\{.*\}", "", side) for side in (before, now)]
+    if all(DIGEST.search(side) for side in plain):
+        words.append("code changed")
+    return ", ".join(words) or f"settings changed: {' -> '.join(side.strip() for side in plain)}"
+
+
+def _settings(side: str) -> dict:
+    """Keys and values of all dictionaries of a set of parameters."""
+    found = {}
+    for start in (place for place, letter in enumerate(side) if letter == "{"):
+        for end in (place for place, letter in enumerate(side) if letter == "}"):
+            with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+                one = ast.literal_eval(side[start : end + 1]) if end > start else None
+                if isinstance(one, dict):
+                    found |= one
+                    break
+    return found
+
+
+def _complaint(text: str) -> str:
+    """What Snakemake says from its first error on."""
+    lines = [line for line in text.splitlines() if line.strip() and '  File "' not in line]
+    first = next((n for n, line in enumerate(lines) if re.search(r"Error|Exception", line)), 0)
+    return "\n".join(f"  {line}" for line in lines[first:][:40])

@@ -1,0 +1,118 @@
+"""``sidmill status``: what is done, what is not, and why."""
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from sidmill.commands.plan import Job, Plan
+
+WIDTH = 80
+NAME_WIDTH = 30
+SHARDED = ("shard", "shards")  # jobs that differ in these alone are one line
+COLOURS = {"done": "green", "failed": "red", "interrupted": "red", "running": "cyan"}
+MEANINGS = {
+    "done": "up to date",
+    "gone": "not needed now",
+    "running": "under way",
+    "failed": "failed last time",
+    "interrupted": "cut off",
+    "stale": "out of date",
+    "missing": "not made",
+    "waiting": "to follow",
+}
+
+
+@click.command()
+@click.argument("targets", nargs=-1)
+@click.option("--configfile", multiple=True, help="overlay, as given to snakemake; repeat it")
+@click.option("--json", "as_json", is_flag=True, help="JSON in place of a table")
+def status(targets: tuple[str, ...], configfile: tuple[str, ...], as_json: bool) -> None:
+    """Tell what is done, what is to do, and why.
+
+    For TARGETS, files or rules; without, for the default one. Snakemake decides, by a dry run. Exit
+    code 0: all is up to date; 1: something is to run; 2: it cannot be told, as where the
+    configuration is wrong.
+    """
+    from sidmill.commands.plan import ask
+
+    plan = ask(list(targets), list(configfile))
+    waiting = any(job.state not in ("done", "gone") for job in plan.jobs)
+    if as_json:
+        facts = {"up_to_date": not waiting, "locked": plan.locked, "forgotten": plan.forgotten}
+        facts |= {"states": counts(plan.jobs)}
+        click.echo(json.dumps(facts | {"jobs": [job._asdict() for job in plan.jobs]}, indent=2))
+    else:
+        click.echo(table(plan, configfile, targets))
+    sys.exit(1 if waiting else 0)
+
+
+def counts(jobs: "list[Job]") -> dict[str, int]:
+    """Jobs by state, without states that none has."""
+    found = {state: sum(job.state == state for job in jobs) for state in MEANINGS}
+    return {state: count for state, count in found.items() if count}
+
+
+def table(plan: "Plan", configfiles: tuple[str, ...], targets: tuple[str, ...]) -> str:
+    """The plan for a person: a line for jobs of one rule in one state."""
+    from sidmill.core.terminal import columns, cut, padded
+
+    groups: dict[tuple[str, str, tuple[str, ...]], int] = {}
+    totals: dict[str, int] = {}
+    for job in plan.jobs:
+        key = (_name(job), job.state, tuple(_why(job)))
+        groups[key] = groups.get(key, 0) + 1
+        totals[key[0]] = totals.get(key[0], 0) + 1
+    width = min(max((columns(name) + 9 for name, *_ in groups), default=0), NAME_WIDTH)
+    lines = []
+    for (name, state, why), count in groups.items():
+        of = "" if count == totals[name] else f" of {totals[name]}"
+        jobs = "" if totals[name] == 1 else f" ({count}{of})"
+        shown = cut(name, width - columns(jobs)) + jobs
+        first, *others = _wrapped(why, WIDTH - width - 15) or [""]
+        word = click.style(f"{state:<11}" if first else state, fg=COLOURS.get(state, "yellow"))
+        lines.append(f"{padded(shown, width)}  {word}{'  ' * bool(first)}{first}")
+        lines += [" " * (width + 15) + other for other in others]
+    return "\n".join([*lines, "", *_verdict(plan, configfiles, targets)])
+
+
+def _name(job: "Job") -> str:
+    from sidmill.core.terminal import safe
+
+    values = [value for name, value in job.wildcards.items() if name not in SHARDED and value]
+    return safe(" ".join([job.rule, *values]))
+
+
+def _why(job: "Job") -> list[str]:
+    from sidmill.core.secrets import masker
+
+    if job.state == "gone":
+        return ["not needed now"]
+    return list(map(masker(), (reason for reason in job.why if reason != "not made yet")))
+
+
+def _wrapped(reasons: tuple[str, ...], width: int) -> list[str]:
+    from textwrap import wrap
+
+    from sidmill.core.terminal import safe
+
+    lines = [line for reason in reasons for line in wrap(safe(reason), width)]
+    return lines if len(lines) <= 4 else [*lines[:3], "..."]
+
+
+def _verdict(plan: "Plan", configfiles: tuple[str, ...], targets: tuple[str, ...]) -> list[str]:
+    from shlex import join
+
+    found = counts(plan.jobs)
+    words = ", ".join(f"{count} {MEANINGS[state]}" for state, count in found.items())
+    lines = [f"{len(plan.jobs)} jobs: {words or 'none'}"]
+    if plan.locked:
+        lines.append("locked: a run is under way, or one was killed: then snakemake --unlock first")
+    if set(found) - {"done", "gone"}:
+        files = ["--configfile", *configfiles] if configfiles else []
+        again = ["--forcerun", *plan.forgotten] if plan.forgotten else []
+        rest = ["--", *targets] if targets and (configfiles or again) else list(targets)
+        lines.append(f"to go on: {join(['snakemake', '--cores', '8', *files, *again, *rest])}")
+    return lines

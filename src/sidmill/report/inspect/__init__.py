@@ -1,0 +1,102 @@
+"""Describe any file that SIDMill makes or reads, from a small part of it.
+
+The form is told by name and content; docs/formats.md lists all.
+"""
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from sidmill.core.errors import SidmillError
+from sidmill.report.inspect import arrays, containers, tables, texts
+from sidmill.report.inspect.facts import Budget, Description
+
+# What the readers raise for damage that their formats do not foresee.
+DAMAGE = (
+    *(OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError),
+    *(RuntimeError, MemoryError, pa.ArrowException),
+)
+BY_SUFFIX = {
+    ".npy": arrays.describe_npy,
+    ".safetensors": containers.describe_safetensors,
+    ".pt": containers.describe_checkpoint,
+    ".h5": containers.describe_hdf5,
+    ".hdf5": containers.describe_hdf5,
+    ".faiss": containers.describe_faiss,
+    ".json": texts.describe_json,
+    ".jsonl": texts.describe_lines,
+    ".topk": texts.describe_run,
+    ".trec": texts.describe_run,
+    ".tsv": texts.describe_table,
+    ".csv": texts.describe_table,
+    ".log": texts.describe_text,
+    ".md": texts.describe_text,
+    ".html": texts.describe_text,
+    ".svg": texts.describe_text,
+    ".regex": texts.describe_text,
+    ".yaml": texts.describe_text,
+}
+
+
+def describe(path: str, rows: int, whole: bool) -> Description:
+    """Describe a file or a folder of SIDMill.
+
+    Memory is bounded whatever the size: about 256 MiB of vectors or a million rows are looked at,
+    unless ``whole``; then ids take 8 bytes each, and codes 8 L.
+
+    Args:
+        path: the file; or a folder of parquet files, or of a model.
+        rows: how many rows to show.
+        whole: look at all rows.
+
+    Raises:
+        SidmillError: if there is no such file, no such format, or it is damaged.
+    """
+    budget = Budget(max(rows, 0), whole)
+    try:
+        return _describe(path, Path(path), budget)
+    except DAMAGE as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise SidmillError(
+            f"{path}: cannot be read ({reason:.200}): is it whole? Else delete it and make it again"
+        ) from None
+
+
+def _describe(path: str, place: Path, budget: Budget) -> Description:
+    if place.is_dir():
+        return _describe_folder(path, place, budget)
+    if not place.exists():
+        raise SidmillError(f"{path}: no such file")
+    if not place.stat().st_size:
+        raise SidmillError(f"{path}: it is empty: delete it and make it again")
+    if place.name.endswith(".partial"):
+        raise SidmillError(f"{path}: is being written, or was left by a kill: no result")
+    if place.name == "mmap.json":
+        return arrays.describe_maps(path, budget)
+    if arrays.MAP.fullmatch(place.name):
+        return arrays.describe_map(path, budget)
+    suffixes = [suffix for suffix in place.suffixes if suffix != ".state"]
+    if suffixes[-1:] == [".parquet"]:
+        return tables.describe(path, [place], budget)
+    describe_one = BY_SUFFIX.get(suffixes[-1] if suffixes else "")
+    if describe_one is None:
+        raise SidmillError(
+            f"{path}: no format of SIDMill ends in {place.suffix or 'no suffix'!r}: known are "
+            f"parquet, {', '.join(suffix[1:] for suffix in BY_SUFFIX)} and mmap_*"
+        )
+    found = describe_one(path, budget)
+    if place.name.endswith(".state"):
+        found.kind = f"state of a training that is not finished ({found.kind})"
+    return found
+
+
+def _describe_folder(path: str, folder: Path, budget: Budget) -> Description:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    if (folder / "config.json").is_file() or (folder / "modules.json").is_file():
+        found = Description(path, "folder of a model", sum(file.stat().st_size for file in files))
+        for name in ("config.json", "training.json"):
+            if (folder / name).is_file():
+                found.facts[name] = texts.describe_json(str(folder / name), budget).facts
+        found.facts["files"] = [str(file.relative_to(folder)) for file in files]
+        return found
+    return tables.describe(path, tables.parts_of(folder), budget)

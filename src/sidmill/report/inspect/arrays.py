@@ -1,0 +1,117 @@
+"""Arrays without names in them: .npy, and the memory maps that MISSRec reads.
+
+Shapes: N rows, D dimensions, M item ids.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from sidmill.core.errors import SidmillError
+from sidmill.formats import mmap, parquet, vectors
+from sidmill.formats.embeddings import FINGERPRINT_KEY
+from sidmill.report.inspect.facts import BLOCK_BYTES, Budget, Description
+from sidmill.report.inspect.tables import Norms
+
+MAP = re.compile(r"mmap_(idx_(\d+)|emb_(\d+)_(\d+))")
+SHOWN_VALUES = 6
+
+
+def describe_npy(path: str, budget: Budget) -> Description:
+    """Describe a .npy; ids.parquet beside it says what its rows are.
+
+    Raises:
+        SidmillError: if it is no .npy, cut short, or holds Python objects.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except vectors.UNREADABLE as error:
+        raise SidmillError(
+            f"{path}: not a readable .npy file ({error}): delete it and make it again"
+        ) from None
+    found = Description(path, "array", Path(path).stat().st_size)
+    found.facts |= {"shape": list(array.shape), "dtype": array.dtype.name}
+    if array.ndim != 2 or array.dtype.kind != "f":
+        found.sample = [_shown(row) for row in array[: budget.rows]] if array.ndim else []
+        return found
+    found.kind = "vectors"
+    name = Path(path).name
+    if name.startswith(("all_item_embedding", "all_user_embedding")):
+        found.kind = "embeddings of the recommender, the first column is the id or row"
+        array = array[:, 1:]
+    beside = Path(path).with_name("ids.parquet")
+    if name == "vectors.npy" and beside.is_file():
+        _hold_against_ids(found, beside)
+    _look(found, array, budget)
+    return found
+
+
+def describe_map(path: str, budget: Budget) -> Description:
+    """Describe a memory map whose name says its shape.
+
+    Raises:
+        SidmillError: if its size is not that of its name.
+    """
+    name = MAP.fullmatch(Path(path).name)
+    shape = [int(size) for size in name.groups()[1:] if size is not None] if name else []
+    dtype = mmap.IDX_DTYPE if len(shape) == 1 else mmap.EMB_DTYPE
+    size, wanted = Path(path).stat().st_size, int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if size != wanted or not size:
+        raise SidmillError(
+            f"{path}: {size} bytes, but its name says {dtype.name} {tuple(shape)}, which takes "
+            f"{wanted}: it is cut, or misnamed: make it again"
+        )
+    array = np.memmap(path, dtype=dtype, mode="r", shape=tuple(shape))
+    kind = "memory map: item id to row" if len(shape) == 1 else "memory map: vectors from row 1"
+    found = Description(path, kind, size, {"shape": shape, "dtype": dtype.name})
+    if len(shape) == 2:
+        found.check("row 0 is padding", not array[0].any())
+        _look(found, array[1:], budget)
+        return found
+    looked = budget.rows_of(len(array), dtype.itemsize)
+    found.figures["items"] = int(np.count_nonzero(array[:looked]))
+    found.figures["largest row"] = int(array[:looked].max())
+    found.check("id 0 is padding", array[0] == 0)
+    return found
+
+
+def describe_maps(path: str, budget: Budget) -> Description:
+    """Describe the pair that mmap.json names."""
+    maps = mmap.open_maps(path)
+    sizes = maps.index.nbytes + maps.embeddings.nbytes
+    found = Description(path, "memory maps for MISSRec", sizes)
+    found.facts["index"] = f"int32 {maps.index.shape}"
+    found.facts["embeddings"] = f"float32 {maps.embeddings.shape}"
+    found.facts["fingerprint"] = maps.fingerprint
+    found.check("files, shapes and rows fit", True)
+    _look(found, maps.embeddings[1:], budget)
+    return found
+
+
+def _hold_against_ids(found: Description, ids_path: Path) -> None:
+    file = parquet.open_file(ids_path, {"pid": parquet.is_pid})
+    found.facts["fingerprint"] = parquet.metadata_json(file, FINGERPRINT_KEY)
+    rows, wanted = file.metadata.num_rows, found.facts["shape"][0]
+    says = "" if rows == wanted else f"{ids_path} has {rows:,} ids for {wanted:,} vectors"
+    found.check("an id for each row", rows == wanted, says)
+
+
+def _look(found: Description, array: np.ndarray, budget: Budget) -> None:
+    """Lengths of vectors, float (N, D), block by block, spread over the whole file."""
+    total, row_bytes = len(array), max(array[:1].nbytes, 1)
+    looked = budget.rows_of(total, row_bytes)
+    block = max(min(BLOCK_BYTES // row_bytes, looked), 1)
+    starts = np.arange(0, total, block)
+    if looked < total:
+        starts = np.linspace(0, total - block, -(-looked // block)).astype(np.int64)
+    norms = Norms()
+    for start in starts:
+        norms.add(array[start : start + block])
+    norms.tell(found, looked, total)
+    found.sample = [_shown(row) for row in array[: budget.rows]]
+
+
+def _shown(row: np.ndarray) -> list:
+    values = np.atleast_1d(row).ravel()
+    return values[:SHOWN_VALUES].tolist() + (["..."] if len(values) > SHOWN_VALUES else [])

@@ -1,0 +1,199 @@
+"""Files of named arrays: safetensors, HDF5, OneRec checkpoints, faiss indexes.
+
+Shapes: K_l codewords of level l, d dimensions.
+"""
+
+import json
+from contextlib import suppress
+from pathlib import Path
+
+import h5py
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from sidmill.core.errors import SidmillError
+from sidmill.formats import hdf5, item_data, onerec, quantizer, sequence_data, tensors
+from sidmill.report.inspect.facts import LOOKED_BYTES, Budget, Description
+from sidmill.report.inspect.tables import Norms
+
+SHOWN_TENSORS = 12
+FLOATS = ("F64", "F32", "F16", "BF16")
+BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2}
+
+
+def describe_safetensors(path: str, budget: Budget) -> Description:
+    """Describe named tensors by the header; values are read up to 256 MiB, or as asked.
+
+    Raises:
+        SidmillError: if the header cannot be read, or a quantizer breaks its format.
+    """
+    found = Description(path, "safetensors", Path(path).stat().st_size)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            told = file.metadata() or {}
+            facts = json.loads(told.get(tensors.METADATA_KEY, "null"))
+            slices = {name: file.get_slice(name) for name in sorted(file.keys())}
+            forms = {name: (one.get_dtype(), one.get_shape()) for name, one in slices.items()}
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise SidmillError(
+            f"{path}: not a readable safetensors file ({error}): delete it and make it again"
+        ) from None
+    facts = facts if isinstance(facts, dict) else {}
+    found.kind = _kind(set(forms), facts)
+    found.facts["tensors"] = _listed(forms)
+    found.facts |= {key: value for key, value in facts.items() if key != "names"}
+    if found.kind.startswith("quantizer"):
+        _describe_codebooks(found, quantizer.read(path))
+    elif found.kind == "OneRec checkpoint":
+        _look_at_books(found, onerec.read(path))
+    else:
+        _check_finite(found, path, forms, budget)
+    return found
+
+
+def describe_checkpoint(path: str, _: Budget) -> Description:
+    """Describe a .pt as OneRec's tokenizer has it; tensors alone are loaded, never code.
+
+    Raises:
+        SidmillError: if it is another, or holds more than tensors.
+    """
+    found = Description(path, "OneRec checkpoint", Path(path).stat().st_size)
+    _look_at_books(found, onerec.read(path))
+    return found
+
+
+def describe_hdf5(path: str, budget: Budget) -> Description:
+    """Describe item_data.h5 or sequence.h5, or any other HDF5 file by its datasets.
+
+    Raises:
+        SidmillError: if the file is damaged, or breaks the format that its datasets name.
+    """
+    found = Description(path, "HDF5", Path(path).stat().st_size)
+    try:
+        with h5py.File(path, "r") as file:
+            sets = {name: one for name, one in file.items() if isinstance(one, h5py.Dataset)}
+            found.facts["datasets"] = {
+                name: f"{hdf5.kind_of(one.dtype)} {one.shape}" for name, one in sets.items()
+            }
+            found.facts |= {name: _plain(value) for name, value in file.attrs.items()}
+            names = set(sets)
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise SidmillError(f"{path}: not a whole HDF5 file ({reason}): make it again") from None
+    if {"item_ids", "embeddings"} <= names:
+        _describe_items(found, path, budget)
+    elif {"user_ids", "sequences"} <= names:
+        _describe_sequences(found, path, budget)
+    return found
+
+
+def describe_faiss(path: str, _: Budget) -> Description:
+    """Describe a faiss index, mapped and not read."""
+    import faiss
+
+    found = Description(path, "faiss index", Path(path).stat().st_size)
+    try:
+        index = faiss.read_index(path, faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1]
+        raise SidmillError(f"{path}: not a readable faiss index ({reason:.200})") from None
+    found.facts |= {"type": type(index).__name__, "rows": index.ntotal, "dim": index.d}
+    return found
+
+
+def _kind(names: set[str], facts: dict) -> str:
+    if "codebook.0" in names and "settings" in facts:
+        return f"quantizer, {facts.get('kind')}"
+    if facts.get("kind") == "lsa":
+        return "LSA model"
+    if facts.get("kind") == "neighbours":
+        return "one shard of a search"
+    if {"edges", "starts", "nodes"} <= names:
+        return "tree of the SIDs"
+    if "whitening.mean" in names:
+        return "sequence recommender"
+    if "centroids.0" in names:
+        return "OneRec checkpoint"
+    return "safetensors of SIDMill" if facts else "safetensors"
+
+
+def _listed(forms: dict[str, tuple[str, list[int]]]) -> dict[str, str]:
+    listed = {name: f"{kind} {tuple(shape)}" for name, (kind, shape) in forms.items()}
+    if len(listed) <= SHOWN_TENSORS:
+        return listed
+    first = dict(list(listed.items())[:SHOWN_TENSORS])
+    return first | {"...": f"and {len(listed) - SHOWN_TENSORS} more"}
+
+
+def _describe_codebooks(found: Description, read: quantizer.Quantizer) -> None:
+    found.facts["dim"] = read.dim
+    _look_at_books(found, read.codebooks)
+
+
+def _look_at_books(found: Description, books: list[np.ndarray]) -> None:
+    found.facts["codebooks"] = [list(book.shape) for book in books]
+    found.figures["codeword lengths"] = [
+        float(np.linalg.norm(book, axis=1).mean()) for book in books
+    ]
+    found.check("finite", True)  # the readers refuse others
+    twice = sum(len(book) - len(np.unique(book, axis=0)) for book in books)
+    found.check("codewords differ", not twice, f"{twice:,} repeat another" if twice else "")
+
+
+def _check_finite(
+    found: Description, path: str, forms: dict[str, tuple[str, list[int]]], budget: Budget
+) -> None:
+    kinds = {kind for kind, _ in forms.values()}
+    size = sum(BYTES.get(kind, 1) * int(np.prod(shape)) for kind, shape in forms.values())
+    if "BF16" in kinds or (size > LOOKED_BYTES and not budget.whole):
+        says = "bfloat16" if "BF16" in kinds else "large; --all looks at all"
+        found.check("finite", None, says)
+        return
+    with safe_open(path, framework="numpy") as file:
+        odd = [
+            name
+            for name, (kind, _) in forms.items()
+            if kind in FLOATS and not np.isfinite(file.get_tensor(name)).all()
+        ]
+    found.check("finite", not odd, f"not so: {', '.join(odd[:3])}" if odd else "")
+
+
+def _describe_items(found: Description, path: str, budget: Budget) -> None:
+    found.kind = "items for HDF5 loaders"
+    data = item_data.open_item_data(path)
+    with data.file:
+        rows, dim = data.embeddings.shape
+        looked = budget.rows_of(rows, 4 * dim)
+        norms = Norms()
+        step = max((16 << 20) // max(4 * dim, 1), 1)
+        for start in range(0, looked, step):
+            norms.add(data.embeddings[start : min(start + step, looked)])
+        norms.tell(found, looked, rows)
+        found.sample = [
+            {"item_id": int(number), "features": data.features[row][:6].tolist()}
+            for row, number in enumerate(data.item_ids[: budget.rows])
+        ]
+    found.check("ids unique, from 1", True)  # open_item_data refuses others
+    found.check("attributes fit the datasets", True)
+
+
+def _describe_sequences(found: Description, path: str, budget: Budget) -> None:
+    found.kind = "histories for HDF5 loaders"
+    data = sequence_data.open_sequence_data(path)
+    with data.file:
+        total = len(data.sequence_lengths)
+        looked = budget.rows_of(total, 256)
+        for block in sequence_data.read(data, 0, looked):
+            if not found.sample:
+                found.sample = [
+                    {"user_id": user, "items": list(map(int, data.sequences[row][:6]))}
+                    for row, user in enumerate(block.users[: budget.rows])
+                ]
+    found.check("attributes fit the datasets", True)
+    found.check("lists as long as sequence_lengths", True)  # read refuses others
+
+
+def _plain(value: object) -> object:
+    with suppress(AttributeError, ValueError):
+        return value.item()
+    return str(value)

@@ -1,0 +1,210 @@
+"""JSON of figures, runs, tables of text and logs: whatever one reads with the eye.
+
+Large ones are read as a stream of lines; only a JSON below 16 MiB is parsed as a whole.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from sidmill.core.errors import SidmillError
+from sidmill.report.inspect.facts import LOOKED_ROWS, Budget, Description
+
+WHOLE_JSON = 16 << 20
+LONGEST_LINE = 1 << 20
+INDEX_LINE = re.compile(r'\{?\s*"((?:[^"\\]|\\.)*)": (\["<a_\d+>".*\]),?\s*')
+KINDS: dict[frozenset[str], str] = {
+    frozenset({"before", "after", "levels"}): "quality of the SIDs",
+    frozenset({"before", "after"}): "quality of the SIDs",
+    frozenset({"neighbour_preservation", "levels"}): "evaluation of a quantizer",
+    frozenset({"members", "codebook_sizes"}): "comparison of quantizers",
+    frozenset({"strategy", "items_moved"}): "cost of resolving collisions",
+    frozenset({"interactions_accounted_for"}): "report of the interactions",
+    frozenset({"versions", "rules", "stages"}): "description of a run",
+    frozenset({"runs", "differences"}): "metrics of retrieval",
+    frozenset({"read", "written", "left_out"}): "counts of a dataset",
+    frozenset({"datasets", "lint"}): "report of the datasets",
+    frozenset({"epochs"}): "course of a training",
+}
+
+
+def describe_json(path: str, budget: Budget) -> Description:
+    """Describe a JSON of figures, an index of SIDs, or a run.
+
+    Raises:
+        SidmillError: if it is no JSON.
+    """
+    size = Path(path).stat().st_size
+    found = Description(path, "JSON", size)
+    head = "".join(islice(_lines(path), 2)).lstrip("{\n ")
+    if INDEX_LINE.fullmatch(head):
+        return _describe_index(found, budget)
+    if size > WHOLE_JSON:
+        found.facts["begins"] = head[:200]
+        found.check("JSON", None, f"above {WHOLE_JSON >> 20} MiB it is not parsed")
+        return found
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise SidmillError(f"{path}: not JSON ({error}): delete it and make it again") from None
+    if not isinstance(content, dict):
+        found.facts["form"] = f"{type(content).__name__} of {len(content)}" if content else "empty"
+        return found
+    if content and all(
+        isinstance(entry, list) and all(isinstance(one, str) for one in entry)
+        for entry in content.values()
+    ):
+        found.kind = "run: passages of each query, best first"
+        lengths = {len(entry) for entry in content.values()}
+        found.facts |= {"queries": len(content), "passages each": sorted(lengths)[:5]}
+        found.sample = [{qid: pids[:5]} for qid, pids in islice(content.items(), budget.rows)]
+        return found
+    kinds = (kind for keys, kind in KINDS.items() if keys <= set(content))
+    found.kind = next(kinds, "JSON")
+    found.facts |= {key: _shown(value) for key, value in content.items()}
+    return found
+
+
+def describe_run(path: str, budget: Budget) -> Description:
+    """Describe res.topk or run.trec.
+
+    Raises:
+        SidmillError: naming the first line that is of another form.
+    """
+    trec = path.endswith(".trec")
+    found = Description(path, "run, as trec_eval reads it" if trec else "run, tab-separated")
+    found.bytes = Path(path).stat().st_size
+    queries, lines, deepest, falling = 0, 0, 0, True
+    last: tuple[str, int, float] = ("", 0, 0.0)
+    most = None if budget.whole else LOOKED_ROWS
+    for number, line in enumerate(islice(_lines(path), most), start=1):
+        cells = line.split() if trec else line.rstrip("\n").split("\t")
+        try:
+            qid, pid, rank, score = (
+                (cells[0], cells[2], int(cells[3]), float(cells[4]))
+                if trec
+                else (cells[0], cells[1], int(cells[2]), float(cells[3]))
+            )
+        except (ValueError, IndexError):
+            wanted = "qid Q0 pid rank score tag" if trec else "qid, pid, rank, score"
+            raise SidmillError(f"{path}, line {number}: wanted {wanted}: make it again") from None
+        queries += qid != last[0]
+        goes_on = rank == last[1] + 1 and score <= last[2] if qid == last[0] else rank == 1
+        falling &= goes_on
+        deepest, lines, last = max(deepest, rank), number, (qid, rank, score)
+        if number <= budget.rows:
+            found.sample.append({"qid": qid, "pid": pid, "rank": rank, "score": score})
+    found.figures |= {"lines": lines, "queries": queries, "passages each, at most": deepest}
+    found.check("ranks from 1, scores falling", falling)
+    if most and lines == most:
+        found.check("all lines", None, f"the first {most:,}; --all looks at all")
+    return found
+
+
+def describe_table(path: str, budget: Budget) -> Description:
+    """Describe a .tsv or .csv with names in its first line."""
+    found = Description(path, "table of text", Path(path).stat().st_size)
+    if Path(path).parent.name == "benchmarks":
+        found.kind = "time and memory of a job"
+    reader = csv.reader(_lines(path), delimiter="\t" if path.endswith(".tsv") else ",")
+    header = next(reader, [])
+    found.facts["columns"] = header
+    rows = uneven = 0
+    for row in reader:
+        if rows < budget.rows:
+            found.sample.append(dict(zip(header, row, strict=False)))
+        rows += 1
+        uneven += len(row) != len(header)
+    found.facts["rows"] = rows
+    found.check("as many cells as names", not uneven, f"{uneven:,} rows not" if uneven else "")
+    return found
+
+
+def describe_lines(path: str, budget: Budget) -> Description:
+    """Describe JSON lines: the log of a job, a catalogue.
+
+    Raises:
+        SidmillError: naming the first line that is no JSON, unless a kill cut the last.
+    """
+    found = Description(path, "JSON lines", Path(path).stat().st_size)
+    count, last, damaged = 0, {}, 0
+    for number, line in enumerate(_lines(path), start=1):
+        try:
+            last = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            damaged = damaged or number
+            if line.endswith("\n"):
+                raise SidmillError(f"{path}, line {number}: no JSON ({error})") from None
+        else:
+            count = number
+            if number <= budget.rows:
+                found.sample.append(last)
+    found.facts["lines"] = count
+    if isinstance(last, dict) and {"time", "level", "rule", "message"} <= set(last):
+        found.kind = f"log of a job, rule {last['rule']}"
+        found.facts["last"] = f"{last['time']} {last['level']} {last['message']}"
+    found.check("last line whole", not damaged)
+    return found
+
+
+def describe_text(path: str, budget: Budget) -> Description:
+    """Describe a log, a page, a plot: the first lines of it."""
+    found = Description(path, "text", Path(path).stat().st_size)
+    kinds = {".log": "log of a job", ".svg": "plot", ".html": "page", ".md": "table in Markdown"}
+    found.kind = kinds.get(Path(path).suffix, "text")
+    if found.kind in ("log of a job", "text"):
+        found.sample = [line.rstrip("\n") for line in islice(_lines(path), budget.rows)]
+    return found
+
+
+def _describe_index(found: Description, budget: Budget) -> Description:
+    """Look at index.json line by line: an item each."""
+    found.kind = "index of SIDs, as LC-Rec and MiniOneRec read it"
+    items, lengths, odd, ended = 0, set(), 0, False
+    for line in _lines(found.path):
+        ended = line.strip() == "}"
+        if line.strip() in ("{", "}"):
+            continue
+        match = INDEX_LINE.fullmatch(line)
+        if not match:
+            odd += 1
+            continue
+        items += 1
+        lengths.add(match[2].count("<"))
+        if items <= budget.rows:
+            found.sample.append({match[1]: json.loads(match[2])})
+    found.figures |= {"items": items, "tokens of a SID": sorted(lengths)}
+    found.check("ends whole", ended)
+    found.check("one length", len(lengths) == 1)
+    if odd:
+        found.check("an item on each line", False, f"{odd:,} lines are of another form")
+    return found
+
+
+def _lines(path: str) -> Iterator[str]:
+    """Lines of UTF-8, none longer than 1 MiB."""
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        number = 0
+        while line := file.readline(LONGEST_LINE):
+            number += 1
+            if "\0" in line:
+                raise SidmillError(f"{path}, line {number}: holds NUL: it is no text")
+            if len(line) == LONGEST_LINE:
+                raise SidmillError(f"{path}, line {number}: longer than {LONGEST_LINE:,} letters")
+            yield line
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, dict):
+        plain = {key: entry for key, entry in value.items() if not isinstance(entry, dict | list)}
+        return plain or f"{len(value)} entries: {', '.join(map(str, list(value)[:5]))}"
+    if isinstance(value, list):
+        return value if len(value) <= 8 and not _nested(value) else f"list of {len(value)}"
+    return value
+
+
+def _nested(value: list) -> bool:
+    return any(isinstance(entry, dict | list) for entry in value)

@@ -1,0 +1,254 @@
+"""``sidmill inspect``: each form is named and checked, damage is one message."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from sidmill.commands.inspect import inspect, lines
+from sidmill.core.errors import SidmillError
+from sidmill.core.terminal import columns, cut, safe
+from sidmill.embed import lsa
+from sidmill.formats import (
+    codes,
+    embeddings,
+    item_data,
+    mmap,
+    onerec,
+    quantizer,
+    report,
+    runs,
+    sequence_data,
+    text,
+    vectors,
+)  # fmt: skip
+from sidmill.items import demo
+from sidmill.items.render import render
+from sidmill.report import inspect as stage
+
+PRINT = {"backend": "lsa", "model": "lsa", "dim": 4}
+IDS = pa.chunked_array([pa.array([1, 2, 3])])
+VECTORS = np.eye(4, dtype=np.float32)[:3]
+
+
+def make(folder):
+    """One of each form, by the functions that the rules call."""
+    demo.write(folder / "items.jsonl", folder / "log.jsonl", n_items=60, n_users=5, seed=1)
+    fields = {"id_field": "item_id", "id_type": "auto", "fields": ["title"], "template": None}
+    render(
+        folder / "text.parquet", folder / "rejects.parquet", path=str(folder / "items.jsonl"),
+        on_bad_rows="error", **fields,
+    )  # fmt: skip
+    fitted = lsa.fit(folder / "text.parquet", dim=4, lsa_sample=99, lsa_features=999, seed=1)
+    lsa.save(folder / "lsa.safetensors", fitted)
+    parts = folder / "embeddings.parquet"
+    for shard in range(2):
+        embeddings.write(
+            parts / f"part-{shard:05d}-of-00002.parquet", pa.int64(), PRINT, [(IDS, VECTORS)]
+        )
+    vectors.write(folder / "vectors.npy", (3, 4), "float32", [VECTORS])
+    vectors.write_ids(folder / "ids.parquet", IDS, (3, 4), PRINT)
+    fitted = quantizer.Quantizer("rqkmeans", [VECTORS, VECTORS[:2]], {"n_levels": 2}, PRINT)
+    quantizer.write(folder / "quantizer.safetensors", fitted)
+    onerec.write(folder / "model.pt", [VECTORS, VECTORS])
+    rows = np.array([[0, 1], [2, 0], [2, 1]], dtype=np.int32)
+    codes.write(folder / "codes.parquet", "codes", IDS, [rows], [3, 2])
+    codes.write(folder / "pid2sid.parquet", "sid", IDS, [rows], [3, 2])
+    codes.write_index(IDS, rows, path=folder / "index.json")
+    mmap.write(folder / "mmap.json", np.array([1, 2, 3]), (3, 4), [VECTORS], PRINT)
+    block = item_data.Block(VECTORS, np.ones((3, 2), np.int32), np.ones(3, np.int32))
+    item_data.write(folder / "item_data.h5", np.array([1, 2, 3]), 4, 2, [block])
+    histories = sequence_data.Block(["a", "b"], np.array([0, 2, 3]), np.array([1, 2, 3]), None)
+    sequence_data.write(folder / "sequence.h5", 2, False, [histories])
+    run = runs.Run(["q1", "q2"], [["1", "2"], ["3", "1"]], np.float32([[2, 1], [2, 2]]))
+    runs.write(folder / "res.topk", folder / "run.trec", folder / "dual_res.json", run, "dual")
+    report.write(folder / "resolution.json", {"strategy": "none", "items_moved": 0})
+    (folder / "train.tsv").write_text("s\tmax_rss\n1.5\t20\n")
+
+
+FORMS = {
+    "text.parquet": "texts of items",
+    "rejects.parquet": "rejected rows of the catalogue",
+    "lsa.safetensors": "LSA model",
+    "vectors.npy": "vectors",
+    "ids.parquet": "ids of items",
+    "quantizer.safetensors": "quantizer, rqkmeans",
+    "model.pt": "OneRec checkpoint",
+    "codes.parquet": "codes of a quantizer",
+    "pid2sid.parquet": "semantic IDs",
+    "index.json": "index of SIDs, as LC-Rec and MiniOneRec read it",
+    "mmap.json": "memory maps for MISSRec",
+    "mmap_idx_4": "memory map: item id to row",
+    "mmap_emb_4_4": "memory map: vectors from row 1",
+    "item_data.h5": "items for HDF5 loaders",
+    "sequence.h5": "histories for HDF5 loaders",
+    "res.topk": "run, tab-separated",
+    "run.trec": "run, as trec_eval reads it",
+    "dual_res.json": "run: passages of each query, best first",
+    "resolution.json": "cost of resolving collisions",
+    "train.tsv": "table of text",
+    "items.jsonl": "JSON lines",
+}
+BINARY = [name for name in FORMS if name.endswith((".parquet", ".npy", ".h5", ".pt", "tensors"))]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
+    make(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("name", "kind"), FORMS.items())
+def test_each_form_is_named_and_sound(made, name, kind):
+    found = stage.describe(str(made / name), 2, False)
+    assert found.kind == kind
+    assert found.sound, found.checks
+    assert found.bytes == (made / name).stat().st_size or name == "mmap.json"
+    assert json.loads(json.dumps(found.as_json(), default=str))["sound"]
+    assert all(columns(line) <= 80 for line in lines(found).splitlines()[1:])
+
+
+def test_what_a_file_says_of_itself_is_told(made):
+    sids = stage.describe(str(made / "pid2sid.parquet"), 1, False)
+    assert sids.facts["shape"] == [3, 2]
+    assert sids.facts["codebook_sizes"] == [3, 2]
+    assert sids.figures["codes used"] == [2, 2]
+    assert sids.sample == [{"pid": 1, "sid": [0, 1]}]
+    assert stage.describe(str(made / "vectors.npy"), 1, False).facts["fingerprint"] == PRINT
+    assert stage.describe(str(made / "rejects.parquet"), 1, False).facts["rows_read"] == 60
+
+
+@pytest.mark.parametrize("name", BINARY)
+@pytest.mark.parametrize("damage", ["empty", "cut", "zeros", "other"])
+def test_a_damaged_file_is_one_message_and_no_traceback(made, tmp_path, name, damage):
+    whole = (made / name).read_bytes()
+    left = {
+        "empty": b"",
+        "cut": whole[: len(whole) // 2],
+        "zeros": bytes(len(whole)),
+        "other": b"<html>",
+    }
+    (tmp_path / name).write_bytes(left[damage])
+    with pytest.raises(SidmillError) as error:
+        stage.describe(str(tmp_path / name), 2, False)
+    assert str(tmp_path / name) in str(error.value)
+    assert len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize("name", ["notes.docx", "nothing", ".codes.parquet.partial"])
+def test_what_is_none_of_its_forms_is_refused(tmp_path, name):
+    (tmp_path / name).write_text("words")
+    with pytest.raises(SidmillError, match=r"no format|no result"):
+        stage.describe(str(tmp_path / name), 2, False)
+    with pytest.raises(SidmillError, match="no such file"):
+        stage.describe(str(tmp_path / "missing.npy"), 2, False)
+
+
+@pytest.mark.parametrize("column", ["embedding", "sid", "codes", "text", "item_ids"])
+@pytest.mark.parametrize("values", [["a", "b"], [1.5, None], [["x"], []], [None, None], [[1], [2]]])
+def test_columns_of_other_types_are_no_traceback(tmp_path, column, values):
+    pq.write_table(pa.table({"pid": [1, 2], column: values}), tmp_path / "odd.parquet")
+    done = CliRunner().invoke(inspect, [str(tmp_path / "odd.parquet")])
+    assert done.exception is None or isinstance(done.exception, SidmillError | SystemExit)
+
+
+def failed(path):
+    found = stage.describe(str(path), 2, False)
+    return {check.what for check in found.checks if check.ok is False}
+
+
+def test_a_vector_that_is_not_finite_and_one_of_zeros_are_found(made, tmp_path):
+    bad = VECTORS.copy()
+    bad[1, 2], bad[2] = np.nan, 0
+    np.save(tmp_path / "vectors.npy", bad)
+    assert failed(tmp_path / "vectors.npy") == {"finite", "no zero vector"}
+    embeddings.write(tmp_path / "part.parquet", pa.int64(), PRINT, [(IDS, bad)])
+    assert failed(tmp_path / "part.parquet") == {"finite", "no zero vector"}
+    shutil.copy2(made / "ids.parquet", tmp_path)
+    np.save(tmp_path / "vectors.npy", VECTORS[:2])
+    assert failed(tmp_path / "vectors.npy") == {"an id for each row"}
+
+
+def test_repeated_ids_and_codes_out_of_range_are_found(tmp_path):
+    schema = pa.schema(
+        [("pid", pa.int64()), ("sid", pa.list_(pa.int32()))],
+        metadata={codes.SIZES_KEY: "[2, 2]"},
+    )
+    table = pa.table({"pid": [1, 1, None], "sid": [[0, 1], [1, 2], [0, 0]]}, schema=schema)
+    pq.write_table(table, tmp_path / "sids.parquet")
+    assert failed(tmp_path / "sids.parquet") == {"ids unique", "no id missing", "codes in range"}
+
+
+def test_shards_that_are_missing_or_of_another_embedding_are_found(made, tmp_path):
+    folder = tmp_path / "embeddings.parquet"
+    shutil.copytree(made / "embeddings.parquet", folder)
+    assert failed(folder) == {"ids unique"}  # both shards hold the same three
+    other = folder / "part-00001-of-00002.parquet"
+    embeddings.write(other, pa.int64(), PRINT | {"model": "other"}, [(IDS, VECTORS)])
+    assert "one fingerprint" in failed(folder)
+    other.unlink()
+    assert failed(folder) == {"all parts there"}
+
+
+def test_a_large_file_is_looked_at_in_part(tmp_path, monkeypatch):
+    monkeypatch.setattr("sidmill.report.inspect.facts.LOOKED_BYTES", 4 * 4 * 10)
+    wide = np.ones((100, 4), dtype=np.float32)
+    wide[50] = np.nan
+    np.save(tmp_path / "vectors.npy", wide)
+    part = stage.describe(str(tmp_path / "vectors.npy"), 1, False)
+    assert "10 of 100 rows; --all" in next(c.says for c in part.checks if c.what == "finite")
+    assert part.sound
+    assert not stage.describe(str(tmp_path / "vectors.npy"), 1, True).sound
+
+
+def test_foreign_text_cannot_act_on_the_terminal(tmp_path):
+    evil = "\x1b[2J\x07title\r\nnext\u202e\x9b31m"
+    schema = text.schema(pa.string())
+    text.write(
+        tmp_path / "text.parquet", pa.string(), [pa.table([["\x1b]0;x\x07"], [evil]], schema)]
+    )
+    done = CliRunner().invoke(inspect, [str(tmp_path / "text.parquet")])
+    assert done.exit_code == 0
+    assert not any(letter in done.output for letter in "\x1b\x07\r\u202e\x9b")
+    assert "\\x1b[2J\\x07title" in done.output
+    as_json = CliRunner().invoke(inspect, [str(tmp_path / "text.parquet"), "--json"])
+    assert json.loads(as_json.output)["sample"][0]["text"] == evil
+    assert as_json.output.isascii()
+
+
+def test_columns_of_wide_letters_are_two():
+    assert columns("语义ID") == 6
+    assert cut("语义标识", 5) == "语义…"
+    assert safe("a\u200bb\ud800") == "a\\u200bb\\ud800"
+
+
+def test_the_exit_code_says_whether_it_is_sound(made, tmp_path):
+    assert CliRunner().invoke(inspect, [str(made / "codes.parquet")]).exit_code == 0
+    np.save(tmp_path / "zeros.npy", np.zeros((2, 2), np.float32))
+    assert CliRunner().invoke(inspect, [str(tmp_path / "zeros.npy")]).exit_code == 1
+
+
+def test_a_kill_cuts_the_last_line_of_a_log_and_no_other(tmp_path):
+    log = tmp_path / "train.jsonl"
+    head = {"time": "t", "level": "INFO", "rule": "train", "message": "started"}
+    log.write_text(json.dumps(head) + '\n{"time": "t", "le')
+    found = stage.describe(str(log), 1, False)
+    assert found.kind == "log of a job, rule train"
+    assert failed(log) == {"last line whole"}
+    log.write_text("nonsense\n" + json.dumps(head) + "\n")
+    with pytest.raises(SidmillError, match="line 1: no JSON"):
+        stage.describe(str(log), 1, False)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_file_that_may_not_be_read_is_one_message(made, tmp_path):
+    shutil.copy2(made / "codes.parquet", tmp_path)
+    (tmp_path / "codes.parquet").chmod(0)
+    with pytest.raises(SidmillError, match=r"codes\.parquet"):
+        stage.describe(str(tmp_path / "codes.parquet"), 1, False)
