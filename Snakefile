@@ -27,8 +27,12 @@ include: "workflow/rules/datasets.smk"
 report: "workflow/report/workflow.rst"
 
 
+# What a run is going to make again counts as incomplete until that is done, for the next run too. Snakemake deletes outputs
+# when a job begins; if that job failed or was killed, what an earlier run had made of them would pass for finished.
 onstart:
     or_stop(locks.hold_folder, STATE)
+    for job in workflow.dag.needrun_jobs():
+        workflow.persistence.started(job)
 
 
 rule all:

@@ -61,6 +61,26 @@ def test_locks_of_a_dead_run_are_cleared_and_those_of_a_living_one_stay(tmp_path
     assert not lock.exists()
 
 
+def test_a_job_that_outlived_its_run_keeps_the_next_one_out(tmp_path):
+    log = tmp_path / "logs/train_it.log"
+    code = (
+        "import sys, time; from types import SimpleNamespace; from sidmill.core.job import job\n"
+        "with job(SimpleNamespace(log=[sys.argv[1]], rule='train_it')) as log:\n"
+        "    log.info('at work'); time.sleep(60)"
+    )
+    log.parent.mkdir()
+    words = [sys.executable, "-c", code, str(log)]
+    snakemake = SimpleNamespace(log=[str(log)], rule="train_it")
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        assert "at work" in process.stderr.readline()
+        with pytest.raises(SystemExit, match=r"job train_it of an earlier run"), job(snakemake):
+            pass
+        assert "at work" in log.read_text(), "the log of the living job was emptied"
+        process.kill()
+    with job(snakemake):
+        pass
+
+
 def test_a_file_system_without_locks_clears_nothing(tmp_path, monkeypatch):
     (tmp_path / "locks").mkdir()
     (tmp_path / "locks/0.input.lock").write_text("results/pid2sid.parquet")

@@ -166,3 +166,31 @@ def test_a_folder_that_cannot_be_written_is_named(make_workflow, finished, small
     small_disk("remount,rw")
     workflow.run(*TINY)
     assert workflow.bytes("pid2sid.parquet") == finished.bytes("pid2sid.parquet")
+
+
+OTHER = "rqkmeans: {codebook_size: 12, n_iter: 5}"
+
+
+def test_what_a_failed_run_began_to_replace_does_not_pass_for_finished(copy, finished):
+    """Snakemake deletes a job's outputs when it begins, and calls their absence no reason."""
+    wrong = copy.overlay("wrong.yaml", "rqkmeans: {codebook_size: 1000}")
+    for _ in range(2):  # the second time is no different
+        done = copy.snakemake(*TINY, wrong)
+        assert done.returncode != 0
+        assert "1000" in done.stdout + done.stderr
+    assert {"train_rqkmeans", "resolve_collisions", "measure_quality"} <= copy.planned(*TINY)
+    copy.run(*TINY)
+    assert artefacts(copy) == finished.artefacts
+
+
+def test_what_a_killed_run_began_to_replace_does_not_pass_for_finished(copy, make_workflow):
+    fresh = make_workflow()
+    overlay = fresh.overlay("other.yaml", OTHER)
+    fresh.run(*TINY, overlay)
+    copy.overlay("other.yaml", OTHER)
+    (copy.folder / "results/logs/train_rqkmeans.log").unlink()
+    copy.kill_when("logs/train_rqkmeans.log", *TINY, overlay)
+    assert not (copy.folder / "results/rqkmeans/quantizer.safetensors").exists()
+    copy.run(*TINY, overlay)
+    for name in ("pid2sid.parquet", "quality.json", "explorer.html"):
+        assert copy.bytes(name) == fresh.bytes(name)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sidmill.core import locks
 from sidmill.core.errors import SidmillError
 from sidmill.core.logs import JsonLines, Lines
 
@@ -26,12 +27,16 @@ def job(snakemake) -> Iterator[logging.Logger]:
     that says ``started`` and, unless the job is killed, one that says ``finished`` or ``failed``.
     Snakemake knows nothing of it, so that it shows the log of a failed job once.
 
+    The log is locked as long as the job lives: a job that outlived its run, on a node of a cluster
+    say, and the same job of the next run do not work side by side.
+
     Args:
         snakemake: the object Snakemake puts in a script's namespace. ``log[0]`` must be declared.
 
     Yields:
         A logger named after the rule.
     """
+    lock = locks.hold_file(Path(snakemake.log[0]), f"job {snakemake.rule}")
     lines = logging.FileHandler(snakemake.log[0], mode="w", encoding="utf-8")
     console = logging.StreamHandler()
     json_path = Path(snakemake.log[0]).with_suffix(".jsonl")
@@ -40,8 +45,11 @@ def job(snakemake) -> Iterator[logging.Logger]:
         handler.setFormatter(Lines())
     json_lines.setFormatter(JsonLines(snakemake.rule))
     logging.basicConfig(level=logging.INFO, handlers=[lines, console, json_lines], force=True)
-    with _marked(json_lines, snakemake), _explained(snakemake.rule) as log:
-        yield log
+    try:
+        with _marked(json_lines, snakemake), _explained(snakemake.rule) as log:
+            yield log
+    finally:
+        os.close(lock)
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """Locks that end with the process that holds them, however it ends.
 
-One on a folder of results, so that two runs do not work in it at once, and none outlives its run.
-Snakemake's own lock is a set of files, which stay when a run is killed: the next one is refused
-until somebody unlocks. A run that finds the kernel's lock free knows that those files are nobody's.
+A run holds one on its folder of results. Snakemake's own lock is a set of files, which stay when a
+run is killed: the next one is refused until somebody unlocks. A run that finds the kernel's lock
+free knows that those files are nobody's. A job holds one on its log, since on a cluster jobs may
+outlive the run that submitted them.
 
 Locks hold between machines where the file system carries them (NFS 4 does). Where it has none,
 each counts as taken, and Snakemake's rule stands: unlock by hand.
@@ -11,6 +12,7 @@ each counts as taken, and Snakemake's rule stands: unlock by hand.
 import fcntl
 import logging
 import os
+import sys
 from pathlib import Path
 
 from sidmill.core.errors import SidmillError
@@ -54,6 +56,25 @@ def hold_folder(state: Path) -> None:
             "this one a folder of its own with --directory"
         )
     _held.append(descriptor)
+
+
+def hold_file(path: Path, what: str) -> int:
+    """Lock a file, made if it is missing, and return the descriptor that holds the lock.
+
+    A script has no way to say so in its log, which is another's: the message goes to the console.
+
+    Raises:
+        SystemExit: if another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    if take(descriptor):
+        return descriptor
+    os.close(descriptor)
+    sys.exit(
+        f"{path}: {what} of an earlier run, which was killed, is still at work: wait until it has "
+        "ended or end it (on a cluster: cancel it), and run again"
+    )
 
 
 def clear_stale(state: Path) -> None:
