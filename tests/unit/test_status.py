@@ -141,22 +141,10 @@ def test_shards_of_one_state_are_one_line():
         plan.Job("embed", {"collection": "items", "shard": str(n), "shards": "3"}, [], state, [])
         for n, state in enumerate(["done", "done", "missing"])
     ]
-    shown = table(plan.Plan(shards, False, []), (), ())
+    shown = table(plan.Plan(shards, False), (), ())
     assert "embed items (2 of 3)" in shown
     assert "embed items (1 of 3)" in shown
-    assert len(table(plan.Plan(shards[:2], False, []), (), ()).splitlines()) == 3
-
-
-def test_a_job_that_failed_and_that_snakemake_forgets_is_named(tmp_path, monkeypatch):
-    """Its old files were removed when it began; what follows from them is there, and looks done."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "sids").touch()
-    write_log(tmp_path, STARTED, {"level": "ERROR", "message": "no"}, {"message": "failed"})
-    train = line("job", "train", ["books"]) | {"log": ["train.log"]}
-    found = plan.read([train, line("job", "resolve", ["sids"])])
-    assert [job.state for job in found.jobs] == ["failed", "done"]
-    assert found.forgotten == ["train"]
-    assert "snakemake --cores 8 --forcerun train -- sids" in table(found, (), ("sids",))
+    assert len(table(plan.Plan(shards[:2], False), (), ()).splitlines()) == 3
 
 
 def test_what_snakemake_complains_of_is_told_without_its_frames():

@@ -189,8 +189,8 @@ def test_the_run_is_described_and_what_is_to_do_is_told(copy):
     assert (code, jobs["fit_lsa"]["state"]) == (1, "done")
     assert jobs["train_rqkmeans"]["state"] == "failed"
     assert jobs["train_rqkmeans"]["why"][0].startswith("200 vectors cannot fill 1000 codewords")
-    assert told["forgotten"] == ["train_rqkmeans"]
-    assert copy.planned(*TINY, "--forcerun", "train_rqkmeans") >= TRAINING
+    assert jobs["resolve_collisions"]["state"] == "waiting"
+    assert copy.planned(*TINY, bad) >= TRAINING
 
     other = copy.overlay("other.yaml", "store: {dtype: float16}\n")
     _, _, jobs = status(copy, *TINY, "--configfile", other)

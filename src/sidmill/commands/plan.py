@@ -63,14 +63,11 @@ class Plan(NamedTuple):
 
     Attributes:
         jobs: each after those that it needs.
-        locked: whether a run holds the folder, or one was killed.
-        forgotten: rules whose job failed or was killed after its old files were removed, while what
-            was made of them still lies there. Snakemake takes that for done: they want --forcerun.
+        locked: whether a run holds the folder.
     """
 
     jobs: list[Job]
     locked: bool
-    forgotten: list[str]
 
 
 def ask(targets: list[str], configfiles: list[str]) -> Plan:
@@ -110,12 +107,7 @@ def read(lines: list[dict]) -> Plan:
         output = tuple(line.get("output", ()))
         if line["what"] == "job" and output and output not in jobs:
             jobs[output] = _job(line, reasons.get(output), makers, locked)
-    forgotten = [
-        job.rule
-        for output, job in jobs.items()
-        if job.state in ("failed", "interrupted") and output not in reasons
-    ]
-    return Plan(list(jobs.values()), locked, list(dict.fromkeys(forgotten)))
+    return Plan(list(jobs.values()), locked)
 
 
 def _job(line: dict, reason: str | None, makers: dict[str, str], locked: bool) -> Job:
@@ -161,7 +153,7 @@ def explain(reason: str, makers: dict[str, str]) -> dict[str, str]:
             "code": "code changed",
             "params": _changed(rest),
             "environment": "conda environment changed",
-            "forced": "forced",
+            "forced": "a run that ended early was to replace it",
         }[kind]
     return found or {"other": reason}
 

@@ -41,7 +41,7 @@ def status(targets: tuple[str, ...], configfile: tuple[str, ...], as_json: bool)
     plan = ask(list(targets), list(configfile))
     waiting = any(job.state not in ("done", "gone") for job in plan.jobs)
     if as_json:
-        facts = {"up_to_date": not waiting, "locked": plan.locked, "forgotten": plan.forgotten}
+        facts = {"up_to_date": not waiting, "locked": plan.locked}
         facts |= {"states": counts(plan.jobs)}
         click.echo(json.dumps(facts | {"jobs": [job._asdict() for job in plan.jobs]}, indent=2))
     else:
@@ -109,10 +109,9 @@ def _verdict(plan: "Plan", configfiles: tuple[str, ...], targets: tuple[str, ...
     words = ", ".join(f"{count} {MEANINGS[state]}" for state, count in found.items())
     lines = [f"{len(plan.jobs)} jobs: {words or 'none'}"]
     if plan.locked:
-        lines.append("locked: a run is under way, or one was killed: then snakemake --unlock first")
+        lines.append("locked: a run is under way")
     if set(found) - {"done", "gone"}:
         files = ["--configfile", *configfiles] if configfiles else []
-        again = ["--forcerun", *plan.forgotten] if plan.forgotten else []
-        rest = ["--", *targets] if targets and (configfiles or again) else list(targets)
-        lines.append(f"to go on: {join(['snakemake', '--cores', '8', *files, *again, *rest])}")
+        rest = ["--", *targets] if targets and configfiles else list(targets)
+        lines.append(f"to go on: {join(['snakemake', '--cores', '8', *files, *rest])}")
     return lines
