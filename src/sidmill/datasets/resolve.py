@@ -54,7 +54,7 @@ def resolve(
     Args:
         rows_path: Arrow file to write.
         counts_path: JSON to write: rows per bucket, and what was counted.
-        task_path: the task's YAML.
+        task_path: the task's YAML, checked before: :func:`sidmill.datasets.tasks.load`.
         dataset: its name, part of the random numbers.
         split: train, valid or test.
         paths: parquet files of users or of items.
@@ -73,7 +73,7 @@ def resolve(
     Raises:
         SidmillError: if the input lacks a column or has ids of another type than the items.
     """
-    task = tasks.load(task_path)
+    task = tasks.load(task_path, checked=True)
     domains = {"items": lookup.load(pid2sid)}
     if any(declared.get("domain") == "product" for declared in task.fields.values()):
         if product_pid2sid is None:

@@ -51,8 +51,8 @@ def write_parts(
         folder: where ``part-00003-of-00010.parquet`` goes; made anew.
         rows_paths: Arrow files of the first pass.
         counts_paths: their JSON, in the same order.
-        task_path: the task's YAML.
-        prompts_folder: where its prompts file is.
+        task_path: the task's YAML, checked before: :func:`sidmill.datasets.tasks.load`.
+        prompts_folder: where its prompts file is, checked before too.
         pid2sid: SIDs of items.
         product_pid2sid: SIDs of the second domain, where the task has one.
         texts: parquet files with texts of items, for tasks that name items by title.
@@ -69,8 +69,9 @@ def write_parts(
     Raises:
         SidmillError: if the prompts do not fit the task.
     """
-    task = tasks.load(task_path)
-    prompts = tasks.load_prompts(Path(prompts_folder) / f"{task.prompts}.yaml", language, task)
+    task = tasks.load(task_path, checked=True)
+    wordings = Path(prompts_folder) / f"{task.prompts}.yaml"
+    prompts = tasks.load_prompts(wordings, language, task, checked=True)
     counts = [report.read(path) for path in counts_paths]
     total = sum(rows for each in counts for _, rows in each["batches"])
     n_files = max(-(-total // rows_per_file), 1)
@@ -81,10 +82,10 @@ def write_parts(
         return 0
     words = _words(task, pid2sid, product_pid2sid, texts)
     bounds = (first * rows_per_file, min(last * rows_per_file, total))
-    tables = _sorted_rows(rows_paths, counts, *bounds)
+    files = _files(_sorted_rows(rows_paths, counts, *bounds), rows_per_file)
     with ThreadPoolExecutor(1) as disk:  # a file is flushed while the next is rendered
         waiting = []
-        for number, rows in enumerate(_regroup(tables, rows_per_file), start=first):
+        for number, rows in enumerate(files, start=first):
             table = render.render(rows, task, prompts, words, form, seed)
             path = Path(folder) / dataset_rows.part_name(number, n_files)
             _ = [each.result() for each in waiting]
@@ -117,9 +118,10 @@ def gather(folders: list[str], target: str | Path) -> int:
 
 def _words(task, pid2sid, product_pid2sid, texts: list[str]) -> render.Words:
     items = lookup.load(pid2sid)
-    sids = {"items": sid_text.render(items.codes)}
+    sids = {"items": render.Strings(sid_text.render(items.codes))}
     if any(declared.get("domain") == "product" for declared in task.fields.values()):
-        sids["product"] = sid_text.render(lookup.load(product_pid2sid).codes)
+        products = lookup.load(product_pid2sid)
+        sids["product"] = render.Strings(sid_text.render(products.codes))
     titles = None
     if {"title", "titles"} & {task.kind(name) for name in task.fields}:
         names = pq.ParquetFile(texts[0]).schema_arrow.names
@@ -127,8 +129,10 @@ def _words(task, pid2sid, product_pid2sid, texts: list[str]) -> render.Words:
     return render.Words(sids, titles)
 
 
-def _sorted_rows(paths: list[str], counts: list[dict], start: int, stop: int) -> Iterator[pa.Table]:
-    """Yield rows ``start`` to ``stop`` in the order of their keys, bucket by bucket."""
+def _sorted_rows(
+    paths: list[str], counts: list[dict], start: int, stop: int
+) -> Iterator[tuple[pa.Table, np.ndarray]]:
+    """Yield buckets, with places of rows ``start`` to ``stop`` in the order of their keys."""
     sizes: Counter[int] = Counter()
     for each in counts:
         for bucket, rows in each["batches"]:
@@ -140,7 +144,7 @@ def _sorted_rows(paths: list[str], counts: list[dict], start: int, stop: int) ->
         if begin < end:
             table = _bucket(paths, counts, bucket)
             order = np.argsort(table["key"].to_numpy(), kind="stable")
-            yield ragged.take_rows(table, order[begin:end])
+            yield table, order[begin:end]
 
 
 def _bucket(paths: list[str], counts: list[dict], bucket: int) -> pa.Table:
@@ -154,12 +158,18 @@ def _bucket(paths: list[str], counts: list[dict], bucket: int) -> pa.Table:
     return pa.Table.from_batches(batches).combine_chunks()
 
 
-def _regroup(tables: Iterator[pa.Table], n_rows: int) -> Iterator[pa.Table]:
-    waiting: pa.Table | None = None
-    for table in tables:
-        waiting = table if waiting is None else pa.concat_tables([waiting, table])
-        while waiting.num_rows >= n_rows:
-            yield waiting.slice(0, n_rows).combine_chunks()
-            waiting = waiting.slice(n_rows)
-    if waiting is not None and waiting.num_rows:
-        yield waiting.combine_chunks()
+def _files(
+    buckets: Iterator[tuple[pa.Table, np.ndarray]], rows_per_file: int
+) -> Iterator[pa.Table]:
+    """Gather the rows of one file after another; a file may reach over several buckets."""
+    waiting, count = [], 0
+    for table, order in buckets:
+        while len(order):
+            some, order = np.split(order, [rows_per_file - count])
+            waiting.append(ragged.take_rows(table, some))
+            count += len(some)
+            if count == rows_per_file:
+                yield pa.concat_tables(waiting).combine_chunks()
+                waiting, count = [], 0
+    if count:
+        yield pa.concat_tables(waiting).combine_chunks()
