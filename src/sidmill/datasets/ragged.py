@@ -3,11 +3,14 @@
 Shapes: n lists, m values in all.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+VALUES_AT_A_TIME = 1 << 17  # gathered: their places stay in the processor's cache
 
 
 class Ragged(NamedTuple):
@@ -54,7 +57,15 @@ def places(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 def slices(lists: Ragged, starts: np.ndarray, lengths: np.ndarray) -> Ragged:
     """Lists made of runs of the values: n' runs give n' lists."""
-    return Ragged(take(lists.values, places(starts, lengths)), offsets_of(lengths))
+    offsets = offsets_of(lengths)
+    if not isinstance(lists.values, np.ndarray):
+        return Ragged(take(lists.values, places(starts, lengths)), offsets)
+    values = np.empty(offsets[-1], lists.values.dtype)
+    cuts = np.searchsorted(offsets, np.arange(VALUES_AT_A_TIME, offsets[-1], VALUES_AT_A_TIME))
+    for first, last in pairwise([0, *cuts.tolist(), len(lengths)]):
+        rows = places(starts[first:last], lengths[first:last])
+        np.take(lists.values, rows, out=values[offsets[first] : offsets[last]], mode="clip")
+    return Ragged(values, offsets)
 
 
 def limit(lists: Ragged, most: int, keep: str) -> Ragged:

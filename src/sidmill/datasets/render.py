@@ -43,7 +43,8 @@ class Strings:
         """Numbers of literals, int32; a new one is added, which copies all texts once."""
         new = [text for text in dict.fromkeys(literals) if text not in self.literals]
         if new:
-            self.literals |= zip(new, range(len(self.texts), len(self.texts) + len(new)))
+            for number, text in enumerate(new, start=len(self.texts)):
+                self.literals[text] = number
             self.texts = pa.concat_arrays([self.texts, pa.array(new, TEXT)])
         return np.array([self.literals[text] for text in literals], np.int32)
 

@@ -145,9 +145,7 @@ def load(path: str | Path, *, checked: bool = False) -> Task:
     return task
 
 
-def load_prompts(
-    path: str | Path, language: str, task: Task, *, checked: bool = False
-) -> Prompts:
+def load_prompts(path: str | Path, language: str, task: Task, *, checked: bool = False) -> Prompts:
     """Read the wordings of one language, and check that they and the task fit each other.
 
     ``checked`` is as in :func:`load`.

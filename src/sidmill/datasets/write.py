@@ -6,9 +6,9 @@ in the order of their keys whatever the shards and blocks were.
 
 import logging
 import shutil
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +19,12 @@ from sidmill.core.errors import SidmillError
 from sidmill.datasets import items as lookup
 from sidmill.datasets import ragged, render, tasks
 from sidmill.datasets.inputs import CAPTION
-from sidmill.formats import dataset_rows, report, sid_text
+from sidmill.formats import buckets, dataset_rows, report, sid_text
 from sidmill.formats.text import shard_bounds
 
 logger = logging.getLogger(__name__)
+
+SORTED_MB = 64  # of rows that are read and sorted at a time
 
 
 def write_parts(
@@ -44,8 +46,8 @@ def write_parts(
 ) -> int:
     """Write one shard's share of the files of a dataset.
 
-    The files are the same bytes for any number of shards of either pass. Memory: one bucket of
-    rows (some 8,192 below 32 million rows), two files of text, and about 100 bytes per item.
+    The files are the same bytes for any number of shards of either pass. Memory: ``SORTED_MB`` of
+    rows, twice while they are put together, two files of text, and about 100 bytes per item.
 
     Args:
         folder: where ``part-00003-of-00010.parquet`` goes; made anew.
@@ -73,7 +75,7 @@ def write_parts(
     wordings = Path(prompts_folder) / f"{task.prompts}.yaml"
     prompts = tasks.load_prompts(wordings, language, task, checked=True)
     counts = [report.read(path) for path in counts_paths]
-    total = sum(rows for each in counts for _, rows in each["batches"])
+    total = sum(rows for each in counts for _, rows, _ in each["batches"])
     n_files = max(-(-total // rows_per_file), 1)
     first, last = shard_bounds(n_files, shard, shards)
     shutil.rmtree(folder, ignore_errors=True)
@@ -129,45 +131,45 @@ def _words(task, pid2sid, product_pid2sid, texts: list[str]) -> render.Words:
     return render.Words(sids, titles)
 
 
-def _sorted_rows(
-    paths: list[str], counts: list[dict], start: int, stop: int
-) -> Iterator[tuple[pa.Table, np.ndarray]]:
-    """Yield buckets, with places of rows ``start`` to ``stop`` in the order of their keys."""
-    sizes: Counter[int] = Counter()
-    for each in counts:
-        for bucket, rows in each["batches"]:
-            sizes[bucket] += rows
-    first = 0
-    for bucket in sorted(sizes):
-        begin, end = max(start - first, 0), min(stop - first, sizes[bucket])
-        first += sizes[bucket]
-        if begin < end:
-            table = _bucket(paths, counts, bucket)
-            order = np.argsort(table["key"].to_numpy(), kind="stable")
-            yield table, order[begin:end]
+def _sorted_rows(paths: list[str], counts: list[dict], start: int, stop: int) -> Iterator[pa.Table]:
+    """Yield rows ``start`` to ``stop`` in the order of their keys, some buckets at a time."""
+    written = [np.array(each["batches"], np.int64).reshape(-1, 3).T for each in counts]
+    n_buckets = 1 << counts[0]["bits"]
+    rows, sizes = (
+        sum(np.bincount(found[0], found[part], n_buckets).astype(np.int64) for found in written)
+        for part in (1, 2)
+    )
+    orders = [np.argsort(found[0], kind="stable") for found in written]
+    bounds = [
+        np.searchsorted(found[0][order], np.arange(n_buckets + 1))
+        for found, order in zip(written, orders, strict=True)
+    ]
+    with ExitStack() as opened:
+        files = [pa.ipc.open_file(opened.enter_context(pa.OSFile(str(path)))) for path in paths]
+        first = 0
+        for low, high in buckets.groups(sizes, SORTED_MB):
+            count = int(rows[low:high].sum())
+            begin, end = max(start - first, 0), min(stop - first, count)
+            first += count
+            if begin < end:
+                batches = [
+                    file.get_batch(place)
+                    for file, order, bound in zip(files, orders, bounds, strict=True)
+                    for place in order[bound[low] : bound[high]].tolist()
+                ]
+                table = pa.Table.from_batches(batches).combine_chunks()
+                order = np.argsort(table["key"].to_numpy(), kind="stable")
+                yield ragged.take_rows(table, order[begin:end])
 
 
-def _bucket(paths: list[str], counts: list[dict], bucket: int) -> pa.Table:
-    batches = []
-    for path, each in zip(paths, counts, strict=True):
-        wanted = [i for i, (number, _) in enumerate(each["batches"]) if number == bucket]
-        if wanted:
-            with pa.OSFile(str(path)) as source:
-                file = pa.ipc.open_file(source)
-                batches += [file.get_batch(number) for number in wanted]
-    return pa.Table.from_batches(batches).combine_chunks()
-
-
-def _files(
-    buckets: Iterator[tuple[pa.Table, np.ndarray]], rows_per_file: int
-) -> Iterator[pa.Table]:
-    """Gather the rows of one file after another; a file may reach over several buckets."""
+def _files(tables: Iterator[pa.Table], rows_per_file: int) -> Iterator[pa.Table]:
+    """Cut rows into those of one file after another; a file may reach over several tables."""
     waiting, count = [], 0
-    for table, order in buckets:
-        while len(order):
-            some, order = np.split(order, [rows_per_file - count])
-            waiting.append(ragged.take_rows(table, some))
-            count += len(some)
+    for table in tables:
+        start = 0
+        while start < table.num_rows:
+            waiting.append(table.slice(start, rows_per_file - count))
+            start, count = start + len(waiting[-1]), count + len(waiting[-1])
             if count == rows_per_file:
                 yield pa.concat_tables(waiting).combine_chunks()
                 waiting, count = [], 0
