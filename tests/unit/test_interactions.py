@@ -8,7 +8,7 @@ from collections import defaultdict
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sidmill.core.errors import SidmillError
@@ -274,6 +274,7 @@ def test_what_is_refused_moves_no_cut_in_time(tmp_path):
     st.floats(0, 0.4),
     st.floats(0.01, 0.4),
 )
+@example([2**62, -(2**62)], 0.0, 0.25)
 @settings(deadline=None)
 def test_cuts_are_order_statistics(values, valid, test):
     blocks = [pa.array(values[start : start + 7]).to_numpy() for start in range(0, len(values), 7)]

@@ -84,7 +84,7 @@ def write_parts(
         return 0
     words = _words(task, pid2sid, product_pid2sid, texts)
     bounds = (first * rows_per_file, min(last * rows_per_file, total))
-    files = _files(_sorted_rows(rows_paths, counts, *bounds), rows_per_file)
+    files = dataset_rows.cut(_sorted_rows(rows_paths, counts, *bounds), rows_per_file)
     with ThreadPoolExecutor(1) as disk:  # a file is flushed while the next is rendered
         waiting = []
         for number, rows in enumerate(files, start=first):
@@ -160,18 +160,3 @@ def _sorted_rows(paths: list[str], counts: list[dict], start: int, stop: int) ->
                 table = pa.Table.from_batches(batches).combine_chunks()
                 order = np.argsort(table["key"].to_numpy(), kind="stable")
                 yield ragged.take_rows(table, order[begin:end])
-
-
-def _files(tables: Iterator[pa.Table], rows_per_file: int) -> Iterator[pa.Table]:
-    """Cut rows into those of one file after another; a file may reach over several tables."""
-    waiting, count = [], 0
-    for table in tables:
-        start = 0
-        while start < table.num_rows:
-            waiting.append(table.slice(start, rows_per_file - count))
-            start, count = start + len(waiting[-1]), count + len(waiting[-1])
-            if count == rows_per_file:
-                yield pa.concat_tables(waiting).combine_chunks()
-                waiting, count = [], 0
-    if count:
-        yield pa.concat_tables(waiting).combine_chunks()

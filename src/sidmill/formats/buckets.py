@@ -5,8 +5,11 @@ as they come would leave batches of a few rows; gathered first, a batch is the b
 number of buckets, whatever the number of rows.
 """
 
+import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +24,17 @@ class Batch(NamedTuple):
     bucket: int
     rows: int
     size: int
+
+
+@contextmanager
+def folder(path: Path) -> Iterator[Path]:
+    """An empty folder that is gone afterwards; what a killed run left in it goes first."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def gathered(tables: Iterable[pa.Table], memory_mb: int) -> Iterator[pa.Table]:

@@ -5,9 +5,7 @@ written as one run, an Arrow file with a batch per class. A user's rows are in t
 every run, so classes are read back one after the other, as many at a time as fit the budget.
 """
 
-import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
@@ -35,17 +33,6 @@ class Runs(NamedTuple):
     paths: list[Path]
     batches: np.ndarray
     sizes: np.ndarray
-
-
-@contextmanager
-def folder(path: Path) -> Iterator[Path]:
-    """An empty folder that is gone afterwards; what a killed run left in it goes first."""
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def write(tables: Iterable[pa.Table], schema: pa.Schema, place: Path, memory_mb: int) -> Runs:
