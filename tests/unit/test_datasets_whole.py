@@ -150,6 +150,8 @@ def test_the_linter_finds_what_is_planted_and_nothing_else(tmp_path, pid2sid):
         "duplicate_rows": ["u0"],
     }
     assert planted["users_in_two_splits"] == 1
+    alone = lint.lint(folders[:1], pid2sid, token_budget=100, tokenizer=None)
+    assert alone["datasets"]["sft_x"]["users_in_two_splits"] is None  # not looked at is not none
     assert found["datasets"]["sft_x.test"]["examples"] == {}
     assert found["rows"] == 9
 

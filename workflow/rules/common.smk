@@ -22,7 +22,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand as expand_path
 from sidmill.core.provenance import source_digest
 from sidmill.datasets.tasks import load as load_task
-from sidmill.datasets.tasks import load_prompts
+from sidmill.datasets.tasks import load_prompts, names_titles
 from sidmill.formats.catalogue import SUFFIXES
 from sidmill.interactions.files import find as find_interactions
 
@@ -230,6 +230,12 @@ def task_inputs(wildcards):
     """The parquet files that a task reads."""
     task = or_stop(load_task, task_file(wildcards.dataset))
     return USERS if task.reads == "users" else CAPTIONS
+
+
+def task_texts(wildcards):
+    """Texts of items, for a task that names items by title."""
+    task = or_stop(load_task, task_file(wildcards.dataset))
+    return CAPTIONS if names_titles(task) else []
 
 
 def task_digest(wildcards):

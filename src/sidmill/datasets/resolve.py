@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 BUCKET_ROWS = 2048
 MAX_BUCKET_BITS = 16  # for 134 million input rows; of more, buckets grow
-GATHERED_MB = 128
+GATHERED_MB = 64
 
 
 def resolve(
@@ -42,6 +42,7 @@ def resolve(
     paths: list[str],
     pid2sid: str | Path,
     product_pid2sid: str | Path | None,
+    texts: list[str],
     shard: int,
     shards: int,
     seed: int,
@@ -63,6 +64,8 @@ def resolve(
         paths: parquet files of users or of items.
         pid2sid: SIDs of items.
         product_pid2sid: SIDs of the second domain, where the task has one.
+        texts: parquet files with texts of items, for tasks that name items by title: items without
+            one are counted and left out of lists.
         shard: which shard of ``shards``.
         shards: how many.
         seed: covers the order of rows, samples and drawn labels.
@@ -82,6 +85,7 @@ def resolve(
         if product_pid2sid is None:
             raise SidmillError(f"{dataset} needs a second domain: set datasets.product_pid2sid")
         domains["product"] = lookup.load(product_pid2sid)
+    titled = lookup.titled(domains["items"], texts) if tasks.names_titles(task) else None
     base, tally = keys.stream(seed, f"{dataset} {split}"), Tally()
     bits = bucket_bits(inputs.count(paths))
     limits = (history_max, target_max)
@@ -95,7 +99,7 @@ def resolve(
         shard=shard,
         shards=shards,
     )
-    tables = _tables(blocks, task, domains, base, limits, seed, tally)
+    tables = _tables(blocks, task, domains, titled, base, limits, seed, tally)
     batches, writer = [], None
     with replacing(rows_path) as temporary, pa.OSFile(str(temporary), "wb") as sink:
         for table in buckets.gathered(tables, GATHERED_MB):
@@ -116,13 +120,13 @@ def bucket_bits(n_rows: int) -> int:
     return min(max((n_rows - 1) // BUCKET_ROWS, 0).bit_length(), MAX_BUCKET_BITS)
 
 
-def _tables(blocks, task, domains, base, limits, seed, tally) -> Iterator[pa.Table]:
+def _tables(blocks, task, domains, titled, base, limits, seed, tally) -> Iterator[pa.Table]:
     """Resolve one block after the other."""
     for block in blocks:
         tally.left_out.update(block.left_out)
         tally.left_out["read"] += len(block.rows) + sum(block.left_out.values())
         numbers = keys.of_rows(base, block.rows, block.parts)
-        yield Resolver(task, domains, block.table, numbers, limits, seed, tally).table()
+        yield Resolver(task, domains, titled, block.table, numbers, limits, seed, tally).table()
 
 
 def _by_bucket(table: pa.Table, bits: int) -> tuple[pa.Table, np.ndarray]:
@@ -135,11 +139,12 @@ def _by_bucket(table: pa.Table, bits: int) -> tuple[pa.Table, np.ndarray]:
 
 
 class Tally:
-    """What was counted: rows left out by reason, ids that no item has."""
+    """What was counted: rows left out by reason, ids that no item has, items without a title."""
 
     def __init__(self) -> None:
         """Begin at nothing."""
         self.left_out, self.seen, self.unknown = Counter(), Counter(), Counter()
+        self.untitled = Counter()  # of items that have a SID
         self.masks_of_other_length = 0  # lists whose mask marks nothing, of rows that stay
 
     def as_dict(self) -> dict:
@@ -150,6 +155,8 @@ class Tally:
             name: {"seen": self.seen[name], "unknown": self.unknown[name]}
             for name in sorted(self.seen)
         }
+        for name, count in self.untitled.items():
+            fields[name]["without_title"] = count
         masks = {"masks_of_other_length": self.masks_of_other_length}
         return {**head, "left_out": left_out, **masks, "item_ids": fields}
 
@@ -157,10 +164,11 @@ class Tally:
 class Resolver:
     """The fields of one block; a field that several others need is made once."""
 
-    def __init__(self, task, domains, table, numbers, limits, seed, tally) -> None:
+    def __init__(self, task, domains, titled, table, numbers, limits, seed, tally) -> None:
         """Take a block; rows are multiplied here, if the task wants it."""
         self.task: Task = task
         self.domains: dict[str, lookup.Items] = domains
+        self.titled: np.ndarray | None = titled  # bool (N,), which items have a title
         self.limits, self.seed, self.tally = limits, seed, tally
         self.made: dict[str, object] = {}
         self.single: dict[str, object] = {}  # columns that are one value per multiplied row
@@ -295,7 +303,7 @@ class Resolver:
         name = declared["name"]
         column = declared[self.task.kind(name)]
         values = self.single.get(column)
-        ids = lookup.ids_of(self._column(column)) if values is None else values
+        ids = self._column(column) if values is None else values
         return ragged.arrow(self._find(name, ids, column))
 
     def _find(self, name: str, ids: np.ndarray | pa.Array, column: str) -> np.ndarray:
@@ -303,6 +311,10 @@ class Resolver:
         found = lookup.rows(self.domains[domain].lookup, ids, column)
         self.tally.seen[name] += len(found)
         self.tally.unknown[name] += int((found < 0).sum())
+        if self.task.kind(name) in tasks.TITLES:
+            unnamed = (found >= 0) & ~self.titled[found]
+            self.tally.untitled[name] += int(unnamed.sum())
+            found = np.where(unnamed, np.int32(-1), found)
         return found
 
     def _mask(self, name: str, lists: ragged.Ragged) -> np.ndarray:

@@ -29,6 +29,7 @@ KINDS = {
     "phrase": (),  # wording that the prompts have for the value of another field
     "count": (),  # how many items another field holds
 }
+TITLES = ("titles", "title")
 BESIDE = {"where": NAME, "first": LIMIT, "last": LIMIT, "domain": {"enum": ["items", "product"]},
           "join": {"type": "string"}, "of": NAME}  # fmt: skip
 LISTS = {"type": "array", "items": NAME, "minItems": 1}
@@ -201,6 +202,11 @@ def columns(task: Task) -> set[str]:
             names.add(declared["of"])
         names |= set(masks(task, name).values())
     return names - ({"keyword", "keyword_items"} if "entries" in rows else set())
+
+
+def names_titles(task: Task) -> bool:
+    """Whether a task calls items by their titles, which stand in another file."""
+    return any(task.kind(name) in TITLES for name in task.fields)
 
 
 def masks(task: Task, name: str) -> dict[str, str]:

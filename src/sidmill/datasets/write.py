@@ -13,18 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sidmill.core.errors import SidmillError
 from sidmill.datasets import items as lookup
 from sidmill.datasets import ragged, render, tasks
-from sidmill.datasets.inputs import CAPTION
 from sidmill.formats import buckets, dataset_rows, report, sid_text
 from sidmill.formats.text import shard_bounds
 
 logger = logging.getLogger(__name__)
 
-SORTED_MB = 64  # of rows that are read and sorted at a time
+SORTED_MB = 32  # of rows that are read and sorted at a time
 
 
 def write_parts(
@@ -125,9 +123,8 @@ def _words(task, pid2sid, product_pid2sid, texts: list[str]) -> render.Words:
         products = lookup.load(product_pid2sid)
         sids["product"] = render.Strings(sid_text.render(products.codes))
     titles = None
-    if {"title", "titles"} & {task.kind(name) for name in task.fields}:
-        names = pq.ParquetFile(texts[0]).schema_arrow.names
-        titles = lookup.titles(items, texts, CAPTION if CAPTION in names else "text")
+    if tasks.names_titles(task):
+        titles = lookup.titles(items, texts)
     return render.Words(sids, titles)
 
 
