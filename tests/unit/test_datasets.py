@@ -3,6 +3,7 @@
 import json
 import uuid
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ from conftest import ROOT
 
 from sidmill.core.errors import SidmillError
 from sidmill.datasets import counts, resolve, tasks, write
-from sidmill.formats import codes, dataset_rows, interactions, sid_text
+from sidmill.formats import buckets, codes, dataset_rows, interactions, sid_text
 
 RESOURCES = ROOT / "workflow/resources"
 TASKS = sorted(path.stem for path in (RESOURCES / "tasks").glob("*.yaml"))
@@ -245,3 +246,18 @@ def test_items_without_a_title_are_counted_and_left_out(data, tmp_path):
         assert "Item" in asked
     with pytest.raises(SidmillError, match="have no text"):
         counts.total(jsons, "x", max_unknown_share=1, max_left_out_share=0.1)
+
+
+@pytest.mark.parametrize("task", ["sft_video_rec", "sft_label_pred"])
+def test_the_memory_for_rows_changes_no_byte(data, tmp_path, task, monkeypatch):
+    folders, batches = [make(data, tmp_path / "a", task)[0]], []
+    monkeypatch.setattr(resolve, "BUCKET_ROWS", 30)
+    for number, size in enumerate((1 << 20, 100)):  # bytes of a MiB
+        monkeypatch.setattr(buckets, "BYTES_PER_MB", size)
+        folder, (path,) = make(data, tmp_path / f"b{number}", task)
+        folders.append(folder)
+        batches.append([bucket for bucket, _, _ in json.loads(Path(path).read_text())["batches"]])
+    assert batches[0] == list(range(32))  # gathered from all blocks
+    assert len(batches[1]) > 100
+    files = [{p.name: p.read_bytes() for p in folder.iterdir()} for folder in folders]
+    assert files[0] == files[1] == files[2]
