@@ -26,7 +26,7 @@ def test_batches_are_those_of_the_buckets(tmp_path, rng):
         written = buckets.append(out, table, numbers)
         assert buckets.append(out, table.slice(0, 0), numbers[:0]) == []
     assert [batch.bucket for batch in written] == np.unique(numbers).tolist()
-    with pa.ipc.open_file(path) as file:
+    with pa.ipc.open_file(str(tmp_path / "rows")) as file:
         for place, batch in enumerate(written):
             rows = file.get_batch(place)
             assert rows["a"].to_pylist() == np.flatnonzero(numbers == batch.bucket).tolist()
