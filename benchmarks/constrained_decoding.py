@@ -47,7 +47,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         build(Path(folder, "base"), turns[options.train], options)
         books = quantizer.read(results / options.quantizer / "quantizer.safetensors").codebooks
-        settings = {"init": "codebook", "pad_to": 256, "dtype": "float32", "seed": options.seed}
+        settings = {
+            "revision": None,
+            "init": "codebook",
+            "pad_to": 256,
+            "dtype": "float32",
+            "seed": options.seed,
+        }
         out = Path(folder, "expanded")
         base = str(Path(folder, "base"))
         ids = vocab.expand(out, items.codes, items.sizes, books, model=base, **settings)

@@ -37,6 +37,7 @@ SETTINGS = {
     "device": "cpu",
     "memory_mb": 64,
     "state_path": None,
+    "code": "c0de",
 }
 
 

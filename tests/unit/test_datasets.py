@@ -3,6 +3,7 @@
 import json
 import uuid
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ from conftest import ROOT
 
 from sidmill.core.errors import SidmillError
 from sidmill.datasets import counts, resolve, tasks, write
-from sidmill.formats import codes, dataset_rows, interactions, sid_text
+from sidmill.formats import buckets, codes, dataset_rows, interactions, sid_text
 
 RESOURCES = ROOT / "workflow/resources"
 TASKS = sorted(path.stem for path in (RESOURCES / "tasks").glob("*.yaml"))
@@ -67,6 +68,7 @@ def make(data, folder, task, *, shards=1, paths=None, split="train", **others):
         "task_path": RESOURCES / f"tasks/{task}.yaml",
         "pid2sid": data / "pid2sid.parquet",
         "product_pid2sid": data / "pid2sid.parquet",
+        "texts": [str(others.get("texts", data / "text.parquet"))],
         "seed": 5,
         "shards": shards,
     }
@@ -87,7 +89,7 @@ def make(data, folder, task, *, shards=1, paths=None, split="train", **others):
         parts.append(str(folder / f"parts{shard}"))
         write.write_parts(
             parts[-1], rows_paths=rows, counts_paths=jsons, shard=shard,
-            prompts_folder=RESOURCES / "prompts", texts=[str(data / "text.parquet")],
+            prompts_folder=RESOURCES / "prompts",
             **second, **shared,
         )  # fmt: skip
     write.gather(parts, folder / task)
@@ -220,3 +222,42 @@ def test_splits_of_sequences_keep_to_time(data, tmp_path, windows):
                 assert (len(asked), len(given)) == wanted
     per_user = {"user": (1, 1, 1), "item": (5, 2, 2)}[windows]
     assert tuple(sizes[s] // 40 for s in ("train", "valid", "test")) == per_user
+
+
+def test_items_without_a_title_are_counted_and_left_out(data, tmp_path):
+    texts = pq.read_table(data / "text.parquet").to_pydict()
+    blank = {pid for place, pid in enumerate(texts["pid"]) if place % 3 == 0}
+    texts["text"] = [
+        " \nnothing" if pid in blank else text
+        for pid, text in zip(texts["pid"], texts["text"], strict=True)
+    ]
+    pq.write_table(pa.table(texts), tmp_path / "text.parquet")
+    options = {"texts": tmp_path / "text.parquet"}
+    made, jsons = make(data, tmp_path / "a", "sft_titles_to_sid", **options)
+    whole = counts.total(jsons, "x", max_unknown_share=1, max_left_out_share=1)
+    histories, wanted = pq.read_table(data / "users.parquet").to_pylist(), 0
+    for user in histories:
+        if user["split"] == 0:
+            wanted += sum(pid in blank for pid in user["hist_video_pid"][-20:])
+    assert whole["item_ids"]["titles"]["without_title"] == wanted > 0
+    for row in table(made).to_pylist():
+        asked = json.loads(row["messages"])[-2]["content"][0]["text"]
+        assert "; ;" not in asked
+        assert "Item" in asked
+    with pytest.raises(SidmillError, match="have no text"):
+        counts.total(jsons, "x", max_unknown_share=1, max_left_out_share=0.1)
+
+
+@pytest.mark.parametrize("task", ["sft_video_rec", "sft_label_pred"])
+def test_the_memory_for_rows_changes_no_byte(data, tmp_path, task, monkeypatch):
+    folders, batches = [make(data, tmp_path / "a", task)[0]], []
+    monkeypatch.setattr(resolve, "BUCKET_ROWS", 30)
+    for number, size in enumerate((1 << 20, 100)):  # bytes of a MiB
+        monkeypatch.setattr(buckets, "BYTES_PER_MB", size)
+        folder, (path,) = make(data, tmp_path / f"b{number}", task)
+        folders.append(folder)
+        batches.append([bucket for bucket, _, _ in json.loads(Path(path).read_text())["batches"]])
+    assert batches[0] == list(range(32))  # gathered from all blocks
+    assert len(batches[1]) > 100
+    files = [{p.name: p.read_bytes() for p in folder.iterdir()} for folder in folders]
+    assert files[0] == files[1] == files[2]

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from sidmill.cli import commands
 from sidmill.core.errors import SidmillError
 from sidmill.datasets import counts, lint, mix
-from sidmill.formats import codes, dataset_rows, report, sid_text
+from sidmill.formats import buckets, codes, dataset_rows, report, sid_text
 
 SID = sid_text.render(np.arange(30, dtype=np.int32).reshape(10, 3)).to_pylist()
 N_ROWS = 60
@@ -150,6 +150,8 @@ def test_the_linter_finds_what_is_planted_and_nothing_else(tmp_path, pid2sid):
         "duplicate_rows": ["u0"],
     }
     assert planted["users_in_two_splits"] == 1
+    alone = lint.lint(folders[:1], pid2sid, token_budget=100, tokenizer=None)
+    assert alone["datasets"]["sft_x"]["users_in_two_splits"] is None  # not looked at is not none
     assert found["datasets"]["sft_x.test"]["examples"] == {}
     assert found["rows"] == 9
 
@@ -194,3 +196,18 @@ def test_the_command_leaves_a_model_and_its_tree(tmp_path, pid2sid):
     assert node > 0
     assert not len(tree.allowed(node))
     assert Qwen3ForCausalLM.from_pretrained(tmp_path / "out").config.vocab_size % 64 == 0
+
+
+def test_the_memory_for_a_mixture_changes_no_byte(tmp_path, monkeypatch):
+    changes = {
+        "test_size": {"b_users": 9},
+        "weights": {"a_items": 2.0, "b_users": 1, "c_users": 0.5},
+    }
+    found = []
+    for size in (1 << 20, 10):  # bytes of a MiB
+        monkeypatch.setattr(buckets, "BYTES_PER_MB", size)
+        figures, *folders = mixed(tmp_path, **changes)
+        files = [path.read_bytes() for folder in folders for path in dataset_rows.parts(folder)]
+        found.append((figures, files))
+    assert found[0] == found[1]
+    assert not (tmp_path / "train.work").exists()

@@ -8,12 +8,12 @@ from collections import defaultdict
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import text
-from sidmill.interactions import spill, splits
+from sidmill.formats import buckets, text
+from sidmill.interactions import splits
 from sidmill.interactions.histories import NOT_SAID, merge
 from sidmill.interactions.read import read
 
@@ -274,6 +274,7 @@ def test_what_is_refused_moves_no_cut_in_time(tmp_path):
     st.floats(0, 0.4),
     st.floats(0.01, 0.4),
 )
+@example([2**62, -(2**62)], 0.0, 0.25)
 @settings(deadline=None)
 def test_cuts_are_order_statistics(values, valid, test):
     blocks = [pa.array(values[start : start + 7]).to_numpy() for start in range(0, len(values), 7)]
@@ -295,7 +296,7 @@ def test_files_shards_and_memory_change_no_byte(tmp_path, monkeypatch):
         log(tmp_path / "shards", f"s{shard}.jsonl", rows[shard::5][::-1])
     second, _, _ = run(tmp_path / "b", tmp_path / "shards")
     # a budget of a few kB: several runs, many tables
-    monkeypatch.setattr(spill, "BYTES_PER_MB", 2000)
+    monkeypatch.setattr(buckets, "BYTES_PER_MB", 2000)
     monkeypatch.setattr("sidmill.interactions.scan.BLOCK_ITEMS", 50)
     third, _, small = run(tmp_path / "c", whole)
     assert list(first) == list(second) == list(third)

@@ -12,8 +12,18 @@ import torch
 from recommend_data import SETTINGS, catalogue, chains, write
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import codes, id_vectors
-from sidmill.recommend import checkpoint, evaluate, histories, infer, score, table, topk, train
+from sidmill.formats import codes, id_vectors, ids
+from sidmill.recommend import (
+    baselines,
+    checkpoint,
+    evaluate,
+    histories,
+    infer,
+    score,
+    table,
+    topk,
+    train,
+)
 from sidmill.report import recommender_plot
 
 EVALUATION = {
@@ -103,6 +113,41 @@ def test_too_few_vectors_leave_no_file(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_vectors_of_other_histories_are_refused(run, inferred, tmp_path):
+    _, items, path = run
+    table = pq.read_table(path)
+    other = tmp_path / "other.parquet"
+    pq.write_table(table.take(pa.array(np.arange(len(table))[::-1])), other)  # as many users
+    named = sids(items, np.arange(48).reshape(24, 2))
+    with pytest.raises(SidmillError, match="of other histories"):
+        topk.recommend(
+            inferred.listing, other, inferred.item_ids, named, tmp_path / "topk.parquet",
+            k=5, mask_seen=False, index="flat",
+        )  # fmt: skip
+
+
+def test_neighbours_by_text_are_the_same_in_blocks(run, monkeypatch):
+    _, items, path = run
+    asked = histories.queries(next(iter(histories.read_groups(path, items))), 2)
+    whole = baselines.text_knn(items, 0.8)(asked).numpy()
+    unit = items.vectors / np.linalg.norm(items.vectors, axis=1, keepdims=True)
+    taste = baselines.histories_of(asked, 0.8, len(unit)) @ unit
+    np.testing.assert_allclose(whole, taste @ unit.T, atol=1e-5)
+    longest = 0
+
+    def watched(*arguments):
+        nonlocal longest
+        block = gather(*arguments)
+        longest = max(longest, len(block))
+        return block
+
+    gather = baselines.gather
+    monkeypatch.setattr(baselines, "gather", watched)
+    monkeypatch.setattr(baselines, "BLOCK_ROWS", 7)
+    np.testing.assert_allclose(baselines.text_knn(items, 0.8)(asked).numpy(), whole, atol=1e-5)
+    assert longest == 7
+
+
 @pytest.mark.parametrize("mask_seen", [False, True])
 @pytest.mark.parametrize("index", ["flat", "hnsw"])
 def test_lists_are_the_best_items_in_order(run, inferred, tmp_path, mask_seen, index):
@@ -120,7 +165,7 @@ def test_lists_are_the_best_items_in_order(run, inferred, tmp_path, mask_seen, i
     for user, row in enumerate(pq.read_table(path).to_pylist()):
         wanted = np.argsort(-scores[user])
         if mask_seen:
-            had = set(items.numbers.get_indexer(row["item_ids"]))
+            had = set(ids.find(items.numbers, pa.array(row["item_ids"])))
             wanted = [item for item in wanted if item not in had]
         assert found[user]["user_id"] == row["user_id"]
         assert found[user]["item_ids"] == [items.ids[int(item)].as_py() for item in wanted[:5]]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from recommend_data import catalogue, write
 
 from sidmill.core.errors import SidmillError
+from sidmill.formats import ids as id_rows
 from sidmill.formats import interactions, item_index, mmap
 from sidmill.recommend import histories, items
 
@@ -96,7 +97,7 @@ def test_an_item_without_an_embedding_is_named(tmp_path):
 
 def test_ids_of_another_type_are_refused(tmp_path):
     path = write(tmp_path / "s.parquet", [["a", "b", "c"]], pid_type=pa.string())
-    with pytest.raises(SidmillError, match=r"string, the embeddings int64"):
+    with pytest.raises(SidmillError, match=r"string, those of the catalogue int64"):
         batches(path)
 
 
@@ -107,7 +108,7 @@ def test_memory_maps_give_the_items_of_the_vectors(tmp_path, ids):
     mmap.write(tmp_path / "mmap.json", numbers, (3, 4), [known.vectors], {"backend": "random"})
     item_index.write(tmp_path / "item_index.parquet", pa.chunked_array([known.ids]), numbers)
     opened = items.load(None, None, tmp_path / "mmap.json")
-    order = opened.numbers.get_indexer(ids)
+    order = id_rows.find(opened.numbers, pa.array(ids))
     np.testing.assert_array_equal(opened.vectors[order], known.vectors)
     assert opened.fingerprint == known.fingerprint
     assert items.look_up(opened, pa.array(ids), "here").tolist() == order.tolist()

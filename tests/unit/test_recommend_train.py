@@ -141,6 +141,10 @@ def test_the_state_of_another_training_is_not_used(tmp_path, sequences, caplog):
         resumed, _ = fit(sequences, state_path=path)
     assert "belongs to another training" in caplog.text
     assert same(weights(resumed), weights(fit(sequences)[0]))
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        fit(sequences, state_path=path, code="other")
+    assert "belongs to another training" in caplog.text
     path.write_bytes(b"damaged")
     assert same(weights(fit(sequences, state_path=path)[0]), weights(resumed))
 

@@ -110,7 +110,7 @@ FUNCTIONS = {
     "retrieval_metrics": (measure.measure, {"seed"}),
     "datasets, first pass": (
         resolve_rows.resolve,
-        {*DATASET_FILES, "dataset", "split", "paths"},
+        {*DATASET_FILES, "dataset", "split", "paths", "texts"},
     ),
     "datasets, second pass": (
         write.write_parts,
@@ -125,7 +125,7 @@ FUNCTIONS = {
         explorer.write,
         {"seed", "template_path", "pid2sid_path", "codes_path", "text_path"},
     ),
-    "recommender": (train.fit, {"seed", "state_path"}),
+    "recommender": (train.fit, {"seed", "state_path", "code"}),
     "recommender_evaluation": (recommender_metrics.evaluate, {"seed"}),
     "recommender_topk": (topk.recommend, set()),
 }

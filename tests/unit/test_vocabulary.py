@@ -42,7 +42,7 @@ def test_the_tree_holds_the_sids_and_nothing_else(sids, tree, tmp_path):
     trie.write(tmp_path / "t", tree)
     assert sorted(walk(trie.read(tmp_path / "t"))) == sorted(texts)
     trie.write_regex(tmp_path / "r", sids)
-    pattern = re.compile((tmp_path / "r").read_text().strip())
+    pattern = re.compile((tmp_path / "r").read_text())
     every = np.stack(np.meshgrid(*map(np.arange, SIZES), indexing="ij"), -1).reshape(-1, 3)
     matched = [text for text in sid_text.render(every).to_pylist() if pattern.fullmatch(text)]
     assert sorted(matched) == sorted(texts)
@@ -56,7 +56,14 @@ def test_a_model_with_sids_writes_only_those_that_exist(sids, rng, tmp_path, ini
     source = tiny_qwen3.build(tmp_path / "source")
     Qwen3ForCausalLM.from_pretrained(source).save_pretrained(source)
     books = [rng.standard_normal((size, 8)).astype(np.float32) for size in SIZES]
-    settings = {"model": str(source), "init": init, "pad_to": 256, "dtype": "auto", "seed": 1}
+    settings = {
+        "model": str(source),
+        "revision": None,
+        "init": init,
+        "pad_to": 256,
+        "dtype": "auto",
+        "seed": 1,
+    }
     ids = vocab.expand(tmp_path / "model", sids, SIZES, books, **settings)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")

@@ -24,6 +24,7 @@ from sidmill.core.paths import expand as expand_path
 from sidmill.core.provenance import source_digest
 from sidmill.core.secrets import shown_settings
 from sidmill.datasets.tasks import load as load_task
+from sidmill.datasets.tasks import load_prompts, names_titles
 from sidmill.formats.catalogue import SUFFIXES
 from sidmill.interactions.files import find as find_interactions
 
@@ -258,13 +259,18 @@ def task_inputs(wildcards):
     return USERS if task.reads == "users" else CAPTIONS
 
 
-def task_digest(wildcards):
-    """What a task and its prompts say: a change of them is a reason to rerun."""
+def task_texts(wildcards):
+    """Texts of items, for a task that names items by title."""
     task = or_stop(load_task, task_file(wildcards.dataset))
-    files = [
-        task_file(wildcards.dataset),
-        RESOURCES / f"prompts/{task.prompts}.yaml",
-    ]
+    return CAPTIONS if names_titles(task) else []
+
+
+def task_digest(wildcards):
+    """What a task and its prompts say, both checked: a change of them is a reason to rerun."""
+    task = or_stop(load_task, task_file(wildcards.dataset))
+    prompts = RESOURCES / f"prompts/{task.prompts}.yaml"
+    or_stop(load_prompts, prompts, config["datasets"]["language"], task)
+    files = [task_file(wildcards.dataset), prompts]
     return sha256(b"\n".join(file.read_bytes() for file in files)).hexdigest()[:12]
 
 

@@ -20,6 +20,7 @@ rule resolve_rows:
         rows=task_inputs,
         pid2sid="results/pid2sid.parquet",
         product=PRODUCTS,
+        texts=task_texts,
     output:
         rows=temp("results/datasets/work/{dataset}/rows-{shard}-of-{shards}.arrow"),
         counts="results/datasets/work/{dataset}/rows-{shard}-of-{shards}.json",
@@ -51,7 +52,7 @@ rule write_parts:
         ),
         pid2sid="results/pid2sid.parquet",
         product=PRODUCTS,
-        texts=CAPTIONS,
+        texts=task_texts,
     output:
         parts=temp(
             directory("results/datasets/work/{dataset}/parts-{shard}-of-{shards}")

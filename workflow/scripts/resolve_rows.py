@@ -22,6 +22,7 @@ with job(snakemake) as log:
         paths=[*snakemake.input.get("rows", [])],
         pid2sid=snakemake.input.pid2sid,
         product_pid2sid=snakemake.config["datasets"]["product_pid2sid"],
+        texts=[*snakemake.input.get("texts", [])],
         shard=int(snakemake.wildcards.shard),
         shards=int(snakemake.wildcards.shards),
         seed=snakemake.params.seed,

@@ -25,6 +25,7 @@ with job(snakemake) as log:
         memory_mb=machine["memory_mb"],
         seed=snakemake.params.seed,
         state_path=state_path,
+        code=snakemake.params.code,
         **snakemake.params.recommender,
     )
     checkpoint.save(snakemake.output.model, fitted)

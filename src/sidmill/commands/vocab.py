@@ -8,6 +8,7 @@ import click
 @click.command()
 @click.argument("model")
 @click.argument("folder", type=click.Path())
+@click.option("--revision", help="commit or tag of a hub model")
 @click.option("--pid2sid", default="results/pid2sid.parquet", show_default=True)
 @click.option("--quantizer", help="quantizer.safetensors; needed with --init codebook")
 @click.option("--init", type=click.Choice(["codebook", "mean", "random"]), default="codebook")
@@ -16,6 +17,7 @@ import click
 def vocab(
     model: str,
     folder: str,
+    revision: str | None,
     pid2sid: str,
     quantizer: str | None,
     init: str,
@@ -33,7 +35,8 @@ def vocab(
         raise SidmillError("--init codebook wants --quantizer; else take --init mean")
     items = codes.read(pid2sid, "sid")
     books = quantizers.read(quantizer).codebooks if quantizer else []
-    settings = {"model": model, "init": init, "pad_to": pad_to, "dtype": "auto", "seed": seed}
+    settings = {"model": model, "revision": revision, "init": init, "pad_to": pad_to}
+    settings |= {"dtype": "auto", "seed": seed}
     ids = vocabulary.expand(folder, items.codes, items.sizes, books, **settings)
     tree = trie.build(items.codes, ids)
     trie.write(Path(folder) / "trie.safetensors", tree)

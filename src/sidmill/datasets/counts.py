@@ -18,7 +18,8 @@ def total(
         paths: JSON files of the first pass.
         dataset: its name, for the message.
         max_unknown_share: item ids without a SID, as a share of those looked up for one field.
-        max_left_out_share: input rows of the split that gave no row, as a share of them.
+        max_left_out_share: input rows of the split that gave no row, as a share of them; and items
+            without a title, where a task wants titles.
 
     Raises:
         SidmillError: if a share is above its bound, or no row is left.
@@ -39,6 +40,13 @@ def total(
                 f"{dataset}: {seen['unknown']} of {seen['seen']} item ids of {name!r} "
                 f"({share:.1%}) have no SID: is pid2sid.parquet of this catalogue? Else raise "
                 f"datasets.max_unknown_share, now {max_unknown_share}"
+            )
+        share = seen.get("without_title", 0) / max(seen["seen"], 1)
+        if share > max_left_out_share:
+            raise SidmillError(
+                f"{dataset}: {seen['without_title']} of {seen['seen']} items of {name!r} "
+                f"({share:.1%}) have no text: is datasets.captions of this catalogue? Else raise "
+                f"datasets.max_left_out_share, now {max_left_out_share}"
             )
     wanted = head["read"] + head["added"] - left_out["other_split"] - left_out["not_sampled"]
     share = 1 - head["written"] / max(wanted, 1)

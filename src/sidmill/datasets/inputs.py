@@ -18,12 +18,12 @@ import pyarrow.parquet as pq
 
 from sidmill.core.errors import SidmillError
 from sidmill.datasets import keys, ragged
+from sidmill.datasets.items import CAPTION
 from sidmill.formats.interactions import ONEREC_SPLITS, SPLITS
 from sidmill.formats.text import shard_bounds
 
-BLOCK_ROWS = 4096
+BLOCK_ROWS = 1024
 BLOCK_VALUES = 4_000_000  # item ids of one block, where users become many rows
-CAPTION = "dense_caption"
 
 
 class Block(NamedTuple):

@@ -3,11 +3,14 @@
 Shapes: n lists, m values in all.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+VALUES_AT_A_TIME = 1 << 17  # gathered: their places stay in the processor's cache
 
 
 class Ragged(NamedTuple):
@@ -47,12 +50,22 @@ def offsets_of(lengths: np.ndarray) -> np.ndarray:
 def places(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Numbers start, start + 1, ... of every run, one run behind the other: int64 (sum,)."""
     offsets = offsets_of(lengths)
-    return np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+    found = np.arange(offsets[-1])
+    found += np.repeat(starts - offsets[:-1], lengths)
+    return found
 
 
 def slices(lists: Ragged, starts: np.ndarray, lengths: np.ndarray) -> Ragged:
     """Lists made of runs of the values: n' runs give n' lists."""
-    return Ragged(take(lists.values, places(starts, lengths)), offsets_of(lengths))
+    offsets = offsets_of(lengths)
+    if not isinstance(lists.values, np.ndarray):
+        return Ragged(take(lists.values, places(starts, lengths)), offsets)
+    values = np.empty(offsets[-1], lists.values.dtype)
+    cuts = np.searchsorted(offsets, np.arange(VALUES_AT_A_TIME, offsets[-1], VALUES_AT_A_TIME))
+    for first, last in pairwise([0, *cuts.tolist(), len(lengths)]):
+        rows = places(starts[first:last], lengths[first:last])
+        np.take(lists.values, rows, out=values[offsets[first] : offsets[last]], mode="clip")
+    return Ragged(values, offsets)
 
 
 def limit(lists: Ragged, most: int, keep: str) -> Ragged:
@@ -79,9 +92,24 @@ def pick(lists: Ragged, rows: np.ndarray) -> Ragged:
     return slices(lists, lists.offsets[:-1][rows], lists.lengths[rows])
 
 
+def side_by_side(lists: list[Ragged]) -> Ragged:
+    """Join list i of each: their values stand one behind the other."""
+    offsets = offsets_of(sum(each.lengths for each in lists))
+    values = np.empty(offsets[-1], lists[0].values.dtype)
+    starts = offsets[:-1].copy()
+    for each in lists:
+        lengths = each.lengths
+        if (lengths == 1).all():
+            values[starts] = each.values
+        else:
+            values[places(starts, lengths)] = each.values
+        starts += lengths
+    return Ragged(values, offsets)
+
+
 def take(values: np.ndarray | pa.Array, rows: np.ndarray) -> np.ndarray | pa.Array:
     """Values of some rows, for either kind of array."""
-    return values[rows] if isinstance(values, np.ndarray) else values.take(arrow(rows))
+    return values.take(rows if isinstance(values, np.ndarray) else arrow(rows))
 
 
 def arrow(values: np.ndarray | pa.Array) -> pa.Array:

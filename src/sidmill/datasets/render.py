@@ -1,18 +1,22 @@
 """Second pass: rows of numbers -> rows of text, column by column.
 
-A wording is drawn per row from its key. Each wording is cut into literals and fields; one kernel
-joins them, with the JSON around them, for all rows at once, so a text is copied once.
+A wording is drawn per row from its key. Each wording is cut into literals and fields. A stretch of
+literals and SIDs is a list of numbers of strings, and its text one gathering of them; only texts of
+other columns are joined afterwards.
 
 Shapes: n rows.
 """
 
 import hashlib
 import json
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 
 from sidmill.datasets import keys, ragged, tasks
 from sidmill.datasets.tasks import Prompts, Task
@@ -27,11 +31,47 @@ DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
 HYPHENS = (8, 13, 18, 23)
 
 
+class Strings:
+    """SIDs, and behind them the literals that stand between them, all under one numbering."""
+
+    def __init__(self, sids: pa.LargeStringArray) -> None:
+        """Begin with the SIDs, large_string (N,)."""
+        self.texts = sids
+        self.literals: dict[str, int] = {}
+
+    def numbers(self, literals: list[str]) -> np.ndarray:
+        """Numbers of literals, int32; a new one is added, which copies all texts once."""
+        new = [text for text in dict.fromkeys(literals) if text not in self.literals]
+        if new:
+            for number, text in enumerate(new, start=len(self.texts)):
+                self.literals[text] = number
+            self.texts = pa.concat_arrays([self.texts, pa.array(new, TEXT)])
+        return np.array([self.literals[text] for text in literals], np.int32)
+
+
 class Words(NamedTuple):
     """What rendering needs besides the rows: per domain the SIDs, and the titles of items."""
 
-    sids: dict[str, pa.LargeStringArray]
+    sids: dict[str, Strings]
     titles: pa.LargeStringArray | None
+
+
+class Drawn(NamedTuple):
+    """A literal of each row: ``literals`` of its number in ``which``, int64 (n,)."""
+
+    literals: list[str]
+    which: np.ndarray
+
+
+class Sids(NamedTuple):
+    """SIDs of each row, end to end: ``lists`` are numbers of items of ``domain``."""
+
+    domain: str
+    lists: ragged.Ragged
+
+
+# What a text is joined of: a literal of all rows, one of each, SIDs, or texts, large_string (n,).
+Part = str | Drawn | Sids | pa.Array
 
 
 def render(
@@ -52,13 +92,13 @@ def render(
     """
     page = Page(rows.combine_chunks(), task, prompts, words, seed, plain=form == "chat")
     if task.form == "segments" and form == "onerec":
-        content = _join('[{"type": "text", "text": "', *page.role("text"), '"}]')
+        content = page.join(['[{"type": "text", "text": "', *page.role("text"), '"}]'])
     elif form == "onerec":
-        parts: list = []
+        parts: list[Part] = []
         for role in prompts.roles:
             opening = f'{{"role": "{role}", "content": [{{"type": "text", "text": "'
             parts += ["[" if not parts else ", ", opening, *page.role(role), '"}]}']
-        content = _join(*parts, "]")
+        content = page.join([*parts, "]"])
     else:
         texts = [(role, page.text(role)) for role in prompts.roles]
         content = texts[0][1] if task.form == "segments" else _chat(texts)
@@ -85,13 +125,36 @@ class Page:
         self.seed, self.plain = seed, plain
         self.made: dict[str, pa.Array] = {}
 
-    def role(self, role: str) -> list[pa.Array | pa.Scalar]:
+    def role(self, role: str) -> list[Part]:
         """What the text of one role is joined of."""
         return self._worded(self.prompts.roles[role], role, np.arange(len(self.keys)))
 
     def text(self, role: str) -> pa.Array:
         """The text of one role, large_string (n,)."""
-        return self._whole(self.role(role), len(self.keys))
+        return self.join(self.role(role))
+
+    def join(self, parts: list[Part], count: int | None = None) -> pa.Array:
+        """Texts of ``count`` rows, of all without it: large_string (n,)."""
+        count = len(self.keys) if count is None else count
+        whole: list[str | pa.Array] = []
+        for domain, stretch in _stretches(parts):
+            whole += [self._gathered(domain, stretch, count)] if domain else _texts(stretch)
+        if len(whole) == 1 and isinstance(whole[0], pa.Array):
+            return whole[0]
+        joined = _join(*whole)
+        return joined if isinstance(joined, pa.Array) else _repeat(joined.as_py(), count)
+
+    def _gathered(self, domain: str, parts: list[Part], count: int) -> pa.Array:
+        """Texts of literals and SIDs of one domain, without copying a byte twice."""
+        strings, lists = self.words.sids[domain], []
+        for part in parts:
+            if isinstance(part, Sids):
+                lists.append(part.lists)
+            else:
+                drawn = part if isinstance(part, Drawn) else Drawn([part], np.zeros(count, int))
+                numbers = strings.numbers(drawn.literals)[drawn.which]
+                lists.append(ragged.Ragged(numbers, np.arange(count + 1)))
+        return ragged.texts(strings.texts, ragged.side_by_side(lists))
 
     def field(self, name: str) -> pa.Array:
         """The text of one field, large_string (n,)."""
@@ -99,7 +162,7 @@ class Page:
             declared = self.task.fields[name]
             make = {
                 "sids": lambda: ragged.texts(self._sids(name), self._lists(name)),
-                "sid": lambda: self._sids(name).take(self._column(name)),
+                "sid": lambda: ragged.texts(self._sids(name), self._lists(name)),
                 "titles": lambda: self._titles(name),
                 "title": lambda: self.escaped(self.words.titles.take(self._column(name))),
                 "lines": lambda: self._lines(declared["lines"]),
@@ -134,10 +197,17 @@ class Page:
         return column.chunk(0) if column.num_chunks else pa.array([], column.type)
 
     def _lists(self, name: str) -> ragged.Ragged:
-        return ragged.of(self._column(name))
+        """Numbers of items, of a field of lists or of one item a row."""
+        column = self._column(name)
+        if pa.types.is_large_list(column.type):
+            return ragged.of(column)
+        return ragged.Ragged(column.to_numpy(), np.arange(len(column) + 1))
+
+    def _domain(self, name: str) -> str:
+        return self.task.fields[name].get("domain", "items")
 
     def _sids(self, name: str) -> pa.LargeStringArray:
-        return self.words.sids[self.task.fields[name].get("domain", "items")]
+        return self.words.sids[self._domain(name)].texts
 
     def _titles(self, name: str) -> pa.Array:
         lists = self._lists(name)
@@ -154,7 +224,7 @@ class Page:
                 pc.greater(pc.binary_length(self.field(name)), 0).to_numpy(zero_copy_only=False)
             )
             worded = self._worded(self.prompts.lines[name], f"line {name}", there)
-            lines = self._whole(worded, len(there))
+            lines = self.join(worded, len(there))
             first = pc.equal(pc.binary_length(whole.take(ragged.arrow(there))), 0)
             between = pc.if_else(first, pa.scalar("", TEXT), pa.scalar(self._literal("\n"), TEXT))
             place = np.full(len(self.keys), len(there))
@@ -172,13 +242,13 @@ class Page:
             rows = np.flatnonzero(chosen.to_numpy(zero_copy_only=False))
             if len(rows):
                 worded = self._worded(wordings, f"phrase {value}", rows)
-                texts = pc.replace_with_mask(texts, chosen, self._whole(worded, len(rows)))
+                texts = pc.replace_with_mask(texts, chosen, self.join(worded, len(rows)))
         return texts
 
     def _literal(self, text: str) -> str:
         return text if self.plain else json.dumps(text, ensure_ascii=False)[1:-1]
 
-    def _worded(self, wordings: list[str], use: str, rows: np.ndarray) -> list:
+    def _worded(self, wordings: list[str], use: str, rows: np.ndarray) -> list[Part]:
         """Draw a wording for each of ``rows`` and fill it in: what is to be joined."""
         count = len(wordings)
         own = self.keys[rows]
@@ -195,33 +265,65 @@ class Page:
         for shape, numbers in shapes.items():
             some = np.flatnonzero(np.isin(drawn, numbers))
             filled = self._filled(shape, cut, drawn[some], rows[some])
-            texts.append(self._whole(filled, len(some)))
+            texts.append(self.join(filled, len(some)))
             order.append(some)
         return [pa.concat_arrays(texts).take(ragged.arrow(np.argsort(np.concatenate(order))))]
 
-    def _filled(self, shape: tuple, cut: list, drawn: np.ndarray, rows: np.ndarray) -> list:
+    def _filled(self, shape: tuple, cut: list, drawn: np.ndarray, rows: np.ndarray) -> list[Part]:
         """Literals, per row those of its wording, and between them the fields of one sequence."""
-        everything = len(rows) == len(self.keys)
-        whole: list = []
+        whole: list[Part] = []
         for place, name in enumerate(shape):
             literals = [
                 self._literal(parts[place][0]) if len(parts) == len(shape) else "" for parts in cut
             ]
             same = len(set(literals)) == 1
-            texts = (
-                pa.scalar(literals[0], TEXT)
-                if same
-                else pa.array(literals, TEXT).take(ragged.arrow(drawn))
-            )
-            whole.append(texts)
+            whole.append(literals[0] if same else Drawn(literals, drawn))
             if name is not None:
-                field = self.field(name)
-                whole.append(field if everything else field.take(ragged.arrow(rows)))
+                whole.append(self._part(name, rows))
         return whole
 
-    def _whole(self, parts: list, count: int) -> pa.Array:
-        joined = _join(*parts)
-        return joined if isinstance(joined, pa.Array) else _repeat(joined.as_py(), count)
+    def _part(self, name: str, rows: np.ndarray) -> Part:
+        """A field of some rows; SIDs stay numbers until all that stands around them is known."""
+        everything = len(rows) == len(self.keys)
+        if self.task.kind(name) in ("sids", "sid"):
+            lists = self._lists(name)
+            return Sids(self._domain(name), lists if everything else ragged.pick(lists, rows))
+        field = self.field(name)
+        return field if everything else field.take(ragged.arrow(rows))
+
+
+def _stretches(parts: list[Part]) -> Iterator[tuple[str | None, list[Part]]]:
+    """Cut parts where a text of another column, or a SID of another domain, comes in.
+
+    Yields:
+        A domain and literals with SIDs of it; or None and parts that hold no SID.
+    """
+    domain, stretch = None, []
+    for part in parts:
+        if isinstance(part, Sids):
+            cut = domain != part.domain if domain else any(isinstance(p, pa.Array) for p in stretch)
+        else:
+            cut = isinstance(part, pa.Array) and domain is not None
+        if cut:
+            yield domain, stretch
+            domain, stretch = None, []
+        if isinstance(part, Sids):
+            domain = part.domain
+        if isinstance(part, str) and stretch and isinstance(stretch[-1], str):
+            stretch[-1] += part
+        elif not isinstance(part, str) or part:
+            stretch.append(part)
+    yield domain, stretch
+
+
+def _texts(parts: list[Part]) -> list[str | pa.Array]:
+    """Parts without SIDs, as the join takes them."""
+    return [
+        pa.array(part.literals, TEXT).take(ragged.arrow(part.which))
+        if isinstance(part, Drawn)
+        else part
+        for part in parts
+    ]
 
 
 def json_escape(texts: pa.Array) -> pa.Array:
@@ -241,21 +343,24 @@ def json_escape(texts: pa.Array) -> pa.Array:
 def uuids(source: str, contents: list[pa.Array]) -> pa.Array:
     """A uuid5 for each row, of its source and its texts: equal rows have equal ones.
 
+    The name behind it is ``source`` and the XXH3 of each text, 128 bits in hexadecimal, a line
+    each: SHA-1 of the texts themselves takes as long as putting them together.
+
     Args:
         source: what the name begins with.
-        contents: large_string (n,) each; a row's name is ``source`` and these, a line each.
+        contents: large_string (n,) each.
     """
     start = hashlib.sha1(NAMESPACE + source.encode(), usedforsecurity=False)
-    views = []
+    names = [b""] * len(contents[0])
     for texts in contents:
         offsets = np.frombuffer(texts.buffers()[1], np.int64, len(texts) + 1, 8 * texts.offset)
-        views.append((memoryview(texts.buffers()[2] or b""), offsets.tolist()))
+        view = memoryview(texts.buffers()[2] or b"")
+        for row, (begin, end) in enumerate(pairwise(offsets.tolist())):
+            names[row] += b"\n" + xxhash.xxh3_128_hexdigest(view[begin:end]).encode()
     digests = []
-    for row in range(len(contents[0])):
+    for name in names:
         digest = start.copy()
-        for view, offsets in views:
-            digest.update(b"\n")
-            digest.update(view[offsets[row] : offsets[row + 1]])
+        digest.update(name)
         digests.append(digest.digest())
     numbers = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 20)[:, :16].copy()
     numbers[:, 6] = numbers[:, 6] & 0x0F | 0x50

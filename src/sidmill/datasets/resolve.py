@@ -4,13 +4,14 @@ What a row needs afterwards is small (4 bytes an item, where its SID takes 50), 
 put into random order, not the text. Each row gets a key, a hash of the seed and its place in the
 input, and goes to the bucket of the key's highest bits: the second pass sorts one bucket at a time.
 
-Files: an Arrow file of record batches, one per block and bucket, and a JSON of what is in them.
+Files: an Arrow file of record batches, one per bucket of the rows gathered, and a JSON of what is
+in them.
 """
 
 import json
 import logging
 from collections import Counter
-from itertools import pairwise
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,13 @@ from sidmill.core.errors import SidmillError
 from sidmill.datasets import inputs, keys, ragged, tasks
 from sidmill.datasets import items as lookup
 from sidmill.datasets.tasks import Task
-from sidmill.formats import report
+from sidmill.formats import buckets, report
 
 logger = logging.getLogger(__name__)
 
-BUCKET_ROWS = 8192
-MAX_BUCKET_BITS = 12
+BUCKET_ROWS = 2048
+MAX_BUCKET_BITS = 16  # for 134 million input rows; of more, buckets grow
+GATHERED_MB = 64
 
 
 def resolve(
@@ -40,6 +42,7 @@ def resolve(
     paths: list[str],
     pid2sid: str | Path,
     product_pid2sid: str | Path | None,
+    texts: list[str],
     shard: int,
     shards: int,
     seed: int,
@@ -49,17 +52,20 @@ def resolve(
 ) -> dict:
     """Resolve one shard of the input of one dataset.
 
-    Memory: one block of rows, and about 100 bytes per item.
+    Memory: one block of rows, ``GATHERED_MB`` of resolved ones, twice while they are sorted, and
+    about 100 bytes per item.
 
     Args:
         rows_path: Arrow file to write.
-        counts_path: JSON to write: rows per bucket, and what was counted.
-        task_path: the task's YAML.
+        counts_path: JSON to write: rows and bytes of each batch, and what was counted.
+        task_path: the task's YAML, checked before: :func:`sidmill.datasets.tasks.load`.
         dataset: its name, part of the random numbers.
         split: train, valid or test.
         paths: parquet files of users or of items.
         pid2sid: SIDs of items.
         product_pid2sid: SIDs of the second domain, where the task has one.
+        texts: parquet files with texts of items, for tasks that name items by title: items without
+            one are counted and left out of lists.
         shard: which shard of ``shards``.
         shards: how many.
         seed: covers the order of rows, samples and drawn labels.
@@ -73,12 +79,13 @@ def resolve(
     Raises:
         SidmillError: if the input lacks a column or has ids of another type than the items.
     """
-    task = tasks.load(task_path)
+    task = tasks.load(task_path, checked=True)
     domains = {"items": lookup.load(pid2sid)}
     if any(declared.get("domain") == "product" for declared in task.fields.values()):
         if product_pid2sid is None:
             raise SidmillError(f"{dataset} needs a second domain: set datasets.product_pid2sid")
         domains["product"] = lookup.load(product_pid2sid)
+    titled = lookup.titled(domains["items"], texts) if tasks.names_titles(task) else None
     base, tally = keys.stream(seed, f"{dataset} {split}"), Tally()
     bits = bucket_bits(inputs.count(paths))
     limits = (history_max, target_max)
@@ -92,19 +99,13 @@ def resolve(
         shard=shard,
         shards=shards,
     )
+    tables = _tables(blocks, task, domains, titled, base, limits, seed, tally)
     batches, writer = [], None
     with replacing(rows_path) as temporary, pa.OSFile(str(temporary), "wb") as sink:
-        for block in blocks:
-            tally.left_out.update(block.left_out)
-            tally.left_out["read"] += len(block.rows) + sum(block.left_out.values())
-            numbers = keys.of_rows(base, block.rows, block.parts)
-            table = Resolver(task, domains, block.table, numbers, limits, seed, tally).table()
-            order = np.argsort(table["key"].to_numpy(), kind="stable")
-            table = ragged.take_rows(table, order).combine_chunks()
+        for table in buckets.gathered(tables, GATHERED_MB):
+            table, numbers = _by_bucket(table, bits)
             writer = writer or pa.ipc.new_file(sink, table.schema)
-            for bucket, start, stop in _buckets(table["key"].to_numpy(), bits):
-                writer.write_table(table.slice(start, stop - start))
-                batches.append((bucket, stop - start))
+            batches += buckets.append(writer, table, numbers)
         if writer is None:
             writer = pa.ipc.new_file(sink, pa.schema([("key", pa.uint64())]))
         writer.close()
@@ -115,26 +116,35 @@ def resolve(
 
 
 def bucket_bits(n_rows: int) -> int:
-    """Buckets that hold about ``BUCKET_ROWS`` input rows each, as a power of two, at most 4,096."""
+    """Bits of the key that name a bucket, so that one holds up to ``BUCKET_ROWS`` input rows."""
     return min(max((n_rows - 1) // BUCKET_ROWS, 0).bit_length(), MAX_BUCKET_BITS)
 
 
-def _buckets(sorted_keys: np.ndarray, bits: int) -> list[tuple[int, int, int]]:
-    """Number, start and stop of each bucket that has a row."""
+def _tables(blocks, task, domains, titled, base, limits, seed, tally) -> Iterator[pa.Table]:
+    """Resolve one block after the other."""
+    for block in blocks:
+        tally.left_out.update(block.left_out)
+        tally.left_out["read"] += len(block.rows) + sum(block.left_out.values())
+        numbers = keys.of_rows(base, block.rows, block.parts)
+        yield Resolver(task, domains, titled, block.table, numbers, limits, seed, tally).table()
+
+
+def _by_bucket(table: pa.Table, bits: int) -> tuple[pa.Table, np.ndarray]:
+    """Rows in the order of their buckets, and the bucket of each, uint16 (n,)."""
     if bits == 0:
-        return [(0, 0, len(sorted_keys))] if len(sorted_keys) else []
-    edges = np.arange(1, 1 << bits, dtype=np.uint64) << np.uint64(64 - bits)
-    bounds = [0, *np.searchsorted(sorted_keys, edges).tolist(), len(sorted_keys)]
-    spans = enumerate(pairwise(bounds))
-    return [(bucket, start, stop) for bucket, (start, stop) in spans if start < stop]
+        return table, np.zeros(table.num_rows, np.uint16)
+    numbers = (table["key"].to_numpy() >> np.uint64(64 - bits)).astype(np.uint16)
+    order = np.argsort(numbers, kind="stable")
+    return ragged.take_rows(table, order), numbers[order]
 
 
 class Tally:
-    """What was counted: rows left out by reason, ids that no item has."""
+    """What was counted: rows left out by reason, ids that no item has, items without a title."""
 
     def __init__(self) -> None:
         """Begin at nothing."""
         self.left_out, self.seen, self.unknown = Counter(), Counter(), Counter()
+        self.untitled = Counter()  # of items that have a SID
         self.masks_of_other_length = 0  # lists whose mask marks nothing, of rows that stay
 
     def as_dict(self) -> dict:
@@ -145,6 +155,8 @@ class Tally:
             name: {"seen": self.seen[name], "unknown": self.unknown[name]}
             for name in sorted(self.seen)
         }
+        for name, count in self.untitled.items():
+            fields[name]["without_title"] = count
         masks = {"masks_of_other_length": self.masks_of_other_length}
         return {**head, "left_out": left_out, **masks, "item_ids": fields}
 
@@ -152,10 +164,11 @@ class Tally:
 class Resolver:
     """The fields of one block; a field that several others need is made once."""
 
-    def __init__(self, task, domains, table, numbers, limits, seed, tally) -> None:
+    def __init__(self, task, domains, titled, table, numbers, limits, seed, tally) -> None:
         """Take a block; rows are multiplied here, if the task wants it."""
         self.task: Task = task
         self.domains: dict[str, lookup.Items] = domains
+        self.titled: np.ndarray | None = titled  # bool (N,), which items have a title
         self.limits, self.seed, self.tally = limits, seed, tally
         self.made: dict[str, object] = {}
         self.single: dict[str, object] = {}  # columns that are one value per multiplied row
@@ -290,7 +303,7 @@ class Resolver:
         name = declared["name"]
         column = declared[self.task.kind(name)]
         values = self.single.get(column)
-        ids = lookup.ids_of(self._column(column)) if values is None else values
+        ids = self._column(column) if values is None else values
         return ragged.arrow(self._find(name, ids, column))
 
     def _find(self, name: str, ids: np.ndarray | pa.Array, column: str) -> np.ndarray:
@@ -298,6 +311,10 @@ class Resolver:
         found = lookup.rows(self.domains[domain].lookup, ids, column)
         self.tally.seen[name] += len(found)
         self.tally.unknown[name] += int((found < 0).sum())
+        if self.task.kind(name) in tasks.TITLES:
+            unnamed = (found >= 0) & ~self.titled[found]
+            self.tally.untitled[name] += int(unnamed.sum())
+            found = np.where(unnamed, np.int32(-1), found)
         return found
 
     def _mask(self, name: str, lists: ragged.Ragged) -> np.ndarray:

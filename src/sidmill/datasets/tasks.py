@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
-from jsonschema import Draft202012Validator
 
 from sidmill.core.errors import SidmillError
 
@@ -30,6 +29,7 @@ KINDS = {
     "phrase": (),  # wording that the prompts have for the value of another field
     "count": (),  # how many items another field holds
 }
+TITLES = ("titles", "title")
 BESIDE = {"where": NAME, "first": LIMIT, "last": LIMIT, "domain": {"enum": ["items", "product"]},
           "join": {"type": "string"}, "of": NAME}  # fmt: skip
 LISTS = {"type": "array", "items": NAME, "minItems": 1}
@@ -127,13 +127,18 @@ class Prompts:
     phrases: dict[str, list[str]]
 
 
-def load(path: str | Path) -> Task:
+def load(path: str | Path, *, checked: bool = False) -> Task:
     """Read a task.
+
+    Args:
+        path: its YAML.
+        checked: whether its keys were checked already, as the workflow does before a job starts:
+            loading what checks them takes as long as writing a thousand rows.
 
     Raises:
         SidmillError: listing what is wrong with the file.
     """
-    declared = _load(path, SCHEMA)
+    declared = _load(path, None if checked else SCHEMA)
     task = Task(**declared)
     problems = list(_loose_ends(task))
     if problems:
@@ -141,13 +146,15 @@ def load(path: str | Path) -> Task:
     return task
 
 
-def load_prompts(path: str | Path, language: str, task: Task) -> Prompts:
+def load_prompts(path: str | Path, language: str, task: Task, *, checked: bool = False) -> Prompts:
     """Read the wordings of one language, and check that they and the task fit each other.
+
+    ``checked`` is as in :func:`load`.
 
     Raises:
         SidmillError: if the language is missing, a role has no wording, or one names no field.
     """
-    languages = _load(path, PROMPTS_SCHEMA)
+    languages = _load(path, None if checked else PROMPTS_SCHEMA)
     if language not in languages:
         raise SidmillError(
             f"{path}: no wordings in {language!r}, only in {', '.join(languages)}: add them, or "
@@ -197,6 +204,11 @@ def columns(task: Task) -> set[str]:
     return names - ({"keyword", "keyword_items"} if "entries" in rows else set())
 
 
+def names_titles(task: Task) -> bool:
+    """Whether a task calls items by their titles, which stand in another file."""
+    return any(task.kind(name) in TITLES for name in task.fields)
+
+
 def masks(task: Task, name: str) -> dict[str, str]:
     """The mask columns of a field, by the label they belong to; ``where`` may hold ``{label}``."""
     declared = task.fields[name]
@@ -210,13 +222,17 @@ def masks(task: Task, name: str) -> dict[str, str]:
     return {label: pattern.format(**{chooser: label}) for label in labels}
 
 
-def _load(path: str | Path, schema: dict) -> dict:
+def _load(path: str | Path, schema: dict | None) -> dict:
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SidmillError(f"{path}: no such file: check datasets.tasks, or write it") from None
     except yaml.YAMLError as error:
         raise SidmillError(f"{path}: not YAML ({error})") from None
+    if schema is None:
+        return content
+    from jsonschema import Draft202012Validator
+
     problems = [
         f"{'.'.join(map(str, error.absolute_path)) or 'top level'}: {error.message[:300]}"
         for error in Draft202012Validator(schema).iter_errors(content)

@@ -124,7 +124,8 @@ def write_json(path: str | Path, trie: Trie) -> None:
 def write_regex(path: str | Path, codes: np.ndarray) -> None:
     """Write one regular expression that matches each SID and nothing else.
 
-    It has one branch per prefix, so that a matcher reads each prefix once.
+    It has one branch per prefix, so that a matcher reads each prefix once. Literals, groups and
+    alternatives are all it uses, and no line feed ends the file: it is handed over as it is.
     """
 
     def branch(rows: np.ndarray, level: int) -> str:
@@ -140,7 +141,7 @@ def write_regex(path: str | Path, codes: np.ndarray) -> None:
     begin, end = (mark.replace("|", r"\|") for mark in (sid_text.BEGIN, sid_text.END))
     with replacing(path) as temporary:
         whole = f"{begin}{branch(np.unique(codes, axis=0), 0)}{end}"
-        temporary.write_text(whole + "\n", encoding="utf-8")
+        temporary.write_text(whole, encoding="utf-8")  # a line feed would be part of it
 
 
 class SidLogits(LogitsProcessor):

@@ -35,6 +35,7 @@ def expand(
     *,
     seed: int,
     model: str | None,
+    revision: str | None,
     init: str,
     pad_to: int,
     dtype: str,
@@ -48,6 +49,7 @@ def expand(
         codebooks: float32 (K_l, d) per level; a level without one, as of a suffix, is drawn.
         seed: covers projection and noise.
         model: folder or hub id.
+        revision: commit or tag of a hub model.
         init: ``codebook``, ``mean`` or ``random``.
         pad_to: the number of embeddings is rounded up to a multiple of this.
         dtype: ``auto``, ``float32`` or ``bfloat16``.
@@ -60,15 +62,17 @@ def expand(
     """
     if model is None:
         raise SidmillError("vocabulary.model: null: name the model that gets the SID tokens")
-    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+    source = {"trust_remote_code": False} | ({"revision": revision} if revision else {})
+    tokenizer = AutoTokenizer.from_pretrained(model, **source)
     template = tokenizer.chat_template
     tokens = sid_text.vocabulary(sizes)
     old = set(tokenizer.get_vocab())
     tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in tokens])
     ids = dict(zip(tokens, tokenizer.convert_tokens_to_ids(tokens), strict=True))
     check_round_trip(tokenizer, codes)
-    safe = {"use_safetensors": True, "trust_remote_code": False}
-    network = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, **safe)
+    network = AutoModelForCausalLM.from_pretrained(
+        model, dtype=dtype, use_safetensors=True, **source
+    )
     fresh = [text for text in tokens if text not in old]
     rows = max(network.get_input_embeddings().num_embeddings, len(tokenizer))
     network.resize_token_embeddings(-(-rows // pad_to) * pad_to, mean_resizing=False)

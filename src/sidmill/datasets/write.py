@@ -6,23 +6,23 @@ in the order of their keys whatever the shards and blocks were.
 
 import logging
 import shutil
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sidmill.core.errors import SidmillError
 from sidmill.datasets import items as lookup
 from sidmill.datasets import ragged, render, tasks
-from sidmill.datasets.inputs import CAPTION
-from sidmill.formats import dataset_rows, report, sid_text
+from sidmill.formats import buckets, dataset_rows, report, sid_text
 from sidmill.formats.text import shard_bounds
 
 logger = logging.getLogger(__name__)
+
+SORTED_MB = 32  # of rows that are read and sorted at a time
 
 
 def write_parts(
@@ -44,15 +44,15 @@ def write_parts(
 ) -> int:
     """Write one shard's share of the files of a dataset.
 
-    The files are the same bytes for any number of shards of either pass. Memory: one bucket of
-    rows (some 8,192 below 32 million rows), two files of text, and about 100 bytes per item.
+    The files are the same bytes for any number of shards of either pass. Memory: ``SORTED_MB`` of
+    rows, twice while they are put together, two files of text, and about 100 bytes per item.
 
     Args:
         folder: where ``part-00003-of-00010.parquet`` goes; made anew.
         rows_paths: Arrow files of the first pass.
         counts_paths: their JSON, in the same order.
-        task_path: the task's YAML.
-        prompts_folder: where its prompts file is.
+        task_path: the task's YAML, checked before: :func:`sidmill.datasets.tasks.load`.
+        prompts_folder: where its prompts file is, checked before too.
         pid2sid: SIDs of items.
         product_pid2sid: SIDs of the second domain, where the task has one.
         texts: parquet files with texts of items, for tasks that name items by title.
@@ -69,10 +69,11 @@ def write_parts(
     Raises:
         SidmillError: if the prompts do not fit the task.
     """
-    task = tasks.load(task_path)
-    prompts = tasks.load_prompts(Path(prompts_folder) / f"{task.prompts}.yaml", language, task)
+    task = tasks.load(task_path, checked=True)
+    wordings = Path(prompts_folder) / f"{task.prompts}.yaml"
+    prompts = tasks.load_prompts(wordings, language, task, checked=True)
     counts = [report.read(path) for path in counts_paths]
-    total = sum(rows for each in counts for _, rows in each["batches"])
+    total = sum(rows for each in counts for _, rows, _ in each["batches"])
     n_files = max(-(-total // rows_per_file), 1)
     first, last = shard_bounds(n_files, shard, shards)
     shutil.rmtree(folder, ignore_errors=True)
@@ -81,10 +82,10 @@ def write_parts(
         return 0
     words = _words(task, pid2sid, product_pid2sid, texts)
     bounds = (first * rows_per_file, min(last * rows_per_file, total))
-    tables = _sorted_rows(rows_paths, counts, *bounds)
+    files = dataset_rows.cut(_sorted_rows(rows_paths, counts, *bounds), rows_per_file)
     with ThreadPoolExecutor(1) as disk:  # a file is flushed while the next is rendered
         waiting = []
-        for number, rows in enumerate(_regroup(tables, rows_per_file), start=first):
+        for number, rows in enumerate(files, start=first):
             table = render.render(rows, task, prompts, words, form, seed)
             path = Path(folder) / dataset_rows.part_name(number, n_files)
             _ = [each.result() for each in waiting]
@@ -117,49 +118,42 @@ def gather(folders: list[str], target: str | Path) -> int:
 
 def _words(task, pid2sid, product_pid2sid, texts: list[str]) -> render.Words:
     items = lookup.load(pid2sid)
-    sids = {"items": sid_text.render(items.codes)}
+    sids = {"items": render.Strings(sid_text.render(items.codes))}
     if any(declared.get("domain") == "product" for declared in task.fields.values()):
-        sids["product"] = sid_text.render(lookup.load(product_pid2sid).codes)
+        products = lookup.load(product_pid2sid)
+        sids["product"] = render.Strings(sid_text.render(products.codes))
     titles = None
-    if {"title", "titles"} & {task.kind(name) for name in task.fields}:
-        names = pq.ParquetFile(texts[0]).schema_arrow.names
-        titles = lookup.titles(items, texts, CAPTION if CAPTION in names else "text")
+    if tasks.names_titles(task):
+        titles = lookup.titles(items, texts)
     return render.Words(sids, titles)
 
 
 def _sorted_rows(paths: list[str], counts: list[dict], start: int, stop: int) -> Iterator[pa.Table]:
-    """Yield rows ``start`` to ``stop`` in the order of their keys, bucket by bucket."""
-    sizes: Counter[int] = Counter()
-    for each in counts:
-        for bucket, rows in each["batches"]:
-            sizes[bucket] += rows
-    first = 0
-    for bucket in sorted(sizes):
-        begin, end = max(start - first, 0), min(stop - first, sizes[bucket])
-        first += sizes[bucket]
-        if begin < end:
-            table = _bucket(paths, counts, bucket)
-            order = np.argsort(table["key"].to_numpy(), kind="stable")
-            yield ragged.take_rows(table, order[begin:end])
-
-
-def _bucket(paths: list[str], counts: list[dict], bucket: int) -> pa.Table:
-    batches = []
-    for path, each in zip(paths, counts, strict=True):
-        wanted = [i for i, (number, _) in enumerate(each["batches"]) if number == bucket]
-        if wanted:
-            with pa.OSFile(str(path)) as source:
-                file = pa.ipc.open_file(source)
-                batches += [file.get_batch(number) for number in wanted]
-    return pa.Table.from_batches(batches).combine_chunks()
-
-
-def _regroup(tables: Iterator[pa.Table], n_rows: int) -> Iterator[pa.Table]:
-    waiting: pa.Table | None = None
-    for table in tables:
-        waiting = table if waiting is None else pa.concat_tables([waiting, table])
-        while waiting.num_rows >= n_rows:
-            yield waiting.slice(0, n_rows).combine_chunks()
-            waiting = waiting.slice(n_rows)
-    if waiting is not None and waiting.num_rows:
-        yield waiting.combine_chunks()
+    """Yield rows ``start`` to ``stop`` in the order of their keys, some buckets at a time."""
+    written = [np.array(each["batches"], np.int64).reshape(-1, 3).T for each in counts]
+    n_buckets = 1 << counts[0]["bits"]
+    rows, sizes = (
+        sum(np.bincount(found[0], found[part], n_buckets).astype(np.int64) for found in written)
+        for part in (1, 2)
+    )
+    orders = [np.argsort(found[0], kind="stable") for found in written]
+    bounds = [
+        np.searchsorted(found[0][order], np.arange(n_buckets + 1))
+        for found, order in zip(written, orders, strict=True)
+    ]
+    with ExitStack() as opened:
+        files = [pa.ipc.open_file(opened.enter_context(pa.OSFile(str(path)))) for path in paths]
+        first = 0
+        for low, high in buckets.groups(sizes, SORTED_MB):
+            count = int(rows[low:high].sum())
+            begin, end = max(start - first, 0), min(stop - first, count)
+            first += count
+            if begin < end:
+                batches = [
+                    file.get_batch(place)
+                    for file, order, bound in zip(files, orders, bounds, strict=True)
+                    for place in order[bound[low] : bound[high]].tolist()
+                ]
+                table = pa.Table.from_batches(batches).combine_chunks()
+                order = np.argsort(table["key"].to_numpy(), kind="stable")
+                yield ragged.take_rows(table, order[begin:end])

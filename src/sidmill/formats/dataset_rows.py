@@ -10,7 +10,7 @@
 A dataset is a folder of ``part-00000-of-00010.parquet``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -38,6 +38,21 @@ def write(path: str | Path, table: pa.Table) -> None:
             write_statistics=False,
             compression=COMPRESSION,
         )
+
+
+def cut(tables: Iterable[pa.Table], rows_per_file: int) -> Iterator[pa.Table]:
+    """Cut rows into those of one file after another; a file may reach over several tables."""
+    waiting, count = [], 0
+    for table in tables:
+        start = 0
+        while start < table.num_rows:
+            waiting.append(table.slice(start, rows_per_file - count))
+            start, count = start + len(waiting[-1]), count + len(waiting[-1])
+            if count == rows_per_file:
+                yield pa.concat_tables(waiting).combine_chunks()
+                waiting, count = [], 0
+    if count:
+        yield pa.concat_tables(waiting).combine_chunks()
 
 
 def parts(folder: str | Path) -> list[Path]:

@@ -4,7 +4,7 @@
     all_user_embedding_{k}.npy  float32 (n, 1 + H), k from 0, 100,000 users a file
     item_ids.parquet            pid, in the order of the rows
     user_ids.parquet            user_id, in the order of the rows, through all files
-    embeddings.json             files, and what the first column holds
+    embeddings.json             files, what the first column holds, digest of sequences.parquet
 
 float32 holds whole numbers exactly up to 2^24. Where all ids of a kind are such numbers, the first
 column is the id; otherwise it is the row, counted through all files, and embeddings.json says so.
@@ -121,10 +121,11 @@ def read(path: str | Path) -> np.ndarray:
 
 
 def write_listing(
-    path: str | Path, items: FirstColumn, users: FirstColumn, files: list[str]
+    path: str | Path, items: FirstColumn, users: FirstColumn, files: list[str], sequences: str
 ) -> None:
-    """Write embeddings.json."""
+    """Write embeddings.json; ``sequences`` is the digest of the histories that users are of."""
     listing = {
+        "sequences": sequences,
         "items": {"files": [ITEM_FILE], "rows": len(items.values), "first_column": items.kind},
         "users": {"files": files, "rows": len(users.values), "first_column": users.kind},
     }

@@ -90,11 +90,13 @@ def find(
     if lookup.texts is not None:
         rows = map(lookup.texts.get, wanted.to_pylist(), [ABSENT] * len(wanted))
         return np.fromiter(rows, np.int32, len(wanted))
-    values = wanted.fill_null(0).to_numpy()
+    values = wanted.fill_null(0).to_numpy().astype(np.int64, copy=False)
     if lookup.dense is not None:
-        last = lookup.first + len(lookup.dense) - 1
-        known = (values >= lookup.first) & (values <= last)
-        rows = lookup.dense[np.where(known, values, lookup.first) - lookup.first]
+        place = values - lookup.first
+        known = place.view(np.uint64) < len(lookup.dense)  # below the first wraps to a high number
+        if known.all() and not wanted.null_count:
+            return lookup.dense.take(place)
+        rows = lookup.dense.take(np.where(known, place, 0))
     else:
         place = np.minimum(np.searchsorted(lookup.ranked, values), len(lookup.ranked) - 1)
         known = lookup.ranked[place] == values

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import interactions
+from sidmill.formats import buckets, interactions
 from sidmill.interactions import figures, files, histories, known, scan, spill, splits
 from sidmill.interactions.histories import Histories, Refused
 
@@ -89,7 +89,7 @@ def read(
     tally = figures.begin(len(items.ids), max_history)
     block_mb = max(memory_mb // SHARE_OF_MEMORY, 1)
     runs_folder = Path(sequences_path).with_name(f".{Path(sequences_path).name}.runs")
-    with interactions.rejects_writer(rejects_path) as reject, spill.folder(runs_folder) as place:
+    with interactions.rejects_writer(rejects_path) as reject, buckets.folder(runs_folder) as place:
         pieces = scan.pieces(found, form, fields, items, rules, reject, counts)
         runs = spill.write(pieces, scan.PIECES, place, block_mb)
         grouped = partial(_blocks, runs, block_mb, form, max_history)

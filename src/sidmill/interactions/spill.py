@@ -5,9 +5,7 @@ written as one run, an Arrow file with a batch per class. A user's rows are in t
 every run, so classes are read back one after the other, as many at a time as fit the budget.
 """
 
-import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
@@ -15,9 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from sidmill.formats import buckets
+
 CLASSES = 1024
 CLASS_SHIFT = np.uint64(54)  # of 64 bits leaves 10: 1024 classes
-BYTES_PER_MB = 1 << 20
 
 
 class Runs(NamedTuple):
@@ -36,17 +35,6 @@ class Runs(NamedTuple):
     sizes: np.ndarray
 
 
-@contextmanager
-def folder(path: Path) -> Iterator[Path]:
-    """An empty folder that is gone afterwards; what a killed run left in it goes first."""
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-
-
 def write(tables: Iterable[pa.Table], schema: pa.Schema, place: Path, memory_mb: int) -> Runs:
     """Write tables as runs.
 
@@ -58,24 +46,11 @@ def write(tables: Iterable[pa.Table], schema: pa.Schema, place: Path, memory_mb:
     """
     form = schema.append(pa.field("hash", pa.uint64()))
     paths, batches, sizes = [], [], []
-    waiting: list[pa.Table] = []
-    held = 0
-
-    def flush() -> None:
+    for rows in buckets.gathered(tables, memory_mb):
         paths.append(place / f"run-{len(paths):06d}.arrow")
-        where, size = _write_run(paths[-1], pa.concat_tables(waiting), form)
+        where, size = _write_run(paths[-1], rows, form)
         batches.append(where)
         sizes.append(size)
-        waiting.clear()
-
-    for table in tables:
-        waiting.append(table)
-        held += table.nbytes
-        if held >= memory_mb * BYTES_PER_MB:
-            flush()
-            held = 0
-    if waiting:
-        flush()
     shape = (len(paths), CLASSES)
     return Runs(
         form,
@@ -98,17 +73,8 @@ def read(runs: Runs, memory_mb: int, columns: list[str] | None = None) -> Iterat
     """
     names = columns or runs.schema.names
     form = pa.schema([runs.schema.field(name) for name in names])
-    start = 0
-    weight = runs.sizes.sum(axis=0)
-    while start < CLASSES:
-        stop = start + 1
-        total = weight[start]
-        while stop < CLASSES and total + weight[stop] <= memory_mb * BYTES_PER_MB:
-            total += weight[stop]
-            stop += 1
-        if total:
-            yield _read_classes(runs, start, stop, form)
-        start = stop
+    for start, stop in buckets.groups(runs.sizes.sum(axis=0), memory_mb):
+        yield _read_classes(runs, start, stop, form)
 
 
 def _read_classes(runs: Runs, start: int, stop: int, form: pa.Schema) -> pa.Table:
@@ -129,16 +95,11 @@ def _write_run(path: Path, table: pa.Table, form: pa.Schema) -> tuple[np.ndarray
     classes = (hashes >> CLASS_SHIFT).astype(np.int64)
     order = np.argsort(classes, kind="stable")
     table = table.append_column("hash", pa.array(hashes)).take(pa.array(order))
-    bounds = np.searchsorted(classes[order], np.arange(CLASSES + 1))
     where = np.full(CLASSES, -1, dtype=np.int32)
     size = np.zeros(CLASSES, dtype=np.int64)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, form) as out:
-        for number in np.flatnonzero(np.diff(bounds)):
-            begin, end = bounds[number], bounds[number + 1]
-            part = table.slice(begin, end - begin).combine_chunks()
-            where[number] = (where >= 0).sum()
-            size[number] = part.nbytes
-            out.write_table(part)
+        for number, batch in enumerate(buckets.append(out, table, classes[order])):
+            where[batch.bucket], size[batch.bucket] = number, batch.size
     return where, size
 
 

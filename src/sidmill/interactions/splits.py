@@ -89,7 +89,8 @@ def _nth(blocks: Callable[[], Iterable[np.ndarray]], rank: int) -> int:
         for block in blocks():
             below += int((block < low).sum())
             inside = block[(block >= low) & (block <= high)]
-            counts += np.bincount((inside - low) // width, minlength=BINS)
+            above = inside.astype(np.uint64) - np.uint64(low % 2**64)  # a span may pass 63 bits
+            counts += np.bincount((above // np.uint64(width)).astype(np.int64), minlength=BINS)
         reached = below + np.cumsum(counts)
         place = int(np.searchsorted(reached, rank, side="right"))
         low, high = low + place * width, min(high, low + (place + 1) * width - 1)

@@ -5,6 +5,7 @@ Each is a function from queries to the scores of all items, fitted to the items 
 Shapes: U users, N items, D dimensions, q queries.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from scipy import sparse
 from torch import Tensor
 
 from sidmill.recommend.histories import Queries, read_groups, training_part
-from sidmill.recommend.items import Items, gather
+from sidmill.recommend.items import BLOCK_ROWS, Items, gather
 from sidmill.recommend.rank import Scorer
 
 
@@ -61,15 +62,31 @@ def item_knn(had: sparse.csr_matrix, shrinkage: float, decay: float) -> Scorer:
 def text_knn(items: Items, decay: float) -> Scorer:
     """Score an item by the cosine of its text embedding with those of the history, weighted alike.
 
-    Memory: the embeddings of all items.
+    Memory: the scores, and a block of embeddings, which are read twice for a block of queries.
     """
-    vectors = gather(items, None, slice(None))
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    n_items, dim = items.vectors.shape
 
     def score(asked: Queries) -> Tensor:
-        return torch.from_numpy((histories_of(asked, decay, len(vectors)) @ vectors) @ vectors.T)
+        had = histories_of(asked, decay, n_items).tocsc()
+        taste = np.zeros((had.shape[0], dim), np.float32)
+        for start, block in _unit_blocks(items):
+            part = had[:, start : start + len(block)]
+            if part.nnz:
+                taste += part @ block
+        scores = np.empty((len(taste), n_items), np.float32)
+        for start, block in _unit_blocks(items):
+            scores[:, start : start + len(block)] = taste @ block.T
+        return torch.from_numpy(scores)
 
     return score
+
+
+def _unit_blocks(items: Items) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the first row of a block, and embeddings of length 1, float32 (b, D)."""
+    for start in range(0, len(items.vectors), BLOCK_ROWS):
+        block = gather(items, None, slice(start, start + BLOCK_ROWS))
+        lengths = np.linalg.norm(block, axis=1, keepdims=True)
+        yield start, block / np.maximum(lengths, np.finfo(np.float32).tiny)
 
 
 def histories_of(asked: Queries, decay: float, n_items: int) -> sparse.csr_matrix:

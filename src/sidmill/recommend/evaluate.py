@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import interactions
+from sidmill.formats import ids, interactions
 from sidmill.formats.codes import Codes
 from sidmill.recommend import baselines, checkpoint, metrics, rank, score
 from sidmill.recommend.histories import Queries, queries, read_groups
@@ -55,8 +54,8 @@ def evaluate(
     """Measure a recommender and its baselines.
 
     Memory: ``memory_mb`` for scores, 16 N H bytes for the vectors of all items, the training
-    interactions (8 bytes each) with their item pairs, the text embeddings, 24 bytes per query and
-    method, and 100 bytes per user and method.
+    interactions (8 bytes each) with their item pairs, 24 bytes per query and method, and 100 bytes
+    per user and method.
 
     Args:
         sequences_path: sequences.parquet.
@@ -147,7 +146,7 @@ def number_sids(items: Items, codes: Codes, name: str) -> np.ndarray:
     Raises:
         SidmillError: if an item has no SID.
     """
-    places = pd.Index(codes.ids.to_numpy()).get_indexer(items.ids.to_numpy(zero_copy_only=False))
+    places = ids.find(ids.make(codes.ids), items.ids, name)
     missing = np.flatnonzero(places < 0)
     if missing.size:
         raise SidmillError(

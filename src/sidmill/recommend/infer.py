@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from sidmill.core import digests
 from sidmill.formats import id_vectors, interactions, parquet
 from sidmill.recommend import checkpoint, histories, score
 from sidmill.recommend.items import Items
@@ -61,7 +62,8 @@ def infer(
     users = _user_blocks(sequences_path, items, fitted, known)
     written = id_vectors.write_users(files.folder, dim, named_users.values, users)
     _write_ids(files.user_ids, "user_id", user_ids)
-    id_vectors.write_listing(files.listing, named_items, named_users, written)
+    of = digests.of_file(sequences_path)
+    id_vectors.write_listing(files.listing, named_items, named_users, written, of)
     logger.info("%d items, %d users, %d dimensions", len(items.ids), len(user_ids), dim)
 
 

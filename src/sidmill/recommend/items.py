@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from sidmill.blocks import require_finite
 from sidmill.core.errors import SidmillError
+from sidmill.formats import ids as id_rows
 from sidmill.formats import item_index, mmap
 from sidmill.formats import vectors as vector_store
 
@@ -28,7 +28,7 @@ class Items(NamedTuple):
 
     ids: pa.Array
     vectors: np.ndarray
-    numbers: pd.Index
+    numbers: id_rows.Lookup
     fingerprint: dict
 
 
@@ -64,7 +64,7 @@ def load(
     index_path = Path(mmap_path).with_name("item_index.parquet")
     if index_path.exists():
         pids, known = item_index.read(index_path)
-        places = pd.Index(known).get_indexer(numbers)
+        places = id_rows.find(id_rows.make(pa.array(known)), pa.array(numbers), str(mmap_path))
         if (places < 0).any():
             raise SidmillError(f"{index_path} lacks items of {mmap_path}: make both again")
         ids = pids.combine_chunks().take(pa.array(places))
@@ -73,7 +73,7 @@ def load(
 
 def of(ids: pa.Array, vectors: np.ndarray, fingerprint: dict) -> Items:
     """Take items whose ids (N,) are in the order of the rows of ``vectors`` (N, D)."""
-    return Items(ids, vectors, pd.Index(ids.to_numpy(zero_copy_only=False)), fingerprint)
+    return Items(ids, vectors, id_rows.make(ids), fingerprint)
 
 
 def _numbers_of_rows(index: np.ndarray, n_rows: int, path: str | Path) -> np.ndarray:
@@ -92,21 +92,16 @@ def look_up(items: Items, ids: pa.Array, where: str) -> np.ndarray:
     """Numbers of items, int32 (n,).
 
     Raises:
-        SidmillError: if one has no embedding.
+        SidmillError: if one has no embedding, or ids are of another type.
     """
-    if ids.type != items.ids.type:
-        raise SidmillError(
-            f"{where} has item ids of {ids.type}, the embeddings {items.ids.type}: set "
-            f"items.id_type to int or string for both"
-        )
-    numbers = items.numbers.get_indexer(ids.to_numpy(zero_copy_only=False))
+    numbers = id_rows.find(items.numbers, ids, where)
     missing = np.flatnonzero(numbers < 0)
     if missing.size:
         raise SidmillError(
             f"{where}: {missing.size} interactions are with items that have no embedding, first "
             f"{ids[int(missing[0])].as_py()!r}: read the interactions against the same catalogue"
         )
-    return numbers.astype(np.int32)
+    return numbers
 
 
 def gather(items: Items, whitening: Whitening | None, numbers: np.ndarray | slice) -> np.ndarray:

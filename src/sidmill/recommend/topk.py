@@ -9,11 +9,11 @@ from pathlib import Path
 
 import faiss
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
+from sidmill.core import digests
 from sidmill.core.errors import SidmillError
-from sidmill.formats import id_vectors, interactions, parquet, report, topk
+from sidmill.formats import id_vectors, ids, interactions, parquet, report, topk
 from sidmill.formats.codes import Codes
 from sidmill.formats.vectors import read_ids
 from sidmill.recommend.histories import GROUP_USERS
@@ -53,22 +53,22 @@ def recommend(
         The number of users.
 
     Raises:
-        SidmillError: if the vectors do not fit the users, or an item has no SID.
+        SidmillError: if the vectors are not of these histories, or an item has no SID.
     """
     listing = report.read(listing_path)
     folder = Path(listing_path).parent
     n_users = interactions.count(sequences_path)
-    if listing["users"]["rows"] != n_users:
+    if listing.get("sequences") != digests.of_file(sequences_path):
         raise SidmillError(
-            f"{listing_path} lists {listing['users']['rows']} users, {sequences_path} has "
-            f"{n_users}: delete it and run again"
+            f"{listing_path} lists {listing['users']['rows']} users of other histories than those "
+            f"of {sequences_path}, {n_users} users: delete it and run again"
         )
     found = _index(id_vectors.read(folder / listing["items"]["files"][0]), index)
     users = [id_vectors.read(folder / name) for name in listing["users"]["files"]]
-    ids = parquet.open_file(item_ids_path, {"pid": parquet.is_pid})
-    item_ids = read_ids(ids).combine_chunks()
+    listed = parquet.open_file(item_ids_path, {"pid": parquet.is_pid})
+    item_ids = read_ids(listed).combine_chunks()
     places = _places(item_ids, sids)
-    numbers = pd.Index(item_ids.to_numpy(zero_copy_only=False))
+    numbers = ids.make(item_ids)
     item_sids = sids.codes[places]
     searched = (
         _search(found, users, first, sequences_path, numbers, item_ids, item_sids, k, mask_seen)
@@ -90,9 +90,8 @@ def _index(vectors: np.ndarray, kind: str) -> faiss.Index:
 
 
 def _places(item_ids: pa.Array, sids: Codes) -> np.ndarray:
-    """Rows of ``sids`` that hold the items: int64 (N,)."""
-    known = pd.Index(sids.ids.to_numpy())
-    places = known.get_indexer(item_ids.to_numpy(zero_copy_only=False))
+    """Rows of ``sids`` that hold the items: int32 (N,)."""
+    places = ids.find(ids.make(sids.ids), item_ids, "the vectors of items")
     if (places < 0).any():
         lost = item_ids[int(np.flatnonzero(places < 0)[0])].as_py()
         raise SidmillError(f"item {lost!r} has a vector and no SID: run both on one catalogue")
@@ -104,7 +103,7 @@ def _search(
     users: list[np.ndarray],
     first: int,
     sequences_path: str | Path,
-    numbers: pd.Index,
+    numbers: ids.Lookup,
     item_ids: pa.Array,
     sids: np.ndarray,
     k: int,
@@ -134,7 +133,7 @@ def _block(
     found: faiss.Index,
     vectors: np.ndarray,
     table: pa.Table,
-    numbers: pd.Index,
+    numbers: ids.Lookup,
     item_ids: pa.Array,
     sids: np.ndarray,
     k: int,
@@ -146,7 +145,7 @@ def _block(
     scores, items = found.search(vectors, min(k + longest, found.ntotal))
     kept = items >= 0  # an approximate index may come back with fewer
     if mask_seen:
-        had = numbers.get_indexer(lists.flatten().to_numpy(zero_copy_only=False))
+        had = ids.find(numbers, lists.flatten(), "sequences.parquet").astype(np.int64)
         owners = np.repeat(np.arange(len(lengths)), lengths)
         pairs = owners.astype(np.int64) * found.ntotal + had
         kept &= ~np.isin(np.arange(len(items))[:, None] * found.ntotal + items, pairs)

@@ -10,7 +10,6 @@ Source: cross-entropy of cosines over a temperature, over all answers or those o
 UniSRec, https://arxiv.org/abs/2206.05941.
 """
 
-import hashlib
 import logging
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sidmill.core import digests
 from sidmill.core.errors import SidmillError
 from sidmill.formats import interactions
 from sidmill.recommend import checkpoint, metrics, model, rank, score, state
@@ -115,6 +115,7 @@ def fit(
     device: str,
     memory_mb: int,
     state_path: str | Path | None,
+    code: str,
 ) -> tuple[Fitted, list[dict]]:
     """Train on the items of the split train.
 
@@ -158,6 +159,7 @@ def fit(
         device: auto, cpu or cuda.
         memory_mb: MiB for scores in validation.
         state_path: where the state of an unfinished training lies; None to keep none.
+        code: names this code: the state of other code is not used.
 
     Returns:
         The best model, and one entry per epoch: ``epoch``, ``loss``, ``valid`` NDCG@10.
@@ -180,11 +182,12 @@ def fit(
     met = _meet(sequences_path, items, features, place)
     fitted = _first(items, met, identity, shape, recipe, whiten, load, place)
     training = {
+        "code": code,
         "shape": shape._asdict(),
         "recipe": recipe._asdict(),
         "identity": identity,
-        "sequences": _digest(sequences_path),
-        "start": _digest(load) if load else None,
+        "sequences": digests.of_file(sequences_path),
+        "start": digests.of_file(load) if load else None,
     }
     kept = state.State(state_path, training)
     before = torch.are_deterministic_algorithms_enabled()
@@ -441,8 +444,3 @@ def _only(asked: Queries, kept: np.ndarray) -> Queries:
     return asked._replace(
         users=asked.users[kept], begins=asked.begins[kept], positions=asked.positions[kept]
     )
-
-
-def _digest(path: str | Path) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,92 @@
+"""Rows on their way through disk: gathered up to a budget, then written bucket by bucket.
+
+Grouping by user and shuffling both cut rows into buckets which are read back one at a time. Blocks
+as they come would leave batches of a few rows; gathered first, a batch is the budget over the
+number of buckets, whatever the number of rows.
+"""
+
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+BYTES_PER_MB = 1 << 20
+
+
+class Batch(NamedTuple):
+    """What was written for one bucket: its number, and rows and bytes of the batch."""
+
+    bucket: int
+    rows: int
+    size: int
+
+
+@contextmanager
+def folder(path: Path) -> Iterator[Path]:
+    """An empty folder that is gone afterwards; what a killed run left in it goes first."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def gathered(tables: Iterable[pa.Table], memory_mb: int) -> Iterator[pa.Table]:
+    """Put tables together until they hold ``memory_mb`` MiB; the last one may hold less.
+
+    Memory: that, and one table.
+    """
+    waiting: list[pa.Table] = []
+    held = 0
+    for table in tables:
+        waiting.append(table)
+        held += table.nbytes
+        if held >= memory_mb * BYTES_PER_MB:
+            yield pa.concat_tables(waiting)
+            waiting, held = [], 0
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def append(out: pa.RecordBatchFileWriter, table: pa.Table, buckets: np.ndarray) -> list[Batch]:
+    """Write rows that stand in the order of their buckets, a batch for each bucket.
+
+    Args:
+        out: of an Arrow file.
+        table: the rows (n,).
+        buckets: integers (n,), rising.
+
+    Returns:
+        The batches, in the order in which they were written.
+    """
+    edges = np.flatnonzero(np.diff(buckets)) + 1
+    written = []
+    for start, stop in pairwise([0, *edges.tolist(), len(buckets)]):
+        if start < stop:
+            part = table.slice(start, stop - start).combine_chunks()
+            out.write_table(part)
+            written.append(Batch(int(buckets[start]), stop - start, part.nbytes))
+    return written
+
+
+def groups(sizes: np.ndarray, memory_mb: int) -> Iterator[tuple[int, int]]:
+    """Yield starts and stops of runs of buckets to read at once.
+
+    Args:
+        sizes: bytes of each bucket (B,).
+        memory_mb: MiB that a run may hold; a bucket that is larger stands alone.
+    """
+    start, held = 0, 0
+    for bucket, size in enumerate(sizes.tolist()):
+        if held and held + size > memory_mb * BYTES_PER_MB:
+            yield start, bucket
+            start, held = bucket, 0
+        held += size
+    if held:
+        yield start, len(sizes)
