@@ -25,6 +25,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.formats.neighbours import Neighbours
 from sidmill.formats.vectors import VectorStore
 from sidmill.retrieval import exact
+from sidmill.retrieval.best import Best
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +147,7 @@ def search(
             f"{path} holds {opened.ntotal} vectors of {opened.d} dimensions, the corpus has "
             f"{vectors.shape}: delete it and run again"
         )
-    best = exact.Best(len(queries), top_k, ranks)
+    best = Best(len(queries), top_k, ranks)
     for low in range(0, len(queries), search_batch):
         part = queries[low : low + search_batch]
         _, named = opened.search(part, min(candidates, len(vectors)))  # int64 (q, C), -1 for none
