@@ -13,7 +13,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.formats import qrels, runs, text, triples
 from sidmill.formats.runs import Run
 from sidmill.formats.vectors import VectorStore
-from sidmill.retrieval import bm25, fuse, measure, mine, read
+from sidmill.retrieval import bm25, fuse, learn_from, measure, mine, read
 
 
 def texts(path):
@@ -128,13 +128,56 @@ def test_only_the_header_of_beir_is_passed_over(tmp_path, first):
 def test_training_lines(tmp_path):
     out, rejects = tmp_path / "out.parquet", tmp_path / "rejects.parquet"
     path = write(tmp_path, "dual.tsv", "q\t\tyes\tT\tno\t0\nq\tyes\n")
-    settings = {"kind": "dual", "path": path, "on_bad_rows": "reject"}
-    assert read.read_training(out, rejects, **settings) == 1
+    settings = {"kind": "dual", "path": path, "form": "rocketqa", "on_bad_rows": "reject"}
+    assert learn_from.read_training(out, rejects, None, None, **settings) == 1
     wanted = [{"query": "q", "positive": "yes", "negative": "T\nno"}]
     assert pq.read_table(out).to_pylist() == wanted
     path = write(tmp_path, "cross.tsv", "q\t\tyes\t1\nq\t\tno\t2\n")
     with pytest.raises(SidmillError, match="line 2: the label is '2'"):
-        read.read_training(out, rejects, kind="cross", path=path, on_bad_rows="error")
+        learn_from.read_training(
+            out, rejects, None, None, kind="cross", path=path, form="rocketqa", on_bad_rows="error"
+        )
+
+
+@pytest.fixture
+def judged(tmp_path):
+    """Texts of four passages and three queries, and where training data of them may go."""
+    for name, lines in (("corpus", {1: "T\none", 2: "two", 3: "three", 4: "four"}),
+                        ("queries", {7: "seven", 8: "eight", 9: "nine"})):  # fmt: skip
+        table = pa.table({"pid": list(lines), "text": list(lines.values())}, text.schema(pa.int64()))
+        text.write(tmp_path / name, pa.int64(), [table])
+    return [tmp_path / name for name in ("out.parquet", "rejects.parquet", "corpus", "queries")]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    ["query-id\tcorpus-id\tscore\n7\t1\t2\n7\t2\t1\n7\t4\t0\n8\t3\t1\n9\t1\t0\n",
+     "7 0 1 2\n7 0 2 1\n7 0 4 0\n8 Q0 3 1\n9 0 1 -1\n"],
+)  # fmt: skip
+def test_judgements_of_beir_and_trec_become_training_rows(tmp_path, judged, lines):
+    """Each judged passage is learned from; a query without an answer is not."""
+    settings = {"path": write(tmp_path, "qrels.tsv", lines), "form": "qrels", "on_bad_rows": "error"}
+    assert learn_from.read_training(*judged, kind="dual", **settings) == 3
+    rows = pq.read_table(judged[0]).to_pylist()
+    assert [tuple(row.values()) for row in rows] == [
+        ("seven", "T\none", "four"), ("seven", "two", "four"), ("eight", "three", None)
+    ]  # fmt: skip
+    assert learn_from.read_training(*judged, kind="cross", **settings) == 4
+    rows = pq.read_table(judged[0]).to_pylist()
+    assert [(row["passage"], row["label"]) for row in rows] == [
+        ("T\none", 1), ("two", 1), ("four", 0), ("three", 1)
+    ]  # fmt: skip
+
+
+def test_judgements_without_text_are_named_or_listed(tmp_path, judged):
+    path = write(tmp_path, "qrels.tsv", "7\t1\t1\n7\t99\t1\n6\t1\t1\n")
+    settings = {"kind": "dual", "path": path, "form": "qrels"}
+    with pytest.raises(SidmillError, match=r"line 2: passage '99' has no text"):
+        learn_from.read_training(*judged, on_bad_rows="error", **settings)
+    assert learn_from.read_training(*judged, on_bad_rows="reject", **settings) == 1
+    assert pq.read_table(judged[1])["row"].to_pylist() == [2, 3]
+    with pytest.raises(SidmillError, match=r"cross\.source: mined"):
+        learn_from.read_training(*judged, on_bad_rows="reject", **{**settings, "kind": "cross"})
 
 
 def a_run(rng, n=6, k=4):

@@ -18,7 +18,7 @@ EXACT = {"search_batch": 100, "device": "cpu", "memory_mb": 64}
 FAISS = {"nprobe": 8, "ef_search": 64, "candidates": 100}
 BUILD = {
     "lists": None, "code_bytes": 8, "links": 16, "ef_construction": 40,
-    "train_sample": 1000, "seed": 0,
+    "train_sample": 1000, "repeatable": True, "seed": 0,
 }  # fmt: skip
 
 

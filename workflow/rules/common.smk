@@ -33,6 +33,7 @@ MACHINE_SETTINGS = ("batch_tokens", "device", "memory_mb", "processes", "search_
 
 
 wildcard_constraints:
+    asked="queries|training_queries",
     balanced="|_balanced",  # rqkmeans{balanced}
     collection="items|corpus|queries|mining_corpus|mining_queries",
     quantizer="rqkmeans|rqkmeans_balanced|rqkmeans_plus|rqvae|opq|pca_grid|pretrained",

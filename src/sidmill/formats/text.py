@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sidmill.formats import parquet
@@ -56,6 +57,20 @@ def read(path: str | Path, start: int = 0, stop: int | None = None) -> Iterator[
     file = _open(path)
     last = file.metadata.num_rows if stop is None else stop
     return parquet.read_rows(file, ["pid", "text"], start, last)
+
+
+def find(path: str | Path, wanted: set[str]) -> dict[str, str]:
+    """The texts of some ids, as strings; an id that is not there is left out.
+
+    Memory: these, and a row group.
+    """
+    found, names = {}, pa.array(sorted(wanted), pa.string())
+    for table in read(path):
+        pids = table["pid"].cast(pa.string())
+        held = pc.is_in(pids, value_set=names)
+        lines = table["text"].filter(held).to_pylist()
+        found.update(zip(pids.filter(held).to_pylist(), lines, strict=True))
+    return found
 
 
 def shard_bounds(n_items: int, shard: int, n_shards: int) -> tuple[int, int]:
