@@ -4,10 +4,13 @@ import json
 import tracemalloc
 
 import ir_measures
+import bm25s
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats import qrels, runs, text, triples
@@ -256,11 +259,41 @@ def test_bm25_finds_words_in_chinese_and_english_and_fills_up_by_id(tmp_path):
     for name, lines in (("corpus", passages), ("queries", ["节假日", "BOLT", "nothing known"])):
         table = pa.table({"pid": range(len(lines)), "text": lines}, schema=schema)
         text.write(tmp_path / name, pa.int64(), [table])
-    run = bm25.search(tmp_path / "corpus", tmp_path / "queries", top_k=4, k1=1.5, b=0.75)
+    paths = [tmp_path / name for name in ("corpus", "queries", "spool")]
+    run = bm25.search(*paths, top_k=4, k1=1.5, b=0.75)
+    assert not paths[2].exists()
     assert run.pids[0] == ["0", "1", "2", "3"]
     assert run.pids[1] == ["1", "0", "2", "3"]
     assert run.pids[2] == ["0", "1", "2", "3"]
     assert (run.scores > 0).sum() == 2
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_bm25_by_blocks_is_bm25s_of_the_whole_corpus(tmp_path_factory, data):
+    """To the last bit, however small the blocks; ties by id, which is no row number here."""
+    folder = tmp_path_factory.mktemp("bm25")
+    rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
+    n_rows, k = data.draw(st.integers(1, 60)), data.draw(st.integers(1, 20))
+    k, pids = min(k, n_rows), rng.permutation(n_rows)
+    lines = [" ".join(rng.choice(list("abcdefg"), rng.integers(1, 9))) for _ in range(n_rows)]
+    asked = ["a b", "g a g", "h", "c zz d"]
+    for name, ids, column in (("corpus", pids, lines), ("queries", range(4), asked)):
+        table = pa.table({"pid": ids, "text": column}, schema=text.schema(pa.int64()))
+        text.write(folder / name, pa.int64(), [table])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bm25, "POSTINGS_PER_BLOCK", data.draw(st.integers(1, 100)))
+        patch.setattr(bm25, "PASSAGES_PER_BLOCK", data.draw(st.integers(1, 50)))
+        paths = [folder / name for name in ("corpus", "queries", "spool")]
+        run = bm25.search(*paths, top_k=k, k1=1.2, b=0.6)
+    whole = bm25s.BM25(k1=1.2, b=0.6, method="lucene")
+    whole.index([line.split() for line in lines], show_progress=False)
+    for query, line in enumerate(asked):
+        known = [word for word in line.split() if word in whole.vocab_dict]
+        scores = whole.get_scores(known) if known else np.zeros(n_rows, np.float32)
+        order = np.lexsort((pids, -scores))[:k]
+        assert run.pids[query] == pids[order].astype(str).tolist()
+        np.testing.assert_array_equal(run.scores[query], scores[order])
 
 
 def test_fusion_is_the_sum_of_reciprocal_ranks():
