@@ -3,8 +3,8 @@
 import json
 import tracemalloc
 
-import ir_measures
 import bm25s
+import ir_measures
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -147,7 +147,9 @@ def judged(tmp_path):
     """Texts of four passages and three queries, and where training data of them may go."""
     for name, lines in (("corpus", {1: "T\none", 2: "two", 3: "three", 4: "four"}),
                         ("queries", {7: "seven", 8: "eight", 9: "nine"})):  # fmt: skip
-        table = pa.table({"pid": list(lines), "text": list(lines.values())}, text.schema(pa.int64()))
+        table = pa.table(
+            {"pid": list(lines), "text": list(lines.values())}, text.schema(pa.int64())
+        )
         text.write(tmp_path / name, pa.int64(), [table])
     return [tmp_path / name for name in ("out.parquet", "rejects.parquet", "corpus", "queries")]
 
@@ -159,7 +161,11 @@ def judged(tmp_path):
 )  # fmt: skip
 def test_judgements_of_beir_and_trec_become_training_rows(tmp_path, judged, lines):
     """Each judged passage is learned from; a query without an answer is not."""
-    settings = {"path": write(tmp_path, "qrels.tsv", lines), "form": "qrels", "on_bad_rows": "error"}
+    settings = {
+        "path": write(tmp_path, "qrels.tsv", lines),
+        "form": "qrels",
+        "on_bad_rows": "error",
+    }
     assert learn_from.read_training(*judged, kind="dual", **settings) == 3
     rows = pq.read_table(judged[0]).to_pylist()
     assert [tuple(row.values()) for row in rows] == [

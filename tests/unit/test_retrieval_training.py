@@ -127,7 +127,14 @@ def test_judgements_of_cranfield_train_both_encoders_for_a_few_steps(tmp_path, r
     )  # fmt: skip
     assert mined["negatives"] > 20
     shutil.move(tmp_path / "mined.parquet", out)
-    again = {"max_rows": 96, "dev_share": 0.4, "seed": 5, "epochs": 1, "batch_size": 16, "evaluations": 1}
+    again = {
+        "max_rows": 96,
+        "dev_share": 0.4,
+        "seed": 5,
+        "epochs": 1,
+        "batch_size": 16,
+        "evaluations": 1,
+    }
     assert train_dual(tmp_path, tmp_path / "second", **again)["steps"] >= 3
     figures = cross.train(
         tmp_path / "pairs.parquet", tmp_path / "cross", tmp_path / "state",

@@ -196,9 +196,7 @@ def _index(
     return model
 
 
-def _search_block(
-    model: bm25s.BM25, asked: Iterable[np.ndarray], first: int, best: Best
-) -> None:
+def _search_block(model: bm25s.BM25, asked: Iterable[np.ndarray], first: int, best: Best) -> None:
     """Take in the best passages of a block.
 
     Args:
