@@ -49,12 +49,19 @@ def measured(seconds: float, usage: resource.struct_rusage) -> Run:
 
 
 def flags(options: argparse.Namespace, folder: str) -> list[str]:
-    """The options of a benchmark as flags for its sides, with the folder that they share."""
+    """The options of a benchmark as flags for its sides, with the folder that they share.
+
+    An option that may be given several times is given so again.
+    """
     shared = {"folder": folder}
     for name, value in vars(options).items():
         if name not in ("folder", "repeats", "side", "alone") and value is not None:
             shared[name.replace("_", "-")] = value
-    return [f"--{name}={value}" for name, value in shared.items()]
+    return [
+        f"--{name}={one}"
+        for name, value in shared.items()
+        for one in (value if isinstance(value, list) else [value])
+    ]
 
 
 def alternate(sides: dict[str, Sequence[str]], repeats: int) -> dict[str, Run]:

@@ -4,19 +4,23 @@ Both find the k nearest of unit vectors for a batch of queries by inner product.
 vectors from their memory map, block by block, in two shards whose results it merges; the yardstick
 is IndexFlatIP, which holds them in memory, loaded from the same file. ``quality_ratio`` is the
 share of faiss' neighbours that SIDMill found (1: all; ties may differ). Approximate indexes are
-measured beside them with ``--index``, once built.
+built and measured with ``--index`` on several settings: recall against exact search, and time.
+
+``--data=clusters`` is noise around centres, 200 vectors each, which is easy for inverted files;
+``--data=spectrum`` is Gaussian with variances 1, 1/2, 1/3, ..., as the axes of embeddings fall off.
 
     python benchmarks/search.py                            100,000 x 256, 1,000 queries, k 50
     python benchmarks/search.py --rows=1000000             the size of docs/performance.md
-    python benchmarks/search.py --index=ivfpq --index=hnsw
+    python benchmarks/search.py --data=spectrum --index=ivfpq --index=hnsw
 """
 
 import argparse
 import json
+import resource
 import sys
 import tempfile
 import time
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import _paired
@@ -33,33 +37,24 @@ def main() -> None:
         SIDES[options.side](options)
         return
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        shared = [
-            __file__,
-            f"--rows={options.rows}",
-            f"--dim={options.dim}",
-            f"--queries={options.queries}",
-            f"--k={options.k}",
-            f"--shards={options.shards}",
-            f"--memory-mb={options.memory_mb}",
-            f"--seed={options.seed}",
-            f"--folder={folder}",
-        ]
+        shared = [__file__, *_paired.flags(options, folder)]
         _paired.run([*shared, "--side=make"])
         sides = {name: [*shared, f"--side={name}"] for name in ("sidmill", "faiss")}
         medians = _paired.alternate(sides, options.repeats)
         figures = {"rows": options.rows, "dim": options.dim, "queries": options.queries}
         for name in sides:
-            figures[f"{name}_search_seconds"] = _seconds(Path(folder), name)
+            figures |= _alone(Path(folder), name)
         for kind in options.index:
-            _paired.run([*shared, "--side=index", f"--index={kind}"])
+            _paired.run([*shared, f"--side={kind}"])
             figures[kind] = json.loads(Path(folder, f"{kind}.json").read_text())
         _paired.report(medians, figures, _agreement(Path(folder)))
 
 
 def make(options: argparse.Namespace) -> None:
-    """Write clustered unit vectors, and queries near some of them, block by block."""
+    """Write unit vectors and queries, block by block."""
     rng = np.random.default_rng(options.seed)
     centres = rng.standard_normal((max(1, options.rows // 200), options.dim), dtype=np.float32)
+    spread = np.arange(1, options.dim + 1, dtype=np.float32) ** -0.5
     for name, rows in zip(ARRAYS, (options.rows, options.queries), strict=True):
         shape = (rows, options.dim)
         out = np.lib.format.open_memmap(
@@ -67,8 +62,11 @@ def make(options: argparse.Namespace) -> None:
         )
         for start in range(0, rows, BLOCK_ROWS):
             n = min(BLOCK_ROWS, rows - start)
-            block = centres[rng.integers(len(centres), size=n)]
-            block += rng.standard_normal(block.shape, dtype=np.float32)
+            block = rng.standard_normal((n, options.dim), dtype=np.float32)
+            if options.data == "clusters":
+                block += centres[rng.integers(len(centres), size=n)]
+            else:
+                block *= spread
             out[start : start + n] = block / np.linalg.norm(block, axis=1, keepdims=True)
 
 
@@ -78,7 +76,7 @@ def run_sidmill(options: argparse.Namespace) -> None:
 
     vectors, queries = _load(options)
     ranks = np.arange(options.rows)
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     cuts = [options.rows * shard // options.shards for shard in range(options.shards + 1)]
     parts = [
         exact.search(
@@ -95,7 +93,7 @@ def run_sidmill(options: argparse.Namespace) -> None:
         for start, stop in pairwise(cuts)
     ]
     found = exact.merge(parts, ranks)
-    _save(options, "sidmill", found.rows, time.perf_counter() - began)
+    _save(options, "sidmill", found.rows, time.perf_counter() - began, time.process_time() - cpu)
 
 
 def run_faiss(options: argparse.Namespace) -> None:
@@ -105,55 +103,67 @@ def run_faiss(options: argparse.Namespace) -> None:
     began = time.perf_counter()
     index = faiss.IndexFlatIP(options.dim)
     index.add(np.load(Path(options.folder, "vectors.npy")))
-    loaded = time.perf_counter()
+    loaded, cpu = time.perf_counter(), time.process_time()
     print(f"faiss: {loaded - began:.2f} s to load", file=sys.stderr)
     _, rows = index.search(np.load(Path(options.folder, "queries.npy")), options.k)
-    _save(options, "faiss", rows, time.perf_counter() - loaded)
+    _save(options, "faiss", rows, time.perf_counter() - loaded, time.process_time() - cpu)
 
 
 def run_index(options: argparse.Namespace) -> None:
     """Build an approximate index and measure it at several settings."""
-    import pyarrow as pa
-
-    from sidmill.formats.vectors import VectorStore
     from sidmill.retrieval import index
 
     vectors, queries = _load(options)
-    path, kind = Path(options.folder, "index.faiss"), options.index[0]
-    began = time.perf_counter()
-    index.build(
+    kind = options.side
+    path = Path(options.folder, f"{kind}.faiss")
+    began, cpu = time.perf_counter(), time.process_time()
+    recipe = index.build(
         vectors,
         path,
         index=kind,
         lists=None,
         code_bytes=32,
-        links=16,
-        ef_construction=64,
-        train_sample=100_000,
+        links=options.links,
+        ef_construction=options.ef_construction,
+        train_sample=options.train_sample,
+        repeatable=options.repeatable,
         seed=options.seed,
     )
-    built = time.perf_counter() - began
-    corpus = VectorStore(vectors, pa.chunked_array([pa.array(np.arange(options.rows))]), {})
+    built = {
+        "factory": recipe,
+        "build_seconds": round(time.perf_counter() - began, 1),
+        "build_cpu_seconds": round(time.process_time() - cpu, 1),
+        "mib": round(path.stat().st_size / 2**20, 1),
+        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
+    print(f"{kind}: {built}", file=sys.stderr, flush=True)
+    wanted = np.load(Path(options.folder, "sidmill.npy"))
     plane = []
-    for effort in (1, 4, 16, 64):
-        figures = index.measure(
+    for effort, candidates in product(EFFORTS[kind], (options.k, 4 * options.k)):
+        began, cpu = time.perf_counter(), time.process_time()
+        found = index.search(
             path,
-            corpus,
+            vectors,
             queries,
+            np.arange(options.rows),
             top_k=options.k,
             search_batch=1000,
-            memory_mb=options.memory_mb,
-            device="cpu",
             nprobe=effort,
             ef_search=effort,
-            candidates=4 * options.k,
-            measured_queries=options.queries,
-            seed=options.seed,
+            candidates=candidates,
         )
-        plane.append({"effort": effort, **figures})
-        print(f"{kind}: {plane[-1]}", file=sys.stderr)
-    result = {"build_seconds": round(built, 1), "plane": plane}
-    Path(options.folder, f"{kind}.json").write_text(json.dumps(result))
+        seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+        plane.append(
+            {
+                "effort": effort,
+                "candidates": candidates,
+                "recall": round(index.recall(found.rows, wanted), 4),
+                "ms_per_query": round(1000 * seconds / options.queries, 3),
+                "cpu_ms_per_query": round(1000 * cpu / options.queries, 3),
+            }
+        )
+        print(f"{kind}: {plane[-1]}", file=sys.stderr, flush=True)
+    Path(options.folder, f"{kind}.json").write_text(json.dumps({**built, "plane": plane}))
 
 
 def _load(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
@@ -161,17 +171,23 @@ def _load(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
     return np.load(folder / "vectors.npy", mmap_mode="r"), np.load(folder / "queries.npy")
 
 
-def _save(options: argparse.Namespace, name: str, rows: np.ndarray, seconds: float) -> None:
-    print(f"{name}: {seconds:.2f} s to search", file=sys.stderr)
+def _save(
+    options: argparse.Namespace, name: str, rows: np.ndarray, seconds: float, cpu: float
+) -> None:
+    print(f"{name}: {seconds:.2f} s to search, {cpu:.2f} s of CPU", file=sys.stderr)
     np.save(Path(options.folder, f"{name}.npy"), rows)
     with Path(options.folder, f"{name}.seconds").open("a") as out:
-        out.write(f"{seconds}\n")
+        out.write(f"{seconds} {cpu}\n")
 
 
-def _seconds(folder: Path, name: str) -> float:
-    """Median of the search alone, without starting Python or loading into memory."""
-    times = [float(line) for line in (folder / f"{name}.seconds").read_text().split()]
-    return round(float(np.median(times)), 3)
+def _alone(folder: Path, name: str) -> dict[str, float]:
+    """The search alone, without starting Python or loading into memory: medians, and the least."""
+    times = np.loadtxt(folder / f"{name}.seconds", ndmin=2)  # (repeats, 2)
+    figures = {}
+    for key, column in zip(("search_seconds", "search_cpu_seconds"), times.T, strict=True):
+        figures[f"{name}_{key}"] = round(float(np.median(column)), 3)
+        figures[f"{name}_{key}_least"] = round(float(column.min()), 3)
+    return figures
 
 
 def _agreement(folder: Path) -> float:
@@ -179,7 +195,10 @@ def _agreement(folder: Path) -> float:
     return sum(np.isin(a, b).mean() for a, b in zip(theirs, ours, strict=True)) / len(ours)
 
 
-SIDES = {"make": make, "sidmill": run_sidmill, "faiss": run_faiss, "index": run_index}
+CELLS, WALKS = (1, 4, 16, 64, 256), (16, 64, 128, 256, 512)  # nprobe, efSearch
+EFFORTS = {"ivf_flat": CELLS, "ivfpq": CELLS, "opq": CELLS, "hnsw": WALKS}
+SIDES = {"make": make, "sidmill": run_sidmill, "faiss": run_faiss}
+SIDES |= dict.fromkeys(EFFORTS, run_index)
 
 
 def _options() -> argparse.Namespace:
@@ -190,7 +209,14 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--k", type=int, default=50)
     parser.add_argument("--shards", type=int, default=2)
     parser.add_argument("--memory-mb", type=int, default=512, help="memory_mb of SIDMill")
-    parser.add_argument("--index", action="append", default=[], help="measure this index too")
+    parser.add_argument("--data", choices=("clusters", "spectrum"), default="clusters")
+    parser.add_argument(
+        "--index", action="append", default=[], choices=EFFORTS, help="measure this index too"
+    )
+    parser.add_argument("--links", type=int, default=32, help="of hnsw")
+    parser.add_argument("--ef-construction", type=int, default=100, help="of hnsw")
+    parser.add_argument("--train-sample", type=int, default=200_000)
+    parser.add_argument("--repeatable", type=int, default=1, help="0: hnsw and opq on all threads")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--folder", help="where the temporary folder goes")

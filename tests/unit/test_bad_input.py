@@ -28,6 +28,7 @@ from sidmill.formats import item_data, lines, mmap, sequence_data, text
 from sidmill.interactions import read as log_reader
 from sidmill.items import render
 from sidmill.quantize import pretrained
+from sidmill.retrieval import learn_from
 from sidmill.retrieval import read as retrieval_reader
 
 LONGEST_MESSAGE = 1500
@@ -539,7 +540,9 @@ def retrieval(place, kind, file, content, ids=None):
         )
     if kind == "qrels":
         return retrieval_reader.read_qrels(*out, qrels=path, on_bad_rows="error")
-    return retrieval_reader.read_training(*out, kind=kind, path=path, on_bad_rows="error")
+    return learn_from.read_training(
+        *out, None, None, kind=kind, path=path, form="rocketqa", on_bad_rows="error"
+    )
 
 
 P = '{"_id": "1", "title": "", "text": "red"}\n'

@@ -3,17 +3,20 @@
 import json
 import tracemalloc
 
+import bm25s
 import ir_measures
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats import qrels, runs, text, triples
 from sidmill.formats.runs import Run
 from sidmill.formats.vectors import VectorStore
-from sidmill.retrieval import bm25, fuse, measure, mine, read
+from sidmill.retrieval import bm25, fuse, learn_from, measure, mine, read
 
 
 def texts(path):
@@ -128,13 +131,62 @@ def test_only_the_header_of_beir_is_passed_over(tmp_path, first):
 def test_training_lines(tmp_path):
     out, rejects = tmp_path / "out.parquet", tmp_path / "rejects.parquet"
     path = write(tmp_path, "dual.tsv", "q\t\tyes\tT\tno\t0\nq\tyes\n")
-    settings = {"kind": "dual", "path": path, "on_bad_rows": "reject"}
-    assert read.read_training(out, rejects, **settings) == 1
+    settings = {"kind": "dual", "path": path, "form": "rocketqa", "on_bad_rows": "reject"}
+    assert learn_from.read_training(out, rejects, None, None, **settings) == 1
     wanted = [{"query": "q", "positive": "yes", "negative": "T\nno"}]
     assert pq.read_table(out).to_pylist() == wanted
     path = write(tmp_path, "cross.tsv", "q\t\tyes\t1\nq\t\tno\t2\n")
     with pytest.raises(SidmillError, match="line 2: the label is '2'"):
-        read.read_training(out, rejects, kind="cross", path=path, on_bad_rows="error")
+        learn_from.read_training(
+            out, rejects, None, None, kind="cross", path=path, form="rocketqa", on_bad_rows="error"
+        )
+
+
+@pytest.fixture
+def judged(tmp_path):
+    """Texts of four passages and three queries, and where training data of them may go."""
+    for name, lines in (("corpus", {1: "T\none", 2: "two", 3: "three", 4: "four"}),
+                        ("queries", {7: "seven", 8: "eight", 9: "nine"})):  # fmt: skip
+        table = pa.table(
+            {"pid": list(lines), "text": list(lines.values())}, text.schema(pa.int64())
+        )
+        text.write(tmp_path / name, pa.int64(), [table])
+    return [tmp_path / name for name in ("out.parquet", "rejects.parquet", "corpus", "queries")]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    ["query-id\tcorpus-id\tscore\n7\t1\t2\n7\t2\t1\n7\t4\t0\n8\t3\t1\n9\t1\t0\n",
+     "7 0 1 2\n7 0 2 1\n7 0 4 0\n8 Q0 3 1\n9 0 1 -1\n"],
+)  # fmt: skip
+def test_judgements_of_beir_and_trec_become_training_rows(tmp_path, judged, lines):
+    """Each judged passage is learned from; a query without an answer is not."""
+    settings = {
+        "path": write(tmp_path, "qrels.tsv", lines),
+        "form": "qrels",
+        "on_bad_rows": "error",
+    }
+    assert learn_from.read_training(*judged, kind="dual", **settings) == 3
+    rows = pq.read_table(judged[0]).to_pylist()
+    assert [tuple(row.values()) for row in rows] == [
+        ("seven", "T\none", "four"), ("seven", "two", "four"), ("eight", "three", None)
+    ]  # fmt: skip
+    assert learn_from.read_training(*judged, kind="cross", **settings) == 4
+    rows = pq.read_table(judged[0]).to_pylist()
+    assert [(row["passage"], row["label"]) for row in rows] == [
+        ("T\none", 1), ("two", 1), ("four", 0), ("three", 1)
+    ]  # fmt: skip
+
+
+def test_judgements_without_text_are_named_or_listed(tmp_path, judged):
+    path = write(tmp_path, "qrels.tsv", "7\t1\t1\n7\t99\t1\n6\t1\t1\n")
+    settings = {"kind": "dual", "path": path, "form": "qrels"}
+    with pytest.raises(SidmillError, match=r"line 2: passage '99' has no text"):
+        learn_from.read_training(*judged, on_bad_rows="error", **settings)
+    assert learn_from.read_training(*judged, on_bad_rows="reject", **settings) == 1
+    assert pq.read_table(judged[1])["row"].to_pylist() == [2, 3]
+    with pytest.raises(SidmillError, match=r"cross\.source: mined"):
+        learn_from.read_training(*judged, on_bad_rows="reject", **{**settings, "kind": "cross"})
 
 
 def a_run(rng, n=6, k=4):
@@ -213,11 +265,41 @@ def test_bm25_finds_words_in_chinese_and_english_and_fills_up_by_id(tmp_path):
     for name, lines in (("corpus", passages), ("queries", ["节假日", "BOLT", "nothing known"])):
         table = pa.table({"pid": range(len(lines)), "text": lines}, schema=schema)
         text.write(tmp_path / name, pa.int64(), [table])
-    run = bm25.search(tmp_path / "corpus", tmp_path / "queries", top_k=4, k1=1.5, b=0.75)
+    paths = [tmp_path / name for name in ("corpus", "queries", "spool")]
+    run = bm25.search(*paths, top_k=4, k1=1.5, b=0.75)
+    assert not paths[2].exists()
     assert run.pids[0] == ["0", "1", "2", "3"]
     assert run.pids[1] == ["1", "0", "2", "3"]
     assert run.pids[2] == ["0", "1", "2", "3"]
     assert (run.scores > 0).sum() == 2
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_bm25_by_blocks_is_bm25s_of_the_whole_corpus(tmp_path_factory, data):
+    """To the last bit, however small the blocks; ties by id, which is no row number here."""
+    folder = tmp_path_factory.mktemp("bm25")
+    rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
+    n_rows, k = data.draw(st.integers(1, 60)), data.draw(st.integers(1, 20))
+    k, pids = min(k, n_rows), rng.permutation(n_rows)
+    lines = [" ".join(rng.choice(list("abcdefg"), rng.integers(1, 9))) for _ in range(n_rows)]
+    asked = ["a b", "g a g", "h", "c zz d"]
+    for name, ids, column in (("corpus", pids, lines), ("queries", range(4), asked)):
+        table = pa.table({"pid": ids, "text": column}, schema=text.schema(pa.int64()))
+        text.write(folder / name, pa.int64(), [table])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bm25, "POSTINGS_PER_BLOCK", data.draw(st.integers(1, 100)))
+        patch.setattr(bm25, "PASSAGES_PER_BLOCK", data.draw(st.integers(1, 50)))
+        paths = [folder / name for name in ("corpus", "queries", "spool")]
+        run = bm25.search(*paths, top_k=k, k1=1.2, b=0.6)
+    whole = bm25s.BM25(k1=1.2, b=0.6, method="lucene")
+    whole.index([line.split() for line in lines], show_progress=False)
+    for query, line in enumerate(asked):
+        known = [word for word in line.split() if word in whole.vocab_dict]
+        scores = whole.get_scores(known) if known else np.zeros(n_rows, np.float32)
+        order = np.lexsort((pids, -scores))[:k]
+        assert run.pids[query] == pids[order].astype(str).tolist()
+        np.testing.assert_array_equal(run.scores[query], scores[order])
 
 
 def test_fusion_is_the_sum_of_reciprocal_ranks():

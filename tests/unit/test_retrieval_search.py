@@ -18,7 +18,7 @@ EXACT = {"search_batch": 100, "device": "cpu", "memory_mb": 64}
 FAISS = {"nprobe": 8, "ef_search": 64, "candidates": 100}
 BUILD = {
     "lists": None, "code_bytes": 8, "links": 16, "ef_construction": 40,
-    "train_sample": 1000, "seed": 0,
+    "train_sample": 1000, "repeatable": True, "seed": 0,
 }  # fmt: skip
 
 
@@ -76,6 +76,28 @@ def test_small_blocks_of_a_map_give_the_same(rng, tmp_path):
     np.testing.assert_array_equal(whole.rows, blocks.rows)
     np.testing.assert_array_equal(whole.scores, blocks.scores)
     assert (whole.rows[:, 0] == np.arange(40)).all()
+
+
+def test_threads_in_any_order_give_the_same(rng, tmp_path, monkeypatch):
+    corpus = rng.standard_normal((3000, 24), dtype=np.float32).round(0)  # many ties
+    np.save(tmp_path / "vectors.npy", corpus)
+    queries, ids = corpus[:50], rng.permutation(3000)
+    monkeypatch.setattr(exact, "BLOCK_ROWS", 37)
+    monkeypatch.setattr(exact, "MIN_ROWS", 1)
+    wanted = brute_force(corpus, queries, ids, 20)
+    for threads in (1, 2, 7):
+        monkeypatch.setattr(exact.torch, "get_num_threads", lambda threads=threads: threads)
+        stored = vectors.open_npy(tmp_path / "vectors.npy")
+        found = find(stored, queries, ids, 20, search_batch=20)
+        np.testing.assert_array_equal(found.rows, wanted[0])
+        np.testing.assert_array_equal(found.scores, wanted[1])
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_a_score_that_overflows_is_a_mistake_and_no_result(rng):
+    corpus = rng.standard_normal((30, 4), dtype=np.float32) * np.float32(1e25)
+    with pytest.raises(SidmillError, match="normalise the embeddings"):
+        find(corpus, corpus[:2], np.arange(30), 3)
 
 
 def test_ties_of_strings_go_by_code_point(rng):
@@ -166,6 +188,15 @@ def test_an_index_is_repeatable_and_finds_most(clustered, tmp_path, kind, recall
     )
     assert figures["recall"] >= recall
     assert json.loads(json.dumps(figures))["queries"] == 60
+
+
+def test_a_graph_built_on_all_threads_finds_as_much(clustered, tmp_path):
+    path = tmp_path / "x.faiss"
+    index.build(clustered, path, index="hnsw", **{**BUILD, "repeatable": False})
+    corpus, queries = store(clustered), store(clustered[::30])
+    (wanted,) = search_all(corpus, queries, top_k=20)
+    (found,) = search_all(corpus, queries, path, top_k=20)
+    assert index.recall(found.rows, wanted.rows) >= 0.95
 
 
 def test_a_string_that_faiss_does_not_know_is_a_user_mistake(clustered, tmp_path):

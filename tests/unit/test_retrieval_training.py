@@ -11,7 +11,7 @@ import tiny_qwen3
 import tiny_rerankers
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import text, triples
+from sidmill.formats import neighbours, text, triples
 from sidmill.formats.runs import Run
 
 pytestmark = pytest.mark.model
@@ -68,6 +68,79 @@ def train_dual(files, folder, model="bert", pooling="cls", **changes):
         pooling=pooling,
         **{**DUAL, **changes},
     )
+
+
+def test_rows_without_a_negative_take_the_answer_of_another_query(files, tmp_path):
+    from sidmill.retrieval import dual
+
+    rows = [(name, passage(name), None if n % 3 else "?") for n, name in enumerate(NAMES)]
+    rows.append((NAMES[0], passage(NAMES[1]), None))  # whose neighbours answer it, too
+    shutil.copytree(files / "bert", tmp_path / "bert")
+    triples.write(tmp_path / "triples.parquet", triples.TRIPLES, rows)
+    table = next(iter(triples.read(tmp_path / "triples.parquet", triples.TRIPLES)))
+    filled = dual.fill_negatives(table)["negative"].to_pylist()
+    assert filled[0] == "?"
+    assert filled[1] == passage(NAMES[2])
+    assert filled[-1] == passage(NAMES[2])
+    with pytest.raises(SidmillError, match="every passage answers it"):
+        dual.fill_negatives(table.take([0, 40]))
+    assert train_dual(tmp_path, tmp_path, epochs=1)["steps"] > 3
+
+
+def test_judgements_of_cranfield_train_both_encoders_for_a_few_steps(tmp_path, real_data):
+    """BEIR's files as they are: a dual encoder, mined negatives, and a cross encoder of them."""
+    from sidmill.embed import sentence
+    from sidmill.formats.vectors import VectorStore
+    from sidmill.retrieval import cross, learn_from, mine, read
+
+    folder = real_data / "cranfield"
+    corpus, queries, rejects = (tmp_path / name for name in ("corpus", "queries", "rejects"))
+    given = {"corpus": str(folder / "corpus.jsonl"), "corpus_ids": None}
+    read.read_corpus(corpus, rejects, on_bad_rows="reject", **given)
+    given = {"queries": str(folder / "queries.jsonl"), "query_ids": None}
+    read.read_queries(queries, rejects, on_bad_rows="error", **given)
+    some = (folder / "qrels.tsv").read_text().splitlines(keepends=True)[:200]
+    (tmp_path / "train.tsv").write_text("".join(some))
+    given = {"path": str(tmp_path / "train.tsv"), "form": "qrels", "on_bad_rows": "reject"}
+    out = tmp_path / "triples.parquet"
+    assert learn_from.read_training(out, rejects, corpus, queries, kind="dual", **given) > 190
+    lines = [line for table in text.read(corpus) for line in table["text"].to_pylist()]
+    tiny_rerankers.bert(tmp_path / "bert", lines)
+    figures = train_dual(
+        tmp_path, tmp_path, max_rows=96, epochs=1, batch_size=16, dev_share=0.4, evaluations=1
+    )
+    assert figures["steps"] >= 3
+    mine.write_pool(out, None, tmp_path / "pool", tmp_path / "asked")
+    encoder = sentence.load(
+        model=str(tmp_path / "model"), revision=None, dim=None, batch_tokens=4096, max_length=64,
+        dtype="float32", device="cpu", prompt="", normalize=True,
+    )  # fmt: skip
+
+    def embed(name):
+        (found,) = [table["text"].to_pylist() for table in text.read(tmp_path / name)]
+        return VectorStore(encoder.encode(found, lambda n: None), np.arange(len(found)), {})
+
+    mined = mine.mine(
+        out, tmp_path / "pool", tmp_path / "asked", embed("pool"), embed("asked"),
+        tmp_path / "mined.parquet", tmp_path / "pairs.parquet", depth=30, skip=0, margin=2.0,
+        negatives=2, search_batch=99, device="cpu", memory_mb=64,
+    )  # fmt: skip
+    assert mined["negatives"] > 20
+    shutil.move(tmp_path / "mined.parquet", out)
+    again = {
+        "max_rows": 96,
+        "dev_share": 0.4,
+        "seed": 5,
+        "epochs": 1,
+        "batch_size": 16,
+        "evaluations": 1,
+    }
+    assert train_dual(tmp_path, tmp_path / "second", **again)["steps"] >= 3
+    figures = cross.train(
+        tmp_path / "pairs.parquet", tmp_path / "cross", tmp_path / "state",
+        model=str(tmp_path / "bert"), **{**CROSS, "max_length": 128, **again},
+    )  # fmt: skip
+    assert figures["steps"] >= 3
 
 
 def weights(folder):
@@ -189,7 +262,7 @@ def test_a_hub_model_that_does_not_say_how_to_pool_is_refused_unread(files, tmp_
 
 
 @pytest.mark.parametrize("model", ["bert", "qwen3-reranker"])
-def test_a_cross_encoder_learns_and_reranks(files, tmp_path, model):
+def test_a_cross_encoder_learns_and_reranks(files, tmp_path, monkeypatch, model):
     from sidmill.retrieval import cross, rerank
 
     figures = cross.train(
@@ -207,13 +280,26 @@ def test_a_cross_encoder_learns_and_reranks(files, tmp_path, model):
     # the answer stands last among those read again; what is not read again keeps its place
     found = [[str((n + shift) % 40) for shift in (7, 13, 0, 5, 6)] for n in ids]
     run = Run([str(n) for n in ids], found, np.tile(np.arange(5, 0, -1, np.float32), (40, 1)))
-    runs = [
-        rerank.rerank(
-            run, tmp_path / "corpus", tmp_path / "queries",
-            model=str(tmp_path / "model"), depth=3, **{**RERANK, "batch_size": size},
-        )
-        for size in (8, 3)
-    ]  # fmt: skip
+    monkeypatch.setattr(rerank, "PAIRS_AT_ONCE", 30)  # portions of ten queries
+
+    def reranked(shards, **changes):
+        settings = {"model": str(tmp_path / "model"), "depth": 3, **RERANK, **changes}
+        paths = [tmp_path / f"{shard}-of-{shards}" for shard in range(shards)]
+        for shard, path in enumerate(paths):
+            neighbours.write(path, rerank.rerank_shard(
+                run, tmp_path / "corpus", tmp_path / "queries",
+                shard=shard, shards=shards, **settings,
+            ))  # fmt: skip
+        return rerank.merge(run, paths), paths
+
+    runs = [reranked(1)[0], reranked(1, batch_size=3)[0]]
+    # more shards than portions, and of uneven size: the same bytes
+    for shards in (3, 6):
+        sharded, paths = reranked(shards)
+        assert sharded.pids == runs[0].pids
+        assert sharded.scores.tobytes() == runs[0].scores.tobytes()
+    with pytest.raises(SidmillError, match="the run has 40"):
+        rerank.merge(run, paths[:-1])
     for line, old in zip(runs[0].pids, found, strict=True):
         assert set(line) == set(old)
         assert line[3:] == old[3:]

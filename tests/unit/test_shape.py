@@ -22,7 +22,19 @@ from sidmill.quantize.rqvae import grid
 from sidmill.recommend import evaluate as recommender_metrics
 from sidmill.recommend import topk, train
 from sidmill.report import comparison, explorer
-from sidmill.retrieval import bm25, cross, dual, fuse, index, measure, mine, read, rerank, search
+from sidmill.retrieval import (
+    bm25,
+    cross,
+    dual,
+    fuse,
+    index,
+    learn_from,
+    measure,
+    mine,
+    read,
+    rerank,
+    search,
+)
 from sidmill.sids import evaluate, quality, resolve
 
 RULE_FILES = sorted((ROOT / "workflow/rules").glob("*.smk"))
@@ -51,7 +63,7 @@ CHOSEN_BY_RULES = {
     "embedding": LSA,
     "faiss, to build": PARTS["faiss, to measure"],
     "fusion": {"runs"},
-    "training": {"dual", "cross"},
+    "training": {"dual", "cross", "queries"},
     "mining": {"pool"},
     "cross": {"source"},
     "rerank": {"run"},
@@ -102,11 +114,11 @@ FUNCTIONS = {
     ),
     "bm25": (bm25.search, {"top_k"}),
     "fusion": (fuse.fuse, set()),
-    "training": (read.read_training, {"kind", "path"}),
+    "training": (learn_from.read_training, {"kind", "path"}),
     "dual": (dual.train, {"query_prompt", "prompt", "seed", "code"}),
     "mining": (mine.mine, {"search_batch", "device", "memory_mb"}),
     "cross": (cross.train, {"seed", "code"}),
-    "rerank": (rerank.rerank, set()),
+    "rerank": (rerank.rerank_shard, {"shard"}),
     "retrieval_metrics": (measure.measure, {"seed"}),
     "datasets, first pass": (
         resolve_rows.resolve,

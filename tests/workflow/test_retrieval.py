@@ -16,9 +16,14 @@ def test_cranfield_by_lsa(workflow, real_data):
     names = {"corpus": "corpus.jsonl", "queries": "queries.jsonl", "qrels": "qrels.tsv"}
     paths = {key: str(folder / name) for key, name in names.items()}
     paths["shards"] = 3
-    name = workflow.overlay("overlay.yaml", f"retrieval: {json.dumps(paths)}\n")
+    training = {"form": "qrels", "dual": paths["qrels"], "queries": paths["queries"]}
+    training["on_bad_rows"] = "reject"
+    settings = f"retrieval: {json.dumps(paths)}\ntraining: {json.dumps(training)}\n"
+    name = workflow.overlay("overlay.yaml", settings)
     targets = ("results/plots/retrieval.svg", "results/retrieval/res.topk")
-    workflow.run("--configfile", "tests/configs/cranfield.yaml", name, "--", *targets)
+    learned = "results/training/dual.parquet"
+    workflow.run("--configfile", "tests/configs/cranfield.yaml", name, "--", *targets, learned)
+    assert pq.read_table(workflow.folder / learned).num_rows == 1611  # one answer has no text
     figures = json.loads(workflow.bytes("retrieval/metrics.json"))
     dual = figures["runs"]["dual"]
     assert figures["queries"] == 225
@@ -90,7 +95,7 @@ dual: {{model: qwen3, dev_share: 0, epochs: 10, batch_size: 16, learning_rate: 0
 mining: {{depth: 50, margin: 2.0}}
 cross: {{source: mined, model: bert, dev_share: 0, epochs: 1, learning_rate: 0.001,
   max_length: 128}}
-rerank: {{depth: 10, max_length: 128}}
+rerank: {{depth: 10, shards: 2, max_length: 128}}
 retrieval_metrics: {{runs: [dual, bm25, cross]}}
 """)  # fmt: skip
     return workflow

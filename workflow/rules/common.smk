@@ -38,6 +38,7 @@ MACHINE_SETTINGS = ("batch_tokens", "device", "memory_mb", "processes", "search_
 
 
 wildcard_constraints:
+    asked="queries|training_queries",
     balanced="|_balanced",  # rqkmeans{balanced}
     collection="items|corpus|queries|mining_corpus|mining_queries",
     learned="|".join(LEARNED),

@@ -21,8 +21,17 @@ def corpus_files(wildcards):
 
 
 def query_files(wildcards):
-    """Queries, and the map of their ids."""
+    """Queries, and the map of their ids; or those of training.queries."""
+    if wildcards.asked == "training_queries":
+        return user_files("training.queries")
     return user_files("retrieval.queries") + optional("retrieval", "query_ids")
+
+
+def query_settings(wildcards):
+    """Where the queries are."""
+    if wildcards.asked == "training_queries":
+        return {"query_ids": None} | pick("training", "queries", "on_bad_rows")
+    return pick("retrieval", "queries", "query_ids", "on_bad_rows")
 
 
 def qrels_files(wildcards):
@@ -64,14 +73,23 @@ def found_shards(wildcards):
 
 
 def training_files(wildcards):
-    """Lines that an encoder learns from."""
-    return user_files(f"training.{wildcards.kind}")
+    """Lines that an encoder learns from, and the texts that judgements name."""
+    files = {"files": user_files(f"training.{wildcards.kind}")}
+    if config["training"]["form"] == "rocketqa":
+        return files
+    own = config["training"]["queries"] is not None
+    asked = "training_queries" if own else "queries"
+    return files | {
+        "corpus": of_corpus("text.parquet"),
+        "queries": f"results/{asked}/text.parquet",
+    }
 
 
 def training_settings(wildcards):
-    """Where these lines are."""
-    training = config["training"]
-    return {"path": training[wildcards.kind], "on_bad_rows": training["on_bad_rows"]}
+    """Where these lines are, and what they look like."""
+    return {"path": config["training"][wildcards.kind]} | pick(
+        "training", "form", "on_bad_rows"
+    )
 
 
 def dual_inputs(wildcards):
@@ -120,6 +138,15 @@ def fused_runs(wildcards):
 def reader_files(wildcards):
     """The files of the cross encoder that reranks."""
     return model_files(config["rerank"]["model"])
+
+
+def reranked_shards(wildcards):
+    """All shards of the reranking, in order."""
+    shards = config["rerank"]["shards"]
+    return [
+        f"results/retrieval/cross/shards/part-{shard:05d}-of-{shards:05d}.safetensors"
+        for shard in range(shards)
+    ]
 
 
 def measured_runs(wildcards):

@@ -48,20 +48,20 @@ rule read_queries:
     input:
         files=query_files,
     output:
-        text="results/queries/text.parquet",
-        rejects="results/queries/rejects.parquet",
+        text="results/{asked}/text.parquet",
+        rejects="results/{asked}/rejects.parquet",
     log:
-        "results/logs/read_queries.log",
+        "results/logs/read_queries.{asked}.log",
     benchmark:
-        "results/benchmarks/read_queries.tsv"
+        "results/benchmarks/read_queries.{asked}.tsv"
     conda:
         "../../envs/sidmill.yaml"
     threads: 1
     params:
-        retrieval=pick("retrieval", "queries", "query_ids", "on_bad_rows"),
+        retrieval=query_settings,
         code=code_of("read_queries.py"),
     message:
-        "Reading the queries"
+        "Reading {wildcards.asked}"
     script:
         "../scripts/read_queries.py"
 
@@ -178,7 +178,13 @@ rule build_index:
     params:
         index=config["retrieval"]["index"],
         faiss=pick(
-            "faiss", "lists", "code_bytes", "links", "ef_construction", "train_sample"
+            "faiss",
+            "lists",
+            "code_bytes",
+            "links",
+            "ef_construction",
+            "train_sample",
+            "repeatable",
         ),
         seed=config["run"]["seed"],
         code=code_of("build_index.py"),
@@ -262,30 +268,51 @@ rule fuse_runs:
         "../scripts/fuse_runs.py"
 
 
-rule rerank_run:
+rule rerank_shard:
     input:
         unpack(reader_files),
         topk=f"results/retrieval/{config['rerank']['run']}/res.topk",
         corpus=of_corpus("text.parquet"),
         queries="results/queries/text.parquet",
     output:
-        topk="results/retrieval/cross/res.topk",
-        trec="results/retrieval/cross/run.trec",
-        json="results/retrieval/cross_res.json",
+        found="results/retrieval/cross/shards/part-{shard}-of-{shards}.safetensors",
     log:
-        "results/logs/rerank_run.log",
+        "results/logs/rerank_shard.{shard}-of-{shards}.log",
     benchmark:
-        "results/benchmarks/rerank_run.tsv"
+        "results/benchmarks/rerank_shard.{shard}-of-{shards}.tsv"
     conda:
         "../../envs/sidmill.yaml"
     threads: 2
     params:
-        rerank=settings("rerank", "run", "batch_size"),
-        code=code_of("rerank_run.py"),
+        rerank=settings("rerank", "run", "shards", "batch_size"),
+        code=code_of("rerank_shard.py"),
     message:
-        "Reranking {input.topk}"
+        "Reranking {input.topk}, shard {wildcards.shard} of {wildcards.shards}"
     script:
-        "../scripts/rerank_run.py"
+        "../scripts/rerank_shard.py"
+
+
+rule merge_reranks:
+    input:
+        topk=f"results/retrieval/{config['rerank']['run']}/res.topk",
+        shards=reranked_shards,
+    output:
+        topk="results/retrieval/cross/res.topk",
+        trec="results/retrieval/cross/run.trec",
+        json="results/retrieval/cross_res.json",
+    log:
+        "results/logs/merge_reranks.log",
+    benchmark:
+        "results/benchmarks/merge_reranks.tsv"
+    conda:
+        "../../envs/sidmill.yaml"
+    threads: 1
+    params:
+        code=code_of("merge_reranks.py"),
+    message:
+        "Merging the shards of the reranking"
+    script:
+        "../scripts/merge_reranks.py"
 
 
 rule choose_run:

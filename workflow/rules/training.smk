@@ -1,7 +1,9 @@
 """
 Pairs of queries and passages -> a dual encoder, hard negatives for its second round, and a cross encoder.
 
-READS    training.dual, training.cross             files of RocketQA
+READS    training.dual, training.cross             files of RocketQA; or judgements, and with them
+         results/corpus/text.parquet               pid, text: the passages that they name
+         training.queries                          the queries that they name, if not retrieval.queries
 LEAVES   results/training/dual.parquet             query, positive, negative
          results/training/cross.parquet            query, passage, label
          results/dual/{round}/model/               a folder of sentence-transformers: first, and second on mined negatives
@@ -17,7 +19,7 @@ An encoder is used where a setting names it: embedding.model: results/dual/secon
 
 rule read_training:
     input:
-        files=training_files,
+        unpack(training_files),
     output:
         rows="results/training/{kind}.parquet",
         rejects="results/training/{kind}_rejects.parquet",

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.retrieval.read import read_training
+from sidmill.retrieval.learn_from import read_training
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -12,6 +12,8 @@ with job(snakemake) as log:
     rows = read_training(
         snakemake.output.rows,
         snakemake.output.rejects,
+        snakemake.input.get("corpus"),
+        snakemake.input.get("queries"),
         kind=snakemake.wildcards.kind,
         **snakemake.params.training,
     )

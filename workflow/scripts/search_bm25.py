@@ -13,6 +13,7 @@ with job(snakemake) as log:
     run = bm25.search(
         snakemake.input.corpus,
         snakemake.input.queries,
+        f"{snakemake.output.topk}.words",
         top_k=snakemake.params.top_k,
         **snakemake.params.bm25,
     )

@@ -1,7 +1,8 @@
 """Neighbours of queries among the rows of a vector store, as one shard of a search found them.
 
 rows int64 (Q, k) and scores float32 (Q, k), best first, in one safetensors file. Where a shard has
-fewer than k rows, the rest is row -1 with score -inf.
+fewer than k rows, the rest is row -1 with score -inf. A shard of a reranking is of the same form:
+its rows are places in the line of the run, from 0.
 """
 
 from pathlib import Path

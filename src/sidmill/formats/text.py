@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sidmill.formats import parquet
@@ -66,6 +67,20 @@ def rows_read(rejects_path: str | Path) -> int | None:
         stored = pq.read_metadata(rejects_path).metadata or {}
     told = stored.get(ROWS_READ_KEY.encode(), b"").decode(errors="replace")
     return int(told) if told.isdecimal() else None
+
+
+def find(path: str | Path, wanted: set[str]) -> dict[str, str]:
+    """The texts of some ids, as strings; an id that is not there is left out.
+
+    Memory: these, and a row group.
+    """
+    found, names = {}, pa.array(sorted(wanted), pa.string())
+    for table in read(path):
+        pids = table["pid"].cast(pa.string())
+        held = pc.is_in(pids, value_set=names)
+        lines = table["text"].filter(held).to_pylist()
+        found.update(zip(pids.filter(held).to_pylist(), lines, strict=True))
+    return found
 
 
 def shard_bounds(n_items: int, shard: int, n_shards: int) -> tuple[int, int]:

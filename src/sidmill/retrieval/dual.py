@@ -7,6 +7,7 @@ Source: DPR, https://arxiv.org/abs/2004.04906; GradCache, https://arxiv.org/abs/
 https://sbert.net
 """
 
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
@@ -62,7 +63,8 @@ def train(
     and machine: same weights, cut short or not.
 
     Args:
-        triples_path: triples.parquet; where the negatives are null, those of the batch have to do.
+        triples_path: triples.parquet; where all negatives are null, those of the batch have to do,
+            where some are, as :func:`fill_negatives` says.
         model_dir: folder to write, in the form of sentence-transformers.
         state_dir: folder of the checkpoints, gone when the model is written.
         model: folder or hub id to start from.
@@ -99,7 +101,7 @@ def train(
     encoder = load(model, revision, pooling, max_length, device)
     evaluator = dev_evaluator(dev, kept, dev_pool, query_prompt, prompt) if dev_share else None
     before = evaluator(encoder)[METRIC] if evaluator else None
-    data = training.dataset(kept)
+    data = training.dataset(fill_negatives(kept))
     trainer = SentenceTransformerTrainer(
         model=encoder,
         args=SentenceTransformerTrainingArguments(
@@ -160,6 +162,34 @@ def load(
         ) from None
     encoder.max_seq_length = min(max_length, encoder.max_seq_length or max_length)
     return encoder.float()
+
+
+def fill_negatives(rows: pa.Table) -> pa.Table:
+    """Give a row without a negative the answer of the next row that answers another query.
+
+    The trainer takes a column whole or not at all.
+
+    Raises:
+        SidmillError: if a row has no negative, and every answer is one of its query too.
+    """
+    negatives = rows["negative"].to_pylist()
+    if rows["negative"].null_count in (0, len(negatives)):
+        return rows
+    queries, positives = rows["query"].to_pylist(), rows["positive"].to_pylist()
+    answers: dict[str, set[str]] = {}
+    for query, positive in zip(queries, positives, strict=True):
+        answers.setdefault(query, set()).add(positive)
+    for row, query in enumerate(queries):
+        if negatives[row] is None:
+            following = chain(range(row + 1, len(queries)), range(row))
+            other = next((at for at in following if positives[at] not in answers[query]), None)
+            if other is None:
+                raise SidmillError(
+                    f"query {query!r} has no negative, and every passage answers it: train on more "
+                    f"queries"
+                )
+            negatives[row] = positives[other]
+    return rows.set_column(2, "negative", pa.array(negatives, pa.string()))
 
 
 def dev_evaluator(

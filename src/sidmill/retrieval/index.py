@@ -4,7 +4,7 @@ Letters: N passages, Q queries, D dimensions, k neighbours, C candidates.
 
 The index only names candidates; the scores and the order are those of ``exact``, so a coarse index
 loses passages, never their order. Building is deterministic: faiss is, except for HNSW and OPQ on
-several threads, which are therefore built on one.
+several threads, which are therefore built on one, unless ``repeatable`` is off.
 
 Source: https://github.com/facebookresearch/faiss/wiki/The-index-factory
 """
@@ -25,6 +25,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.formats.neighbours import Neighbours
 from sidmill.formats.vectors import VectorStore
 from sidmill.retrieval import exact
+from sidmill.retrieval.best import Best
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ def build(
     links: int,
     ef_construction: int,
     train_sample: int,
+    repeatable: bool,
     seed: int,
 ) -> str:
     """Train an index on a sample, add all passages block by block, and write it.
@@ -59,6 +61,8 @@ def build(
         links: neighbours per passage of HNSW.
         ef_construction: candidates while HNSW is built.
         train_sample: rows to train on, at most.
+        repeatable: build HNSW, and train OPQ, on one thread. On several, passages are linked in the
+            order in which threads come to them: as good a graph, but another one each time.
         seed: of the sample and of faiss' k-means.
 
     Returns:
@@ -70,7 +74,8 @@ def build(
     n_rows, dim = vectors.shape
     rows = _sample(n_rows, train_sample, seed)
     recipe = factory(index, n_rows, len(rows), lists, code_bytes, links)
-    with _threads(1 if any(name in recipe for name in UNREPEATABLE) else None):
+    alone = repeatable and any(name in recipe for name in UNREPEATABLE)
+    with _threads(1 if alone else None):
         try:
             built = faiss.index_factory(dim, recipe, faiss.METRIC_INNER_PRODUCT)
             _prepare(built, ef_construction, seed)
@@ -146,7 +151,7 @@ def search(
             f"{path} holds {opened.ntotal} vectors of {opened.d} dimensions, the corpus has "
             f"{vectors.shape}: delete it and run again"
         )
-    best = exact.Best(len(queries), top_k, ranks)
+    best = Best(len(queries), top_k, ranks)
     for low in range(0, len(queries), search_batch):
         part = queries[low : low + search_batch]
         _, named = opened.search(part, min(candidates, len(vectors)))  # int64 (q, C), -1 for none

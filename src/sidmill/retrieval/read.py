@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand
-from sidmill.formats import parquet, passages, text, triples
+from sidmill.formats import parquet, passages, text
 from sidmill.formats import qrels as judgements
 
 logger = logging.getLogger(__name__)
@@ -126,8 +126,25 @@ def read_qrels(qrels_path: str, rejects_path: str, *, qrels: str, on_bad_rows: s
         SidmillError: for a bad line under ``error``; if none is good.
     """
     rejects = Rejects(on_bad_rows)
+    kept = read_judgements(qrels, "retrieval.qrels", rejects)
+    judgements.write(qrels_path, kept)
+    rejects.write(rejects_path)
+    return len(kept)
+
+
+def read_judgements(path: str, setting: str, rejects: Rejects) -> list[judgements.Judgement]:
+    """Read judgements in the order of the files; equal repeats once.
+
+    Args:
+        path: file, folder or glob, of BEIR, TREC or DuReader-retrieval.
+        setting: the setting that names it, for messages.
+        rejects: takes the bad lines.
+
+    Raises:
+        SidmillError: for a bad line, if those are errors; if no judgement is good.
+    """
     kept: dict[tuple[str, str], judgements.Judgement] = {}
-    for file in expand(qrels, ANY_NAME, "retrieval.qrels"):
+    for file in expand(path, ANY_NAME, setting):
         for found in judgements.read_foreign(file):
             known = kept.setdefault((found.qid, found.pid), found) if not found.problem else found
             if found.problem:
@@ -136,49 +153,8 @@ def read_qrels(qrels_path: str, rejects_path: str, *, qrels: str, on_bad_rows: s
                 reason = f"judged {found.label} here and {known.label} in line {known.row}"
                 rejects.add(found.pid, file, found.row, reason)
     if not kept:
-        raise SidmillError(f"{qrels}: no judgement in it: check retrieval.qrels")
-    judgements.write(qrels_path, list(kept.values()))
-    rejects.write(rejects_path)
-    return len(kept)
-
-
-def read_training(
-    output_path: str, rejects_path: str, *, kind: str, path: str, on_bad_rows: str
-) -> int:
-    """Write dual.train.tsv as triples.parquet, or cross.train.tsv as pairs.parquet.
-
-    Args:
-        output_path: the parquet to write.
-        rejects_path: rejects.parquet to write.
-        kind: ``dual`` or ``cross``.
-        path: file, folder or glob.
-        on_bad_rows: ``error`` or ``reject``.
-
-    Returns:
-        How many rows were written.
-
-    Raises:
-        SidmillError: for a bad line under ``error``; if none is good.
-    """
-    reader = {"dual": triples.read_dual, "cross": triples.read_cross}[kind]
-    schema = {"dual": triples.TRIPLES, "cross": triples.PAIRS}[kind]
-    rejects = Rejects(on_bad_rows)
-
-    def rows() -> Iterator[tuple]:
-        found = False
-        for file in expand(path, ANY_NAME, f"training.{kind}"):
-            for line in reader(file):
-                if line.problem:
-                    rejects.add(None, file, line.row, line.problem)
-                else:
-                    found = True
-                    yield line.values
-        if not found:
-            raise SidmillError(f"{path}: no line can be trained on: check training.{kind}")
-
-    n_rows = triples.write(output_path, schema, rows())
-    rejects.write(rejects_path)
-    return n_rows
+        raise SidmillError(f"{path}: no judgement in it: check {setting}")
+    return list(kept.values())
 
 
 def _write_texts(

@@ -1,23 +1,25 @@
-"""Rule rerank_run: a run and texts -> the run cross."""
+"""Rule rerank_shard: a run and texts -> the new order of some queries' passages."""
 
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.formats import runs
-from sidmill.retrieval.rerank import rerank
+from sidmill.formats import neighbours, runs
+from sidmill.retrieval.rerank import rerank_shard
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
     machine = snakemake.config["rerank"]
-    run = rerank(
+    found = rerank_shard(
         runs.read(snakemake.input.topk),
         snakemake.input.corpus,
         snakemake.input.queries,
+        shard=int(snakemake.wildcards.shard),
+        shards=int(snakemake.wildcards.shards),
         batch_size=machine["batch_size"],
         device=machine["device"],
         **snakemake.params.rerank,
     )
-    runs.write(*snakemake.output, run, "cross")
-    log.info("wrote %s %s", snakemake.output.topk, run.scores.shape)
+    neighbours.write(snakemake.output.found, found)
+    log.info("wrote %s %s", snakemake.output.found, found.scores.shape)
