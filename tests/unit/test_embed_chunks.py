@@ -269,11 +269,10 @@ def test_ahead_keeps_order_and_raises_in_its_place():
         yield from range(5)
         raise ValueError("sixth")
 
-    found = []
+    stream = ahead(items(), 3)
+    assert [next(stream) for _ in range(5)] == list(range(5))
     with pytest.raises(ValueError, match="sixth"):
-        for item in ahead(items(), 3):
-            found.append(item)
-    assert found == list(range(5))
+        next(stream)
     assert list(ahead(iter([]), 2)) == []
 
 

@@ -1,8 +1,10 @@
-"""An OpenAI-compatible server with faults: every vector at its text, or a message; no secret told."""
+"""An OpenAI-compatible server with faults: each vector at its text, or a message; nothing told."""
 
 import json
 import logging
+import shutil
 import ssl
+import subprocess
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -290,7 +292,7 @@ def test_a_shard_that_the_server_broke_goes_on_and_asks_for_no_text_twice(
     asked = [line for *_, body in server.asked for line in body["input"]][1:]
     assert asked == [f"p: {line}" for line in TEXTS[14:]]
     assert report.read(tmp_path / "speed.json")["texts_kept"] == 14
-    [(pids, found)] = embeddings.read(tmp_path / "e/part.parquet")
+    [(_, found)] = embeddings.read(tmp_path / "e/part.parquet")
     wanted = expected([f"p: {line}" for line in TEXTS])
     np.testing.assert_allclose(
         found, wanted / np.linalg.norm(wanted, axis=1, keepdims=True), atol=1e-6
@@ -333,28 +335,13 @@ def test_no_model_name():
 
 
 def test_a_certificate_that_nobody_signed_is_refused(server, monkeypatch, tmp_path):
-    trustme = pytest.importorskip("cryptography.x509", reason="needs cryptography")
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import NameOID
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = trustme.Name([trustme.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        trustme.CertificateBuilder()
-        .subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
-        .not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
-        .add_extension(trustme.SubjectAlternativeName([trustme.DNSName("localhost")]), False)
-        .sign(key, hashes.SHA256())
-    )  # fmt: skip
-    pem = serialization.Encoding.PEM
-    (tmp_path / "both.pem").write_bytes(
-        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        + certificate.public_bytes(pem)
-    )
+    if not shutil.which("openssl"):
+        pytest.skip("needs openssl to make a certificate")
+    words = "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost"
+    words += " -addext subjectAltName=DNS:localhost -keyout key.pem -out certificate.pem"
+    subprocess.run(["openssl", *words.split()], cwd=tmp_path, check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "both.pem")
+    context.load_cert_chain(tmp_path / "certificate.pem", tmp_path / "key.pem")
     server.socket = context.wrap_socket(server.socket, server_side=True)
     monkeypatch.setenv("OPENAI_BASE_URL", f"https://localhost:{server.server_port}/v1")
     with pytest.raises(SidmillError, match=r"(?i)certificate"):
