@@ -204,7 +204,7 @@ def shard_files(wildcards):
 def speed_files(wildcards):
     """What each shard took, in order."""
     return [
-        file.replace("/embeddings.parquet/", "/speed/").replace(".parquet", ".json")
+        file.replace("embeddings.parquet", "speed").replace(".parquet", ".json")
         for file in shard_files(wildcards)
     ]
 
