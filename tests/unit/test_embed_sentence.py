@@ -381,6 +381,15 @@ def test_operations_are_those_of_the_configuration(qwen):
     assert work.operations(done, cost) == 60 * cost.linear_weights + 1000 * cost.attention_width
 
 
+def test_a_model_that_does_not_say_its_shape_costs_nothing_known(qwen, monkeypatch, caplog):
+    from sidmill.embed import flops
+
+    monkeypatch.setattr(flops, "WANTED", ("num_hidden_layers", "moon"))
+    with caplog.at_level(logging.INFO):
+        assert load(qwen).cost() is None
+    assert "operations are not counted: the configuration lacks moon" in caplog.text
+
+
 def test_bfloat16_is_compared_with_float32(qwen, caplog):
     with caplog.at_level(logging.INFO):
         least = load(qwen, dtype="bfloat16").check(TEXTS)

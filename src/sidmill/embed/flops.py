@@ -8,6 +8,7 @@ from sidmill.embed.work import Model
 
 PRODUCT_SECONDS = 0.3  # the rate is measured for about so long
 ROWS = 2048
+WANTED = ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size")
 
 
 def cost_of(model: torch.nn.Module, config: object, device: str, rate: float | None) -> Model:

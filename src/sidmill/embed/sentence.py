@@ -47,13 +47,14 @@ class Encoder(NamedTuple):
             batch.
         fingerprint: names the embedding space.
         check: compares the vectors of some texts with those in float32, where it is another.
-        cost: what the model costs, its rate measured when it is called.
+        cost: what the model costs, its rate measured when it is called; None where its
+            configuration does not say.
     """
 
     stream: Callable[[Iterator[list[str]], Advance], Iterator[Encoded]]
     fingerprint: dict
     check: Callable[[list[str]], float | None]
-    cost: Callable[[], Model]
+    cost: Callable[[], Model | None]
 
     def encode(self, texts: list[str], advance: Advance) -> np.ndarray:
         """Encode one chunk: float32 (n, D)."""
@@ -287,8 +288,12 @@ def _check(
     return precision.check(found, exact, chosen=chosen)
 
 
-def _cost(model: torch.nn.Module, place: torch.device, dtype: str) -> Model:
-    config = model.config
+def _cost(model: torch.nn.Module, place: torch.device, dtype: str) -> Model | None:
+    config = model.config.get_text_config()
+    missing = [name for name in flops.WANTED if getattr(config, name, None) is None]
+    if missing:
+        logger.info("operations are not counted: the configuration lacks %s", ", ".join(missing))
+        return None
     rate = flops.matmul_rate(
         config.hidden_size, config.intermediate_size, precision.DTYPES[dtype], place
     )
