@@ -276,7 +276,7 @@ def _check(
                 lambda count: None,
             )
         ).vectors
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, SidmillError):  # the weights, or one text
         logger.warning("bfloat16 was not compared with float32, which does not fit %s", place)
         return None
     finally:
