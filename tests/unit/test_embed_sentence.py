@@ -21,6 +21,8 @@ SETTINGS = {
     "max_length": 48,
     "dtype": "float32",
     "device": "cpu",
+    "attention": "auto",
+    "compiled": False,
     "prompt": "",
     "normalize": True,
 }
@@ -181,6 +183,7 @@ def test_shards_are_the_same_vectors(qwen, tmp_path):
         embed_shard(
             str(tmp_path / "text.parquet"),
             path,
+            str(tmp_path / f"{shard}.json"),
             shard=shard,
             shards=3,
             model_path=None,
@@ -188,6 +191,9 @@ def test_shards_are_the_same_vectors(qwen, tmp_path):
             model=str(qwen),
             path=None,
             ids_path=None,
+            code="1",
+            processes=1,
+            http={},
             **SETTINGS,
         )
         blocks += [vectors for _, vectors in embeddings.read(path)]
@@ -213,7 +219,7 @@ def test_minilm_is_as_sentence_transformers_computes_it(real_data):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dtype": "float16"}, r"embedding\.dtype is 'float16': choose float32, or bfloat16"),
+        ({"dtype": "float16"}, r"embedding\.dtype is 'float16': choose auto, float32, or bfloat16"),
         ({"dim": 65}, r"embedding\.dim is 65, .* gives 64"),
     ],
 )
@@ -282,14 +288,135 @@ def test_no_model_at_all():
         sentence.load(model=None, **SETTINGS)
 
 
-def test_a_batch_too_large_for_the_device(qwen, monkeypatch):
+def limited(monkeypatch, most):
+    """Let every batch of more than so many tokens run out of memory; return the sizes tried."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    tried = []
+    whole = SentenceTransformer.forward
+
+    def forward(self, features, **others):
+        tried.append(features["input_ids"].numel())
+        if tried[-1] > most:
+            raise torch.OutOfMemoryError("out of memory")
+        return whole(self, features, **others)
+
+    monkeypatch.setattr(SentenceTransformer, "forward", forward)
+    return tried
+
+
+def test_a_batch_too_large_for_the_device_is_halved_and_so_are_those_after_it(
+    qwen, monkeypatch, caplog
+):
+    encoder = load(qwen)
+    expected = encode(encoder, TEXTS * 4)
+    tried = limited(monkeypatch, 100)
+    np.testing.assert_allclose(encode(encoder, TEXTS * 4), expected, atol=1e-5)
+    assert sum(size > 100 for size in tried) <= 2  # 256, then perhaps 128; never again
+    assert "out of memory: batches of at most" in caplog.text
+
+
+def test_a_text_that_does_not_fit_alone_says_what_to_lower(qwen, monkeypatch):
+    encoder = load(qwen)
+    limited(monkeypatch, 10)
+    with pytest.raises(SidmillError, match=r"lower embedding\.max_length \(now 48\)"):
+        encode(encoder, TEXTS)
+
+
+def test_fixed_shapes_change_no_vector_and_are_few(qwen, monkeypatch):
+    """What torch.compile gets, with the compiler left out."""
     import torch
 
-    encoder = load(qwen)
+    expected = encode(load(qwen), TEXTS * 5)
+    asked = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **how: asked.append(how))
+    encoder = load(qwen, compiled=True)
+    assert asked == [{"dynamic": False}]
+    shapes = set()
+    from sentence_transformers import SentenceTransformer
 
-    def fail(*args, **kwargs):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+    whole = SentenceTransformer.forward
 
-    monkeypatch.setattr("sentence_transformers.SentenceTransformer.encode", fail)
-    with pytest.raises(SidmillError, match=r"lower embedding\.batch_tokens \(now 256\)"):
-        encode(encoder, TEXTS)
+    def forward(self, features, **others):
+        shapes.add(tuple(features["input_ids"].shape))
+        return whole(self, features, **others)
+
+    monkeypatch.setattr(SentenceTransformer, "forward", forward)
+    np.testing.assert_allclose(encode(encoder, TEXTS * 5), expected, atol=1e-5)
+    assert all(width % 3 == 0 and rows == max(256 // width, 1) for rows, width in shapes)
+
+
+def test_work_is_counted(qwen):
+    encoder = load(qwen, batch_tokens=96)
+    found = next(encoder.stream(iter([TEXTS[:6] * 4]), lambda count: None))
+    tokens = [len(load_tokens(qwen, line)) for line in TEXTS[:6]]
+    assert found.work.texts == 24
+    assert found.work.tokens == 4 * sum(tokens)
+    assert found.work.squares == 4 * sum(n * n for n in tokens)
+    assert found.work.tokens <= found.work.padded_tokens < 1.3 * found.work.tokens
+    assert found.work.cut == 4
+
+
+def load_tokens(folder, line):
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)(line, truncation=True, max_length=48)["input_ids"]
+
+
+def test_operations_are_those_of_the_configuration(qwen):
+    from sidmill.embed import work
+
+    config = json.loads((qwen / "config.json").read_text())
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    heads, groups = config["num_attention_heads"], config["num_key_value_heads"]
+    head = config["head_dim"]
+    per_layer = hidden * head * (2 * heads + 2 * groups) + 3 * hidden * inner
+    cost = load(qwen).cost()
+    assert cost.linear_weights == config["num_hidden_layers"] * per_layer
+    assert cost.attention_width == config["num_hidden_layers"] * heads * head
+    assert cost.causal
+    assert cost.matmul_rate > 1e8
+    done = work.Work(texts=2, tokens=30, padded_tokens=40, squares=500)
+    assert work.operations(done, cost) == 60 * cost.linear_weights + 1000 * cost.attention_width
+
+
+def test_a_model_that_does_not_say_its_shape_costs_nothing_known(qwen, monkeypatch, caplog):
+    from sidmill.embed import flops
+
+    monkeypatch.setattr(flops, "WANTED", ("num_hidden_layers", "moon"))
+    with caplog.at_level(logging.INFO):
+        assert load(qwen).cost() is None
+    assert "operations are not counted: the configuration lacks moon" in caplog.text
+
+
+def test_bfloat16_is_compared_with_float32(qwen, caplog):
+    with caplog.at_level(logging.INFO):
+        least = load(qwen, dtype="bfloat16").check(TEXTS)
+    assert 0.99 < least < 1
+    assert f"bfloat16 against float32: least cosine {least:.6f} of 8 texts" in caplog.text
+    assert load(qwen).check(TEXTS) is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "dtype"),
+    [("fpu avx2 avx512f", "float32"), ("avx512_bf16", "bfloat16"), ("amx_bf16 fpu", "bfloat16")],
+)
+def test_auto_takes_bfloat16_where_the_processor_has_it(qwen, monkeypatch, flags, dtype):
+    from sidmill.embed import precision
+
+    monkeypatch.setattr(precision, "_cpu_flags", lambda: set(flags.split()))
+    assert load(qwen, dtype="auto").fingerprint["dtype"] == dtype
+
+
+def test_bfloat16_that_moves_vectors_stops_auto_and_warns_who_named_it(caplog):
+    from sidmill.embed import precision
+
+    exact = np.eye(4, dtype=np.float32)
+    near = exact + np.float32(0.001) * np.roll(exact, 1, axis=1)
+    assert precision.check(near, exact, chosen=False) > 0.9995
+    far = exact + np.float32(0.1) * np.roll(exact, 1, axis=1)
+    with pytest.raises(SidmillError, match=r"set embedding\.dtype: float32"):
+        precision.check(far, exact, chosen=False)
+    precision.check(far, exact, chosen=True)
+    assert "bfloat16 moves vectors of this model" in caplog.text

@@ -157,7 +157,7 @@ def test_a_dual_encoder_learns_and_loads_as_an_embedder(files, tmp_path, model, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
     encoder = sentence.load(
         model=str(tmp_path / "model"), revision=None, dim=None, batch_tokens=999, max_length=64,
-        dtype="float32", device="cpu", prompt="", normalize=True,
+        dtype="float32", device="cpu", attention="auto", compiled=False, prompt="", normalize=True,
     )  # fmt: skip
     vectors = encoder.encode(NAMES[:3], lambda n: None)
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)

@@ -11,7 +11,7 @@ from conftest import ROOT
 from sidmill import api, codec
 from sidmill.datasets import counts, lint, mix, vocab, write
 from sidmill.datasets import resolve as resolve_rows
-from sidmill.embed import export, lsa, shard, store
+from sidmill.embed import cost, dimensions, export, lsa, openai, shard, store
 from sidmill.formats import codes
 from sidmill.interactions import export as histories
 from sidmill.interactions import read as read_histories
@@ -77,8 +77,11 @@ FUNCTIONS = {
     "demo": (demo.write, {"seed"}),
     "items": (render.render, set()),
     "interactions": (read_histories.read, set()),
-    "embedding": (shard.embed_shard, {"shard", "model_path"}),
+    "embedding": (shard.embed_shard, {"shard", "model_path", "code", "http"}),
     "embedding, to fit": (lsa.fit, {"seed"}),
+    "openai": (openai.load, {"model", "revision", "dim", "prompt", "normalize"}),
+    "embedding_cost": (cost.reckon, set()),
+    "matryoshka": (dimensions.measure, set()),
     "store": (store.store, set()),
     "h5": (export.write_item_h5, {"backend", "model", "revision"}),
     "h5, histories": (histories.write_sequence_h5, set()),

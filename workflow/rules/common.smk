@@ -34,7 +34,15 @@ FIRST_ROUND = "results/dual/first/model"
 SHORT_COLLECTIONS = ("queries", "mining_queries")
 PROBLEMS = []
 LEARNED = ("rqvae", "rqkmeans_plus", "fsq")  # networks, all trained by one rule
-MACHINE_SETTINGS = ("batch_tokens", "device", "memory_mb", "processes", "search_batch")
+MACHINE_SETTINGS = (
+    "attention",
+    "batch_tokens",
+    "compiled",
+    "device",
+    "memory_mb",
+    "processes",
+    "search_batch",
+)
 
 
 wildcard_constraints:
@@ -197,6 +205,14 @@ def shard_files(wildcards):
     folder = f"results/{wildcards.collection}/embeddings.parquet"
     return [
         f"{folder}/part-{shard:05d}-of-{shards:05d}.parquet" for shard in range(shards)
+    ]
+
+
+def speed_files(wildcards):
+    """What each shard took, in order."""
+    return [
+        file.replace("embeddings.parquet", "speed").replace(".parquet", ".json")
+        for file in shard_files(wildcards)
     ]
 
 

@@ -5,10 +5,14 @@ READS    results/{collection}/text.parquet         pid, text
 LEAVES   results/{collection}/embeddings.parquet/  pid, embedding list<float32> (D); one file per shard
          results/{collection}/vectors.npy          float32 or float16 (N, D), in row order of text.parquet
          results/{collection}/ids.parquet          pid, in row order of vectors.npy
+         results/{collection}/speed/               JSON per shard: texts, tokens and operations per second
 
 Shards and ids.parquet carry the embedding fingerprint. Queries have a prompt of their own, and the LSA of the passages.
 With the backend lsa also:
          results/{collection}/lsa.safetensors      vocabulary, idf float32 (V), components float32 (D, V)
+If asked for:
+         results/{collection}/embedding.json       speed of all shards, hours and price for more items
+         results/{collection}/matryoshka.json      neighbours that smaller dimensions keep, on a sample
 """
 
 
@@ -40,6 +44,7 @@ rule embed_shard:
         text="results/{collection}/text.parquet",
     output:
         shard="results/{collection}/embeddings.parquet/part-{shard}-of-{shards}.parquet",
+        speed="results/{collection}/speed/part-{shard}-of-{shards}.json",
     log:
         "results/logs/embed_shard.{collection}.{shard}-of-{shards}.log",
     benchmark:
@@ -77,3 +82,47 @@ rule store_vectors:
         "Checking and storing the vectors of {wildcards.collection}"
     script:
         "../scripts/store_vectors.py"
+
+
+rule report_embedding:
+    input:
+        speeds=speed_files,
+    output:
+        report="results/{collection}/embedding.json",
+    log:
+        "results/logs/report_embedding.{collection}.log",
+    benchmark:
+        "results/benchmarks/report_embedding.{collection}.tsv"
+    conda:
+        "../../envs/sidmill.yaml"
+    threads: 1
+    params:
+        embedding_cost=settings("embedding_cost"),
+        code=code_of("report_embedding.py"),
+    message:
+        "Adding up what the shards of {wildcards.collection} took"
+    script:
+        "../scripts/report_embedding.py"
+
+
+rule measure_dimensions:
+    input:
+        unpack(embedder_files),
+        text="results/{collection}/text.parquet",
+    output:
+        report="results/{collection}/matryoshka.json",
+    log:
+        "results/logs/measure_dimensions.{collection}.log",
+    benchmark:
+        "results/benchmarks/measure_dimensions.{collection}.tsv"
+    conda:
+        "../../envs/sidmill.yaml"
+    threads: 2
+    params:
+        embedding=embedding_of,
+        matryoshka=settings("matryoshka"),
+        code=code_of("measure_dimensions.py"),
+    message:
+        "Measuring what fewer dimensions lose of {wildcards.collection}"
+    script:
+        "../scripts/measure_dimensions.py"

@@ -1,4 +1,4 @@
-"""Rule embed_shard: text.parquet -> one shard of embeddings.parquet."""
+"""Rule embed_shard: text.parquet -> one shard of embeddings.parquet, and what it took."""
 
 from typing import TYPE_CHECKING
 
@@ -13,11 +13,17 @@ with job(snakemake) as log:
     rows = embed_shard(
         snakemake.input.text,
         snakemake.output.shard,
+        snakemake.output.speed,
         shard=int(snakemake.wildcards.shard),
         shards=int(snakemake.wildcards.shards),
         model_path=snakemake.input.get("model"),
+        code=snakemake.params.code,
         batch_tokens=machine["batch_tokens"],
         device=machine["device"],
+        attention=machine["attention"],
+        compiled=machine["compiled"],
+        processes=machine["processes"],
+        http=snakemake.config["openai"],
         **snakemake.params.embedding,
     )
     log.info("wrote %s, %d rows", snakemake.output.shard, rows)

@@ -29,3 +29,16 @@ def by_token_budget(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
         batches.append(order[start : start + size])
         start += size
     return batches
+
+
+def rounded_up(lengths: np.ndarray, step: int) -> np.ndarray:
+    """Round lengths up to multiples of ``step``: few shapes, for code compiled for each shape.
+
+    Args:
+        lengths: int (n,), tokens per text.
+        step: tokens, 1 for no rounding.
+
+    Returns:
+        int64 (n,).
+    """
+    return -(-np.asarray(lengths, dtype=np.int64) // step) * step

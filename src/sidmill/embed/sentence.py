@@ -4,11 +4,13 @@ Pooling, normalisation and padding side are read from the model's own files; a m
 say how to pool is refused. https://sbert.net, https://huggingface.co/Qwen/Qwen3-Embedding-8B
 """
 
+import gc
 import json
 import logging
 import sys
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,29 +22,43 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers.utils import logging as transformers_logging
 
 from sidmill.core.errors import SidmillError
-from sidmill.embed import batches, fingerprint
+from sidmill.embed import fingerprint, flops, precision, tokens
+from sidmill.embed.ahead import ahead
+from sidmill.embed.forward import forward
 from sidmill.embed.progress import Advance
 from sidmill.embed.unit import unit_rows
+from sidmill.embed.work import Encoded, Model, Work, total
 from sidmill.formats import hub
 
 logger = logging.getLogger(__name__)
 
-# float16 is not among them: Qwen3 overflows it and gives NaN.
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-TEXTS_PER_COUNT = 1024  # tokenised at a time to learn their lengths
+# Padded tokens per batch where the config names none. On a CPU what a batch needs stays in the
+# cache (docs/performance.md).
+BATCH_TOKENS = {"cuda": 16384, "cpu": 1024}
+BATCHES_AHEAD = 8
 
 
 class Encoder(NamedTuple):
     """A loaded model.
 
     Attributes:
-        encode: texts to float32 (n, D) in the order given; calls its second argument with the
-            number of texts done after every batch.
+        stream: chunks of texts to their vectors, float32 (n, D) in the order given, with the work
+            that they took; calls its second argument with the number of texts done after every
+            batch.
         fingerprint: names the embedding space.
+        check: compares the vectors of some texts with those in float32, where it is another.
+        cost: what the model costs, its rate measured when it is called; None where its
+            configuration does not say.
     """
 
-    encode: Callable[[list[str], Advance], np.ndarray]
+    stream: Callable[[Iterator[list[str]], Advance], Iterator[Encoded]]
     fingerprint: dict
+    check: Callable[[list[str]], float | None]
+    cost: Callable[[], Model | None]
+
+    def encode(self, texts: list[str], advance: Advance) -> np.ndarray:
+        """Encode one chunk: float32 (n, D)."""
+        return next(self.stream(iter([texts]), advance)).vectors
 
 
 def load(
@@ -50,12 +66,15 @@ def load(
     model: str | None,
     revision: str | None,
     dim: int | None,
-    batch_tokens: int,
+    batch_tokens: int | None,
     max_length: int,
     dtype: str,
     device: str,
+    attention: str,
+    compiled: bool,
     prompt: str,
     normalize: bool,
+    process: int = 0,
 ) -> Encoder:
     """Load an encoder. Code that comes with a model is never run, pickled weights never read.
 
@@ -64,25 +83,26 @@ def load(
         revision: branch, tag or commit on the hub; of a folder its content digest is taken instead.
         dim: D, or null for the model's own. A smaller one keeps the first D values, which is
             meant for models trained that way (Matryoshka).
-        batch_tokens: padded tokens per batch, at most.
+        batch_tokens: padded tokens per batch, at most; null: 16,384 on a GPU, 1,024 on a CPU.
         max_length: tokens per text; longer ones are cut, and counted in the log.
-        dtype: float32 or bfloat16, of weights and arithmetic. Vectors are float32.
+        dtype: float32 or bfloat16, of weights and arithmetic; auto: bfloat16 where the device has
+            a unit for it. Vectors are float32.
         device: auto, cpu or cuda.
+        attention: auto, or an implementation that transformers knows; with flash_attention_2
+            batches are packed, not padded.
+        compiled: run the model through torch.compile, on few shapes.
         prompt: put before every text; the prompts in the model's folder are not applied.
         normalize: scale to unit length after cutting to D.
+        process: number of this process on the node; it takes the GPU of that number.
 
     Raises:
         SidmillError: if a setting does not fit, or the model is missing, unreachable, not an
             encoder with a known pooling, or without safetensors weights.
     """
-    place = _device(device)
-    if dtype not in DTYPES:
-        raise SidmillError(
-            f"embedding.dtype is {dtype!r}: choose float32, or bfloat16 on a GPU (float16 "
-            f"overflows to NaN in Qwen3)"
-        )
+    place = _device(device, process)
+    number = precision.choose(dtype, place)
     _check_modules(model, revision)
-    loaded = _load_weights(model, revision, place, dtype)
+    loaded = _load_weights(model, revision, place, number, attention)
     pooling = next(module for module in loaded if isinstance(module, Pooling))
     own_dim = loaded.get_embedding_dimension()
     if dim is not None and dim > own_dim:
@@ -107,22 +127,42 @@ def load(
         prompt=prompt,
         normalize=normalize,
         dim=dim or own_dim,
-        dtype=dtype,
+        dtype=number,
         max_length=max_length,
     )
+    reader = tokens.Reader(
+        model=loaded,
+        prompt=prompt,
+        budget=batch_tokens or BATCH_TOKENS[place.type],
+        max_length=max_length,
+        fixed_shapes=compiled,
+        packed=loaded[0].can_flatten_inputs,
+    )
+    if compiled:
+        loaded[0].model.compile(dynamic=False)
     logger.info("loaded %s on %s: %s", model, place, facts)
-    return Encoder(partial(_encode, loaded, facts, batch_tokens), facts)
+    return Encoder(
+        partial(_stream, reader, facts),
+        facts,
+        partial(_check, reader, facts, (model, revision, place), chosen=dtype == number),
+        cache(partial(_cost, loaded[0].model, place, number)),
+    )
 
 
-def _device(device: str) -> str:
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
+def _device(device: str, process: int) -> torch.device:
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
         raise SidmillError(
             "embedding.device is cuda, but torch sees no CUDA device here: set auto or cpu, or run "
             "on a machine with a GPU and a CUDA build of torch"
         )
-    return device
+    if process >= torch.cuda.device_count():
+        raise SidmillError(
+            f"torch sees {torch.cuda.device_count()} GPUs here, process {process + 1} has none: "
+            f"lower embedding.processes to that"
+        )
+    return torch.device("cuda", process)
 
 
 def _check_modules(model: str | None, revision: str | None) -> None:
@@ -155,16 +195,21 @@ def _check_modules(model: str | None, revision: str | None) -> None:
         )
 
 
-def _load_weights(model: str, revision: str | None, device: str, dtype: str) -> SentenceTransformer:
+def _load_weights(
+    model: str, revision: str | None, device: torch.device, dtype: str, attention: str
+) -> SentenceTransformer:
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()
+    options = {"dtype": precision.DTYPES[dtype], "use_safetensors": True}
+    if attention != "auto":
+        options["attn_implementation"] = attention
     try:
-        return SentenceTransformer(
+        loaded = SentenceTransformer(
             model,
             revision=revision,
-            device=device,
+            device=str(device),
             trust_remote_code=False,
-            model_kwargs={"dtype": DTYPES[dtype], "use_safetensors": True},
+            model_kwargs=options,
         )
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise SidmillError(
@@ -172,6 +217,7 @@ def _load_weights(model: str, revision: str | None, device: str, dtype: str) -> 
             f"with model.safetensors; pickled weights (pytorch_model.bin) and models that bring "
             f"their own code are refused"
         ) from None
+    return loaded.eval()
 
 
 def _revision(loaded: SentenceTransformer, model: str, revision: str | None) -> str | None:
@@ -180,64 +226,76 @@ def _revision(loaded: SentenceTransformer, model: str, revision: str | None) -> 
     return getattr(loaded[0].config, "_commit_hash", None) or revision
 
 
-def _encode(
-    model: SentenceTransformer, facts: dict, batch_tokens: int, texts: list[str], advance: Advance
-) -> np.ndarray:
-    """Encode ``texts``, longest first, and put the vectors back in their order."""
-    lengths = _count_tokens(model, [facts["prompt"] + text for text in texts])
-    cut = int((lengths > facts["max_length"]).sum())
-    if cut:
+def _stream(
+    reader: tokens.Reader, facts: dict, chunks: Iterator[list[str]], advance: Advance
+) -> Iterator[Encoded]:
+    """Encode each chunk, longest texts first, and put the vectors back in their order."""
+    found, done = np.empty((0, facts["dim"]), dtype=np.float32), []
+    limit = forward(reader, facts["dim"])
+    with closing(ahead(tokens.batches(reader, chunks), BATCHES_AHEAD)) as made:
+        for batch in made:
+            texts = batch.texts
+            if not done:
+                found = np.empty((len(texts.texts), facts["dim"]), dtype=np.float32)
+                done.append(Work(cut=texts.cut))
+            if len(batch.rows):
+                found[batch.rows] = limit(batch)
+                done.append(tokens.work(texts, batch))
+                advance(len(batch.rows))
+            if batch.last:
+                _say_cut(texts, facts["max_length"])
+                yield Encoded(unit_rows(found) if facts["normalize"] else found, total(done))
+                done = []
+
+
+def _say_cut(texts: tokens.Texts, max_length: int) -> None:
+    if texts.cut:
         logger.info(
             "%d of %d texts are longer than %d tokens and were cut (embedding.max_length)",
-            cut,
-            len(texts),
-            facts["max_length"],
+            texts.cut,
+            len(texts.texts),
+            max_length,
         )
-    lengths = np.minimum(lengths, facts["max_length"])
-    vectors = np.empty((len(texts), facts["dim"]), dtype=np.float32)
-    for rows in batches.by_token_budget(lengths, batch_tokens):
-        batch = [texts[row] for row in rows]
-        vectors[rows] = _encode_batch(model, batch, facts["prompt"], batch_tokens)[
-            :, : facts["dim"]
-        ]
-        advance(len(rows))
-    return unit_rows(vectors) if facts["normalize"] else vectors
 
 
-def _count_tokens(model: SentenceTransformer, texts: list[str]) -> np.ndarray:
-    """Return the tokens of each text before cutting, int64 (n,)."""
-    lengths = []
-    for start in range(0, len(texts), TEXTS_PER_COUNT):
-        encoded = model.tokenizer(
-            texts[start : start + TEXTS_PER_COUNT],
-            truncation=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )
-        lengths += [len(ids) for ids in encoded["input_ids"]]
-    return np.array(lengths, dtype=np.int64)
-
-
-def _encode_batch(
-    model: SentenceTransformer, texts: list[str], prompt: str, batch_tokens: int
-) -> np.ndarray:
+def _check(
+    reader: tokens.Reader, facts: dict, source: tuple, texts: list[str], *, chosen: bool
+) -> float | None:
+    """Compare some texts with float32, by a second copy of the model that is dropped again."""
+    model, revision, place = source
+    if facts["dtype"] == "float32" or not texts:
+        return None
     try:
-        # prompt="" turns off a default prompt in the model's folder
-        return (
-            model.encode(
-                texts,
-                prompt=prompt,
-                batch_size=len(texts),
-                show_progress_bar=False,
-                convert_to_tensor=True,
+        exact_model = _load_weights(model, revision, place, "float32", "auto")
+        exact_model.max_seq_length = facts["max_length"]
+        exact = next(
+            _stream(
+                reader._replace(model=exact_model, fixed_shapes=False, packed=False),
+                facts,
+                iter([texts]),
+                lambda count: None,
             )
-            .float()
-            .cpu()
-            .numpy()
-        )
-    except torch.OutOfMemoryError:
-        raise SidmillError(
-            f"a batch of {len(texts)} texts does not fit the device: lower embedding.batch_tokens "
-            f"(now {batch_tokens})"
-        ) from None
+        ).vectors
+    except (torch.OutOfMemoryError, SidmillError):  # the weights, or one text
+        logger.warning("bfloat16 was not compared with float32, which does not fit %s", place)
+        return None
+    finally:
+        exact_model = None
+        gc.collect()
+        if place.type == "cuda":
+            torch.cuda.empty_cache()
+    found = next(_stream(reader, facts, iter([texts]), lambda count: None)).vectors
+    return precision.check(found, exact, chosen=chosen)
+
+
+def _cost(model: torch.nn.Module, place: torch.device, dtype: str) -> Model | None:
+    config = model.config.get_text_config()
+    missing = [name for name in flops.WANTED if getattr(config, name, None) is None]
+    if missing:
+        logger.info("operations are not counted: the configuration lacks %s", ", ".join(missing))
+        return None
+    rate = flops.matmul_rate(
+        config.hidden_size, config.intermediate_size, precision.DTYPES[dtype], place
+    )
+    name = torch.cuda.get_device_name(place) if place.type == "cuda" else "cpu"
+    return flops.cost_of(model, config, name, rate)

@@ -2,78 +2,78 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from sidmill.core.errors import SidmillError
-from sidmill.embed import fingerprint, progress
-from sidmill.embed.unit import unit_rows
-from sidmill.formats import embeddings, text
+from sidmill.embed import backends, chunks, compute, launch, progress, work
+from sidmill.formats import embeddings, report, text
 
 logger = logging.getLogger(__name__)
 
 NAMED_IDS = 5  # ids that a warning names
 
-
-class Backend(NamedTuple):
-    """A way to get vectors.
-
-    Attributes:
-        encode: turns a table of ``pid`` and ``text`` (n rows) into float32 (n, D), and reports
-            how many rows are done.
-        fingerprint: names the embedding space.
-    """
-
-    encode: Callable[[pa.Table, progress.Advance], np.ndarray]
-    fingerprint: dict
+Blocks = Iterator[tuple[pa.ChunkedArray, np.ndarray]]
 
 
 def embed_shard(
     text_path: str,
     shard_path: str,
+    speed_path: str,
     *,
     shard: int,
     shards: int,
     model_path: str | None,
+    code: str,
     backend: str,
     model: str | None,
     revision: str | None,
     path: str | None,
     ids_path: str | None,
     dim: int | None,
-    batch_tokens: int,
+    batch_tokens: int | None,
     max_length: int,
     dtype: str,
     device: str,
+    attention: str,
+    compiled: bool,
+    processes: int,
     prompt: str,
     normalize: bool,
+    http: dict,
 ) -> int:
     """Embed the texts of one shard.
 
     Shards are consecutive rows of text.parquet, so their files in order of name hold the items in
-    order. Memory: 8,192 texts with their vectors, and the model; with ``precomputed`` the vectors
-    of the shard.
+    order. With ``sentence_transformers`` and ``openai`` a text that stands in the shard twice is
+    computed once, and a shard that was killed goes on from its last chunk. Memory: 8,192 texts
+    with their vectors, about 80 bytes per row, and the model; with ``precomputed`` the vectors of
+    the shard.
 
     Args:
         text_path: text.parquet.
         shard_path: file of embeddings.parquet to write.
+        speed_path: JSON to write: what it took (the one file with wall time in it).
         shard: number of the shard, from 0.
         shards: how many there are.
         model_path: fitted LSA model, for backend ``lsa``.
-        backend: lsa, sentence_transformers or precomputed.
-        model: folder or hub id; for ``precomputed`` a label that names the space.
+        code: names the code; chunks of other code are not used.
+        backend: lsa, sentence_transformers, openai or precomputed.
+        model: folder or hub id, or the server's name; for ``precomputed`` a label of the space.
         revision: of the model, as the user names it.
         path: vectors of the user, for ``precomputed``.
         ids_path: ids of a .npy at ``path``.
         dim: D; see the backend for null.
-        batch_tokens: padded tokens per batch.
+        batch_tokens: padded tokens per batch; null: by the device.
         max_length: tokens per text.
-        dtype: float32 or bfloat16.
+        dtype: auto, float32 or bfloat16.
         device: auto, cpu or cuda.
+        attention: auto, or an implementation that transformers knows.
+        compiled: whether the model goes through torch.compile.
+        processes: processes that share the shard, one GPU each; for ``sentence_transformers``.
         prompt: put before every text.
         normalize: scale vectors to unit length.
+        http: how the server of ``openai`` is asked, see :func:`sidmill.embed.openai.load`.
 
     Returns:
         Number of rows written.
@@ -82,158 +82,90 @@ def embed_shard(
         SidmillError: if a setting does not fit the backend, or the backend cannot do its work.
     """
     start, stop = text.shard_bounds(text.count(text_path), shard, shards)
-    if backend != "sentence_transformers" and prompt:
-        raise SidmillError(
-            f"embedding.prompt is {prompt!r}, which means nothing to backend {backend}: set it to "
-            f'""'
-        )
-    if backend == "lsa":
-        chosen = _lsa(model_path, dim, normalize)
-    elif backend == "sentence_transformers":
-        chosen = _sentence(
-            model=model,
-            revision=revision,
-            dim=dim,
-            batch_tokens=batch_tokens,
-            max_length=max_length,
-            dtype=dtype,
-            device=device,
-            prompt=prompt,
-            normalize=normalize,
-        )
-    elif backend == "precomputed":
-        pids = _pids(text_path, start, stop)
-        chosen = _precomputed(
-            pids,
-            model=model,
-            revision=revision,
-            path=path,
-            ids_path=ids_path,
-            dim=dim,
-            normalize=normalize,
-        )
-    else:
-        raise SidmillError(
-            f"embedding.backend is {backend!r}: choose lsa, sentence_transformers or precomputed"
-        )
     logger.info("shard %d of %d: rows %d to %d of %s", shard, shards, start, stop, text_path)
-    with progress.counting(stop - start, "texts") as advance:
-        return embeddings.write(
-            shard_path,
-            text.pid_type(text_path),
-            chosen.fingerprint,
-            _blocks(chosen, text.read(text_path, start, stop), advance),
-        )
+    rows = backends.CHUNK_ROWS.get(backend)
+    task = compute.Task(
+        text_path=text_path,
+        shard_path=shard_path,
+        start=start,
+        stop=stop,
+        rows=rows or 0,
+        code=code,
+        checked=shard == 0,
+        settings={
+            "model_path": model_path,
+            "backend": backend,
+            "model": model,
+            "revision": revision,
+            "path": path,
+            "ids_path": ids_path,
+            "dim": dim,
+            "batch_tokens": batch_tokens,
+            "max_length": max_length,
+            "dtype": dtype,
+            "device": device,
+            "attention": attention,
+            "compiled": compiled,
+            "prompt": prompt,
+            "normalize": normalize,
+            "http": http,
+        },
+    )
+    pid_type = text.pid_type(text_path)
+    if rows is None:
+        facts, blocks, figures = _at_once(task)
+        written = embeddings.write(shard_path, pid_type, facts, _warned(blocks))
+        report.write(speed_path, figures())
+        return written
+    count = -(-(stop - start) // rows)
+    members = min(processes if backend == "sentence_transformers" else 1, max(count, 1))
+    done = launch.run(task, members) if members > 1 else compute.compute(task, 0, 1)
+    plan = compute.plan(task, done.fingerprint)
+    blocks = chunks.assemble(plan, text_path)
+    written = embeddings.write(shard_path, pid_type, done.fingerprint, _warned(blocks))
+    report.write(speed_path, done.figures)
+    chunks.clear(plan)
+    return written
 
 
-def _blocks(
-    backend: Backend, tables: Iterator[pa.Table], advance: progress.Advance
-) -> Iterator[tuple[pa.ChunkedArray, np.ndarray]]:
-    """Yield ids with their vectors, and warn of vectors without a direction at the end."""
+def _at_once(task: compute.Task) -> tuple[dict, Blocks, Callable[[], dict]]:
+    """Vectors of a backend that needs no chunks: as they come."""
+    chosen = compute.choose(task, 0)
+    watch = work.Stopwatch()
+    done: list[work.Work] = []
+    rows = task.stop - task.start
+
+    def blocks() -> Blocks:
+        pids = []
+
+        def read() -> Iterator[list[str]]:
+            for table in text.read(task.text_path, task.start, task.stop):
+                pids.append(table["pid"])
+                yield table["text"].to_pylist()
+
+        with progress.counting(rows, "texts") as advance:
+            for found in chosen.stream(read(), advance):
+                done.append(found.work)
+                yield pids.pop(), found.vectors
+
+    def figures() -> dict:
+        return work.speed(work.total(done), None, rows=rows, kept=0, seconds=watch.seconds())
+
+    return chosen.fingerprint, blocks(), figures
+
+
+def _warned(blocks: Blocks) -> Blocks:
+    """Pass blocks on, and warn of vectors without a direction at the end."""
     empty: list = []
     count = 0
-    for table in tables:
-        vectors = backend.encode(table, advance)
+    for pids, vectors in blocks:
         zero = np.flatnonzero(~vectors.any(axis=1))
         count += zero.size
-        empty += table["pid"].take(zero[: NAMED_IDS - len(empty)]).to_pylist()
-        yield table["pid"], vectors
+        empty += pids.take(zero[: NAMED_IDS - len(empty)]).to_pylist()
+        yield pids, vectors
     if count:
         logger.warning(
             "%d texts have an all-zero vector, which the vector store refuses; first pids: %s",
             count,
             ", ".join(map(repr, empty)),
         )
-
-
-# Each backend is imported where it is chosen: sentence_transformers alone takes 9 seconds and some
-# hundred MB, which a job that runs another backend should not pay.
-
-
-def _lsa(model_path: str | None, dim: int | None, normalize: bool) -> Backend:
-    from sidmill.embed import lsa
-
-    if model_path is None:
-        raise ValueError("backend lsa needs model_path")
-    fitted = lsa.load(model_path)
-    if dim is not None and dim != len(fitted.components):
-        raise SidmillError(
-            f"{model_path} has {len(fitted.components)} dimensions, embedding.dim is {dim}: delete "
-            f"it and run again"
-        )
-
-    def encode(table: pa.Table, advance: progress.Advance) -> np.ndarray:
-        vectors = lsa.encode(fitted, table["text"].to_pylist(), normalize=normalize)
-        advance(len(vectors))
-        return vectors
-
-    facts = fingerprint.make(
-        backend="lsa",
-        model="lsa",
-        revision=fingerprint.file_digest(model_path),
-        pooling="tfidf-svd",
-        prompt="",
-        normalize=normalize,
-        dim=len(fitted.components),
-        dtype="float32",
-        max_length=None,
-    )
-    return Backend(encode, facts)
-
-
-def _sentence(**settings: object) -> Backend:
-    from sidmill.embed import sentence
-
-    encoder = sentence.load(**settings)
-
-    def encode(table: pa.Table, advance: progress.Advance) -> np.ndarray:
-        return encoder.encode(table["text"].to_pylist(), advance)
-
-    return Backend(encode, encoder.fingerprint)
-
-
-def _precomputed(
-    pids: pa.Array,
-    *,
-    model: str | None,
-    revision: str | None,
-    path: str | None,
-    ids_path: str | None,
-    dim: int | None,
-    normalize: bool,
-) -> Backend:
-    from sidmill.embed import precomputed
-
-    if not model:
-        raise SidmillError(
-            "embedding.model is null: with embedding.backend: precomputed it is a name for the "
-            "space of your vectors, such as qwen3-embedding-8b"
-        )
-    found = precomputed.gather(pids, path=path, ids_path=ids_path, dim=dim)  # (n, D), this shard
-    done = 0
-
-    def encode(table: pa.Table, advance: progress.Advance) -> np.ndarray:
-        nonlocal done
-        vectors = found[done : done + table.num_rows]
-        done += table.num_rows
-        advance(table.num_rows)
-        return unit_rows(vectors) if normalize else vectors
-
-    facts = fingerprint.make(
-        backend="precomputed",
-        model=model,
-        revision=revision,
-        pooling="",
-        prompt="",
-        normalize=normalize,
-        dim=found.shape[1],
-        dtype="float32",
-        max_length=None,
-    )
-    return Backend(encode, facts)
-
-
-def _pids(text_path: str, start: int, stop: int) -> pa.Array:
-    """Return the item ids of the shard."""
-    chunks = [chunk for table in text.read(text_path, start, stop) for chunk in table["pid"].chunks]
-    return pa.chunked_array(chunks, text.pid_type(text_path)).combine_chunks()

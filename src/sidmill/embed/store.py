@@ -7,6 +7,7 @@ Shapes: N items, D dimensions.
 """
 
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -117,6 +118,9 @@ def _remove_other_shards(shard_paths: list[str]) -> None:
             if stale.name not in wanted:
                 logger.info("removing %s, left from another number of shards", stale)
                 stale.unlink()
+        for stale in sorted(folder.glob(".part-*.parquet.chunks")):
+            logger.info("removing %s, left by an interrupted run", stale)
+            shutil.rmtree(stale, ignore_errors=True)
 
 
 def _one_fingerprint(shard_paths: list[str]) -> dict:

@@ -1,0 +1,82 @@
+"""What fewer dimensions keep of the neighbours, on vectors whose answer is known."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from sidmill.core.errors import SidmillError
+from sidmill.embed import backends, dimensions, work
+from sidmill.formats import text
+
+SETTINGS = {"backend": "openai", "dim": None}
+SAMPLE = {"sample": 1000, "neighbours": 5, "dims": None}
+
+
+@pytest.fixture
+def embedded(monkeypatch, tmp_path):
+    """Let these vectors be those of the texts; return the path of text.parquet."""
+
+    def make(vectors, lines=None):
+        lines = lines or [str(n) for n in range(len(vectors))]
+        rows = {line: vectors[n] for n, line in enumerate(lines)}
+        table = pa.table({"pid": pa.array(range(len(lines)), pa.int64()), "text": lines})
+        text.write(tmp_path / "text.parquet", pa.int64(), [table])
+
+        def stream(parts, advance):
+            for part in parts:
+                found = np.array([rows[line] for line in part], np.float32)
+                yield work.Encoded(found, work.Work())
+
+        def choose(pids, **settings):
+            assert settings["dim"] is None
+            return backends.Backend(stream, {"model": "m", "dim": vectors.shape[1]})
+
+        monkeypatch.setattr(backends, "choose", choose)
+        return tmp_path / "text.parquet"
+
+    return make
+
+
+def test_dimensions_that_hold_everything_keep_every_neighbour(embedded, rng):
+    vectors = np.zeros((300, 256))
+    vectors[:, :64] = rng.standard_normal((300, 64))
+    figures = dimensions.measure(embedded(vectors), SETTINGS, **SAMPLE)
+    assert list(figures["jaccard"]) == ["128", "64", "32"]
+    assert figures["jaccard"]["128"] == figures["jaccard"]["64"] == 1
+    assert 0.05 < figures["jaccard"]["32"] < 0.9
+    assert (figures["full_dim"], figures["texts"]) == (256, 300)
+
+
+def test_jaccard_is_that_of_sets(embedded, rng):
+    vectors = rng.standard_normal((80, 48))
+    figures = dimensions.measure(embedded(vectors), SETTINGS, **SAMPLE | {"dims": [12]})
+
+    def nearest(rows):
+        unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        order = np.argsort(-(unit @ unit.T - 9 * np.eye(80)), axis=1)
+        return [set(row[:5]) for row in order]
+
+    pairs = zip(nearest(vectors), nearest(vectors[:, :12]), strict=True)
+    wanted = np.mean([len(a & b) / len(a | b) for a, b in pairs])
+    assert figures["jaccard"]["12"] == pytest.approx(wanted)
+
+
+def test_equal_texts_count_once_and_the_sample_is_spread(embedded, rng, monkeypatch):
+    lines = [str(n // 2) for n in range(400)]
+    path = embedded(np.repeat(rng.standard_normal((200, 40)), 2, axis=0), lines)
+    figures = dimensions.measure(path, SETTINGS, **SAMPLE | {"sample": 40})
+    assert 20 < figures["texts"] <= 40
+
+
+@pytest.mark.parametrize(
+    ("changes", "dim", "message"),
+    [
+        ({"dims": [41]}, None, "found 41, the model gives 40: lower it"),
+        ({}, 64, r"embedding\.dim: found 64, the model gives 40"),
+        ({"neighbours": 30}, None, r"a sample of 30 texts has no 30 neighbours: lower matryoshka"),
+    ],
+)
+def test_what_cannot_be_measured(embedded, rng, changes, dim, message):
+    path = embedded(rng.standard_normal((30, 40)))
+    with pytest.raises(SidmillError, match=message):
+        dimensions.measure(path, SETTINGS | {"dim": dim}, **SAMPLE | changes)

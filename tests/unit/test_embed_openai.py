@@ -1,0 +1,272 @@
+"""An OpenAI-compatible server with faults: each vector at its text, or a message; nothing told."""
+
+import logging
+import shutil
+import ssl
+import subprocess
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from embedding_server import FAULTS, WIDTH, serving, vector
+
+from sidmill.core.errors import SidmillError
+from sidmill.embed import backends, openai, patience, shard
+from sidmill.formats import embeddings, report, text
+
+KEY = "sk-very-secret-word"
+TEXTS = [f"text number {n}" for n in range(50)]
+PLAIN = {
+    "model": "m",
+    "revision": None,
+    "dim": None,
+    "prompt": "",
+    "normalize": False,
+    "requests": 4,
+    "texts_per_request": 7,
+    "timeout_s": 5.0,
+    "retries": 3,
+    "wait_s": 0.01,
+    "allow_http": False,
+}
+
+
+@pytest.fixture
+def server(monkeypatch):
+    with serving() as server:
+        address = f"http://127.0.0.1:{server.server_port}/tenant-secret/v1"
+        monkeypatch.setenv("OPENAI_BASE_URL", address)
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        yield server
+
+
+def encode(texts=TEXTS, **changes):
+    stream, facts = openai.load(**PLAIN | changes)
+    done = []
+    found = next(stream(iter([list(texts)]), done.append))
+    assert sum(done) == len(texts)
+    return found, facts
+
+
+def expected(texts=TEXTS):
+    return np.array([vector(line) for line in texts], np.float32)
+
+
+def test_every_text_gets_its_vector_in_few_bounded_requests(server):
+    found, facts = encode()
+    np.testing.assert_array_equal(found.vectors, expected())
+    assert found.work.texts == 50
+    assert found.work.tokens == 150
+    assert len(server.asked) == 1 + 8
+    assert server.most <= 4
+    _, path, headers, body = server.asked[1]
+    assert path == "/tenant-secret/v1/embeddings"
+    assert headers["Authorization"] == f"Bearer {KEY}"
+    assert (body["model"], body["encoding_format"]) == ("m", "float")
+    assert facts == {
+        "backend": "openai",
+        "model": "m",
+        "revision": None,
+        "pooling": "",
+        "prompt": "",
+        "normalize": False,
+        "dim": WIDTH,
+        "dtype": "",
+        "max_length": None,
+    }
+
+
+@pytest.mark.parametrize(
+    "fault", ["cut", "torn", *sorted(FAULTS), (500, {}), (503, {}), (429, {}), (408, {})], ids=str
+)
+def test_a_fault_that_passes_changes_nothing(server, fault, caplog):
+    server.faults = ["permuted", fault, None, fault]
+    timeout = 0.3 if fault == "slow" else 5.0
+    found, _ = encode(timeout_s=timeout)
+    np.testing.assert_array_equal(found.vectors, expected())
+    assert ("try 1 of 4" in caplog.text) == (fault != "permuted")
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ((500, {}), "failed 4 times, last with: 500"),
+        ("count", "last with: 6 vectors, wanted those of 7 texts"),
+        ("wide", r"vectors of shape \(7,\), wanted \(6,\)"),
+        ("nan", "a NaN or an infinity"),
+        ("cut", "failed 4 times, last with: "),
+        ("no list", r"no list of embeddings \(KeyError\)"),
+    ],
+    ids=str,
+)
+def test_a_fault_that_stays_is_told(server, fault, message):
+    server.faults = [fault] * 99
+    with pytest.raises(SidmillError, match=message) as error:
+        encode(texts=TEXTS[:21])
+    assert "what is done is kept" in str(error.value) or "another request" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (401, r"refuses the key \(401\): check OPENAI_API_KEY"),
+        (403, r"refuses the key \(403\)"),
+        (400, r"answers 400 .*check embedding\.model \(m\)"),
+        (302, "answers 302"),
+    ],
+)
+def test_what_no_second_try_helps_is_asked_once(server, status, message):
+    server.faults = [(status, {"Location": "http://127.0.0.1:1/"})] * 99
+    with pytest.raises(SidmillError, match=message):
+        encode(texts=TEXTS[:5])
+    assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_retry_after_holds_back_all_requests(server, form):
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=3), usegmt=True)
+    server.faults = [(429, {"Retry-After": "1" if form == "seconds" else date})]
+    encode(requests=1)
+    refused, after = server.asked[1][0], server.asked[2][0]
+    assert after - refused >= 0.99
+    server.asked.clear()
+    server.faults = [(429, {"Retry-After": "1"})]
+    encode(requests=3)
+    refused = server.asked[1][0]
+    late = [moment for moment, *_ in server.asked if moment > refused + 0.3]
+    assert min(late) - refused >= 0.99
+    assert len(late) >= 5
+
+
+def test_a_server_that_wants_a_day_is_left_alone(server):
+    server.faults = [(429, {"Retry-After": "86400"})]
+    with pytest.raises(SidmillError, match="left alone for 86400 s: run again after that"):
+        encode(requests=1)
+
+
+@pytest.mark.parametrize("told", ["soon", "", "nan", "Mon, 99 Foo"])
+def test_a_retry_after_that_says_nothing_is_passed_over(told):
+    assert patience.seconds_of(told) is None
+
+
+def test_waits_grow(monkeypatch):
+    waits = []
+    patient = patience.Patience(4, 1.0)
+    monkeypatch.setattr(patient._stopped, "wait", waits.append)
+
+    def ask():
+        raise patience.AgainError("no")
+
+    with pytest.raises(SidmillError, match="failed 5 times, last with: no"):
+        patient.insist(ask)
+    assert [0.5 * 2**n <= wait <= 2**n for n, wait in enumerate(waits)] == [True] * 4
+
+
+@pytest.mark.parametrize("fault", [(500, {}), (400, {}), (401, {}), "cut"], ids=str)
+def test_no_secret_in_logs_messages_fingerprint_or_files(
+    server, fault, tmp_path, caplog, monkeypatch
+):
+    caplog.set_level(logging.DEBUG)
+    table = pa.table({"pid": pa.array(range(50), pa.int64()), "text": TEXTS})
+    text.write(tmp_path / "text.parquet", pa.int64(), [table])
+    server.faults = [fault, fault]
+    told = []
+    for _ in range(3):
+        try:
+            embed(tmp_path)
+        except SidmillError as error:
+            told.append(str(error))
+    assert (tmp_path / "e/part.parquet").exists()
+    messages = [r.getMessage() for r in caplog.records if r.name.startswith("sidmill")]
+    messages += [r.getMessage() for r in caplog.records if r.levelno >= logging.INFO]
+    written = [file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()]
+    for secret in (KEY, "tenant-secret"):
+        assert secret not in " ".join([*told, *messages])
+        assert not any(secret.encode() in content for content in written)
+
+
+def embed(folder, **changes):
+    http = {key: PLAIN[key] for key in PLAIN if key not in OWN}
+    return shard.embed_shard(
+        str(folder / "text.parquet"), str(folder / "e/part.parquet"), str(folder / "speed.json"),
+        shard=0, shards=1, model_path=None, code="1", backend="openai", model="m", revision=None,
+        path=None, ids_path=None, dim=None, batch_tokens=None, max_length=9, dtype="auto",
+        device="cpu", attention="auto", compiled=False, processes=2, prompt="p: ",
+        normalize=True, http=http | changes,
+    )  # fmt: skip
+
+
+OWN = ("model", "revision", "dim", "prompt", "normalize")
+
+
+def test_a_shard_that_the_server_broke_goes_on_and_asks_for_no_text_twice(
+    server, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(backends.CHUNK_ROWS, "openai", 14)
+    table = pa.table({"pid": pa.array(range(50), pa.int64()), "text": TEXTS})
+    text.write(tmp_path / "text.parquet", pa.int64(), [table])
+    server.faults = [None, None, (400, {})]  # the second chunk
+    with pytest.raises(SidmillError, match="answers 400"):
+        embed(tmp_path, requests=1)
+    server.asked.clear()
+    assert embed(tmp_path, requests=1) == 50
+    asked = [line for *_, body in server.asked for line in body["input"]][1:]
+    assert asked == [f"p: {line}" for line in TEXTS[14:]]
+    assert report.read(tmp_path / "speed.json")["texts_kept"] == 14
+    [(_, found)] = embeddings.read(tmp_path / "e/part.parquet")
+    wanted = expected([f"p: {line}" for line in TEXTS])
+    np.testing.assert_allclose(
+        found, wanted / np.linalg.norm(wanted, axis=1, keepdims=True), atol=1e-6
+    )
+
+
+def test_fewer_dimensions_are_cut_and_made_unit(server):
+    found, facts = encode(dim=4, normalize=True)
+    cut = expected()[:, :4]
+    np.testing.assert_allclose(
+        found.vectors, cut / np.linalg.norm(cut, axis=1, keepdims=True), atol=1e-6
+    )
+    assert facts["dim"] == 4
+    with pytest.raises(SidmillError, match=r"embedding\.dim is 7, m gives 6"):
+        encode(dim=7)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"OPENAI_BASE_URL": "http://example.org/v1"}, "is not https"),
+        ({"OPENAI_BASE_URL": "file:///etc"}, "is not https"),
+        ({"OPENAI_BASE_URL": "https://example.org", "OPENAI_API_KEY": ""}, "KEY is not set"),
+        ({"OPENAI_BASE_URL": "http://[::1", "OPENAI_API_KEY": "x"}, "is no address"),
+        ({"OPENAI_API_KEY": "sk-é\n"}, "characters that no key has"),
+    ],
+)
+def test_an_environment_that_does_not_fit(server, monkeypatch, variables, message):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SidmillError, match=message) as error:
+        encode()
+    assert not any(value and value in str(error.value) for value in variables.values())
+    assert server.asked == []
+
+
+def test_no_model_name():
+    with pytest.raises(SidmillError, match=r"embedding\.model is null"):
+        openai.load(**PLAIN | {"model": None})
+
+
+def test_a_certificate_that_nobody_signed_is_refused(server, monkeypatch, tmp_path):
+    if not shutil.which("openssl"):
+        pytest.skip("needs openssl to make a certificate")
+    words = "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost"
+    words += " -addext subjectAltName=DNS:localhost -keyout key.pem -out certificate.pem"
+    subprocess.run(["openssl", *words.split()], cwd=tmp_path, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "certificate.pem", tmp_path / "key.pem")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    monkeypatch.setenv("OPENAI_BASE_URL", f"https://localhost:{server.server_port}/v1")
+    with pytest.raises(SidmillError, match=r"(?i)certificate"):
+        encode(retries=0)
+    assert server.asked == []
