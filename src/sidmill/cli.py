@@ -6,6 +6,7 @@ import click
 
 from sidmill.commands.advise import advise
 from sidmill.commands.evaluate import evaluate
+from sidmill.commands.publish import publish
 from sidmill.commands.vocab import vocab
 from sidmill.core.errors import SidmillError
 
@@ -17,6 +18,7 @@ def commands() -> None:
 
 commands.add_command(advise)
 commands.add_command(evaluate)
+commands.add_command(publish)
 commands.add_command(vocab)
 
 

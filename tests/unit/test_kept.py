@@ -104,9 +104,7 @@ def test_no_sequence_of_versions_moves_or_reuses_a_sid(versions, order, strategy
                     elif last.get(pid) != sid:  # given now: to share it means to share the text
                         here = {other for other in others if other in catalogue}
                         assert here or not others
-                        assert not here or any(
-                            catalogue[other] == catalogue[pid] for other in here
-                        )
+                        assert not here or any(catalogue[other] == catalogue[pid] for other in here)
                     owner.setdefault(sid, set()).add(pid)
                 if alike == "separate":
                     assert len(set(sids.values())) == len(sids)

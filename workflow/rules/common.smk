@@ -35,7 +35,7 @@ MACHINE_SETTINGS = ("batch_tokens", "device", "memory_mb", "processes", "search_
 wildcard_constraints:
     balanced="|_balanced",  # rqkmeans{balanced}
     collection="items|corpus|queries|mining_corpus|mining_queries",
-    quantizer="rqkmeans|rqkmeans_balanced|rqkmeans_plus|rqvae|opq|pca_grid|pretrained",
+    quantizer="rqkmeans|rqkmeans_balanced|rqkmeans_plus|rqvae|opq|pca_grid|pretrained|published",
     round="first|second",
     run="dual|bm25|fused|cross",
     kind="dual|cross",
@@ -157,8 +157,8 @@ def embedder_files(wildcards):
     embedding = embedding_of(wildcards)
     if embedding["backend"] == "lsa":
         if wildcards.collection == "queries":
-            return {"model": of_corpus("lsa.safetensors")}
-        return {"model": f"results/{wildcards.collection}/lsa.safetensors"}
+            return {"model": fitted_lsa(corpus_collection())}
+        return {"model": fitted_lsa(wildcards.collection)}
     if embedding["backend"] == "sentence_transformers":
         return model_files(embedding["model"])
     return OWN_VECTORS
@@ -216,8 +216,9 @@ def histories():
 
 
 def chosen(name):
-    """A file of the quantizer that the config chose."""
-    return f"results/{config['quantizer']}/{name}"
+    """A file of the quantizer that the config chose, or of the published one."""
+    quantizer = "published" if config["published"]["path"] else config["quantizer"]
+    return f"results/{quantizer}/{name}"
 
 
 def task_file(dataset):

@@ -2,13 +2,15 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
-from sidmill.embed import fingerprint, progress
+from sidmill.embed import fingerprint, progress, reuse
 from sidmill.embed.unit import unit_rows
 from sidmill.formats import embeddings, text
 
@@ -37,6 +39,8 @@ def embed_shard(
     shard: int,
     shards: int,
     model_path: str | None,
+    match_path: str | None,
+    published: list[str],
     backend: str,
     model: str | None,
     revision: str | None,
@@ -62,6 +66,8 @@ def embed_shard(
         shard: number of the shard, from 0.
         shards: how many there are.
         model_path: fitted LSA model, for backend ``lsa``.
+        match_path: match.parquet of a published version, whose vectors are reused; or None.
+        published: its shards of embeddings, in order.
         backend: lsa, sentence_transformers or precomputed.
         model: folder or hub id; for ``precomputed`` a label that names the space.
         revision: of the model, as the user names it.
@@ -82,6 +88,7 @@ def embed_shard(
         SidmillError: if a setting does not fit the backend, or the backend cannot do its work.
     """
     start, stop = text.shard_bounds(text.count(text_path), shard, shards)
+    rows = reuse.published_rows(match_path, published, start, stop)
     if backend != "sentence_transformers" and prompt:
         raise SidmillError(
             f"embedding.prompt is {prompt!r}, which means nothing to backend {backend}: set it to "
@@ -103,6 +110,7 @@ def embed_shard(
         )
     elif backend == "precomputed":
         pids = _pids(text_path, start, stop)
+        pids = pids.filter(pa.array(rows == reuse.NONE))
         chosen = _precomputed(
             pids,
             model=model,
@@ -117,13 +125,16 @@ def embed_shard(
             f"embedding.backend is {backend!r}: choose lsa, sentence_transformers or precomputed"
         )
     logger.info("shard %d of %d: rows %d to %d of %s", shard, shards, start, stop, text_path)
-    with progress.counting(stop - start, "texts") as advance:
-        return embeddings.write(
-            shard_path,
-            text.pid_type(text_path),
-            chosen.fingerprint,
-            _blocks(chosen, text.read(text_path, start, stop), advance),
-        )
+    read = partial(text.read, text_path, start, stop)
+    with progress.counting(int((rows == reuse.NONE).sum()), "texts") as advance:
+        embed = partial(_blocks, chosen, advance=advance)
+        blocks = embed(read())
+        if published:
+            reuse.check(chosen.fingerprint, published)
+            blocks = reuse.blocks(
+                read, embed, rows, published, chosen.fingerprint["dim"], Path(shard_path).parent
+            )
+        return embeddings.write(shard_path, text.pid_type(text_path), chosen.fingerprint, blocks)
 
 
 def _blocks(

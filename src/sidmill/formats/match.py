@@ -1,8 +1,8 @@
 """``match.parquet``: each item of the catalogue, held against a published version.
 
-    pid      int64 or string, in the order of the catalogue
-    row      int64, its row of ledger.parquet; -1 for an item that was never there
-    changed  bool, whether its text is another one there
+pid      int64 or string, in the order of the catalogue
+row      int64, its row of ledger.parquet; -1 for an item that was never there
+changed  bool, whether its text is another one there
 """
 
 from collections.abc import Iterable

@@ -1,8 +1,8 @@
 """SIDs that a published version gave stay where they are: which these are, and what is taken.
 
 An item is the same as long as its pid is. What a version gave is written in its ledger
-(:mod:`sidmill.formats.ledger`), which goes from version to version: SIDs of removed items wait there
-for their return, and SIDs that an item left are given to nobody else.
+(:mod:`sidmill.formats.ledger`), which goes from version to version: SIDs of removed items wait
+there for their return, and SIDs that an item left are given to nobody else.
 
 Shapes: N items of the catalogue, M rows of the ledger, T tokens of a SID, L levels, H held SIDs.
 """
@@ -68,9 +68,7 @@ def match(text_path: str, ledger: Ledger, match_path: str) -> int:
     return same
 
 
-def build(
-    ledger: Ledger, match: Match, codes: np.ndarray, *, changed: str, removed: str
-) -> Kept:
+def build(ledger: Ledger, match: Match, codes: np.ndarray, *, changed: str, removed: str) -> Kept:
     """Say which SIDs stay, and which are taken.
 
     With ``changed: resolve`` an item whose new text gives the codes that it had, or the SID that it
@@ -97,8 +95,33 @@ def build(
     sids[fixed] = ledger.sids[rows[fixed]]
     taken = ledger.sids if removed == "reserve" else sids[fixed]
     held = _distinct(taken, ledger.sizes)
-    logger.info("%d of %d items keep their SID, %d SIDs are taken", fixed.sum(), len(rows), len(held))
+    logger.info(
+        "%d of %d items keep their SID, %d SIDs are taken", fixed.sum(), len(rows), len(held)
+    )
     return Kept(sids, fixed, match.changed, held)
+
+
+def load(
+    ledger_path: str, match_path: str, codes: np.ndarray, *, changed: str, removed: str
+) -> Kept | None:
+    """:func:`build` from files; None where ``ledger_path`` is empty: nothing is published."""
+    if not ledger_path:
+        return None
+    ledger, found = ledgers.read(ledger_path), matches.read(match_path)
+    return build(ledger, found, codes, changed=changed, removed=removed)
+
+
+def ledger_before(path: str) -> Ledger | None:
+    """The published ledger; None where ``path`` is empty."""
+    return ledgers.read(path) if path else None
+
+
+def guard(
+    ledger_path: str, kept: Kept | None, ids: pa.ChunkedArray, sids: np.ndarray, changed: str
+) -> None:
+    """Stop before SIDs are written of which one moved: see :func:`check_unmoved`."""
+    if kept is not None:
+        check_unmoved(ledgers.read(ledger_path), ids, sids, kept.changed & (changed == "resolve"))
 
 
 def check_unmoved(

@@ -56,8 +56,8 @@ def reassign(
     Deterministic: ties go to the item of the lower row and to the lower code. Where more than
     ``EXACT_ITEMS`` items must share out the codes of one prefix, the first item of each code stays
     and the others are placed in portions, each optimal given the ones before: moves are still the
-    fewest. Memory: about 60 bytes per item and held code, some 200 more per item that moves, and the
-    distances float64 (m, K) of one portion.
+    fewest. Memory: about 60 bytes per item and held code, some 200 more per item that moves, and
+    the distances float64 (m, K) of one portion.
 
     Args:
         codes: int32 (N, L).
