@@ -39,4 +39,5 @@ rule all:
         "results/plots/prefix_sizes.svg",
         "results/plots/reconstruction.svg",
         "results/explorer.html",
-        where_published("results/churn.json", "results/plots/churn.svg"),
+        where_published("results/churn.json"),
+        where_published("results/plots/churn.svg"),

@@ -46,9 +46,9 @@ def all_embeddings():
     ]
 
 
-def where_published(*names):
-    """Files that there are only with a published version."""
-    return list(names) if VERSION else []
+def where_published(path):
+    """A file that there is only with a published version."""
+    return path if VERSION else []
 
 
 VERSION = or_stop(own_version)

@@ -4,7 +4,7 @@
     sid      list<int32>, its SID
     codes    list<int32> (L), what the quantizer says of its text
     digest   16 bytes, the hash of that text
-    state    int8: 0 in the catalogue | 1 removed from it, its SID waits | 2 a SID that the item left
+    state    int8: 0 in the catalogue | 1 removed, its SID waits for it | 2 a SID that the item left
     version  int32, the version that gave the SID, from 1
     trained  bool, whether its text is the one that the quantizer was published with
 

@@ -2,8 +2,8 @@
 
 Three groups of items are told apart: ``trained``, whose text is the one that the quantizer was
 published with; ``earlier``, that came or changed in versions since; ``fresh``, of this one. The
-last two together are ``since`` training. Every figure is of the codes and vectors as they are, so that
-many small steps add up.
+last two together are ``since`` training. Every figure is of the codes and vectors as they are, so
+that many small steps add up.
 
 Shapes: N items, L levels, K_l codes at level l, D dimensions, G groups.
 """
