@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidmill import codec
+from sidmill.core import atomic
 from sidmill.core.errors import SidmillError
 from sidmill.formats import ledger as ledgers
 from sidmill.formats import match as matches
@@ -33,6 +34,13 @@ BOOKS = [
 SIZES = [4, 4, 4]
 N_TEXTS = 8  # so that texts repeat, and their vectors with them
 TEXT_VECTORS = np.random.default_rng(9).standard_normal((N_TEXTS, 3)).astype(np.float32)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_waiting_for_the_disk():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(atomic, "_flush", lambda path, flags: None)
+        yield
 
 
 class Line:
@@ -84,7 +92,7 @@ def catalogues():
     st.sampled_from(["separate", "share"]),
     st.sampled_from(["keep", "resolve"]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(deadline=None, max_examples=80)
 def test_no_sequence_of_versions_moves_or_reuses_a_sid(versions, order, strategy, alike, changed):
     collisions = SETTINGS | {"strategy": strategy, "identical_text": alike}
     owner = {}  # SID -> pids that have had it, texts that it has meant
@@ -113,7 +121,7 @@ def test_no_sequence_of_versions_moves_or_reuses_a_sid(versions, order, strategy
 
 
 @given(catalogues(), st.sampled_from(["reassign", "sinkhorn", "suffix", "none"]))
-@settings(max_examples=30, deadline=None)
+@settings(deadline=None, max_examples=20)
 def test_the_same_catalogue_again_changes_nothing(versions, strategy):
     with tempfile.TemporaryDirectory() as folder:
         line = Line(folder, SETTINGS | {"strategy": strategy}, KEEP)

@@ -22,7 +22,7 @@ from sidmill.recommend import evaluate as recommender_metrics
 from sidmill.recommend import topk, train
 from sidmill.report import comparison, explorer
 from sidmill.retrieval import bm25, cross, dual, fuse, index, measure, mine, read, rerank, search
-from sidmill.sids import evaluate, quality, resolve
+from sidmill.sids import churn, evaluate, kept, quality, resolve
 
 RULE_FILES = sorted((ROOT / "workflow/rules").glob("*.smk"))
 SCRIPTS = sorted((ROOT / "workflow/scripts").glob("*.py"))
@@ -56,6 +56,7 @@ CHOSEN_BY_RULES = {
     "rerank": {"run"},
     "retrieval_metrics": {"runs"},
     "h5": {"splits"},
+    "published": {"path"},
     "recommender": {"train_from", "mmap_path"},
 }
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -64,7 +65,7 @@ FUNCTIONS = {
     "demo": (demo.write, {"seed"}),
     "items": (render.render, set()),
     "interactions": (read_histories.read, set()),
-    "embedding": (shard.embed_shard, {"shard", "model_path"}),
+    "embedding": (shard.embed_shard, {"shard", "model_path", "match_path", "published"}),
     "embedding, to fit": (lsa.fit, {"seed"}),
     "store": (store.store, set()),
     "h5": (export.write_item_h5, {"backend", "model", "revision"}),
@@ -79,6 +80,8 @@ FUNCTIONS = {
     "pca_grid": (pca_grid.fit, {"seed", "codebook_sizes"}),
     "encoding": (codec.encode, set()),
     "collisions": (resolve.resolve, set()),
+    "published": (kept.build, set()),
+    "churn": (churn.measure, {"seed"}),
     "index": (codes.write_index, set()),
     "quality": (quality.measure, {"seed"}),
     "evaluation": (evaluate.evaluate, {"seed"}),
