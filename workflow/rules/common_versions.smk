@@ -52,3 +52,4 @@ def where_published(path):
 
 
 VERSION = or_stop(own_version)
+PARENT = VERSION["all"][0] if VERSION else []

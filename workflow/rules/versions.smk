@@ -151,7 +151,7 @@ rule describe_version:
         lsa=own_lsa(),
         churn=where_published("results/churn.json"),
         churn_items=where_published("results/churn.parquet"),
-        parent=VERSION.get("all", [])[:1],
+        parent=PARENT,
     output:
         version="results/version.json",
     log:
