@@ -15,7 +15,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.formats import ledger as ledgers
 from sidmill.formats import match as matches
 from sidmill.formats import text
-from sidmill.sids import kept, reassign
+from sidmill.sids import kept, reassign, sinkhorn
 from sidmill.sids.resolve import resolve
 
 SETTINGS = {
@@ -207,3 +207,17 @@ def test_reassign_leaves_held_codes_and_moves_the_fewest(seed, sizes, data):
     assert taken.isdisjoint(got)
     wanted = set(map(tuple, codes.tolist())) - taken  # each keeps one of its items
     assert sum(tuple(a) == b for a, b in zip(codes.tolist(), got, strict=True)) == len(wanted)
+
+
+def test_sinkhorn_empties_held_codes_itself(rng):
+    """Two codes of three items each, one of them held: five move, and none is left to others."""
+    codes = np.repeat(np.array([[0, 0], [0, 1]], np.int32), 3, axis=0)
+    books = [np.zeros((1, 3), np.float32), rng.standard_normal((9, 3)).astype(np.float32)]
+    space = reassign.Space(rng.standard_normal((6, 3)).astype(np.float32), np.arange(6), books)
+    found = sinkhorn.spread(
+        codes, [1, 9], space, codes[:1], epsilon=0.003, iterations=20, rounds=20
+    )
+    assert found.left[0] == 5
+    assert found.left[-1] == 0
+    assert len(np.unique(found.codes, axis=0)) == 6
+    assert (found.codes[:, 1] != 0).all()
