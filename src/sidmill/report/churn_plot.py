@@ -10,6 +10,7 @@ from sidmill.report.plots import AFTER, BEFORE, DASHED, INK, MUTED, REFERENCE, R
 
 HEIGHT = 2.6  # inches
 BAR = 0.27
+PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # behind words on a line
 
 
 def churn(figures: dict, path: str | Path) -> None:
@@ -69,7 +70,7 @@ def _criteria(axes: Axes, criteria: list[dict]) -> None:
     for row, one in enumerate(criteria):
         value = "unknown" if one["value"] is None else f"{one['value']:.3g}"
         words = f"{one['name'].replace('_', ' ')}: {value}, limit {one['limit']:g}"
-        axes.annotate(words, (0, row - 0.36), fontsize=7.5, color=MUTED)
+        axes.annotate(words, (0, row - 0.36), fontsize=7.5, color=MUTED, bbox=PAPER)
     axes.set_ylim(len(criteria) - 0.5, -0.7)
     axes.set_xlim(0, max(1.15, *shares))
     axes.set_title("Criteria, as a share of their limits", loc="left", fontsize=9, color=INK)
