@@ -9,6 +9,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.formats import ledger as ledgers
 from sidmill.formats.ledger import LEFT, LIVE, REMOVED, Ledger
 from sidmill.formats.quantizer import Quantizer
+from sidmill.report import churn_plot
 from sidmill.sids import churn, kept
 
 LIMITS = {
@@ -184,3 +185,19 @@ def test_a_damaged_ledger_is_refused(tmp_path, changes, message):
 def test_ledgers_of_different_lines_are_not_compared():
     with pytest.raises(SidmillError, match="of version 1, the published one of 1"):
         churn.compare(line(3), line(3))
+
+
+def test_the_plot_draws_what_is_not_known_too(rng, tmp_path):
+    before = line(20)
+    again = kept.carry_on(
+        before, before.ids, before.sids, before.sizes, before.codes, before.digests, **KEEP
+    )
+    found = measure(before, again, vectors_of(before.codes[:, 0], rng, 0.5), tmp_path)
+    assert found["drift"]["levels"][0]["divergence"]["bits"] is None
+    assert found["because"][1] == "too little is known of divergence, displaced_share"
+    drawn = []
+    for name in ("one.svg", "two.svg"):
+        churn_plot.churn(found, tmp_path / name)
+        drawn.append((tmp_path / name).read_bytes())
+    assert drawn[0] == drawn[1]
+    assert drawn[0].startswith(b"<?xml")

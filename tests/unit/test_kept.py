@@ -168,6 +168,14 @@ def test_suffixes_are_not_given_twice(tmp_path):
     assert (sids[2][3], sids[8][3], sids[9][3]) == (2, 3, 4)
 
 
+def test_fewer_suffixes_than_published_are_refused(tmp_path):
+    line = Line(tmp_path, SETTINGS | {"strategy": "suffix"}, KEEP)
+    line.publish({0: 0, 1: 0, 2: 0}, range(31))
+    line.collisions = SETTINGS | {"strategy": "suffix", "suffix_size": 2}
+    with pytest.raises(SidmillError, match="suffixes up to 2, but .* raise it to at least 3"):
+        line.publish({0: 0}, range(31))
+
+
 def test_another_number_of_tokens_is_refused(tmp_path):
     line = Line(tmp_path, SETTINGS, KEEP)
     line.publish({0: 0}, range(31))

@@ -81,6 +81,12 @@ def resolve(
             f"published SIDs have {kept.sids.shape[1]} tokens, collisions.strategy: {strategy} "
             f"gives {len(sizes) + (strategy == 'suffix')}: take the strategy that they were made by"
         )
+    if strategy == "suffix" and len(kept.held) and kept.held[:, -1].max() >= suffix_size:
+        raise SidmillError(
+            f"published SIDs have suffixes up to {kept.held[:, -1].max()}, but "
+            f"collisions.suffix_size is {suffix_size}: raise it to at least "
+            f"{kept.held[:, -1].max() + 1}"
+        )
     takes = _whose(text_classes, identical_text, kept)
     first = np.flatnonzero((takes == np.arange(len(codes))) & ~kept.fixed)  # (F,)
     held = kept.held
