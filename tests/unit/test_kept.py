@@ -172,7 +172,7 @@ def test_fewer_suffixes_than_published_are_refused(tmp_path):
     line = Line(tmp_path, SETTINGS | {"strategy": "suffix"}, KEEP)
     line.publish({0: 0, 1: 0, 2: 0}, range(31))
     line.collisions = SETTINGS | {"strategy": "suffix", "suffix_size": 2}
-    with pytest.raises(SidmillError, match="suffixes up to 2, but .* raise it to at least 3"):
+    with pytest.raises(SidmillError, match=r"suffixes up to 2, but .* raise it to at least 3"):
         line.publish({0: 0}, range(31))
 
 
