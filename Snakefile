@@ -10,12 +10,14 @@ configfile: "config.yaml"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/common_retrieval.smk"
+include: "workflow/rules/common_versions.smk"
 include: "workflow/rules/items.smk"
 include: "workflow/rules/interactions.smk"
 include: "workflow/rules/embed.smk"
 include: "workflow/rules/exports.smk"
 include: "workflow/rules/quantize.smk"
 include: "workflow/rules/sids.smk"
+include: "workflow/rules/versions.smk"
 include: "workflow/rules/compare.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/retrieval.smk"
@@ -45,3 +47,5 @@ rule all:
         "results/plots/prefix_sizes.svg",
         "results/plots/reconstruction.svg",
         "results/explorer.html",
+        where_published("results/churn.json"),
+        where_published("results/plots/churn.svg"),

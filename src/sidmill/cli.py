@@ -8,6 +8,7 @@ from sidmill.commands.advise import advise
 from sidmill.commands.diff import diff
 from sidmill.commands.evaluate import evaluate
 from sidmill.commands.inspect import inspect
+from sidmill.commands.publish import publish
 from sidmill.commands.status import status
 from sidmill.commands.vocab import vocab
 from sidmill.core.errors import SidmillError
@@ -18,7 +19,7 @@ def commands() -> None:
     """Look into what SIDMill made, and use it outside the pipeline."""
 
 
-for command in (advise, diff, evaluate, inspect, status, vocab):
+for command in (advise, diff, evaluate, inspect, publish, status, vocab):
     commands.add_command(command)
 
 

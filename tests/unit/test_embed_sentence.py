@@ -187,6 +187,8 @@ def test_shards_are_the_same_vectors(qwen, tmp_path):
             shard=shard,
             shards=3,
             model_path=None,
+            match_path=None,
+            published=[],
             backend="sentence_transformers",
             model=str(qwen),
             path=None,

@@ -16,6 +16,8 @@ from sidmill.formats import embeddings, text
 
 N_ITEMS = 9000  # more than one row group
 SETTINGS = {
+    "match_path": None,
+    "published": [],
     "backend": "lsa",
     "model": None,
     "revision": None,

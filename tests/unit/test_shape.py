@@ -35,7 +35,7 @@ from sidmill.retrieval import (
     rerank,
     search,
 )
-from sidmill.sids import evaluate, quality, resolve
+from sidmill.sids import churn, evaluate, kept, quality, resolve
 
 RULE_FILES = sorted((ROOT / "workflow/rules").glob("*.smk"))
 SCRIPTS = sorted((ROOT / "workflow/scripts").glob("*.py"))
@@ -69,6 +69,7 @@ CHOSEN_BY_RULES = {
     "rerank": {"run"},
     "retrieval_metrics": {"runs"},
     "h5": {"splits"},
+    "published": {"path"},
     "recommender": {"train_from", "mmap_path"},
 }
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -77,7 +78,10 @@ FUNCTIONS = {
     "demo": (demo.write, {"seed"}),
     "items": (render.render, set()),
     "interactions": (read_histories.read, set()),
-    "embedding": (shard.embed_shard, {"shard", "model_path", "code", "http"}),
+    "embedding": (
+        shard.embed_shard,
+        {"shard", "model_path", "match_path", "published", "code", "http"},
+    ),
     "embedding, to fit": (lsa.fit, {"seed"}),
     "openai": (openai.load, {"model", "revision", "dim", "prompt", "normalize"}),
     "embedding_cost": (cost.reckon, set()),
@@ -99,6 +103,8 @@ FUNCTIONS = {
     "pca_grid": (pca_grid.fit, {"seed", "codebook_sizes"}),
     "encoding": (codec.encode, set()),
     "collisions": (resolve.resolve, set()),
+    "published": (kept.build, set()),
+    "churn": (churn.measure, {"seed"}),
     "index": (codes.write_index, set()),
     "quality": (quality.measure, {"seed"}),
     "evaluation": (evaluate.evaluate, {"seed"}),
@@ -192,7 +198,7 @@ def test_a_script_is_an_adapter(script):
 
 def test_the_snakefile_is_a_table_of_contents():
     lines = (ROOT / "Snakefile").read_text().splitlines()
-    assert len(lines) < 50
+    assert len(lines) < 60
     assert not [line for line in lines if line.startswith("def ")]
 
 

@@ -21,7 +21,7 @@ TARGETS = (
     *("all", "results/rqvae/codes.parquet", "results/recommender/metrics.json"),
     *("results/datasets/report.json", "results/h5/item_data.h5"),
 )
-OF_THE_MOMENT = ("benchmarks", "logs")  # what they hold is time
+OF_THE_MOMENT = {"benchmarks", "logs", "speed"}  # what they hold is time
 TEMPORARY = (".*partial", "*.state", ".scratch*")
 
 
@@ -30,7 +30,7 @@ def artefacts(workflow):
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.relative_to(folder).parts[0] not in OF_THE_MOMENT
+        if path.is_file() and OF_THE_MOMENT.isdisjoint(path.relative_to(folder).parts)
     }
 
 

@@ -50,7 +50,7 @@ wildcard_constraints:
     balanced="|_balanced",  # rqkmeans{balanced}
     collection="items|corpus|queries|mining_corpus|mining_queries",
     learned="|".join(LEARNED),
-    quantizer="rqkmeans|rqkmeans_balanced|rqkmeans_plus|rqvae|fsq|opq|pca_grid|pretrained",
+    quantizer="rqkmeans|rqkmeans_balanced|rqkmeans_plus|rqvae|fsq|opq|pca_grid|pretrained|published",
     round="first|second",
     run="dual|bm25|fused|cross",
     kind="dual|cross",
@@ -172,8 +172,8 @@ def embedder_files(wildcards):
     embedding = embedding_of(wildcards)
     if embedding["backend"] == "lsa":
         if wildcards.collection == "queries":
-            return {"model": of_corpus("lsa.safetensors")}
-        return {"model": f"results/{wildcards.collection}/lsa.safetensors"}
+            return {"model": fitted_lsa(corpus_collection())}
+        return {"model": fitted_lsa(wildcards.collection)}
     if embedding["backend"] == "sentence_transformers":
         return model_files(embedding["model"])
     return OWN_VECTORS
@@ -261,8 +261,9 @@ def histories():
 
 
 def chosen(name):
-    """A file of the quantizer that the config chose."""
-    return f"results/{config['quantizer']}/{name}"
+    """A file of the quantizer that the config chose, or of the published one."""
+    quantizer = "published" if config["published"]["path"] else config["quantizer"]
+    return f"results/{quantizer}/{name}"
 
 
 def task_file(dataset):

@@ -3,8 +3,12 @@
 
 def of_corpus(*names):
     """A file of the passages that are searched: the catalogue's, or those of retrieval.corpus."""
-    collection = "items" if config["retrieval"]["corpus"] == "items" else "corpus"
-    return f"results/{collection}/{names[0]}"
+    return f"results/{corpus_collection()}/{names[0]}"
+
+
+def corpus_collection():
+    """The collection that is searched."""
+    return "items" if config["retrieval"]["corpus"] == "items" else "corpus"
 
 
 def user_files(setting):

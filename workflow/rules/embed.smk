@@ -2,6 +2,7 @@
 Text -> embeddings, in shards -> one memory map. Written once for every collection (items, corpus, queries).
 
 READS    results/{collection}/text.parquet         pid, text
+         published.path: match and vectors         with items, for those that are there with the same text
 LEAVES   results/{collection}/embeddings.parquet/  pid, embedding list<float32> (D); one file per shard
          results/{collection}/vectors.npy          float32 or float16 (N, D), in row order of text.parquet
          results/{collection}/ids.parquet          pid, in row order of vectors.npy
@@ -41,6 +42,7 @@ rule fit_lsa:
 rule embed_shard:
     input:
         unpack(embedder_files),
+        unpack(reused_vectors),
         text="results/{collection}/text.parquet",
     output:
         shard="results/{collection}/embeddings.parquet/part-{shard}-of-{shards}.parquet",

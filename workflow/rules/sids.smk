@@ -4,6 +4,7 @@ Codes -> semantic IDs, and what they are worth.
 READS    results/codes.parquet                  pid, codes list<int32> (L)
          results/{quantizer}/quantizer.safetensors
          results/items/vectors.npy, ids.parquet, text.parquet
+         results/published/ledger.parquet, match.parquet   with published.path: the SIDs that stay
 LEAVES   results/pid2sid.parquet                pid, sid list<int32> (L, or L + 1 with a suffix)
          index.path (results/index.json)        {"pid": ["<a_0>", "<b_12>", "<c_7>"]}
          results/resolution.json                what the resolution of collisions cost
@@ -18,6 +19,8 @@ rule resolve_collisions:
         vectors="results/items/vectors.npy",
         ids="results/items/ids.parquet",
         text="results/items/text.parquet",
+        ledger=where_published("results/published/ledger.parquet"),
+        match=where_published("results/published/match.parquet"),
     output:
         pid2sid="results/pid2sid.parquet",
         index=config["index"]["path"],
@@ -31,6 +34,7 @@ rule resolve_collisions:
     threads: 2
     params:
         collisions=settings("collisions"),
+        published=pick("published", "changed", "removed"),
         code=code_of("resolve_collisions.py"),
     message:
         "Resolving collisions"

@@ -17,6 +17,8 @@ with job(snakemake) as log:
         shard=int(snakemake.wildcards.shard),
         shards=int(snakemake.wildcards.shards),
         model_path=snakemake.input.get("model"),
+        match_path=snakemake.input.get("match"),
+        published=list(snakemake.input.get("published", [])),
         code=snakemake.params.code,
         batch_tokens=machine["batch_tokens"],
         device=machine["device"],

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from sidmill import latents
 from sidmill.core.job import job
 from sidmill.formats import codes, quantizer, report, text, vectors
+from sidmill.sids import kept
 from sidmill.sids.resolve import resolve
 
 if TYPE_CHECKING:
@@ -15,6 +16,12 @@ with job(snakemake) as log:
     items = vectors.open_store(snakemake.input.vectors, snakemake.input.ids)
     coded = codes.read(snakemake.input.codes, "codes")
     fitted = quantizer.read(snakemake.input.quantizer)
+    stay = kept.load(
+        snakemake.input.ledger,
+        snakemake.input.match,
+        coded.codes,
+        **snakemake.params.published,
+    )
     with latents.projected(
         items.vectors,
         fitted.encoder,
@@ -27,8 +34,16 @@ with job(snakemake) as log:
             projected,
             fitted.codebooks,
             text.text_classes(snakemake.input.text),
+            stay,
             **snakemake.params.collisions,
         )
+    kept.guard(
+        snakemake.input.ledger,
+        stay,
+        coded.ids,
+        resolution.sids,
+        snakemake.params.published["changed"],
+    )
     codes.write(snakemake.output.pid2sid, "sid", coded.ids, [resolution.sids], resolution.sizes)
     codes.write_index(coded.ids, resolution.sids, path=snakemake.output.index)
     report.write(snakemake.output.resolution, resolution.cost)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pyarrow as pa
 
-from sidmill.embed import backends, chunks, compute, launch, progress, work
+from sidmill.embed import backends, chunks, compute, launch, progress, reuse, work
 from sidmill.formats import embeddings, report, text
 
 logger = logging.getLogger(__name__)
@@ -24,6 +24,8 @@ def embed_shard(
     shard: int,
     shards: int,
     model_path: str | None,
+    match_path: str | None,
+    published: list[str],
     code: str,
     backend: str,
     model: str | None,
@@ -46,7 +48,9 @@ def embed_shard(
 
     Shards are consecutive rows of text.parquet, so their files in order of name hold the items in
     order. With ``sentence_transformers`` and ``openai`` a text that stands in the shard twice is
-    computed once, and a shard that was killed goes on from its last chunk. Memory: 8,192 texts
+    computed once, and a shard that was killed goes on from its last chunk. Items whose text is as
+    it was in a published version keep the vector of that; the others alone are embedded, as a
+    shard of their own in a hidden file beside this one. Memory: 8,192 texts
     with their vectors, about 80 bytes per row, and the model; with ``precomputed`` the vectors of
     the shard.
 
@@ -57,6 +61,8 @@ def embed_shard(
         shard: number of the shard, from 0.
         shards: how many there are.
         model_path: fitted LSA model, for backend ``lsa``.
+        match_path: match.parquet of a published version, or None.
+        published: its shards of embeddings, in order; none where nothing is published.
         code: names the code; chunks of other code are not used.
         backend: lsa, sentence_transformers, openai or precomputed.
         model: folder or hub id, or the server's name; for ``precomputed`` a label of the space.
@@ -83,13 +89,12 @@ def embed_shard(
     """
     start, stop = text.shard_bounds(text.count(text_path), shard, shards)
     logger.info("shard %d of %d: rows %d to %d of %s", shard, shards, start, stop, text_path)
-    rows = backends.CHUNK_ROWS.get(backend)
     task = compute.Task(
         text_path=text_path,
         shard_path=shard_path,
         start=start,
         stop=stop,
-        rows=rows or 0,
+        rows=backends.CHUNK_ROWS.get(backend, 0),
         code=code,
         checked=shard == 0,
         settings={
@@ -111,18 +116,35 @@ def embed_shard(
             "http": http,
         },
     )
-    pid_type = text.pid_type(text_path)
-    if rows is None:
+    members = processes if backend == "sentence_transformers" else 1
+    if not published:
+        return _embed(task, members, speed_path)
+    kept = reuse.published_rows(match_path, published, start, stop)
+    with reuse.fresh(task.text_path, start, stop, kept, shard_path) as (fresh_text, fresh_shard):
+        new = task._replace(
+            text_path=fresh_text, shard_path=fresh_shard, start=0, stop=text.count(fresh_text)
+        )
+        _embed(new, members, speed_path)
+        facts = embeddings.fingerprint(fresh_shard)
+        reuse.check(facts, published)
+        blocks = reuse.blocks(text_path, start, stop, kept, published, fresh_shard, facts["dim"])
+        return embeddings.write(shard_path, text.pid_type(text_path), facts, blocks)
+
+
+def _embed(task: compute.Task, processes: int, speed_path: str) -> int:
+    """Embed all texts of a task."""
+    pid_type = text.pid_type(task.text_path)
+    if not task.rows:
         facts, blocks, figures = _at_once(task)
-        written = embeddings.write(shard_path, pid_type, facts, _warned(blocks))
+        written = embeddings.write(task.shard_path, pid_type, facts, _warned(blocks))
         report.write(speed_path, figures())
         return written
-    count = -(-(stop - start) // rows)
-    members = min(processes if backend == "sentence_transformers" else 1, max(count, 1))
+    count = -(-(task.stop - task.start) // task.rows)
+    members = min(processes, max(count, 1))
     done = launch.run(task, members) if members > 1 else compute.compute(task, 0, 1)
     plan = compute.plan(task, done.fingerprint)
-    blocks = chunks.assemble(plan, text_path)
-    written = embeddings.write(shard_path, pid_type, done.fingerprint, _warned(blocks))
+    blocks = chunks.assemble(plan, task.text_path)
+    written = embeddings.write(task.shard_path, pid_type, done.fingerprint, _warned(blocks))
     report.write(speed_path, done.figures)
     chunks.clear(plan)
     return written

@@ -88,21 +88,26 @@ def shard_bounds(n_items: int, shard: int, n_shards: int) -> tuple[int, int]:
     return n_items * shard // n_shards, n_items * (shard + 1) // n_shards
 
 
+def digests(path: str | Path) -> np.ndarray:
+    """Hash every text, 128 bits each: S16 (N,), in row order."""
+    found = np.empty(count(path), dtype="S16")
+    row = 0
+    for table in read(path):
+        for text in table["text"].to_pylist():
+            found[row] = blake2b(text.encode(), digest_size=16).digest()
+            row += 1
+    return found
+
+
 def text_classes(path: str | Path) -> np.ndarray:
     """Number the distinct texts.
 
-    Texts are told apart by a 128-bit hash. Memory: about 50 bytes per item while it runs.
+    Texts are told apart by :func:`digests`. Memory: about 50 bytes per item while it runs.
 
     Returns:
         int64 (N,): items with the same text have the same number; numbers follow first occurrence.
     """
-    digests = np.empty(count(path), dtype="S16")
-    row = 0
-    for table in read(path):
-        for text in table["text"].to_pylist():
-            digests[row] = blake2b(text.encode(), digest_size=16).digest()
-            row += 1
-    _, first, inverse = np.unique(digests, return_index=True, return_inverse=True)
+    _, first, inverse = np.unique(digests(path), return_index=True, return_inverse=True)
     rank = np.empty(len(first), dtype=np.int64)
     rank[np.argsort(first, kind="stable")] = np.arange(len(first))
     return rank[inverse]

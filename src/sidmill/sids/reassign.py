@@ -4,9 +4,11 @@ Of the items that share a code one stays; the others take free codes under the s
 stays and who goes where is one assignment problem per prefix of length L - 1 (Hungarian method,
 scipy.optimize.linear_sum_assignment): first the fewest moves, then the least squared error. Only
 where such a prefix has no free code left do items leave it, for the nearest free codes under the
-prefix one token shorter, and so on.
+prefix one token shorter, and so on. Codes that are held, such as those of a published version, are
+nobody's to take: whoever has one moves.
 
-Shapes: N items, L levels, K_l codes at level l, D dimensions, m items to place, n candidates.
+Shapes: N items, L levels, K_l codes at level l, D dimensions, m items to place, n candidates, H
+codes held.
 """
 
 import itertools
@@ -47,33 +49,35 @@ def reassign(
     vectors: np.ndarray,
     rows: np.ndarray,
     codebooks: list[np.ndarray],
+    held: np.ndarray | None = None,
 ) -> np.ndarray:
     """Give every item a code of its own.
 
     Deterministic: ties go to the item of the lower row and to the lower code. Where more than
     ``EXACT_ITEMS`` items must share out the codes of one prefix, the first item of each code stays
     and the others are placed in portions, each optimal given the ones before: moves are still the
-    fewest. Memory: about 60 bytes per item, some 200 more per item that moves, and the distances
-    float64 (m, K) of one portion.
+    fewest. Memory: about 60 bytes per item and held code, some 200 more per item that moves, and
+    the distances float64 (m, K) of one portion.
 
     Args:
         codes: int32 (N, L).
-        sizes: K_l per level; their product is at least N.
+        sizes: K_l per level; their product is at least N + H.
         vectors: float (M, D), M >= N, may be a memory map.
         rows: int64 (N,): the row of ``vectors`` of each item.
         codebooks: float32 (K_l, D) per level.
+        held: int32 (H, L), distinct codes that no item may have; None for none.
 
     Returns:
-        int32 (N, L), all rows distinct.
+        int32 (N, L), all rows distinct, and none of them held.
     """
     space = Space(vectors, rows, codebooks)
-    occupied = prefixes.number(codes, sizes)
+    placed = with_held(codes, held)
+    occupied = prefixes.number(placed, sizes)
     filled: set[tuple[int, ...]] = set()  # codes that were free before
-    placed = codes.copy()
     last = len(sizes) - 1
     homeless = []
     for items in crowded_prefixes(occupied):
-        homeless.append(_share_out(items, placed, last, space))
+        homeless.append(_share_out(items, len(codes), placed, last, space))
         filled.update(map(tuple, placed[items].tolist()))
     pending = np.sort(np.concatenate(homeless)) if homeless else np.empty(0, dtype=np.int64)
     if len(pending):
@@ -85,11 +89,19 @@ def reassign(
                 portion = items[start : start + OUTSIDE_ITEMS]
                 left_over.append(_move_out(portion, length, placed, occupied, filled, space))
         pending = np.sort(np.concatenate(left_over)) if left_over else pending
-    return placed
+    return placed[: len(codes)]
+
+
+def with_held(codes: np.ndarray, held: np.ndarray | None) -> np.ndarray:
+    """A copy of ``codes`` with the held ones after them: int32 (N + H, L)."""
+    return codes.copy() if held is None else np.concatenate([codes, held])
 
 
 def crowded_prefixes(occupied: prefixes.Prefixes) -> Iterator[np.ndarray]:
-    """Yield, for each prefix of length L - 1 under which a code is shared, all its items."""
+    """Yield, for each prefix of length L - 1 under which a code is shared, all its items.
+
+    Held codes count as items: their rows come after those of the items.
+    """
     parents, leaves = occupied.numbers[-2:]
     shared = np.bincount(leaves) > 1
     rows, bounds = prefixes.groups(parents)
@@ -103,26 +115,32 @@ def _by_prefix(items: np.ndarray, numbers: np.ndarray) -> list[np.ndarray]:
     return np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1) if len(items) else []
 
 
-def _share_out(items: np.ndarray, placed: np.ndarray, last: int, space: Space) -> np.ndarray:
+def _share_out(
+    rows: np.ndarray, n_items: int, placed: np.ndarray, last: int, space: Space
+) -> np.ndarray:
     """Share out the last codes of one prefix among its items; return those that find none.
 
     Args:
-        items: int64 (m,), all items under the prefix.
-        placed: int32 (N, L), changed in place.
+        rows: int64 (m,), all items and held codes under the prefix.
+        n_items: N; rows from here on are held codes.
+        placed: int32 (N + H, L), changed in place.
         last: L - 1.
         space: vectors and codebooks.
     """
-    own = placed[items, last]
-    counts = np.bincount(own, minlength=len(space.codebooks[last]))
+    counts = np.bincount(placed[rows, last], minlength=len(space.codebooks[last]))
+    held = np.zeros(len(counts), dtype=bool)
+    held[placed[rows[rows >= n_items], last]] = True
     free = np.flatnonzero(counts == 0)
-    movers = items[counts[own] > 1]
-    crowded = np.flatnonzero(counts > 1)
-    prefix = placed[items[0], :last]
+    items = rows[rows < n_items]
+    movers = items[counts[placed[items, last]] > 1]
+    crowded = np.flatnonzero((counts > 1) & ~held)
+    prefix = placed[rows[0], :last]
     if len(movers) > EXACT_ITEMS:
         _, first = np.unique(placed[movers, last], return_index=True)
+        first = first[~held[placed[movers[first], last]]]
         movers = np.delete(movers, first)  # the first item of each code stays
         crowded = crowded[:0]
-    homeless = []
+    homeless = [items[:0]]
     for start in range(0, len(movers), EXACT_ITEMS):
         portion = movers[start : start + EXACT_ITEMS]
         distances = squared_distances(space.left(portion, prefix), space.codebooks[last])

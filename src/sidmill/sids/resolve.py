@@ -5,10 +5,14 @@
     sinkhorn  they are spread over free last tokens in rounds, as in LC-Rec, the rest by reassign
     suffix    one more token numbers the sharers (TIGER, https://arxiv.org/abs/2305.05065)
 
-Shapes: N items, L levels, K_l codes at level l, D dimensions.
+Items of a published version keep the SID that they have, whatever the strategy; the others are
+placed around them.
+
+Shapes: N items, L levels, K_l codes at level l, D dimensions, H held SIDs, F items to place.
 """
 
 import logging
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +20,7 @@ import numpy as np
 from sidmill import codec
 from sidmill.core.errors import SidmillError
 from sidmill.sids import prefixes, reassign, sinkhorn
+from sidmill.sids.kept import Kept
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +41,7 @@ def resolve(
     vectors: np.ndarray,
     codebooks: list[np.ndarray],
     text_classes: np.ndarray,
+    kept: Kept | None = None,
     *,
     strategy: str,
     identical_text: str,
@@ -55,53 +61,115 @@ def resolve(
         vectors: float (N, D), may be a memory map; of the space that the codebooks are in.
         codebooks: float32 (K_l, D) per level.
         text_classes: int64 (N,): equal numbers for equal texts.
+        kept: SIDs that stay as they were published; None where all SIDs are new.
         strategy: ``none``, ``reassign``, ``sinkhorn`` or ``suffix``.
         identical_text: ``separate`` treats items of equal text like others; ``share`` gives them
-            one SID, that of the first of them.
+            one SID, that of the first of them, or the published one.
         suffix_size: with ``suffix``, how many items may share a code.
         sinkhorn_epsilon: with ``sinkhorn``, the regularisation: see :func:`sinkhorn.spread`.
         sinkhorn_iterations: scalings of each transport plan.
         sinkhorn_rounds: rounds, at most.
 
     Raises:
-        SidmillError: if there are more items than codes, or more sharers than suffixes.
+        SidmillError: if there are more items than codes, or more sharers than suffixes; if the
+            published SIDs have another number of tokens.
     """
-    if identical_text == "share":
-        _, first, member = np.unique(text_classes, return_index=True, return_inverse=True)
-    else:
-        first = member = np.arange(len(codes))
+    if kept is None:
+        kept = _nothing(len(codes), len(sizes) + (strategy == "suffix"))
+    elif kept.sids.shape[1] != len(sizes) + (strategy == "suffix"):
+        raise SidmillError(
+            f"published SIDs have {kept.sids.shape[1]} tokens, collisions.strategy: {strategy} "
+            f"gives {len(sizes) + (strategy == 'suffix')}: take the strategy that they were made by"
+        )
+    if strategy == "suffix" and len(kept.held) and kept.held[:, -1].max() >= suffix_size:
+        raise SidmillError(
+            f"published SIDs have suffixes up to {kept.held[:, -1].max()}, but "
+            f"collisions.suffix_size is {suffix_size}: raise it to at least "
+            f"{kept.held[:, -1].max() + 1}"
+        )
+    takes = _whose(text_classes, identical_text, kept)
+    first = np.flatnonzero((takes == np.arange(len(codes))) & ~kept.fixed)  # (F,)
+    held = kept.held
     own_cost = {}
     if strategy == "suffix":
-        sids = _append_rank(codes[first], sizes, suffix_size)[member]
+        placed = _append_rank(codes[first], sizes, suffix_size, held)
         sizes = [*sizes, suffix_size]
     elif strategy == "reassign":
-        _check_capacity(len(first), sizes)
-        sids = reassign.reassign(codes[first], sizes, vectors, first, codebooks)[member]
+        _check_capacity(len(first), len(held), sizes)
+        placed = reassign.reassign(codes[first], sizes, vectors, first, codebooks, held)
     elif strategy == "sinkhorn":
-        _check_capacity(len(first), sizes)
+        _check_capacity(len(first), len(held), sizes)
         spread = sinkhorn.spread(
             codes[first],
             sizes,
             reassign.Space(vectors, first, codebooks),
+            held,
             epsilon=sinkhorn_epsilon,
             iterations=sinkhorn_iterations,
             rounds=sinkhorn_rounds,
         )
-        sids = reassign.reassign(spread.codes, sizes, vectors, first, codebooks)[member]
+        placed = reassign.reassign(spread.codes, sizes, vectors, first, codebooks, held)
         own_cost = {"left_by_round": spread.left, "left_to_reassign": spread.left[-1]}
     else:
-        sids = codes[first][member]
+        placed = codes[first]
+    sids = kept.sids.copy()
+    sids[first] = placed
+    sids = sids[takes]
     cost = {"strategy": strategy, "identical_text": identical_text, **own_cost}
     cost |= _cost(codes, sids[:, : codes.shape[1]], vectors, codebooks)
     logger.info("%(strategy)s: %(items_moved)d items moved, mse +%(added_mse).3g", cost)
     return Resolution(sids, sizes, cost)
 
 
-def _append_rank(codes: np.ndarray, sizes: list[int], suffix_size: int) -> np.ndarray:
-    """Append each item's rank among the items of its code, by row, from 0."""
-    rows, bounds = prefixes.groups(prefixes.number(codes, sizes).numbers[-1])
-    rank = np.empty(len(codes), dtype=np.int32)
-    rank[rows] = np.arange(len(codes)) - np.repeat(bounds[:-1], np.diff(bounds))
+def _nothing(n_items: int, n_tokens: int) -> Kept:
+    """No SID is published."""
+    none = np.zeros(n_items, dtype=bool)
+    sids = np.zeros((n_items, n_tokens), dtype=np.int32)
+    return Kept(sids, fixed=none, changed=none, held=sids[:0])
+
+
+def _whose(text_classes: np.ndarray, identical_text: str, kept: Kept) -> np.ndarray:
+    """The row whose SID each item takes, its own mostly: int64 (N,).
+
+    Items of one text that share take that of the first published one whose text is as published,
+    else of the first published one, else of the first one.
+    """
+    rows = np.arange(len(text_classes))
+    if identical_text == "separate":
+        return rows
+    order = np.lexsort((rows, kept.changed, ~kept.fixed, text_classes))
+    _, begin, member = np.unique(text_classes[order], return_index=True, return_inverse=True)
+    takes = np.empty_like(rows)
+    takes[order] = order[begin][member]
+    return np.where(kept.fixed, rows, takes)
+
+
+def _append_rank(
+    codes: np.ndarray, sizes: list[int], suffix_size: int, held: np.ndarray
+) -> np.ndarray:
+    """Append a number that tells the items of one code apart: by row, the lowest that are free.
+
+    Args:
+        codes: int32 (F, L).
+        sizes: K_l per level.
+        suffix_size: how many numbers there are.
+        held: int32 (H, L + 1), SIDs that no item may have.
+
+    Returns:
+        int32 (F, L + 1).
+    """
+    everyone = np.concatenate([codes, held[:, : codes.shape[1]]])
+    rows, bounds = prefixes.groups(prefixes.number(everyone, sizes).numbers[-1])
+    rank = np.empty(len(everyone), dtype=np.int32)
+    rank[rows] = np.arange(len(everyone)) - np.repeat(bounds[:-1], np.diff(bounds))
+    mixed = np.minimum.reduceat(rows, bounds[:-1]) < len(codes) if len(held) and len(rows) else []
+    for group in np.flatnonzero(mixed):  # those that hold an item to place
+        members = rows[bounds[group] : bounds[group + 1]]
+        taken = held[members[members >= len(codes)] - len(codes), -1]
+        free = np.setdiff1d(np.arange(len(members) + len(taken)), taken)
+        items = members[members < len(codes)]
+        rank[items] = free[: len(items)]
+    rank = rank[: len(codes)]
     if len(rank) and rank.max() >= suffix_size:
         crowd = codes[np.argmax(rank)].tolist()
         raise SidmillError(
@@ -111,14 +179,13 @@ def _append_rank(codes: np.ndarray, sizes: list[int], suffix_size: int) -> np.nd
     return np.column_stack([codes, rank])
 
 
-def _check_capacity(n_sids: int, sizes: list[int]) -> None:
-    capacity = 1
-    for size in sizes:
-        capacity *= int(size)
-    if n_sids > capacity:
+def _check_capacity(n_sids: int, n_held: int, sizes: list[int]) -> None:
+    capacity = math.prod(map(int, sizes))
+    if n_sids + n_held > capacity:
+        taken = f", {n_held} of which are published or reserved" if n_held else ""
         raise SidmillError(
             f"{n_sids} items cannot have distinct SIDs: codebooks of {' x '.join(map(str, sizes))} "
-            f"make {capacity} codes; add a level or raise the codebook size, or set "
+            f"make {capacity} codes{taken}; add a level or raise the codebook size, or set "
             f"collisions.strategy to none or suffix"
         )
 

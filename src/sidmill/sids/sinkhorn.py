@@ -18,9 +18,17 @@ from typing import NamedTuple
 import numpy as np
 
 from sidmill.sids import prefixes
-from sidmill.sids.reassign import EXACT_ITEMS, Space, crowded_prefixes, squared_distances
+from sidmill.sids.reassign import (
+    EXACT_ITEMS,
+    Space,
+    crowded_prefixes,
+    squared_distances,
+    with_held,
+)
 
 logger = logging.getLogger(__name__)
+
+NO_ROOM = np.finfo(np.float64).tiny  # its logarithm is finite
 
 
 class Spread(NamedTuple):
@@ -37,6 +45,7 @@ def spread(
     codes: np.ndarray,
     sizes: list[int],
     space: Space,
+    held: np.ndarray | None = None,
     *,
     epsilon: float,
     iterations: int,
@@ -52,20 +61,21 @@ def spread(
         codes: int32 (N, L).
         sizes: K_l per level.
         space: vectors and codebooks.
+        held: int32 (H, L), distinct codes that no item may have: whoever has one moves.
         epsilon: entropic regularisation, as a share of half the range of the distances.
         iterations: of Sinkhorn-Knopp.
         rounds: at most so many.
     """
-    placed = codes.copy()
-    left = [len(codes) - _distinct(placed, sizes)]
+    placed = with_held(codes, held)
+    left = [len(placed) - _distinct(placed, sizes)]
     while left[-1] and len(left) <= rounds:
-        for items in crowded_prefixes(prefixes.number(placed, sizes)):
-            _spread_prefix(items, placed, space, epsilon, iterations)
-        left.append(len(codes) - _distinct(placed, sizes))
+        for rows in crowded_prefixes(prefixes.number(placed, sizes)):
+            _spread_prefix(rows, len(codes), placed, space, epsilon, iterations)
+        left.append(len(placed) - _distinct(placed, sizes))
         if left[-1] == left[-2]:
             break
     logger.info("items without a code of their own, by round: %s", left)
-    return Spread(placed, left)
+    return Spread(placed[: len(codes)], left)
 
 
 def transport(
@@ -96,14 +106,25 @@ def transport(
 
 
 def _spread_prefix(
-    items: np.ndarray, placed: np.ndarray, space: Space, epsilon: float, iterations: int
+    rows: np.ndarray,
+    n_items: int,
+    placed: np.ndarray,
+    space: Space,
+    epsilon: float,
+    iterations: int,
 ) -> None:
-    """One round for all shared codes under one prefix; ``placed`` is changed in place."""
-    own = placed[items, -1]
-    counts = np.bincount(own, minlength=len(space.codebooks[-1]))
+    """One round for all shared codes under one prefix; ``placed`` is changed in place.
+
+    ``rows`` from ``n_items`` on are held codes, which their items all leave.
+    """
+    counts = np.bincount(placed[rows, -1], minlength=len(space.codebooks[-1]))
     free = np.flatnonzero(counts == 0)
     if not len(free):
         return
+    held = np.zeros(len(counts), dtype=bool)
+    held[placed[rows[rows >= n_items], -1]] = True
+    items = rows[rows < n_items]
+    own = placed[items, -1]
     crowded = np.flatnonzero(counts > 1)
     sharing = [items[own == code][:EXACT_ITEMS] for code in crowded]
     for code, sharers, all_distances in zip(
@@ -111,10 +132,12 @@ def _spread_prefix(
     ):
         distances = all_distances[:, np.r_[code, free]]
         capacity = np.ones(1 + len(free))
-        capacity[0] = max(len(sharers) - len(free), 1)  # who finds no free code stays
+        # Who finds no free code stays, for now.
+        capacity[0] = max(len(sharers) - len(free), NO_ROOM if held[code] else 1)
         plan = transport(_even_range(distances), capacity, epsilon, iterations)
-        keeper = plan[:, 0].argmax()
-        movers = np.delete(np.arange(len(sharers)), keeper)
+        movers = np.arange(len(sharers))
+        if not held[code]:
+            movers = np.delete(movers, plan[:, 0].argmax())
         wanted = plan[movers, 1:].argmax(axis=1)
         order = np.lexsort((movers, -plan[movers, 1 + wanted]))  # who wants it most comes first
         taken, winner = np.unique(wanted[order], return_index=True)

@@ -1,0 +1,28 @@
+"""``sidmill publish``: a version of the SIDs that later ones go on from."""
+
+import click
+
+
+@click.command()
+@click.argument("folder", type=click.Path())
+@click.option(
+    "--run",
+    default="results/version.json",
+    show_default=True,
+    help="what the run at hand left; snakemake makes it",
+)
+def publish(folder: str, run: str) -> None:
+    """Make FOLDER, a version of the SIDs and of all that later versions need to keep them.
+
+    First: snakemake --cores 8 results/version.json. Then name FOLDER as published.path in the
+    configuration: its items keep their SIDs in every later run.
+    """
+    from sidmill.formats import version
+
+    manifest = version.publish(run, folder)
+    before = f"goes on from version {manifest['version'] - 1}"
+    click.echo(
+        f"{folder}: version {manifest['version']}, "
+        f"{before if manifest['parent'] else 'the first of its line'}; {manifest['items']} items, "
+        f"{manifest['reserved']} SIDs reserved"
+    )

@@ -1,0 +1,194 @@
+"""Vectors of a published version, for the items whose text is as it was there.
+
+Only the other items are embedded. What is reused has the bytes that were published.
+
+Shapes: n rows of a shard, D dimensions.
+"""
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+
+from sidmill.core.errors import SidmillError
+from sidmill.formats import embeddings, match, parquet, text
+
+logger = logging.getLogger(__name__)
+
+NONE = match.NEW
+Blocks = Iterator[tuple[pa.ChunkedArray, np.ndarray]]
+
+
+def published_rows(
+    match_path: str | None, published: list[str], start: int, stop: int
+) -> np.ndarray:
+    """Row of the published embeddings whose vector each item keeps, ``NONE`` for none: int64 (n,).
+
+    Args:
+        match_path: match.parquet, or None where nothing is published.
+        published: the published shards of embeddings, in order.
+        start: first row of the shard.
+        stop: the row after its last.
+    """
+    if match_path is None:
+        return np.full(stop - start, NONE, dtype=np.int64)
+    found = match.read(match_path, start, stop)
+    n_vectors = sum(sum(embeddings.group_sizes(path)) for path in published)
+    # Items that were removed once stand after the others: their vectors are gone.
+    return np.where(found.changed | (found.rows >= n_vectors), NONE, found.rows)
+
+
+@contextmanager
+def fresh(
+    text_path: str, start: int, stop: int, rows: np.ndarray, shard_path: str
+) -> Iterator[tuple[str, str]]:
+    """Write the texts without a published vector to a file of their own.
+
+    Memory: one row group.
+
+    Args:
+        text_path: text.parquet.
+        start: first row of the shard.
+        stop: row after its last.
+        rows: int64 (n,), as of :func:`published_rows`.
+        shard_path: the shard's file; the new ones lie beside it while the block lasts, hidden.
+
+    Yields:
+        Path of those texts, and a path for their embeddings.
+    """
+    known = rows != NONE
+    count = int(known.sum())
+    logger.info("%d items keep their published vector, %d are embedded", count, len(rows) - count)
+    shard = Path(shard_path)
+    paths = [shard.with_name(f".{shard.name}.fresh-{what}") for what in ("text", "embeddings")]
+    try:
+        tables = _without(text.read(text_path, start, stop), known)
+        text.write(paths[0], text.pid_type(text_path), tables)
+        yield str(paths[0]), str(paths[1])
+    finally:
+        for path in paths:
+            path.unlink(missing_ok=True)
+
+
+def blocks(
+    text_path: str,
+    start: int,
+    stop: int,
+    rows: np.ndarray,
+    published: list[str],
+    fresh_shard: str,
+    dim: int,
+) -> Blocks:
+    """Yield the ids and vectors of a shard, in its order.
+
+    Memory: two blocks of vectors, and 25 bytes per row. Disk: 4 n D bytes beside the shard while
+    it runs, which vanish with the process: published rows may be wanted in any order.
+
+    Args:
+        text_path: text.parquet.
+        start: first row of the shard.
+        stop: row after its last.
+        rows: int64 (n,), as of :func:`published_rows`.
+        published: its shards of embeddings, in order.
+        fresh_shard: embeddings of the other texts, in order.
+        dim: D.
+    """
+    known = rows != NONE
+    vectors_of = (vectors for _, vectors in embeddings.read(fresh_shard))
+    with tempfile.TemporaryFile(dir=Path(fresh_shard).parent) as spill:
+        _copy(published, rows, dim, spill)
+        spill.seek(0)
+        spare: list[np.ndarray] = []
+        begin = 0
+        for table in text.read(text_path, start, stop):
+            old = known[begin : begin + table.num_rows]
+            vectors = np.empty((len(old), dim), dtype=np.float32)
+            stored = spill.read(int(old.sum()) * dim * vectors.itemsize)
+            vectors[old] = np.frombuffer(stored, dtype=np.float32).reshape(-1, dim)
+            vectors[~old] = _take(vectors_of, spare, int((~old).sum()), dim)
+            begin += len(old)
+            yield table["pid"], vectors
+
+
+def check(fingerprint: dict, published: list[str]) -> None:
+    """Refuse to mix vectors of two spaces.
+
+    Raises:
+        SidmillError: naming each fact that differs.
+    """
+    before = embeddings.fingerprint(published[0])
+    differing = [
+        f"{key} {before.get(key)!r} there, {fingerprint.get(key)!r} here"
+        for key in sorted({*before, *fingerprint})
+        if before.get(key) != fingerprint.get(key)
+    ]
+    if differing:
+        raise SidmillError(
+            f"published.path: {published[0]} was embedded otherwise ({'; '.join(differing)}): set "
+            f"the embedding as it was, or set published.path: null, which gives every item a new "
+            f"SID"
+        )
+
+
+def _without(tables: Iterator[pa.Table], known: np.ndarray) -> Iterator[pa.Table]:
+    """The rows that are not known, in tables as large as those that a shard is read in."""
+    waiting: list[pa.Table] = []
+    start = 0
+    for table in tables:
+        waiting.append(table.filter(pa.array(~known[start : start + table.num_rows])))
+        start += table.num_rows
+        if sum(part.num_rows for part in waiting) >= parquet.ROWS_PER_GROUP:
+            whole = pa.concat_tables(waiting)
+            yield whole.slice(0, parquet.ROWS_PER_GROUP)
+            waiting = [whole.slice(parquet.ROWS_PER_GROUP)]
+    last = pa.concat_tables(waiting) if waiting else None
+    if last is not None and last.num_rows:
+        yield last
+
+
+def _copy(published: list[str], rows: np.ndarray, dim: int, spill: BinaryIO) -> None:
+    """Write the wanted rows of the published vectors to a file, in the order of the shard.
+
+    Row groups that hold none of them are not read.
+    """
+    kept = rows[rows != NONE]
+    order = np.argsort(kept, kind="stable")  # places in the file, by published row
+    wanted = kept[order]
+    first = 0
+    for path in published:
+        for group, size in enumerate(embeddings.group_sizes(path)):
+            begin, end = np.searchsorted(wanted, [first, first + size])
+            if begin < end:
+                vectors = embeddings.read_group(path, group)
+                if vectors.shape[1] != dim:
+                    raise SidmillError(
+                        f"{path}: vectors of {vectors.shape[1]} dimensions, wanted {dim}: take "
+                        f"another copy of that version"
+                    )
+                _scatter(spill, order[begin:end], vectors[wanted[begin:end] - first])
+            first += size
+
+
+def _scatter(spill: BinaryIO, ranks: np.ndarray, vectors: np.ndarray) -> None:
+    """Write each vector to its place, those of neighbouring places at once."""
+    by_rank = np.argsort(ranks)
+    runs = np.flatnonzero(np.diff(ranks[by_rank], prepend=-2) != 1)
+    for run in np.split(by_rank, runs[1:]):
+        spill.seek(int(ranks[run[0]]) * vectors.shape[1] * vectors.itemsize)
+        spill.write(np.ascontiguousarray(vectors[run], dtype=np.float32))
+
+
+def _take(
+    fresh: Iterator[np.ndarray], spare: list[np.ndarray], wanted: int, dim: int
+) -> np.ndarray:
+    """The next vectors that were embedded, float32 (wanted, D); what is left of a block waits."""
+    while sum(map(len, spare)) < wanted:
+        spare.append(next(fresh))
+    together = np.concatenate([np.empty((0, dim), dtype=np.float32), *spare])
+    spare[:] = [together[wanted:]]
+    return together[:wanted]

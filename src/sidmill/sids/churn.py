@@ -1,0 +1,346 @@
+"""What changed since a published version, how well the quantizer still fits, and a verdict.
+
+Three groups of items are told apart: ``trained``, whose text is the one that the quantizer was
+published with; ``earlier``, that came or changed in versions since; ``fresh``, of this one. The
+last two together are ``since`` training. Every figure is of the codes and vectors as they are, so
+that many small steps add up.
+
+Shapes: N items, L levels, K_l codes at level l, D dimensions, G groups.
+"""
+
+import logging
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from sidmill import blocks, network
+from sidmill.core.errors import SidmillError
+from sidmill.formats import churn as lists
+from sidmill.formats import ids as id_rows
+from sidmill.formats.ledger import LEFT, LIVE, REMOVED, Ledger
+from sidmill.formats.quantizer import Quantizer
+from sidmill.sids import prefixes
+from sidmill.sids.neighbours import nearest_items
+
+logger = logging.getLogger(__name__)
+
+TRAINED, EARLIER, FRESH = range(3)
+DRAWS = 50  # of a catalogue without drift, for the divergence that chance alone makes
+PREFIX_LENGTHS = (1, 2)
+
+
+class Changes(NamedTuple):
+    """Rows of both ledgers, by what became of their items.
+
+    Attributes:
+        rows: int (N,), the row that an item of the catalogue had before; -1 for a new one.
+        new: bool (N,): never there.
+        returned: bool (N,): there once, and removed.
+        changed: bool (N,): there with another text.
+        moved: bool (N,): there with another SID.
+        gone: int64 rows of the ledger before: items that were in the catalogue.
+    """
+
+    rows: np.ndarray
+    new: np.ndarray
+    returned: np.ndarray
+    changed: np.ndarray
+    moved: np.ndarray
+    gone: np.ndarray
+
+
+def compare(before: Ledger, now: Ledger) -> Changes:
+    """Tell what became of each item between two ledgers of one line.
+
+    Raises:
+        SidmillError: if ``now`` is not the version after ``before``.
+    """
+    if now.version != before.version + 1:
+        raise SidmillError(
+            f"results/ledger.parquet is of version {now.version}, the published one of "
+            f"{before.version}: delete results/ledger.parquet and run again"
+        )
+    live = now.state == LIVE
+    lookup = id_rows.make(before.ids.slice(0, before.owners))
+    rows = id_rows.find(lookup, now.ids.slice(0, int(live.sum())), "results/ledger.parquet")
+    known = rows != id_rows.ABSENT
+    stayed = np.zeros(len(before.ids), dtype=bool)
+    stayed[rows[known]] = True
+    return Changes(
+        rows,
+        ~known,
+        known & (before.state[rows] == REMOVED),
+        known & (before.digests[rows] != now.digests[live]),
+        known & (before.sids[rows] != now.sids[live]).any(axis=1),
+        np.flatnonzero((before.state == LIVE) & ~stayed),
+    )
+
+
+def measure(
+    before: Ledger,
+    now: Ledger,
+    vectors: np.ndarray,
+    quantizer: Quantizer,
+    list_path: str,
+    *,
+    seed: int,
+    max_error_growth: float,
+    max_divergence: float,
+    max_displaced_share: float,
+    max_untrained_share: float,
+    min_items: int,
+    neighbour_queries: int,
+    neighbours: int,
+) -> dict:
+    """Measure churn and drift, and judge them.
+
+    Memory: one block of vectors, about 100 bytes per item, and the queries.
+
+    Args:
+        before: ledger of the published version.
+        now: ledger of this run.
+        vectors: float (N, D) of the items, may be a memory map.
+        quantizer: the published one.
+        list_path: churn.parquet to write.
+        seed: draws the queries, and catalogues without drift.
+        max_error_growth: retraining is due when the relative error of all items is larger than that
+            of the trained ones by more than this share.
+        max_divergence: the same for the bits by which the tokens of items since training diverge
+            from those of the trained ones, on any level, over what chance makes.
+        max_displaced_share: the same for the share of items since training that did not get the
+            SID that their codes say.
+        max_untrained_share: the same for the share of items since training.
+        min_items: fewer items since training than this say nothing of divergence and displacement.
+        neighbour_queries: items of each kind whose nearest neighbours are looked up.
+        neighbours: how many of each.
+
+    Returns:
+        The content of churn.json.
+    """
+    changes = compare(before, now)
+    n_items = len(changes.rows)
+    group = np.full(n_items, EARLIER)
+    group[changes.new | changes.changed] = FRESH
+    group[now.trained[:n_items]] = TRAINED
+    _list(list_path, before, now, changes)
+    codes, sids = now.codes[:n_items], now.sids[:n_items]
+    errors, energy = _squared_errors(codes, vectors, quantizer, group)
+    displaced = (sids[:, : codes.shape[1]] != codes).any(axis=1)
+    since = group != TRAINED
+    divergence = [
+        _divergence(
+            np.bincount(now.codes[now.trained, level], minlength=size),
+            np.bincount(codes[since, level], minlength=size),
+            np.random.default_rng([seed, level]),
+        )
+        for level, size in enumerate(quantizer.codebook_sizes)
+    ]
+    growth = _growth(errors.sum(0), energy.sum(), errors[TRAINED], energy[TRAINED])
+    excess = [level["excess_bits"] for level in divergence if level["excess_bits"] is not None]
+    enough = int(since.sum()) >= min_items
+    criteria = [
+        _criterion("error_growth", growth[-1], max_error_growth, True),
+        _criterion("divergence", max(excess, default=None), max_divergence, enough),
+        _criterion("displaced_share", _share(displaced[since]), max_displaced_share, enough),
+        _criterion("untrained_share", float(since.mean()), max_untrained_share, True),
+    ]
+    found = {
+        "version": now.version,
+        "published_version": before.version,
+        "items": {
+            "published": int((before.state == LIVE).sum()),
+            "now": n_items,
+            "unchanged": int((~changes.new & ~changes.returned & ~changes.changed).sum()),
+            "new": int(changes.new.sum()),
+            "changed": int(changes.changed.sum()),
+            "returned": int(changes.returned.sum()),
+            "removed": len(changes.gone),
+            "trained": int((~since).sum()),
+            "since_training": int(since.sum()),
+        },
+        "sids": {
+            "kept": int((~changes.new & ~changes.moved).sum()),
+            "moved": int(changes.moved.sum()),
+            "new": int(changes.new.sum()),
+            "reserved": int((now.state == REMOVED).sum()),
+            "left": int((now.state == LEFT).sum()),
+        },
+        "collisions": {
+            name: _collisions(chosen, codes, sids, now.sizes)
+            for name, chosen in (("fresh", group == FRESH), ("since", since), ("trained", ~since))
+        },
+        "drift": {
+            "error_growth": growth,
+            "levels": [
+                {
+                    "level": level + 1,
+                    "relative_loss": {
+                        name: _ratio(errors[chosen, level].sum(), energy[chosen].sum())
+                        for name, chosen in (
+                            ("trained", [TRAINED]),
+                            ("since", [EARLIER, FRESH]),
+                            ("fresh", [FRESH]),
+                            ("all", [TRAINED, EARLIER, FRESH]),
+                        )
+                    },
+                    "divergence": divergence[level],
+                }
+                for level in range(len(quantizer.codebooks))
+            ],
+            "neighbours": _neighbours(
+                vectors, sids, now.sizes, since, seed, neighbour_queries, neighbours
+            ),
+        },
+        "criteria": criteria,
+        **_verdict(criteria),
+    }
+    logger.info("retraining is %s: %s", found["retrain"], "; ".join(found["because"]))
+    return found
+
+
+def _list(path: str, before: Ledger, now: Ledger, changes: Changes) -> None:
+    """Write churn.parquet."""
+    here = np.flatnonzero(changes.new | changes.returned | changes.changed | changes.moved)
+    what = np.select([changes.new[here], changes.changed[here]], ["new", "changed"], "returned")
+    known = [None if row < 0 else before.sids[row] for row in changes.rows[here]]
+    gone = changes.gone
+    ids = [now.ids.take(pa.array(here)), before.ids.take(pa.array(gone))]
+    lists.write(
+        path,
+        pa.chunked_array([chunk for part in ids for chunk in part.chunks], now.ids.type),
+        [*what.tolist(), *["removed"] * len(gone)],
+        [*known, *before.sids[gone]],
+        [*now.sids[here], *[None] * len(gone)],
+    )
+
+
+def _squared_errors(
+    codes: np.ndarray, vectors: np.ndarray, quantizer: Quantizer, group: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of squared errors (G, L) after each level, and of squares of the vectors (G,)."""
+    reconstruct = network.load(quantizer.decoder, "cpu")
+    errors, energy = np.zeros((3, codes.shape[1])), np.zeros(3)
+    for start, block in blocks.read_blocks(vectors, blocks.MAX_BLOCK_ROWS):
+        kinds = group[start : start + len(block)]
+        energy += np.bincount(kinds, np.square(block, dtype=np.float64).sum(1), minlength=3)
+        known = np.zeros((len(block), quantizer.codebooks[0].shape[1]), dtype=np.float32)
+        for level, words in enumerate(quantizer.codebooks):
+            known += words[codes[start : start + len(block), level]]
+            left = block - np.asarray(reconstruct(known))
+            squares = np.square(left, dtype=np.float64).sum(1)
+            errors[:, level] += np.bincount(kinds, squares, minlength=3)
+    return errors, energy
+
+
+def _growth(
+    errors: np.ndarray, energy: float, trained: np.ndarray, trained_energy: float
+) -> list[float | None]:
+    """By which share the relative error of all items is above that of the trained, per level."""
+    pairs = zip(errors, trained, strict=True)
+    ratios = [(_ratio(error, energy), _ratio(known, trained_energy)) for error, known in pairs]
+    return [now / known - 1 if now is not None and known else None for now, known in ratios]
+
+
+def _divergence(trained: np.ndarray, since: np.ndarray, rng: np.random.Generator) -> dict:
+    """Jensen-Shannon divergence of token counts, in bits, and what chance alone makes of it.
+
+    Few items over many codes diverge without any drift: both are drawn anew from one pool.
+    """
+    if not trained.sum() or not since.sum():
+        return {"bits": None, "chance_bits": None, "excess_bits": None}
+    pool = trained + since
+    drawn = rng.multivariate_hypergeometric(pool, int(since.sum()), DRAWS, method="marginals")
+    bits = _jensen_shannon(trained, since)
+    chance = float(np.mean([_jensen_shannon(pool - draw, draw) for draw in drawn]))
+    return {"bits": bits, "chance_bits": chance, "excess_bits": bits - chance}
+
+
+def _jensen_shannon(one: np.ndarray, other: np.ndarray) -> float:
+    p, q = one / one.sum(), other / other.sum()
+    middle = (p + q) / 2
+    halves = [
+        (part[part > 0] * np.log2(part[part > 0] / middle[part > 0])).sum() for part in (p, q)
+    ]
+    return float(max(sum(halves) / 2, 0.0))
+
+
+def _collisions(chosen: np.ndarray, codes: np.ndarray, sids: np.ndarray, sizes: list[int]) -> dict:
+    """What became of the codes of some items: who got another SID, and who shares one."""
+    n_levels = codes.shape[1]
+    differ = codes[chosen] != sids[chosen, :n_levels]
+    displaced = differ.any(axis=1)
+    number = prefixes.number(sids, sizes).numbers[-1]
+    shared = (np.bincount(number) > 1)[number[chosen]]
+    return {
+        "items": int(chosen.sum()),
+        "displaced": int(displaced.sum()),
+        "displaced_share": _share(displaced),
+        "displaced_by_level": np.bincount(
+            differ[displaced].argmax(axis=1), minlength=n_levels
+        ).tolist(),
+        "in_shared_sids": int(shared.sum()),
+    }
+
+
+def _neighbours(
+    vectors: np.ndarray,
+    sids: np.ndarray,
+    sizes: list[int],
+    since: np.ndarray,
+    seed: int,
+    n_queries: int,
+    n_neighbours: int,
+) -> dict:
+    """Share of the nearest items that have an item's first tokens, by whether it was trained on."""
+    rng = np.random.default_rng(seed)
+    n_neighbours = min(n_neighbours, len(sids) - 1)
+    numbers = prefixes.number(sids, sizes).numbers
+    lengths = [length for length in PREFIX_LENGTHS if length <= len(sizes)]
+    found = {}
+    for name, rows in (("trained", np.flatnonzero(~since)), ("since", np.flatnonzero(since))):
+        queries = np.sort(rng.choice(rows, min(n_queries, len(rows)), replace=False))
+        if not len(queries) or not n_neighbours:
+            found[name] = None
+            continue
+        near = nearest_items(vectors, queries, n_neighbours)
+        found[name] = {
+            str(m): float((numbers[m][near] == numbers[m][queries][:, None]).mean())
+            for m in lengths
+        }
+    return found
+
+
+def _criterion(name: str, value: float | None, limit: float, judged: bool) -> dict:
+    judged = judged and value is not None
+    return {
+        "name": name,
+        "value": value,
+        "limit": limit,
+        "judged": judged,
+        "exceeded": judged and value > limit,
+    }
+
+
+def _verdict(criteria: list[dict]) -> dict:
+    """Due or not due, because of which criteria; one that says nothing is named."""
+    words = [
+        f"{one['name']} {one['value']:.3g} is above {one['limit']:g}"
+        for one in criteria
+        if one["exceeded"]
+    ]
+    due = bool(words)
+    untold = [one["name"] for one in criteria if not one["judged"]]
+    if not due:
+        words.append("nothing is above its limit")
+    if untold:
+        words.append(f"too little is known of {', '.join(untold)}")
+    return {"retrain": "due" if due else "not due", "because": words}
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return float(part / whole) if whole else None
+
+
+def _share(chosen: np.ndarray) -> float | None:
+    return float(chosen.mean()) if len(chosen) else None

@@ -1,0 +1,138 @@
+"""A published version: whole or absent, never written again, and what was published."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from sidmill.cli import commands
+from sidmill.core.errors import SidmillError
+from sidmill.formats import report, version
+
+FACTS = {"version": 1, "items": 3, "reserved": 0}
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Files of a run, and its version.json."""
+    monkeypatch.chdir(tmp_path)
+    shards = tmp_path / "results/items/embeddings.parquet"
+    shards.mkdir(parents=True)
+    sources = {}
+    for name in version.NEEDED:
+        sources[name.partition(".")[0]] = f"results/{name}"
+        (tmp_path / "results" / name).write_text(name)
+    for number in range(2):
+        (shards / f"part-{number}.parquet").write_text(f"shard {number}")
+    sources["shards"] = [f"results/items/embeddings.parquet/part-{n}.parquet" for n in range(2)]
+    sources |= {"lsa": [], "parent": []}
+    report.write("results/version.json", version.describe(sources, FACTS))
+    return tmp_path
+
+
+def test_a_version_holds_what_the_manifest_says(run):
+    manifest = version.publish("results/version.json", "versions/1")
+    found = version.find("versions/1", "published.path")
+    assert version.verify(found["all"]) == manifest == report.read("versions/1/manifest.json")
+    assert (manifest["version"], manifest["parent"]) == (1, None)
+    assert found["ledger"] == ["versions/1/ledger.parquet"]
+    assert [path[-14:] for path in found["embeddings"]] == ["part-0.parquet", "part-1.parquet"]
+    assert "lsa" not in found
+    assert not list(run.glob("versions/.*"))
+
+
+def test_it_stays_when_the_run_goes_on(run):
+    """Outputs are replaced and not written into: a link keeps what was published."""
+    from sidmill.core.atomic import write_text
+
+    version.publish("results/version.json", "versions/1")
+    write_text("results/pid2sid.parquet", "another")
+    version.verify(version.find("versions/1", "published.path")["all"])
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_links_or_copies_are_the_same(run, monkeypatch, link):
+    def no_link(source, target):
+        raise OSError(18, "Invalid cross-device link")
+
+    if not link:
+        monkeypatch.setattr(version.os, "link", no_link)
+    version.publish("results/version.json", "versions/1")
+    same = (run / "results/codes.parquet").samefile(run / "versions/1/codes.parquet")
+    assert same == link
+    version.verify(version.find("versions/1", "published.path")["all"])
+
+
+def test_a_version_is_never_written_again(run):
+    version.publish("results/version.json", "versions/1")
+    before = (run / "versions/1/manifest.json").stat().st_mtime_ns
+    with pytest.raises(SidmillError, match="never written again"):
+        version.publish("results/version.json", "versions/1")
+    (run / "empty").mkdir()
+    with pytest.raises(SidmillError, match="is there already"):
+        version.publish("results/version.json", "empty")
+    assert (run / "versions/1/manifest.json").stat().st_mtime_ns == before
+
+
+def test_a_run_that_went_on_is_refused_and_leaves_nothing(run):
+    (run / "results/text.parquet").write_text("another catalogue")
+    with pytest.raises(SidmillError, match=r"results/text\.parquet: changed since"):
+        version.publish("results/version.json", "versions/1")
+    (run / "results/text.parquet").unlink()
+    with pytest.raises(SidmillError, match=r"results/text\.parquet: no such file"):
+        version.publish("results/version.json", "versions/1")
+    assert not list(run.glob("versions/*"))
+    assert not list(run.glob("versions/.*"))
+
+
+def test_what_a_kill_left_is_made_anew(run):
+    left = run / "versions/.1.partial"
+    left.mkdir(parents=True)
+    (left / "stray").write_text("half")
+    version.publish("results/version.json", "versions/1")
+    assert not left.exists()
+    assert not (run / "versions/1/stray").exists()
+
+
+def test_a_changed_byte_and_a_lost_file_are_named(run):
+    version.publish("results/version.json", "versions/1")
+    found = version.find("versions/1", "published.path")
+    path = run / "versions/1/embeddings.parquet/part-1.parquet"
+    path.unlink()
+    with pytest.raises(SidmillError, match=r"versions/1 lacks embeddings\.parquet/part-1\.parquet"):
+        version.find("versions/1", "published.path")
+    path.write_text("shard X")
+    with pytest.raises(SidmillError, match=r"part-1\.parquet: 7 bytes, .* was changed after it"):
+        version.verify(found["all"])
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ("[]", "a JSON list, wanted an object"),
+        ("{", "not JSON"),
+        ('{"form": 2, "files": {}}', "no manifest of form 1"),
+        ('{"form": 1, "files": {"../../etc/passwd": {}}}', "names files outside of its folder"),
+        ('{"form": 1, "files": {"a": 3}}', "names files outside of its folder"),
+    ],
+)
+def test_a_foreign_manifest_is_refused(run, manifest, message):
+    (run / "odd").mkdir()
+    (run / "odd/manifest.json").write_text(manifest)
+    with pytest.raises(SidmillError, match=message):
+        version.find("odd", "published.path")
+
+
+def test_a_folder_that_is_no_version_is_refused(run):
+    with pytest.raises(SidmillError, match=r"published\.path: no manifest\.json in results"):
+        version.find("results", "published.path")
+
+
+def test_the_command_says_what_it_made(run):
+    runner = CliRunner()
+    done = runner.invoke(commands, ["publish", "versions/1"])
+    assert done.output == "versions/1: version 1, the first of its line; 3 items, 0 SIDs reserved\n"
+    manifest = json.loads((run / "versions/1/manifest.json").read_text())
+    assert "source" not in json.dumps(manifest)
+    missing = runner.invoke(commands, ["publish", "versions/2", "--run", "nowhere.json"])
+    assert "run snakemake nowhere.json" in str(missing.exception)

@@ -1,0 +1,55 @@
+"""What a run takes from the published version that it goes on from. No rule lives here."""
+
+from sidmill.formats.version import find as find_version
+
+
+def own_version():
+    """The files of the published version, by name; none where the config names no version."""
+    path = config["published"]["path"]
+    if path is None:
+        return {}
+    if Path(path).resolve().is_relative_to(Path("results").resolve()):
+        raise SidmillError(
+            f"published.path: {path} lies in results/, which this run writes: move it elsewhere"
+        )
+    return find_version(path, "published.path")
+
+
+def fitted_lsa(collection):
+    """The LSA of a collection: the published one, for the catalogue of a version made with LSA."""
+    if collection == "items" and "lsa" in VERSION:
+        return VERSION["lsa"][0]
+    return f"results/{collection}/lsa.safetensors"
+
+
+def reused_vectors(wildcards):
+    """What a shard of the catalogue takes from a published version."""
+    if wildcards.collection != "items" or not VERSION:
+        return {}
+    return {
+        "match": "results/published/match.parquet",
+        "published": VERSION["embeddings"],
+    }
+
+
+def own_lsa():
+    """The LSA that the catalogue is embedded with, where it is."""
+    return fitted_lsa("items") if config["embedding"]["backend"] == "lsa" else []
+
+
+def all_embeddings():
+    """All shards of the catalogue."""
+    shards = config["embedding"]["shards"]
+    folder = "results/items/embeddings.parquet"
+    return [
+        f"{folder}/part-{shard:05d}-of-{shards:05d}.parquet" for shard in range(shards)
+    ]
+
+
+def where_published(path):
+    """A file that there is only with a published version."""
+    return path if VERSION else []
+
+
+VERSION = or_stop(own_version)
+PARENT = VERSION["all"][0] if VERSION else []
