@@ -64,8 +64,7 @@ def encode(
     else:
         from sidmill import torch_search
 
-        target = torch_search.pick_device(device)
-        yield from torch_search.encode(stream, encoder, priced, n_rows, target)
+        yield from torch_search.encode(stream, encoder, priced, torch_search.pick_devices(device))
 
 
 def decode(codes: np.ndarray, codebooks: Sequence[np.ndarray]) -> np.ndarray:
@@ -99,15 +98,17 @@ def decode(codes: np.ndarray, codebooks: Sequence[np.ndarray]) -> np.ndarray:
     return total
 
 
-def _finite(vectors: np.ndarray, n_rows: int) -> Iterator[np.ndarray]:
+def _finite(vectors: np.ndarray, n_rows: int) -> Iterator[tuple[int, np.ndarray]]:
     for start, block in blocks.read_blocks(vectors, n_rows):
         blocks.require_finite(block, start)
-        yield block
+        yield start, block
 
 
-def _latents(stream: Iterator[np.ndarray], encoder: Network | None) -> Iterator[np.ndarray]:
+def _latents(
+    stream: Iterator[tuple[int, np.ndarray]], encoder: Network | None
+) -> Iterator[np.ndarray]:
     project = network.load(encoder, "cpu")
-    return (np.asarray(project(block)) for block in stream)
+    return (np.asarray(project(block)) for _, block in stream)
 
 
 def _encode_here(

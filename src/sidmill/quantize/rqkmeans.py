@@ -14,7 +14,7 @@ of plain k-means. docs/log.md has the figures.
 import logging
 import time
 from collections.abc import Callable
-from functools import partial
+from itertools import zip_longest
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +28,7 @@ from sidmill.quantize import refill, resume, rows, seeding, swaps
 from sidmill.quantize.clusters import Clusters
 from sidmill.quantize.resume import Fitted
 from sidmill.quantize.rows import Source
+from sidmill.torch_search import Piece
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class State(NamedTuple):
     n_passes: int
     error: float  # sum of squares that the assignment leaves; infinite before the first pass
     clusters: Clusters
-    codes: np.ndarray  # (n,), the assignment; meaningless before the first pass
+    codes: np.ndarray | None  # (n,), the assignment; meaningless before the first pass
     hartigan: bool
 
 
@@ -105,7 +106,7 @@ def fit(
             row is not finite, or ``memory_mb`` is too small.
     """
     sizes = _sizes(codebook_size, n_levels)
-    target = torch_search.pick_device(device)
+    devices = torch_search.pick_devices(device)
     n_items = len(vectors)
     if n_items < max(sizes):
         raise SidmillError(
@@ -113,9 +114,12 @@ def fit(
             f"lower rqkmeans.codebook_size to at most {n_items}, or embed more items"
         )
     chosen = _training_rows(n_items, max_points_per_centroid, max(sizes), seed)
-    n_rows = blocks.rows_per_block(vectors.shape[1], max(sizes), max(1, memory_mb // 2))
-    source = Source(vectors, chosen, [], [], target, min(n_rows, blocks.MAX_BLOCK_ROWS))
+    n_rows = _whole_pieces(
+        blocks.rows_per_block(vectors.shape[1], max(sizes), max(1, memory_mb // 2))
+    )
+    source = Source(vectors, chosen, [], [], devices, min(n_rows, blocks.MAX_BLOCK_ROWS))
     error = _sum_of_squares(source)
+    source = rows.hold(source)
     n_values = rows.count(source) * vectors.shape[1]
     logger.info("%d rows, %d for training: mse %.6g", n_items, rows.count(source), error / n_values)
     identity = {
@@ -126,22 +130,29 @@ def fit(
         "data": [*vectors.shape, error],  # the sum of squares sees every value
     }
     saved, keep = resume.start(state_path, identity)
-    finished = saved.finished
-    for level, words in enumerate(finished.codebooks):
-        source, error = _explain(source, words, *finished.prices[level : level + 1])
+    finished, errors = saved.finished, saved.facts.pop("errors", [])
+    n_finished = len(finished.codebooks)
+    assigned = {name: saved.arrays.pop(name) for name in map(_assigned, range(n_finished))}
+    for words, prices, codes in zip_longest(finished.codebooks, finished.prices, assigned.values()):
+        source = rows.explain(source, torch_search.copies(words, devices, prices), codes)
+    error = errors[-1] if errors else error
     unfinished: resume.Saved | None = saved if saved.arrays else None
-    for level, size in list(enumerate(sizes))[len(finished.codebooks) :]:
+
+    def keep_level(arrays: dict[str, np.ndarray], facts: dict) -> None:
+        keep(finished, arrays | assigned, facts | {"errors": errors})
+
+    for level, size in list(enumerate(sizes))[n_finished:]:
         began = time.perf_counter()
-        block_rows = min(n_rows, max(MIN_BLOCK_ROWS, BLOCK_ROWS * size))
+        block_rows = min(n_rows, _whole_pieces(max(MIN_BLOCK_ROWS, BLOCK_ROWS * size)))
         source = source._replace(block_rows=block_rows)
-        keep_level = partial(keep, finished)
         with torch_search.rough_products():
             state = _fit_level(
                 *(source, size, n_iter, tolerance, error, [seed, level], memory_mb),
                 *(unfinished, keep_level),
             )
         unfinished = None
-        words, error = state.clusters.words.cpu().numpy(), state.error
+        words, codes, error = state.clusters.words.cpu().numpy(), state.codes, state.error
+        prices = None
         if balance != "none":
             drawer = np.random.default_rng([seed, level, 1])
             sample = _sample(source, size, drawer, memory_mb)
@@ -149,14 +160,18 @@ def fit(
             balanced = balancing.settle(
                 source, state.clusters.words, sample, generator, balance, max_load
             )
-            words, error = balanced.words, balanced.facts["mse_after"] * n_values
-            finished.prices.append(balanced.prices)
+            words, prices, codes = balanced.words, balanced.prices, None
+            finished.prices.append(prices)
             finished.balance.append(balanced.facts)
         finished.codebooks.append(words)
-        keep(finished, {}, {})
+        ready = torch_search.copies(words, devices, prices)
+        if codes is None:
+            codes, error = _assign(source, ready)
+        source = rows.explain(source, ready, codes)
+        assigned[_assigned(level)] = codes
+        errors.append(error)
+        keep_level({}, {})
         seconds = time.perf_counter() - began
-        if level + 1 < n_levels:
-            source, error = _explain(source, words, *finished.prices[level : level + 1])
         logger.info(
             "level %d/%d: mse %.6g after %d passes, %.2f iterations/s",
             level + 1,
@@ -191,11 +206,31 @@ def _training_rows(n_items: int, per_code: int | None, size: int, seed: int) -> 
     return np.sort(generator.choice(n_items, size=per_code * size, replace=False))
 
 
+def _assigned(level: int) -> str:
+    """Name of the array in a state that holds the training rows' codes of a finished level."""
+    return f"assigned.{level}"
+
+
+def _whole_pieces(n_rows: int) -> int:
+    """Round down to pieces that devices share, where there is more than one."""
+    return n_rows - n_rows % torch_search.PIECE_ROWS if n_rows > torch_search.PIECE_ROWS else n_rows
+
+
 def _sum_of_squares(source: Source) -> float:
-    """Add up the squares of the training rows; read every row once and stop at a bad one."""
+    """Add up the squares of the training rows; read every row and stop at a bad one."""
+    total = 0.0
     for start, block in blocks.read_blocks(source.vectors, source.block_rows):
         blocks.require_finite(block, start)
-    return sum(float(block.square().sum(dtype=torch.float64)) for _, block in rows.blocks(source))
+        if source.rows is None:
+            total += _squares(torch.from_numpy(block))
+    if source.rows is not None:
+        drawn = blocks.read_blocks(source.vectors, source.block_rows, source.rows)
+        total = sum(_squares(torch.from_numpy(block)) for _, block in drawn)
+    return total
+
+
+def _squares(block: torch.Tensor) -> float:
+    return float(block.square().sum(dtype=torch.float64))
 
 
 def _fit_level(
@@ -229,14 +264,15 @@ def _fit_level(
     while state.n_passes < n_iter:
         state = _pass(source, state, before, sampled if state.n_passes == 0 else None)
         fall = best.error - state.error
-        if fall > 0:
+        if fall >= 0:
             best = state._replace(clusters=Clusters(*(part.clone() for part in state.clusters)))
         if fall <= tolerance * state.error:
             if fall >= 0 or not state.hartigan:
                 break
             state = state._replace(hartigan=False)  # rows left together, and met
         keep(*_pack(state, best))
-    return state._replace(error=best.error, clusters=best.clusters)
+    codes = state.codes if state.error == best.error else None
+    return state._replace(error=best.error, clusters=best.clusters, codes=codes)
 
 
 def _pack(state: State, best: State) -> tuple[dict[str, np.ndarray], dict]:
@@ -277,14 +313,18 @@ def _fit_sample(
     words = seeding.seed_words(sample[: SEEDING_ROWS * size], size, generator, step)
     clusters = clustering.empty(words)
     codes: torch.Tensor | None = None
-    spare = torch.empty(step * size, device=source.device)
+    spares = _spares(source, size)
     passes_left = SWAP_PASSES + SAMPLE_PASSES
     while passes_left:
         after = []
         for start in range(0, len(sample), step):
             part = slice(start, start + step)
             was = None if codes is None else codes[part]
-            after.append(clustering.visit(clusters, sample[part], was, True, spare))
+            pieces = [
+                Piece(place, left.to(source.devices[place]))
+                for place, left in torch_search.cut(start, sample[part], len(source.devices))
+            ]
+            after.append(clustering.visit(clusters, pieces, was, True, spares))
             if codes is not None:
                 clustering.centre(clusters)
         codes = torch.cat(after)
@@ -308,12 +348,12 @@ def _sample(source: Source, size: int, drawer: np.random.Generator, memory_mb: i
 def _pass(source: Source, state: State, before: float, prior: Clusters | None) -> State:
     """Visit every training row once; ``prior`` holds the sample's members in the first pass."""
     clusters, codes = state.clusters, state.codes
-    spare = torch.empty(source.block_rows * len(clusters.words), device=source.device)
-    for part, block in rows.blocks(source):
+    spares = _spares(source, len(clusters.words))
+    for part, pieces in rows.pieces(source):
         was = None
         if state.n_passes:
             was = torch.from_numpy(codes[part].astype(np.int64)).to(source.device)
-        now = clustering.visit(clusters, block, was, state.hartigan, spare)
+        now = clustering.visit(clusters, pieces, was, state.hartigan, spares)
         codes[part] = now.cpu().numpy()
         clustering.centre(clusters, prior)
     clustering.centre(clusters)
@@ -323,18 +363,20 @@ def _pass(source: Source, state: State, before: float, prior: Clusters | None) -
     return state._replace(n_passes=state.n_passes + 1, error=error)
 
 
-def _explain(
-    source: Source, words: np.ndarray, prices: np.ndarray | None = None
-) -> tuple[Source, float]:
-    """Assign every training row to ``words`` as the codec does; return what is left to explain."""
-    level = torch_search.search_level(words, source.device, prices)
-    codes = np.empty(rows.count(source), dtype=np.min_scalar_type(len(words) - 1))
+def _spares(source: Source, size: int) -> list[torch.Tensor]:
+    """Memory for the scores of a piece on each device."""
+    return [torch.empty(torch_search.PIECE_ROWS * size, device=device) for device in source.devices]
+
+
+def _assign(source: Source, level: list[torch_search.Level]) -> tuple[np.ndarray, float]:
+    """Assign every training row as the codec does; return codes and the sum of squares left."""
+    size = len(level[0].words)
+    codes = np.empty(rows.count(source), dtype=np.min_scalar_type(size - 1))
+    spares = _spares(source, size)
     error = 0.0
-    spare = torch.empty(source.block_rows * len(words), device=source.device)
-    for part, block in rows.blocks(source):
-        now = torch_search.nearest(block, level, spare)
-        codes[part] = now.cpu().numpy()
-        block -= level.words.index_select(0, now)
-        error += float(block.square().sum(dtype=torch.float64))
-    after = source._replace(levels=[*source.levels, level], codes=[*source.codes, codes])
-    return after, error
+    for part, pieces in rows.pieces(source):
+        now = torch_search.nearest_of_pieces(pieces, level, spares)
+        codes[part] = np.concatenate([found.cpu().numpy() for found in now])
+        for (place, left), found in zip(pieces, now, strict=True):
+            error += _squares(left - level[place].words.index_select(0, found))
+    return codes, error
