@@ -5,6 +5,7 @@ import sys
 import click
 
 from sidmill.commands.advise import advise
+from sidmill.commands.encode import encode
 from sidmill.commands.evaluate import evaluate
 from sidmill.commands.vocab import vocab
 from sidmill.core.errors import SidmillError
@@ -16,6 +17,7 @@ def commands() -> None:
 
 
 commands.add_command(advise)
+commands.add_command(encode)
 commands.add_command(evaluate)
 commands.add_command(vocab)
 

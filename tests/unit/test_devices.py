@@ -68,7 +68,7 @@ def test_encoding_on_devices_is_encoding_on_one(vectors, rng, learned):
     encoder = None
     if learned:
         weights = [rng.standard_normal(shape, dtype=np.float32) for shape in ((8, 12), (6, 8))]
-        encoder = Network(weights, [np.zeros(len(weight), np.float32) for weight in weights])
+        encoder = Network(weights, [np.zeros(len(weight), np.float32) for weight in weights], None)
     found = [
         np.concatenate(
             list(codec.encode(vectors, books, prices, encoder, device=device, memory_mb=1))

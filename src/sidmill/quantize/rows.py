@@ -12,6 +12,7 @@ import torch
 
 from sidmill import blocks as storage
 from sidmill import torch_search
+from sidmill.formats.vector_file import Streamed
 from sidmill.torch_search import Piece
 
 HELD_SHARE = 0.5  # of a GPU's free memory: rows that fit there are read once
@@ -20,7 +21,7 @@ HELD_SHARE = 0.5  # of a GPU's free memory: rows that fit there are read once
 class Source(NamedTuple):
     """Training rows and the levels already fitted."""
 
-    vectors: np.ndarray  # (N, D), float32 or float16, in memory or memory-mapped
+    vectors: np.ndarray | Streamed  # (N, D), float32 or float16
     rows: np.ndarray | None  # int64 (n,), ascending; None stands for every row
     levels: list[list[torch_search.Level]]  # earlier codebooks, a copy of each per device
     codes: list[np.ndarray]  # (n,) per earlier level, the smallest unsigned type that holds K_l

@@ -22,6 +22,7 @@ import torch
 
 from sidmill import blocks, torch_search
 from sidmill.core.errors import SidmillError
+from sidmill.formats.vector_file import Streamed
 from sidmill.quantize import balance as balancing
 from sidmill.quantize import clusters as clustering
 from sidmill.quantize import refill, resume, rows, seeding, swaps
@@ -53,7 +54,7 @@ class State(NamedTuple):
 
 
 def fit(
-    vectors: np.ndarray,
+    vectors: np.ndarray | Streamed,
     *,
     n_levels: int,
     codebook_size: int | list[int],
@@ -73,14 +74,19 @@ def fit(
     Trained on every row, a level never leaves a larger mean squared error than the one before; it
     is logged. A level depends on the vectors, the levels before it, the settings and the seed
     alone; ``memory_mb`` counts where it cuts the sample or the blocks. The same input, settings,
-    seed and thread count give the same bytes on the same kind of machine.
+    seed and thread count give the same bytes on the same kind of machine, on any number of devices
+    of one kind: each searches for its pieces of a block, and what moves is added up in row order.
+
+    The next level is fitted to what the last pass of this one left, not to what the codec would
+    leave: the few rows that differ lie between two codewords.
 
     Memory: about ``memory_mb`` for the sample and one block with its temporaries, the codebooks
     (three times, one in float64), and per row and level one byte, two above 256 codewords or four
     above 65,536.
 
     Args:
-        vectors: float32 or float16 (N, D), finite, in memory or memory-mapped.
+        vectors: float32 or float16 (N, D), finite, in memory, memory-mapped or streamed; a stream
+            is read once per pass.
         n_levels: L, tokens per semantic id.
         codebook_size: K of every level, or one K per level.
         n_iter: at most so many passes over the training rows per level.
@@ -92,7 +98,8 @@ def fit(
             it. See :mod:`sidmill.quantize.balance`.
         max_load: with ``capacity``, the largest load over the mean.
         seed: covers the samples, the first codewords and the directions of splits.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+        device: ``auto`` (every GPU, or the CPU without one), ``cpu``, ``cuda:1``, or several with
+            commas between them: these share the rows of a block.
         memory_mb: MiB for the sample and for blocks.
         state_path: file that keeps the state after every pass, or None. A training that was cut
             short goes on from there and ends in the same bytes; the caller removes the file.
