@@ -91,10 +91,17 @@ class Level(NamedTuple):
     host: search.Level
 
 
+class Piece(NamedTuple):
+    """A part of a block, on the device that works on it."""
+
+    place: int  # of the device among the devices
+    rows: torch.Tensor  # float32 (p, D), p at most PIECE_ROWS
+
+
 def search_level(
     words: np.ndarray, device: torch.device, prices: np.ndarray | None = None
 ) -> Level:
-    """Prepare a codebook for :func:`nearest`: see :func:`sidmill.search.search_level`."""
+    """Prepare a codebook for :func:`nearest_of_pieces`: see :func:`sidmill.search.search_level`."""
     host = search.search_level(words, prices)
     on_device = (torch.from_numpy(part).to(device) for part in (host.words, host.halves))
     return Level(*on_device, host)
@@ -110,22 +117,8 @@ def copies(
     ]
 
 
-def nearest(left: torch.Tensor, level: Level, spare: torch.Tensor | None = None) -> torch.Tensor:
-    """Return the code of each row, by the rule of :mod:`sidmill.search`.
-
-    Args:
-        left: float32 (b, D), residuals.
-        level: the codebook.
-        spare: float32, at least b K numbers to write the scores to; None takes new memory.
-
-    Returns:
-        int64 (b,).
-    """
-    return _decide(_propose(left, level, spare), left, level)
-
-
 def nearest_of_pieces(
-    pieces: list["Piece"], levels: list[Level], spares: list[torch.Tensor]
+    pieces: list[Piece], levels: list[Level], spares: list[torch.Tensor]
 ) -> list[torch.Tensor]:
     """Return the codes of each piece, int64 (p,) on its device; devices work at the same time.
 
@@ -208,13 +201,6 @@ def lowest(scores: torch.Tensor) -> torch.Tensor:
     if scores.device.type == "cpu":
         return torch.from_numpy(scores.numpy().argmin(axis=1))
     return scores.argmin(dim=1)
-
-
-class Piece(NamedTuple):
-    """A part of a block, on the device that works on it."""
-
-    place: int  # of the device among the devices
-    rows: torch.Tensor  # float32 (p, D), p at most PIECE_ROWS
 
 
 def cut(start: int, block: torch.Tensor, n_devices: int) -> list[Piece]:

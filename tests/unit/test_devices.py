@@ -1,8 +1,12 @@
 """Several devices share the rows, and give the same bytes as one; CPUs stand in for GPUs."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
+import yaml
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_resume import SETTINGS, cut_after, same
@@ -115,3 +119,14 @@ def test_auto_takes_every_gpu(monkeypatch):
     assert [str(device) for device in torch_search.pick_devices("auto")] == [
         *("cuda:0", "cuda:1", "cuda:2")
     ]
+
+
+@pytest.mark.parametrize("section", ["rqkmeans", "encoding"])
+def test_the_config_takes_what_pick_devices_takes(section):
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+    reference = schema["properties"][section]["properties"]["device"]["$ref"]
+    pattern = schema["$defs"][reference.rpartition("/")[2]]["pattern"]
+    for good in ("auto", "cpu", "cuda", "cuda:1", "cuda:0,cuda:1", "cpu,cpu"):
+        assert re.search(pattern, good), good
+    for bad in ("", "gpu", "cpu,cuda:0", "cuda:0,", "auto,cuda:0", "cuda:0;cuda:1"):
+        assert not re.search(pattern, bad), bad

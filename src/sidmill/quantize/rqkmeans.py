@@ -132,7 +132,7 @@ def fit(
     identity = {
         "settings": [
             *(sizes, n_iter, tolerance, max_points_per_centroid),
-            *(balance, max_load, seed, memory_mb, code),
+            *(balance, max_load, seed, devices[0].type, memory_mb, code),
         ],
         "data": [*vectors.shape, error],  # the sum of squares sees every value
     }
