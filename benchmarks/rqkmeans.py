@@ -1,4 +1,4 @@
-"""Residual k-means: SIDMill against faiss.Kmeans, level by level.
+"""Residual k-means: SIDMill against faiss.Kmeans or semantic-id, level by level.
 
 Both read the same .npy as a memory map, train on every row, and may use every core. faiss runs as
 its users run it: 20 iterations a level, and the residuals held in memory. The squared error of
@@ -7,6 +7,10 @@ both is measured by one third program. ``quality_ratio`` is the worst of the lev
     python benchmarks/rqkmeans.py                     200,000 x 1024, K 1024, L 3
     python benchmarks/rqkmeans.py --rows 50000 --dim 256 --codes 256
     python benchmarks/rqkmeans.py --rows 1000000 --limit-mb 3072 --alone
+    python benchmarks/rqkmeans.py --rows 50000 --dim 256 --codes 256 --yardstick semantic_id
+
+--yardstick semantic_id takes the package semantic-id in place of faiss, which has to be installed
+beforehand: RQKMeans on the CPU, as many iterations, one start in place of its ten.
 
 With --alone only SIDMill runs, under --limit-mb of data if that is given, and no ratio is printed.
 
@@ -41,7 +45,8 @@ def main() -> None:
             print(json.dumps(_paired.run([*shared, "--side=sidmill"])._asdict()))
             return
         medians = _paired.alternate(
-            {name: [*shared, f"--side={name}"] for name in ("sidmill", "faiss")}, options.repeats
+            {name: [*shared, f"--side={name}"] for name in ("sidmill", options.yardstick)},
+            options.repeats,
         )
         errors = {}
         for name in medians:
@@ -128,6 +133,21 @@ def run_faiss(options: argparse.Namespace) -> None:
     np.save(Path(options.folder, "faiss.npy"), np.stack(codebooks))
 
 
+def run_semantic_id(options: argparse.Namespace) -> None:
+    """Fit with semantic_id.RQKMeans."""
+    from semantic_id import RQKMeans
+
+    model = RQKMeans(
+        n_levels=options.levels,
+        n_clusters=options.codes,
+        max_iter=options.iterations,
+        n_init=1,
+        random_state=options.seed,
+    )
+    model.fit(np.load(Path(options.folder, "vectors.npy"), mmap_mode="r"))
+    np.save(Path(options.folder, "semantic_id.npy"), np.stack(model.codebooks_))
+
+
 def measure_error(options: argparse.Namespace) -> None:
     """Write the mean squared error after each level, found by plain nearest codeword."""
     vectors = np.load(Path(options.folder, "vectors.npy"), mmap_mode="r")
@@ -150,6 +170,7 @@ SIDES = {
     "vectors": make_vectors,
     "sidmill": run_sidmill,
     "faiss": run_faiss,
+    "semantic_id": run_semantic_id,
     "error": measure_error,
 }
 
@@ -169,6 +190,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--limit-mb", type=int, help="RLIMIT_DATA of SIDMill's process")
     parser.add_argument("--alone", action="store_true", help="run SIDMill alone")
     parser.add_argument("--folder", help="where the temporary folder goes")
+    parser.add_argument("--yardstick", choices=["faiss", "semantic_id"], default="faiss")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--codebooks", help=argparse.SUPPRESS)
     return parser.parse_args()

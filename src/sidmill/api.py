@@ -20,9 +20,11 @@ import torch
 
 from sidmill import codec, network
 from sidmill.core.errors import SidmillError
+from sidmill.formats import codes as code_files
 from sidmill.formats import onerec, tensors
 from sidmill.formats import quantizer as format
 from sidmill.formats.quantizer import Quantizer
+from sidmill.formats.vector_file import Streamed, open_vectors
 from sidmill.quantize import rqkmeans
 
 DEVICE = "auto"
@@ -30,7 +32,7 @@ MEMORY_MB = 1024
 
 
 def fit(
-    vectors: np.ndarray | torch.Tensor,
+    vectors: np.ndarray | torch.Tensor | Streamed,
     *,
     n_levels: int,
     codebook_size: int | list[int],
@@ -46,7 +48,8 @@ def fit(
     """Fit residual k-means: see :func:`sidmill.quantize.rqkmeans.fit`.
 
     Args:
-        vectors: float32 or float16 (N, D); a memory map is streamed.
+        vectors: float32 or float16 (N, D); a memory map is streamed, and so is what
+            :func:`open_vectors` opens.
         n_levels: L.
         codebook_size: K, or one K per level.
         n_iter: passes over the rows per level, at most.
@@ -55,7 +58,7 @@ def fit(
         balance: none, sinkhorn or capacity.
         max_load: with capacity, the largest load of a codeword over the mean.
         seed: covers every random draw.
-        device: auto, cpu, cuda or cuda:1.
+        device: auto (every GPU, or the CPU), cpu, cuda:1, or several with commas between them.
         memory_mb: MiB for blocks and the sample.
 
     Raises:
@@ -81,7 +84,7 @@ def fit(
 
 def encode(
     quantizer: Quantizer,
-    vectors: np.ndarray | torch.Tensor,
+    vectors: np.ndarray | torch.Tensor | Streamed,
     *,
     device: str = DEVICE,
     memory_mb: int = MEMORY_MB,
@@ -98,6 +101,46 @@ def encode(
     )
     none = np.empty((0, len(quantizer.codebooks)), dtype=np.int32)
     return np.concatenate([none, *blocks])
+
+
+def encode_file(
+    quantizer: Quantizer,
+    vectors_path: str | Path,
+    codes_path: str | Path,
+    *,
+    column: str = "embedding",
+    device: str = DEVICE,
+    memory_mb: int = MEMORY_MB,
+) -> int:
+    """Encode a file of vectors to a parquet of ``pid`` and ``codes``, in constant memory.
+
+    Args:
+        quantizer: trained on these embeddings.
+        vectors_path: a .npy, an item_data.h5, or parquet: a file, a folder or a glob.
+        codes_path: the parquet to write, atomically.
+        column: the list column of a parquet.
+        device: see :func:`sidmill.codec.encode`.
+        memory_mb: MiB for blocks.
+
+    Returns:
+        How many items it holds.
+
+    Raises:
+        SidmillError: if the vectors do not fit the quantizer, or a file is not what it should be.
+    """
+    items = open_vectors(vectors_path, column)
+    if items.fingerprint and quantizer.fingerprint:
+        format.check_fingerprint(quantizer, items.fingerprint, vectors_path)
+    blocks = codec.encode(
+        items.vectors,
+        quantizer.codebooks,
+        quantizer.prices,
+        quantizer.encoder,
+        device=device,
+        memory_mb=memory_mb,
+    )
+    code_files.write(codes_path, "codes", items.ids, blocks, quantizer.codebook_sizes)
+    return len(items.ids)
 
 
 def decode(quantizer: Quantizer, codes: np.ndarray | torch.Tensor) -> np.ndarray:
@@ -134,6 +177,8 @@ def save(path: str | Path, quantizer: Quantizer) -> None:
         format.write(path, quantizer)
 
 
-def _array(vectors: np.ndarray | torch.Tensor) -> np.ndarray:
+def _array(vectors: np.ndarray | torch.Tensor | Streamed) -> np.ndarray | Streamed:
+    if isinstance(vectors, Streamed):
+        return vectors
     array = vectors.detach().cpu().numpy() if isinstance(vectors, torch.Tensor) else vectors
     return array.astype(np.float32) if array.dtype == np.float64 else array

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sidmill.core.errors import SidmillError
+from sidmill.formats.vector_file import Streamed
 
 MIB = 2**20
 FLOAT_BYTES = 4
@@ -41,7 +42,7 @@ def rows_per_block(dim: int, n_codes: int, memory_mb: int) -> int:
 
 
 def read_blocks(
-    vectors: np.ndarray, n_rows: int, rows: np.ndarray | None = None
+    vectors: np.ndarray | Streamed, n_rows: int, rows: np.ndarray | None = None
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Read blocks of rows, each over the one before it.
 
@@ -49,7 +50,7 @@ def read_blocks(
     process's memory for as long as the map lives. Memory: one block, plus one in float16.
 
     Args:
-        vectors: float32 or float16 (N, D), in memory or memory-mapped.
+        vectors: float32 or float16 (N, D), in memory, memory-mapped or streamed.
         n_rows: rows of a block; the last one may be shorter.
         rows: which rows, ascending; None reads all of them.
 
@@ -60,6 +61,9 @@ def read_blocks(
     Raises:
         SidmillError: if ``vectors`` is no float16 or float32 matrix, or its file is too short.
     """
+    if isinstance(vectors, Streamed):
+        yield from _gather(vectors, n_rows, rows)
+        return
     if vectors.ndim != 2 or vectors.dtype not in (np.float32, np.float16):
         raise SidmillError(
             f"vectors are {vectors.dtype} {vectors.shape}, wanted float32 or float16 (N, D): "
@@ -106,6 +110,34 @@ def require_finite(block: np.ndarray, start: int) -> None:
         raise SidmillError(
             f"vectors are not finite, first at row {start + bad[0]}: re-embed that item"
         )
+
+
+def _gather(
+    vectors: Streamed, n_rows: int, rows: np.ndarray | None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Cut a stream anew, into blocks of ``n_rows``; every row is read, the wanted ones are kept."""
+    total = len(vectors) if rows is None else len(rows)
+    buffer = np.empty((min(n_rows, total), vectors.shape[1]), dtype=np.float32)
+    passed = start = filled = 0
+    for batch in vectors.read():
+        kept = batch
+        if rows is not None:
+            low, high = np.searchsorted(rows, [passed, passed + len(batch)])
+            kept = batch[rows[low:high] - passed]
+        passed += len(batch)
+        while len(kept):
+            part = kept[: n_rows - filled]
+            buffer[filled : filled + len(part)] = part
+            filled, kept = filled + len(part), kept[len(part) :]
+            if filled == n_rows:
+                yield start, buffer
+                start, filled = start + n_rows, 0
+    if passed != len(vectors):
+        raise SidmillError(
+            f"{passed} vectors where {len(vectors)} were counted: did the files change meanwhile?"
+        )
+    if filled:
+        yield start, buffer[:filled]
 
 
 class _Place(NamedTuple):

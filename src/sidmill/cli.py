@@ -6,6 +6,7 @@ import click
 
 from sidmill.commands.advise import advise
 from sidmill.commands.diff import diff
+from sidmill.commands.encode import encode
 from sidmill.commands.evaluate import evaluate
 from sidmill.commands.inspect import inspect
 from sidmill.commands.publish import publish
@@ -19,7 +20,7 @@ def commands() -> None:
     """Look into what SIDMill made, and use it outside the pipeline."""
 
 
-for command in (advise, diff, evaluate, inspect, publish, status, vocab):
+for command in (advise, diff, encode, evaluate, inspect, publish, status, vocab):
     commands.add_command(command)
 
 

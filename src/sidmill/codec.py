@@ -10,6 +10,8 @@ need no torch on a CPU: its import would cost a small run more than the codes.
 """
 
 import ctypes
+import logging
+import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -17,10 +19,13 @@ import numpy as np
 from sidmill import blocks, network, search
 from sidmill.core.errors import SidmillError
 from sidmill.formats.quantizer import Network
+from sidmill.formats.vector_file import Streamed
+
+logger = logging.getLogger(__name__)
 
 
 def encode(
-    vectors: np.ndarray,
+    vectors: np.ndarray | Streamed,
     codebooks: Sequence[np.ndarray],
     prices: Sequence[np.ndarray] = (),
     encoder: Network | None = None,
@@ -34,11 +39,13 @@ def encode(
     device. Memory: one block with its temporaries, at most ``memory_mb``, and the codebooks.
 
     Args:
-        vectors: float32 or float16 (N, D), finite, in memory or memory-mapped.
+        vectors: float32 or float16 (N, D), finite, in memory, memory-mapped or streamed from
+            parquet or HDF5 (:func:`sidmill.formats.vector_file.open_vectors`).
         codebooks: float32 (K_l, D) per level, or (K_l, d) behind an encoder.
         prices: float32 (K_l,) per level, of balanced codebooks; empty for zeros.
         encoder: the quantizer's own, from D to d, or None.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+        device: ``auto`` (every GPU, or the CPU without one), ``cpu``, ``cuda:1``, or several with
+            commas between them, which share the rows; the codes are the same.
         memory_mb: MiB for one block with its temporaries.
 
     Yields:
@@ -48,7 +55,7 @@ def encode(
         SidmillError: if the dimensions differ, a row is not finite, or ``memory_mb`` is too small.
     """
     dim = encoder.weights[0].shape[1] if encoder else codebooks[0].shape[1]
-    if vectors.ndim != 2 or vectors.shape[1] != dim:
+    if len(vectors.shape) != 2 or vectors.shape[1] != dim:
         raise SidmillError(
             f"vectors {vectors.shape} do not fit a quantizer of dimension {dim}: "
             "train the quantizer on these embeddings"
@@ -57,6 +64,7 @@ def encode(
     width = max(dim, encoder.width if encoder else 0)
     n_rows = min(blocks.rows_per_block(width, largest, memory_mb), blocks.MAX_BLOCK_ROWS)
     priced = list(zip(codebooks, prices or [None] * len(codebooks), strict=True))
+    began = time.perf_counter()
     stream = _finite(vectors, n_rows)
     if device == "cpu" or (device == "auto" and not _has_gpu_driver()):
         spare = np.empty(n_rows * largest, dtype=np.float32)
@@ -64,8 +72,10 @@ def encode(
     else:
         from sidmill import torch_search
 
-        target = torch_search.pick_device(device)
-        yield from torch_search.encode(stream, encoder, priced, n_rows, target)
+        devices = torch_search.pick_devices(device)
+        yield from torch_search.encode(stream, encoder, priced, devices)
+    seconds = time.perf_counter() - began
+    logger.info("encoded %d items, %.0f items/s", len(vectors), len(vectors) / seconds)
 
 
 def decode(codes: np.ndarray, codebooks: Sequence[np.ndarray]) -> np.ndarray:
@@ -99,15 +109,17 @@ def decode(codes: np.ndarray, codebooks: Sequence[np.ndarray]) -> np.ndarray:
     return total
 
 
-def _finite(vectors: np.ndarray, n_rows: int) -> Iterator[np.ndarray]:
+def _finite(vectors: np.ndarray | Streamed, n_rows: int) -> Iterator[tuple[int, np.ndarray]]:
     for start, block in blocks.read_blocks(vectors, n_rows):
         blocks.require_finite(block, start)
-        yield block
+        yield start, block
 
 
-def _latents(stream: Iterator[np.ndarray], encoder: Network | None) -> Iterator[np.ndarray]:
+def _latents(
+    stream: Iterator[tuple[int, np.ndarray]], encoder: Network | None
+) -> Iterator[np.ndarray]:
     project = network.load(encoder, "cpu")
-    return (np.asarray(project(block)) for block in stream)
+    return (np.asarray(project(block)) for _, block in stream)
 
 
 def _encode_here(

@@ -53,7 +53,7 @@ def blocks(
     """Yield the latents of all rows in order, float32 (b, d); overwritten by the next block."""
     from sidmill import torch_search
 
-    project = network.load(encoder, torch_search.pick_device(device))
+    project = network.load(encoder, torch_search.pick_devices(device)[0])
     n_rows = storage.rows_per_block(max(vectors.shape[1], encoder.width), 0, memory_mb)
     for start, block in storage.read_blocks(vectors, min(n_rows, storage.MAX_BLOCK_ROWS)):
         storage.require_finite(block, start)

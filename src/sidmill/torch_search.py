@@ -1,12 +1,17 @@
 """The search for codewords with torch: what training runs on, and encoding on a GPU.
 
-Shapes: K codewords, D dimensions, b rows of one block.
+Shapes: K codewords, D dimensions, b rows of one block, p rows of one piece of it.
 
 The same rule as :mod:`sidmill.search`: products on the device propose, NumPy decides.
+
+Several devices share the rows: blocks are cut into pieces, dealt out in turn. Where pieces end
+depends on the rows alone, and what is found is put together in row order, so that the result is
+the same for any number of devices of one kind.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +20,8 @@ import torch
 from sidmill import network, search
 from sidmill.core.errors import SidmillError
 from sidmill.formats.quantizer import Network
+
+PIECE_ROWS = 1024  # rows of one product, whatever the number of devices
 
 
 def pick_device(name: str) -> torch.device:
@@ -36,6 +43,26 @@ def pick_device(name: str) -> torch.device:
             f"device {name!r} asked for, but torch finds no GPU: set device to auto or cpu"
         )
     return device
+
+
+def pick_devices(names: str) -> list[torch.device]:
+    """Return the devices called ``names``; ``auto`` is every GPU, or the CPU without one.
+
+    Args:
+        names: ``auto``, or devices with commas between them, such as ``cuda:0,cuda:1``. One may
+            stand there twice.
+
+    Raises:
+        SidmillError: if torch does not know or reach one, or they are of two kinds.
+    """
+    if names == "auto" and torch.cuda.is_available():
+        names = ",".join(f"cuda:{number}" for number in range(torch.cuda.device_count()))
+    devices = [pick_device(name.strip()) for name in names.split(",")]
+    if len({device.type for device in devices}) > 1:
+        raise SidmillError(
+            f"devices {names!r} are of two kinds, whose roundings differ: name one kind"
+        )
+    return devices
 
 
 @contextmanager
@@ -64,40 +91,84 @@ class Level(NamedTuple):
     host: search.Level
 
 
+class Piece(NamedTuple):
+    """A part of a block, on the device that works on it."""
+
+    place: int  # of the device among the devices
+    rows: torch.Tensor  # float32 (p, D), p at most PIECE_ROWS
+
+
 def search_level(
     words: np.ndarray, device: torch.device, prices: np.ndarray | None = None
 ) -> Level:
-    """Prepare a codebook for :func:`nearest`: see :func:`sidmill.search.search_level`."""
+    """Prepare a codebook for :func:`nearest_of_pieces`: see :func:`sidmill.search.search_level`."""
     host = search.search_level(words, prices)
     on_device = (torch.from_numpy(part).to(device) for part in (host.words, host.halves))
     return Level(*on_device, host)
 
 
-def nearest(left: torch.Tensor, level: Level, spare: torch.Tensor | None = None) -> torch.Tensor:
-    """Return the code of each row, by the rule of :mod:`sidmill.search`.
+def copies(
+    words: np.ndarray, devices: list[torch.device], prices: np.ndarray | None = None
+) -> list[Level]:
+    """Prepare a codebook on each device."""
+    first = search_level(words, devices[0], prices)
+    return [
+        Level(first.words.to(device), first.halves.to(device), first.host) for device in devices
+    ]
+
+
+def nearest_of_pieces(
+    pieces: list[Piece], levels: list[Level], spares: list[torch.Tensor]
+) -> list[torch.Tensor]:
+    """Return the codes of each piece, int64 (p,) on its device; devices work at the same time.
 
     Args:
-        left: float32 (b, D), residuals.
-        level: the codebook.
-        spare: float32, at least b K numbers to write the scores to; None takes new memory.
-
-    Returns:
-        int64 (b,).
+        pieces: residuals, dealt out to the devices in turn.
+        levels: the codebook, one copy per device.
+        spares: float32, at least p K numbers on each device, to write the scores to.
     """
+    found = []
+    for together in rounds(pieces, len(levels)):
+        proposed = [_propose(left, levels[place], spares[place]) for place, left in together]
+        found += [
+            _decide(one, left, levels[place])
+            for one, (place, left) in zip(proposed, together, strict=True)
+        ]
+    return found
+
+
+class _Proposed(NamedTuple):
+    """What a product finds, on the device, perhaps still being computed."""
+
+    codes: torch.Tensor  # int64 (b,)
+    best: torch.Tensor  # float32 (b,), the lowest score
+    second: torch.Tensor  # float32 (b,), the next one
+    squares: torch.Tensor  # float32 (b,), of the rows' norms
+    scores: torch.Tensor  # float32 (b, K), infinite at ``codes``
+
+
+def _propose(left: torch.Tensor, level: Level, spare: torch.Tensor | None) -> _Proposed:
+    """Start a search; a GPU is not waited for."""
     scores = score(left, level.words, level.halves, spare)
     codes = lowest(scores)
-    lines = torch.arange(len(codes), device=codes.device)
-    best = scores[lines, codes].cpu().numpy()
-    scores[lines, codes] = torch.inf
-    squares = square_norms(left).cpu().numpy()
-    limit = best + search.margin(squares, level.host.reach, level.host.dearest, left.shape[1])
+    best = scores.gather(1, codes[:, None])[:, 0]
+    scores.scatter_(1, codes[:, None], torch.inf)
+    return _Proposed(codes, best, scores.amin(dim=1), square_norms(left), scores)
+
+
+def _decide(found: _Proposed, left: torch.Tensor, level: Level) -> torch.Tensor:
+    codes, scores = found.codes, found.scores
+    squares, host = found.squares.cpu().numpy(), level.host
+    limit = found.best.cpu().numpy() + search.margin(
+        squares, host.reach, host.dearest, left.shape[1]
+    )
     limit = torch.from_numpy(limit).to(left.device)
-    unsure = (scores.amin(dim=1) <= limit).nonzero()[:, 0]
+    unsure = (found.second <= limit).nonzero()[:, 0]
     if len(unsure):
         near = scores[unsure] <= limit[unsure, None]
         near[torch.arange(len(unsure), device=codes.device), codes[unsure]] = True
         decided = search.decide(
-            left[unsure].cpu().numpy(), level.host.words, level.host.prices, near.cpu().numpy()
+            left[unsure].cpu().numpy(), host.words, host.prices, near.cpu().numpy()
         )
         codes[unsure] = torch.from_numpy(decided).to(codes.device)
     return codes
@@ -132,61 +203,94 @@ def lowest(scores: torch.Tensor) -> torch.Tensor:
     return scores.argmin(dim=1)
 
 
-def encode(
-    stream: Iterator[np.ndarray],
-    encoder: Network | None,
-    priced: list[tuple[np.ndarray, np.ndarray | None]],
-    n_rows: int,
-    device: torch.device,
-) -> Iterator[np.ndarray]:
-    """Encode blocks on a device: the part of :func:`sidmill.codec.encode` that needs torch.
+def cut(start: int, block: torch.Tensor, n_devices: int) -> list[Piece]:
+    """Cut a block (b, D) at row numbers that PIECE_ROWS divides; nothing is copied or moved yet.
 
     Args:
-        stream: float32 (b, D), b at most ``n_rows``; each block may overwrite the one before it.
+        start: row number of its first row.
+        block: float32 (b, D).
+        n_devices: to whom the pieces are dealt out in turn, so that consecutive ones differ.
+    """
+    first = PIECE_ROWS - start % PIECE_ROWS
+    edges = [0, *range(first, len(block), PIECE_ROWS), len(block)]
+    return [
+        Piece((start + low) // PIECE_ROWS % n_devices, block[low:high])
+        for low, high in pairwise(edges)
+    ]
+
+
+def rounds(pieces: list[Piece], n_devices: int) -> Iterator[list[Piece]]:
+    """Group pieces that different devices hold."""
+    return (pieces[first : first + n_devices] for first in range(0, len(pieces), n_devices))
+
+
+def to_devices(
+    stream: Iterator[tuple[int, np.ndarray]], devices: list[torch.device]
+) -> Iterator[tuple[int, list[Piece]]]:
+    """Deal blocks out; on GPUs the next block travels while this one is worked on.
+
+    Pinned memory is asked for anew for each block: torch gives memory that was let go out again
+    only after an event behind its last copy, so no block is written over while it still travels.
+
+    Args:
+        stream: row numbers and float32 (b, D); each block may overwrite the one before it.
+        devices: CPUs share the block's memory.
+
+    Yields:
+        The row number, and the block's pieces, overwritten by a later block.
+    """
+    if devices[0].type != "cuda":
+        for start, block in stream:
+            yield start, cut(start, torch.from_numpy(block), len(devices))
+        return
+    lanes = [torch.cuda.Stream(device) for device in devices]
+    waiting: tuple[int, list[Piece], torch.Tensor] | None = None
+    for start, block in stream:
+        pinned = torch.from_numpy(block).pin_memory()  # a copy: the block may be overwritten
+        arriving = []
+        for place, rows in cut(start, pinned, len(devices)):
+            with torch.cuda.stream(lanes[place]):
+                arriving.append(Piece(place, rows.to(devices[place], non_blocking=True)))
+        if waiting is not None:
+            yield waiting[:2]
+        for lane, device in zip(lanes, devices, strict=True):
+            torch.cuda.current_stream(device).wait_stream(lane)
+        for place, rows in arriving:
+            rows.record_stream(torch.cuda.current_stream(devices[place]))
+        waiting = start, arriving, pinned
+    if waiting is not None:
+        yield waiting[:2]
+
+
+def encode(
+    stream: Iterator[tuple[int, np.ndarray]],
+    encoder: Network | None,
+    priced: list[tuple[np.ndarray, np.ndarray | None]],
+    devices: list[torch.device],
+) -> Iterator[np.ndarray]:
+    """Encode blocks on devices: the part of :func:`sidmill.codec.encode` that needs torch.
+
+    Args:
+        stream: row numbers and float32 (b, D); each block may overwrite the one before it.
         encoder: the quantizer's own, or None.
         priced: codebook, float32 (K_l, D), and prices, float32 (K_l,) or None, per level.
-        n_rows: the longest block.
-        device: where to search.
+        devices: where to search; they share the rows of a block.
 
     Yields:
         int32 (b, L).
     """
-    levels = [search_level(words, device, prices) for words, prices in priced]
-    spare = torch.empty(n_rows * max(len(level.words) for level in levels), device=device)
-    project = network.load(encoder, device)
-    for block in to_device(stream, device):
-        left = project(block)  # (b, D), what no level has explained yet
-        codes = torch.empty((len(left), len(levels)), dtype=torch.int64, device=device)
+    levels = [copies(words, devices, prices) for words, prices in priced]
+    largest = max(len(words) for words, _ in priced)
+    spares = [torch.empty(PIECE_ROWS * largest, device=device) for device in devices]
+    projects = [network.load(encoder, device) for device in devices]
+    for _, pieces in to_devices(stream, devices):
+        # each (p, D), what no level has explained yet
+        pieces = [Piece(place, projects[place](rows)) for place, rows in pieces]
+        columns = []
         for number, level in enumerate(levels):
-            codes[:, number] = nearest(left, level, spare)
+            codes = nearest_of_pieces(pieces, level, spares)
+            columns.append(np.concatenate([part.cpu().numpy() for part in codes]))
             if number + 1 < len(levels):
-                left -= level.words.index_select(0, codes[:, number])
-        yield codes.cpu().numpy().astype(np.int32)
-
-
-def to_device(stream: Iterator[np.ndarray], device: torch.device) -> Iterator[torch.Tensor]:
-    """Move blocks to the device; on a GPU the next block travels while this one is worked on.
-
-    Args:
-        stream: float32 (b, D); each block may overwrite the one before it.
-        device: a CPU shares the block's memory.
-
-    Yields:
-        float32 (b, D), overwritten by a later block.
-    """
-    if device.type != "cuda":
-        yield from (torch.from_numpy(block).to(device) for block in stream)
-        return
-    copies = torch.cuda.Stream(device)
-    waiting: tuple[torch.Tensor, torch.Tensor] | None = None
-    for block in stream:
-        pinned = torch.from_numpy(block).pin_memory()  # a copy: the block may be overwritten
-        with torch.cuda.stream(copies):
-            arriving = pinned.to(device, non_blocking=True)
-        if waiting is not None:
-            yield waiting[0]
-        torch.cuda.current_stream(device).wait_stream(copies)
-        arriving.record_stream(torch.cuda.current_stream(device))
-        waiting = arriving, pinned  # pinned memory lives until its copy has arrived
-    if waiting is not None:
-        yield waiting[0]
+                for (place, left), part in zip(pieces, codes, strict=True):
+                    left -= level[place].words.index_select(0, part)
+        yield np.stack(columns, axis=1).astype(np.int32)

@@ -9,6 +9,7 @@ from sidmill import codec
 from sidmill.core.errors import SidmillError
 from sidmill.quantize import clusters as clustering
 from sidmill.quantize import rqkmeans, swaps
+from sidmill.torch_search import Piece
 
 SETTINGS = {
     "n_levels": 3,
@@ -193,7 +194,8 @@ def test_swap_never_raises_the_error():
     sample = torch.from_numpy(vectors)
     generator = torch.Generator().manual_seed(0)
     clusters = clustering.empty(sample[:16].clone())
-    codes = clustering.visit(clusters, sample, None, hartigan=False, spare=None)
+    spare = torch.empty(len(sample) * 16)
+    codes = clustering.visit(clusters, [Piece(0, sample)], None, hartigan=False, spares=[spare])
     clustering.centre(clusters)
     before = clustering.explained(clusters)
     after, n_pairs = swaps.swap(clusters, sample, codes, 100, generator)

@@ -83,7 +83,7 @@ def read(path: str | Path) -> Iterator[tuple[pa.ChunkedArray, np.ndarray]]:
     file = _open(path)
     row = 0
     for table in parquet.read_rows(file, ["pid", "embedding"], 0, file.metadata.num_rows):
-        yield table["pid"], _vectors(table["embedding"].combine_chunks(), path, row)
+        yield table["pid"], vectors_of(table["embedding"].combine_chunks(), path, row)
         row += table.num_rows
 
 
@@ -91,14 +91,14 @@ def read_group(path: str | Path, group: int) -> np.ndarray:
     """Return the vectors of one row group, float32 (n, D), as of :func:`group_sizes`."""
     file = parquet.open_file(path, {"embedding": LISTS})
     column = file.read_row_group(group, columns=["embedding"])["embedding"]
-    return _vectors(column.combine_chunks(), path, sum(group_sizes(path)[:group]))
+    return vectors_of(column.combine_chunks(), path, sum(group_sizes(path)[:group]))
 
 
 def _open(path: str | Path) -> pq.ParquetFile:
     return parquet.open_file(path, {"pid": parquet.is_pid, "embedding": LISTS})
 
 
-def _vectors(lists: pa.Array, path: str | Path, row: int) -> np.ndarray:
+def vectors_of(lists: pa.Array, path: str | Path, row: int) -> np.ndarray:
     """Turn a list column whose first value is ``row`` of the file into float32 (n, D)."""
     lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
     missing = np.flatnonzero(np.isnan(lengths)) if lists.null_count else []

@@ -29,6 +29,7 @@ from sidmill import torch_search
 from sidmill.quantize import clusters as clustering
 from sidmill.quantize import rows, swaps
 from sidmill.quantize.rows import Source
+from sidmill.torch_search import Piece
 
 logger = logging.getLogger(__name__)
 
@@ -136,15 +137,14 @@ def _relieve(
     """Split crowded clusters of a sample until there are none: float32 (K, D)."""
     room = max(limit, SPLIT_ABOVE) * len(sample) / len(words)
     clusters = clustering.empty(words)
-    codes = torch.cat(
-        [clustering.visit(clusters, part, None, False, spare) for part in sample.split(step)]
-    )
+    parts = [[Piece(0, part)] for part in sample.split(step)]
+    codes = torch.cat([clustering.visit(clusters, part, None, False, [spare]) for part in parts])
     for _ in range(SPLIT_ROUNDS):
         codes, n_pairs = swaps.relieve(clusters, sample, codes, step, generator, room)
         if not n_pairs:
             break
-        parts = zip(sample.split(step), codes.split(step), strict=True)
-        codes = torch.cat([clustering.visit(clusters, *part, False, spare) for part in parts])
+        both = zip(parts, codes.split(step), strict=True)
+        codes = torch.cat([clustering.visit(clusters, *part, False, [spare]) for part in both])
         clustering.centre(clusters)
     return clusters.words
 

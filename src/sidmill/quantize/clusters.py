@@ -1,6 +1,6 @@
 """k-means that moves its codewords after every block of rows instead of after every pass.
 
-Shapes: K clusters, D dimensions, b rows of one block.
+Shapes: K clusters, D dimensions, b rows of one block, p rows of one piece of it.
 
 Sums and counts are exact for the assignment as it stands: a row that changes its cluster is taken
 from one sum and added to another (incremental EM, https://www.cs.toronto.edu/~radford/ftp/emk.pdf).
@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 
 from sidmill import torch_search
+from sidmill.torch_search import Piece
 
 FEW_ROWS = 4  # rows fewer than one in so many clusters are added one by one in float64
 
@@ -34,42 +35,68 @@ def empty(words: torch.Tensor) -> Clusters:
 
 def visit(
     clusters: Clusters,
-    block: torch.Tensor,
+    pieces: list[Piece],
     before: torch.Tensor | None,
     hartigan: bool,
-    spare: torch.Tensor | None,
+    spares: list[torch.Tensor],
 ) -> torch.Tensor:
     """Assign the rows of a block, and keep sums and counts in step; words stay.
 
+    Devices search at the same time. What they find is added up on the device of the clusters, in
+    row order.
+
     Args:
         clusters: updated in place.
-        block: float32 (b, D).
+        pieces: of the block, float32 (p, D) each.
         before: int64 (b,), the rows' clusters; None if they have none yet.
         hartigan: whether a row's own share of its codeword counts.
-        spare: float32, at least b K numbers to write the scores to; None takes new memory.
+        spares: float32, at least p K numbers on each device, to write the scores to.
 
     Returns:
         int64 (b,), the clusters now.
     """
-    halves = torch_search.square_norms(clusters.words).div_(2)
-    scores = torch_search.score(block, clusters.words, halves, spare)  # (b, K)
+    here = clusters.words.device
+    words = [clusters.words.to(spare.device) for spare in spares]
+    halves = [torch_search.square_norms(part).div_(2) for part in words]
+    counts = [clusters.counts.to(spare.device) for spare in spares]
+    had = None if before is None else before.split([len(rows) for _, rows in pieces])
+    found: list[torch.Tensor] = []
+    moving = []  # rows, and where they go
+    for together in torch_search.rounds(pieces, len(spares)):
+        afters = []
+        for number, (place, rows) in enumerate(together, start=len(found)):
+            scores = torch_search.score(rows, words[place], halves[place], spares[place])
+            if had is not None and hartigan:
+                own = had[number].to(rows.device)
+                afters.append(_leave(scores, rows, own, counts[place]))
+            else:
+                afters.append(torch_search.lowest(scores))
+        for (_, rows), after in zip(together, afters, strict=True):
+            found.append(after.to(here))
+            if had is not None:
+                moved = (found[-1] != had[len(found) - 1]).nonzero()[:, 0]
+                rows = rows[moved.to(rows.device)]
+            moving.append(rows.to(here))
+    after = torch.cat(found)
     if before is None:
-        after = torch_search.lowest(scores)
-        _add(clusters, block, after, 1)
-        return after
-    after = (
-        _leave(scores, block, before, clusters.counts) if hartigan else torch_search.lowest(scores)
-    )
-    moved = (after != before).nonzero()[:, 0]
-    if len(moved):
-        move(clusters, block[moved], before[moved], after[moved])
+        _add(clusters, moving, found)
+    else:
+        moved = (after != before).nonzero()[:, 0]
+        move(clusters, torch.cat(moving), before[moved], after[moved])
     return after
 
 
 def move(clusters: Clusters, rows: torch.Tensor, before: torch.Tensor, after: torch.Tensor) -> None:
     """Take rows (b, D) from their clusters ``before`` to ``after``, int64 (b,); words stay."""
-    _add(clusters, rows, before, -1)
-    _add(clusters, rows, after, 1)
+    n_codes = len(clusters.words)
+    few = len(rows) < n_codes // FEW_ROWS
+    change = clusters.sums if few else torch.zeros_like(clusters.words)
+    add_rows(change, rows, after)
+    add_rows(change, rows, before, -1)
+    if not few:
+        clusters.sums.add_(change)
+    clusters.counts.add_(torch.bincount(after, minlength=n_codes))
+    clusters.counts.sub_(torch.bincount(before, minlength=n_codes))
 
 
 def centre(clusters: Clusters, prior: Clusters | None = None) -> None:
@@ -82,8 +109,10 @@ def centre(clusters: Clusters, prior: Clusters | None = None) -> None:
     sums, counts = clusters.sums, clusters.counts
     if prior is not None:
         sums, counts = sums + prior.sums, counts + prior.counts
-    means = (sums / counts.clamp(min=1)[:, None]).to(torch.float32)
-    torch.where(counts[:, None] > 0, means, clusters.words, out=clusters.words)
+    hollow = (counts == 0).nonzero()[:, 0]
+    stay = clusters.words[hollow]
+    torch.div(sums, counts[:, None], out=clusters.words)
+    clusters.words[hollow] = stay
 
 
 def explained(clusters: Clusters) -> float:
@@ -98,8 +127,8 @@ def recount(clusters: Clusters, sample: torch.Tensor, codes: torch.Tensor, step:
     """Set sums, counts and words from an assignment ``codes`` (m,) of ``sample`` (m, D)."""
     clusters.sums.zero_()
     clusters.counts.zero_()
-    for start in range(0, len(sample), step):
-        _add(clusters, sample[start : start + step], codes[start : start + step], 1)
+    for rows, own in zip(sample.split(step), codes.split(step), strict=True):
+        _add(clusters, [rows], [own])
     centre(clusters)
 
 
@@ -119,18 +148,25 @@ def add_rows(
     """
     if rows.device.type == "cpu":
         return totals.index_add_(0, codes, rows.to(totals.dtype), alpha=sign)
-    members = torch.nn.functional.one_hot(codes, len(totals)).to(rows.dtype)  # (b, K)
-    return totals.add_(members.T @ rows, alpha=sign)  # index_add_ on a GPU has no fixed order
+    return totals.add_(_sums(rows, codes, len(totals)), alpha=sign)
 
 
-def _add(clusters: Clusters, rows: torch.Tensor, codes: torch.Tensor, sign: int) -> None:
-    n_codes, dim = clusters.words.shape
-    if len(rows) < n_codes // FEW_ROWS:
-        add_rows(clusters.sums, rows, codes, sign)
-    else:
-        block = add_rows(torch.zeros((n_codes, dim), device=rows.device), rows, codes)
-        clusters.sums.add_(block, alpha=sign)
-    clusters.counts.add_(torch.bincount(codes, minlength=n_codes), alpha=sign)
+def _sums(rows: torch.Tensor, codes: torch.Tensor, n_codes: int) -> torch.Tensor:
+    """Sum the rows of each cluster, float32 (K, D): index_add_ on a GPU has no fixed order."""
+    order = codes.sort(stable=True).indices
+    lengths = torch.bincount(codes, minlength=n_codes)
+    return torch.segment_reduce(
+        rows.index_select(0, order), "sum", lengths=lengths, axis=0, unsafe=True, initial=0
+    )
+
+
+def _add(clusters: Clusters, parts: list[torch.Tensor], codes: list[torch.Tensor]) -> None:
+    """Add rows, float32 (p, D) in each part, to their clusters."""
+    total = torch.zeros_like(clusters.words)
+    for rows, own in zip(parts, codes, strict=True):
+        add_rows(total, rows, own)
+    clusters.sums.add_(total)
+    clusters.counts.add_(torch.bincount(torch.cat(codes), minlength=len(total)))
 
 
 def _leave(

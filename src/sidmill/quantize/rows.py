@@ -1,6 +1,7 @@
-"""Residual rows by blocks: read, moved to the device, and rid of what earlier levels explain.
+"""Residual rows by blocks: read, moved to the devices, and rid of what earlier levels explain.
 
-Shapes: N items, n training rows, D dimensions, K_l codewords at level l, b rows of one block.
+Shapes: N items, n training rows, D dimensions, K_l codewords at level l, b rows of one block, p
+rows of one piece of it.
 """
 
 from collections.abc import Iterator
@@ -11,17 +12,27 @@ import torch
 
 from sidmill import blocks as storage
 from sidmill import torch_search
+from sidmill.formats.vector_file import Streamed
+from sidmill.torch_search import Piece
+
+HELD_SHARE = 0.5  # of a GPU's free memory: rows that fit there are read once
 
 
 class Source(NamedTuple):
     """Training rows and the levels already fitted."""
 
-    vectors: np.ndarray  # (N, D), float32 or float16, in memory or memory-mapped
+    vectors: np.ndarray | Streamed  # (N, D), float32 or float16
     rows: np.ndarray | None  # int64 (n,), ascending; None stands for every row
-    levels: list[torch_search.Level]  # earlier codebooks, on the device
+    levels: list[list[torch_search.Level]]  # earlier codebooks, a copy of each per device
     codes: list[np.ndarray]  # (n,) per earlier level, the smallest unsigned type that holds K_l
-    device: torch.device
+    devices: list[torch.device]  # they share the rows of a block
     block_rows: int
+    held: list[torch.Tensor] | None = None  # residuals where they fit: PIECE_ROWS rows in each
+
+    @property
+    def device(self) -> torch.device:
+        """The first device, which keeps the clusters."""
+        return self.devices[0]
 
 
 def count(source: Source) -> int:
@@ -29,40 +40,98 @@ def count(source: Source) -> int:
     return len(source.vectors) if source.rows is None else len(source.rows)
 
 
-def blocks(source: Source) -> Iterator[tuple[slice, torch.Tensor]]:
+def pieces(source: Source) -> Iterator[tuple[slice, list[Piece]]]:
     """Read every training row, in order.
 
     Yields:
-        Which of the n rows they are, and float32 (b, D) on the device. The tensor is overwritten
-        by the next block.
+        Which of the n rows a block holds, and its pieces, float32 (p, D) each. The next block
+        overwrites them, unless the rows are held.
     """
-    yield from _explained(source, source.rows, None)
+    if source.held is not None:
+        for start in range(0, count(source), source.block_rows):
+            part = slice(start, min(start + source.block_rows, count(source)))
+            yield part, _held_pieces(source, part)
+        return
+    stream = storage.read_blocks(source.vectors, source.block_rows, source.rows)
+    for start, block in torch_search.to_devices(stream, source.devices):
+        stop = start
+        for place, left in block:
+            part = slice(stop, stop + len(left))
+            for level, codes in zip(source.levels, source.codes, strict=True):
+                _subtract(left, level[place], codes[part])
+            stop = part.stop
+        yield slice(start, stop), block
+
+
+def blocks(source: Source) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Read every training row, in order, to the first device.
+
+    Yields:
+        Which of the n rows they are, and float32 (b, D), overwritten by the next block.
+    """
+    for part, block in pieces(source):
+        yield part, torch.cat([left.to(source.device) for _, left in block])
 
 
 def sample(source: Source, n_rows: int, generator: np.random.Generator) -> torch.Tensor:
     """Draw rows without replacement, in random order.
 
     Returns:
-        float32 (n_rows, D) on the device, a copy.
+        float32 (n_rows, D) on the first device, a copy.
     """
-    n_items = count(source)
-    chosen = np.sort(generator.choice(n_items, size=n_rows, replace=False))
+    chosen = np.sort(generator.choice(count(source), size=n_rows, replace=False))
     places = torch.from_numpy(generator.permutation(n_rows)).to(source.device)
     drawn = torch.empty((n_rows, source.vectors.shape[1]), device=source.device)
-    rows = chosen if source.rows is None else source.rows[chosen]
-    for part, block in _explained(source, rows, chosen):
+    part_of = source._replace(
+        rows=chosen if source.rows is None else source.rows[chosen],
+        codes=[codes[chosen] for codes in source.codes],
+        held=None,
+    )
+    for part, block in blocks(part_of):
         drawn[places[part]] = block
     return drawn
 
 
-def _explained(
-    source: Source, rows: np.ndarray | None, chosen: np.ndarray | None
-) -> Iterator[tuple[slice, torch.Tensor]]:
-    for start, block in storage.read_blocks(source.vectors, source.block_rows, rows):
-        left = torch.from_numpy(block).to(source.device)  # (b, D)
-        part = slice(start, start + len(block))
-        for level, codes in zip(source.levels, source.codes, strict=True):
-            picked = codes[part] if chosen is None else codes[chosen[part]]
-            index = torch.from_numpy(picked.astype(np.int64)).to(source.device)
-            left -= level.words.index_select(0, index)
-        yield part, left
+def hold(source: Source) -> Source:
+    """Keep the rows on the devices, if these are GPUs that have room for them."""
+    n_bytes = storage.FLOAT_BYTES * count(source) * source.vectors.shape[1]
+    if not _have_room(source.devices, n_bytes):
+        return source
+    held = []
+    for _, block in pieces(source._replace(block_rows=torch_search.PIECE_ROWS)):
+        held += [left.clone() for _, left in block]
+    return source._replace(held=held)
+
+
+def explain(source: Source, level: list[torch_search.Level], codes: np.ndarray) -> Source:
+    """Take from every row the codeword that it has: unsigned ``codes`` (n,)."""
+    if source.held is not None:
+        for part, block in pieces(source):
+            start = part.start
+            for place, left in block:
+                _subtract(left, level[place], codes[start : start + len(left)])
+                start += len(left)
+    return source._replace(levels=[*source.levels, level], codes=[*source.codes, codes])
+
+
+def _held_pieces(source: Source, part: slice) -> list[Piece]:
+    found, start, step = [], part.start, torch_search.PIECE_ROWS
+    while start < part.stop:
+        number, low = divmod(start, step)
+        left = source.held[number][low : low + part.stop - start]
+        found.append(Piece(number % len(source.devices), left))
+        start += len(left)
+    return found
+
+
+def _subtract(left: torch.Tensor, level: torch_search.Level, codes: np.ndarray) -> None:
+    index = torch.from_numpy(codes.astype(np.int64)).to(left.device)
+    left -= level.words.index_select(0, index)
+
+
+def _have_room(devices: list[torch.device], n_bytes: int) -> bool:
+    return all(
+        device.type == "cuda"
+        and torch.cuda.mem_get_info(device)[0] * HELD_SHARE > n_bytes / len(set(devices))
+        for device in devices
+    )

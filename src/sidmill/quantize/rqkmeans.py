@@ -14,7 +14,7 @@ of plain k-means. docs/log.md has the figures.
 import logging
 import time
 from collections.abc import Callable
-from functools import partial
+from itertools import zip_longest
 from typing import NamedTuple
 
 import numpy as np
@@ -22,12 +22,14 @@ import torch
 
 from sidmill import blocks, torch_search
 from sidmill.core.errors import SidmillError
+from sidmill.formats.vector_file import Streamed
 from sidmill.quantize import balance as balancing
 from sidmill.quantize import clusters as clustering
 from sidmill.quantize import refill, resume, rows, seeding, swaps
 from sidmill.quantize.clusters import Clusters
 from sidmill.quantize.resume import Fitted
 from sidmill.quantize.rows import Source
+from sidmill.torch_search import Piece
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +49,12 @@ class State(NamedTuple):
     n_passes: int
     error: float  # sum of squares that the assignment leaves; infinite before the first pass
     clusters: Clusters
-    codes: np.ndarray  # (n,), the assignment; meaningless before the first pass
+    codes: np.ndarray | None  # (n,), the assignment; meaningless before the first pass
     hartigan: bool
 
 
 def fit(
-    vectors: np.ndarray,
+    vectors: np.ndarray | Streamed,
     *,
     n_levels: int,
     codebook_size: int | list[int],
@@ -72,14 +74,19 @@ def fit(
     Trained on every row, a level never leaves a larger mean squared error than the one before; it
     is logged. A level depends on the vectors, the levels before it, the settings and the seed
     alone; ``memory_mb`` counts where it cuts the sample or the blocks. The same input, settings,
-    seed and thread count give the same bytes on the same kind of machine.
+    seed and thread count give the same bytes on the same kind of machine, on any number of devices
+    of one kind: each searches for its pieces of a block, and what moves is added up in row order.
+
+    The next level is fitted to what the last pass of this one left, not to what the codec would
+    leave: the few rows that differ lie between two codewords.
 
     Memory: about ``memory_mb`` for the sample and one block with its temporaries, the codebooks
     (three times, one in float64), and per row and level one byte, two above 256 codewords or four
     above 65,536.
 
     Args:
-        vectors: float32 or float16 (N, D), finite, in memory or memory-mapped.
+        vectors: float32 or float16 (N, D), finite, in memory, memory-mapped or streamed; a stream
+            is read once per pass.
         n_levels: L, tokens per semantic id.
         codebook_size: K of every level, or one K per level.
         n_iter: at most so many passes over the training rows per level.
@@ -91,7 +98,8 @@ def fit(
             it. See :mod:`sidmill.quantize.balance`.
         max_load: with ``capacity``, the largest load over the mean.
         seed: covers the samples, the first codewords and the directions of splits.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+        device: ``auto`` (every GPU, or the CPU without one), ``cpu``, ``cuda:1``, or several with
+            commas between them: these share the rows of a block.
         memory_mb: MiB for the sample and for blocks.
         state_path: file that keeps the state after every pass, or None. A training that was cut
             short goes on from there and ends in the same bytes; the caller removes the file.
@@ -105,7 +113,7 @@ def fit(
             row is not finite, or ``memory_mb`` is too small.
     """
     sizes = _sizes(codebook_size, n_levels)
-    target = torch_search.pick_device(device)
+    devices = torch_search.pick_devices(device)
     n_items = len(vectors)
     if n_items < max(sizes):
         raise SidmillError(
@@ -113,35 +121,45 @@ def fit(
             f"lower rqkmeans.codebook_size to at most {n_items}, or embed more items"
         )
     chosen = _training_rows(n_items, max_points_per_centroid, max(sizes), seed)
-    n_rows = blocks.rows_per_block(vectors.shape[1], max(sizes), max(1, memory_mb // 2))
-    source = Source(vectors, chosen, [], [], target, min(n_rows, blocks.MAX_BLOCK_ROWS))
+    n_rows = _whole_pieces(
+        blocks.rows_per_block(vectors.shape[1], max(sizes), max(1, memory_mb // 2))
+    )
+    source = Source(vectors, chosen, [], [], devices, min(n_rows, blocks.MAX_BLOCK_ROWS))
     error = _sum_of_squares(source)
+    source = rows.hold(source)
     n_values = rows.count(source) * vectors.shape[1]
     logger.info("%d rows, %d for training: mse %.6g", n_items, rows.count(source), error / n_values)
     identity = {
         "settings": [
             *(sizes, n_iter, tolerance, max_points_per_centroid),
-            *(balance, max_load, seed, memory_mb, code),
+            *(balance, max_load, seed, devices[0].type, memory_mb, code),
         ],
         "data": [*vectors.shape, error],  # the sum of squares sees every value
     }
     saved, keep = resume.start(state_path, identity)
-    finished = saved.finished
-    for level, words in enumerate(finished.codebooks):
-        source, error = _explain(source, words, *finished.prices[level : level + 1])
+    finished, errors = saved.finished, saved.facts.pop("errors", [])
+    n_finished = len(finished.codebooks)
+    assigned = {name: saved.arrays.pop(name) for name in map(_assigned, range(n_finished))}
+    for words, prices, codes in zip_longest(finished.codebooks, finished.prices, assigned.values()):
+        source = rows.explain(source, torch_search.copies(words, devices, prices), codes)
+    error = errors[-1] if errors else error
     unfinished: resume.Saved | None = saved if saved.arrays else None
-    for level, size in list(enumerate(sizes))[len(finished.codebooks) :]:
+
+    def keep_level(arrays: dict[str, np.ndarray], facts: dict) -> None:
+        keep(finished, arrays | assigned, facts | {"errors": errors})
+
+    for level, size in list(enumerate(sizes))[n_finished:]:
         began = time.perf_counter()
-        block_rows = min(n_rows, max(MIN_BLOCK_ROWS, BLOCK_ROWS * size))
+        block_rows = min(n_rows, _whole_pieces(max(MIN_BLOCK_ROWS, BLOCK_ROWS * size)))
         source = source._replace(block_rows=block_rows)
-        keep_level = partial(keep, finished)
         with torch_search.rough_products():
             state = _fit_level(
                 *(source, size, n_iter, tolerance, error, [seed, level], memory_mb),
                 *(unfinished, keep_level),
             )
         unfinished = None
-        words, error = state.clusters.words.cpu().numpy(), state.error
+        words, codes, error = state.clusters.words.cpu().numpy(), state.codes, state.error
+        prices = None
         if balance != "none":
             drawer = np.random.default_rng([seed, level, 1])
             sample = _sample(source, size, drawer, memory_mb)
@@ -149,14 +167,18 @@ def fit(
             balanced = balancing.settle(
                 source, state.clusters.words, sample, generator, balance, max_load
             )
-            words, error = balanced.words, balanced.facts["mse_after"] * n_values
-            finished.prices.append(balanced.prices)
+            words, prices, codes = balanced.words, balanced.prices, None
+            finished.prices.append(prices)
             finished.balance.append(balanced.facts)
         finished.codebooks.append(words)
-        keep(finished, {}, {})
+        ready = torch_search.copies(words, devices, prices)
+        if codes is None:
+            codes, error = _assign(source, ready)
+        source = rows.explain(source, ready, codes)
+        assigned[_assigned(level)] = codes
+        errors.append(error)
+        keep_level({}, {})
         seconds = time.perf_counter() - began
-        if level + 1 < n_levels:
-            source, error = _explain(source, words, *finished.prices[level : level + 1])
         logger.info(
             "level %d/%d: mse %.6g after %d passes, %.2f iterations/s",
             level + 1,
@@ -191,11 +213,31 @@ def _training_rows(n_items: int, per_code: int | None, size: int, seed: int) -> 
     return np.sort(generator.choice(n_items, size=per_code * size, replace=False))
 
 
+def _assigned(level: int) -> str:
+    """Name of the array in a state that holds the training rows' codes of a finished level."""
+    return f"assigned.{level}"
+
+
+def _whole_pieces(n_rows: int) -> int:
+    """Round down to pieces that devices share, where there is more than one."""
+    return n_rows - n_rows % torch_search.PIECE_ROWS if n_rows > torch_search.PIECE_ROWS else n_rows
+
+
 def _sum_of_squares(source: Source) -> float:
-    """Add up the squares of the training rows; read every row once and stop at a bad one."""
+    """Add up the squares of the training rows; read every row and stop at a bad one."""
+    total = 0.0
     for start, block in blocks.read_blocks(source.vectors, source.block_rows):
         blocks.require_finite(block, start)
-    return sum(float(block.square().sum(dtype=torch.float64)) for _, block in rows.blocks(source))
+        if source.rows is None:
+            total += _squares(torch.from_numpy(block))
+    if source.rows is not None:
+        drawn = blocks.read_blocks(source.vectors, source.block_rows, source.rows)
+        total = sum(_squares(torch.from_numpy(block)) for _, block in drawn)
+    return total
+
+
+def _squares(block: torch.Tensor) -> float:
+    return float(block.square().sum(dtype=torch.float64))
 
 
 def _fit_level(
@@ -229,14 +271,15 @@ def _fit_level(
     while state.n_passes < n_iter:
         state = _pass(source, state, before, sampled if state.n_passes == 0 else None)
         fall = best.error - state.error
-        if fall > 0:
+        if fall >= 0:
             best = state._replace(clusters=Clusters(*(part.clone() for part in state.clusters)))
         if fall <= tolerance * state.error:
             if fall >= 0 or not state.hartigan:
                 break
             state = state._replace(hartigan=False)  # rows left together, and met
         keep(*_pack(state, best))
-    return state._replace(error=best.error, clusters=best.clusters)
+    codes = state.codes if state.error == best.error else None
+    return state._replace(error=best.error, clusters=best.clusters, codes=codes)
 
 
 def _pack(state: State, best: State) -> tuple[dict[str, np.ndarray], dict]:
@@ -277,14 +320,18 @@ def _fit_sample(
     words = seeding.seed_words(sample[: SEEDING_ROWS * size], size, generator, step)
     clusters = clustering.empty(words)
     codes: torch.Tensor | None = None
-    spare = torch.empty(step * size, device=source.device)
+    spares = _spares(source, size)
     passes_left = SWAP_PASSES + SAMPLE_PASSES
     while passes_left:
         after = []
         for start in range(0, len(sample), step):
             part = slice(start, start + step)
             was = None if codes is None else codes[part]
-            after.append(clustering.visit(clusters, sample[part], was, True, spare))
+            pieces = [
+                Piece(place, left.to(source.devices[place]))
+                for place, left in torch_search.cut(start, sample[part], len(source.devices))
+            ]
+            after.append(clustering.visit(clusters, pieces, was, True, spares))
             if codes is not None:
                 clustering.centre(clusters)
         codes = torch.cat(after)
@@ -308,12 +355,12 @@ def _sample(source: Source, size: int, drawer: np.random.Generator, memory_mb: i
 def _pass(source: Source, state: State, before: float, prior: Clusters | None) -> State:
     """Visit every training row once; ``prior`` holds the sample's members in the first pass."""
     clusters, codes = state.clusters, state.codes
-    spare = torch.empty(source.block_rows * len(clusters.words), device=source.device)
-    for part, block in rows.blocks(source):
+    spares = _spares(source, len(clusters.words))
+    for part, pieces in rows.pieces(source):
         was = None
         if state.n_passes:
             was = torch.from_numpy(codes[part].astype(np.int64)).to(source.device)
-        now = clustering.visit(clusters, block, was, state.hartigan, spare)
+        now = clustering.visit(clusters, pieces, was, state.hartigan, spares)
         codes[part] = now.cpu().numpy()
         clustering.centre(clusters, prior)
     clustering.centre(clusters)
@@ -323,18 +370,20 @@ def _pass(source: Source, state: State, before: float, prior: Clusters | None) -
     return state._replace(n_passes=state.n_passes + 1, error=error)
 
 
-def _explain(
-    source: Source, words: np.ndarray, prices: np.ndarray | None = None
-) -> tuple[Source, float]:
-    """Assign every training row to ``words`` as the codec does; return what is left to explain."""
-    level = torch_search.search_level(words, source.device, prices)
-    codes = np.empty(rows.count(source), dtype=np.min_scalar_type(len(words) - 1))
+def _spares(source: Source, size: int) -> list[torch.Tensor]:
+    """Memory for the scores of a piece on each device."""
+    return [torch.empty(torch_search.PIECE_ROWS * size, device=device) for device in source.devices]
+
+
+def _assign(source: Source, level: list[torch_search.Level]) -> tuple[np.ndarray, float]:
+    """Assign every training row as the codec does; return codes and the sum of squares left."""
+    size = len(level[0].words)
+    codes = np.empty(rows.count(source), dtype=np.min_scalar_type(size - 1))
+    spares = _spares(source, size)
     error = 0.0
-    spare = torch.empty(source.block_rows * len(words), device=source.device)
-    for part, block in rows.blocks(source):
-        now = torch_search.nearest(block, level, spare)
-        codes[part] = now.cpu().numpy()
-        block -= level.words.index_select(0, now)
-        error += float(block.square().sum(dtype=torch.float64))
-    after = source._replace(levels=[*source.levels, level], codes=[*source.codes, codes])
-    return after, error
+    for part, pieces in rows.pieces(source):
+        now = torch_search.nearest_of_pieces(pieces, level, spares)
+        codes[part] = np.concatenate([found.cpu().numpy() for found in now])
+        for (place, left), found in zip(pieces, now, strict=True):
+            error += _squares(left - level[place].words.index_select(0, found))
+    return codes, error

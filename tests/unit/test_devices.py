@@ -1,0 +1,132 @@
+"""Several devices share the rows, and give the same bytes as one; CPUs stand in for GPUs."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_resume import SETTINGS, cut_after, same
+
+from sidmill import codec, torch_search
+from sidmill.core.errors import SidmillError
+from sidmill.formats.quantizer import Network
+from sidmill.quantize import clusters, rows, rqkmeans
+
+LARGE = SETTINGS | {"codebook_size": [150, 40, 9], "n_iter": 4, "state_path": None}
+
+
+@pytest.fixture(autouse=True)
+def _small_pieces(monkeypatch):
+    monkeypatch.setattr(torch_search, "PIECE_ROWS", 64)
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    """So many rows that blocks of 256 and pieces of 64 are left uneven."""
+    return np.random.default_rng(0).standard_normal((1231, 12), dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def on_one(vectors):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch_search, "PIECE_ROWS", 64)
+        return rqkmeans.fit(vectors, **LARGE)
+
+
+@pytest.mark.parametrize("device", ["cpu,cpu", "cpu, cpu, cpu", ",".join(["cpu"] * 20)])
+def test_any_number_of_devices_fits_the_same_bytes(vectors, on_one, device):
+    assert same(rqkmeans.fit(vectors, **LARGE | {"device": device}), on_one)
+
+
+@pytest.mark.parametrize("change", [{"balance": "capacity"}, {"max_points_per_centroid": 5}])
+def test_so_it_is_with_a_balance_and_a_sample(vectors, change):
+    many = rqkmeans.fit(vectors, **LARGE | change | {"device": "cpu,cpu,cpu"})
+    assert same(many, rqkmeans.fit(vectors, **LARGE | change))
+
+
+@pytest.mark.parametrize("change", [{}, {"balance": "capacity"}, {"max_points_per_centroid": 5}])
+def test_rows_held_on_the_devices_give_the_same_bytes(vectors, monkeypatch, change):
+    streamed = rqkmeans.fit(vectors, **LARGE | change)
+    monkeypatch.setattr(rows, "_have_room", lambda devices, n_bytes: True)
+    kept = vectors.copy()
+    assert same(rqkmeans.fit(vectors, **LARGE | change | {"device": "cpu,cpu"}), streamed)
+    np.testing.assert_array_equal(vectors, kept)
+
+
+def test_cut_short_on_one_device_and_finished_on_two(tmp_path, monkeypatch, vectors, on_one):
+    for n_saves in (2, 6):
+        path = tmp_path / f"{n_saves}.state"
+        assert cut_after(monkeypatch, n_saves, vectors, path, **{**LARGE, "state_path": path})
+        finished = rqkmeans.fit(vectors, **LARGE | {"state_path": path, "device": "cpu,cpu"})
+        assert same(finished, on_one)
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_encoding_on_devices_is_encoding_on_one(vectors, rng, learned):
+    books = [rng.standard_normal((size, 6 if learned else 12), dtype=np.float32) for size in (9, 5)]
+    prices = [rng.random(len(words), dtype=np.float32) for words in books]
+    encoder = None
+    if learned:
+        weights = [rng.standard_normal(shape, dtype=np.float32) for shape in ((8, 12), (6, 8))]
+        encoder = Network(weights, [np.zeros(len(weight), np.float32) for weight in weights], None)
+    found = [
+        np.concatenate(
+            list(codec.encode(vectors, books, prices, encoder, device=device, memory_mb=1))
+        )
+        for device in ("cpu", "cpu,cpu", "cpu,cpu,cpu")
+    ]
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 700), st.integers(1, 9))
+def test_pieces_are_the_block_and_end_where_rows_say(start, n_rows, n_devices):
+    block = torch.arange(start, start + n_rows, dtype=torch.float32)[:, None]
+    pieces = torch_search.cut(start, block, n_devices)
+    assert torch.equal(torch.cat([part for _, part in pieces]), block)
+    assert all(0 < len(part) <= 64 for _, part in pieces)
+    assert all(int(part[0]) % 64 == 0 for _, part in pieces[1:])
+    for together in torch_search.rounds(pieces, n_devices):
+        assert len({place for place, _ in together}) == len(together)
+
+
+def test_sums_that_gpus_take_are_those_of_a_cpu(rng):
+    vectors = torch.from_numpy(rng.standard_normal((500, 7), dtype=np.float32))
+    codes = torch.from_numpy(rng.integers(1, 20, size=500))  # 0 and 20 stay without rows
+    wanted = torch.zeros((21, 7)).index_add_(0, codes, vectors)
+    torch.testing.assert_close(clusters._sums(vectors, codes, 21), wanted)
+
+
+def test_pick_devices():
+    assert torch_search.pick_devices("cpu") == [torch.device("cpu")]
+    assert torch_search.pick_devices("cpu, cpu") == [torch.device("cpu")] * 2
+    n_gpus = torch.cuda.device_count()
+    assert len(torch_search.pick_devices("auto")) == max(1, n_gpus)
+    with pytest.raises(SidmillError, match="of two kinds"):
+        torch_search.pick_devices("cpu,meta")
+    with pytest.raises(SidmillError, match="unknown device ''"):
+        torch_search.pick_devices("cpu,")
+
+
+def test_auto_takes_every_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert [str(device) for device in torch_search.pick_devices("auto")] == [
+        *("cuda:0", "cuda:1", "cuda:2")
+    ]
+
+
+@pytest.mark.parametrize("section", ["rqkmeans", "encoding"])
+def test_the_config_takes_what_pick_devices_takes(section):
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+    reference = schema["properties"][section]["properties"]["device"]["$ref"]
+    pattern = schema["$defs"][reference.rpartition("/")[2]]["pattern"]
+    for good in ("auto", "cpu", "cuda", "cuda:1", "cuda:0,cuda:1", "cpu,cpu"):
+        assert re.search(pattern, good), good
+    for bad in ("", "gpu", "cpu,cuda:0", "cuda:0,", "auto,cuda:0", "cuda:0;cuda:1"):
+        assert not re.search(pattern, bad), bad
