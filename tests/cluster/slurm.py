@@ -3,7 +3,7 @@
 
     python3 tests/cluster/slurm.py install   # apt-get: slurm-wlm and munge
     python3 tests/cluster/slurm.py start     # munged, slurmctld, slurmd; waits until a job runs
-    python3 tests/cluster/slurm.py stop      # cancels all jobs, ends the daemons, removes their files
+    python3 tests/cluster/slurm.py stop      # cancels jobs, ends the daemons, removes their files
 
 The node claims more cores, memory and GPUs than there are, so that profiles/slurm is accepted as it
 stands. No systemd is needed. A slurm.conf of another hand is left alone. Standard library only.

@@ -16,13 +16,14 @@ pytestmark = pytest.mark.slurm
 
 TINY = ("--configfile", "tests/configs/tiny.yaml")
 # What suits this one machine: no shared disk to wait for, jobs of a few seconds.
-QUICK = ("--latency-wait=5", "--slurm-init-seconds-before-status-checks=10")
+QUICK = ("--latency-wait=5", "--slurm-init-seconds-before-status-checks=12")
 PROFILE = ("--profile", "profiles/slurm", "--workflow-profile", "none", *QUICK, *TINY)
 VECTORS = "results/items/vectors.npy"
 PUBLISHED = ("pid2sid.parquet", "index.json", "codes.parquet", "quality.json", "items/vectors.npy")
 EMBEDDED = ("items/vectors.npy", "items/ids.parquet")
 SHARDS = [f"results/logs/embed_shard.items.{shard:05d}-of-00002.log" for shard in range(2)]
 STORE = "results/logs/store_vectors.items.log"
+RUNS = []  # of Snakemake, that a test started
 SECRET = "token-that-no-file-may-hold"
 
 # Put before a script: does what a file named after its log says, if there is one.
@@ -65,11 +66,28 @@ def needs_slurm():
         pytest.skip(f"{reason} (python3 tests/cluster/slurm.py start)")
 
 
-def jobs_of(workflow) -> list[dict]:
+@pytest.fixture(autouse=True)
+def nothing_is_left_running(tmp_path_factory):
+    """A test that fails takes its run and its jobs along."""
+    yield
+    for run in RUNS:
+        run.kill()
+        run.wait()
+    RUNS.clear()
+    for job in jobs_below(tmp_path_factory.getbasetemp()):
+        if job["job_state"] in {"RUNNING", "PENDING"}:
+            slurm("scancel", str(job["job_id"]))
+
+
+def jobs_below(folder: Path) -> list[dict]:
     """What Slurm knows of the jobs of a folder, in the order of their ids."""
     jobs = json.loads(slurm("squeue", "--states=all", "--json"))["jobs"]
-    mine = [job for job in jobs if job["current_working_directory"] == str(workflow.folder)]
-    return sorted(mine, key=lambda job: job["job_id"])
+    below = (job for job in jobs if Path(job["current_working_directory"]).is_relative_to(folder))
+    return sorted(below, key=lambda job: job["job_id"])
+
+
+def jobs_of(workflow) -> list[dict]:
+    return jobs_below(workflow.folder)
 
 
 def states(workflow) -> list[str]:
@@ -79,7 +97,8 @@ def states(workflow) -> list[str]:
 def submit(workflow, *arguments: str) -> subprocess.Popen:
     command = workflow.command(*PROFILE, *arguments, cores=())
     command["env"]["SIDMILL_TEST_TOKEN"] = SECRET
-    return subprocess.Popen(**command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    RUNS.append(subprocess.Popen(**command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+    return RUNS[-1]
 
 
 def finish(process: subprocess.Popen, status: int = 0) -> str:
