@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slurm
+RUN_SECONDS = 1200  # at most; for a busy machine
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(2 * RUN_SECONDS)]
 
 TINY = ("--configfile", "tests/configs/tiny.yaml")
 # What suits this one machine: no shared disk to wait for, jobs of a few seconds.
@@ -108,12 +109,12 @@ def submit(workflow, *arguments: str) -> subprocess.Popen:
 
 
 def finish(process: subprocess.Popen, status: int = 0) -> str:
-    printed, _ = process.communicate(timeout=600)
+    printed, _ = process.communicate(timeout=RUN_SECONDS)
     assert process.returncode == status, printed
     return printed
 
 
-def wait_for(ready, seconds: int = 120):
+def wait_for(ready, seconds: int = 300):
     deadline = time.monotonic() + seconds
     while not (found := ready()):
         assert time.monotonic() < deadline, "it did not happen in time"
