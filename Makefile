@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Packages are compiled when they are first imported, and kept so.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: run test lint unit workflow lock clean
+.PHONY: run test lint unit workflow cluster lock clean
 
 run: .venv/run.stamp  ## the demo (or your config.yaml), to the SIDs and the report
 	snakemake --cores $(CORES)
@@ -26,7 +26,10 @@ unit: .venv/dev.stamp
 	python -m pytest tests/unit -n 2
 
 workflow: .venv/dev.stamp
-	python -m pytest tests/workflow -n 2 --dist loadfile
+	python -m pytest tests/workflow tests/cluster -n 2 --dist loadfile -rs
+
+cluster: .venv/dev.stamp  ## on the Slurm that answers here: tests/cluster/slurm.py starts one
+	python -m pytest tests/cluster -rs --durations=0
 
 .venv/run.stamp: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "SIDMill needs Python 3.11 or newer: make PYTHON=python3.11")'

@@ -43,11 +43,11 @@ class Workflow:
             else:
                 shutil.copy2(source, target)
 
-    def command(self, *arguments: str) -> dict:
+    def command(self, *arguments: str, cores: tuple[str, ...] = ("--cores", "2")) -> dict:
         """What subprocess.run and Popen take to run Snakemake in this folder."""
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-        words = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+        words = [sys.executable, "-m", "snakemake", *cores, *arguments]
         return {"args": words, "cwd": self.folder, "env": environment, "text": True}
 
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess:

@@ -308,7 +308,7 @@ def test_all_problems_are_listed_at_once_with_hints(config):
         ("embedding", "dim", None, "lsa needs a number of dimensions"),
         ("embedding", "prompt", "Instruct: ", "lsa takes no prompt"),
         ("rqkmeans", "codebook_size", [256, "x"], "rqkmeans.codebook_size.1: found 'x'"),
-        ("rqkmeans", "device", "gpu", "auto, cpu, cuda or cuda:1"),
+        ("rqkmeans", "device", "gpu", "auto, cpu, cuda, cuda:1, or several"),
         ("rqkmeans", "codebook_size", [4, 4], "2 sizes for 3 levels"),
         ("retrieval", "query_prompt", "Query:", "retrieval.query_prompt: found 'Query:'"),
         ("retrieval", "answer", "best", "dual, bm25, fused or cross"),

@@ -20,6 +20,8 @@ from sidmill.formats import embeddings, report, text
 DIM = 4
 PLAIN = {
     "model_path": None,
+    "match_path": None,
+    "published": [],
     "code": "1",
     "backend": "openai",
     "model": "m",

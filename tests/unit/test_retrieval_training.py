@@ -113,7 +113,7 @@ def test_judgements_of_cranfield_train_both_encoders_for_a_few_steps(tmp_path, r
     mine.write_pool(out, None, tmp_path / "pool", tmp_path / "asked")
     encoder = sentence.load(
         model=str(tmp_path / "model"), revision=None, dim=None, batch_tokens=4096, max_length=64,
-        dtype="float32", device="cpu", prompt="", normalize=True,
+        dtype="float32", device="cpu", attention="auto", compiled=False, prompt="", normalize=True,
     )  # fmt: skip
 
     def embed(name):

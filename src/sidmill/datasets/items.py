@@ -32,7 +32,7 @@ def load(path: str | Path) -> Items:
         SidmillError: if an item has two SIDs.
     """
     coded = codes.read(path, "sid")
-    return Items(ids.make(coded.ids), coded.codes)
+    return Items(ids.make(coded.ids, path), coded.codes)
 
 
 def rows(lookup: ids.Lookup, pids: np.ndarray | pa.Array, column: str) -> np.ndarray:

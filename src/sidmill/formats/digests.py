@@ -28,7 +28,8 @@ class Summing:
 
     def write(self, data: bytes | memoryview) -> int:
         """Write all of ``data``."""
-        rest = memoryview(data).cast("B")
+        view = memoryview(data)
+        rest = view.cast("B") if view.nbytes else memoryview(b"")  # an empty array has no cast
         self._out.write(rest)
         while len(rest) >= self._room:
             self._hash.update(rest[: self._room])

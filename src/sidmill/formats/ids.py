@@ -3,6 +3,7 @@
 Letters: N ids that are known, n ids that are looked for.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -37,11 +38,12 @@ class Lookup(NamedTuple):
     rows: np.ndarray | None = None
 
 
-def make(ids: pa.Array | pa.ChunkedArray) -> Lookup:
+def make(ids: pa.Array | pa.ChunkedArray, where: str | Path = "the catalogue") -> Lookup:
     """Make the table. Memory: 12 to 32 bytes per integer, about 100 and the string per string.
 
     Args:
         ids: int64 or string (N,), without nulls; an id's row is its place here.
+        where: where they stand, for the message.
 
     Raises:
         SidmillError: if an id stands there twice.
@@ -50,7 +52,7 @@ def make(ids: pa.Array | pa.ChunkedArray) -> Lookup:
     if pc.count_distinct(ids).as_py() != len(ids):
         counts = ids.value_counts()
         twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))[0].as_py()
-        raise SidmillError(f"item {twice!r} stands twice in the catalogue: keep one of its rows")
+        raise SidmillError(f"{where}: item {twice!r} stands there twice: keep one of its rows")
     if not pa.types.is_integer(ids.type):
         return Lookup(ids.type, texts=dict(zip(ids.to_pylist(), range(len(ids)), strict=True)))
     values = ids.to_numpy()

@@ -78,8 +78,8 @@ def compare(old_path: str | Path, new_path: str | Path) -> Comparison:
             f"the one is a SID of the other, so all items moved: keep the number of levels and "
             f"collisions.strategy between versions"
         )
-    rows_in_old = id_rows.find(_lookup(old.ids, old_path), new.ids).astype(np.int64)
-    _lookup(new.ids, new_path)
+    rows_in_old = id_rows.find(id_rows.make(old.ids, old_path), new.ids).astype(np.int64)
+    id_rows.make(new.ids, new_path)
     before, after = _numbered(old, new)
 
     known = rows_in_old != id_rows.ABSENT
@@ -118,13 +118,6 @@ def summary(comparison: Comparison) -> dict[str, int]:
         "reused": len(comparison.reused),
         "shared": len(comparison.shared),
     }
-
-
-def _lookup(ids: pa.ChunkedArray, path: str | Path) -> id_rows.Lookup:
-    try:
-        return id_rows.make(ids)
-    except SidmillError as error:
-        raise SidmillError(f"{path}: {error}") from None
 
 
 def _numbered(old: codes.Codes, new: codes.Codes) -> tuple[np.ndarray, np.ndarray]:

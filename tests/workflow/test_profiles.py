@@ -1,0 +1,98 @@
+"""Profiles name only what exists: Snakemake passes over an unknown rule in silence."""
+
+import re
+
+import pytest
+import yaml
+from conftest import ROOT
+from snakemake.cli import get_argument_parser
+
+pytestmark = pytest.mark.workflow
+
+PROFILES = sorted(path.parent.name for path in ROOT.glob("profiles/*/config.yaml"))
+BY_RULE = ("set-resources", "set-threads", "groups")
+# Options of plugins that are not installed here, as their sources name them (0.5.1 and 0.3.6).
+FOREIGN = {
+    "kubernetes": {
+        "cpu-scalar", "namespace", "persistent-volumes", "privileged", "service-account-name",
+    },
+    "storage-s3": {
+        "access-key", "endpoint-url", "region", "retries", "secret-key", "signature-version",
+        "token",
+    },
+}  # fmt: skip
+
+
+def profile(name: str) -> dict:
+    return yaml.safe_load((ROOT / f"profiles/{name}/config.yaml").read_text(encoding="utf-8"))
+
+
+def known_options() -> set[str]:
+    options = {
+        option for action in get_argument_parser()._actions for option in action.option_strings
+    }
+    own = {option.removeprefix("--") for option in options}
+    return own | {f"{plugin}-{key}" for plugin, keys in FOREIGN.items() for key in keys}
+
+
+def rules_of_the_workflow() -> set[str]:
+    files = (ROOT / "workflow/rules").glob("*.smk")
+    return {name for file in files for name in re.findall(r"^rule (\w+):", file.read_text(), re.M)}
+
+
+def test_there_is_a_profile_for_each_place():
+    assert {"kubernetes", "s3", "slurm"} <= set(PROFILES)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_key_is_an_option(name):
+    assert set(profile(name)) - known_options() == set()
+
+
+@pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.parametrize("section", BY_RULE)
+def test_every_rule_that_is_named_exists(name, section):
+    assert set(profile(name).get(section, {})) - rules_of_the_workflow() == set()
+
+
+@pytest.mark.parametrize("name", ["slurm", "kubernetes"])
+def test_requests_are_expressions_that_grow_with_the_attempt(name):
+    """Each is computed as Snakemake does it, for a small and for a large input."""
+    given = {"int": int, "min": min}
+
+    class Input:
+        size_mb = 0.5
+
+    class Wildcards:
+        shards = "00008"
+
+    for rule, resources in profile(name)["set-resources"].items():
+        for key in {"mem_mb", "runtime"} & set(resources):
+            figures = []
+            for Input.size_mb, attempt in ((0.5, 1), (0.5, 2), (70_000, 1), (70_000, 2)):
+                names = {**given, "input": Input, "wildcards": Wildcards, "attempt": attempt}
+                figures.append(eval(resources[key], {"__builtins__": {}}, names))
+            assert all(isinstance(figure, int) for figure in figures), (rule, key)
+            assert figures[1] >= 2 * figures[0], (rule, key)
+            assert figures[2] >= figures[0], (rule, key)
+            assert figures[2] < 1_000_000, (rule, key)
+
+
+def test_rules_that_run_a_network_ask_for_a_gpu():
+    wanted = {
+        "embed_shard", "train_rqvae", "train_dual", "train_cross",
+        "rerank_shard", "train_recommender", "measure_dimensions",
+    }  # fmt: skip
+    for name in ("slurm", "kubernetes"):
+        asked = {rule for rule, value in profile(name)["set-resources"].items() if "gpu" in value}
+        assert asked == wanted, name
+
+
+def test_a_dry_run_with_the_slurm_profile_plans_the_demo(workflow):
+    printed = workflow.run(
+        "--dry-run", "--profile", "profiles/slurm", "--workflow-profile", "none",
+        "--configfile", "tests/configs/tiny.yaml",
+    )  # fmt: skip
+    for group in ("demo", "codes", "quality"):
+        assert f"Group job {group} " in printed
+    assert re.search(r"^embed_shard +2$", printed, re.M)
