@@ -27,8 +27,9 @@ def job(snakemake) -> Iterator[logging.Logger]:
     that says ``started`` and, unless the job is killed, one that says ``finished`` or ``failed``.
     Snakemake knows nothing of it, so that it shows the log of a failed job once.
 
-    The log is locked as long as the job lives: a job that outlived its run, on a node of a cluster
-    say, and the same job of the next run do not work side by side.
+    The JSON lines are locked as long as the job lives: a job that outlived its run, on a node of a
+    cluster say, and the same job of the next run do not work side by side. (Snakemake removes the
+    other log before a job begins, and a lock with it.)
 
     Args:
         snakemake: the object Snakemake puts in a script's namespace. ``log[0]`` must be declared.
@@ -36,10 +37,10 @@ def job(snakemake) -> Iterator[logging.Logger]:
     Yields:
         A logger named after the rule.
     """
-    lock = locks.hold_file(Path(snakemake.log[0]), f"job {snakemake.rule}")
+    json_path = Path(snakemake.log[0]).with_suffix(".jsonl")
+    lock = locks.hold_file(json_path, f"job {snakemake.rule}")
     lines = logging.FileHandler(snakemake.log[0], mode="w", encoding="utf-8")
     console = logging.StreamHandler()
-    json_path = Path(snakemake.log[0]).with_suffix(".jsonl")
     json_lines = logging.FileHandler(json_path, mode="w", encoding="utf-8")
     for handler in (lines, console):
         handler.setFormatter(Lines())

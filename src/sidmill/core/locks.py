@@ -2,8 +2,8 @@
 
 A run holds one on its folder of results. Snakemake's own lock is a set of files, which stay when a
 run is killed: the next one is refused until somebody unlocks. A run that finds the kernel's lock
-free knows that those files are nobody's. A job holds one on its log, since on a cluster jobs may
-outlive the run that submitted them.
+free knows that those files are nobody's. A job holds one on its JSON log, since on a cluster jobs
+may outlive the run that submitted them.
 
 Locks hold between machines where the file system carries them (NFS 4 does). Where it has none,
 each counts as taken, and Snakemake's rule stands: unlock by hand.
