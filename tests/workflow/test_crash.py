@@ -53,6 +53,7 @@ def copy(finished, tmp_path):
     return other
 
 
+@pytest.mark.timeout(3600)
 def test_killed_at_random_moments_it_ends_in_the_same_bytes(finished, make_workflow):
     """Every process of the run is killed at once; nobody unlocks anything."""
     moments = random.Random(7)
