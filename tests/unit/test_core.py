@@ -13,7 +13,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from sidmill.core import locks, provenance
+from sidmill.core import locks, origin, provenance
 from sidmill.core.atomic import replacing, write_text
 from sidmill.core.config import check
 from sidmill.core.errors import SidmillError
@@ -353,3 +353,21 @@ assert "pandas" not in sys.modules
 assert table.to_pandas()["x"].tolist() == [1, 2]
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_demo_does_not_take_the_place_of_a_catalogue(tmp_path):
+    state, made = tmp_path / ".snakemake", tmp_path / "results/items/text.parquet"
+    origin.refuse_demo(state, origin.DEMO)
+    origin.note(state, "mine.jsonl")
+    origin.refuse_demo(state, origin.DEMO)  # nothing is made yet
+    write_text(made, "")
+    origin.refuse_demo(state, "mine.jsonl")
+    origin.refuse_demo(state, "other.jsonl")
+    with pytest.raises(SidmillError, match=r"is made from mine\.jsonl, and the demo"):
+        origin.refuse_demo(state, origin.DEMO)
+    origin.note(state, origin.DEMO)
+    origin.refuse_demo(state, origin.DEMO)
+
+
+def test_the_demo_is_what_the_configuration_names():
+    assert yaml.safe_load((ROOT / "config.yaml").read_text())["items"]["path"] == origin.DEMO

@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from snakemake.exceptions import WorkflowError
 
-from sidmill.core import locks
+from sidmill.core import locks, origin
 from sidmill.core.config import check
 from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand as expand_path
@@ -314,10 +314,10 @@ def all_shards(name):
     ]
 
 
+or_stop(check, config, Path(workflow.basedir) / "workflow/schemas/config.schema.yaml")
 if workflow.is_main_process:
     locks.clear_stale(STATE)
-
-or_stop(check, config, Path(workflow.basedir) / "workflow/schemas/config.schema.yaml")
+    or_stop(origin.refuse_demo, STATE, config["items"]["path"])
 
 # Looked up here and not in the rules: Snakemake lets a rule with a missing input pass in silence while its output exists.
 CATALOGUE = or_note(expand_path, config["items"]["path"], SUFFIXES, "items.path")
