@@ -3,9 +3,10 @@
 import errno
 import json
 import logging
+import os
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 
 import numpy as np
@@ -41,24 +42,83 @@ def test_what_a_killed_run_left_is_overwritten(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_locks_of_a_dead_run_are_cleared_and_those_of_a_living_one_stay(tmp_path):
+ENTER = "locks.enter(state)"
+RUN = "locks.enter(state); locks.hold_folder(state)"
+
+
+@pytest.fixture
+def state(tmp_path):
+    """Snakemake's folder of state, with the lock of some run."""
     (tmp_path / "locks").mkdir()
-    lock = tmp_path / "locks/0.input.lock"
-    lock.write_text("results/pid2sid.parquet")
+    (tmp_path / "locks/0.input.lock").write_text("results/pid2sid.parquet")
+    return tmp_path
+
+
+@contextmanager
+def another(state, doing):
+    """Another process that holds its locks until the block ends, and is killed then."""
     code = (
-        "import sys, time, pathlib; from sidmill.core import locks\n"
-        "locks.hold_folder(pathlib.Path(sys.argv[1])); print('at work', flush=True); time.sleep(60)"
+        "import sys, time, pathlib; from sidmill.core import locks; "
+        f"state = pathlib.Path(sys.argv[1]); {doing}; print('here', flush=True); time.sleep(60)"
     )
-    words = [sys.executable, "-c", code, str(tmp_path)]
+    words = [sys.executable, "-c", code, str(state)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "at work\n"
-        locks.clear_stale(tmp_path)
-        assert lock.exists()
-        with pytest.raises(SidmillError, match="another run is at work in"):
-            locks.hold_folder(tmp_path)
+        assert process.stdout.readline() == "here\n"
+        yield
         process.kill()
-    locks.clear_stale(tmp_path)
-    assert not lock.exists()
+
+
+def is_locked(state):
+    return (state / "locks/0.input.lock").exists()
+
+
+def enter(state):
+    """What a Snakemake of its own process does, here."""
+    locks.enter(state)
+    os.close(locks._held.pop())
+
+
+@pytest.mark.parametrize("doing", [ENTER, RUN])
+def test_a_lock_stays_while_any_other_snakemake_lives_and_goes_with_it(state, doing):
+    """One that has only begun may have taken Snakemake's lock already."""
+    lock = (state / "locks/0.input.lock").read_text()
+    with another(state, doing):
+        (state / "locks/0.input.lock").write_text(lock)
+        enter(state)
+        assert is_locked(state)
+    enter(state)
+    assert not is_locked(state)
+
+
+def test_two_runs_do_not_share_a_folder(state):
+    with another(state, RUN), pytest.raises(SidmillError, match="another run is at work in"):
+        locks.hold_folder(state)
+    locks.hold_folder(state)
+    os.close(locks._held.pop())
+
+
+def test_the_lock_of_a_run_on_another_machine_is_left_alone(state):
+    (state / locks.RUN).write_text("some-other-node")
+    enter(state)
+    assert is_locked(state)
+
+
+def test_a_file_system_without_locks_clears_nothing(state, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
+    enter(state)
+    assert is_locked(state)
+
+
+def test_a_folder_of_somebody_else_can_be_looked_at(state, monkeypatch):
+    def refuse(*arguments):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(locks.os, "open", refuse)
+    locks.enter(state)
+    assert is_locked(state)
 
 
 def test_a_job_that_outlived_its_run_keeps_the_next_one_out(tmp_path):
@@ -82,19 +142,6 @@ def test_a_job_that_outlived_its_run_keeps_the_next_one_out(tmp_path):
         process.kill()
     with job(snakemake):
         pass
-
-
-def test_a_file_system_without_locks_clears_nothing(tmp_path, monkeypatch):
-    (tmp_path / "locks").mkdir()
-    (tmp_path / "locks/0.input.lock").write_text("results/pid2sid.parquet")
-
-    def refuse(*arguments):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(locks.fcntl, "flock", refuse)
-    locks.clear_stale(tmp_path)
-    assert (tmp_path / "locks/0.input.lock").exists()
-    write_text(tmp_path / "out.txt", "written all the same")
 
 
 def test_expand_keeps_one_file_even_if_a_rule_has_yet_to_write_it():

@@ -316,7 +316,7 @@ def all_shards(name):
 
 or_stop(check, config, Path(workflow.basedir) / "workflow/schemas/config.schema.yaml")
 if workflow.is_main_process:
-    locks.clear_stale(STATE)
+    locks.enter(STATE)
     or_stop(origin.refuse_demo, STATE, config["items"]["path"])
 
 # Looked up here and not in the rules: Snakemake lets a rule with a missing input pass in silence while its output exists.
