@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from sidmill import codec
+from sidmill import blocks, codec
 from sidmill.sids import prefixes
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Space(NamedTuple):
 
     def left(self, items: np.ndarray, prefix: np.ndarray) -> np.ndarray:
         """What ``prefix`` leaves unexplained of some items: float64 (m, D)."""
-        target = np.asarray(self.vectors[self.rows[items]], dtype=np.float64)
+        target = blocks.take(self.vectors, self.rows[items]).astype(np.float64)
         return target - codec.decode(prefix[None], self.codebooks)
 
 
