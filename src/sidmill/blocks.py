@@ -92,6 +92,18 @@ def read_blocks(
             os.close(file)
 
 
+def take(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Copy some rows, in any order: float32 (m, D).
+
+    Read through the file too: a row taken from a memory map brings in up to a MiB around it.
+    """
+    order = np.argsort(rows, kind="stable")
+    taken = np.empty((len(rows), vectors.shape[1]), dtype=np.float32)
+    for start, block in read_blocks(vectors, MAX_BLOCK_ROWS, rows[order]):
+        taken[order[start : start + len(block)]] = block
+    return taken
+
+
 def require_finite(block: np.ndarray, start: int) -> None:
     """Stop at the first row with a NaN or an infinity.
 

@@ -1,5 +1,7 @@
 """What encode() and decode() promise, against the plain float32 rule written out in NumPy."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -91,6 +93,27 @@ def test_reads_a_memory_map_and_parts_of_it(tmp_path, dtype):
     rows = np.array([0, 5, 6, 7, 30, 399])
     found = [block.copy() for _, block in blocks.read_blocks(mapped, 4, rows)]
     np.testing.assert_array_equal(np.concatenate(found), vectors[rows].astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_rows_taken_in_any_order_leave_no_page_of_the_map_behind(tmp_path, dtype):
+    """One row of a map of a large file brings in up to a MiB, which counts as this process's."""
+    vectors = normal(17, 4000, 64).astype(dtype)
+    np.save(tmp_path / "vectors.npy", vectors)
+    mapped = np.load(tmp_path / "vectors.npy", mmap_mode="r")
+    rows = np.array([3999, 0, 17, 17, 2048, 16])
+    np.testing.assert_array_equal(blocks.take(mapped, rows), vectors[rows].astype(np.float32))
+    assert blocks.take(mapped, rows[:0]).shape == (0, 64)
+    assert resident_kib(tmp_path / "vectors.npy") == 0
+    mapped[rows]
+    assert resident_kib(tmp_path / "vectors.npy") > 0
+
+
+def resident_kib(path):
+    """What the pages of a mapped file count for in this process's resident memory."""
+    _, *found = Path("/proc/self/smaps").read_text().split(f" {path}\n")
+    assert found
+    return sum(int(facts.partition("Rss:")[2].split()[0]) for facts in found)
 
 
 def test_codes_are_int32_blocks_in_row_order():

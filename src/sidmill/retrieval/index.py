@@ -80,7 +80,7 @@ def build(
             built = faiss.index_factory(dim, recipe, faiss.METRIC_INNER_PRODUCT)
             _prepare(built, ef_construction, seed)
             if not built.is_trained:
-                built.train(_gather(vectors, rows))
+                built.train(blocks.take(vectors, rows))
         except RuntimeError as error:
             raise SidmillError(
                 f"faiss cannot make {recipe!r} of {n_rows} vectors of {dim} dimensions "
@@ -299,13 +299,6 @@ def _sample(total: int, size: int, seed: int) -> np.ndarray:
         return np.arange(total)
     rng = np.random.default_rng(seed)
     return np.sort(rng.choice(total, size, replace=False, shuffle=False))
-
-
-def _gather(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    gathered = np.empty((len(rows), vectors.shape[1]), dtype=np.float32)
-    for start, block in blocks.read_blocks(vectors, BLOCK_ROWS, rows):
-        gathered[start : start + len(block)] = block
-    return gathered
 
 
 @contextmanager

@@ -29,7 +29,7 @@ def nearest_items(vectors: np.ndarray, queries: np.ndarray, n_neighbours: int) -
     Returns:
         int64 (Q, k), nearest first, the item itself left out.
     """
-    wanted = np.asarray(vectors[queries], dtype=np.float32)
+    wanted = storage.take(vectors, queries)
     blocks = storage.read_blocks(vectors, storage.MAX_BLOCK_ROWS)
     found = _nearest_rows(wanted, blocks, n_neighbours + 1)
     # Its own row may be missing among many identical vectors: then the last of the others goes.

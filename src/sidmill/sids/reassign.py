@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from sidmill import codec
+from sidmill import blocks, codec
 from sidmill.sids import prefixes
 
 logger = logging.getLogger(__name__)
@@ -28,6 +28,13 @@ EXACT_ITEMS = 1024  # more items than this under one prefix share its codes in p
 OUTSIDE_ITEMS = 256  # the same for items that leave their prefix
 OFFERS = 64  # free codes that an item brings into an assignment outside its prefix
 MIN_BEAM = 32
+
+
+class Words(NamedTuple):
+    """Codewords as distances need them: float64 (K, D), and their squares float64 (K,)."""
+
+    values: np.ndarray
+    squares: np.ndarray
 
 
 class Space(NamedTuple):
@@ -39,7 +46,7 @@ class Space(NamedTuple):
 
     def left(self, items: np.ndarray, prefix: np.ndarray) -> np.ndarray:
         """What ``prefix`` leaves unexplained of some items: float64 (m, D)."""
-        target = np.asarray(self.vectors[self.rows[items]], dtype=np.float64)
+        target = blocks.take(self.vectors, self.rows[items]).astype(np.float64)
         return target - codec.decode(prefix[None], self.codebooks)
 
 
@@ -57,7 +64,7 @@ def reassign(
     ``EXACT_ITEMS`` items must share out the codes of one prefix, the first item of each code stays
     and the others are placed in portions, each optimal given the ones before: moves are still the
     fewest. Memory: about 60 bytes per item and held code, some 200 more per item that moves, and
-    the distances float64 (m, K) of one portion.
+    the distances float64 (m, K) of one portion, and the last codebook in float64.
 
     Args:
         codes: int32 (N, L).
@@ -76,8 +83,9 @@ def reassign(
     filled: set[tuple[int, ...]] = set()  # codes that were free before
     last = len(sizes) - 1
     homeless = []
+    words = in_double(codebooks[last])  # once: it costs more than the few items of a prefix
     for items in crowded_prefixes(occupied):
-        homeless.append(_share_out(items, len(codes), placed, last, space))
+        homeless.append(_share_out(items, len(codes), placed, last, space, words))
         filled.update(map(tuple, placed[items].tolist()))
     pending = np.sort(np.concatenate(homeless)) if homeless else np.empty(0, dtype=np.int64)
     if len(pending):
@@ -116,7 +124,7 @@ def _by_prefix(items: np.ndarray, numbers: np.ndarray) -> list[np.ndarray]:
 
 
 def _share_out(
-    rows: np.ndarray, n_items: int, placed: np.ndarray, last: int, space: Space
+    rows: np.ndarray, n_items: int, placed: np.ndarray, last: int, space: Space, words: Words
 ) -> np.ndarray:
     """Share out the last codes of one prefix among its items; return those that find none.
 
@@ -126,6 +134,7 @@ def _share_out(
         placed: int32 (N + H, L), changed in place.
         last: L - 1.
         space: vectors and codebooks.
+        words: of the last level.
     """
     counts = np.bincount(placed[rows, last], minlength=len(space.codebooks[last]))
     held = np.zeros(len(counts), dtype=bool)
@@ -143,7 +152,7 @@ def _share_out(
     homeless = [items[:0]]
     for start in range(0, len(movers), EXACT_ITEMS):
         portion = movers[start : start + EXACT_ITEMS]
-        distances = squared_distances(space.left(portion, prefix), space.codebooks[last])
+        distances = squared_distances(space.left(portion, prefix), words)
         current = placed[portion, last]
         n_leaving = max(len(portion) - len(crowded) - len(free), 0)
         outside = (
@@ -294,8 +303,15 @@ def _smallest(distances: np.ndarray, n: int) -> np.ndarray:
     return near[np.argsort(flat[near], kind="stable")][:n]
 
 
-def squared_distances(left: np.ndarray, words: np.ndarray) -> np.ndarray:
+def in_double(words: np.ndarray) -> Words:
+    """Codewords float32 (K, D) as :func:`squared_distances` needs them."""
+    values = words.astype(np.float64)
+    return Words(values, np.square(values).sum(1))
+
+
+def squared_distances(left: np.ndarray, words: np.ndarray | Words) -> np.ndarray:
     """Squared distances float64 (m, K) of rows float64 (m, D) to codewords float32 (K, D)."""
-    words = words.astype(np.float64)
-    squares = np.square(left).sum(1)[:, None] + np.square(words).sum(1) - 2.0 * left @ words.T
+    if isinstance(words, np.ndarray):
+        words = in_double(words)
+    squares = np.square(left).sum(1)[:, None] + words.squares - 2.0 * left @ words.values.T
     return np.maximum(squares, 0.0)

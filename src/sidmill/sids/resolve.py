@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sidmill import codec
+from sidmill import blocks, codec
 from sidmill.core.errors import SidmillError
 from sidmill.sids import prefixes, reassign, sinkhorn
 from sidmill.sids.kept import Kept
@@ -200,7 +200,7 @@ def _cost(
     added = 0.0
     for start in range(0, len(moved), BLOCK_ROWS):
         rows = moved[start : start + BLOCK_ROWS]
-        target = np.asarray(vectors[rows], dtype=np.float64)
+        target = blocks.take(vectors, rows).astype(np.float64)
         for picked, sign in ((sids, 1), (codes, -1)):
             added += sign * np.square(target - codec.decode(picked[rows], codebooks)).sum()
     return {
