@@ -65,6 +65,5 @@ def test_killed_or_from_memory_maps_it_is_the_same_recommender(finished, workflo
     overlay = workflow.overlay("maps.yaml", "recommender: {train_from: mmap, save_steps: 1}\n")
     arguments = (*TINY, overlay, *FILES)
     workflow.kill_when("recommender/model.safetensors.state", *arguments)
-    workflow.run("--unlock", *TINY, overlay)
     workflow.run(*arguments)
     assert recommender(workflow) == recommender(finished)
