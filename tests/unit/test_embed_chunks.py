@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sidmill.core.errors import SidmillError
 from sidmill.embed import backends, chunks, compute, cost, launch, shard, store, work
 from sidmill.embed.ahead import ahead
-from sidmill.formats import embeddings, report, text
+from sidmill.formats import embeddings, match, report, text
 
 DIM = 4
 PLAIN = {
@@ -173,6 +173,54 @@ def test_no_row_and_fewer_rows_than_shards(fake, tmp_path):
     assert rows == [0, 1, 1]
 
 
+def published(folder, fake, text_path, n_known):
+    """Publish the space of the fake; the last n_known items of text.parquet are known there."""
+    part, match_path = str(folder / "published.parquet"), str(folder / "match.parquet")
+    known = pa.chunked_array([pa.array(range(n_known), pa.int64())])
+    block = np.full((n_known, DIM), 7, np.float32)
+    embeddings.write(part, pa.int64(), fake.backend().fingerprint, [(known, block)])
+    count = text.count(text_path)
+    rows = np.concatenate([np.full(count - n_known, match.NEW), np.arange(n_known)])
+    pids = pa.array(range(count), pa.int64())
+    found = match.Match(rows, np.zeros(count, dtype=bool))
+    match.write(match_path, pa.int64(), [(pids, found)])
+    return {"published": [part], "match_path": match_path}
+
+
+def test_another_space_than_the_published_is_refused_before_a_text_is_embedded(fake, tmp_path):
+    path = write_text(tmp_path, LINES)
+    before = published(tmp_path, fake, path, 40)
+    fake.space = "b"
+    for _ in range(2):
+        with pytest.raises(SidmillError, match="model 'a' there, 'b' here"):
+            embed(tmp_path, path, **before)
+    assert fake.asked == []
+
+
+def test_a_shard_with_nothing_to_embed_loads_no_model(fake, tmp_path, monkeypatch):
+    path = write_text(tmp_path, LINES)
+    before = published(tmp_path, fake, path, 60)
+    loaded = []
+    backend = fake.backend
+    fake.backend = lambda: loaded.append(1) or backend()
+    parts = [embed(tmp_path, path, n, 4, **before) for n in range(4)]
+    assert len(loaded) == 2  # 35 items are new, of 95 in 4 shards
+    assert [figures["texts"] > 0 for _, figures in parts] == [True, True, False, False]
+    assert len({str(embeddings.fingerprint(part)) for part, _ in parts}) == 1
+    found = np.concatenate([rows for part, _ in parts for _, rows in embeddings.read(part)])
+    assert (found[35:] == 7).all()
+    assert len(found) == 95
+    cost.reckon([tmp_path / "speed.json"], items=None, price_per_hour=None)
+
+
+def test_the_first_shard_checks_the_space_even_with_nothing_to_embed(fake, tmp_path):
+    path = write_text(tmp_path, LINES)
+    before = published(tmp_path, fake, path, 95)
+    fake.space = "b"
+    with pytest.raises(SidmillError, match="model 'a' there, 'b' here"):
+        embed(tmp_path, path, 0, 3, **before)
+
+
 def test_the_store_clears_what_an_interrupted_run_of_other_shards_left(fake, tmp_path):
     path = write_text(tmp_path, [f"a{n}" for n in range(30)])
     fake.left = 1
@@ -284,7 +332,7 @@ def members(monkeypatch, tmp_path):
         (tmp_path / "sitecustomize.py").write_text(patch)
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
         return compute.Task(
-            write_text(tmp_path, LINES), str(tmp_path / "e/x"), 0, 95, 10, "1", False, {}
+            write_text(tmp_path, LINES), str(tmp_path / "e/x"), 0, 95, 10, "1", False, [], {}
         )
 
     return make

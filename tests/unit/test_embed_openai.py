@@ -90,6 +90,31 @@ def test_a_fault_that_passes_changes_nothing(server, fault, caplog):
 
 
 @pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        ("x", 0),
+        ([1], 0),
+        (None, 0),
+        (7, 0),
+        ({}, 0),
+        ({"prompt_tokens": "x"}, 0),
+        ({"prompt_tokens": -1}, 0),
+        ({"prompt_tokens": [4]}, 0),
+        ({"prompt_tokens": float("inf")}, 0),
+        ({"prompt_tokens": float("nan")}, 0),
+        ({"prompt_tokens": 4.0}, 8 * 4),
+    ],
+    ids=str,
+)
+def test_usage_of_any_shape_costs_no_vector(server, monkeypatch, usage, tokens):
+    monkeypatch.setitem(FAULTS, "usage", lambda rows, answer: answer.update(usage=usage))
+    server.faults = ["usage"] * 8
+    found, _ = encode(retries=0)
+    np.testing.assert_array_equal(found.vectors, expected())
+    assert found.work.tokens == tokens
+
+
+@pytest.mark.parametrize(
     ("fault", "message"),
     [
         ((500, {}), "failed 4 times, last with: 500"),
