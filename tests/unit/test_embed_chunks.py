@@ -139,7 +139,33 @@ def test_a_shard_cut_short_goes_on_from_its_last_chunk_to_the_same_bytes(fake, t
     assert cut.read_bytes() == whole.read_bytes()
 
 
-@pytest.mark.parametrize("change", ["code", "space", "text", "damage"])
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_chunk_that_changes_on_disk_before_the_shard_is_written_is_named(
+    fake, tmp_path, monkeypatch
+):
+    path = write_text(tmp_path, LINES)
+    keep = chunks.keep
+
+    def damaged(plan, chunk, found):
+        keep(plan, chunk, found)
+        if chunk == 1:
+            flip(plan.path(chunk))
+
+    monkeypatch.setattr(chunks, "keep", damaged)
+    with pytest.raises(SidmillError, match=r"000001-\w+\.npy: bytes .* not those that were"):
+        embed(tmp_path, path)
+    monkeypatch.setattr(chunks, "keep", keep)
+    fake.asked = []
+    assert embed(tmp_path, path)[0].exists()
+    assert len(fake.asked) <= 10
+
+
+@pytest.mark.parametrize("change", ["code", "space", "text", "damage", "bit", "digests"])
 def test_chunks_of_other_code_space_or_text_are_not_used(fake, tmp_path, change):
     path = write_text(tmp_path, LINES)
     fake.left = 3
@@ -154,6 +180,12 @@ def test_chunks_of_other_code_space_or_text_are_not_used(fake, tmp_path, change)
     if change == "damage":
         for file in kept:
             file.write_bytes(file.read_bytes()[:-3])
+    if change == "bit":
+        for file in kept:
+            flip(file)
+    if change == "digests":
+        for file, name in zip(kept, ("[]", "{}", "{"), strict=True):
+            file.with_suffix(".json").write_text(name)
     embed(tmp_path, write_text(tmp_path, lines), code="2" if change == "code" else "1")
     assert sorted(fake.asked) == sorted(set(lines))
 

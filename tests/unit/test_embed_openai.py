@@ -7,6 +7,7 @@ import subprocess
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
+import httpx2
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -187,6 +188,20 @@ def test_waits_grow(monkeypatch):
     with pytest.raises(SidmillError, match="failed 5 times, last with: no"):
         patient.insist(ask)
     assert [0.5 * 2**n <= wait <= 2**n for n, wait in enumerate(waits)] == [True] * 4
+
+
+def test_the_host_stands_in_no_message(monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://embeddings.internal:8443/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    wrong = "certificate is not valid for 'embeddings.internal', nor embeddings.internal:8443"
+
+    def refuse(*arguments, **options):
+        raise httpx2.ConnectError(wrong)
+
+    monkeypatch.setattr(httpx2.Client, "post", refuse)
+    with pytest.raises(SidmillError, match="certificate is not valid for '\\*") as error:
+        encode(retries=0)
+    assert "internal" not in str(error.value)
 
 
 @pytest.mark.parametrize("fault", [(500, {}), (400, {}), (401, {}), "cut"], ids=str)

@@ -17,7 +17,8 @@ def reckon(paths: Sequence[str | Path], *, items: int | None, price_per_hour: fl
 
     Args:
         paths: JSON that each shard left.
-        items: how many items to reckon with, null for the rows of the shards.
+        items: how many items to reckon with, null for the rows of the shards, which are those that
+            no published version has.
         price_per_hour: of one machine, in any currency.
 
     Raises:

@@ -167,8 +167,11 @@ def _connect(
         raise SidmillError(
             "OPENAI_API_KEY holds characters that no key has: export it again"
         ) from None
-    secrets = (address, str(url), key, url.userinfo.decode("utf-8", "replace"), url.path.strip("/"))
-    return client, tuple(sorted((word for word in secrets if len(word) > 3), key=len, reverse=True))
+    parts = (url.userinfo, url.netloc, *(() if own else (url.raw_host, url.host.encode())))
+    secrets = {address, str(url), key, url.path.strip("/")}
+    secrets |= {part.decode("utf-8", "replace") for part in parts}
+    kept = (word for word in secrets if len(word) > 3)
+    return client, tuple(sorted(kept, key=lambda word: (-len(word), word)))
 
 
 def _cut(texts: list[str], size: int) -> Iterator[list[str]]:
