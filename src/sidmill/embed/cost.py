@@ -17,8 +17,8 @@ def reckon(paths: Sequence[str | Path], *, items: int | None, price_per_hour: fl
 
     Args:
         paths: JSON that each shard left.
-        items: how many items to reckon with, null for the rows of the shards, which are those that
-            no published version has.
+        items: how many items to reckon with, null for the rows of the shards, with a published
+            version those that it has no vector of.
         price_per_hour: of one machine, in any currency.
 
     Raises:
