@@ -82,13 +82,13 @@ def plan(
         rows: rows per chunk.
         identity: what vectors follow from besides their text, JSON.
     """
-    texts = text.digests(text_path, start, stop)
+    lines = text.digests(text_path, start, stop)
     running = blake2b(json.dumps([identity, rows], sort_keys=True).encode(), digest_size=12)
     keys = []
-    for begin in range(0, len(texts), rows):
-        running.update(texts[begin : begin + rows].tobytes())
+    for begin in range(0, len(lines), rows):
+        running.update(lines[begin : begin + rows].tobytes())
         keys.append(running.copy().hexdigest())
-    _, at, number = np.unique(texts, return_index=True, return_inverse=True)
+    _, at, number = np.unique(lines, return_index=True, return_inverse=True)
     return Plan(folder_of(shard_path), start, rows, at[number], keys)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sidmill.core.atomic import write_text
 from sidmill.core.errors import SidmillError
-from sidmill.embed import chunks
+from sidmill.embed import chunks, work
 from sidmill.embed.compute import Done, Task
 from sidmill.formats import report
 
@@ -20,8 +20,6 @@ logger = logging.getLogger(__name__)
 LOOK_S = 0.2  # between looks at whether a process has ended
 LAST_WORDS_S = 10  # for what an ended process has said
 THREAD_LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-SUMS = ("rows", "texts", "texts_kept", "texts_cut", "tokens", "padded_tokens")
 
 
 def run(task: Task, processes: int) -> Done:
@@ -102,16 +100,9 @@ def _listen(process: int, member: subprocess.Popen) -> None:
 
 def _together(parts: list[dict]) -> dict:
     """Add up the figures of processes that ran side by side."""
-    whole = dict(parts[0]) | {key: sum(part[key] for part in parts) for key in SUMS}
+    whole = dict(parts[0]) | {key: sum(part[key] for part in parts) for key in work.COUNTS}
     seconds = max(part["seconds"] for part in parts)
-    whole |= {
-        "useful_share": whole["tokens"] / whole["padded_tokens"]
-        if whole["padded_tokens"]
-        else None,
-        "seconds": seconds,
-        "texts_per_second": whole["texts"] / seconds,
-        "tokens_per_second": whole["tokens"] / seconds,
-    }
+    whole |= work.rates(whole, seconds)
     known = [part for part in parts if part["operations"] is not None]
     if known:
         done = sum(part["operations"] for part in known)
