@@ -5,6 +5,8 @@ import logging
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidmill.core.errors import SidmillError
-from sidmill.embed import backends, chunks, cost, shard, store, work
+from sidmill.embed import backends, chunks, compute, cost, launch, shard, store, work
 from sidmill.embed.ahead import ahead
-from sidmill.formats import embeddings, report, text
+from sidmill.formats import embeddings, match, report, text
 
 DIM = 4
 PLAIN = {
@@ -108,7 +110,6 @@ def test_equal_texts_are_computed_once_and_every_row_gets_its_own(fake, tmp_path
 @settings(max_examples=25, deadline=None)
 def test_a_plan_computes_each_text_in_the_chunk_of_its_first_row(lines, rows):
     import tempfile
-    from pathlib import Path
 
     with tempfile.TemporaryDirectory() as folder:
         path = write_text(Path(folder), lines)
@@ -138,7 +139,33 @@ def test_a_shard_cut_short_goes_on_from_its_last_chunk_to_the_same_bytes(fake, t
     assert cut.read_bytes() == whole.read_bytes()
 
 
-@pytest.mark.parametrize("change", ["code", "space", "text", "damage"])
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_chunk_that_changes_on_disk_before_the_shard_is_written_is_named(
+    fake, tmp_path, monkeypatch
+):
+    path = write_text(tmp_path, LINES)
+    keep = chunks.keep
+
+    def damaged(plan, chunk, found):
+        keep(plan, chunk, found)
+        if chunk == 1:
+            flip(plan.path(chunk))
+
+    monkeypatch.setattr(chunks, "keep", damaged)
+    with pytest.raises(SidmillError, match=r"000001-\w+\.npy: bytes .* not those that were"):
+        embed(tmp_path, path)
+    monkeypatch.setattr(chunks, "keep", keep)
+    fake.asked = []
+    assert embed(tmp_path, path)[0].exists()
+    assert len(fake.asked) <= 10
+
+
+@pytest.mark.parametrize("change", ["code", "space", "text", "damage", "bit", "digests"])
 def test_chunks_of_other_code_space_or_text_are_not_used(fake, tmp_path, change):
     path = write_text(tmp_path, LINES)
     fake.left = 3
@@ -153,6 +180,12 @@ def test_chunks_of_other_code_space_or_text_are_not_used(fake, tmp_path, change)
     if change == "damage":
         for file in kept:
             file.write_bytes(file.read_bytes()[:-3])
+    if change == "bit":
+        for file in kept:
+            flip(file)
+    if change == "digests":
+        for file, name in zip(kept, ("[]", "{}", "{"), strict=True):
+            file.with_suffix(".json").write_text(name)
     embed(tmp_path, write_text(tmp_path, lines), code="2" if change == "code" else "1")
     assert sorted(fake.asked) == sorted(set(lines))
 
@@ -170,6 +203,54 @@ def test_no_row_and_fewer_rows_than_shards(fake, tmp_path):
     path = write_text(tmp_path, ["a", "a"])
     rows = [len(list(embeddings.read(embed(tmp_path, path, n, 3)[0]))) for n in range(3)]
     assert rows == [0, 1, 1]
+
+
+def published(folder, fake, text_path, n_known):
+    """Publish the space of the fake; the last n_known items of text.parquet are known there."""
+    part, match_path = str(folder / "published.parquet"), str(folder / "match.parquet")
+    known = pa.chunked_array([pa.array(range(n_known), pa.int64())])
+    block = np.full((n_known, DIM), 7, np.float32)
+    embeddings.write(part, pa.int64(), fake.backend().fingerprint, [(known, block)])
+    count = text.count(text_path)
+    rows = np.concatenate([np.full(count - n_known, match.NEW), np.arange(n_known)])
+    pids = pa.array(range(count), pa.int64())
+    found = match.Match(rows, np.zeros(count, dtype=bool))
+    match.write(match_path, pa.int64(), [(pids, found)])
+    return {"published": [part], "match_path": match_path}
+
+
+def test_another_space_than_the_published_is_refused_before_a_text_is_embedded(fake, tmp_path):
+    path = write_text(tmp_path, LINES)
+    before = published(tmp_path, fake, path, 40)
+    fake.space = "b"
+    for _ in range(2):
+        with pytest.raises(SidmillError, match="model 'a' there, 'b' here"):
+            embed(tmp_path, path, **before)
+    assert fake.asked == []
+
+
+def test_a_shard_with_nothing_to_embed_loads_no_model(fake, tmp_path, monkeypatch):
+    path = write_text(tmp_path, LINES)
+    before = published(tmp_path, fake, path, 60)
+    loaded = []
+    backend = fake.backend
+    fake.backend = lambda: loaded.append(1) or backend()
+    parts = [embed(tmp_path, path, n, 4, **before) for n in range(4)]
+    assert len(loaded) == 2  # 35 items are new, of 95 in 4 shards
+    assert [figures["texts"] > 0 for _, figures in parts] == [True, True, False, False]
+    assert len({str(embeddings.fingerprint(part)) for part, _ in parts}) == 1
+    found = np.concatenate([rows for part, _ in parts for _, rows in embeddings.read(part)])
+    assert (found[35:] == 7).all()
+    assert len(found) == 95
+    cost.reckon([tmp_path / "speed.json"], items=None, price_per_hour=None)
+
+
+def test_the_first_shard_checks_the_space_even_with_nothing_to_embed(fake, tmp_path):
+    path = write_text(tmp_path, LINES)
+    before = published(tmp_path, fake, path, 95)
+    fake.space = "b"
+    with pytest.raises(SidmillError, match="model 'a' there, 'b' here"):
+        embed(tmp_path, path, 0, 3, **before)
 
 
 def test_the_store_clears_what_an_interrupted_run_of_other_shards_left(fake, tmp_path):
@@ -232,7 +313,7 @@ def test_a_process_that_fails_says_so_and_stops_the_shard(model, monkeypatch, tm
     path = write_text(tmp_path, [f"{n}" for n in range(60)])
     with (
         caplog.at_level(logging.INFO),
-        pytest.raises(SidmillError, match=r"2 of 2 processes that embed .* what is done is kept"),
+        pytest.raises(SidmillError, match=r"process \d of the 2 .* what is done is kept"),
     ):
         embed(tmp_path, path, **chosen, dim=65, processes=2)
     assert "embedding.dim is 65" in caplog.text
@@ -264,6 +345,81 @@ def test_a_killed_process_of_the_encoder_goes_on_to_the_same_bytes(model, monkey
     cut, figures = embed(tmp_path / "cut", path, **chosen)
     assert figures["texts_kept"] == 40
     assert cut.read_bytes() == whole.read_bytes()
+
+
+@pytest.fixture
+def members(monkeypatch, tmp_path):
+    """Let members run this code in the place of choosing a backend; return the task for them."""
+
+    def make(code):
+        patch = (
+            "import os, time\n"
+            "from sidmill.embed import backends\n"
+            "from sidmill.core.errors import SidmillError\n"
+            "def choose(pids, process, **settings):\n"
+            f"    open({str(tmp_path)!r} + '/pids', 'a').write(f'{{os.getpid()}}\\n')\n"
+            f"    {code}\n"
+            "backends.choose = choose\n"
+        )
+        (tmp_path / "sitecustomize.py").write_text(patch)
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+        return compute.Task(
+            write_text(tmp_path, LINES), str(tmp_path / "e/x"), 0, 95, 10, "1", False, [], {}
+        )
+
+    return make
+
+
+def running(pid):
+    """Whether a process is there and no zombie that nobody has waited for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def eventually(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+    return condition()
+
+
+def test_processes_end_with_the_one_that_started_them_however_it_dies(members, tmp_path):
+    task = members("time.sleep(120)")
+    code = "import json, sys; from sidmill.embed import compute, launch; "
+    code += "launch.run(compute.Task(**json.loads(sys.argv[1])), 2)"
+    parent = subprocess.Popen([sys.executable, "-c", code, json.dumps(task._asdict())])
+    pids = tmp_path / "pids"
+    try:
+        assert eventually(lambda: pids.exists() and len(pids.read_text().split()) == 2)
+        found = [int(pid) for pid in pids.read_text().split()]
+        assert all(map(running, found))
+    finally:
+        parent.kill()
+        parent.wait()
+    assert eventually(lambda: not any(map(running, found)), 10)
+
+
+def test_the_first_process_that_fails_ends_the_others(members, tmp_path, caplog):
+    task = members("time.sleep(0 if process else 120); raise SidmillError('no GPU: get one')")
+    began = time.monotonic()
+    with caplog.at_level(logging.INFO), pytest.raises(SidmillError, match="process 1 of the 2"):
+        launch.run(task, 2)
+    assert time.monotonic() - began < 60
+    assert "no GPU: get one" in caplog.text
+    assert not any(map(running, (tmp_path / "pids").read_text().split()))
+
+
+@pytest.mark.parametrize(("told", "share"), [("8", "4"), ("1", "1"), (None, None), ("2,1", None)])
+def test_processes_share_the_threads_of_the_job(monkeypatch, told, share):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if told is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", told)
+        monkeypatch.setenv("MKL_NUM_THREADS", told)
+    cores = str(max(1, len(os.sched_getaffinity(0)) // 2))
+    environment = launch._environment(2)
+    assert {environment[name] for name in launch.THREAD_LIMITS} == {share or cores}
 
 
 def test_ahead_keeps_order_and_raises_in_its_place():

@@ -1,5 +1,7 @@
 """What fewer dimensions keep of the neighbours, on vectors whose answer is known."""
 
+import inspect
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -45,6 +47,23 @@ def test_dimensions_that_hold_everything_keep_every_neighbour(embedded, rng):
     assert figures["jaccard"]["128"] == figures["jaccard"]["64"] == 1
     assert 0.05 < figures["jaccard"]["32"] < 0.9
     assert (figures["full_dim"], figures["texts"]) == (256, 300)
+
+
+def test_a_file_of_new_items_alone_is_refused_with_the_reason(tmp_path, rng):
+    lines = [str(n) for n in range(40)]
+    table = pa.table({"pid": pa.array(range(40), pa.int64()), "text": lines})
+    text.write(tmp_path / "text.parquet", pa.int64(), [table])
+    np.save(tmp_path / "new.npy", rng.standard_normal((5, 64)).astype(np.float32))
+    np.save(tmp_path / "ids.npy", np.arange(35, 40))
+    own = dict.fromkeys(inspect.signature(backends.choose).parameters) | {
+        "backend": "precomputed",
+        "model": "mine",
+        "path": str(tmp_path / "new.npy"),
+        "ids_path": str(tmp_path / "ids.npy"),
+    }
+    del own["pids"], own["process"]
+    with pytest.raises(SidmillError, match=r"whole catalogue, published items too: 35 of 40 items"):
+        dimensions.measure(tmp_path / "text.parquet", own, **SAMPLE)
 
 
 def test_jaccard_is_that_of_sets(embedded, rng):

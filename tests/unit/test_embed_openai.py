@@ -7,6 +7,7 @@ import subprocess
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
+import httpx2
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -90,6 +91,31 @@ def test_a_fault_that_passes_changes_nothing(server, fault, caplog):
 
 
 @pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        ("x", 0),
+        ([1], 0),
+        (None, 0),
+        (7, 0),
+        ({}, 0),
+        ({"prompt_tokens": "x"}, 0),
+        ({"prompt_tokens": -1}, 0),
+        ({"prompt_tokens": [4]}, 0),
+        ({"prompt_tokens": float("inf")}, 0),
+        ({"prompt_tokens": float("nan")}, 0),
+        ({"prompt_tokens": 4.0}, 8 * 4),
+    ],
+    ids=str,
+)
+def test_usage_of_any_shape_costs_no_vector(server, monkeypatch, usage, tokens):
+    monkeypatch.setitem(FAULTS, "usage", lambda rows, answer: answer.update(usage=usage))
+    server.faults = ["usage"] * 8
+    found, _ = encode(retries=0)
+    np.testing.assert_array_equal(found.vectors, expected())
+    assert found.work.tokens == tokens
+
+
+@pytest.mark.parametrize(
     ("fault", "message"),
     [
         ((500, {}), "failed 4 times, last with: 500"),
@@ -162,6 +188,20 @@ def test_waits_grow(monkeypatch):
     with pytest.raises(SidmillError, match="failed 5 times, last with: no"):
         patient.insist(ask)
     assert [0.5 * 2**n <= wait <= 2**n for n, wait in enumerate(waits)] == [True] * 4
+
+
+def test_the_host_stands_in_no_message(monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://embeddings.internal:8443/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    wrong = "certificate is not valid for 'embeddings.internal', nor embeddings.internal:8443"
+
+    def refuse(*arguments, **options):
+        raise httpx2.ConnectError(wrong)
+
+    monkeypatch.setattr(httpx2.Client, "post", refuse)
+    with pytest.raises(SidmillError, match="certificate is not valid for '\\*") as error:
+        encode(retries=0)
+    assert "internal" not in str(error.value)
 
 
 @pytest.mark.parametrize("fault", [(500, {}), (400, {}), (401, {}), "cut"], ids=str)

@@ -3,6 +3,8 @@
 import json
 import logging
 import shutil
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -317,6 +319,37 @@ def test_a_batch_too_large_for_the_device_is_halved_and_so_are_those_after_it(
     np.testing.assert_allclose(encode(encoder, TEXTS * 4), expected, atol=1e-5)
     assert sum(size > 100 for size in tried) <= 2  # 256, then perhaps 128; never again
     assert "out of memory: batches of at most" in caplog.text
+
+
+def test_a_batch_is_halved_without_disturbing_the_thread_that_tokenises_ahead():
+    """The flag and the tokenizer are of one thread at a time."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from sidmill.embed import tokens
+
+    class Found(dict):
+        encodings = ()
+
+    class Model(list):
+        inside = 0
+
+        def preprocess(self, texts, *, prompt, **options):
+            self.inside += 1
+            packed = self[0].can_flatten_inputs
+            time.sleep(0.002)
+            assert self.inside == 1
+            assert packed == self[0].can_flatten_inputs == (not options)
+            self.inside -= 1
+            return Found(input_ids=[[1]] * len(texts))
+
+    reader = tokens.Reader(Model([SimpleNamespace()]), "", 8, 8, fixed_shapes=False, packed=True)
+    texts = tokens.tokenise(reader, ["a", "b"])
+    with ThreadPoolExecutor(2) as pool:
+        ahead = [pool.submit(tokens.tokenise, reader, ["a"]) for _ in range(20)]
+        for _ in range(20):
+            tokens.collate(reader, texts, np.array([0, 1]))
+        for future in ahead:
+            future.result()
 
 
 def test_a_text_that_does_not_fit_alone_says_what_to_lower(qwen, monkeypatch):

@@ -171,7 +171,7 @@ def test_normalize_scales_precomputed_vectors_or_leaves_them(source, tmp_path):
         ({"prompt": "query: "}, "means nothing to backend lsa"),
         ({"backend": "precomputed", "prompt": "x"}, "means nothing to backend precomputed"),
         ({"backend": "precomputed"}, r"embedding\.model is null"),
-        ({"dim": 9}, r"has 8 dimensions, embedding\.dim is 9"),
+        ({"dim": 9}, r"has 8 dimensions, embedding\.dim is 9: set embedding\.dim to 8"),
     ],
 )
 def test_settings_that_do_not_fit(source, tmp_path, changes, message):

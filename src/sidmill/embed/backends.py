@@ -139,8 +139,8 @@ def _lsa(model_path: str | None, dim: int | None, normalize: bool) -> Backend:
     fitted = lsa.load(model_path)
     if dim is not None and dim != len(fitted.components):
         raise SidmillError(
-            f"{model_path} has {len(fitted.components)} dimensions, embedding.dim is {dim}: delete "
-            f"it and run again"
+            f"{model_path} has {len(fitted.components)} dimensions, embedding.dim is {dim}: set "
+            f"embedding.dim to {len(fitted.components)}"
         )
 
     def stream(chunks: Iterator[list[str]], advance: Advance) -> Iterator[Encoded]:

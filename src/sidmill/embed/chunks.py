@@ -3,7 +3,8 @@
 A chunk is a fixed number of rows. Its file holds the vectors of the texts that stand in the shard
 for the first time, so identical texts are computed once, and is named after everything its bytes
 follow from: the embedding space, the code, and all texts up to its end. A file of another name is
-not used, a file of that name need not be checked against anything else.
+not used. Digests of its bytes lie beside it, written after it: a run that goes on computes a chunk
+anew whose bytes have changed, and a shard is put together only from bytes that have not.
 
 Shapes: n rows of the shard, C chunks, D dimensions.
 """
@@ -20,11 +21,9 @@ import numpy as np
 import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import text, vectors
+from sidmill.formats import digests, report, text, vectors
 
 logger = logging.getLogger(__name__)
-
-DIGEST_BYTES = 16
 
 
 class Plan(NamedTuple):
@@ -57,6 +56,10 @@ class Plan(NamedTuple):
         """File of a chunk: float32 (texts that it computes, D)."""
         return self.folder / f"{chunk:06d}-{self.keys[chunk]}.npy"
 
+    def sums_path(self, chunk: int) -> Path:
+        """File of the digests of that file."""
+        return self.path(chunk).with_suffix(".json")
+
 
 def folder_of(shard_path: str | Path) -> Path:
     """Folder of a shard's chunks, beside it; readers of the shards pass over hidden names."""
@@ -79,26 +82,24 @@ def plan(
         rows: rows per chunk.
         identity: what vectors follow from besides their text, JSON.
     """
-    digests = np.empty(stop - start, dtype=f"S{DIGEST_BYTES}")
-    row = 0
-    for table in text.read(text_path, start, stop):
-        for line in table["text"].to_pylist():
-            digests[row] = blake2b(line.encode(), digest_size=DIGEST_BYTES).digest()
-            row += 1
+    lines = text.digests(text_path, start, stop)
     running = blake2b(json.dumps([identity, rows], sort_keys=True).encode(), digest_size=12)
     keys = []
-    for begin in range(0, len(digests), rows):
-        running.update(digests[begin : begin + rows].tobytes())
+    for begin in range(0, len(lines), rows):
+        running.update(lines[begin : begin + rows].tobytes())
         keys.append(running.copy().hexdigest())
-    _, at, number = np.unique(digests, return_index=True, return_inverse=True)
+    _, at, number = np.unique(lines, return_index=True, return_inverse=True)
     return Plan(folder_of(shard_path), start, rows, at[number], keys)
 
 
 def done(plan: Plan, chunk: int, dim: int) -> bool:
-    """Whether a chunk's file is there, whole and of the right shape."""
+    """Whether a chunk's file is there, with the bytes that were written, and of the right shape."""
+    if not plan.sums_path(chunk).exists():
+        return False
     try:
-        return vectors.open_npy(plan.path(chunk)).shape == (len(plan.new(chunk)), dim)
-    except SidmillError:
+        return _open(plan, chunk).shape == (len(plan.new(chunk)), dim)
+    except SidmillError as error:
+        logger.warning("computed anew: %s", error)
         return False
 
 
@@ -111,16 +112,21 @@ def texts(plan: Plan, text_path: str, chunk: int) -> list[str]:
 
 
 def keep(plan: Plan, chunk: int, found: np.ndarray) -> None:
-    """Write the vectors of a chunk, atomically."""
-    vectors.write(plan.path(chunk), found.shape, "float32", [found])
+    """Write the vectors of a chunk, atomically, then their digests."""
+    plan.sums_path(chunk).unlink(missing_ok=True)
+    sums = vectors.write(plan.path(chunk), found.shape, "float32", [found])
+    report.write(plan.sums_path(chunk), {"xxh3_64": sums})
 
 
 def assemble(plan: Plan, text_path: str) -> Iterator[tuple[pa.ChunkedArray, np.ndarray]]:
     """Yield the ids of the shard with their vectors, chunk by chunk, from the chunks' files.
 
     Memory: one chunk; vectors of texts that stood in earlier chunks come from their maps.
+
+    Raises:
+        SidmillError: naming a chunk whose bytes are not those that were written.
     """
-    maps = [vectors.open_npy(plan.path(chunk)) for chunk in range(len(plan.keys))]
+    maps = [_open(plan, chunk) for chunk in range(len(plan.keys))]
     is_new = plan.first == np.arange(len(plan.first))
     count = np.cumsum(is_new)  # up to and with each row
     before = np.concatenate([[0], count])[np.arange(len(plan.keys)) * plan.rows]
@@ -135,6 +141,17 @@ def assemble(plan: Plan, text_path: str) -> Iterator[tuple[pa.ChunkedArray, np.n
         tables = text.read(text_path, plan.start + begin, plan.start + end)
         pids = [part for table in tables for part in table["pid"].chunks]
         yield pa.chunked_array(pids), block
+
+
+def _open(plan: Plan, chunk: int) -> np.ndarray:
+    """Map the vectors of a chunk, after a look at all of its bytes."""
+    path = plan.path(chunk)
+    sums = report.read(plan.sums_path(chunk)).get("xxh3_64", [])
+    found = vectors.open_npy(path)
+    if len(sums) != -(-path.stat().st_size // digests.PORTION):
+        raise SidmillError(f"{plan.sums_path(chunk)}: not the digests of {path}: delete both")
+    digests.check(path, sums, range(len(sums)))
+    return found
 
 
 def clear(plan: Plan) -> None:

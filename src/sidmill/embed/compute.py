@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from sidmill.embed import backends, chunks, progress, work
+from sidmill.embed import backends, chunks, progress, reuse, work
 from sidmill.formats import text
 
 logger = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ class Task(NamedTuple):
         rows: per chunk.
         code: names the code.
         checked: whether this shard compares a smaller precision with the full one: one does.
+        published: shards whose vectors go into the same file, so of the same space; maybe none.
         settings: of the backend, see :func:`sidmill.embed.backends.choose`.
     """
 
@@ -35,6 +36,7 @@ class Task(NamedTuple):
     rows: int
     code: str
     checked: bool
+    published: list[str]
     settings: dict
 
 
@@ -92,12 +94,19 @@ def plan(task: Task, fingerprint: dict) -> chunks.Plan:
 
 
 def choose(task: Task, process: int) -> backends.Backend:
-    """Load the backend of a task."""
+    """Load the backend of a task.
+
+    Raises:
+        SidmillError: before anything is embedded, if published vectors are of another space.
+    """
 
     def pids() -> pa.Array:
         return pa.chunked_array(list(_pids(task)), text.pid_type(task.text_path)).combine_chunks()
 
-    return backends.choose(pids, process=process, **task.settings)
+    chosen = backends.choose(pids, process=process, **task.settings)
+    if task.published:
+        reuse.check(chosen.fingerprint, task.published)
+    return chosen
 
 
 def _pids(task: Task) -> Iterator[pa.Array]:

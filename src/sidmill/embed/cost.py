@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sidmill.core.errors import SidmillError
+from sidmill.embed import work
 from sidmill.formats import report
 
-SUMS = ("rows", "texts", "texts_kept", "texts_cut", "tokens", "padded_tokens", "seconds")
+SUMS = (*work.COUNTS, "seconds")
 
 
 def reckon(paths: Sequence[str | Path], *, items: int | None, price_per_hour: float | None) -> dict:
@@ -17,7 +18,8 @@ def reckon(paths: Sequence[str | Path], *, items: int | None, price_per_hour: fl
 
     Args:
         paths: JSON that each shard left.
-        items: how many items to reckon with, null for the rows of the shards.
+        items: how many items to reckon with, null for the rows of the shards, with a published
+            version those that it has no vector of.
         price_per_hour: of one machine, in any currency.
 
     Raises:
@@ -35,11 +37,7 @@ def reckon(paths: Sequence[str | Path], *, items: int | None, price_per_hour: fl
     return {
         "shards": len(shards),
         **whole,
-        "useful_share": whole["tokens"] / whole["padded_tokens"]
-        if whole["padded_tokens"]
-        else None,
-        "texts_per_second": whole["texts"] / seconds,
-        "tokens_per_second": whole["tokens"] / seconds,
+        **work.rates(whole, seconds),
         "operations": done if known else None,
         "matmul_share": done / rated if rated else None,
         "devices": sorted({shard["device"] for shard in known}),

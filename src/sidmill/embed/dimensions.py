@@ -39,7 +39,8 @@ def measure(
         ``jaccard`` per width: mean share of common neighbours in all of both.
 
     Raises:
-        SidmillError: if a width is above the model's, or the sample has no k neighbours.
+        SidmillError: if ``precomputed`` lacks vectors of the sample, which a file of new items
+            alone does, a width is above the model's, or the sample has no k neighbours.
     """
     pids, texts = _sample(text_path, sample)
     if len(texts) <= neighbours:
@@ -49,7 +50,14 @@ def measure(
         )
     dim = settings["dim"]
     whole = settings | {"dim": dim if settings["backend"] == "lsa" else None, "normalize": False}
-    chosen = backends.choose(lambda: pids, process=0, **whole)
+    try:
+        chosen = backends.choose(lambda: pids, process=0, **whole)
+    except SidmillError as error:
+        if settings["backend"] != "precomputed":
+            raise
+        raise SidmillError(
+            f"matryoshka.json samples the whole catalogue, published items too: {error}"
+        ) from None
     full = chosen.fingerprint["dim"]
     wanted = sorted({*(dims or _halves(full)), *([dim] if dim else [])}, reverse=True)
     if wanted and wanted[0] > full:

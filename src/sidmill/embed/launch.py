@@ -6,24 +6,28 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 from sidmill.core.atomic import write_text
 from sidmill.core.errors import SidmillError
-from sidmill.embed import chunks
+from sidmill.embed import chunks, work
 from sidmill.embed.compute import Done, Task
 from sidmill.formats import report
 
 logger = logging.getLogger(__name__)
 
-SUMS = ("rows", "texts", "texts_kept", "texts_cut", "tokens", "padded_tokens")
+LOOK_S = 0.2  # between looks at whether a process has ended
+LAST_WORDS_S = 10  # for what an ended process has said
+THREAD_LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def run(task: Task, processes: int) -> Done:
     """Let processes compute the chunks of a shard, and add up what they did.
 
-    Threads are shared out evenly, unless ``OMP_NUM_THREADS`` says how many each has. Nothing of
-    the settings is written to a command line.
+    The threads of this process, by ``OMP_NUM_THREADS`` or its cores, are shared out evenly. The
+    first process that fails ends the others, and so does the end of this one, however it comes:
+    see :mod:`sidmill.embed.member`. Nothing of the settings is written to a command line.
 
     Raises:
         SidmillError: if one of them failed; what it said is in the log.
@@ -33,31 +37,32 @@ def run(task: Task, processes: int) -> Done:
     folder = chunks.folder_of(task.shard_path)
     request = folder / "request.json"
     write_text(request, json.dumps(task._asdict()))
-    threads = str(max(1, len(os.sched_getaffinity(0)) // processes))
-    source = str(Path(__file__).parents[2])
-    path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
-    environment = {"OMP_NUM_THREADS": threads, **os.environ, "PYTHONPATH": path}
-    members = []
-    for process in range(processes):
-        words = [sys.executable, "-m", program.__name__, str(request), str(process), str(processes)]
-        members.append(subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True))
+    environment = _environment(processes)
+    members: list[subprocess.Popen] = []
+    listeners = []
     try:
-        listeners = [
-            threading.Thread(target=_listen, args=pair, daemon=True) for pair in enumerate(members)
-        ]
-        for listener in listeners:
-            listener.start()
-        codes = [member.wait() for member in members]
-        for listener in listeners:
-            listener.join()
+        for process in range(processes):
+            words = [sys.executable, "-m", program.__name__]
+            words += [str(request), str(process), str(processes)]
+            member = subprocess.Popen(
+                words, env=environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+            members.append(member)
+            listeners.append(threading.Thread(target=_listen, args=(process, member), daemon=True))
+            listeners[-1].start()
+        codes = _wait(members)
     finally:
         for member in members:
-            if member.poll() is None:
-                member.kill()
-    if any(codes):
+            member.kill()
+            member.wait()
+            member.stdin.close()
+        for listener in listeners:
+            listener.join(LAST_WORDS_S)
+    failed = [process for process, code in enumerate(codes) if code]
+    if failed:
         raise SidmillError(
-            f"{sum(map(bool, codes))} of {processes} processes that embed {task.shard_path} "
-            f"failed: what they said is above; what is done is kept, run again"
+            f"process {failed[0]} of the {processes} that embed {task.shard_path} failed: what it "
+            f"said is above; what is done is kept, run again"
         )
     parts = [report.read(result_path(folder, process)) for process in range(processes)]
     return Done(parts[0]["fingerprint"], _together([part["figures"] for part in parts]))
@@ -68,23 +73,36 @@ def result_path(folder: Path, process: int) -> Path:
     return folder / f"process-{process}.json"
 
 
+def _environment(processes: int) -> dict[str, str]:
+    """Environment of each process: its share of the threads, and where this package lies."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    threads = int(told) if told.isdecimal() else len(os.sched_getaffinity(0))
+    share = dict.fromkeys(THREAD_LIMITS, str(max(1, threads // processes)))
+    source = str(Path(__file__).parents[2])
+    path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
+    return {**os.environ, **share, "PYTHONPATH": path}
+
+
+def _wait(members: list[subprocess.Popen]) -> list[int | None]:
+    """Exit codes once all have ended or one has failed; None of those that still run."""
+    while True:
+        codes = [member.poll() for member in members]
+        if any(codes) or None not in codes:
+            return codes
+        time.sleep(LOOK_S)
+
+
 def _listen(process: int, member: subprocess.Popen) -> None:
-    for line in member.stderr:
-        logger.info("process %d: %s", process, line.rstrip())
+    with member.stderr as said:
+        for line in said:
+            logger.info("process %d: %s", process, line.rstrip())
 
 
 def _together(parts: list[dict]) -> dict:
     """Add up the figures of processes that ran side by side."""
-    whole = dict(parts[0]) | {key: sum(part[key] for part in parts) for key in SUMS}
+    whole = dict(parts[0]) | {key: sum(part[key] for part in parts) for key in work.COUNTS}
     seconds = max(part["seconds"] for part in parts)
-    whole |= {
-        "useful_share": whole["tokens"] / whole["padded_tokens"]
-        if whole["padded_tokens"]
-        else None,
-        "seconds": seconds,
-        "texts_per_second": whole["texts"] / seconds,
-        "tokens_per_second": whole["tokens"] / seconds,
-    }
+    whole |= work.rates(whole, seconds)
     known = [part for part in parts if part["operations"] is not None]
     if known:
         done = sum(part["operations"] for part in known)

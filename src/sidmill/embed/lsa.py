@@ -167,7 +167,8 @@ def load(path: str | Path) -> LsaModel:
     if len(words) != model.idf.shape[0] or len(words) != model.components.shape[1]:
         raise SidmillError(
             f"{path}: {len(words)} words, idf {model.idf.shape} and components "
-            f"{model.components.shape} do not belong together: delete it and run again"
+            f"{model.components.shape} do not belong together: take "
+            f"another copy of a published one, or delete it and run again"
         )
     return model
 

@@ -167,8 +167,11 @@ def _connect(
         raise SidmillError(
             "OPENAI_API_KEY holds characters that no key has: export it again"
         ) from None
-    secrets = (address, str(url), key, url.userinfo.decode("utf-8", "replace"), url.path.strip("/"))
-    return client, tuple(sorted((word for word in secrets if len(word) > 3), key=len, reverse=True))
+    parts = (url.userinfo, url.netloc, *(() if own else (url.raw_host, url.host.encode())))
+    secrets = {address, str(url), key, url.path.strip("/")}
+    secrets |= {part.decode("utf-8", "replace") for part in parts}
+    kept = (word for word in secrets if len(word) > 3)
+    return client, tuple(sorted(kept, key=lambda word: (-len(word), word)))
 
 
 def _cut(texts: list[str], size: int) -> Iterator[list[str]]:
@@ -243,14 +246,27 @@ def _read(answer: httpx2.Response, count: int, width: int | None) -> Answer:
         if len(body["data"]) != count or set(entries) != set(range(count)):
             raise AgainError(f"{len(body['data'])} vectors, wanted those of {count} texts")
         vectors = np.array([entries[row] for row in range(count)], dtype=np.float32)
-        tokens = int((body.get("usage") or {}).get("prompt_tokens") or 0)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        tokens = _counted(body.get("usage"))
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        RecursionError,
+        AttributeError,
+        OverflowError,
+    ) as error:
         raise AgainError(f"no list of embeddings ({type(error).__name__})") from None
     if vectors.ndim != 2 or vectors.shape[1] == 0 or width not in (None, vectors.shape[1]):
         raise AgainError(f"vectors of shape {vectors.shape[1:]}, wanted ({width or 'any'},)")
     if not np.isfinite(vectors).all():
         raise AgainError("vectors with a NaN or an infinity")
     return Answer(vectors, tokens)
+
+
+def _counted(usage: object) -> int:
+    """Tokens that a server counted; 0 where it says nothing that can be read."""
+    told = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    return int(told) if isinstance(told, int | float) and 0 < told < float("inf") else 0
 
 
 def _safe(server: Server, told: str) -> str:

@@ -97,6 +97,7 @@ def embed_shard(
         rows=backends.CHUNK_ROWS.get(backend, 0),
         code=code,
         checked=shard == 0,
+        published=published,
         settings={
             "model_path": model_path,
             "backend": backend,
@@ -124,9 +125,11 @@ def embed_shard(
         new = task._replace(
             text_path=fresh_text, shard_path=fresh_shard, start=0, stop=text.count(fresh_text)
         )
-        _embed(new, members, speed_path)
+        if new.stop or shard == 0:
+            _embed(new, members, speed_path)
+        else:
+            _nothing(new, speed_path)
         facts = embeddings.fingerprint(fresh_shard)
-        reuse.check(facts, published)
         blocks = reuse.blocks(text_path, start, stop, kept, published, fresh_shard, facts["dim"])
         return embeddings.write(shard_path, text.pid_type(text_path), facts, blocks)
 
@@ -148,6 +151,14 @@ def _embed(task: compute.Task, processes: int, speed_path: str) -> int:
     report.write(speed_path, done.figures)
     chunks.clear(plan)
     return written
+
+
+def _nothing(task: compute.Task, speed_path: str) -> None:
+    """Embed no text, in the published space, without loading a model: shard 0 checks the space."""
+    facts = embeddings.fingerprint(task.published[0])
+    embeddings.write(task.shard_path, text.pid_type(task.text_path), facts, iter(()))
+    figures = work.speed(work.Work(), None, rows=0, kept=0, seconds=0)
+    report.write(speed_path, figures)
 
 
 def _at_once(task: compute.Task) -> tuple[dict, Blocks, Callable[[], dict]]:

@@ -6,6 +6,7 @@ https://sbert.net
 """
 
 import logging
+import threading
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 TEXTS_PER_CALL = 1024  # tokenised at a time: the tokenizer's own records are large
 UNPADDED = {"text": {"padding": False}, "common": {"return_tensors": None}}
 SHAPES = 16  # lengths that compiled code is made for
+
+_turn = threading.Lock()
 
 
 class Reader(NamedTuple):
@@ -130,6 +133,8 @@ def step(reader: Reader) -> int:
 
 
 def _preprocess(reader: Reader, texts: list[str], **options: object) -> dict:
+    """Let the model tokenise: the thread ahead, or the main one for a batch that did not fit."""
     transformer = reader.model[0]
-    transformer.can_flatten_inputs = reader.packed and not options
-    return reader.model.preprocess(texts, prompt=reader.prompt, **options)
+    with _turn:  # neither the flag nor a fast tokenizer is for two threads at once
+        transformer.can_flatten_inputs = reader.packed and not options
+        return reader.model.preprocess(texts, prompt=reader.prompt, **options)

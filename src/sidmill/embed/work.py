@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+COUNTS = ("rows", "texts", "texts_kept", "texts_cut", "tokens", "padded_tokens")
+
 
 class Work(NamedTuple):
     """Counts of what was done; ``+`` of tuples is not meant, see :func:`total`.
@@ -84,10 +86,8 @@ def speed(work: Work, model: Model | None, *, rows: int, kept: int, seconds: flo
         "texts_cut": work.cut,
         "tokens": work.tokens,
         "padded_tokens": work.padded_tokens,
-        "useful_share": work.tokens / work.padded_tokens if work.padded_tokens else None,
-        "seconds": seconds,
-        "texts_per_second": work.texts / seconds,
-        "tokens_per_second": work.tokens / seconds,
+    }
+    figures |= rates(figures, seconds) | {
         "operations": None,
         "operations_per_second": None,
         "matmul_rate": None,
@@ -104,6 +104,17 @@ def speed(work: Work, model: Model | None, *, rows: int, kept: int, seconds: flo
             "device": model.device,
         }
     return figures
+
+
+def rates(counts: dict, seconds: float) -> dict:
+    """What follows from ``COUNTS``, of one shard or of several, and the seconds they took."""
+    padded = counts["padded_tokens"]
+    return {
+        "useful_share": counts["tokens"] / padded if padded else None,
+        "seconds": seconds,
+        "texts_per_second": counts["texts"] / seconds,
+        "tokens_per_second": counts["tokens"] / seconds,
+    }
 
 
 class Stopwatch:

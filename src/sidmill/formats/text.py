@@ -88,11 +88,12 @@ def shard_bounds(n_items: int, shard: int, n_shards: int) -> tuple[int, int]:
     return n_items * shard // n_shards, n_items * (shard + 1) // n_shards
 
 
-def digests(path: str | Path) -> np.ndarray:
-    """Hash every text, 128 bits each: S16 (N,), in row order."""
-    found = np.empty(count(path), dtype="S16")
+def digests(path: str | Path, start: int = 0, stop: int | None = None) -> np.ndarray:
+    """Hash the texts of rows ``start`` to ``stop``, 128 bits each: S16 (n,), in row order."""
+    stop = count(path) if stop is None else stop
+    found = np.empty(stop - start, dtype="S16")
     row = 0
-    for table in read(path):
+    for table in read(path, start, stop):
         for text in table["text"].to_pylist():
             found[row] = blake2b(text.encode(), digest_size=16).digest()
             row += 1
