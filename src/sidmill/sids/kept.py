@@ -2,7 +2,8 @@
 
 An item is the same as long as its pid is. What a version gave is written in its ledger
 (:mod:`sidmill.formats.ledger`), which goes from version to version: SIDs of removed items wait
-there for their return, and SIDs that an item left are given to nobody else.
+there for their return, and SIDs that an item left are given to nobody else, if ``removed`` is
+``reserve``.
 
 Shapes: N items of the catalogue, M rows of the ledger, T tokens of a SID, L levels, H held SIDs.
 """
