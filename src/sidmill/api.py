@@ -13,6 +13,7 @@ True
 Shapes: N rows, D dimensions, L levels, K_l codewords at level l.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -90,15 +91,7 @@ def encode(
     memory_mb: int = MEMORY_MB,
 ) -> np.ndarray:
     """Encode vectors, float (N, D), to codes, int32 (N, L): see :func:`sidmill.codec.encode`."""
-    array = _array(vectors)
-    blocks = codec.encode(
-        array,
-        quantizer.codebooks,
-        quantizer.prices,
-        quantizer.encoder,
-        device=device,
-        memory_mb=memory_mb,
-    )
+    blocks = _encode(quantizer, _array(vectors), device, memory_mb)
     none = np.empty((0, len(quantizer.codebooks)), dtype=np.int32)
     return np.concatenate([none, *blocks])
 
@@ -131,14 +124,7 @@ def encode_file(
     items = open_vectors(vectors_path, column)
     if items.fingerprint and quantizer.fingerprint:
         format.check_fingerprint(quantizer, items.fingerprint, vectors_path)
-    blocks = codec.encode(
-        items.vectors,
-        quantizer.codebooks,
-        quantizer.prices,
-        quantizer.encoder,
-        device=device,
-        memory_mb=memory_mb,
-    )
+    blocks = _encode(quantizer, items.vectors, device, memory_mb)
     code_files.write(codes_path, "codes", items.ids, blocks, quantizer.codebook_sizes)
     return len(items.ids)
 
@@ -175,6 +161,20 @@ def save(path: str | Path, quantizer: Quantizer) -> None:
         onerec.write(path, quantizer.codebooks)
     else:
         format.write(path, quantizer)
+
+
+def _encode(
+    quantizer: Quantizer, vectors: np.ndarray | Streamed, device: str, memory_mb: int
+) -> Iterator[np.ndarray]:
+    """Yield codes int32 (b, L), block by block."""
+    return codec.encode(
+        vectors,
+        quantizer.codebooks,
+        quantizer.prices,
+        quantizer.encoder,
+        device=device,
+        memory_mb=memory_mb,
+    )
 
 
 def _array(vectors: np.ndarray | torch.Tensor | Streamed) -> np.ndarray | Streamed:

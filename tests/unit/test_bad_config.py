@@ -121,6 +121,9 @@ COMBINATIONS = {
         "quantizer": "rqvae",
         "collisions": {"strategy": "suffix"},
     },
+    "published.removed: found reserve, but collisions.strategy: none": {
+        "published": {"path": "versions/1"}, "collisions": {"strategy": "none"}
+    },
     "rqvae.sk_epsilons: found 2 numbers for 3": {"rqvae": {"sk_epsilons": [0, 0.1]}},
     "rqvae.warmup_epochs: found 9, wanted less": {
         "rqvae": {"warmup_epochs": 9, "epochs": 9, "autoencoder_epochs": 0}

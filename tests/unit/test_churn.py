@@ -148,7 +148,7 @@ def test_every_item_is_counted_once_and_listed(tmp_path):
         "published": 9, "now": 9, "unchanged": 5, "new": 2, "changed": 1, "returned": 1,
         "removed": 3, "trained": 6, "since_training": 3,
     }  # fmt: skip
-    assert found["sids"] == {"kept": 7, "moved": 0, "new": 2, "reserved": 4, "left": 1}
+    assert found["sids"] == {"kept": 7, "moved": 0, "new": 2, "reused": 0, "reserved": 4, "left": 1}
     listed = pq.read_table(tmp_path / "churn.parquet").to_pylist()
     assert [(row["pid"], row["what"]) for row in listed] == [
         (2, "changed"), (9, "returned"), (70, "new"), (71, "new"),

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from sidmill import api, blocks
 from sidmill.cli import commands
+from sidmill.commands import source
 from sidmill.core.errors import SidmillError
 from sidmill.formats import codes as code_files
 from sidmill.formats import embeddings, vector_file
@@ -80,6 +81,15 @@ def test_every_form_gives_the_same_codes(files, fitted, name, monkeypatch):
     np.testing.assert_array_equal(written.codes, api.encode(quantizer, vectors, device="cpu"))
     assert written.sizes == [16, 16]
     assert written.ids.to_pylist() == (IDS.to_pylist() if FORMS[name] else list(range(N_ROWS)))
+
+
+@pytest.mark.parametrize("shape", [(N_ROWS, 12), (3, 12)])
+def test_ids_are_those_of_vectors_npy_and_of_no_other_array(files, shape):
+    np.save(files / "other.npy", np.ones(shape, np.float32))
+    opened = api.open_vectors(files / "other.npy")
+    assert (opened.ids.to_pylist(), opened.fingerprint) == (list(range(shape[0])), {})
+    with source.open_vectors(str(files / "other.npy"), None, None) as plain:
+        assert (len(plain.ids), plain.fingerprint) == (0, {})
 
 
 def test_a_stream_trains_the_same_quantizer(files, fitted):

@@ -15,7 +15,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.formats import ledger as ledgers
 from sidmill.formats import match as matches
 from sidmill.formats import text
-from sidmill.sids import kept, reassign, sinkhorn
+from sidmill.sids import churn, kept, reassign, sinkhorn
 from sidmill.sids.resolve import resolve
 
 SETTINGS = {
@@ -34,6 +34,11 @@ BOOKS = [
 SIZES = [4, 4, 4]
 N_TEXTS = 8  # so that texts repeat, and their vectors with them
 TEXT_VECTORS = np.random.default_rng(9).standard_normal((N_TEXTS, 3)).astype(np.float32)
+CODES = [
+    tuple(codes)
+    for block in codec.encode(TEXT_VECTORS, BOOKS, device="cpu", memory_mb=64)
+    for codes in block.tolist()
+]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -43,12 +48,18 @@ def no_waiting_for_the_disk():
         yield
 
 
+def published(strategy, changed="keep"):
+    """Settings of a line: ``none`` reserves nothing."""
+    return {"changed": changed, "removed": "release" if strategy == "none" else "reserve"}
+
+
 class Line:
     """A line of published versions of a small catalogue, kept in files as the workflow does."""
 
     def __init__(self, folder, collisions, published):
         self.folder, self.collisions, self.published = Path(folder), collisions, published
         self.ledger = None
+        self.reused = set()  # pids of the last version that got the SID of others who are gone
 
     def publish(self, catalogue, order):
         """Give SIDs to a catalogue {pid: number of its text}; return {pid: sid}, and the match."""
@@ -72,6 +83,9 @@ class Line:
             self.ledger, ids, done.sids, done.sizes, codes, digests, **self.published
         )
         ledgers.write(self.folder / "ledger.parquet", ledger)
+        if self.ledger:
+            reused = churn.compare(self.ledger, ledger).reused
+            self.reused = {pid for pid, given in zip(pids, reused, strict=True) if given}
         self.ledger = ledgers.read(self.folder / "ledger.parquet")
         sids = dict(zip(pids, map(tuple, done.sids.tolist()), strict=True))
         return sids, dict(zip(pids, found.changed.tolist(), strict=True)) if found else {}
@@ -98,13 +112,22 @@ def test_no_sequence_of_versions_moves_or_reuses_a_sid(versions, order, strategy
     owner = {}  # SID -> pids that have had it, texts that it has meant
     last = {}  # pid -> SID, removed items too
     with tempfile.TemporaryDirectory() as folder:
-        line = Line(folder, collisions, {"changed": changed, "removed": "reserve"})
+        line = Line(folder, collisions, published(strategy, changed))
         for number, catalogue in enumerate(versions):
             sids, altered = line.publish(catalogue, order)
             for pid, sid in sids.items():
                 if pid in last and not (changed == "resolve" and altered[pid]):
                     assert sid == last[pid]
-            if strategy != "none":
+            if strategy == "none":
+                given = [pid for pid in sids if last.get(pid) != sids[pid]]
+                for pid in given if alike == "separate" else ():
+                    assert sids[pid] == CODES[catalogue[pid]]
+                stays = {sids[pid] for pid in sids if last.get(pid) == sids[pid]}
+                reused = {pid for pid in given if sids[pid] in set(last.values()) - stays}
+                assert line.reused == reused
+                last = {}  # a removed item is forgotten
+            else:
+                assert not line.reused
                 for pid, sid in sids.items():
                     others = owner.get(sid, set()) - {pid}
                     if alike == "separate":
@@ -124,7 +147,7 @@ def test_no_sequence_of_versions_moves_or_reuses_a_sid(versions, order, strategy
 @settings(deadline=None, max_examples=20)
 def test_the_same_catalogue_again_changes_nothing(versions, strategy):
     with tempfile.TemporaryDirectory() as folder:
-        line = Line(folder, SETTINGS | {"strategy": strategy}, KEEP)
+        line = Line(folder, SETTINGS | {"strategy": strategy}, published(strategy))
         for catalogue in versions:
             first = line.publish(catalogue, range(31))[0]
             before = line.ledger
@@ -192,8 +215,20 @@ def test_an_item_that_moves_is_named(tmp_path):
     ids = line.ledger.ids
     may_move = np.zeros(2, dtype=bool)
     with pytest.raises(SidmillError, match=r"1 published SIDs would move, first that of pid 6"):
-        kept.check_unmoved(line.ledger, ids, sids, may_move)
-    kept.check_unmoved(line.ledger, ids, sids, ~may_move)
+        kept.check(line.ledger, ids, sids, may_move, "reserve")
+    kept.check(line.ledger, ids, sids, ~may_move, "reserve")
+
+
+def test_a_new_item_that_gets_the_sid_of_a_removed_one_is_named(tmp_path, caplog):
+    """As ``none`` would give it; to join an item that has it still is no reuse."""
+    line = Line(tmp_path, SETTINGS | {"strategy": "none"}, KEEP)
+    line.publish({5: 0, 6: 1}, range(31))
+    with pytest.raises(SidmillError, match=r"1 items get SIDs that others had .* first pid 7"):
+        line.publish({6: 1, 7: 0, 8: 1}, range(31))
+    line.published = KEEP | {"removed": "release"}
+    line.publish({6: 1, 7: 0, 8: 1}, range(31))
+    assert line.reused == {7}
+    assert "1 items get SIDs that others had" in caplog.text
 
 
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 5), min_size=1, max_size=4), st.data())

@@ -4,14 +4,17 @@ import json
 import os
 import shutil
 import subprocess
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from sidmill.core.checkout import commit_of
 from sidmill.core.errors import SidmillError
 from sidmill.core.secrets import shown_settings
+from sidmill.datasets.mix import mix
 from sidmill.formats import benchmark, codes, embeddings, report, text, vectors
 from sidmill.items.render import render
 from sidmill.report import flow, run
@@ -102,6 +105,21 @@ def test_interactions_and_datasets_account_for_every_row(tmp_path):
     report.write(tmp_path / "datasets/counts/sft_video_rec.json", counts | {"written": 8})
     with pytest.raises(SidmillError, match=r"'dataset sft_video_rec': 10 in, but 8 out"):
         flow.follow(tmp_path)
+
+
+def test_a_mixture_is_told_and_held_to_nothing(tmp_path):
+    rows = [{"uuid": str(UUID(int=n)), "metadata": f'{{"uid": {n}}}'} for n in range(6)]
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / name / "part-00000-of-00001.parquet")
+    counts = mix(
+        [tmp_path / "a", tmp_path / "b"], tmp_path / "train", tmp_path / "test",
+        seed=0, weights={"a": 2, "b": 1}, test_size={}, rows_per_file=100,
+    )  # fmt: skip
+    report.write(tmp_path / "datasets/counts/mixture.json", counts)
+    (stage,) = flow.follow(tmp_path)
+    assert stage[:3] == ("mix mixture", None, 18)
+    assert stage.holds is None
 
 
 def test_times_of_shards_are_summed_and_memory_is_the_largest(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from sidmill.cli import commands
+from sidmill.commands import publishing
 from sidmill.core.errors import SidmillError
 from sidmill.formats import report, version
 
@@ -31,7 +32,7 @@ def run(tmp_path, monkeypatch):
 
 
 def test_a_version_holds_what_the_manifest_says(run):
-    manifest = version.publish("results/version.json", "versions/1")
+    manifest = publishing.publish("results/version.json", "versions/1")
     found = version.find("versions/1", "published.path")
     assert version.verify(found["all"]) == manifest == report.read("versions/1/manifest.json")
     assert (manifest["version"], manifest["parent"]) == (1, None)
@@ -45,7 +46,7 @@ def test_it_stays_when_the_run_goes_on(run):
     """Outputs are replaced and not written into: a link keeps what was published."""
     from sidmill.core.atomic import write_text
 
-    version.publish("results/version.json", "versions/1")
+    publishing.publish("results/version.json", "versions/1")
     write_text("results/pid2sid.parquet", "another")
     version.verify(version.find("versions/1", "published.path")["all"])
 
@@ -56,31 +57,31 @@ def test_links_or_copies_are_the_same(run, monkeypatch, link):
         raise OSError(18, "Invalid cross-device link")
 
     if not link:
-        monkeypatch.setattr(version.os, "link", no_link)
-    version.publish("results/version.json", "versions/1")
+        monkeypatch.setattr(publishing.os, "link", no_link)
+    publishing.publish("results/version.json", "versions/1")
     same = (run / "results/codes.parquet").samefile(run / "versions/1/codes.parquet")
     assert same == link
     version.verify(version.find("versions/1", "published.path")["all"])
 
 
 def test_a_version_is_never_written_again(run):
-    version.publish("results/version.json", "versions/1")
+    publishing.publish("results/version.json", "versions/1")
     before = (run / "versions/1/manifest.json").stat().st_mtime_ns
     with pytest.raises(SidmillError, match="never written again"):
-        version.publish("results/version.json", "versions/1")
+        publishing.publish("results/version.json", "versions/1")
     (run / "empty").mkdir()
     with pytest.raises(SidmillError, match="is there already"):
-        version.publish("results/version.json", "empty")
+        publishing.publish("results/version.json", "empty")
     assert (run / "versions/1/manifest.json").stat().st_mtime_ns == before
 
 
 def test_a_run_that_went_on_is_refused_and_leaves_nothing(run):
     (run / "results/text.parquet").write_text("another catalogue")
     with pytest.raises(SidmillError, match=r"results/text\.parquet: changed since"):
-        version.publish("results/version.json", "versions/1")
+        publishing.publish("results/version.json", "versions/1")
     (run / "results/text.parquet").unlink()
     with pytest.raises(SidmillError, match=r"results/text\.parquet: no such file"):
-        version.publish("results/version.json", "versions/1")
+        publishing.publish("results/version.json", "versions/1")
     assert not list(run.glob("versions/*"))
     assert not list(run.glob("versions/.*"))
 
@@ -89,13 +90,13 @@ def test_what_a_kill_left_is_made_anew(run):
     left = run / "versions/.1.partial"
     left.mkdir(parents=True)
     (left / "stray").write_text("half")
-    version.publish("results/version.json", "versions/1")
+    publishing.publish("results/version.json", "versions/1")
     assert not left.exists()
     assert not (run / "versions/1/stray").exists()
 
 
 def test_a_changed_byte_and_a_lost_file_are_named(run):
-    version.publish("results/version.json", "versions/1")
+    publishing.publish("results/version.json", "versions/1")
     found = version.find("versions/1", "published.path")
     path = run / "versions/1/embeddings.parquet/part-1.parquet"
     path.unlink()

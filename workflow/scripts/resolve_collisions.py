@@ -42,7 +42,7 @@ with job(snakemake) as log:
         stay,
         coded.ids,
         resolution.sids,
-        snakemake.params.published["changed"],
+        **snakemake.params.published,
     )
     codes.write(snakemake.output.pid2sid, "sid", coded.ids, [resolution.sids], resolution.sizes)
     codes.write_index(coded.ids, resolution.sids, path=snakemake.output.index)

@@ -8,7 +8,7 @@ import click
 @click.command()
 @click.option("--quantizer", required=True, help="quantizer.safetensors, or a OneRec checkpoint")
 @click.option("--vectors", required=True, help=".npy, or a folder of embedding shards (parquet)")
-@click.option("--ids", help="ids.parquet of a .npy; taken from beside it where there is one")
+@click.option("--ids", help="ids.parquet of a .npy; for a vectors.npy taken from beside it")
 @click.option("--sequences", help="sequences.parquet: adds figures of co-consumption")
 @click.option("--neighbour-queries", default=1000, show_default=True, help="items looked up")
 @click.option("--n-neighbours", default=20, show_default=True, help="nearest neighbours of each")

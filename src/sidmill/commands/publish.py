@@ -17,9 +17,9 @@ def publish(folder: str, run: str) -> None:
     First: snakemake --cores 8 results/version.json. Then name FOLDER as published.path in the
     configuration: its items keep their SIDs in every later run.
     """
-    from sidmill.formats import version
+    from sidmill.commands import publishing
 
-    manifest = version.publish(run, folder)
+    manifest = publishing.publish(run, folder)
     before = f"goes on from version {manifest['version'] - 1}"
     click.echo(
         f"{folder}: version {manifest['version']}, "

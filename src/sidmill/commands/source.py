@@ -24,7 +24,7 @@ def open_vectors(
     """Open vectors read-only; ids are empty and the fingerprint is {} where none is known.
 
     Shards are copied to a temporary .npy of 4 N D bytes, so that memory stays at one row group. A
-    .npy beside an ``ids.parquet`` of its own takes that one.
+    vectors.npy with an ``ids.parquet`` beside it takes that one.
 
     Args:
         path: a .npy, one parquet of embeddings, or a folder of such.
@@ -36,9 +36,8 @@ def open_vectors(
             room for the copy.
     """
     if path.endswith(".npy"):
-        beside = Path(path).with_name("ids.parquet")
-        if ids_path or beside.exists():
-            yield vectors.open_store(path, ids_path or beside)
+        if ids := ids_path or vectors.ids_beside(path):
+            yield vectors.open_store(path, ids)
         else:
             yield vectors.VectorStore(vectors.open_npy(path), pa.chunked_array([pa.nulls(0)]), {})
         return

@@ -62,6 +62,16 @@ def _levels(config: dict) -> Iterator[str]:
         )
 
 
+def _published(config: dict) -> Iterator[str]:
+    section, strategy = config["published"], config["collisions"]["strategy"]
+    if section["path"] is not None and section["removed"] == "reserve" and strategy == "none":
+        yield (
+            "published.removed: found reserve, but collisions.strategy: none gives every new item "
+            "the SID of its codes, though it be that of a removed one: set published.removed: "
+            "release, which frees them, or another strategy"
+        )
+
+
 def _rqvae(config: dict) -> Iterator[str]:
     rqvae = config["rqvae"]
     levels, largest = len(rqvae["codebook_sizes"]), max(rqvae["codebook_sizes"])
@@ -253,6 +263,7 @@ def _mixtures(config: dict) -> Iterator[str]:
 CHECKS = [
     Check(("rqkmeans",), _rqkmeans),
     Check(("rqkmeans", "rqvae", "quantizer", "collisions"), _levels),
+    Check(("published", "collisions"), _published),
     Check(("rqvae", "quantizer"), _rqvae),
     Check(("rqvae", "interactions"), _pairs),
     Check(("quantizer", "embedding", "rqkmeans", "rqvae"), _quantizer),

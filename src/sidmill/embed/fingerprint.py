@@ -7,6 +7,8 @@ so the same model in another folder, or on another computer, names the same spac
 import hashlib
 from pathlib import Path
 
+from sidmill.core import digests
+
 MIB = 1 << 20
 DIGITS = 12  # hex digits kept of a SHA-256
 
@@ -39,8 +41,7 @@ def make(
 
 def file_digest(path: str | Path) -> str:
     """Return 12 hex digits of the SHA-256 of a whole file."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
+    return digests.of_file(path)[:DIGITS]
 
 
 def folder_digest(path: str | Path) -> str:

@@ -1,6 +1,7 @@
 """Vectors of one catalogue as users have them: .npy, item_data.h5, or parquet.
 
-    .npy      float32 or float16 (N, D); ids from the ``ids.parquet`` beside it, if there is one
+    .npy      float32 or float16 (N, D); ids of a ``vectors.npy`` from the
+              ``ids.parquet`` beside it, if there is one
     .h5       item_data.h5
     .parquet  a file, a folder or a glob: a list column, float16, float32 or float64, every list D
               long; ids from ``pid``, if there is such a column
@@ -73,9 +74,8 @@ def open_vectors(path: str | Path, column: str = "embedding") -> VectorFile:
 
 
 def _open_npy(path: Path) -> VectorFile:
-    beside = path.with_name("ids.parquet")
-    if beside.exists():
-        return VectorFile(*vectors.open_store(path, beside))
+    if ids := vectors.ids_beside(path):
+        return VectorFile(*vectors.open_store(path, ids))
     mapped = vectors.open_npy(path)
     return VectorFile(mapped, _numbered(len(mapped)), {})
 

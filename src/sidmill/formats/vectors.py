@@ -93,6 +93,12 @@ def write_ids(
     parquet.write(path, schema, [pa.table({"pid": ids}, schema=schema)])
 
 
+def ids_beside(path: str | Path) -> Path | None:
+    """The ids.parquet that was written with a vectors.npy; None for an array of another name."""
+    beside = Path(path).with_name("ids.parquet")
+    return beside if Path(path).name == "vectors.npy" and beside.exists() else None
+
+
 def open_store(
     vectors_path: str | Path, ids_path: str | Path, shard: tuple[int, int] = (0, 1)
 ) -> VectorStore:

@@ -127,7 +127,7 @@ def _interactions(folder: Path) -> Iterator[Stage]:
     told, rejects = folder / "report.json", folder / "rejects.parquet"
     if not told.is_file() or not rejects.is_file():
         return
-    counts = report.read(told).get("interactions_accounted_for", {})
+    counts = report.read(told)["interactions_accounted_for"]
     with parquet.naming(rejects):
         rejected = sum(
             sum(filter(None, batch.column(0).to_pylist()))
@@ -140,6 +140,10 @@ def _interactions(folder: Path) -> Iterator[Stage]:
 def _datasets(folder: Path) -> Iterator[Stage]:
     for path in sorted((folder / "counts").glob("*.json")):
         counts = report.read(path)
+        if "read" not in counts:  # a mixture draws rows, as often as weights say
+            drawn = sum(sum(counts[part].values()) for part in ("train", "test"))
+            yield Stage(f"mix {path.stem}", None, drawn)
+            continue
         parts = whole_set(sorted((folder / path.stem).glob("part-*.parquet")))
         written = sum(map(_rows, parts)) if parts else counts["written"]
         other = {"added": -counts["added"], **counts["left_out"]}

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from sidmill.core import digests
 from sidmill.core.checkout import commit_of
 from sidmill.formats import benchmark, parquet, tensors
 from sidmill.formats import quantizer as quantizers
@@ -24,7 +25,6 @@ PACKAGES = (
 )  # fmt: skip
 NO_ARTEFACTS = ("logs", "benchmarks", "work")  # folders whose files are no results
 HASHED_BYTES = 256 << 20  # larger artefacts are named by size and time alone
-BLOCK_BYTES = 1 << 20
 
 
 def describe(results: str | Path, workflow: str | Path, settings: dict) -> dict:
@@ -103,18 +103,10 @@ def _fingerprints(folder: Path) -> Iterator[tuple[str, dict]]:
 
 def _digest(files: list[Path]) -> str:
     """SHA-256 of one file, or of the digests of several in the order of their names."""
-    digests = [_digest_of(path) for path in files]
-    if len(digests) == 1:
-        return digests[0]
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
-
-
-def _digest_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+    found = [digests.of_file(path) for path in files]
+    if len(found) == 1:
+        return found[0]
+    return hashlib.sha256("\n".join(found).encode()).hexdigest()
 
 
 def _version(name: str) -> str | None:

@@ -20,7 +20,7 @@ from sidmill.formats import churn as lists
 from sidmill.formats import ids as id_rows
 from sidmill.formats.ledger import LEFT, LIVE, REMOVED, Ledger
 from sidmill.formats.quantizer import Quantizer
-from sidmill.sids import prefixes
+from sidmill.sids import prefixes, versions
 from sidmill.sids.neighbours import nearest_items
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ class Changes(NamedTuple):
         returned: bool (N,): there once, and removed.
         changed: bool (N,): there with another text.
         moved: bool (N,): there with another SID.
+        reused: bool (N,): its SID was only of others before, of whom nobody has it still.
         gone: int64 rows of the ledger before: items that were in the catalogue.
     """
 
@@ -47,6 +48,7 @@ class Changes(NamedTuple):
     returned: np.ndarray
     changed: np.ndarray
     moved: np.ndarray
+    reused: np.ndarray
     gone: np.ndarray
 
 
@@ -73,6 +75,7 @@ def compare(before: Ledger, now: Ledger) -> Changes:
         known & (before.state[rows] == REMOVED),
         known & (before.digests[rows] != now.digests[live]),
         known & (before.sids[rows] != now.sids[live]).any(axis=1),
+        versions.follow(before.sids, now.sids[live], rows).reused,
         np.flatnonzero((before.state == LIVE) & ~stayed),
     )
 
@@ -163,6 +166,7 @@ def measure(
             "kept": int((~changes.new & ~changes.moved).sum()),
             "moved": int(changes.moved.sum()),
             "new": int(changes.new.sum()),
+            "reused": int(changes.reused.sum()),
             "reserved": int((now.state == REMOVED).sum()),
             "left": int((now.state == LEFT).sum()),
         },

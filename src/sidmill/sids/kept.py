@@ -2,7 +2,8 @@
 
 An item is the same as long as its pid is. What a version gave is written in its ledger
 (:mod:`sidmill.formats.ledger`), which goes from version to version: SIDs of removed items wait
-there for their return, and SIDs that an item left are given to nobody else.
+there for their return, and SIDs that an item left are given to nobody else, if ``removed`` is
+``reserve``.
 
 Shapes: N items of the catalogue, M rows of the ledger, T tokens of a SID, L levels, H held SIDs.
 """
@@ -20,7 +21,7 @@ from sidmill.formats import match as matches
 from sidmill.formats import text
 from sidmill.formats.ledger import Ledger
 from sidmill.formats.match import Match
-from sidmill.sids import prefixes
+from sidmill.sids import prefixes, versions
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def build(ledger: Ledger, match: Match, codes: np.ndarray, *, changed: str, remo
         changed: ``keep``: the SID of an item whose text changed stays; ``resolve``: it gets the SID
             of its new text.
         removed: ``reserve``: SIDs of items that are gone, and SIDs that an item left, are given to
-            nobody else; ``release``: they are free again.
+            nobody else, which the strategy ``none`` cannot do; ``release``: they are free again.
     """
     rows = match.rows
     fixed = match.known.copy()
@@ -117,23 +118,34 @@ def ledger_before(path: str) -> Ledger | None:
 
 
 def guard(
-    ledger_path: str, kept: Kept | None, ids: pa.ChunkedArray, sids: np.ndarray, changed: str
+    ledger_path: str,
+    kept: Kept | None,
+    ids: pa.ChunkedArray,
+    sids: np.ndarray,
+    *,
+    changed: str,
+    removed: str,
 ) -> None:
-    """Stop before SIDs are written of which one moved: see :func:`check_unmoved`."""
+    """Stop before SIDs are written that break a promise: see :func:`check`."""
     if kept is not None:
-        check_unmoved(ledgers.read(ledger_path), ids, sids, kept.changed & (changed == "resolve"))
+        may_move = kept.changed & (changed == "resolve")
+        check(ledgers.read(ledger_path), ids, sids, may_move, removed)
 
 
-def check_unmoved(
-    ledger: Ledger, ids: pa.ChunkedArray, sids: np.ndarray, may_move: np.ndarray
+def check(
+    ledger: Ledger, ids: pa.ChunkedArray, sids: np.ndarray, may_move: np.ndarray, removed: str
 ) -> None:
-    """Stop where an item's SID is not the published one.
+    """Stop where an item's SID is not the published one, or a reserved one is given away.
+
+    A SID is given away where an item gets it that has not had it, and nobody of the catalogue whose
+    it was has it still. With ``removed: release`` that is logged.
 
     Args:
         ledger: of the published version.
         ids: of all N items.
         sids: int32 (N, T), what they shall be called now.
         may_move: bool (N,), items that are allowed another SID.
+        removed: as in :func:`build`.
 
     Raises:
         SidmillError: naming the first such item, and how many there are.
@@ -149,6 +161,19 @@ def check_unmoved(
             f"from {ledger.sids[rows[first]].tolist()} to {sids[first].tolist()}: delete "
             f"results/pid2sid.parquet and run again; if it stays so, this is a fault of SIDMill"
         )
+    given = np.flatnonzero(versions.follow(ledger.sids, sids, rows).reused)
+    if not len(given):
+        return
+    found = (
+        f"{len(given)} items get SIDs that others had who are gone or have another one, first pid "
+        f"{ids[given[0]].as_py()!r}, that gets {sids[given[0]].tolist()}"
+    )
+    if removed == "reserve":
+        raise SidmillError(
+            f"{found}: with published.removed: reserve nobody may: delete results/pid2sid.parquet "
+            f"and run again, with another collisions.strategy than none or with release"
+        )
+    logger.warning("%s: published.removed is release", found)
 
 
 def carry_on(
@@ -175,7 +200,7 @@ def carry_on(
         removed: as in :func:`build`.
 
     Raises:
-        SidmillError: if a published SID moved that should not.
+        SidmillError: if a published SID moved that should not, or a reserved one is given away.
     """
     n_items = len(ids)
     live = np.full(n_items, ledgers.LIVE, dtype=np.int8)
@@ -185,7 +210,7 @@ def carry_on(
     rows = id_rows.find(id_rows.make(ledger.ids.slice(0, ledger.owners)), ids, "pid2sid.parquet")
     known = rows != id_rows.ABSENT
     altered = known & (ledger.digests[rows] != digests)
-    check_unmoved(ledger, ids, sids, altered & (changed == "resolve"))
+    check(ledger, ids, sids, altered & (changed == "resolve"), removed)
     stayed = known & (ledger.sids[rows] == sids).all(axis=1)
     number = ledger.version + 1
     now = Ledger(

@@ -6,7 +6,7 @@
     suffix    one more token numbers the sharers (TIGER, https://arxiv.org/abs/2305.05065)
 
 Items of a published version keep the SID that they have, whatever the strategy; the others are
-placed around them.
+placed around them, but for ``none``, which gives them the SIDs of their codes, taken or not.
 
 Shapes: N items, L levels, K_l codes at level l, D dimensions, H held SIDs, F items to place.
 """

@@ -51,6 +51,20 @@ class Comparison(NamedTuple):
         return not len(self.moved) and not len(self.reused)
 
 
+class Tenures(NamedTuple):
+    """Masks over the items of a new version, bool (M,).
+
+    Attributes:
+        same: it has the SID that it had.
+        reused: it was given one that items had before, none of which has it now.
+        shared: it was given one that another item had before and has still.
+    """
+
+    same: np.ndarray
+    reused: np.ndarray
+    shared: np.ndarray
+
+
 def compare(old_path: str | Path, new_path: str | Path) -> Comparison:
     """Compare two versions of ``pid2sid.parquet``, whatever the order of their rows.
 
@@ -80,19 +94,11 @@ def compare(old_path: str | Path, new_path: str | Path) -> Comparison:
         )
     rows_in_old = id_rows.find(id_rows.make(old.ids, old_path), new.ids).astype(np.int64)
     id_rows.make(new.ids, new_path)
-    before, after = _numbered(old, new)
-
     known = rows_in_old != id_rows.ABSENT
-    same = known.copy()
-    same[known] = before[rows_in_old[known]] == after[known]
-    moved = np.flatnonzero(known & ~same)
+    tenures = follow(old.codes, new.codes, rows_in_old)
+    moved = np.flatnonzero(known & ~tenures.same)
     stays = np.zeros(len(old.codes), dtype=bool)
     stays[rows_in_old[known]] = True
-
-    n_sids = 1 + max(before.max(initial=-1), after.max(initial=-1))
-    owned, kept = np.zeros((2, n_sids), dtype=bool)  # SIDs of old, and those with an old owner left
-    owned[before] = True
-    kept[after[same]] = True
     return Comparison(
         old,
         new,
@@ -100,10 +106,28 @@ def compare(old_path: str | Path, new_path: str | Path) -> Comparison:
         removed=np.flatnonzero(~stays),
         moved=moved,
         moved_from=rows_in_old[moved],
-        unchanged=np.flatnonzero(same),
-        reused=np.flatnonzero(~same & owned[after] & ~kept[after]),
-        shared=np.flatnonzero(~same & kept[after]),
+        unchanged=np.flatnonzero(tenures.same),
+        reused=np.flatnonzero(tenures.reused),
+        shared=np.flatnonzero(tenures.shared),
     )
+
+
+def follow(old: np.ndarray, new: np.ndarray, rows_in_old: np.ndarray) -> Tenures:
+    """Tell whose SIDs stayed, and who took one that others had.
+
+    Args:
+        old: SIDs int32 (N, L).
+        new: SIDs int32 (M, L).
+        rows_in_old: int (M,), the row that an item had in ``old``, ``ABSENT`` for none.
+    """
+    before, after = _numbered(old, new)
+    same = rows_in_old != id_rows.ABSENT
+    same[same] = before[rows_in_old[same]] == after[same]
+    n_sids = 1 + max(before.max(initial=-1), after.max(initial=-1))
+    owned, kept = np.zeros((2, n_sids), dtype=bool)  # SIDs of old, and those with an old owner left
+    owned[before] = True
+    kept[after[same]] = True
+    return Tenures(same, ~same & owned[after] & ~kept[after], ~same & kept[after])
 
 
 def summary(comparison: Comparison) -> dict[str, int]:
@@ -120,13 +144,13 @@ def summary(comparison: Comparison) -> dict[str, int]:
     }
 
 
-def _numbered(old: codes.Codes, new: codes.Codes) -> tuple[np.ndarray, np.ndarray]:
+def _numbered(old: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Equal numbers for equal SIDs, int64 (N,) and (M,): codebooks may have grown in between."""
-    both = [one.codes for one in (old, new) if len(one.codes)]
+    both = [sids for sids in (old, new) if len(sids)]
     numbers = np.zeros(sum(map(len, both)), dtype=np.int64)
     for level in range(both[0].shape[1] if both else 0):
         column = np.concatenate([one[:, level] for one in both])
         numbers *= int(column.max()) + 1
         numbers += column  # below 2**63: fewer than 2**32 numbers, codes are int32
         numbers = np.unique(numbers, return_inverse=True)[1]
-    return numbers[: len(old.codes)], numbers[len(old.codes) :]
+    return numbers[: len(old)], numbers[len(old) :]
