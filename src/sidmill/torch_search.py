@@ -9,10 +9,13 @@ depends on the rows alone, and what is found is put together in row order, so th
 the same for any number of devices of one kind.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from itertools import pairwise
-from typing import NamedTuple
+from threading import Barrier
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +25,8 @@ from sidmill.core.errors import SidmillError
 from sidmill.formats.quantizer import Network
 
 PIECE_ROWS = 1024  # rows of one product, whatever the number of devices
+
+Found = TypeVar("Found")
 
 
 def pick_device(name: str) -> torch.device:
@@ -63,6 +68,42 @@ def pick_devices(names: str) -> list[torch.device]:
             f"devices {names!r} are of two kinds, whose roundings differ: name one kind"
         )
     return devices
+
+
+def lanes(devices: list[torch.device], n_rows: int) -> list[torch.device]:
+    """Devices that share blocks of ``n_rows``: a lone CPU stands there once per lane of its cores.
+
+    The lanes of a CPU are threads that share its cores evenly, one piece in each at a time: beside
+    a product, much that is done to a piece would keep one core busy and leave the others idle.
+    """
+    if len(devices) > 1 or devices[0].type != "cpu":
+        return devices
+    return devices * max(1, min(torch.get_num_threads(), n_rows // PIECE_ROWS))
+
+
+def at_once(work: Callable[..., Found], jobs: list[tuple]) -> list[Found]:
+    """Call ``work`` with the arguments of each job; the first of them is a piece's rows.
+
+    On CPUs each job has a thread. On GPUs they begin in turn: ``work`` should not wait for its GPU.
+    """
+    if len(jobs) < 2 or jobs[0][0].device.type != "cpu":
+        return [work(*job) for job in jobs]
+    return list(_threads(len(jobs), torch.get_num_threads()).map(work, *zip(*jobs, strict=True)))
+
+
+@cache
+def _threads(n_lanes: int, n_cores: int) -> ThreadPoolExecutor:
+    """Threads that compute on so many cores together."""
+    pool = ThreadPoolExecutor(n_lanes, thread_name_prefix="lane")
+    all_there = Barrier(n_lanes)
+
+    def begin(_: int) -> None:
+        torch.set_num_threads(max(1, n_cores // n_lanes))
+        all_there.wait()  # each thread takes one call
+
+    list(pool.map(begin, range(n_lanes)))
+    torch.set_num_threads(n_cores)  # what was set counts for threads that come later as well
+    return pool
 
 
 @contextmanager
@@ -129,10 +170,10 @@ def nearest_of_pieces(
     """
     found = []
     for together in rounds(pieces, len(levels)):
-        proposed = [_propose(left, levels[place], spares[place]) for place, left in together]
+        jobs = [(left, levels[place], spares[place]) for place, left in together]
+        proposed = at_once(_propose, jobs)
         found += [
-            _decide(one, left, levels[place])
-            for one, (place, left) in zip(proposed, together, strict=True)
+            _decide(one, left, level) for one, (left, level, _) in zip(proposed, jobs, strict=True)
         ]
     return found
 

@@ -27,6 +27,15 @@ class Clusters(NamedTuple):
     counts: torch.Tensor  # float64 (K,)
 
 
+class _Copy(NamedTuple):
+    """What the search of a piece reads, on its device."""
+
+    words: torch.Tensor  # float32 (K, D)
+    halves: torch.Tensor  # float32 (K,), half of the words' squared norms
+    counts: torch.Tensor  # float64 (K,)
+    spare: torch.Tensor  # float32, at least p K numbers, to write the scores to
+
+
 def empty(words: torch.Tensor) -> Clusters:
     """Clusters at ``words`` (K, D) without members."""
     zeros = torch.zeros(words.shape, dtype=torch.float64, device=words.device)
@@ -56,21 +65,20 @@ def visit(
         int64 (b,), the clusters now.
     """
     here = clusters.words.device
-    words = [clusters.words.to(spare.device) for spare in spares]
-    halves = [torch_search.square_norms(part).div_(2) for part in words]
-    counts = [clusters.counts.to(spare.device) for spare in spares]
+    halves = torch_search.square_norms(clusters.words).div_(2)
+    copies = [
+        _Copy(*(part.to(spare.device) for part in (clusters.words, halves, clusters.counts)), spare)
+        for spare in spares
+    ]
     had = None if before is None else before.split([len(rows) for _, rows in pieces])
     found: list[torch.Tensor] = []
     moving = []  # rows, and where they go
     for together in torch_search.rounds(pieces, len(spares)):
-        afters = []
-        for number, (place, rows) in enumerate(together, start=len(found)):
-            scores = torch_search.score(rows, words[place], halves[place], spares[place])
-            if had is not None and hartigan:
-                own = had[number].to(rows.device)
-                afters.append(_leave(scores, rows, own, counts[place]))
-            else:
-                afters.append(torch_search.lowest(scores))
+        jobs = [
+            (rows, copies[place], None if had is None else had[number], hartigan)
+            for number, (place, rows) in enumerate(together, start=len(found))
+        ]
+        afters = torch_search.at_once(_choose, jobs)
         for (_, rows), after in zip(together, afters, strict=True):
             found.append(after.to(here))
             if had is not None:
@@ -167,6 +175,16 @@ def _add(clusters: Clusters, parts: list[torch.Tensor], codes: list[torch.Tensor
         add_rows(total, rows, own)
     clusters.sums.add_(total)
     clusters.counts.add_(torch.bincount(torch.cat(codes), minlength=len(total)))
+
+
+def _choose(
+    rows: torch.Tensor, here: _Copy, had: torch.Tensor | None, hartigan: bool
+) -> torch.Tensor:
+    """Clusters of the rows of a piece, int64 (p,)."""
+    scores = torch_search.score(rows, here.words, here.halves, here.spare)
+    if had is None or not hartigan:
+        return torch_search.lowest(scores)
+    return _leave(scores, rows, had.to(rows.device), here.counts)
 
 
 def _leave(

@@ -55,11 +55,13 @@ def pieces(source: Source) -> Iterator[tuple[slice, list[Piece]]]:
     stream = storage.read_blocks(source.vectors, source.block_rows, source.rows)
     for start, block in torch_search.to_devices(stream, source.devices):
         stop = start
+        jobs = []
         for place, left in block:
             part = slice(stop, stop + len(left))
-            for level, codes in zip(source.levels, source.codes, strict=True):
-                _subtract(left, level[place], codes[part])
+            levels = [level[place] for level in source.levels]
+            jobs.append((left, levels, [codes[part] for codes in source.codes]))
             stop = part.stop
+        torch_search.at_once(_subtract, jobs)
         yield slice(start, stop), block
 
 
@@ -109,7 +111,7 @@ def explain(source: Source, level: list[torch_search.Level], codes: np.ndarray) 
         for part, block in pieces(source):
             start = part.start
             for place, left in block:
-                _subtract(left, level[place], codes[start : start + len(left)])
+                _subtract(left, [level[place]], [codes[start : start + len(left)]])
                 start += len(left)
     return source._replace(levels=[*source.levels, level], codes=[*source.codes, codes])
 
@@ -124,9 +126,13 @@ def _held_pieces(source: Source, part: slice) -> list[Piece]:
     return found
 
 
-def _subtract(left: torch.Tensor, level: torch_search.Level, codes: np.ndarray) -> None:
-    index = torch.from_numpy(codes.astype(np.int64)).to(left.device)
-    left -= level.words.index_select(0, index)
+def _subtract(
+    left: torch.Tensor, levels: list[torch_search.Level], codes: list[np.ndarray]
+) -> None:
+    """Take from rows (p, D), in place, the codewords that each level gave them."""
+    for level, had in zip(levels, codes, strict=True):
+        index = torch.from_numpy(had.astype(np.int64)).to(left.device)
+        left -= level.words.index_select(0, index)
 
 
 def _have_room(devices: list[torch.device], n_bytes: int) -> bool:

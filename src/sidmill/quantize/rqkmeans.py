@@ -113,7 +113,6 @@ def fit(
             row is not finite, or ``memory_mb`` is too small.
     """
     sizes = _sizes(codebook_size, n_levels)
-    devices = torch_search.pick_devices(device)
     n_items = len(vectors)
     if n_items < max(sizes):
         raise SidmillError(
@@ -124,7 +123,9 @@ def fit(
     n_rows = _whole_pieces(
         blocks.rows_per_block(vectors.shape[1], max(sizes), max(1, memory_mb // 2))
     )
-    source = Source(vectors, chosen, [], [], devices, min(n_rows, blocks.MAX_BLOCK_ROWS))
+    n_rows = min(n_rows, blocks.MAX_BLOCK_ROWS)
+    devices = torch_search.lanes(torch_search.pick_devices(device), n_rows)
+    source = Source(vectors, chosen, [], [], devices, n_rows)
     error = _sum_of_squares(source)
     source = rows.hold(source)
     n_values = rows.count(source) * vectors.shape[1]
