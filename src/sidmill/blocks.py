@@ -6,6 +6,7 @@ Shapes: N rows, D dimensions, K codewords, b rows of one block.
 import mmap
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -44,10 +45,10 @@ def rows_per_block(dim: int, n_codes: int, memory_mb: int) -> int:
 def read_blocks(
     vectors: np.ndarray | Streamed, n_rows: int, rows: np.ndarray | None = None
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Read blocks of rows, each over the one before it.
+    """Read blocks of rows; the next one is read while the one before it is worked on.
 
     A memory map is read through its file and not through its pages, which would count as this
-    process's memory for as long as the map lives. Memory: one block, plus one in float16.
+    process's memory for as long as the map lives. Memory: two blocks, plus one in float16.
 
     Args:
         vectors: float32 or float16 (N, D), in memory, memory-mapped or streamed.
@@ -70,23 +71,33 @@ def read_blocks(
             "convert the vector store"
         )
     total = len(vectors) if rows is None else len(rows)
-    buffer = np.empty((min(n_rows, total), vectors.shape[1]), dtype=np.float32)
-    raw = buffer if vectors.dtype == np.float32 else np.empty(buffer.shape, dtype=np.float16)
+    shape = min(n_rows, total), vectors.shape[1]
+    buffers = [np.empty(shape, dtype=np.float32) for _ in range(1 if total <= n_rows else 2)]
+    raw = np.empty(shape, dtype=np.float16) if vectors.dtype == np.float16 else None
     place = _file_of(vectors)
     file = os.open(place.path, os.O_RDONLY) if place else -1
+
+    def fill(number: int) -> np.ndarray:
+        start = number * n_rows
+        block = buffers[number % 2][: total - start]
+        into = block if raw is None else raw[: len(block)]
+        wanted = slice(start, start + len(block)) if rows is None else rows[start:][: len(block)]
+        if place:
+            _read_rows(file, into, place, wanted)
+        else:
+            np.copyto(into, vectors[wanted])
+        if raw is not None:
+            np.copyto(block, raw[: len(block)])
+        return block
+
     try:
-        for start in range(0, total, n_rows):
-            block = raw[: min(n_rows, total - start)]
-            wanted = (
-                slice(start, start + len(block)) if rows is None else rows[start:][: len(block)]
-            )
-            if place:
-                _read_rows(file, block, place, wanted)
-            else:
-                np.copyto(block, vectors[wanted])
-            if raw is not buffer:
-                np.copyto(buffer[: len(block)], block)
-            yield start, buffer[: len(block)]
+        with ThreadPoolExecutor(1, thread_name_prefix="reader") as reader:
+            coming = reader.submit(fill, 0) if total else None
+            for number in range(-(-total // n_rows)):
+                block = coming.result()
+                if (number + 1) * n_rows < total:
+                    coming = reader.submit(fill, number + 1)
+                yield number * n_rows, block
     finally:
         if place:
             os.close(file)

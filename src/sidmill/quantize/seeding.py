@@ -15,6 +15,7 @@ from sidmill import torch_search
 BATCH = 64
 CROWD = 8  # a first codeword with this many times the mean load is drawn again
 CROWD_ROUNDS = 10
+LOAD_ROWS = 4  # rows per codeword that loads are counted on
 
 
 def seed_words(
@@ -38,6 +39,7 @@ def seed_words(
     """
     chosen = _plus_plus(sample, n_codes, generator)
     words = sample[chosen]
+    sample = sample[: LOAD_ROWS * n_codes]
     best, codes = _closest(sample, words, step)
     for _ in range(CROWD_ROUNDS):
         loads = torch.bincount(codes, minlength=n_codes)
