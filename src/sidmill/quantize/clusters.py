@@ -90,17 +90,28 @@ def visit(
         _add(clusters, moving, found)
     else:
         moved = (after != before).nonzero()[:, 0]
-        move(clusters, torch.cat(moving), before[moved], after[moved])
+        move(clusters, moving, before[moved], after[moved])
     return after
 
 
-def move(clusters: Clusters, rows: torch.Tensor, before: torch.Tensor, after: torch.Tensor) -> None:
-    """Take rows (b, D) from their clusters ``before`` to ``after``, int64 (b,); words stay."""
+def move(
+    clusters: Clusters, parts: list[torch.Tensor], before: torch.Tensor, after: torch.Tensor
+) -> None:
+    """Take rows from their clusters ``before`` to ``after``, int64 (b,); words stay.
+
+    Args:
+        clusters: updated in place.
+        parts: the rows, float32 (p, D) in each part, b in all.
+        before: int64 (b,).
+        after: int64 (b,).
+    """
     n_codes = len(clusters.words)
-    few = len(rows) < n_codes // FEW_ROWS
+    few = len(after) < n_codes // FEW_ROWS
     change = clusters.sums if few else torch.zeros_like(clusters.words)
-    add_rows(change, rows, after)
-    add_rows(change, rows, before, -1)
+    lengths = [len(rows) for rows in parts]
+    for rows, old, new in zip(parts, before.split(lengths), after.split(lengths), strict=True):
+        add_rows(change, rows, new)
+        add_rows(change, rows, old, -1)
     if not few:
         clusters.sums.add_(change)
     clusters.counts.add_(torch.bincount(after, minlength=n_codes))

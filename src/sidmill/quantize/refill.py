@@ -50,7 +50,7 @@ def fill_empty(source: Source, clusters: Clusters, codes: np.ndarray) -> None:
     moving = (apart[0] > 0).nonzero()[:, 0]
     hollow, vectors, rows_moved = hollow[: len(moving)], found[0][moving], places[0][moving].cpu()
     before = torch.from_numpy(codes[rows_moved.numpy()].astype(np.int64)).to(source.device)
-    clustering.move(clusters, vectors, before, hollow)
+    clustering.move(clusters, [vectors], before, hollow)
     codes[rows_moved.numpy()] = hollow.cpu().numpy()
     clustering.centre(clusters)
     logger.debug("filled %d empty clusters", len(hollow))

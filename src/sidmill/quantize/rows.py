@@ -17,6 +17,8 @@ from sidmill.torch_search import Piece
 
 HELD_SHARE = 0.5  # of a GPU's free memory: rows that fit there are read once
 
+CACHED_ROWS = 64  # rows that a CPU's cache holds, with as many codewords
+
 
 class Source(NamedTuple):
     """Training rows and the levels already fitted."""
@@ -89,8 +91,11 @@ def sample(source: Source, n_rows: int, generator: np.random.Generator) -> torch
         codes=[codes[chosen] for codes in source.codes],
         held=None,
     )
-    for part, block in blocks(part_of):
-        drawn[places[part]] = block
+    for part, block in pieces(part_of):
+        start = part.start
+        for _, left in block:
+            drawn[places[start : start + len(left)]] = left.to(source.device)
+            start += len(left)
     return drawn
 
 
@@ -130,9 +135,11 @@ def _subtract(
     left: torch.Tensor, levels: list[torch_search.Level], codes: list[np.ndarray]
 ) -> None:
     """Take from rows (p, D), in place, the codewords that each level gave them."""
+    step = CACHED_ROWS if left.device.type == "cpu" else len(left)
     for level, had in zip(levels, codes, strict=True):
         index = torch.from_numpy(had.astype(np.int64)).to(left.device)
-        left -= level.words.index_select(0, index)
+        for some, own in zip(left.split(step), index.split(step), strict=True):
+            some -= level.words.index_select(0, own)
 
 
 def _have_room(devices: list[torch.device], n_bytes: int) -> bool:

@@ -38,7 +38,7 @@ SAMPLE_ROWS = 32  # rows per codeword of the sample held in memory
 SWAP_PASSES = 6  # over the sample at most, each followed by merges and splits
 FEW_SWAPS = 0.02  # of the codewords: fewer pairs than this end the swaps
 SAMPLE_PASSES = 2  # over the sample after the last swap
-BLOCK_ROWS = 2  # rows per codeword of a block: many more, and codewords move too rarely
+BLOCK_ROWS = 4  # rows per codeword of a block: many more, and codewords move too rarely
 MIN_BLOCK_ROWS = 256
 
 
