@@ -82,13 +82,15 @@ def lanes(devices: list[torch.device], n_rows: int) -> list[torch.device]:
 
 
 def at_once(work: Callable[..., Found], jobs: list[tuple]) -> list[Found]:
-    """Call ``work`` with the arguments of each job; the first of them is a piece's rows.
+    """Call ``work`` with the arguments of each job; the first of them is a tensor.
 
-    On CPUs each job has a thread. On GPUs they begin in turn: ``work`` should not wait for its GPU.
+    On CPUs threads share the jobs. On GPUs they begin in turn: ``work`` should not wait for its GPU.
     """
     if len(jobs) < 2 or jobs[0][0].device.type != "cpu":
         return [work(*job) for job in jobs]
-    return list(_threads(len(jobs), torch.get_num_threads()).map(work, *zip(*jobs, strict=True)))
+    n_cores = torch.get_num_threads()
+    pool = _threads(min(len(jobs), n_cores), n_cores)
+    return list(pool.map(work, *zip(*jobs, strict=True)))
 
 
 @cache

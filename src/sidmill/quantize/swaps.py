@@ -113,17 +113,17 @@ def _best_split(
     generator: torch.Generator,
     wide: torch.Tensor,
 ) -> _Split:
-    """Halve the clusters of bool ``wide`` (K,), one after the other: its rows stay in the cache."""
+    """Halve the clusters of bool ``wide`` (K,) one by one: the rows of one stay in the cache."""
     axes = torch.randn(clusters.words.shape, generator=generator).to(codes.device)
     gain = torch.zeros(len(axes), device=codes.device)
     leaves = torch.zeros(len(sample), dtype=torch.bool, device=codes.device)
     order = codes.sort(stable=True).indices
     members = order.split(torch.bincount(codes, minlength=len(axes)).tolist())
-    for code in wide.nonzero()[:, 0].tolist():
-        rows = members[code]
-        if len(rows) > 1:
-            gain[code], upper = _halve(sample, rows, clusters.words[code], axes[code])
-            leaves[rows[upper]] = True
+    chosen = [code for code in wide.nonzero()[:, 0].tolist() if len(members[code]) > 1]
+    jobs = [(sample, members[code], clusters.words[code], axes[code]) for code in chosen]
+    for code, (gained, upper) in zip(chosen, torch_search.at_once(_halve, jobs), strict=True):
+        gain[code] = gained
+        leaves[members[code][upper]] = True
     return _Split(gain, leaves)
 
 
