@@ -100,6 +100,7 @@ def _threads(n_lanes: int, n_cores: int) -> ThreadPoolExecutor:
     all_there = Barrier(n_lanes)
 
     def begin(_: int) -> None:
+        torch.get_num_threads()  # takes over what holds for all, once, so that it does not later
         torch.set_num_threads(max(1, n_cores // n_lanes))
         all_there.wait()  # each thread takes one call
 

@@ -1,5 +1,7 @@
 """What encode() and decode() promise, against the plain float32 rule written out in NumPy."""
 
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +95,23 @@ def test_reads_a_memory_map_and_parts_of_it(tmp_path, dtype):
     rows = np.array([0, 5, 6, 7, 30, 399])
     found = [block.copy() for _, block in blocks.read_blocks(mapped, 4, rows)]
     np.testing.assert_array_equal(np.concatenate(found), vectors[rows].astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_a_block_rests_while_the_next_one_is_read(tmp_path, dtype):
+    vectors = normal(18, 4000, 64).astype(dtype)
+    np.save(tmp_path / "v.npy", vectors)
+    for start, block in blocks.read_blocks(np.load(tmp_path / "v.npy", mmap_mode="r"), 1500):
+        time.sleep(0.02)  # the next block is there by now
+        np.testing.assert_array_equal(block, vectors[start : start + 1500].astype(np.float32))
+
+
+def test_what_stops_the_reader_stops_who_reads(tmp_path):
+    np.save(tmp_path / "v.npy", normal(19, 400, 16))
+    mapped = np.load(tmp_path / "v.npy", mmap_mode="r")
+    os.truncate(tmp_path / "v.npy", 20_000)
+    with pytest.raises(SidmillError, match="shorter than its header"):
+        list(blocks.read_blocks(mapped, 100))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])

@@ -1,6 +1,7 @@
 """Several devices share the rows, and give the same bytes as one; CPUs stand in for GPUs."""
 
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -24,6 +25,14 @@ def _small_pieces(monkeypatch):
     monkeypatch.setattr(torch_search, "PIECE_ROWS", 64)
 
 
+@pytest.fixture
+def on_threads():
+    """A function that sets how many threads torch has, until the test ends."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def vectors():
     """So many rows that blocks of 256 and pieces of 64 are left uneven."""
@@ -35,6 +44,45 @@ def on_one(vectors):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch_search, "PIECE_ROWS", 64)
         return rqkmeans.fit(vectors, **LARGE)
+
+
+def test_a_cpu_shares_pieces_among_its_cores(on_threads):
+    """One lane per core, but none without a piece; a GPU stays as it is."""
+    cpu = [torch.device("cpu")]
+    on_threads(3)
+    assert [len(torch_search.lanes(cpu, n_rows)) for n_rows in (1, 64, 128, 640)] == [1, 1, 2, 3]
+    assert torch_search.lanes(cpu * 2, 640) == cpu * 2
+    assert torch_search.lanes([torch.device("cuda:0")], 640) == [torch.device("cuda:0")]
+
+
+def test_lanes_work_at_once_on_one_core_each_and_leave_the_rest_alone(on_threads):
+    """Each waits for the other two: alone, or in turn, they would never meet."""
+    on_threads(3)
+    meeting = threading.Barrier(3, timeout=30)
+
+    def work(rows, add):
+        meeting.wait()
+        return int(rows.sum()) + add, torch.get_num_threads()
+
+    rows = torch.ones(4)
+    found = torch_search.at_once(work, [(rows, add) for add in range(6)])
+    assert found == [(4 + add, 1) for add in range(6)]
+    assert torch.get_num_threads() == 3
+    seen = []
+    thread = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert seen == [3]
+
+
+def test_what_fails_in_a_lane_is_said(on_threads):
+    on_threads(2)
+
+    def work(rows):
+        raise SidmillError("no")
+
+    with pytest.raises(SidmillError, match="no"):
+        torch_search.at_once(work, [(torch.ones(1),)] * 2)
 
 
 @pytest.mark.parametrize("device", ["cpu,cpu", "cpu, cpu, cpu", ",".join(["cpu"] * 20)])
