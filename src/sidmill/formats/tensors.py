@@ -46,9 +46,7 @@ def read(path: str | Path, what: str) -> tuple[dict[str, np.ndarray], dict]:
     except FileNotFoundError:
         raise SidmillError(f"{path}: no such file") from None
     except (SafetensorError, ValueError, OSError, TypeError, RecursionError) as error:
-        raise SidmillError(
-            f"{path}: not a readable {what} ({error}): {_remedy(path)}"
-        ) from None
+        raise SidmillError(f"{path}: not a readable {what} ({error}): {_remedy(path)}") from None
     if not isinstance(facts, dict):
         raise SidmillError(f"{path}: holds no {what} of SIDMill: {_remedy(path)}")
     wanted = facts.pop(DIGEST, None)

@@ -70,8 +70,8 @@ def write(
 
     With more than ``max_items`` items the page holds a sample: whole groups of items with one SID
     and moved or numbered items, at most a fifth each, and the rest drawn evenly. The counts beside
-    prefixes are of all items either way. Memory: about 300 bytes per item with 3 levels; texts are read by
-    row groups and kept for the shown items alone.
+    prefixes are of all items either way. Memory: about 300 bytes per item with 3 levels; texts are
+    read by row groups and kept for the shown items alone.
 
     Args:
         page_path: the HTML file.
