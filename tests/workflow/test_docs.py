@@ -32,7 +32,7 @@ SMALL = {  # the fields of the demo, and sizes as in tests/configs/tiny.yaml
     "rqkmeans": {"codebook_size": 16, "n_iter": 5},
     "quality": {"neighbour_queries": 50, "neighbours": 5},
 }
-N_ITEMS, N_LATER = 150, 5
+N_ITEMS, N_LATER = 260, 5  # `advise` wants four items for each of 64 codes
 OWN = "--configfile my-catalogue.yaml"
 SLURM = "--profile profiles/slurm --workflow-profile none"
 
