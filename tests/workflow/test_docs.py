@@ -3,7 +3,6 @@
 A command that is new on the page has to be added to STEPS; its order and its words are held.
 """
 
-import json
 import os
 import re
 import shlex
@@ -55,7 +54,7 @@ class Step:
 
     command: str
     before: Callable[[Path], None] = nothing
-    leaves: str = "my-catalogue.yaml"
+    leaves: str = "config.yaml"
     instead: str | None = None
     why: str = ""
 
@@ -91,7 +90,7 @@ def write_own_embeddings(folder: Path) -> None:
 
 
 def lose_a_file(folder: Path) -> None:
-    (folder / "results/quality.json").unlink()
+    (folder / "results/explorer.html").unlink()
 
 
 def go_on_from_the_version(folder: Path) -> None:
@@ -106,14 +105,13 @@ STEPS = [
         instead="true",
         why="the tests run in an environment already; `make run` in a clean clone is another check",
     ),
-    Step("cp configs/own-catalogue.yaml my-catalogue.yaml"),
+    Step("cp configs/own-catalogue.yaml my-catalogue.yaml", leaves="my-catalogue.yaml"),
     Step(f"snakemake --cores 8 {OWN} --dry-run", before=name_the_catalogue),
     Step(
         f"snakemake --cores 8 results/items/text.parquet {OWN}",
         leaves="results/items/text.parquet",
     ),
     Step("sidmill inspect results/items/text.parquet --rows 5"),
-    Step("sidmill inspect results/items/rejects.parquet --rows 5"),
     Step(f"snakemake --cores 8 {OWN}", leaves="results/explorer.html"),
     Step(
         f"snakemake {OWN} --report results/report.html",
@@ -124,13 +122,12 @@ STEPS = [
     ),
     Step("sidmill advise --vectors results/items/vectors.npy --target 0.01"),
     Step(f"snakemake --cores 8 results/run.json {OWN}", leaves="results/run.json"),
-    Step("sidmill inspect results/run.json"),
     Step(f"snakemake --cores 8 {OWN} configs/qwen3-embedding-8b.yaml --dry-run"),
     Step(f"snakemake {SLURM} {OWN} --dry-run"),
     Step(
         f"snakemake {SLURM} {OWN}",
-        instead=f"snakemake {SLURM} {OWN} --dry-run",
-        why="it needs a Slurm: tests/cluster submits the pipeline to one",
+        instead="true",
+        why="it needs a Slurm: tests/cluster submits to one; its plan is the line above",
     ),
     Step(f"sidmill status {OWN}"),
     Step("sidmill inspect results/pid2sid.parquet"),
@@ -138,13 +135,17 @@ STEPS = [
         "sidmill evaluate --quantizer results/rqkmeans/quantizer.safetensors "
         "--vectors results/items/vectors.npy"
     ),
-    Step(f"snakemake --cores 8 {OWN}", before=lose_a_file, leaves="results/quality.json"),
+    Step(f"snakemake --cores 8 {OWN}", before=lose_a_file, leaves="results/explorer.html"),
     Step(f"snakemake --unlock {OWN}"),
     Step(f"snakemake --cores 8 {OWN} --forcerun measure_quality"),
-    Step(f"snakemake --cores 8 results/items/vectors.npy {OWN}"),
     Step(f"snakemake --cores 8 results/version.json {OWN}", leaves="results/version.json"),
     Step("sidmill publish versions/1", leaves="versions/1/manifest.json"),
-    Step(f"snakemake --cores 8 {OWN}", before=go_on_from_the_version, leaves="results/churn.json"),
+    Step(
+        f"snakemake --cores 8 {OWN}",
+        before=go_on_from_the_version,
+        instead=f"snakemake --cores 8 {OWN} --dry-run",
+        why="test_versions.py runs catalogues that grow, and counts what moves: nothing",
+    ),
     Step("sidmill diff versions/1/pid2sid.parquet results/pid2sid.parquet"),
 ]
 
@@ -186,10 +187,7 @@ def test_every_command_runs_in_the_order_of_the_page(folder):
         told = f"{step.command}\n{done.stdout}\n{done.stderr}"
         assert done.returncode == 0, told
         assert (folder / step.leaves).exists(), told
-    version, now = (
-        pq.read_table(folder / name / "pid2sid.parquet") for name in ("versions/1", "results")
-    )
-    assert (version.num_rows, now.num_rows) == (N_ITEMS, N_ITEMS + N_LATER)
+        if step.before is go_on_from_the_version:
+            assert {"import_published", "measure_churn"} <= set(re.findall(r"\w+", done.stdout))
+    assert pq.read_table(folder / "versions/1/pid2sid.parquet").num_rows == N_ITEMS
     assert pq.read_table(folder / "results/items/rejects.parquet").num_rows == 1
-    assert now["sid"].to_pylist()[:N_ITEMS] == version["sid"].to_pylist()
-    assert json.loads((folder / "results/churn.json").read_text())["items"]["new"] == N_LATER
