@@ -26,7 +26,7 @@ unit: .venv/dev.stamp
 	python -m pytest tests/unit -n 2
 
 workflow: .venv/dev.stamp
-	python -m pytest tests/workflow tests/cluster -n 2 --dist loadfile -rs
+	python -m pytest tests/workflow tests/cluster -n 2 --dist loadfile -rs --durations=20
 
 cluster: .venv/dev.stamp  ## on the Slurm that answers here: tests/cluster/slurm.py starts one
 	python -m pytest tests/cluster -rs --durations=0

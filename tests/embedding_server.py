@@ -1,6 +1,7 @@
 """A local OpenAI-compatible embeddings server that answers wrongly when it is told to."""
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -82,6 +83,15 @@ FAULTS = {
 }
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        """Show what goes wrong here, but for clients that went away."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 @contextmanager
 def serving() -> Iterator[ThreadingHTTPServer]:
     """Run a server on a free port of this machine.
@@ -89,8 +99,7 @@ def serving() -> Iterator[ThreadingHTTPServer]:
     Its ``faults`` are taken one by one by the requests that ask for texts; ``asked`` holds moment,
     path, headers and body of each request, ``most`` how many came at once.
     """
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), _Handler)
     server.lock, server.asked, server.faults = threading.Lock(), [], []
     server.at_once = server.most = 0
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()

@@ -35,21 +35,18 @@ if fault.exists():
     exec(fault.read_text())
 """
 FAIL_ONCE = "fault.unlink(); raise SystemExit('injected: the first attempt fails')"
-HANG_ONCE = """
+# scancel takes a task of an array by the array's id and the task's number, not always by its own id.
+HANG = """
 import os, time
-fault.unlink()
-fault.with_suffix(".job").write_text(os.environ["SLURM_JOB_ID"])
-time.sleep(600)
-"""
-HANG_AT_WORK = """
-import os, time
-import sidmill.core.job
 fault.unlink()
 def hang(*arguments):
-    fault.with_suffix(".job").write_text(os.environ["SLURM_JOB_ID"])
+    array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
+    job = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
+    fault.with_suffix(".job").write_text(job)
     time.sleep(600)
-sidmill.core.job._marked = hang
 """
+HANG_ONCE = HANG + "hang()"
+HANG_AT_WORK = HANG + "import sidmill.core.job; sidmill.core.job._marked = hang"
 NEED_MORE = "import time; needed = b'x' * (700 << 20); time.sleep(5)"
 
 

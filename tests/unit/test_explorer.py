@@ -14,6 +14,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.formats import codes as codes_format
 from sidmill.formats import text as text_format
 from sidmill.report import explorer
+from sidmill.sids import resolve
 
 TEMPLATE = Path(__file__).parents[2] / "workflow/resources/explorer.html.jinja"
 
@@ -119,11 +120,28 @@ def test_figures_agree_with_a_count(explore, rng):
     assert old == {str(row): tuple(codes[row].tolist()) for row in range(0, 50, 7)}
 
 
-def test_a_suffix_counts_as_moved_unless_it_is_zero(explore):
+def test_a_suffix_above_zero_numbers_an_item_and_moves_none(explore):
     shown, data, _ = explore([[5, 0], [5, 1], [6, 0]], codes=[[5], [5], [6]])
-    assert shown.moved_items == 1
-    assert data["moved"] == {"1": [5]}
+    assert (shown.moved_items, shown.numbered_items) == (0, 1)
+    assert (data["moved"], data["numbered"]) == ({}, [1])
     assert data["code_levels"] == 1
+
+
+@pytest.mark.parametrize("strategy", ["none", "reassign", "sinkhorn", "suffix"])
+def test_moved_means_what_the_resolution_says(explore, rng, strategy):
+    codes = rng.integers(0, 4, (60, 2)).astype(np.int32)
+    codes[:30] = [1, 1]
+    books = [rng.standard_normal((size, 8)).astype(np.float32) for size in (4, 40)]
+    vectors = rng.standard_normal((60, 8)).astype(np.float32)
+    settings = {"sinkhorn_epsilon": 0.01, "sinkhorn_iterations": 20, "sinkhorn_rounds": 5}
+    done = resolve.resolve(
+        codes, [4, 40], vectors, books, np.arange(60), strategy=strategy,
+        identical_text="separate", suffix_size=64, **settings,
+    )  # fmt: skip
+    shown, _, _ = explore(done.sids, codes)
+    assert shown.moved_items == done.cost["items_moved"]
+    assert (shown.moved_items > 0) == (strategy in ("reassign", "sinkhorn"))
+    assert (shown.numbered_items > 0) == (strategy == "suffix")
 
 
 def test_a_sample_is_seeded_and_counts_all_items(explore, rng):

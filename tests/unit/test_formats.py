@@ -125,6 +125,21 @@ def test_a_damaged_quantizer_is_refused(tmp_path, keep):
         quantizer.read(tmp_path / "q")
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_what_mends_a_tensor_file_depends_on_who_made_it(tmp_path, flip):
+    """Nobody deletes a file of a published version: no run makes it again."""
+    path = tmp_path / "quantizer.safetensors"
+    quantizer.write(path, FITTED)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]) if flip else whole[:50])
+    with pytest.raises(SidmillError, match="delete it and run again; one that no run makes here,"):
+        quantizer.read(path)
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(SidmillError, match="take another copy of that version") as caught:
+        quantizer.read(path)
+    assert "delete" not in str(caught.value)
+
+
 def test_a_codebook_with_a_nan_is_never_written(tmp_path):
     spoiled = FITTED._replace(codebooks=[np.full((2, 2), np.nan, np.float32)])
     with pytest.raises(SidmillError, match=r"codebook\.0 holds a NaN"):

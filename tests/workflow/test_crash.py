@@ -15,7 +15,7 @@ import pytest
 pytestmark = pytest.mark.workflow
 
 KILLS = int(os.environ.get("SIDMILL_KILLS", "5"))
-KILLS_PER_FOLDER = 5
+KILLS_PER_FOLDER = 10
 TINY = ("--configfile", "tests/configs/tiny.yaml")
 TARGETS = (
     *("all", "results/rqvae/codes.parquet", "results/recommender/metrics.json"),

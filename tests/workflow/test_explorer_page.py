@@ -60,14 +60,13 @@ def browser(tmp_path_factory):
     driver.quit()
 
 
-@pytest.fixture(scope="module")
-def page_path(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("explorer")
-    pids = pa.chunked_array([pa.array([pid for pid, _, _, _ in ITEMS], pa.int64())])
+def explore(folder, items):
+    """Write the page of some items."""
+    pids = pa.chunked_array([pa.array([pid for pid, _, _, _ in items], pa.int64())])
     for name, column, place in (("pid2sid", "sid", 1), ("codes", "codes", 2)):
-        rows = np.array([item[place] for item in ITEMS], dtype=np.int32)
-        codes_format.write(folder / f"{name}.parquet", column, pids, [rows], [16, 16, 16])
-    table = pa.table({"pid": pids, "text": [text for _, _, _, text in ITEMS]})
+        rows = np.array([item[place] for item in items], dtype=np.int32)
+        codes_format.write(folder / f"{name}.parquet", column, pids, [rows], [16] * rows.shape[1])
+    table = pa.table({"pid": pids, "text": [text for _, _, _, text in items]})
     text_format.write(folder / "text.parquet", pids.type, [table])
     explorer.write(
         folder / "page.html",
@@ -80,6 +79,11 @@ def page_path(tmp_path_factory):
         seed=0,
     )
     return folder / "page.html"
+
+
+@pytest.fixture(scope="module")
+def page_path(tmp_path_factory):
+    return explore(tmp_path_factory.mktemp("explorer"), ITEMS)
 
 
 @pytest.fixture
@@ -205,6 +209,18 @@ def test_collisions_have_a_tab_of_their_own(page):
     chips = moved.find_elements("css selector", ".items > li .chips")
     assert [chip.text.split() for chip in chips] == [["a12", "b7", "c1"], ["a12", "b7", "c2"]]
     assert f"the old one is now: {SCRIPT_TITLE}" in moved.text
+
+
+def test_items_told_apart_by_a_suffix_did_not_change(browser, tmp_path):
+    items = [(row, [4, 7, row], [4, 7], f"Chair {row}") for row in range(3)]
+    page = Page(browser, explore(tmp_path, items).as_uri())
+    page.open("#collisions")
+    page.wait(lambda: page.titles() == ["Chair 1", "Chair 2"])
+    assert page.texts(".views a")[-1] == "Collisions (2)"
+    assert page.texts("#view-collisions h2") == ["Told apart by a last token"]
+    page.click("#view-collisions a.flag", "all with these codes")
+    page.wait(lambda: len(page.titles()) == 3)
+    assert page.browser.current_url.endswith("#sid=4,7")
 
 
 @pytest.mark.parametrize(

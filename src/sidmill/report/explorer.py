@@ -23,12 +23,16 @@ from sidmill.formats import codes as codes_format
 from sidmill.formats import text as text_format
 
 TEXT_CHARACTERS = 240
-COLLISION_SHARE = 5  # of a sample, one part in five for shared SIDs, one for moved items
+COLLISION_SHARE = 5  # of a sample, one part in five for shared SIDs, one for those parted
 SCRIPT_ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
 
 class Shown(NamedTuple):
-    """What is on the page: ``shown`` of ``items`` items, and figures of all items."""
+    """What is on the page: ``shown`` of ``items`` items, and figures of all items.
+
+    ``moved_items`` have other codes than the quantizer gave them, as in resolution.json;
+    ``numbered_items`` kept theirs, and a suffix above 0 tells them from the first with these codes.
+    """
 
     items: int
     shown: int
@@ -36,6 +40,7 @@ class Shown(NamedTuple):
     shared_sids: int
     shared_items: int
     moved_items: int
+    numbered_items: int
 
 
 class Tree(NamedTuple):
@@ -64,9 +69,9 @@ def write(
     """Write the explorer of a catalogue, atomically.
 
     With more than ``max_items`` items the page holds a sample: whole groups of items with one SID
-    and moved items, at most a fifth each, and the rest drawn evenly. The counts beside prefixes are
-    of all items either way. Memory: about 300 bytes per item with 3 levels; texts are read by
-    row groups and kept for the shown items alone.
+    and moved or numbered items, at most a fifth each, and the rest drawn evenly. The counts beside
+    prefixes are of all items either way. Memory: about 300 bytes per item with 3 levels; texts are
+    read by row groups and kept for the shown items alone.
 
     Args:
         page_path: the HTML file.
@@ -91,9 +96,9 @@ def write(
     if not ids.equals(quantized.ids):
         raise SidmillError(_disagreement(pid2sid_path, len(ids), codes_path, len(quantized.ids)))
     codes = quantized.codes
-    moved = _moved(sids, codes)
+    moved, numbered = _parted(sids, codes)
     tree = _tree(sids)
-    places = _sample(tree, moved[tree.order], max_items, seed)
+    places = _sample(tree, (moved | numbered)[tree.order], max_items, seed)
     rows = tree.order[places]
     texts, same_text = _texts(text_path, ids, rows, pid2sid_path)
     group_sizes = np.diff(tree.starts[-1], append=len(ids))
@@ -104,6 +109,7 @@ def write(
         shared_sids=int((group_sizes > 1).sum()),
         shared_items=int(group_sizes[group_sizes > 1].sum()),
         moved_items=int(moved.sum()),
+        numbered_items=int(numbered.sum()),
     )
     data = {
         **shown._asdict(),
@@ -115,6 +121,7 @@ def write(
         "totals": _totals(tree, places) if len(rows) < len(ids) else None,
         "same_text": _runs_of_one_text(tree, places, same_text),
         "moved": {int(place): codes[rows[place]].tolist() for place in np.flatnonzero(moved[rows])},
+        "numbered": np.flatnonzero(numbered[rows]).tolist(),
     }
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
         Path(template_path).read_text(encoding="utf-8")
@@ -130,11 +137,11 @@ def _disagreement(path: str | Path, n_rows: int, other: str | Path, n_other: int
     )
 
 
-def _moved(sids: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Whether resolution changed an item's codes: bool (N,). A suffix of 0 is no change."""
+def _parted(sids: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which items resolution moved to other codes, and which it only numbered: bool (N,) each."""
     n_levels = min(sids.shape[1], codes.shape[1])
-    changed = (sids[:, :n_levels] != codes[:, :n_levels]).any(axis=1)
-    return changed | (sids[:, n_levels:] != 0).any(axis=1)
+    moved = (sids[:, :n_levels] != codes[:, :n_levels]).any(axis=1)
+    return moved, ~moved & (sids[:, n_levels:] != 0).any(axis=1)
 
 
 def _tree(sids: np.ndarray) -> Tree:
@@ -148,8 +155,8 @@ def _tree(sids: np.ndarray) -> Tree:
     return Tree(order, ordered, starts)
 
 
-def _sample(tree: Tree, moved: np.ndarray, max_items: int, seed: int) -> np.ndarray:
-    """Places on the page, ascending: int64 (n,). ``moved`` is bool (N,), in SID order."""
+def _sample(tree: Tree, parted: np.ndarray, max_items: int, seed: int) -> np.ndarray:
+    """Places on the page, ascending: int64 (n,). ``parted`` is bool (N,), in SID order."""
     n_items = len(tree.order)
     if n_items <= max_items:
         return np.arange(n_items)
@@ -161,7 +168,7 @@ def _sample(tree: Tree, moved: np.ndarray, max_items: int, seed: int) -> np.ndar
     for group in groups[np.cumsum(sizes[groups]) <= budget]:
         first = tree.starts[-1][group]
         chosen[first : first + sizes[group]] = True
-    chosen[rng.permutation(np.flatnonzero(moved))[:budget]] = True
+    chosen[rng.permutation(np.flatnonzero(parted))[:budget]] = True
     others = np.flatnonzero(~chosen)
     chosen[rng.choice(others, max_items - int(chosen.sum()), replace=False)] = True
     return np.flatnonzero(chosen)
