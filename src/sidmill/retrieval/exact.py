@@ -34,7 +34,6 @@ logger = logging.getLogger(__name__)
 BLOCK_ROWS = 4096  # on a CPU: the scores of 1,000 queries stay in its last cache
 DEVICE_ROWS = 65536
 MIN_ROWS = 256  # of a block: fewer are not worth a thread
-TILE_ROWS = 1024  # of one product on a CPU: the scores of 1,000 queries stay in its last cache
 CHUNK = 16  # scores that are looked at through their maximum
 PAIRS = 1024  # candidates whose score is computed at a time: they stay in a core's own cache
 BLOCKS_PER_MESSAGE = 1000
@@ -93,7 +92,6 @@ def search(
     queries = np.ascontiguousarray(queries, dtype=np.float32)
     storage.require_finite(queries, 0)
     batch = min(search_batch, max(len(queries), 1))
-    tile = TILE_ROWS if place.type == "cpu" else DEVICE_ROWS
     workers, n_rows = _share(vectors.shape[1], batch, memory_mb, place)
     best = Best(len(queries), top_k, ranks)
     spares: SimpleQueue[torch.Tensor] = SimpleQueue()
@@ -102,7 +100,7 @@ def search(
     firsts = range(start, stop, n_rows)
     parts = [vectors[first : min(first + n_rows, stop)] for first in firsts]
     asked = Asked(queries, torch.from_numpy(queries).to(place), np.linalg.norm(queries, axis=1))
-    work = partial(_search_block, asked, batch, tile, spares, best)
+    work = partial(_search_block, asked, batch, spares, best)
     with (
         threadpool_limits(1, user_api="blas"),  # a worker is one thread
         ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool,
@@ -144,7 +142,6 @@ def id_ranks(ids: pa.ChunkedArray) -> np.ndarray:
 def _search_block(
     asked: Asked,
     batch: int,
-    tile: int,
     spares: SimpleQueue,
     best: Best,
     first: int,
@@ -155,16 +152,15 @@ def _search_block(
     Args:
         asked: the queries.
         batch: queries at a time.
-        tile: rows at a time.
         spares: a tensor for the scores, for each worker.
         best: what was found so far.
         first: row of the block in the store.
         part: float32 or float16 (b, D), in memory or memory-mapped.
     """
     (_, block) = next(storage.read_blocks(part, len(part)))
-    longest = float(np.sqrt(np.vecdot(block, block).max()))
     # as in sidmill.search: eight times what rounding was seen to do, in units of eps sqrt(D)
     with np.errstate(over="ignore", invalid="ignore"):
+        longest = float(np.sqrt(np.vecdot(block, block).max()))
         slack = MARGIN * EPSILON * block.shape[1] ** 0.5 * longest * asked.norms
         if not np.isfinite(longest * asked.norms).all():
             storage.require_finite(block, first)
@@ -176,20 +172,8 @@ def _search_block(
     try:
         for low in range(0, len(asked.rows), batch):
             some = slice(low, low + batch)
-            worst = best.worst[some]
-            begun = not np.isneginf(worst).any()
-            step = tile if begun else len(block)  # the more rows at first, the better their k best
-            found = [
-                _candidates(
-                    _multiply(asked.on_device[some], rows[at : at + step], spare),
-                    worst,
-                    slack[some],
-                    best.top_k,
-                )
-                for at in range(0, len(block), step)
-            ]
-            query = np.concatenate([query for query, _ in found])
-            column = np.concatenate([at * step + column for at, (_, column) in enumerate(found)])
+            scores = _multiply(asked.on_device[some], rows, spare)
+            query, column = _candidates(scores, best.worst[some], slack[some], best.top_k)
             _offer(best, asked.rows, block, query + low, column, first)
     finally:
         spares.put(spare)
