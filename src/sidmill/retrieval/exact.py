@@ -242,8 +242,9 @@ def _candidates(
         floor = np.maximum(floor, own - 2 * slack)
     floor = np.nextafter(floor.astype(np.float32), -np.inf).clip(LOWEST)[:, None]
     query, chunk = _places(maxima >= floor)
-    held = scores.numpy() if scores.device.type == "cpu" else scores
-    hit, inside = _places(np.asarray(held[query, :, chunk]) >= floor[query])
+    held = scores.numpy() if scores.device.type == "cpu" else scores  # NumPy picks faster too
+    picked = torch.as_tensor(held[query, :, chunk]).cpu().numpy()
+    hit, inside = _places(picked >= floor[query])
     return query[hit], inside * maxima.shape[1] + chunk[hit]
 
 
