@@ -30,6 +30,18 @@ def real_data():
     return folder.resolve()
 
 
+@pytest.fixture(scope="session")
+def resident_kib():
+    """Ask what the pages of a mapped file count for in this process's resident memory."""
+
+    def ask(path: Path) -> int:
+        _, *found = Path("/proc/self/smaps").read_text().split(f" {path}\n")
+        assert found
+        return sum(int(facts.partition("Rss:")[2].split()[0]) for facts in found)
+
+    return ask
+
+
 class Workflow:
     """A copy of the workflow in a folder of its own."""
 

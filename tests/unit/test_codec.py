@@ -2,7 +2,6 @@
 
 import os
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,7 +114,7 @@ def test_what_stops_the_reader_stops_who_reads(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_rows_taken_in_any_order_leave_no_page_of_the_map_behind(tmp_path, dtype):
+def test_rows_taken_in_any_order_leave_no_page_of_the_map_behind(tmp_path, dtype, resident_kib):
     """One row of a map of a large file brings in up to a MiB, which counts as this process's."""
     vectors = normal(17, 4000, 64).astype(dtype)
     np.save(tmp_path / "vectors.npy", vectors)
@@ -126,13 +125,6 @@ def test_rows_taken_in_any_order_leave_no_page_of_the_map_behind(tmp_path, dtype
     assert resident_kib(tmp_path / "vectors.npy") == 0
     mapped[rows]
     assert resident_kib(tmp_path / "vectors.npy") > 0
-
-
-def resident_kib(path):
-    """What the pages of a mapped file count for in this process's resident memory."""
-    _, *found = Path("/proc/self/smaps").read_text().split(f" {path}\n")
-    assert found
-    return sum(int(facts.partition("Rss:")[2].split()[0]) for facts in found)
 
 
 def test_codes_are_int32_blocks_in_row_order():

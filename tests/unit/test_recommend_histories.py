@@ -12,8 +12,8 @@ from recommend_data import catalogue, write
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats import ids as id_rows
-from sidmill.formats import interactions, item_index, mmap
-from sidmill.recommend import histories, items
+from sidmill.formats import interactions, item_index, mmap, vectors
+from sidmill.recommend import checkpoint, histories, items
 
 ITEMS = catalogue()
 BATCHES = {"batch_users": 3, "max_length": 4, "shuffle_users": 8, "seed": 1, "epoch": 0}
@@ -114,10 +114,25 @@ def test_memory_maps_give_the_items_of_the_vectors(tmp_path, ids):
     assert items.look_up(opened, pa.array(ids), "here").tolist() == order.tolist()
 
 
+def test_items_leave_no_page_of_their_file_behind(tmp_path, resident_kib):
+    known = catalogue(9000, 16)
+    np.save(tmp_path / "vectors.npy", known.vectors)
+    stored = items.of(known.ids, vectors.open_npy(tmp_path / "vectors.npy"), {})
+    some = np.array([8999, 0, 17, 17, 4096])
+    whitening = items.measure_whitening(stored)
+    for mine, wanted in zip(whitening, items.measure_whitening(known), strict=True):
+        np.testing.assert_array_equal(mine, wanted)
+    np.testing.assert_array_equal(items.gather(stored, None, some), known.vectors[some])
+    assert checkpoint.identify(stored) == checkpoint.identify(known._replace(fingerprint={}))
+    assert resident_kib(tmp_path / "vectors.npy") == 0
+    stored.vectors[some]
+    assert resident_kib(tmp_path / "vectors.npy") > 0
+
+
 def test_whitened_vectors_are_centred_and_uncorrelated():
     known = catalogue(2000, 6)
     skewed = items.of(known.ids, known.vectors @ np.diag([1, 2, 3, 4, 5, 9.0]).astype("f4") + 7, {})
-    white = items.gather(skewed, items.measure_whitening(skewed), slice(None))
+    white = items.gather(skewed, items.measure_whitening(skewed), np.arange(len(skewed.vectors)))
     np.testing.assert_allclose(white.mean(axis=0), 0, atol=1e-4)
     correlation = np.corrcoef(white.T)
     np.testing.assert_allclose(correlation, np.eye(6), atol=1e-3)

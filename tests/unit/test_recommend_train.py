@@ -67,7 +67,7 @@ def with_new_items(share=0.2):
     """ITEMS, and after them 24 that nobody had, each with nearly the text of one of them."""
     noise = np.random.default_rng(1).standard_normal(ITEMS.vectors.shape, dtype=np.float32)
     new = np.sqrt(1 - share**2) * ITEMS.vectors + share * noise
-    return catalogue(48)._replace(vectors=np.concatenate([ITEMS.vectors, new]))
+    return catalogue(48)._replace(vectors=np.concatenate([ITEMS.vectors, new], dtype=np.float32))
 
 
 def places(fitted, items, history):

@@ -13,8 +13,9 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from sidmill.blocks import read_blocks, require_finite
 from sidmill.recommend.histories import Queries, read_groups, training_part
-from sidmill.recommend.items import BLOCK_ROWS, Items, gather
+from sidmill.recommend.items import BLOCK_ROWS, Items
 from sidmill.recommend.rank import Scorer
 
 
@@ -83,8 +84,8 @@ def text_knn(items: Items, decay: float) -> Scorer:
 
 def _unit_blocks(items: Items) -> Iterator[tuple[int, np.ndarray]]:
     """Yield the first row of a block, and embeddings of length 1, float32 (b, D)."""
-    for start in range(0, len(items.vectors), BLOCK_ROWS):
-        block = gather(items, None, slice(start, start + BLOCK_ROWS))
+    for start, block in read_blocks(items.vectors, BLOCK_ROWS):
+        require_finite(block, start)
         lengths = np.linalg.norm(block, axis=1, keepdims=True)
         yield start, block / np.maximum(lengths, np.finfo(np.float32).tiny)
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from sidmill.blocks import take
 from sidmill.core.errors import SidmillError
 from sidmill.formats import tensors
 from sidmill.recommend import model as networks
@@ -46,7 +47,7 @@ def identify(items: Items) -> dict:
     for buffer in items.ids.buffers():
         digest.update(buffer or b"")
     rows = np.unique(np.linspace(0, len(items.vectors) - 1, SAMPLE_ROWS).astype(np.int64))
-    sample = np.ascontiguousarray(items.vectors[rows])
+    sample = take(items.vectors, rows).astype(items.vectors.dtype)
     return {
         "fingerprint": items.fingerprint,
         "ids": digest.hexdigest(),

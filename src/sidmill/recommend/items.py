@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from sidmill.blocks import require_finite
+from sidmill.blocks import read_blocks, require_finite, take
 from sidmill.core.errors import SidmillError
 from sidmill.formats import ids as id_rows
 from sidmill.formats import item_index, mmap
@@ -104,13 +104,13 @@ def look_up(items: Items, ids: pa.Array, where: str) -> np.ndarray:
     return numbers
 
 
-def gather(items: Items, whitening: Whitening | None, numbers: np.ndarray | slice) -> np.ndarray:
+def gather(items: Items, whitening: Whitening | None, numbers: np.ndarray) -> np.ndarray:
     """Text embeddings of some items, as the model sees them: float32 (n, D).
 
     Raises:
         SidmillError: if a vector is not finite.
     """
-    block = np.array(items.vectors[numbers], dtype=np.float32)
+    block = take(items.vectors, numbers)
     require_finite(block, 0)
     return block if whitening is None else (block - whitening.mean) @ whitening.matrix
 
@@ -123,9 +123,9 @@ def measure_whitening(items: Items) -> Whitening:
     """
     n_items, dim = items.vectors.shape
     total, products = np.zeros(dim), np.zeros((dim, dim))
-    for start in range(0, n_items, BLOCK_ROWS):
-        block = np.asarray(items.vectors[start : start + BLOCK_ROWS], dtype=np.float64)
-        require_finite(block, start)
+    for start, read in read_blocks(items.vectors, BLOCK_ROWS):
+        require_finite(read, start)
+        block = read.astype(np.float64)
         total += block.sum(axis=0)
         products += block.T @ block
     mean = total / n_items

@@ -11,6 +11,7 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
+from sidmill.blocks import MAX_BLOCK_ROWS, read_blocks, take
 from sidmill.core import digests
 from sidmill.core.errors import SidmillError
 from sidmill.formats import id_vectors, ids, interactions, parquet, report, topk
@@ -84,8 +85,8 @@ def _index(vectors: np.ndarray, kind: str) -> faiss.Index:
         found.hnsw.efConstruction, found.hnsw.efSearch = HNSW_BUILD, HNSW_SEARCH
     else:
         found = faiss.IndexFlatIP(dim)
-    for start in range(0, len(vectors), GROUP_USERS):
-        found.add(np.ascontiguousarray(vectors[start : start + GROUP_USERS, 1:]))
+    for _, block in read_blocks(vectors, MAX_BLOCK_ROWS):
+        found.add(np.ascontiguousarray(block[:, 1:]))
     return found
 
 
@@ -123,7 +124,7 @@ def _rows_of(users: list[np.ndarray], rows: np.ndarray) -> np.ndarray:
     """Vectors of some users in a row, from the files they lie in: float32 (b, H)."""
     files = rows // id_vectors.ROWS_PER_FILE
     parts = [
-        users[file][rows[files == file] - file * id_vectors.ROWS_PER_FILE, 1:]
+        take(users[file], rows[files == file] - file * id_vectors.ROWS_PER_FILE)[:, 1:]
         for file in np.unique(files)
     ]
     return np.ascontiguousarray(np.concatenate(parts))
