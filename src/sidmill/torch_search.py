@@ -84,7 +84,7 @@ def lanes(devices: list[torch.device], n_rows: int) -> list[torch.device]:
 def at_once(work: Callable[..., Found], jobs: list[tuple]) -> list[Found]:
     """Call ``work`` with the arguments of each job; the first of them is a tensor.
 
-    On CPUs threads share the jobs. On GPUs they begin in turn: ``work`` should not wait for its GPU.
+    On CPUs threads share the jobs. On GPUs they begin in turn: ``work`` should not wait for one.
     """
     if len(jobs) < 2 or jobs[0][0].device.type != "cpu":
         return [work(*job) for job in jobs]

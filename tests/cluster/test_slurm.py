@@ -35,7 +35,7 @@ if fault.exists():
     exec(fault.read_text())
 """
 FAIL_ONCE = "fault.unlink(); raise SystemExit('injected: the first attempt fails')"
-# scancel takes a task of an array by the array's id and the task's number, not always by its own id.
+# scancel takes a task of an array by the array and its number, not always by its own id.
 HANG = """
 import os, time
 fault.unlink()
