@@ -17,7 +17,7 @@ from sidmill import torch_search
 from sidmill.quantize import clusters as clustering
 from sidmill.quantize.clusters import Clusters
 
-AXIS_ROWS = 512  # of a cluster, at most, that its main direction is found from
+PART_ROWS = 512  # rows handled at once where each is touched alone: they stay in the cache
 SPLIT_SHARE = 4  # one in so many clusters, those of the largest error, are looked at for a split
 MIN_SPLITS = 64  # but at least so many
 POWER_STEPS = 4  # steps of power iteration towards the main direction
@@ -113,55 +113,40 @@ def _best_split(
     generator: torch.Generator,
     wide: torch.Tensor,
 ) -> _Split:
-    """Halve the clusters of bool ``wide`` (K,) one by one: the rows of one stay in the cache."""
-    axes = torch.randn(clusters.words.shape, generator=generator).to(codes.device)
-    gain = torch.zeros(len(axes), device=codes.device)
-    leaves = torch.zeros(len(sample), dtype=torch.bool, device=codes.device)
-    order = codes.sort(stable=True).indices
-    members = order.split(torch.bincount(codes, minlength=len(axes)).tolist())
-    chosen = [code for code in wide.nonzero()[:, 0].tolist() if len(members[code]) > 1]
-    jobs = [(sample, members[code], clusters.words[code], axes[code]) for code in chosen]
-    for code, (gained, upper) in zip(chosen, torch_search.at_once(_halve, jobs), strict=True):
-        gain[code] = gained
-        leaves[members[code][upper]] = True
-    return _Split(gain, leaves)
-
-
-def _halve(
-    sample: torch.Tensor, rows: torch.Tensor, mean: torch.Tensor, axis: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cut a cluster in two across its main direction.
-
-    Args:
-        sample: float32 (m, D), in random order.
-        rows: int64 (r,), ascending, the cluster's rows.
-        mean: float32 (D,), of them.
-        axis: float32 (D,), where the search for the direction begins.
-
-    Returns:
-        What the cut gains, float32 (), and which rows lie in the upper half, bool (r,).
-    """
-    apart = sample[rows[:AXIS_ROWS]] - mean
+    """Halve the clusters of bool ``wide`` (K,)."""
+    words, counts = clusters.words, clusters.counts.to(torch.float32)
+    chosen = wide[codes].nonzero()[:, 0]
+    parts = [(rows, codes[rows]) for rows in chosen.split(PART_ROWS)]
+    axes = torch.randn(words.shape, generator=generator).to(words.device)
     for _ in range(POWER_STEPS):
-        axis = torch.nn.functional.normalize(apart.T @ (apart @ axis), dim=0)
-    parts = rows.split(AXIS_ROWS)
-    if len(parts) == 1:
-        along = apart @ axis
-    else:
-        along = torch.cat([(sample[part] - mean) @ axis for part in parts])
+        turned = torch.zeros_like(axes)
+        for rows, own in parts:
+            apart = sample[rows] - words.index_select(0, own)
+            along = (apart * axes.index_select(0, own)).sum(dim=1)
+            clustering.add_rows(turned, apart.mul_(along[:, None]), own)
+        axes = torch.nn.functional.normalize(turned, dim=1)
+    own = codes[chosen]
+    along = torch.cat(
+        [
+            ((sample[rows] - words.index_select(0, own)) * axes.index_select(0, own)).sum(dim=1)
+            for rows, own in parts
+        ]
+    )  # coordinate of each chosen row along its cluster's axis
     upper = along > 0
     for _ in range(CUT_STEPS):
-        n_upper = upper.sum()
-        lifted = (along * upper).sum()
-        middle = lifted / n_upper.clamp(min=1)
-        middle += (along.sum() - lifted) / (len(rows) - n_upper).clamp(min=1)
-        upper = along > middle / 2
-    n_upper = upper.sum()
-    lifted = torch.zeros_like(mean)  # sum of the upper half's distances from the mean
-    for part, high in zip(parts, upper.split(AXIS_ROWS), strict=True):
-        lifted += (sample[part[high]] - mean).sum(dim=0)
-    gain = lifted.square().sum() * (1 / n_upper + 1 / (len(rows) - n_upper))
-    return torch.where((n_upper > 0) & (n_upper < len(rows)), gain, 0.0), upper
+        n_upper = _sum(upper.to(along.dtype), own, len(words))
+        middle = _sum(along * upper, own, len(words)) / n_upper.clamp(min=1)
+        middle += _sum(along * ~upper, own, len(words)) / (counts - n_upper).clamp(min=1)
+        upper = along > (middle / 2)[own]
+    n_upper = _sum(upper.to(along.dtype), own, len(words))
+    n_lower = counts - n_upper
+    lifted = torch.zeros_like(words)  # sum of the upper half's distances from the mean
+    for rows in chosen[upper].split(PART_ROWS):
+        clustering.add_rows(lifted, sample[rows] - words[codes[rows]], codes[rows])
+    gain = lifted.square().sum(dim=1) * (1 / n_upper.clamp(min=1) + 1 / n_lower.clamp(min=1))
+    leaves = torch.zeros(len(sample), dtype=torch.bool, device=sample.device)
+    leaves[chosen[upper]] = True
+    return _Split(torch.where((n_upper > 0) & (n_lower > 0) & wide, gain, 0.0), leaves)
 
 
 def _widest(clusters: Clusters, sample: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
