@@ -128,7 +128,7 @@ COMBINATIONS = {
     "rqvae.warmup_epochs: found 9, wanted less": {
         "rqvae": {"warmup_epochs": 9, "epochs": 9, "autoencoder_epochs": 0}
     },
-    "rqvae.autoencoder_epochs: found 10, wanted": {"rqvae": {"epochs": 10, "warmup_epochs": 0}},
+    "rqvae.autoencoder_epochs: found 12, wanted": {"rqvae": {"epochs": 12, "warmup_epochs": 0}},
     "rqvae.kmeans_init: found first_batch": {
         "rqvae": {"kmeans_init": "first_batch", "batch_size": 64}
     },

@@ -331,9 +331,8 @@ def _run(
     waiting: list[dict] = []
     began, n_before = time.perf_counter(), progress.epoch
     colliding = collisions.NONE
-    if progress.quantizing and progress.epoch and settings.repulsion_weight:
-        _, codes = measure.measure(state.model, rows, held, place.device)
-        colliding = collisions.pairs(codes, ~held)
+    if progress.quantizing and progress.epoch:
+        colliding = _colliding(state, settings, rows, held, place)
     bar = tqdm(
         total=settings.epochs, initial=progress.epoch, unit="epoch", disable=None if first else True
     )
@@ -351,6 +350,7 @@ def _run(
             team.follow([words.data for words in state.model.codebooks], place.crew)
             training.restart_averages(state)
             progress = progress._replace(quantizing=True)
+            colliding = _colliding(state, settings, rows, held, place)
         try:
             row = training.run_epoch(
                 state,
@@ -392,6 +392,16 @@ def _run(
             _say(row, (epoch + 1 - n_before) / (time.perf_counter() - began))
         waiting = []
     bar.close()
+
+
+def _colliding(
+    state: State, settings: Settings, rows: Rows, held: np.ndarray, place: Place
+) -> np.ndarray:
+    """Pairs of training rows that share all codes, int64 (C, 2), where they are to be parted."""
+    if not settings.repulsion_weight:
+        return collisions.NONE
+    _, codes = measure.measure(state.model, rows, held, place.device)
+    return collisions.pairs(codes, ~held)
 
 
 def _say(row: dict, speed: float) -> None:

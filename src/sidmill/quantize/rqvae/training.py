@@ -137,7 +137,9 @@ def run_epoch(
         for group in state.optimizer.param_groups:
             group["lr"] = rate(settings, epoch + (step + 1) / n_steps)
         vectors = state.model.scaled(data.take(rows, mine, device))
-        parts, quantized = _losses(state.model, vectors, partners, clashing, settings, quantizing)
+        parts, quantized = _losses(
+            state.model, vectors, partners, clashing, settings, quantizing, crew
+        )
         _move(state, parts["loss"] * (len(mine) / len(batch)), settings, crew)
         figures.append(torch.stack([parts[name].detach() for name in FIGURES]))
         if quantized:
@@ -163,14 +165,16 @@ def _losses(
     clashing: tuple[torch.Tensor, torch.Tensor] | None,
     settings: Settings,
     quantizing: bool,
+    crew: Team,
 ) -> tuple[dict[str, torch.Tensor], Quantized | None]:
     device = vectors.device.type
     half = settings.precision == "bfloat16" or (settings.precision == "auto" and device == "cuda")
     none = torch.zeros((), device=vectors.device)
     parts = dict.fromkeys(FIGURES, none)
+    groups = [vectors, *(model.scaled(rows) for rows in (*(clashing or ()), *(partners or ())))]
     with torch.autocast(device, torch.bfloat16, enabled=half):
-        latents = model.encode(vectors)
-    latents = latents.float()
+        encoded = model.encode(torch.cat(groups))
+    latents, *others = encoded.float().split([len(rows) for rows in groups])
     quantized = None
     if quantizing:
         quantized = levels.quantize(
@@ -195,12 +199,12 @@ def _losses(
         parts["diversity"] = losses.diversity(latents)
         total = total + settings.diversity_weight * parts["diversity"]
     if clashing and quantized:
-        one, other = (model.encode(model.scaled(part)) for part in clashing)
-        parts["repulsion"] = losses.repulsion(one, other, quantized.missed) / len(vectors)
+        missed = torch.stack([quantized.missed * len(vectors), none + len(vectors)])
+        team.add_up([missed], crew)
+        parts["repulsion"] = losses.repulsion(*others[:2], missed[0] / missed[1]) / len(vectors)
         total = total + settings.repulsion_weight * parts["repulsion"]
     if partners:
-        one, other = (model.encode(model.scaled(part)) for part in partners)
-        parts["contrastive"] = losses.contrastive(one, other, settings.contrastive_temperature)
+        parts["contrastive"] = losses.contrastive(*others[-2:], settings.contrastive_temperature)
         total = total + settings.contrastive_weight * parts["contrastive"]
     parts["loss"] = total
     return parts, quantized
