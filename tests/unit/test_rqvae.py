@@ -439,6 +439,14 @@ def test_pairs_come_from_the_training_part_of_histories(tmp_path, path):
     assert float(table(tmp_path / "c")[-1]["contrastive"]) > 0
 
 
+def test_colliding_items_are_parted_from_the_first_quantized_step(tmp_path, path):
+    """Not only once a measurement has found them."""
+    train(path, tmp_path / "t", eval_step=6)
+    repulsion = [float(row["repulsion"]) for row in table(tmp_path / "t")]
+    assert repulsion[0] == 0
+    assert min(repulsion[1:]) > 0
+
+
 def test_two_processes_train_as_one(tmp_path, monkeypatch, path):
     """Two gloo processes on the CPU: the sums of their gradients are those of one process."""
     settings = {"choose": "last", "clip": 0.0, "diversity_weight": 0.0, "epochs": 4}
