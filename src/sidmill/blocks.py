@@ -5,7 +5,7 @@ Shapes: N rows, D dimensions, K codewords, b rows of one block.
 
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -22,7 +22,8 @@ MAX_BLOCK_ROWS = 4096  # smaller and larger blocks were slower: docs/log.md
 def rows_per_block(dim: int, n_codes: int, memory_mb: int) -> int:
     """Return how many rows a block may hold.
 
-    A row costs its source, its residual, one spare of the same size and K distances.
+    A row costs itself twice, since the next block is read meanwhile, its residual, one spare of the
+    same size, and K distances twice.
 
     Args:
         dim: D.
@@ -61,6 +62,7 @@ def read_blocks(
 
     Raises:
         SidmillError: if ``vectors`` is no float16 or float32 matrix, or its file is too short.
+        IndexError: if a row is negative, or past the last one.
     """
     if isinstance(vectors, Streamed):
         yield from _gather(vectors, n_rows, rows)
@@ -70,9 +72,11 @@ def read_blocks(
             f"vectors are {vectors.dtype} {vectors.shape}, wanted float32 or float16 (N, D): "
             "convert the vector store"
         )
+    if rows is not None and len(rows) and not 0 <= rows[0] <= rows[-1] < len(vectors):
+        raise IndexError(f"rows {rows[0]} to {rows[-1]} of {len(vectors)}")
     total = len(vectors) if rows is None else len(rows)
     shape = min(n_rows, total), vectors.shape[1]
-    buffers = [np.empty(shape, dtype=np.float32) for _ in range(1 if total <= n_rows else 2)]
+    buffers = [np.empty(shape, dtype=np.float32) for _ in range(min(2, -(-total // n_rows)))]
     raw = np.empty(shape, dtype=np.float16) if vectors.dtype == np.float16 else None
     place = _file_of(vectors)
     file = os.open(place.path, os.O_RDONLY) if place else -1
@@ -91,16 +95,27 @@ def read_blocks(
         return block
 
     try:
-        with ThreadPoolExecutor(1, thread_name_prefix="reader") as reader:
-            coming = reader.submit(fill, 0) if total else None
-            for number in range(-(-total // n_rows)):
-                block = coming.result()
-                if (number + 1) * n_rows < total:
-                    coming = reader.submit(fill, number + 1)
-                yield number * n_rows, block
+        if total:
+            yield from _ahead(fill, n_rows, -(-total // n_rows))
     finally:
         if place:
             os.close(file)
+
+
+def _ahead(
+    fill: Callable[[int], np.ndarray], n_rows: int, n_blocks: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield blocks with their first rows; a thread fills the next one meanwhile."""
+    if n_blocks == 1:
+        yield 0, fill(0)
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="reader") as reader:
+        coming = reader.submit(fill, 0)
+        for number in range(n_blocks):
+            block = coming.result()
+            if number + 1 < n_blocks:
+                coming = reader.submit(fill, number + 1)
+            yield number * n_rows, block
 
 
 def take(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:

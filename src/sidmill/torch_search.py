@@ -6,9 +6,11 @@ The same rule as :mod:`sidmill.search`: products on the device propose, NumPy de
 
 Several devices share the rows: blocks are cut into pieces, dealt out in turn. Where pieces end
 depends on the rows alone, and what is found is put together in row order, so that the result is
-the same for any number of devices of one kind.
+the same for any number of GPUs, and of CPUs as far as a product's last bits do not depend on how
+many cores share it.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -95,18 +97,37 @@ def at_once(work: Callable[..., Found], jobs: list[tuple]) -> list[Found]:
 
 @cache
 def _threads(n_lanes: int, n_cores: int) -> ThreadPoolExecutor:
-    """Threads that compute on so many cores together."""
+    """Threads that compute on so many cores together; they stay."""
     pool = ThreadPoolExecutor(n_lanes, thread_name_prefix="lane")
-    all_there = Barrier(n_lanes)
+    share_cores(pool, n_lanes, max(1, n_cores // n_lanes))
+    return pool
+
+
+os.register_at_fork(after_in_child=_threads.cache_clear)  # a child has none of the threads
+
+
+def share_cores(pool: ThreadPoolExecutor, n_threads: int, n_cores: int) -> None:
+    """Start the threads of a pool, and let products in each of them take ``n_cores`` cores.
+
+    torch's setting counts for the thread that calls and for those that come later, so the caller's
+    is put back.
+    """
+    before = torch.get_num_threads()
+    all_there = Barrier(n_threads)
 
     def begin(_: int) -> None:
         torch.get_num_threads()  # takes over what holds for all, once, so that it does not later
-        torch.set_num_threads(max(1, n_cores // n_lanes))
+        torch.set_num_threads(n_cores)
         all_there.wait()  # each thread takes one call
 
-    list(pool.map(begin, range(n_lanes)))
-    torch.set_num_threads(n_cores)  # what was set counts for threads that come later as well
-    return pool
+    try:
+        list(pool.map(begin, range(n_threads)))
+    except BaseException:  # a thread could not start: those that wait for it would wait for ever
+        all_there.abort()
+        pool.shutdown(cancel_futures=True)
+        raise
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager
@@ -287,17 +308,17 @@ def to_devices(
         for start, block in stream:
             yield start, cut(start, torch.from_numpy(block), len(devices))
         return
-    lanes = [torch.cuda.Stream(device) for device in devices]
+    streams = [torch.cuda.Stream(device) for device in devices]
     waiting: tuple[int, list[Piece], torch.Tensor] | None = None
     for start, block in stream:
         pinned = torch.from_numpy(block).pin_memory()  # a copy: the block may be overwritten
         arriving = []
         for place, rows in cut(start, pinned, len(devices)):
-            with torch.cuda.stream(lanes[place]):
+            with torch.cuda.stream(streams[place]):
                 arriving.append(Piece(place, rows.to(devices[place], non_blocking=True)))
         if waiting is not None:
             yield waiting[:2]
-        for lane, device in zip(lanes, devices, strict=True):
+        for lane, device in zip(streams, devices, strict=True):
             torch.cuda.current_stream(device).wait_stream(lane)
         for place, rows in arriving:
             rows.record_stream(torch.cuda.current_stream(devices[place]))

@@ -1,7 +1,9 @@
 """What encode() and decode() promise, against the plain float32 rule written out in NumPy."""
 
 import os
+import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,12 +99,37 @@ def test_reads_a_memory_map_and_parts_of_it(tmp_path, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_a_block_rests_while_the_next_one_is_read(tmp_path, dtype):
+def test_a_block_rests_while_the_next_one_is_read(tmp_path, monkeypatch, dtype):
     vectors = normal(18, 4000, 64).astype(dtype)
     np.save(tmp_path / "v.npy", vectors)
+    started = []
+    read = blocks._read_rows
+    monkeypatch.setattr(
+        blocks, "_read_rows", lambda *given: (started.append(1), read(*given), started.append(2))
+    )
     for start, block in blocks.read_blocks(np.load(tmp_path / "v.npy", mmap_mode="r"), 1500):
-        time.sleep(0.02)  # the next block is there by now
+        deadline = time.monotonic() + 10
+        while len(started) < min(6, 2 * (start // 1500 + 2)):  # begins and ends, of the next too
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
         np.testing.assert_array_equal(block, vectors[start : start + 1500].astype(np.float32))
+
+
+def test_who_reads_one_block_only_leaves_no_thread_and_no_file_behind(tmp_path):
+    np.save(tmp_path / "v.npy", normal(20, 400, 16))
+    mapped = np.load(tmp_path / "v.npy", mmap_mode="r")
+    before = set(threading.enumerate()), len(list(Path("/proc/self/fd").iterdir()))
+    stream = blocks.read_blocks(mapped, 100)
+    next(stream)
+    stream.close()
+    assert (set(threading.enumerate()), len(list(Path("/proc/self/fd").iterdir()))) == before
+
+
+@pytest.mark.parametrize("rows", [[-1, 2], [0, 400]])
+def test_rows_that_do_not_exist_are_no_bytes_from_beside_the_file(tmp_path, rows):
+    np.save(tmp_path / "v.npy", normal(21, 400, 16))
+    with pytest.raises(IndexError):
+        blocks.take(np.load(tmp_path / "v.npy", mmap_mode="r"), np.array(rows))
 
 
 def test_what_stops_the_reader_stops_who_reads(tmp_path):

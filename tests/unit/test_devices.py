@@ -1,7 +1,10 @@
 """Several devices share the rows, and give the same bytes as one; CPUs stand in for GPUs."""
 
+import os
 import re
+import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -73,6 +76,38 @@ def test_lanes_work_at_once_on_one_core_each_and_leave_the_rest_alone(on_threads
     thread.start()
     thread.join()
     assert seen == [3]
+
+
+def test_a_lane_that_cannot_start_keeps_nobody_waiting(on_threads, monkeypatch):
+    """Else the others would wait for it when the program ends, and it would never end."""
+    on_threads(5)
+    before = set(threading.enumerate())
+    start = threading.Thread.start
+
+    def refuse(thread):
+        if len(set(threading.enumerate()) - before) == 2:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    pool = ThreadPoolExecutor(5)
+    with pytest.raises(RuntimeError, match="start new thread"):
+        torch_search.share_cores(pool, 5, 1)
+    assert torch.get_num_threads() == 5
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_a_child_process_has_lanes_of_its_own(on_threads):
+    on_threads(2)
+    jobs = [(torch.ones(1),)] * 2
+    torch_search.at_once(torch.sum, jobs)
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        os._exit(len(torch_search.at_once(torch.sum, jobs)))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
 
 
 def test_what_fails_in_a_lane_is_said(on_threads):

@@ -4,6 +4,7 @@ import json
 import socket
 import struct
 import threading
+import time
 
 import pytest
 from embedding_server import FAULTS, serving
@@ -28,7 +29,9 @@ def test_only_clients_that_leave_pass_in_silence(capfd, monkeypatch, after, said
         with socket.create_connection(server.server_address) as client:
             client.sendall(REQUEST + BODY)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+            deadline = time.monotonic() + 10
             while not server.asked:
+                assert time.monotonic() < deadline
                 left.wait(0.01)
         left.set()
         wait_for_answers()

@@ -16,8 +16,7 @@ from sidmill.formats.vector_file import Streamed
 from sidmill.torch_search import Piece
 
 HELD_SHARE = 0.5  # of a GPU's free memory: rows that fit there are read once
-
-CACHED_ROWS = 64  # rows that a CPU's cache holds, with as many codewords
+CACHED_ROWS = 64  # of 1,024 dimensions a core's own cache holds so many, and as many codewords
 
 
 class Source(NamedTuple):

@@ -74,8 +74,8 @@ def fit(
     Trained on every row, a level never leaves a larger mean squared error than the one before; it
     is logged. A level depends on the vectors, the levels before it, the settings and the seed
     alone; ``memory_mb`` counts where it cuts the sample or the blocks. The same input, settings,
-    seed and thread count give the same bytes on the same kind of machine, on any number of devices
-    of one kind: each searches for its pieces of a block, and what moves is added up in row order.
+    seed and thread count give the same bytes on the same kind of machine, on any number of GPUs:
+    each searches for its pieces of a block, and what moves is added up in row order.
 
     The next level is fitted to what the last pass of this one left, not to what the codec would
     leave: the few rows that differ lie between two codewords.
@@ -124,7 +124,7 @@ def fit(
         blocks.rows_per_block(vectors.shape[1], max(sizes), max(1, memory_mb // 2))
     )
     n_rows = min(n_rows, blocks.MAX_BLOCK_ROWS)
-    devices = torch_search.lanes(torch_search.pick_devices(device), n_rows)
+    devices = torch_search.lanes(torch_search.pick_devices(device), _block_rows(max(sizes), n_rows))
     source = Source(vectors, chosen, [], [], devices, n_rows)
     error = _sum_of_squares(source)
     source = rows.hold(source)
@@ -151,8 +151,7 @@ def fit(
 
     for level, size in list(enumerate(sizes))[n_finished:]:
         began = time.perf_counter()
-        block_rows = min(n_rows, _whole_pieces(max(MIN_BLOCK_ROWS, BLOCK_ROWS * size)))
-        source = source._replace(block_rows=block_rows)
+        source = source._replace(block_rows=_block_rows(size, n_rows))
         with torch_search.rough_products():
             state = _fit_level(
                 *(source, size, n_iter, tolerance, error, [seed, level], memory_mb),
@@ -222,6 +221,11 @@ def _assigned(level: int) -> str:
 def _whole_pieces(n_rows: int) -> int:
     """Round down to pieces that devices share, where there is more than one."""
     return n_rows - n_rows % torch_search.PIECE_ROWS if n_rows > torch_search.PIECE_ROWS else n_rows
+
+
+def _block_rows(size: int, n_rows: int) -> int:
+    """Rows between two moves of a level's codewords, at most ``n_rows``."""
+    return min(n_rows, _whole_pieces(max(MIN_BLOCK_ROWS, BLOCK_ROWS * size)))
 
 
 def _sum_of_squares(source: Source) -> float:

@@ -103,8 +103,9 @@ def search(
     work = partial(_search_block, asked, batch, spares, best)
     with (
         threadpool_limits(1, user_api="blas"),  # a worker is one thread
-        ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+        ThreadPoolExecutor(workers) as pool,
     ):
+        torch_search.share_cores(pool, workers, 1)
         for number, stopped in enumerate(pool.map(work, firsts, parts), start=1):
             if number % BLOCKS_PER_MESSAGE == 0:
                 logger.info("%d of %d rows searched", stopped - start, stop - start)
@@ -259,7 +260,7 @@ def _share(dim: int, batch: int, memory_mb: int, place: torch.device) -> tuple[i
     A row costs itself, a copy on the device and what is gathered of it, and its scores twice.
     """
     row_bytes = storage.FLOAT_BYTES * (3 * dim + 2 * batch)
-    fit = memory_mb * storage.MIB // row_bytes
+    fit = memory_mb * storage.MIB // row_bytes - CHUNK  # by so many the scores are padded
     if fit < 1:
         raise SidmillError(
             f"memory_mb {memory_mb} is too small for {batch} queries and {dim} dimensions: raise "

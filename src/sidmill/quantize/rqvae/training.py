@@ -167,6 +167,7 @@ def _losses(
     quantizing: bool,
     crew: Team,
 ) -> tuple[dict[str, torch.Tensor], Quantized | None]:
+    """Losses of a step. Pairs are encoded with the batch, so batch norm counts them as well."""
     device = vectors.device.type
     half = settings.precision == "bfloat16" or (settings.precision == "auto" and device == "cuda")
     none = torch.zeros((), device=vectors.device)
@@ -198,9 +199,10 @@ def _losses(
     if settings.diversity_weight:
         parts["diversity"] = losses.diversity(latents)
         total = total + settings.diversity_weight * parts["diversity"]
-    if clashing and quantized:
+    if quantized and settings.repulsion_weight:  # in every process, with pairs or without
         missed = torch.stack([quantized.missed * len(vectors), none + len(vectors)])
         team.add_up([missed], crew)
+    if clashing and quantized:
         parts["repulsion"] = losses.repulsion(*others[:2], missed[0] / missed[1]) / len(vectors)
         total = total + settings.repulsion_weight * parts["repulsion"]
     if partners:
