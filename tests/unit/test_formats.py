@@ -1,6 +1,7 @@
 """Each format: what is written is read back, equal content is equal bytes, damage is refused."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import codes, embeddings, quantizer, report, text, vectors
+from sidmill.formats import codes, embeddings, parquet, quantizer, report, text, vectors
 
 IDS = pa.chunked_array([pa.array([2**62, 5, -7])])
 CODES = np.array([[0, 3], [1, 0], [1, 2]], dtype=np.int32)
@@ -125,18 +126,22 @@ def test_a_damaged_quantizer_is_refused(tmp_path, keep):
         quantizer.read(tmp_path / "q")
 
 
-@pytest.mark.parametrize("flip", [False, True])
-def test_what_mends_a_tensor_file_depends_on_who_made_it(tmp_path, flip):
+@pytest.mark.parametrize("kind", ["flipped quantizer", "cut quantizer", "cut table"])
+def test_what_mends_a_file_depends_on_who_made_it(tmp_path, kind):
     """Nobody deletes a file of a published version: no run makes it again."""
-    path = tmp_path / "quantizer.safetensors"
-    quantizer.write(path, FITTED)
+    path = tmp_path / "file"
+    if "quantizer" in kind:
+        quantizer.write(path, FITTED)
+    else:
+        pq.write_table(pa.table({"pid": [1, 2]}), path)
     whole = path.read_bytes()
-    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]) if flip else whole[:50])
+    path.write_bytes(whole[:50] if "cut" in kind else whole[:-1] + bytes([whole[-1] ^ 1]))
+    read = quantizer.read if "quantizer" in kind else partial(parquet.open_file, columns={})
     with pytest.raises(SidmillError, match="delete it and run again; one that no run makes here,"):
-        quantizer.read(path)
+        read(path)
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(SidmillError, match="take another copy of that version") as caught:
-        quantizer.read(path)
+        read(path)
     assert "delete" not in str(caught.value)
 
 

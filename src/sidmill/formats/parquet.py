@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from sidmill.core.atomic import replacing
 from sidmill.core.errors import SidmillError
+from sidmill.formats.remedy import remedy
 
 ROWS_PER_GROUP = 8192
 PID_TYPES = (pa.int64(), pa.string())
@@ -48,8 +49,7 @@ def naming(path: str | Path) -> Iterator[None]:
         raise SidmillError(f"{path}: no such file") from None
     except (pa.ArrowException, OSError) as error:
         raise SidmillError(
-            f"{path}: not a readable parquet file ({str(error).splitlines()[0]}): delete it and "
-            f"make it again"
+            f"{path}: not a readable parquet file ({str(error).splitlines()[0]}): {remedy(path)}"
         ) from None
 
 

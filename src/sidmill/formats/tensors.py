@@ -15,7 +15,7 @@ from safetensors.numpy import save
 
 from sidmill.core.atomic import replacing
 from sidmill.core.errors import SidmillError
-from sidmill.formats.version import MANIFEST
+from sidmill.formats.remedy import remedy
 
 METADATA_KEY = "sidmill"
 DIGEST = "sha256"
@@ -46,23 +46,16 @@ def read(path: str | Path, what: str) -> tuple[dict[str, np.ndarray], dict]:
     except FileNotFoundError:
         raise SidmillError(f"{path}: no such file") from None
     except (SafetensorError, ValueError, OSError, TypeError, RecursionError) as error:
-        raise SidmillError(f"{path}: not a readable {what} ({error}): {_remedy(path)}") from None
+        raise SidmillError(f"{path}: not a readable {what} ({error}): {remedy(path)}") from None
     if not isinstance(facts, dict):
-        raise SidmillError(f"{path}: holds no {what} of SIDMill: {_remedy(path)}")
+        raise SidmillError(f"{path}: holds no {what} of SIDMill: {remedy(path)}")
     wanted = facts.pop(DIGEST, None)
     if wanted and wanted != _digest(tensors, facts):
         raise SidmillError(
             f"{path}: its bytes are not those that were written (a damaged disk or copy): "
-            f"{_remedy(path)}"
+            f"{remedy(path)}"
         )
     return tensors, facts
-
-
-def _remedy(path: str | Path) -> str:
-    """What mends a file: no run makes one of a published version, or one that the user brought."""
-    if Path(path).with_name(MANIFEST).exists():
-        return "take another copy of that version"
-    return "delete it and run again; one that no run makes here, replace by another copy"
 
 
 def _digest(tensors: dict[str, np.ndarray], facts: dict) -> str:

@@ -17,8 +17,8 @@ from pathlib import Path
 from sidmill.core import digests
 from sidmill.core.errors import SidmillError
 from sidmill.formats import report
+from sidmill.formats.remedy import MANIFEST
 
-MANIFEST = "manifest.json"
 FORM = 1
 NEEDED = (
     "pid2sid.parquet",
