@@ -1,6 +1,7 @@
 """A local OpenAI-compatible embeddings server that answers wrongly when it is told to."""
 
 import json
+import socket
 import sys
 import threading
 import time
@@ -42,15 +43,14 @@ class _Handler(BaseHTTPRequestHandler):
         answer = {"data": rows, "usage": {"prompt_tokens": 3 * len(rows)}}
         status, headers = 200, {}
         if fault == "cut":
-            self.connection.close()
+            self.hang_up()
             return
         if fault == "torn":
             self.send_response(200)
             self.send_header("Content-Length", "1000")
             self.end_headers()
             self.wfile.write(b'{"data": [')
-            self.wfile.flush()
-            self.connection.close()
+            self.hang_up()
             return
         if isinstance(fault, tuple):
             status, headers = fault
@@ -63,6 +63,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(told)
+
+    def hang_up(self):
+        """End the connection at once: close() alone leaves it open while files on it are."""
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
 
     def log_message(self, *arguments):
         pass
