@@ -13,7 +13,7 @@ run: .venv/run.stamp  ## the demo (or your config.yaml), to the SIDs and the rep
 	snakemake --report results/report.html
 	@echo "SIDs: results/pid2sid.parquet   report: results/report.html   explorer: results/explorer.html"
 
-test: .venv/dev.stamp lint unit workflow  ## all checks and all tests
+test: .venv/dev.stamp lint unit workflow  ## all checks and tests; SIDMILL_LONG=1 adds those of a minute or more
 
 lint: .venv/dev.stamp
 	ruff check

@@ -16,6 +16,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the workflow sets it
 WORKFLOW = ("Snakefile", "config.yaml", "workflow", "profiles", "configs", "envs", "src")
 
 
+def pytest_collection_modifyitems(items):
+    if not os.environ.get("SIDMILL_LONG"):
+        skipped = pytest.mark.skip(reason="takes a minute or more: SIDMILL_LONG=1 runs it")
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(skipped)
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)

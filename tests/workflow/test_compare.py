@@ -9,7 +9,7 @@ import pytest
 
 from sidmill.formats import interactions, quantizer
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.long]
 
 MEMBERS = ["rqkmeans", "rqkmeans_balanced", "rqkmeans_plus", "rqvae", "fsq", "opq", "pca_grid"]
 OVERLAY = """

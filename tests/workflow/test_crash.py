@@ -172,6 +172,7 @@ def test_a_folder_that_cannot_be_written_is_named(make_workflow, finished, small
 OTHER = "rqkmeans: {codebook_size: 12, n_iter: 5}"
 
 
+@pytest.mark.long
 def test_what_a_failed_run_began_to_replace_does_not_pass_for_finished(copy, finished):
     """Snakemake deletes a job's outputs when it begins, and calls their absence no reason."""
     wrong = copy.overlay("wrong.yaml", "rqkmeans: {codebook_size: 1000}")
@@ -184,6 +185,7 @@ def test_what_a_failed_run_began_to_replace_does_not_pass_for_finished(copy, fin
     assert artefacts(copy) == finished.artefacts
 
 
+@pytest.mark.long
 def test_what_a_killed_run_began_to_replace_does_not_pass_for_finished(copy, make_workflow):
     fresh = make_workflow()
     overlay = fresh.overlay("other.yaml", OTHER)

@@ -265,6 +265,7 @@ def test_the_linter_has_no_remark(finished, lint):
     assert "your workflow is in a good condition" in finished.run(lint)
 
 
+@pytest.mark.long
 def test_the_real_catalogue(workflow, real_data):
     """3,686 items in, 3,686 distinct SIDs of length 3 out."""
     folder = real_data / "amazon-industrial"

@@ -175,6 +175,7 @@ def folder(make_workflow):
     return folder
 
 
+@pytest.mark.long
 def test_every_command_runs_in_the_order_of_the_page(folder):
     path = [str(folder / ".tools"), str(Path(sys.executable).parent), os.environ["PATH"]]
     environment = os.environ | {"PATH": os.pathsep.join(path), "PYTHONPATH": str(folder / "src")}

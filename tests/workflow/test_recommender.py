@@ -61,6 +61,7 @@ def test_a_setting_reruns_what_it_makes_and_what_follows(finished, overlay, reru
     assert finished.planned(*TINY, name, *FILES) == rerun
 
 
+@pytest.mark.long
 def test_killed_or_from_memory_maps_it_is_the_same_recommender(finished, workflow):
     overlay = workflow.overlay("maps.yaml", "recommender: {train_from: mmap, save_steps: 1}\n")
     arguments = (*TINY, overlay, *FILES)

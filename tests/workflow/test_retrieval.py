@@ -10,6 +10,7 @@ import tiny_rerankers
 pytestmark = pytest.mark.workflow
 
 
+@pytest.mark.long
 def test_cranfield_by_lsa(workflow, real_data):
     """The figures that the data set is handed out with, and both baselines beside them."""
     folder = real_data / "cranfield"
@@ -101,6 +102,7 @@ retrieval_metrics: {{runs: [dual, bm25, cross]}}
     return workflow
 
 
+@pytest.mark.long
 def test_the_dureader_sample_through_every_training(dureader):
     """Training lifts MRR@10 on its own queries; mining, the second round and reranking run."""
     before = ("results/retrieval/metrics.json", "results/training/cross.parquet")

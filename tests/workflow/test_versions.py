@@ -72,6 +72,7 @@ def embedded(workflow):
     return np.array(found, dtype=int).sum(axis=0).tolist()
 
 
+@pytest.mark.long
 def test_versions_of_a_catalogue(folder):
     """Version 2: ten new, two changed, five removed. Version 3: two are back, in other shards."""
     items, first = folder.items, sids(folder.folder / "versions/1")
