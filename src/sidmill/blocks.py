@@ -75,8 +75,9 @@ def read_blocks(
     if rows is not None and len(rows) and not 0 <= rows[0] <= rows[-1] < len(vectors):
         raise IndexError(f"rows {rows[0]} to {rows[-1]} of {len(vectors)}")
     total = len(vectors) if rows is None else len(rows)
+    n_blocks = -(-total // n_rows)
     shape = min(n_rows, total), vectors.shape[1]
-    buffers = [np.empty(shape, dtype=np.float32) for _ in range(min(2, -(-total // n_rows)))]
+    buffers = [np.empty(shape, dtype=np.float32) for _ in range(min(2, n_blocks))]
     raw = np.empty(shape, dtype=np.float16) if vectors.dtype == np.float16 else None
     place = _file_of(vectors)
     file = os.open(place.path, os.O_RDONLY) if place else -1
@@ -95,8 +96,8 @@ def read_blocks(
         return block
 
     try:
-        if total:
-            yield from _ahead(fill, n_rows, -(-total // n_rows))
+        if n_blocks:
+            yield from _ahead(fill, n_rows, n_blocks)
     finally:
         if place:
             os.close(file)
