@@ -35,25 +35,6 @@ def products(rng):
     return [" ".join(rng.choice(WORDS, size=12, p=odds / odds.sum())) for _ in range(150)]
 
 
-def test_tokens_are_words_and_for_cjk_characters_and_neighbours():
-    assert lsa.tokens("M8-Bolt, ÉCOLE x2") == ["m8", "bolt", "école", "x2"]
-    assert lsa.tokens("不锈钢M8螺栓") == [
-        "不",
-        "锈",
-        "钢",
-        "不锈",
-        "锈钢",
-        "m8",
-        "螺",
-        "栓",
-        "螺栓",
-    ]
-    assert lsa.tokens("ネジ です") == ["ネ", "ジ", "ネジ", "で", "す", "です"]
-    assert lsa.tokens("나사") == ["나", "사", "나사"]
-    assert lsa.tokens("Ａ４") == ["a4"]
-    assert lsa.tokens(" -- ") == []
-
-
 def test_vectors_are_what_the_formula_says(write_text, products):
     model = lsa.fit(write_text(products), dim=8, **SETTINGS)
     words = sorted({word for line in products for word in line.split()})

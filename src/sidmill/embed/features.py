@@ -1,8 +1,8 @@
 """Item texts as token ids, for models that read text themselves.
 
-``words`` needs no model: lower-cased words, and characters and their neighbours in Chinese,
-Japanese and Korean, each hashed to a bucket, so that no vocabulary has to be fitted and a later
-item gets the same numbers. ``model`` takes the tokenizer of ``embedding.model``.
+``words`` needs no model: the words of a text (:mod:`sidmill.core.words`), each hashed to a bucket,
+so that no vocabulary has to be fitted and a later item gets the same numbers. ``model`` takes the
+tokenizer of ``embedding.model``.
 """
 
 import logging
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from sidmill.core.errors import SidmillError
-from sidmill.embed.lsa import tokens
+from sidmill.core.words import words
 from sidmill.formats import text
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def _of_words(buckets: int) -> Callable[[list[str]], list[list[int]]]:
                 bounded[word] = found
         return found
 
-    return lambda texts: [[number(word) for word in tokens(line)] for line in texts]
+    return lambda texts: [[number(word) for word in words(line)] for line in texts]
 
 
 def _of_model(model: str | None, revision: str | None) -> Callable[[list[str]], list[list[int]]]:

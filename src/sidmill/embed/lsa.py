@@ -9,9 +9,6 @@ https://scikit-learn.org/stable/modules/generated/sklearn.decomposition.Truncate
 
 import json
 import logging
-import re
-import unicodedata
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,14 +18,11 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from threadpoolctl import threadpool_limits
 
 from sidmill.core.errors import SidmillError
+from sidmill.core.words import words
 from sidmill.embed.unit import unit_rows
 from sidmill.formats import tensors, text
 
 logger = logging.getLogger(__name__)
-
-# Scripts written without spaces: Han, Hiragana, Katakana, Hangul.
-SPACELESS = "々〆〇ぁ-ゖゝ-ゟァ-ヺー-ヿㇰ-ㇿ㐀-䶿一-鿿가-힣豈-\ufaff\U00020000-\U000323af"
-RUNS = re.compile(rf"([{SPACELESS}]+)|([^\W{SPACELESS}]+)")
 
 
 class LsaModel(NamedTuple):
@@ -43,22 +37,6 @@ class LsaModel(NamedTuple):
     vocabulary: list[str]
     idf: np.ndarray
     components: np.ndarray
-
-
-def tokens(line: str) -> list[str]:
-    """Cut a text into tokens.
-
-    Lower-cased words; in Chinese, Japanese and Korean every character and every two neighbours,
-    since words are not marked there. Full-width letters count as plain ones (NFKC).
-    """
-    found = []
-    for spaceless, word in RUNS.findall(unicodedata.normalize("NFKC", line).lower()):
-        if word:
-            found.append(word)
-        else:
-            found += spaceless
-            found += (a + b for a, b in pairwise(spaceless))
-    return found
 
 
 def fit(
@@ -79,7 +57,7 @@ def fit(
     """
     texts = _sample(text_path, lsa_sample, seed)
     vectorizer = TfidfVectorizer(
-        analyzer=tokens, sublinear_tf=True, max_features=lsa_features, dtype=np.float32
+        analyzer=words, sublinear_tf=True, max_features=lsa_features, dtype=np.float32
     )
     try:
         weights = vectorizer.fit_transform(texts)  # sparse (n, V)
@@ -132,7 +110,7 @@ def encode(model: LsaModel, texts: list[str], *, normalize: bool) -> np.ndarray:
         float32 (n, D); zero for a text without a word of the vocabulary.
     """
     vectorizer = TfidfVectorizer(
-        analyzer=tokens, sublinear_tf=True, vocabulary=model.vocabulary, dtype=np.float32
+        analyzer=words, sublinear_tf=True, vocabulary=model.vocabulary, dtype=np.float32
     )
     vectorizer.idf_ = model.idf
     vectors = vectorizer.transform(texts) @ model.components.T
@@ -144,11 +122,11 @@ def save(path: str | Path, model: LsaModel) -> None:
 
     The vocabulary is stored as JSON in a uint8 tensor.
     """
-    words = json.dumps(model.vocabulary, ensure_ascii=False).encode()
+    vocabulary = json.dumps(model.vocabulary, ensure_ascii=False).encode()
     arrays = {
         "components": model.components,
         "idf": model.idf,
-        "vocabulary": np.frombuffer(words, dtype=np.uint8),
+        "vocabulary": np.frombuffer(vocabulary, dtype=np.uint8),
     }
     tensors.write(path, arrays, {"kind": "lsa"})
 
@@ -162,11 +140,11 @@ def load(path: str | Path) -> LsaModel:
     arrays, facts = tensors.read(path, "LSA model")
     if facts.get("kind") != "lsa":
         raise SidmillError(f"{path}: holds no LSA model: fit one with this workflow")
-    words = json.loads(arrays["vocabulary"].tobytes())
-    model = LsaModel(words, arrays["idf"], arrays["components"])
-    if len(words) != model.idf.shape[0] or len(words) != model.components.shape[1]:
+    vocabulary = json.loads(arrays["vocabulary"].tobytes())
+    model = LsaModel(vocabulary, arrays["idf"], arrays["components"])
+    if len(vocabulary) != model.idf.shape[0] or len(vocabulary) != model.components.shape[1]:
         raise SidmillError(
-            f"{path}: {len(words)} words, idf {model.idf.shape} and components "
+            f"{path}: {len(vocabulary)} words, idf {model.idf.shape} and components "
             f"{model.components.shape} do not belong together: take "
             f"another copy of a published one, or delete it and run again"
         )
