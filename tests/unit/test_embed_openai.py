@@ -11,7 +11,7 @@ import httpx2
 import numpy as np
 import pyarrow as pa
 import pytest
-from embedding_server import FAULTS, WIDTH, serving, vector
+from embedding_server import FAULTS, INDEXES, SHAPES, WIDTH, serving, vector
 
 from sidmill.core.errors import SidmillError
 from sidmill.embed import backends, openai, patience, shard
@@ -80,7 +80,10 @@ def test_every_text_gets_its_vector_in_few_bounded_requests(server):
 
 
 @pytest.mark.parametrize(
-    "fault", ["cut", "torn", *sorted(FAULTS), (500, {}), (503, {}), (429, {}), (408, {})], ids=str
+    "fault",
+    ["cut", "torn", "half", *sorted({*FAULTS} - {*SHAPES} - {*INDEXES})]
+    + [(status, {}) for status in (408, 409, 425, 429, 500, 503)],
+    ids=str,
 )
 def test_a_fault_that_passes_changes_nothing(server, fault, caplog):
     server.faults = ["permuted", fault, None, fault]
@@ -120,10 +123,11 @@ def test_usage_of_any_shape_costs_no_vector(server, monkeypatch, usage, tokens):
     [
         ((500, {}), "failed 4 times, last with: 500"),
         ("count", "last with: 6 vectors, wanted those of 7 texts"),
-        ("wide", r"vectors of shape \(7,\), wanted \(6,\)"),
-        ("nan", "a NaN or an infinity"),
+        ("nan", "a NaN, a null or an infinity, first that of the text 'text number [07]"),
+        ("null", "a NaN, a null or an infinity, first that of the text 'text number [07]"),
+        ("busy", "rate limit"),
         ("cut", "failed 4 times, last with: "),
-        ("no list", r"no list of embeddings \(KeyError\)"),
+        ("half", "JSON is cut short"),
     ],
     ids=str,
 )
@@ -139,7 +143,7 @@ def test_a_fault_that_stays_is_told(server, fault, message):
     [
         (401, r"refuses the key \(401\): check OPENAI_API_KEY"),
         (403, r"refuses the key \(403\)"),
-        (400, r"answers 400 .*check embedding\.model \(m\)"),
+        (404, r"answers 404 .*check embedding\.model \(m\)"),
         (302, "answers 302"),
     ],
 )
@@ -148,6 +152,86 @@ def test_what_no_second_try_helps_is_asked_once(server, status, message):
     with pytest.raises(SidmillError, match=message):
         encode(texts=TEXTS[:5])
     assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize("fault", [*SHAPES, "page"])
+def test_an_answer_of_another_shape_is_asked_for_once(server, fault):
+    server.faults = [fault] * 99
+    message = "no JSON .<html>" if fault == "page" else SHAPES[fault][1]
+    with pytest.raises(SidmillError, match=message) as error:
+        encode(texts=TEXTS[:5])
+    assert len(server.asked) == 2
+    assert "check that OPENAI_BASE_URL" in str(error.value)
+
+
+@pytest.mark.parametrize("fault", INDEXES)
+def test_every_way_to_number_vectors(server, fault):
+    server.faults = [fault] * 8
+    found, _ = encode(retries=0)
+    np.testing.assert_array_equal(found.vectors, expected())
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+@pytest.mark.parametrize("takes", [1, 10, 32])
+def test_the_texts_that_a_server_takes_are_learnt(server, caplog, takes, status):
+    server.takes, server.refuses = takes, status
+    texts = [f"text {n}" for n in range(150)]
+    found, _ = encode(texts, texts_per_request=64, requests=2, retries=0)
+    np.testing.assert_array_equal(found.vectors, expected(texts))
+    assert found.work.tokens == 3 * 150
+    assert "openai.texts_per_request" in caplog.text
+    # Learnt once: what is too much is not asked again and again.
+    sizes = [len(body["input"]) for *_, body in server.asked]
+    assert sum(size > takes for size in sizes) <= 2 * 3 * 7
+    server.asked.clear()
+    caplog.clear()
+    encode(texts, texts_per_request=takes, requests=2, retries=0)  # the remedy
+    assert "refuses" not in caplog.text
+
+
+def test_a_text_that_is_too_long_is_shown(server):
+    server.longest = 40
+    texts = [*TEXTS[:20], "long " * 20, *TEXTS[20:]]
+    with pytest.raises(
+        SidmillError, match=r"answers 400 .* length of the text 'long long"
+    ) as error:
+        encode(texts)
+    assert len(str(error.value)) < 600
+    encode(TEXTS)
+
+
+def test_a_query_prompt_goes_before_every_text(server):
+    found, facts = encode(prompt="Instruct: find\nQuery:")
+    np.testing.assert_array_equal(
+        found.vectors, expected([f"Instruct: find\nQuery:{line}" for line in TEXTS])
+    )
+    assert facts["prompt"] == "Instruct: find\nQuery:"
+
+
+@pytest.mark.parametrize("around", ["\n", " ", "\r\n", "\t", "\n\n"])
+def test_white_space_around_key_and_address_is_no_part_of_them(server, monkeypatch, around):
+    monkeypatch.setenv("OPENAI_API_KEY", f"{around}{KEY}{around}")
+    address = f"http://127.0.0.1:{server.server_port}/v1"
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{around}{address}{around}")
+    encode(retries=0)
+    _, path, headers, _ = server.asked[1]
+    assert (path, headers["Authorization"]) == ("/v1/embeddings", f"Bearer {KEY}")
+
+
+def test_user_and_password_are_sent_where_there_is_no_key(server, monkeypatch):
+    port = server.server_port
+    monkeypatch.setenv("OPENAI_BASE_URL", f"http://me:pass-word@127.0.0.1:{port}/v1")
+    with pytest.raises(SidmillError, match="take user and password out of the address, or") as told:
+        encode()
+    assert server.asked == []
+    assert not any(word in str(told.value) for word in (KEY, "pass-word"))
+    monkeypatch.delenv("OPENAI_API_KEY")  # each of the two remedies
+    encode()
+    assert server.asked[-1][2]["Authorization"].startswith("Basic ")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{port}/v1")
+    encode()
+    assert server.asked[-1][2]["Authorization"] == f"Bearer {KEY}"
 
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
@@ -248,8 +332,8 @@ def test_a_shard_that_the_server_broke_goes_on_and_asks_for_no_text_twice(
     monkeypatch.setitem(backends.CHUNK_ROWS, "openai", 14)
     table = pa.table({"pid": pa.array(range(50), pa.int64()), "text": TEXTS})
     text.write(tmp_path / "text.parquet", pa.int64(), [table])
-    server.faults = [None, None, (400, {})]  # the second chunk
-    with pytest.raises(SidmillError, match="answers 400"):
+    server.faults = [None, None, (404, {})]  # the second chunk
+    with pytest.raises(SidmillError, match="answers 404"):
         embed(tmp_path, requests=1)
     server.asked.clear()
     assert embed(tmp_path, requests=1) == 50
@@ -281,7 +365,10 @@ def test_fewer_dimensions_are_cut_and_made_unit(server):
         ({"OPENAI_BASE_URL": "file:///etc"}, "is not https"),
         ({"OPENAI_BASE_URL": "https://example.org", "OPENAI_API_KEY": ""}, "KEY is not set"),
         ({"OPENAI_BASE_URL": "http://[::1", "OPENAI_API_KEY": "x"}, "is no address"),
+        ({"OPENAI_BASE_URL": "https://example.org/v1?version=1"}, "holds a . or a #"),
         ({"OPENAI_API_KEY": "sk-é\n"}, "characters that no key has"),
+        ({"OPENAI_API_KEY": "Bearer sk-word"}, "characters that no key has"),
+        ({"OPENAI_API_KEY": "sk-one\nsk-two"}, "characters that no key has"),
     ],
 )
 def test_an_environment_that_does_not_fit(server, monkeypatch, variables, message):
