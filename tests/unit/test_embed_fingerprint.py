@@ -40,7 +40,7 @@ def test_another_place_is_the_same_model(folder, tmp_path):
     assert fingerprint.folder_digest(tmp_path / "elsewhere") == fingerprint.folder_digest(folder)
 
 
-@pytest.mark.parametrize("position", [0, -1])
+@pytest.mark.parametrize("position", [0, 1 << 20, 3 << 19, (2 << 20) - 1, -1])
 def test_changed_weights_are_another_model(folder, position):
     before = fingerprint.folder_digest(folder)
     weights = bytearray(3 << 20)

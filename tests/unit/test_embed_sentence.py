@@ -253,6 +253,143 @@ def test_pooling_is_never_guessed(copy):
         load(copy)
 
 
+@pytest.mark.parametrize("module", ["Router", "Asym", "StaticEmbedding", "SpladePooling"])
+def test_a_module_that_tells_queries_from_documents_is_refused(copy, module):
+    modules = json.loads((copy / "modules.json").read_text())
+    extra = {"idx": 9, "name": "9", "path": "9", "type": f"sentence_transformers.models.{module}"}
+    (copy / "modules.json").write_text(json.dumps([*modules, extra]))
+    with pytest.raises(SidmillError, match=f"is made of Transformer, .*{module}; this backend"):
+        load(copy)
+
+
+def rewrite(folder, change):
+    """Change the weights of a model folder."""
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    "gone", ["embed_tokens.weight", "layers.1.mlp.up_proj.weight", "norm.weight"]
+)
+def test_a_model_without_some_of_its_weights_is_refused(copy, gone):
+    rewrite(copy, lambda weights: weights.pop(next(n for n in weights if n.endswith(gone))))
+    with pytest.raises(
+        SidmillError, match=rf"lack 1 weights .* first .*{gone}.*get the whole model"
+    ):
+        load(copy)
+
+
+def test_weights_of_another_shape_are_refused(copy):
+    rewrite(copy, lambda weights: weights.update({n: w[:1] for n, w in weights.items()}))
+    with pytest.raises(SidmillError, match="cannot be loaded"):
+        load(copy)
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory):
+    """Folders of sentence-transformers around tiny models of several kinds, by their names."""
+    import tiny_rerankers
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from transformers import BartConfig, BartModel, RobertaConfig, RobertaModel
+
+    root = tmp_path_factory.mktemp("encoders")
+    tiny_rerankers.bert(root / "bert-plain", TEXTS)
+    small = {"vocab_size": 64, "hidden_dropout_prob": 0.0, "pad_token_id": 0}
+    sizes = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    torch.manual_seed(0)
+    models = {
+        "roberta": RobertaModel(
+            RobertaConfig(hidden_size=64, max_position_embeddings=258, **small, **sizes)
+        ),
+        "bart": BartModel(
+            BartConfig(
+                vocab_size=64, d_model=16, encoder_layers=1, decoder_layers=1,
+                encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=32,
+                decoder_ffn_dim=32, max_position_embeddings=256, pad_token_id=0, bos_token_id=2,
+                eos_token_id=3, decoder_start_token_id=3, forced_eos_token_id=None,
+            )
+        ),
+    }  # fmt: skip
+    for name, model in models.items():
+        shutil.copytree(root / "bert-plain", root / f"{name}-plain")
+        model.save_pretrained(root / f"{name}-plain")
+    for name in ("bert", *models):
+        transformer = Transformer(str(root / f"{name}-plain"))
+        pooling = Pooling(transformer.get_embedding_dimension(), "mean")
+        SentenceTransformer(modules=[transformer, pooling]).save_pretrained(str(root / name))
+    return root
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_a_folder_that_allows_more_tokens_than_it_has_positions_is_refused(
+    encoders, tmp_path, kind
+):
+    folder = shutil.copytree(encoders / kind, tmp_path / kind)
+    reading = json.loads((folder / "sentence_bert_config.json").read_text())
+    for length in (512, None):
+        told = reading | {"max_seq_length": length}
+        (folder / "sentence_bert_config.json").write_text(json.dumps(told))
+        for name in ("tokenizer_config.json",):
+            facts = json.loads((folder / name).read_text())
+            (folder / name).write_text(json.dumps(facts | {"model_max_length": 10**6}))
+        positions = 256 if kind == "bert" else 257
+        if length is not None:
+            with pytest.raises(
+                SidmillError, match=f"set embedding.max_length to at most {positions}"
+            ):
+                load(folder, max_length=300)
+        encoder = load(folder, max_length=positions)  # the remedy
+        assert np.isfinite(encode(encoder, ["a b " * 400])).all()
+
+
+def test_an_encoder_decoder_is_refused(encoders):
+    with pytest.raises(SidmillError, match=r"is an encoder-decoder \(BartModel\)"):
+        load(encoders / "bart")
+
+
+def test_a_pooler_that_is_missing_is_not_missed(encoders, tmp_path):
+    folder = shutil.copytree(encoders / "bert", tmp_path / "bert")
+    rewrite(folder, lambda weights: [weights.pop(n) for n in [*weights] if "pooler" in n])
+    np.testing.assert_array_equal(
+        encode(load(folder), TEXTS), encode(load(encoders / "bert"), TEXTS)
+    )
+
+
+@pytest.mark.parametrize("prompt", ["", "Instruct: find the same\nQuery:"])
+def test_a_prompt_that_leaves_no_room_for_a_text_is_refused(qwen, encoders, prompt):
+    from transformers import AutoTokenizer
+
+    for folder in (qwen, encoders / "bert"):
+        taken = len(AutoTokenizer.from_pretrained(folder)(prompt)["input_ids"])
+        with pytest.raises(
+            SidmillError, match=f"are {taken} tokens, embedding.max_length is {taken}"
+        ):
+            load(folder, prompt=prompt, max_length=taken)
+        room = load(folder, prompt=prompt, max_length=taken + 1)  # the remedy
+        first, second = encode(room, ["hex", "nut"])
+        assert np.abs(first - second).max() > 1e-3
+
+
+def test_prompts_of_the_folder_are_logged_and_not_applied(copy, caplog):
+    config = copy / "config_sentence_transformers.json"
+    facts = json.loads(config.read_text())
+    prompts = {"query": "Q: ", "document": "title: none | text: "}
+    config.write_text(json.dumps({**facts, "prompts": prompts, "default_prompt_name": "document"}))
+    found = encode(load(copy), TEXTS)
+    assert "document 'title: none | text: ', query 'Q: '), document by default" in caplog.text
+    assert "embedding.prompt" in caplog.text
+    np.testing.assert_allclose(found, recipe(copy, TEXTS), atol=1e-5)
+    caplog.clear()
+    config.write_text(json.dumps({**facts, "prompts": {"query": "", "document": ""}}))
+    load(copy)
+    assert "prompts that are not applied" not in caplog.text
+
+
 def test_only_safetensors_are_read(copy):
     import torch
     from safetensors.torch import load_file

@@ -25,6 +25,7 @@ from sidmill.core.provenance import source_digest
 from sidmill.core.secrets import shown_settings
 from sidmill.datasets.tasks import load as load_task
 from sidmill.datasets.tasks import load_prompts, names_titles
+from sidmill.embed.settings import read_by, tokenizer_of
 from sidmill.formats.catalogue import SUFFIXES
 from sidmill.interactions.files import find as find_interactions
 
@@ -138,14 +139,14 @@ def learned_from():
 
 
 def embedding_of(wildcards):
-    """Settings that a collection is embedded with: queries have a prompt of their own."""
+    """Settings that a collection is embedded with, null where the backend does not read them."""
     embedding = settings("embedding", "shards", "lsa_sample", "lsa_features")
     if wildcards.collection.startswith("mining_"):
         embedding |= {"backend": "sentence_transformers", "model": FIRST_ROUND}
         embedding |= {"revision": None, "dim": None, "normalize": True}
     if wildcards.collection in SHORT_COLLECTIONS:
         embedding["prompt"] = config["retrieval"]["query_prompt"]
-    return embedding
+    return read_by(embedding["backend"], embedding)
 
 
 def own_recommender():

@@ -16,6 +16,7 @@ ROLES = {
     "onerec": ("user", "split", "history", "target"),
 }
 TIMELESS = ("missrec", "onerec")
+PROMPTED = ("sentence_transformers", "openai")  # backends that put a prompt before texts
 
 
 class Check(NamedTuple):
@@ -173,7 +174,7 @@ def _h5(config: dict) -> Iterator[str]:
 
 def _retrieval(config: dict) -> Iterator[str]:
     section, backend = config["retrieval"], config["embedding"]["backend"]
-    if section["query_prompt"] and backend != "sentence_transformers":
+    if section["query_prompt"] and backend not in PROMPTED:
         yield (
             f"retrieval.query_prompt: found {section['query_prompt']!r}, but backend {backend} "
             f'takes no prompt: set it to ""'

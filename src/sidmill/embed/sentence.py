@@ -22,7 +22,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers.utils import logging as transformers_logging
 
 from sidmill.core.errors import SidmillError
-from sidmill.embed import fingerprint, flops, precision, tokens
+from sidmill.embed import fingerprint, fit, flops, precision, tokens
 from sidmill.embed.ahead import ahead
 from sidmill.embed.forward import forward
 from sidmill.embed.progress import Advance
@@ -36,6 +36,11 @@ logger = logging.getLogger(__name__)
 # cache (docs/performance.md).
 BATCH_TOKENS = {"cuda": 16384, "cpu": 1024}
 BATCHES_AHEAD = 8
+# What the libraries raise for a folder that is not whole, by the part of it that is not.
+UNLOADABLE = (
+    *(OSError, ValueError, ImportError, SafetensorError, RuntimeError, KeyError, TypeError),
+    AttributeError,
+)
 
 
 class Encoder(NamedTuple):
@@ -91,13 +96,15 @@ def load(
         attention: auto, or an implementation that transformers knows; with flash_attention_2
             batches are packed, not padded.
         compiled: run the model through torch.compile, on few shapes.
-        prompt: put before every text; the prompts in the model's folder are not applied.
+        prompt: put before every text; prompts that the model's folder names are logged, and not
+            applied.
         normalize: scale to unit length after cutting to D.
         process: number of this process on the node; it takes the GPU of that number.
 
     Raises:
         SidmillError: if a setting does not fit, or the model is missing, unreachable, not an
-            encoder with a known pooling, or without safetensors weights.
+            encoder with a known pooling, or without safetensors weights or some of them; if its
+            positions or the prompt leave no room for texts of ``max_length``.
     """
     place = _device(device, process)
     number = precision.choose(dtype, place)
@@ -119,6 +126,8 @@ def load(
         )
         max_length = own_length
     loaded.max_seq_length = max_length
+    fit.check(model, loaded, max_length, prompt)
+    fit.say_prompts(model, loaded, prompt)
     facts = fingerprint.make(
         backend="sentence_transformers",
         model=Path(model).resolve().name if Path(model).is_dir() else model,
@@ -187,11 +196,11 @@ def _check_modules(model: str | None, revision: str | None) -> None:
         raise SidmillError(
             f"{path}: not a list of modules ({error}): download the model again"
         ) from None
-    if types[:1] != ["Transformer"] or "Pooling" not in types:
+    if types[:1] != ["Transformer"] or "Pooling" not in types or not {*types} <= fit.MODULES:
         raise SidmillError(
             f"{model}: is made of {', '.join(types) or 'nothing'}; this backend runs models made "
-            f"of Transformer and Pooling: choose one, or bring vectors that you made with "
-            f"embedding.backend: precomputed"
+            f"of Transformer and Pooling, with others of {', '.join(sorted(fit.MODULES))} behind "
+            f"them: choose one, or bring vectors that you made with embedding.backend: precomputed"
         )
 
 
@@ -204,14 +213,17 @@ def _load_weights(
     if attention != "auto":
         options["attn_implementation"] = attention
     try:
-        loaded = SentenceTransformer(
-            model,
-            revision=revision,
-            device=str(device),
-            trust_remote_code=False,
-            model_kwargs=options,
-        )
-    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        with fit.complete(model):
+            loaded = SentenceTransformer(
+                model,
+                revision=revision,
+                device=str(device),
+                trust_remote_code=False,
+                model_kwargs=options,
+            )
+    except (torch.OutOfMemoryError, SidmillError):
+        raise
+    except UNLOADABLE as error:
         raise SidmillError(
             f"{model}: cannot be loaded ({hub.first_line(error)}): it must be a whole model folder "
             f"with model.safetensors; pickled weights (pytorch_model.bin) and models that bring "

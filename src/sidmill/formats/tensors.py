@@ -22,11 +22,24 @@ DIGEST = "sha256"
 
 
 def write(path: str | Path, tensors: dict[str, np.ndarray], facts: dict) -> None:
-    """Write tensors and facts atomically. Memory: the tensors once more."""
+    """Write tensors and facts atomically. Memory: the tensors twice more.
+
+    Args:
+        path: the file.
+        tensors: arrays of any layout and byte order: transposed, cut, big-endian.
+        facts: JSON.
+    """
+    # safetensors writes the memory of an array as it lies, and says that it lies in rows.
+    tensors = {name: _plain(tensor) for name, tensor in tensors.items()}
     signed = facts | {DIGEST: _digest(tensors, facts)}
     metadata = {METADATA_KEY: json.dumps(signed, sort_keys=True, ensure_ascii=False)}
     with replacing(path) as temporary:
         temporary.write_bytes(save(tensors, metadata))
+
+
+def _plain(tensor: np.ndarray) -> np.ndarray:
+    """The same values row by row, in the byte order of files (little-endian)."""
+    return np.ascontiguousarray(tensor, dtype=tensor.dtype.newbyteorder("<")).reshape(tensor.shape)
 
 
 def read(path: str | Path, what: str) -> tuple[dict[str, np.ndarray], dict]:
