@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from sidmill import codec, network
+from sidmill.core import paths
 from sidmill.core.errors import SidmillError
 from sidmill.formats import codes as code_files
 from sidmill.formats import onerec, tensors
@@ -102,6 +103,8 @@ def encode_file(
     codes_path: str | Path,
     *,
     column: str = "embedding",
+    id_column: str = "pid",
+    ids_path: str | Path | None = None,
     device: str = DEVICE,
     memory_mb: int = MEMORY_MB,
 ) -> int:
@@ -112,6 +115,8 @@ def encode_file(
         vectors_path: a .npy, an item_data.h5, or parquet: a file, a folder or a glob.
         codes_path: the parquet to write, atomically.
         column: the list column of a parquet.
+        id_column: the column of ids of a parquet; without one the rows are numbered.
+        ids_path: ids of a .npy, in the same order: .parquet, .npy or .txt.
         device: see :func:`sidmill.codec.encode`.
         memory_mb: MiB for blocks.
 
@@ -119,9 +124,11 @@ def encode_file(
         How many items it holds.
 
     Raises:
-        SidmillError: if the vectors do not fit the quantizer, or a file is not what it should be.
+        SidmillError: if the vectors do not fit the quantizer, a file is not what it should be, or
+            ``codes_path`` would replace a file that is read.
     """
-    items = open_vectors(vectors_path, column)
+    paths.refuse_overwrite(codes_path, [vectors_path, ids_path])
+    items = open_vectors(vectors_path, column, id_column=id_column, ids_path=ids_path)
     if items.fingerprint and quantizer.fingerprint:
         format.check_fingerprint(quantizer, items.fingerprint, vectors_path)
     blocks = _encode(quantizer, items.vectors, device, memory_mb)

@@ -62,12 +62,14 @@ def test_parquet_in_any_order_with_rows_to_spare(
 def test_row_groups_without_a_wanted_id_are_not_read(tmp_path, monkeypatch, ids, vectors):
     path = write_parquet(tmp_path / "source.parquet", ids, vectors, rows_per_group=10)
     read = []
-    real = precomputed.embeddings.read_group
+    real = precomputed._read_group
     monkeypatch.setattr(
-        precomputed.embeddings, "read_group", lambda p, n: (read.append(n), real(p, n))[1]
+        precomputed,
+        "_read_group",
+        lambda group, *rest: (read.append(group.number), real(group, *rest))[1],
     )
     np.testing.assert_array_equal(gather(ids[[205, 103, 207]], path), vectors[[205, 103, 207]])
-    assert set(read) == {0, 10, 20}  # the first one tells D
+    assert set(read) == {10, 20}
 
 
 @pytest.mark.parametrize("kind", ["parquet", "npy", "txt"])
@@ -173,10 +175,30 @@ def test_an_id_that_is_there_twice(tmp_path, ids, vectors, second):
         gather(ids[:4], path)
 
 
-def test_rows_that_are_asked_for_twice_elsewhere_do_not_matter(tmp_path, ids, vectors):
-    ids[299] = ids[298]
-    path = write_parquet(tmp_path / "source.parquet", ids, vectors)
-    np.testing.assert_array_equal(gather(ids[:4], path), vectors[:4])
+@pytest.mark.parametrize("name", [lambda ids: ids, named], ids=["int64", "string"])
+def test_an_id_that_is_there_twice_and_not_asked_for(tmp_path, ids, vectors, name):
+    ids[299] = ids[130]
+    path = write_parquet(tmp_path / "source.parquet", name(ids), vectors)
+    with pytest.raises(SidmillError, match=f"id '?B?0*{ids[130]}'? is there more than once"):
+        gather(name(ids)[:4], path)
+
+
+def test_vectors_that_nobody_asks_for_are_not_looked_at(tmp_path, ids, vectors):
+    """The same answer whatever row group such a vector stands in."""
+    for rows in (3, 64, N):
+        lists = vectors.tolist()
+        lists[1], lists[2], lists[200] = None, [1.0], [None] * DIM
+        path = tmp_path / f"{rows}.parquet"
+        pq.write_table(pa.table({"pid": ids, "embedding": lists}), path, row_group_size=rows)
+        asked = np.delete(np.arange(N), [1, 2, 200])
+        np.testing.assert_array_equal(gather(ids[asked], path), vectors[asked])
+        for bad, message in [
+            (1, "row 1 has no vector"),
+            (2, "row 2 has 1 dim|row 0 has 12|1 dim"),
+            (200, "vector of row 200 holds a null"),
+        ]:
+            with pytest.raises(SidmillError, match=message):
+                gather(ids[[0, bad]], path)
 
 
 def test_a_shard_without_items_still_knows_its_dimensions(tmp_path, ids, vectors):
@@ -190,7 +212,7 @@ def test_settings_that_do_not_fit(tmp_path, ids, vectors):
     np.save(tmp_path / "v.npy", vectors)
     np.save(tmp_path / "pickled.npy", np.array([{}], dtype=object), allow_pickle=True)
     np.save(tmp_path / "short.npy", ids[:-1])
-    np.save(tmp_path / "float.npy", ids.astype(np.float64))
+    np.save(tmp_path / "float.npy", ids + 0.5)
     np.save(tmp_path / "whole.npy", ids)
     np.save(tmp_path / "empty.npy", vectors[:, :0])
     np.savez(tmp_path / "several.npz", ids)
@@ -211,9 +233,9 @@ def test_settings_that_do_not_fit(tmp_path, ids, vectors):
         (tmp_path / "whole.npy", tmp_path / "whole.npy", None, "int64 .* wanted floats"),
         (tmp_path / "empty.npy", tmp_path / "whole.npy", None, "have no dimensions"),
         (empty, None, None, "have no dimensions"),
-        (tmp_path / "v.npy", tmp_path / "float.npy", None, "wanted integers or text"),
+        (tmp_path / "v.npy", tmp_path / "float.npy", None, "is a float and no whole number"),
         (tmp_path / "v.npy", tmp_path / "words.txt", None, "line 2: 'two' is no 64-bit integer"),
-        (tmp_path / "v.npy", tmp_path / "null.parquet", None, "an id after row 0 is null"),
+        (tmp_path / "v.npy", tmp_path / "null.parquet", None, "the id at row 1 is null"),
         (tmp_path / "none.parquet", None, None, r"no such file: .*none\.parquet"),
         (tmp_path / "none.npy", tmp_path / "short.npy", None, r"no such file: .*none\.npy"),
         (tmp_path / "v.npy", tmp_path / "short.npy", None, "has 300 rows, .* has 299 ids"),

@@ -6,7 +6,11 @@ import click
 
 
 @click.command()
-@click.option("--vectors", required=True, help=".npy, or a folder of embedding shards (parquet)")
+@click.option(
+    "--vectors", required=True, help=".npy, item_data.h5, or parquet: a file, a folder or a glob"
+)
+@click.option("--column", default="embedding", show_default=True, help="of lists, in parquet")
+@click.option("--id-column", default="pid", show_default=True, help="of ids, in parquet")
 @click.option("--target", default=0.01, show_default=True, help="collision rate to come under")
 @click.option("--levels", default="2,3,4", show_default=True, help="tokens per SID to consider")
 @click.option("--codes", default="64,128,256,512,1024,2048,4096,8192", show_default=True)
@@ -23,6 +27,8 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="JSON in place of a table")
 def advise(
     vectors: str,
+    column: str,
+    id_column: str,
     target: float,
     levels: str,
     codes: str,
@@ -40,7 +46,7 @@ def advise(
     from sidmill.commands.source import open_vectors
     from sidmill.quantize import advise as stage
 
-    with open_vectors(vectors, None, scratch) as items:
+    with open_vectors(vectors, None, scratch, column=column, id_column=id_column) as items:
         advice = stage.advise(
             items.vectors,
             target=target,

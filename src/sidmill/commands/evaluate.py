@@ -7,8 +7,14 @@ import click
 
 @click.command()
 @click.option("--quantizer", required=True, help="quantizer.safetensors, or a OneRec checkpoint")
-@click.option("--vectors", required=True, help=".npy, or a folder of embedding shards (parquet)")
-@click.option("--ids", help="ids.parquet of a .npy; for a vectors.npy taken from beside it")
+@click.option(
+    "--vectors", required=True, help=".npy, item_data.h5, or parquet: a file, a folder or a glob"
+)
+@click.option(
+    "--ids", help="of a .npy: .parquet, .npy or .txt; for a vectors.npy taken from beside it"
+)
+@click.option("--column", default="embedding", show_default=True, help="of lists, in parquet")
+@click.option("--id-column", default="pid", show_default=True, help="of ids, in parquet")
 @click.option("--sequences", help="sequences.parquet: adds figures of co-consumption")
 @click.option("--neighbour-queries", default=1000, show_default=True, help="items looked up")
 @click.option("--n-neighbours", default=20, show_default=True, help="nearest neighbours of each")
@@ -27,6 +33,8 @@ def evaluate(
     quantizer: str,
     vectors: str,
     ids: str | None,
+    column: str,
+    id_column: str,
     sequences: str | None,
     neighbour_queries: int,
     n_neighbours: int,
@@ -45,9 +53,11 @@ def evaluate(
     from sidmill.sids import evaluate as stage
 
     fitted = api.load(quantizer)
-    with open_vectors(vectors, ids, scratch) as items:
-        if sequences and not len(items.ids):
-            raise SidmillError("--sequences needs the ids of the vectors: add --ids ids.parquet")
+    with open_vectors(vectors, ids, scratch, column=column, id_column=id_column) as items:
+        if sequences and not items.has_ids:
+            raise SidmillError(
+                "--sequences needs the ids of the vectors: add --ids with their file"
+            )
         if items.fingerprint and fitted.fingerprint:
             check_fingerprint(fitted, items.fingerprint, quantizer)
         figures = stage.evaluate(

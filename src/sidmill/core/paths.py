@@ -1,5 +1,6 @@
 """A file, a folder or a glob, as a sorted list of files."""
 
+from collections.abc import Iterable
 from glob import glob
 from pathlib import Path
 
@@ -55,3 +56,34 @@ def _find(path: str, suffixes: tuple[str, ...], setting: str) -> list[str]:
             f"{', '.join(suffixes)} (paths are relative to {Path.cwd()})"
         )
     return found
+
+
+def refuse_overwrite(
+    out: str | Path, sources: Iterable[str | Path | None], option: str = "--out"
+) -> None:
+    """Refuse to write where one reads: over a file, into a folder that is read, or around a file.
+
+    Links count as what they lead to, and another name of a file (a hard link) as that file.
+
+    Args:
+        out: the file or folder to write.
+        sources: files, folders or globs that are read; None for none.
+        option: that names ``out``, for the message.
+
+    Raises:
+        SidmillError: naming both.
+    """
+    target = Path(out).resolve()
+    for source in filter(None, sources):
+        found = [str(source)]
+        if not Path(source).exists() and any(one in str(source) for one in GLOB_CHARACTERS):
+            found = glob(str(source), recursive=True)  # noqa: PTH207 - as above
+        for name in found:
+            read = Path(name).resolve()
+            inside = Path(name).is_dir() and target.is_relative_to(read)
+            around = read.is_relative_to(target)
+            linked = target.exists() and read.exists() and target.samefile(read)
+            if inside or around or linked:
+                raise SidmillError(
+                    f"{option} is {out}, where {name} is read from: name another file"
+                )

@@ -1,30 +1,29 @@
-"""Vectors that the user made elsewhere, found by item id.
+"""Vectors that the user made elsewhere, found by item id or taken in the order of the catalogue.
 
-Accepted: a parquet file or folder with columns ``pid`` and ``embedding`` (SIDMill's own
-embeddings.parquet too), or a .npy matrix beside a list of ids in the same row order.
+Accepted: what :mod:`sidmill.formats.foreign` reads, in a parquet file or folder with a column of
+ids and one of vectors (SIDMill's own embeddings.parquet too), or in a .npy matrix beside a list of
+ids in the same row order.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from itertools import chain, islice
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand
-from sidmill.formats import embeddings, lines, parquet, vectors
+from sidmill.formats import foreign, parquet, text
 
 logger = logging.getLogger(__name__)
 
-BLOCK_ROWS = 8192
-INT64 = range(-(2**63), 2**63)
 NAMED_IDS = 5  # ids that an error message names
+FIELDS = {"pid": "pid", "embedding": "embedding"}
+HINT = ": name the columns of your file in embedding.fields"
+IDS = Callable[[], Iterable[pa.ChunkedArray]]
 
 
 class RowGroup(NamedTuple):
@@ -37,26 +36,37 @@ class RowGroup(NamedTuple):
 
 
 def gather(
-    pids: pa.Array, *, path: str | None, ids_path: str | None, dim: int | None
+    pids: pa.Array,
+    *,
+    path: str | None,
+    ids_path: str | None,
+    dim: int | None,
+    fields: dict | None = None,
+    order_path: str | None = None,
 ) -> np.ndarray:
     """Fetch the vectors of some items.
 
-    Rows of the source may stand in any order, and there may be more of them. Memory: the vectors
-    asked for, their ids, and one block of the source (a row group, for parquet).
+    Rows of the source may stand in any order, and there may be more of them: vectors that are not
+    asked for are not looked at. Memory: the vectors asked for, 8 bytes per id of the source, and
+    one block of it (a row group, for parquet).
 
     Args:
         pids: int64 or string (n,), distinct.
         path: parquet file, folder or glob; or a .npy file of floats (N, D).
-        ids_path: for .npy the ids of its rows: parquet with a column ``pid``, .npy, or .txt (UTF-8)
-            with one id per line. Integers may have any width.
+        ids_path: for .npy the ids of its rows: parquet with a column of ids, .npy, or .txt (UTF-8)
+            with one id per line.
         dim: D that the vectors must have, or null.
+        fields: names of the columns ``pid`` and ``embedding``; None: these.
+        order_path: text.parquet whose items the rows of the source are, in its order; in place of
+            ids. None: the source has ids.
 
     Returns:
         float32 (n, D), in the order of ``pids``, values as they are in the source (float64 is
         rounded).
 
     Raises:
-        SidmillError: if an item has no vector or two, or the files are not as described.
+        SidmillError: if an item has no vector, an id stands there twice or is null, or the files
+            are not as described.
     """
     if path is None:
         raise SidmillError(
@@ -70,75 +80,116 @@ def gather(
             f"embedding.path: {path} holds {len(files)} files, {arrays[0]} among them: name one "
             f".npy file, or a folder that holds parquet files alone"
         )
+    names = FIELDS | (fields or {})
+    as_text = not pa.types.is_integer(pids.type)
     if arrays:
-        return _from_npy(pids, arrays[0], ids_path, dim)
+        if ids_path is None and order_path is None:
+            raise SidmillError(
+                f"embedding.ids_path is null: {path} holds no ids; name a parquet, .npy or .txt "
+                f"file with the id of each row, or set embedding.rows: catalogue, if row i is that "
+                f"of item i"
+            )
+        named = order_path or ids_path
+        return _from_npy(
+            pids,
+            arrays[0],
+            _in_order(order_path)
+            or (
+                lambda: foreign.read_ids(named, names["pid"], "embedding.ids_path", as_text=as_text)
+            ),
+            named,
+            dim,
+        )
     if ids_path is not None:
         raise SidmillError(
             f"embedding.ids_path is {ids_path}, but {path} is parquet and holds its ids: set null"
         )
-    return _from_parquet(pids, path, files, dim)
+    return _from_parquet(pids, path, files, names, _in_order(order_path), dim)
 
 
-def _from_npy(pids: pa.Array, path: str, ids_path: str | None, dim: int | None) -> np.ndarray:
-    if ids_path is None:
-        raise SidmillError(
-            f"embedding.ids_path is null: {path} holds no ids; name a parquet, .npy or .txt file "
-            f"with the id of each row"
-        )
-    source = _open_npy(path, "embedding.path")
-    if source.ndim != 2 or source.dtype.kind != "f":
-        raise SidmillError(
-            f"{path}: holds {source.dtype} of shape {source.shape}, wanted floats (N, D)"
-        )
+def _in_order(order_path: str | None) -> IDS | None:
+    """The ids of text.parquet, for a source in its order."""
+    if order_path is None:
+        return None
+    return lambda: (table["pid"] for table in text.read(order_path))
+
+
+def _from_npy(
+    pids: pa.Array, path: str, read_ids: IDS, ids_path: str, dim: int | None
+) -> np.ndarray:
+    source = foreign.open_matrix(path, "embedding.path")
     _check_dim(path, source.shape[1], dim)
-    rows, total = _locate(pids, _read_ids(ids_path, pids.type), ids_path)
-    if total != len(source):
-        raise SidmillError(
-            f"{path} has {len(source)} rows, {ids_path} has {total} ids: they must stand row by row"
-        )
+    rows, total = _locate(pids, read_ids, ids_path)
+    _check_count(path, len(source), ids_path, total)
     found = np.empty((len(pids), source.shape[1]), dtype=np.float32)
     order = np.argsort(rows)  # the file is read forwards
-    for start in range(0, len(order), BLOCK_ROWS):
-        block = order[start : start + BLOCK_ROWS]
-        found[block] = source[rows[block]]
+    for start in range(0, len(order), foreign.BLOCK_ROWS):
+        block = order[start : start + foreign.BLOCK_ROWS]
+        found[block] = foreign.rows_of(source, rows[block])
     return found
 
 
-def _from_parquet(pids: pa.Array, path: str, files: list[str], dim: int | None) -> np.ndarray:
-    groups = [group for group in _row_groups(files) if group.rows]
+def _from_parquet(
+    pids: pa.Array, path: str, files: list[str], names: dict, in_order: IDS | None, dim: int | None
+) -> np.ndarray:
+    groups = [group for group in _row_groups(files, names["embedding"]) if group.rows]
     if not groups:
         raise SidmillError(f"{path}: no vectors in it: check embedding.path")
-    ids = chain.from_iterable(_read_id_column(file, pids.type) for file in files)
-    rows, _ = _locate(pids, ids, path)
-    first = embeddings.read_group(groups[0].path, groups[0].number)
-    _check_dim(path, first.shape[1], dim)
-    found = np.empty((len(pids), first.shape[1]), dtype=np.float32)
+
+    def read_ids() -> Iterator[pa.ChunkedArray]:
+        for file in files:
+            yield from foreign.read_id_column(file, names["pid"], HINT)
+
+    rows, total = _locate(pids, in_order or read_ids, path)
+    if in_order:
+        _check_count(path, groups[-1].first + groups[-1].rows, "the catalogue", total)
     order = np.argsort(rows)
-    in_order = rows[order]
+    in_rows = rows[order]
+
+    # The width is that of the first vector that is asked for.
+    first = int(in_rows[0]) if len(in_rows) else 0
+    home = next(group for group in groups if first < group.first + group.rows)
+    width = _read_group(home, names["embedding"], np.array([first - home.first])).shape[1]
+    _check_dim(home.path, width, dim)
+
+    found = np.empty((len(pids), width), dtype=np.float32)
     for group in groups:
-        begin, end = np.searchsorted(in_order, (group.first, group.first + group.rows))
+        begin, end = np.searchsorted(in_rows, (group.first, group.first + group.rows))
         if begin < end:
-            block = embeddings.read_group(group.path, group.number)
-            _check_dim(group.path, block.shape[1], found.shape[1])
-            found[order[begin:end]] = block[in_order[begin:end] - group.first]
+            block = _read_group(group, names["embedding"], in_rows[begin:end] - group.first)
+            _check_dim(group.path, block.shape[1], width)
+            found[order[begin:end]] = block
     return found
 
 
-def _row_groups(paths: list[str]) -> Iterator[RowGroup]:
+def _row_groups(paths: list[str], column: str) -> Iterator[RowGroup]:
+    """The row groups of all files, in order; their rows are counted through all files."""
     first = 0
     for path in paths:
-        for number, rows in enumerate(embeddings.group_sizes(path)):
+        metadata = parquet.open_file(path, {column: foreign.holds_vectors}, HINT).metadata
+        for number in range(metadata.num_row_groups):
+            rows = metadata.row_group(number).num_rows
             yield RowGroup(path, number, first, rows)
             first += rows
 
 
-def _locate(
-    pids: pa.Array, chunks: Iterable[pa.ChunkedArray], source: str
-) -> tuple[np.ndarray, int]:
+def _read_group(group: RowGroup, column: str, rows: np.ndarray) -> np.ndarray:
+    """Some vectors of a row group, by their rows in it, float32 (n, D); the others are not read."""
+    file = parquet.open_file(group.path, {column: foreign.holds_vectors}, HINT)
+    found = file.read_row_group(group.number, columns=[column])[column].take(pa.array(rows))
+    before = sum(
+        file.metadata.row_group(number).num_rows for number in range(group.number)
+    )  # in its file
+    return foreign.vectors_of(found, group.path, rows + before)
+
+
+def _locate(pids: pa.Array, read_ids: IDS, source: str) -> tuple[np.ndarray, int]:
     """Find the source row of every item.
 
-    Only ids that are asked for are remembered, so an id that is there twice is found by the shard
-    that needs it.
+    Args:
+        pids: of the items.
+        read_ids: reads the ids of the source, block by block, anew at each call.
+        source: where these stand, for the message.
 
     Returns:
         int64 (n,), and the number of rows in the source.
@@ -148,21 +199,18 @@ def _locate(
     )
     rows = np.full(len(pids), -1, dtype=np.int64)
     total = wanted = 0
-    for chunk in chunks:
-        if chunk.null_count:
-            raise SidmillError(f"{source}: an id after row {total} is null: every vector wants one")
-        places = index.get_indexer(pd.Index(chunk.to_numpy(), dtype=index.dtype))
-        hits = np.flatnonzero(places >= 0)
-        taken, counts = np.unique(places[hits], return_counts=True)
-        again = taken[(counts > 1) | (rows[taken] >= 0)]
-        if again.size:
+    for ids in read_ids():
+        if pa.types.is_integer(ids.type) != pa.types.is_integer(pids.type):
             raise SidmillError(
-                f"{source}: id {index[again].tolist()[0]!r} is there more than once: keep one "
-                f"vector per id"
+                f"{source}: ids are {ids.type}, those of the items are {pids.type}: write them as "
+                f"{pids.type}, or set items.id_type"
             )
+        places = index.get_indexer(pd.Index(ids.to_numpy(), dtype=index.dtype))
+        hits = np.flatnonzero(places >= 0)
         rows[places[hits]] = total + hits
-        total += len(chunk)
+        total += len(ids)
         wanted += hits.size
+    foreign.repeated(read_ids, source)
     missing = np.flatnonzero(rows < 0)
     if missing.size:
         names = ", ".join(repr(pid) for pid in index[missing[:NAMED_IDS]].tolist())
@@ -174,111 +222,11 @@ def _locate(
     return rows, total
 
 
-def _read_ids(path: str, wanted: pa.DataType) -> Iterator[pa.ChunkedArray]:
-    """Yield the ids that go with a .npy, block by block."""
-    kind = Path(path).suffix.lower()
-    if kind == ".parquet":
-        yield from _read_id_column(path, wanted)
-    elif kind == ".npy":
-        yield from _read_id_array(path, wanted)
-    elif kind == ".txt":
-        lines = _id_lines(path, pa.types.is_integer(wanted))
-        while block := list(islice(lines, BLOCK_ROWS)):
-            yield pa.chunked_array([block], wanted)
-    else:
-        raise SidmillError(f"embedding.ids_path is {path}: it must end in .parquet, .npy or .txt")
-
-
-def _read_id_column(path: str, wanted: pa.DataType) -> Iterator[pa.ChunkedArray]:
-    file = parquet.open_file(path, {"pid": _is_foreign_pid})
-    row = 0
-    for table in parquet.read_rows(file, ["pid"], 0, file.metadata.num_rows):
-        yield _comparable(table["pid"], wanted, path, row)
-        row += table.num_rows
-
-
-def _is_foreign_pid(kind: pa.DataType) -> bool:
-    """Whether a column can hold ids in a file that SIDMill did not write: any integers or text."""
-    return parquet.is_pid(kind) or pa.types.is_integer(kind)
-
-
-def _read_id_array(path: str, wanted: pa.DataType) -> Iterator[pa.ChunkedArray]:
-    ids = _open_npy(path, "embedding.ids_path")
-    if ids.ndim != 1 or ids.dtype.kind not in "iuU":
+def _check_count(path: str | Path, rows: int, ids_path: str, ids: int) -> None:
+    if rows != ids:
         raise SidmillError(
-            f"{path}: holds {ids.dtype} of shape {ids.shape}, wanted integers or text (N,)"
+            f"{path} has {rows} rows, {ids_path} has {ids} ids: they must stand row by row"
         )
-    for row in range(0, len(ids), BLOCK_ROWS):
-        block = ids[row : row + BLOCK_ROWS].astype(ids.dtype.newbyteorder("="))
-        yield _comparable(pa.chunked_array([block]), wanted, path, row)
-
-
-def _open_npy(path: str, setting: str) -> np.ndarray:
-    """Map an array of the user read-only, never unpickling; its caller checks what it holds."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise SidmillError(f"{path}: no such file: check {setting}") from None
-    except vectors.UNREADABLE as error:
-        raise SidmillError(f"{path}: not a readable .npy file ({error}): check {setting}") from None
-    if not isinstance(array, np.ndarray):
-        raise SidmillError(f"{path}: holds several arrays (.npz), wanted one: check {setting}")
-    return array
-
-
-def _id_lines(path: str, integer: bool) -> Iterator[int | str]:
-    """Yield the ids of a text file, past a byte order mark and one blank line at the end."""
-    if not Path(path).is_file():
-        raise SidmillError(f"{path}: no such file: check embedding.ids_path")
-    blank = None
-    with Path(path).open("rb") as file:
-        for number, line in enumerate(lines.read(file), start=1):
-            if blank:
-                raise SidmillError(f"{path}, line {blank}: blank, where every vector wants an id")
-            if line is None:
-                raise SidmillError(f"{path}, line {number}: {lines.TOO_LONG}, wanted an id")
-            try:
-                pid = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            except UnicodeDecodeError:
-                raise SidmillError(f"{path}, line {number}: not UTF-8: save it as such") from None
-            if not pid:
-                blank = number
-            elif integer:
-                yield _integer(pid, f"{path}, line {number}")
-            else:
-                yield pid
-
-
-def _integer(pid: str, place: str) -> int:
-    """Read an integer written as str() writes it: "01" is another id than 1."""
-    with suppress(ValueError):
-        if str(int(pid)) == pid and int(pid) in INT64:
-            return int(pid)
-    raise SidmillError(
-        f"{place}: {pid!r:.80} is no 64-bit integer, as the ids of the items are: write it as they "
-        f"are, or set items.id_type: string"
-    )
-
-
-def _comparable(ids: pa.ChunkedArray, wanted: pa.DataType, path: str, row: int) -> pa.ChunkedArray:
-    """Give ids, the first of them at ``row``, the type of the items' ids, where that changes none.
-
-    Raises:
-        SidmillError: if these are text and integers, or one does not fit in 64 signed bits.
-    """
-    if pa.types.is_integer(ids.type) != pa.types.is_integer(wanted):
-        raise SidmillError(
-            f"{path}: ids are {ids.type}, those of the items are {wanted}: write them as "
-            f"{wanted}, or set items.id_type"
-        )
-    if ids.type == pa.uint64():
-        huge = pc.index(pc.greater(ids, pa.scalar(INT64.stop - 1, pa.uint64())), True).as_py()
-        if huge >= 0:
-            raise SidmillError(
-                f"{path}: id {ids[huge]} at row {row + huge} does not fit in int64: make the ids "
-                f"text, and set items.id_type: string"
-            )
-    return ids.cast(wanted)
 
 
 def _check_dim(path: str, found: int, wanted: int | None) -> None:

@@ -12,6 +12,7 @@ from typing import BinaryIO
 import xxhash
 
 from sidmill.core.errors import SidmillError
+from sidmill.formats.remedy import remedy
 
 PORTION = 2**26  # bytes; the last portion may be shorter
 
@@ -70,5 +71,5 @@ def check(path: str | Path, digests: list[str], portions: Iterable[int]) -> None
                 first = portion * PORTION
                 raise SidmillError(
                     f"{path}: bytes {first} to {first + filled} are not those that were written "
-                    "(a damaged disk or copy): delete the file and run again"
+                    f"(a damaged disk or copy): {remedy(path)}"
                 )

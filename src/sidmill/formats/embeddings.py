@@ -12,11 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sidmill.core.errors import SidmillError
-from sidmill.formats import parquet
+from sidmill.formats import foreign, parquet
 
 FINGERPRINT_KEY = "sidmill.fingerprint"
 LISTS = parquet.is_list_of(pa.float32(), pa.float16(), pa.float64())
@@ -68,7 +66,7 @@ def fingerprint(path: str | Path) -> dict:
 
 
 def group_sizes(path: str | Path) -> list[int]:
-    """Number of rows of each row group of a shard, or of a file that SIDMill did not write."""
+    """Number of rows of each row group of a shard."""
     metadata = parquet.open_file(path, {"embedding": LISTS}).metadata
     return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
 
@@ -83,7 +81,7 @@ def read(path: str | Path) -> Iterator[tuple[pa.ChunkedArray, np.ndarray]]:
     file = _open(path)
     row = 0
     for table in parquet.read_rows(file, ["pid", "embedding"], 0, file.metadata.num_rows):
-        yield table["pid"], vectors_of(table["embedding"].combine_chunks(), path, row)
+        yield table["pid"], vectors_of(table["embedding"], path, row)
         row += table.num_rows
 
 
@@ -91,26 +89,13 @@ def read_group(path: str | Path, group: int) -> np.ndarray:
     """Return the vectors of one row group, float32 (n, D), as of :func:`group_sizes`."""
     file = parquet.open_file(path, {"embedding": LISTS})
     column = file.read_row_group(group, columns=["embedding"])["embedding"]
-    return vectors_of(column.combine_chunks(), path, sum(group_sizes(path)[:group]))
+    return vectors_of(column, path, sum(group_sizes(path)[:group]))
+
+
+def vectors_of(lists: pa.ChunkedArray, path: str | Path, row: int) -> np.ndarray:
+    """Turn a list column whose first value is ``row`` of a shard into float32 (n, D)."""
+    return foreign.vectors_of(lists, path, row, remedy="embed this shard again")
 
 
 def _open(path: str | Path) -> pq.ParquetFile:
     return parquet.open_file(path, {"pid": parquet.is_pid, "embedding": LISTS})
-
-
-def vectors_of(lists: pa.Array, path: str | Path, row: int) -> np.ndarray:
-    """Turn a list column whose first value is ``row`` of the file into float32 (n, D)."""
-    lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
-    missing = np.flatnonzero(np.isnan(lengths)) if lists.null_count else []
-    if len(missing):
-        raise SidmillError(f"{path}: row {row + missing[0]} has no vector: embed it again")
-    odd = np.flatnonzero(lengths != lengths[0])
-    if odd.size:
-        raise SidmillError(
-            f"{path}: row {row + odd[0]} has {lengths[odd[0]]} dimensions, row {row} has "
-            f"{lengths[0]}: embed this shard again"
-        )
-    flat = lists.flatten()
-    if flat.null_count:
-        raise SidmillError(f"{path}: a vector after row {row} holds a null: embed it again")
-    return flat.to_numpy().astype(np.float32, copy=False).reshape(len(lists), int(lengths[0]))

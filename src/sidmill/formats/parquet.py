@@ -13,6 +13,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.formats.remedy import remedy
 
 ROWS_PER_GROUP = 8192
+NAMED = 20  # columns that a message lists
 PID_TYPES = (pa.int64(), pa.string())
 SHOWN_TYPES = (*PID_TYPES, *map(pa.list_, (*PID_TYPES, pa.int8(), pa.int32(), pa.float32())))
 
@@ -91,12 +92,15 @@ def _regroup(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table
         yield waiting.combine_chunks()
 
 
-def open_file(path: str | Path, columns: dict[str, Callable[[pa.DataType], bool]]) -> Parquet:
+def open_file(
+    path: str | Path, columns: dict[str, Callable[[pa.DataType], bool]], hint: str = ""
+) -> Parquet:
     """Open a parquet file after checking that it has the columns that its format wants.
 
     Args:
         path: one parquet file.
         columns: for each wanted column a test of its type.
+        hint: what to do about a column that is missing, at the end of the message.
 
     Raises:
         SidmillError: if the file is not parquet, lacks a column, repeats one, or has one of a
@@ -110,7 +114,7 @@ def open_file(path: str | Path, columns: dict[str, Callable[[pa.DataType], bool]
         if len(found) != 1:
             raise SidmillError(
                 f"{path}: {len(found)} columns named {name!r}, wanted one; the file has "
-                f"{', '.join(schema.names)}"
+                f"{_listed(schema.names)}{hint}"
             )
         if not accepts(schema.field(name).type):
             raise SidmillError(
@@ -118,6 +122,12 @@ def open_file(path: str | Path, columns: dict[str, Callable[[pa.DataType], bool]
                 f"{' or '.join(str(kind) for kind in SHOWN_TYPES if accepts(kind))}: write it so"
             )
     return parquet
+
+
+def _listed(names: list[str]) -> str:
+    """Some names for a message, and how many more there are."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(f"{name:.80}" for name in names[:NAMED]) + more
 
 
 def read_rows(

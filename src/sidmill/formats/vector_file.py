@@ -1,13 +1,14 @@
 """Vectors of one catalogue as users have them: .npy, item_data.h5, or parquet.
 
-    .npy      float32 or float16 (N, D); ids of a ``vectors.npy`` from the
-              ``ids.parquet`` beside it, if there is one
+    .npy      float16, float32 or float64 (N, D); ids from a file that is named, or of a
+              ``vectors.npy`` from the ``ids.parquet`` beside it, if there is one
     .h5       item_data.h5
-    .parquet  a file, a folder or a glob: a list column, float16, float32 or float64, every list D
-              long; ids from ``pid``, if there is such a column
+    .parquet  a file, a folder or a glob: a column of vectors, every one D long; ids from another
+              column, if there is such a one
 
-Without ids the rows are numbered from 0. What is no .npy is read in order, as often as one likes,
-and never as a whole.
+What other tools write is read by :mod:`sidmill.formats.foreign`. Without ids the rows are numbered
+from 0. What cannot be mapped as it is, is read in order, as often as one likes, and never as a
+whole.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand
-from sidmill.formats import embeddings, parquet, vectors
+from sidmill.formats import embeddings, foreign, parquet, vectors
 from sidmill.formats.item_data import open_item_data
 
 BATCH_ROWS = 4096
@@ -47,69 +48,127 @@ class Streamed:
 
 
 class VectorFile(NamedTuple):
-    """Opened vectors: ``ids`` has N rows, ``fingerprint`` is {} where none is known."""
+    """Opened vectors.
+
+    Attributes:
+        vectors: N rows of D.
+        ids: int64 or string (N,), each once; the rows' numbers where none is known.
+        fingerprint: {} where none is known.
+        has_ids: whether ids are known.
+    """
 
     vectors: np.ndarray | Streamed
     ids: pa.ChunkedArray
     fingerprint: dict
+    has_ids: bool
 
 
-def open_vectors(path: str | Path, column: str = "embedding") -> VectorFile:
-    """Open vectors. Memory: the ids; one batch of rows while they are read.
+def open_vectors(
+    path: str | Path,
+    column: str = "embedding",
+    *,
+    id_column: str = "pid",
+    ids_path: str | Path | None = None,
+) -> VectorFile:
+    """Open vectors. Memory: the ids, twice; one batch of rows while they are read.
 
     Args:
         path: one .npy, .h5 or parquet file, or a folder or glob of parquet files.
-        column: of the parquet files.
+        column: of the parquet files, with the vectors.
+        id_column: of the parquet files, with the ids.
+        ids_path: of a .npy: its ids in the same order, .parquet, .npy or .txt.
 
     Raises:
         SidmillError: if there is no such file or column, the files differ in dimension or
-            fingerprint, or hold no row.
+            fingerprint, or hold no row; if an id is null or there twice.
     """
     suffix = Path(path).suffix.lower()
     if suffix == ".npy":
-        return _open_npy(Path(path))
+        return _open_npy(Path(path), ids_path, id_column)
+    if ids_path:
+        raise SidmillError(f"{path} holds its own ids: leave out {ids_path}")
     if suffix == ".h5":
         return _open_h5(path)
-    return _open_parquet(expand(str(path), (".parquet",), "vectors"), column)
+    return _open_parquet(str(path), column, id_column)
 
 
-def _open_npy(path: Path) -> VectorFile:
-    if ids := vectors.ids_beside(path):
-        return VectorFile(*vectors.open_store(path, ids))
-    mapped = vectors.open_npy(path)
-    return VectorFile(mapped, _numbered(len(mapped)), {})
+def _open_npy(path: Path, ids_path: str | Path | None, id_column: str) -> VectorFile:
+    ids_path = ids_path or vectors.ids_beside(path)
+    if ids_path and vectors.is_own_ids(ids_path):
+        return VectorFile(*vectors.open_store(path, ids_path), has_ids=True)
+    mapped = foreign.open_matrix(path, "its name")
+    source = mapped if foreign.is_plain(mapped) else Streamed(mapped.shape, partial(_cut, mapped))
+    if not ids_path:
+        return VectorFile(source, _numbered(len(mapped)), {}, has_ids=False)
+    ids = _ids_of_file(ids_path, id_column)
+    if len(ids) != len(mapped):
+        raise SidmillError(
+            f"{path} has {len(mapped)} rows, {ids_path} has {len(ids)} ids: they must stand row by "
+            f"row"
+        )
+    return VectorFile(source, ids, {}, has_ids=True)
+
+
+def _ids_of_file(path: str | Path, column: str) -> pa.ChunkedArray:
+    """All ids of a file; lines of a .txt are integers if all of them are."""
+    read = partial(foreign.read_ids, path, column, "the file of ids")
+    if Path(path).suffix.lower() == ".txt" and not foreign.are_integers(path):
+        return _joined(read(as_text=True), path)
+    return _joined(read(as_text=False), path)
+
+
+def _joined(blocks: Iterator[pa.ChunkedArray], path: str | Path) -> pa.ChunkedArray:
+    """Join blocks of ids and refuse one that is there twice."""
+    chunks = [chunk for block in blocks for chunk in block.chunks]
+    if len({chunk.type for chunk in chunks}) > 1:
+        raise SidmillError(
+            f"{path}: ids are integers in one file and text in another: write them alike"
+        )
+    ids = pa.chunked_array(chunks) if chunks else _ids(np.empty(0, np.int64))
+    foreign.check_distinct(ids, path)
+    return ids
 
 
 def _open_h5(path: str | Path) -> VectorFile:
     data = open_item_data(path)
     with data.file:
         shape = data.embeddings.shape
-    return VectorFile(Streamed(shape, partial(_read_h5, path)), _ids(data.item_ids), {})
+    return VectorFile(
+        Streamed(shape, partial(_read_h5, path)), _ids(data.item_ids), {}, has_ids=True
+    )
 
 
-def _open_parquet(paths: list[str], column: str) -> VectorFile:
+def _open_parquet(name: str, column: str, id_column: str) -> VectorFile:
+    paths = expand(name, (".parquet",), "vectors")
+    hint = f": name the column of the vectors (column {column!r} is looked for)"
+    files = [parquet.open_file(path, {column: foreign.holds_vectors}, hint) for path in paths]
     first = next(_read_parquet(paths, column), None)
     if first is None:
         raise SidmillError(f"{paths[0]}: holds no vector")
-    files = [parquet.open_file(path, {column: embeddings.LISTS}) for path in paths]
     prints = [parquet.metadata_json(file, embeddings.FINGERPRINT_KEY) for file in files]
     for path, found in zip(paths, prints, strict=True):
         if found != prints[0]:
             raise SidmillError(f"{path} and {paths[0]} are of different embeddings: take one out")
+
     n_rows = sum(file.metadata.num_rows for file in files)
-    named = ["pid" in file.schema_arrow.names for file in files]
+    named = [id_column in file.schema_arrow.names for file in files]
     if any(named) and not all(named):
-        raise SidmillError(f"{paths[named.index(False)]} has no column 'pid', others have: add it")
-    ids = (
-        [chunk for path in paths for chunk in vectors.read_pids(path).chunks] if all(named) else []
-    )
-    if len({chunk.type for chunk in ids}) > 1:
-        raise SidmillError(f"{paths[0]}: ids are integers in one file and text in another")
-    return VectorFile(
-        Streamed((n_rows, first.shape[1]), partial(_read_parquet, paths, column)),
-        pa.chunked_array(ids) if ids else _numbered(n_rows),
-        prints[0],
-    )
+        lacking = paths[named.index(False)]
+        raise SidmillError(f"{lacking} has no column {id_column!r}, others have: add it")
+    source = Streamed((n_rows, first.shape[1]), partial(_read_parquet, paths, column))
+    if not all(named):
+        if id_column != "pid":
+            raise SidmillError(
+                f"{paths[0]} has no column {id_column!r}: name the one that holds the ids"
+            )
+        return VectorFile(source, _numbered(n_rows), prints[0], has_ids=False)
+    blocks = (block for path in paths for block in foreign.read_id_column(path, id_column))
+    return VectorFile(source, _joined(blocks, name), prints[0], has_ids=True)
+
+
+def _cut(array: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(array), BATCH_ROWS):
+        yield foreign.rows_of(array, slice(start, start + BATCH_ROWS))
 
 
 def _read_h5(path: str | Path) -> Iterator[np.ndarray]:
@@ -122,14 +181,13 @@ def _read_h5(path: str | Path) -> Iterator[np.ndarray]:
 def _read_parquet(paths: list[str], column: str) -> Iterator[np.ndarray]:
     dim = None
     for path in paths:
-        parquet.open_file(path, {column: embeddings.LISTS})
         by_pages = {"buffer_size": BUFFER_BYTES, "pre_buffer": False}
         with parquet.naming(path), pq.ParquetFile(path, **by_pages) as file:
             row = 0
             for batch in file.iter_batches(BATCH_ROWS, columns=[column], use_threads=False):
                 if not len(batch):
                     continue
-                block = embeddings.vectors_of(batch[column], path, row)
+                block = foreign.vectors_of(batch[column], path, row)
                 dim = dim or block.shape[1]
                 if block.shape[1] != dim:
                     raise SidmillError(

@@ -21,6 +21,7 @@ from sidmill.core.atomic import replacing
 from sidmill.core.errors import SidmillError
 from sidmill.formats import digests, parquet
 from sidmill.formats.embeddings import FINGERPRINT_KEY
+from sidmill.formats.remedy import remedy
 from sidmill.formats.text import shard_bounds
 
 SHAPE_KEY = "sidmill.shape"
@@ -99,6 +100,14 @@ def ids_beside(path: str | Path) -> Path | None:
     return beside if Path(path).name == "vectors.npy" and beside.exists() else None
 
 
+def is_own_ids(path: str | Path) -> bool:
+    """Whether a file is an ids.parquet that was written with a vectors.npy, by its metadata."""
+    if Path(path).suffix.lower() != ".parquet":
+        return False
+    with parquet.naming(path):
+        return SHAPE_KEY.encode() in (pq.read_schema(path).metadata or {})
+
+
 def open_store(
     vectors_path: str | Path, ids_path: str | Path, shard: tuple[int, int] = (0, 1)
 ) -> VectorStore:
@@ -116,11 +125,16 @@ def open_store(
     """
     file = parquet.open_file(ids_path, {"pid": parquet.is_pid})
     vectors = open_npy(vectors_path)
-    shape = tuple(parquet.metadata_json(file, SHAPE_KEY) or (file.metadata.num_rows, "unknown"))
+    shape = tuple(parquet.metadata_json(file, SHAPE_KEY))
+    if not shape:
+        raise SidmillError(
+            f"{ids_path}: was not written with a vectors.npy: name the ids.parquet of the run that "
+            f"made {vectors_path}"
+        )
     if vectors.shape != shape:
         raise SidmillError(
-            f"{vectors_path} has shape {vectors.shape}, {ids_path} was written for {shape}: "
-            f"delete both and run again"
+            f"{vectors_path} has shape {vectors.shape}, {ids_path} was written for {shape}, so "
+            f"they do not belong together: {remedy(vectors_path)}"
         )
     _check_bytes(vectors_path, vectors, parquet.metadata_json(file, DIGESTS_KEY), shard)
     return VectorStore(vectors, read_ids(file), parquet.metadata_json(file, FINGERPRINT_KEY))
@@ -149,9 +163,7 @@ def open_npy(path: str | Path) -> np.ndarray:
     except FileNotFoundError:
         raise SidmillError(f"{path}: no such file") from None
     except UNREADABLE as error:
-        raise SidmillError(
-            f"{path}: not a readable .npy file ({error}): delete it and run again"
-        ) from None
+        raise SidmillError(f"{path}: not a readable .npy file ({error}): {remedy(path)}") from None
     if getattr(vectors, "ndim", 0) != 2 or vectors.dtype.name not in DTYPES:
         raise SidmillError(
             f"{path}: holds {getattr(vectors, 'dtype', type(vectors))} of shape "
