@@ -30,6 +30,8 @@ PLAIN = {
     "revision": None,
     "path": None,
     "ids_path": None,
+    "fields": None,
+    "rows": None,
     "dim": None,
     "batch_tokens": None,
     "max_length": 48,

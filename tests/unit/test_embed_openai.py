@@ -317,7 +317,8 @@ def embed(folder, **changes):
         str(folder / "text.parquet"), str(folder / "e/part.parquet"), str(folder / "speed.json"),
         shard=0, shards=1, model_path=None, match_path=None, published=[], code="1",
         backend="openai", model="m", revision=None,
-        path=None, ids_path=None, dim=None, batch_tokens=None, max_length=9, dtype="auto",
+        path=None, ids_path=None, fields=None, rows=None, dim=None, batch_tokens=None,
+        max_length=9, dtype="auto",
         device="cpu", attention="auto", compiled=False, processes=2, prompt="p: ",
         normalize=True, http=http | changes,
     )  # fmt: skip

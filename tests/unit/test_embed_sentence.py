@@ -195,6 +195,8 @@ def test_shards_are_the_same_vectors(qwen, tmp_path):
             model=str(qwen),
             path=None,
             ids_path=None,
+            fields=None,
+            rows=None,
             code="1",
             processes=1,
             http={},

@@ -23,6 +23,8 @@ SETTINGS = {
     "revision": None,
     "path": None,
     "ids_path": None,
+    "fields": None,
+    "rows": None,
     "dim": 8,
     "batch_tokens": None,
     "max_length": 512,

@@ -194,7 +194,7 @@ def test_vectors_and_ids_that_disagree_are_refused(tmp_path):
 def test_ids_of_another_tool_are_refused(tmp_path):
     vectors.write(tmp_path / "vectors.npy", (3, 2), "float32", [np.ones((3, 2))])
     pq.write_table(pa.table({"pid": [1, 2, 3]}), tmp_path / "ids.parquet")
-    with pytest.raises(SidmillError, match="was not written with a vectors.npy: name"):
+    with pytest.raises(SidmillError, match=r"was not written with a vectors\.npy: name"):
         vectors.open_store(tmp_path / "vectors.npy", tmp_path / "ids.parquet")
 
 

@@ -17,6 +17,8 @@ SETTINGS = {
     "model": "mine",
     "revision": None,
     "ids_path": None,
+    "fields": None,
+    "rows": None,
     "dim": 3,
     "batch_tokens": 16384,
     "max_length": 512,

@@ -106,12 +106,14 @@ def own_vectors():
     embedding = config["embedding"]
     if embedding["backend"] != "precomputed":
         return {}
-    if Path(embedding["path"]).resolve().is_relative_to(Path("results").resolve()):
-        raise SidmillError(
-            f"embedding.path: {embedding['path']} lies in results/, which this run writes: move "
-            f"your embeddings elsewhere"
-        )
     ids = embedding["ids_path"]
+    for key in ("path", "ids_path"):
+        own = Path(embedding[key] or ".").resolve()
+        if own.is_relative_to(Path("results").resolve()):
+            raise SidmillError(
+                f"embedding.{key}: {embedding[key]} lies in results/, which this run writes: move "
+                f"your embeddings elsewhere"
+            )
     return {
         "vectors": expand_path(
             embedding["path"], (".parquet", ".npy"), "embedding.path"

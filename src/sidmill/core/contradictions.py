@@ -157,6 +157,11 @@ def _embedding(config: dict) -> Iterator[str]:
                 f"embedding.{key}: found {section[key]!r}, which backend {backend} does not read: "
                 f"set embedding.backend: precomputed, or null"
             )
+    if backend == "precomputed" and section["rows"] == "catalogue" and section["ids_path"]:
+        yield (
+            f"embedding.ids_path: found {section['ids_path']!r}, but embedding.rows: catalogue "
+            f"takes the order of the catalogue: set embedding.rows: ids, or ids_path to null"
+        )
     if backend == "precomputed" and section["ids_path"] and section["path"].endswith(".parquet"):
         yield (
             f"embedding.ids_path: found {section['ids_path']!r}, but {section['path']} "

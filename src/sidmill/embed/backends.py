@@ -45,14 +45,16 @@ def choose(
     revision: str | None,
     path: str | None,
     ids_path: str | None,
+    fields: dict | None,
+    order_path: str | None,
     dim: int | None,
     batch_tokens: int | None,
-    max_length: int,
-    dtype: str,
+    max_length: int | None,
+    dtype: str | None,
     device: str,
     attention: str,
     compiled: bool,
-    prompt: str,
+    prompt: str | None,
     normalize: bool,
     http: dict,
     process: int,
@@ -67,6 +69,8 @@ def choose(
         revision: see there.
         path: see there.
         ids_path: see there.
+        fields: see there.
+        order_path: text.parquet in whose order the rows of ``path`` stand; None: by their ids.
         dim: see there.
         batch_tokens: see there.
         max_length: see there.
@@ -122,6 +126,8 @@ def choose(
             revision=revision,
             path=path,
             ids_path=ids_path,
+            fields=fields,
+            order_path=order_path,
             dim=dim,
             normalize=normalize,
         )
@@ -170,6 +176,8 @@ def _precomputed(
     revision: str | None,
     path: str | None,
     ids_path: str | None,
+    fields: dict | None,
+    order_path: str | None,
     dim: int | None,
     normalize: bool,
 ) -> Backend:
@@ -180,7 +188,8 @@ def _precomputed(
             "embedding.model is null: with embedding.backend: precomputed it is a name for the "
             "space of your vectors, such as qwen3-embedding-8b"
         )
-    found = precomputed.gather(pids, path=path, ids_path=ids_path, dim=dim)  # (n, D), this shard
+    source = {"path": path, "ids_path": ids_path, "fields": fields, "order_path": order_path}
+    found = precomputed.gather(pids, **source, dim=dim)  # (n, D), this shard
 
     def stream(chunks: Iterator[list[str]], advance: Advance) -> Iterator[Encoded]:
         done = 0

@@ -29,8 +29,8 @@ def measure(
 
     Args:
         text_path: text.parquet; the sample is evenly spread over its rows.
-        settings: of the backend, see :func:`sidmill.embed.backends.choose`; ``dim`` is looked at,
-            the model gives its full width. With ``lsa`` that is ``dim`` itself.
+        settings: of the backend, see :func:`sidmill.embed.shard.embed_shard`; ``dim`` is looked
+            at, the model gives its full width. With ``lsa`` that is ``dim`` itself.
         sample: texts, at most. Memory: their vectors.
         neighbours: k; cosine, the text itself left out, ties to the earlier text.
         dims: widths to try, null for halves of the full one down to 32, and ``dim``.
@@ -49,6 +49,9 @@ def measure(
             f"matryoshka.neighbours"
         )
     dim = settings["dim"]
+    in_order = settings.get("rows") == "catalogue"
+    settings = {key: value for key, value in settings.items() if key != "rows"}
+    settings |= {"order_path": text_path if in_order else None}
     whole = settings | {"dim": dim if settings["backend"] == "lsa" else None, "normalize": False}
     try:
         chosen = backends.choose(lambda: pids, process=0, **whole)

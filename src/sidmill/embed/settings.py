@@ -6,7 +6,7 @@ READ = {
         *("model", "revision", "dim", "max_length", "dtype", "prompt", "normalize"),
     ),
     "openai": ("model", "revision", "dim", "prompt", "normalize"),
-    "precomputed": ("model", "revision", "path", "ids_path", "fields", "dim", "normalize"),
+    "precomputed": ("model", "revision", "path", "ids_path", "fields", "rows", "dim", "normalize"),
 }
 
 
@@ -17,10 +17,13 @@ def read_by(backend: str, settings: dict) -> dict:
         backend: a key of ``READ``.
         settings: of the section ``embedding``, ``backend`` among them or not.
     """
-    return {
+    kept = {
         key: value if key == "backend" or key in READ[backend] else None
         for key, value in settings.items()
     }
+    if kept.get("fields"):
+        kept["fields"] = dict(sorted(kept["fields"].items()))  # the order of keys is no change
+    return kept
 
 
 def tokenizer_of(embedding: dict, features: str) -> dict:

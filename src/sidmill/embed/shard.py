@@ -32,15 +32,17 @@ def embed_shard(
     revision: str | None,
     path: str | None,
     ids_path: str | None,
+    fields: dict | None,
+    rows: str | None,
     dim: int | None,
     batch_tokens: int | None,
-    max_length: int,
-    dtype: str,
+    max_length: int | None,
+    dtype: str | None,
     device: str,
     attention: str,
     compiled: bool,
     processes: int,
-    prompt: str,
+    prompt: str | None,
     normalize: bool,
     http: dict,
 ) -> int:
@@ -69,6 +71,8 @@ def embed_shard(
         revision: of the model, as the user names it.
         path: vectors of the user, for ``precomputed``.
         ids_path: ids of a .npy at ``path``.
+        fields: columns ``pid`` and ``embedding`` of a parquet at ``path``.
+        rows: ids; catalogue where row i of ``path`` is item i of ``text_path``.
         dim: D; see the backend for null.
         batch_tokens: padded tokens per batch; null: by the device.
         max_length: tokens per text.
@@ -79,6 +83,7 @@ def embed_shard(
         processes: processes that share the shard, one GPU each; for ``sentence_transformers``.
         prompt: put before every text.
         normalize: scale vectors to unit length.
+            Null for settings that the backend does not read (:mod:`sidmill.embed.settings`).
         http: how the server of ``openai`` is asked, see :func:`sidmill.embed.openai.load`.
 
     Returns:
@@ -105,6 +110,8 @@ def embed_shard(
             "revision": revision,
             "path": path,
             "ids_path": ids_path,
+            "fields": fields,
+            "order_path": text_path if rows == "catalogue" else None,
             "dim": dim,
             "batch_tokens": batch_tokens,
             "max_length": max_length,
