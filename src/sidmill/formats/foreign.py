@@ -206,7 +206,8 @@ def open_matrix(path: str | Path, setting: str) -> np.ndarray:
         SidmillError: if it is of another kind.
     """
     array = open_npy(path, setting)
-    if array.ndim != 2 or array.dtype not in (np.float16, np.float32, np.float64):
+    native = array.dtype.newbyteorder("=")
+    if array.ndim != 2 or native not in (np.float16, np.float32, np.float64):
         raise SidmillError(
             f"{path}: holds {array.dtype} of shape {array.shape}, wanted floats (N, D): save the "
             f"vectors as such"
