@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from sidmill import api
 from sidmill.cli import commands
 from sidmill.commands import source
+from sidmill.core import paths
 from sidmill.core.errors import SidmillError
 from sidmill.embed import precomputed
 from sidmill.formats import codes, foreign, vector_file
@@ -281,5 +282,24 @@ def test_encode_never_replaces_what_it_reads(tmp_path, quantizer, how):
     assert pq.read_table(tmp_path / "own.parquet") == table
     assert pq.read_table(tmp_path / "mix/part-0.parquet") == table
     assert len(list(tmp_path.rglob("*.parquet"))) == 2 + ("link" in how)
+    command = ["encode", "--quantizer", quantizer, "--vectors", read, "--out", quantizer]
+    with pytest.raises(SidmillError, match="is read from: name another file"):
+        CliRunner().invoke(commands, [*map(str, command)], catch_exceptions=False)
     api.encode_file(api.load(quantizer), read, tmp_path / "codes.parquet")  # the remedy
     assert len(codes.read(tmp_path / "codes.parquet", "codes").ids) == N
+
+
+@pytest.mark.parametrize("folder", ["model", "model/sids", ".", "link"])
+def test_vocab_never_writes_into_the_model_that_it_reads(tmp_path, folder):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("{}")
+    (tmp_path / "link").symlink_to(tmp_path / "model")
+    command = ["vocab", tmp_path / "model", tmp_path / folder, "--init", "mean", "--pid2sid", "x"]
+    with pytest.raises(SidmillError, match=r"FOLDER is .* is read from"):
+        CliRunner().invoke(commands, [*map(str, command)], catch_exceptions=False)
+    assert [file.name for file in (tmp_path / "model").iterdir()] == ["config.json"]
+
+
+def test_a_name_on_a_hub_is_no_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paths.refuse_overwrite("Qwen", ["Qwen/Qwen3-0.6B", None, "codes-*.parquet"])

@@ -30,8 +30,10 @@ def encode(
 ) -> None:
     """Encode embeddings of any number in constant memory; ids are kept, or rows numbered."""
     from sidmill import api
+    from sidmill.core.paths import refuse_overwrite
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    refuse_overwrite(out, [vectors, ids, quantizer])
     fitted = api.load(quantizer)
     n_items = api.encode_file(
         fitted,

@@ -26,6 +26,7 @@ def vocab(
 ) -> None:
     """Add SID tokens to MODEL and its tokenizer; write both and the tree of SIDs to FOLDER."""
     from sidmill.core.errors import SidmillError
+    from sidmill.core.paths import refuse_overwrite
     from sidmill.datasets import trie
     from sidmill.datasets import vocab as vocabulary
     from sidmill.formats import codes
@@ -33,6 +34,7 @@ def vocab(
 
     if init == "codebook" and not quantizer:
         raise SidmillError("--init codebook wants --quantizer; else take --init mean")
+    refuse_overwrite(folder, [model, pid2sid, quantizer], "FOLDER")
     items = codes.read(pid2sid, "sid")
     books = quantizers.read(quantizer).codebooks if quantizer else []
     settings = {"model": model, "revision": revision, "init": init, "pad_to": pad_to}

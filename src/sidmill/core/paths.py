@@ -67,7 +67,8 @@ def refuse_overwrite(
 
     Args:
         out: the file or folder to write.
-        sources: files, folders or globs that are read; None for none.
+        sources: files, folders or globs that are read; what is not there (a name on a hub) and
+            None do not count.
         option: that names ``out``, for the message.
 
     Raises:
@@ -78,11 +79,11 @@ def refuse_overwrite(
         found = [str(source)]
         if not Path(source).exists() and any(one in str(source) for one in GLOB_CHARACTERS):
             found = glob(str(source), recursive=True)  # noqa: PTH207 - as above
-        for name in found:
+        for name in filter(lambda one: Path(one).exists(), found):
             read = Path(name).resolve()
             inside = Path(name).is_dir() and target.is_relative_to(read)
             around = read.is_relative_to(target)
-            linked = target.exists() and read.exists() and target.samefile(read)
+            linked = target.exists() and target.samefile(read)
             if inside or around or linked:
                 raise SidmillError(
                     f"{option} is {out}, where {name} is read from: name another file"
