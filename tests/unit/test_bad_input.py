@@ -466,7 +466,7 @@ EMBEDDINGS = {
     "ragged": ("e.parquet", lists([[1.0], [1.0, 2.0], [2.0]]), None, "row 1 has 2 dimensions"),
     "empty lists": ("e.parquet", lists([[], [], []]), None, "vectors have no dimensions"),
     "integer ids": ("e.parquet", table(pid=[1], embedding=[[1.0]]), None, "ids are int64, those"),
-    "float ids": ("e.parquet", table(pid=[1.0], embedding=[[1.0]]), None, "'pid' has type double"),
+    "float ids": ("e.parquet", table(pid=[1.5], embedding=[[1.0]]), None, "id 1.5 at row 0 is"),
     "a null id": ("e.parquet", table(pid=["a", None], embedding=[[1.0]] * 2), None, "is null"),
     "an id twice": ("e.parquet", table(pid=["a", "a"], embedding=[[1.0]] * 2), None, "than once"),
     "an id missing": ("e.parquet", table(pid=["a"], embedding=[[1.0]]), None, "2 of 3 items have"),
@@ -490,7 +490,7 @@ EMBEDDINGS = {
     "ids in latin-1": ("e.npy", npy(GOOD), ("i.txt", b"a\n\xe9\nc"), "line 2: not UTF-8"),
     "a blank id": ("e.npy", npy(GOOD), ("i.txt", "a\n\nc"), "line 2: blank"),
     "an id of 10 MB": ("e.npy", npy(GOOD), ("i.txt", "x" * TEN_MB), "3 of 3 items have no vector"),
-    "ids of floats": ("e.npy", npy(GOOD), ("i.npy", npy(np.ones(3))), "wanted integers or text"),
+    "ids of floats": ("e.npy", npy(GOOD), ("i.npy", npy(np.ones(3) / 2)), "id 0.5 at row 0 is"),
     "ids pickled": (
         "e.npy",
         npy(GOOD),

@@ -1,6 +1,7 @@
 """Each format: what is written is read back, equal content is equal bytes, damage is refused."""
 
 import json
+import shutil
 from functools import partial
 
 import numpy as np
@@ -122,14 +123,17 @@ def test_a_quantizer_of_other_embeddings_is_refused():
 def test_a_damaged_quantizer_is_refused(tmp_path, keep):
     quantizer.write(tmp_path / "q", FITTED)
     (tmp_path / "q").write_bytes((tmp_path / "q").read_bytes()[:keep])
-    with pytest.raises(SidmillError, match=r"q: not a readable quantizer .* run again"):
+    with pytest.raises(
+        SidmillError, match=r"q: not a readable quantizer .* replace it by another copy"
+    ):
         quantizer.read(tmp_path / "q")
 
 
 @pytest.mark.parametrize("kind", ["flipped quantizer", "cut quantizer", "cut table"])
 def test_what_mends_a_file_depends_on_who_made_it(tmp_path, kind):
     """Nobody deletes a file of a published version: no run makes it again."""
-    path = tmp_path / "file"
+    (tmp_path / "results").mkdir()
+    path = tmp_path / "results/file"
     if "quantizer" in kind:
         quantizer.write(path, FITTED)
     else:
@@ -139,7 +143,11 @@ def test_what_mends_a_file_depends_on_who_made_it(tmp_path, kind):
     read = quantizer.read if "quantizer" in kind else partial(parquet.open_file, columns={})
     with pytest.raises(SidmillError, match="delete it and run again; one that no run makes here,"):
         read(path)
-    (tmp_path / "manifest.json").write_text("{}")
+    own = shutil.copyfile(path, tmp_path / "own")
+    with pytest.raises(SidmillError, match="replace it by another copy") as caught:
+        read(own)
+    assert "delete" not in str(caught.value)
+    (tmp_path / "results/manifest.json").write_text("{}")
     with pytest.raises(SidmillError, match="take another copy of that version") as caught:
         read(path)
     assert "delete" not in str(caught.value)
