@@ -124,7 +124,7 @@ def test_a_damaged_quantizer_is_refused(tmp_path, keep):
     quantizer.write(tmp_path / "q", FITTED)
     (tmp_path / "q").write_bytes((tmp_path / "q").read_bytes()[:keep])
     with pytest.raises(
-        SidmillError, match=r"q: not a readable quantizer .* replace it by another copy"
+        SidmillError, match=r"q: not a readable quantizer .* by another copy"
     ):
         quantizer.read(tmp_path / "q")
 
