@@ -27,6 +27,13 @@ def test_embeddings_of_a_server_with_figures_and_without_its_secrets(workflow, m
         server.faults = ["count", (503, {}), "cut"]
         monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{server.server_port}/tenant-word")
         printed = workflow.run(*TINY, "--", *files)
+    # What only a server knows is no reason to ask it again; what changes its vectors is.
+    for name, text, planned in (
+        ("same.yaml", "{max_length: 256, dtype: float32, rows: catalogue}", set()),
+        ("other.yaml", '{prompt: "about: "}', {"embed_shard", "store_vectors", "report_embedding"}),
+    ):
+        workflow.overlay(name, f"embedding: {text}\n")
+        assert workflow.planned(*TINY, name, "--", *files) - {"measure_dimensions"} == planned
     folder = workflow.folder / "results/items"
     speed = json.loads((folder / "embedding.json").read_text())
     assert (speed["shards"], speed["rows"]) == (2, 200)
