@@ -59,6 +59,8 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(fault, tuple):
             status, headers = fault
             answer = {"error": f"no, {self.headers.get('Authorization')} at {self.path}"}
+        elif fault == "spent":
+            status, answer = 429, {"error": {"code": "insufficient_quota", "message": "pay"}}
         elif fault == "page":
             answer, headers = b"<html>no service here</html>", {"Content-Type": "text/html"}
         elif fault == "half":

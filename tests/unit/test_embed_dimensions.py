@@ -66,6 +66,25 @@ def test_a_file_of_new_items_alone_is_refused_with_the_reason(tmp_path, rng):
         dimensions.measure(tmp_path / "text.parquet", own, **SAMPLE)
 
 
+def test_own_vectors_in_the_order_of_the_catalogue(tmp_path, rng):
+    """The sample takes its own rows, not the first ones."""
+    lines = [str(n) for n in range(90)]
+    table = pa.table({"pid": pa.array(range(90), pa.int64()), "text": lines})
+    text.write(tmp_path / "text.parquet", pa.int64(), [table])
+    vectors = rng.standard_normal((90, 64)).astype(np.float32)
+    np.save(tmp_path / "own.npy", vectors)
+    np.save(tmp_path / "ids.npy", np.arange(90))
+    own = dict.fromkeys(inspect.signature(backends.choose).parameters)
+    for name in ("pids", "process", "order_path"):
+        del own[name]
+    own |= {"backend": "precomputed", "model": "mine", "path": str(tmp_path / "own.npy")}
+    found = [
+        dimensions.measure(tmp_path / "text.parquet", own | how, **SAMPLE | {"sample": 40})
+        for how in ({"rows": "catalogue"}, {"rows": "ids", "ids_path": str(tmp_path / "ids.npy")})
+    ]
+    assert found[0] == found[1]
+
+
 def test_jaccard_is_that_of_sets(embedded, rng):
     vectors = rng.standard_normal((80, 48))
     figures = dimensions.measure(embedded(vectors), SETTINGS, **SAMPLE | {"dims": [12]})

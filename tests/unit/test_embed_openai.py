@@ -164,6 +164,13 @@ def test_an_answer_of_another_shape_is_asked_for_once(server, fault):
     assert "check that OPENAI_BASE_URL" in str(error.value)
 
 
+def test_a_key_that_may_spend_no_more_is_not_tried_again(server):
+    server.faults = ["spent"] * 99
+    with pytest.raises(SidmillError, match="may spend is used up: raise it and run again"):
+        encode(texts=TEXTS[:5])
+    assert len(server.asked) == 2
+
+
 @pytest.mark.parametrize("fault", INDEXES)
 def test_every_way_to_number_vectors(server, fault):
     server.faults = [fault] * 8

@@ -123,9 +123,7 @@ def test_a_quantizer_of_other_embeddings_is_refused():
 def test_a_damaged_quantizer_is_refused(tmp_path, keep):
     quantizer.write(tmp_path / "q", FITTED)
     (tmp_path / "q").write_bytes((tmp_path / "q").read_bytes()[:keep])
-    with pytest.raises(
-        SidmillError, match=r"q: not a readable quantizer .* by another copy"
-    ):
+    with pytest.raises(SidmillError, match=r"q: not a readable quantizer .* by another copy"):
         quantizer.read(tmp_path / "q")
 
 

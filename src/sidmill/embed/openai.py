@@ -30,6 +30,7 @@ OWN_MACHINE = ("localhost", "127.0.0.1", "::1")
 BUSY = (408, 409, 425, 429)  # and all from 500: worth another try
 TOO_MUCH = (400, 413, 422)  # what servers say of too many texts, and of a text that is too long
 TOLD = 200  # characters of a server's message that are passed on
+SPENT = "insufficient_quota"  # what OpenAI says with 429 when no wait helps
 NUMBERS = {float, int, type(None)}
 SHOWN = 60  # characters of a text that a message shows
 PROBE = "SIDMill asks how wide a vector is."
@@ -299,6 +300,11 @@ def _once(server: Server, texts: list[str]) -> Answer:
     except httpx2.RequestError as error:
         raise AgainError(f"{type(error).__name__}: {_safe(server, str(error))}") from None
     status, told = answer.status_code, f"{answer.status_code} {_safe(server, answer.text)}"
+    if status == 429 and SPENT in answer.text:
+        raise SidmillError(
+            f"the embeddings server answers {told}: what the key may spend is used up: raise it "
+            f"and run again; what is done is kept"
+        )
     if status in BUSY or status >= 500:
         raise AgainError(told, answer.headers.get("Retry-After"))
     if status in (401, 403):
