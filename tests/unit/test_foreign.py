@@ -16,6 +16,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.embed import precomputed
 from sidmill.formats import codes, foreign, vector_file
 from sidmill.formats import vectors as store
+from sidmill.quantize.rqvae import data
 
 N, DIM = 40, 6
 VECTORS = np.random.default_rng(0).standard_normal((N, DIM)).astype(np.float16).astype(np.float32)
@@ -150,6 +151,23 @@ def test_every_parquet_of_ids(tmp_path, quantizer, ids):
     read_everywhere(path, tmp_path / "ids.parquet", pids, quantizer, tmp_path)
     # Beside a vectors.npy the file is found.
     assert vector_file.open_vectors(path).ids.to_pylist() == pids
+
+
+def test_vectors_alone_of_every_form(tmp_path):
+    """As a training reads them: ids may be missing, null or there twice."""
+    files = {"plain.npy": lambda path: np.save(path, VECTORS)}
+    for name, array in ARRAYS.items():
+        files[f"{name}.npy"] = lambda path, array=array: np.save(path, array)
+    for name, column in VECTOR_COLUMNS.items():
+        table = pa.table({"pid": pa.array([None] * N, pa.int64()), "embedding": column})
+        files[f"{name[:9]}.parquet"] = lambda path, table=table: pq.write_table(table, path)
+    table = pa.table({"embedding": LISTS})
+    files["no ids.parquet"] = lambda path: pq.write_table(table, path)
+    for name, write in files.items():
+        write(tmp_path / name)
+        rows = data._open(str(tmp_path / name), tmp_path / f"copy of {name}")
+        np.testing.assert_array_equal(rows, VECTORS, err_msg=name)
+        assert vector_file.fingerprint_of(tmp_path / name) == {}
 
 
 @pytest.mark.parametrize("pids", [NUMBERS.tolist(), WORDS, [f" {word} " for word in WORDS]])

@@ -92,12 +92,48 @@ def open_vectors(
     return _open_parquet(str(path), column, id_column)
 
 
+def open_rows(path: str | Path, column: str = "embedding") -> np.ndarray | Streamed:
+    """Open the vectors of one file alone: what ids it has, or whether any, makes no difference.
+
+    Args:
+        path: .npy, .h5 or parquet.
+        column: of a parquet.
+
+    Raises:
+        SidmillError: if there is no such file or column, or it holds no row.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix == ".h5":
+        return _open_h5(path).vectors
+    if suffix == ".npy":
+        return _plain_or_cut(foreign.open_matrix(path, "its name"))
+    file = parquet.open_file(path, {column: foreign.holds_vectors})
+    first = next(_read_parquet([str(path)], column), None)
+    if first is None:
+        raise SidmillError(f"{path}: holds no vector")
+    shape = (file.metadata.num_rows, first.shape[1])
+    return Streamed(shape, partial(_read_parquet, [str(path)], column))
+
+
+def fingerprint_of(path: str | Path) -> dict:
+    """The fingerprint that a parquet carries, or the ids.parquet beside a vectors.npy; else {}."""
+    if Path(path).suffix.lower() == ".parquet":
+        return parquet.metadata_json(parquet.open_file(path, {}), embeddings.FINGERPRINT_KEY)
+    ids = vectors.ids_beside(path)
+    return vectors.open_store(path, ids).fingerprint if ids and vectors.is_own_ids(ids) else {}
+
+
+def _plain_or_cut(mapped: np.ndarray) -> np.ndarray | Streamed:
+    """A map that every stage can take, or its rows as they are read."""
+    return mapped if foreign.is_plain(mapped) else Streamed(mapped.shape, partial(_cut, mapped))
+
+
 def _open_npy(path: Path, ids_path: str | Path | None, id_column: str) -> VectorFile:
     ids_path = ids_path or vectors.ids_beside(path)
     if ids_path and vectors.is_own_ids(ids_path):
         return VectorFile(*vectors.open_store(path, ids_path), has_ids=True)
     mapped = foreign.open_matrix(path, "its name")
-    source = mapped if foreign.is_plain(mapped) else Streamed(mapped.shape, partial(_cut, mapped))
+    source = _plain_or_cut(mapped)
     if not ids_path:
         return VectorFile(source, _numbered(len(mapped)), {}, has_ids=False)
     ids = _ids_of_file(ids_path, id_column)

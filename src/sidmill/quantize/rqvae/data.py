@@ -18,8 +18,7 @@ import torch
 from sidmill import blocks as storage
 from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand
-from sidmill.formats import embeddings, vectors
-from sidmill.formats.item_data import open_item_data
+from sidmill.formats import vector_file, vectors
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +113,7 @@ def find(paths: list[str], fingerprint: dict) -> list[str]:
     """
     files = [file for path in paths for file in expand(path, SUFFIXES, "rqvae.data_paths")]
     for file in files:
-        found = _fingerprint(Path(file))
+        found = vector_file.fingerprint_of(file)
         if found and found != fingerprint:
             raise SidmillError(
                 f"{file} holds other embeddings than results/items ({found}, not {fingerprint}): "
@@ -123,29 +122,12 @@ def find(paths: list[str], fingerprint: dict) -> list[str]:
     return files
 
 
-def _fingerprint(path: Path) -> dict:
-    """Return the fingerprint that a file carries; empty where it carries none."""
-    if path.suffix == ".parquet":
-        return embeddings.fingerprint(path)
-    ids = path.with_name("ids.parquet")
-    if path.suffix == ".npy" and ids.exists():
-        return vectors.open_store(path, ids).fingerprint
-    return {}
-
-
 def _open(path: str, copy: Path) -> np.ndarray:
-    if Path(path).suffix == ".npy":
-        return vectors.open_npy(path)
-    if Path(path).suffix == ".h5":
-        with open_item_data(path).file as file:
-            stored = file["embeddings"]
-            cuts = range(0, len(stored), BLOCK_ROWS)
-            parts = (stored[cut : cut + BLOCK_ROWS] for cut in cuts)
-            vectors.write(copy, stored.shape, "float32", parts)
-        return vectors.open_npy(copy)
-    if Path(path).suffix != ".parquet":
+    """Map the vectors of a file, copied to ``copy`` where they cannot be mapped as they are."""
+    if Path(path).suffix.lower() not in SUFFIXES:
         raise SidmillError(f"{path}: neither .npy, .h5 nor .parquet: name such files")
-    dim = embeddings.read_group(path, 0).shape[1]
-    blocks = (block for _, block in embeddings.read(path))
-    vectors.write(copy, (sum(embeddings.group_sizes(path)), dim), "float32", blocks)
+    rows = vector_file.open_rows(path)
+    if isinstance(rows, np.ndarray):
+        return rows
+    vectors.write(copy, rows.shape, "float32", rows.read())
     return vectors.open_npy(copy)
