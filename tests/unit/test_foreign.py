@@ -210,10 +210,13 @@ def test_files_of_different_types_of_text(tmp_path, quantizer):
         (pa.array([*map(float, NUMBERS[:-1]), 2.0**60]), "at row 39 is a float and no whole"),
         (pa.array([*map(float, NUMBERS[:-1]), float("nan")]), "id nan at row 39 is a float"),
         (pa.array([*map(int, NUMBERS[:-1]), 2**64 - 1], pa.uint64()), "does not fit in int64"),
+        (
+            pa.array([*map(str.encode, WORDS[:-1]), b"\xe9"]).view(pa.string()),
+            "an id from row 0 on is not UTF-8",
+        ),
         (pa.array([b"x"] * N), "has type binary, wanted int64 or string"),
         (pa.array([True] * N), "has type bool, wanted int64 or string"),
     ],
-    ids=str,
 )
 def test_ids_that_are_refused_everywhere(tmp_path, quantizer, ids, message):
     pq.write_table(pa.table({"pid": ids, "embedding": LISTS}), tmp_path / "v.parquet")
@@ -253,7 +256,7 @@ def test_no_message_tells_to_delete_what_the_user_made(tmp_path, ids):
 
 
 def test_a_repeated_key_of_two_texts_is_no_repeated_text(monkeypatch):
-    monkeypatch.setattr(foreign, "_keys", lambda ids: np.zeros(len(ids), np.uint64))
+    monkeypatch.setattr(foreign, "keys_of", lambda ids: np.zeros(len(ids), np.uint64))
     foreign.check_distinct(pa.chunked_array([WORDS, ["x"]]), "v")
     with pytest.raises(SidmillError, match=f"id '{WORDS[5]}' is there more than once"):
         foreign.check_distinct(pa.chunked_array([WORDS, [WORDS[5]]]), "v")

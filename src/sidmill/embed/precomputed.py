@@ -199,6 +199,7 @@ def _locate(pids: pa.Array, read_ids: IDS, source: str) -> tuple[np.ndarray, int
     )
     rows = np.full(len(pids), -1, dtype=np.int64)
     total = wanted = 0
+    keys = []
     for ids in read_ids():
         if pa.types.is_integer(ids.type) != pa.types.is_integer(pids.type):
             raise SidmillError(
@@ -210,7 +211,8 @@ def _locate(pids: pa.Array, read_ids: IDS, source: str) -> tuple[np.ndarray, int
         rows[places[hits]] = total + hits
         total += len(ids)
         wanted += hits.size
-    foreign.repeated(read_ids, source)
+        keys.append(foreign.keys_of(ids))
+    foreign.refuse_repeats(keys, read_ids, source)
     missing = np.flatnonzero(rows < 0)
     if missing.size:
         names = ", ".join(repr(pid) for pid in index[missing[:NAMED_IDS]].tolist())

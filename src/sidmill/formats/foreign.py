@@ -76,6 +76,13 @@ def ids_of(column: pa.Array | pa.ChunkedArray, path: str | Path, row: int = 0) -
         at = row + pc.index(found.is_null(), True).as_py()
         raise SidmillError(f"{path}: the id at row {at} is null: every row wants one")
 
+    if _is_text(kind):
+        try:
+            found.validate(full=True)  # other tools write any bytes as text
+        except pa.ArrowInvalid:
+            raise SidmillError(
+                f"{path}: an id from row {row} on is not UTF-8: write the ids as such"
+            ) from None
     if pa.types.is_floating(kind):
         values = found.to_numpy()
         exact = 2.0 ** (np.finfo(values.dtype).nmant + 1)  # up to here every whole number is one
@@ -149,30 +156,34 @@ def vectors_of(
 
 
 def check_distinct(ids: pa.ChunkedArray, path: str | Path) -> None:
+    """Refuse ids of which one is there twice. Memory: 16 bytes per id while it runs.
+
+    Raises:
+        SidmillError: naming the first of them.
+    """
+    refuse_repeats([keys_of(ids)], lambda: [ids], path)
+
+
+def refuse_repeats(
+    keys: list[np.ndarray], read: Callable[[], Iterable[pa.ChunkedArray]], path: str | Path
+) -> None:
     """Refuse ids of which one is there twice. Memory: 8 bytes per id while it runs.
 
-    Raises:
-        SidmillError: naming the first of them.
-    """
-    repeated(lambda: iter([ids]), path)
-
-
-def repeated(read: Callable[[], Iterable[pa.ChunkedArray]], path: str | Path) -> None:
-    """Refuse ids of which one is there twice, in blocks that ``read`` yields, anew at each call.
-
-    Memory: 8 bytes per id while it runs.
+    Args:
+        keys: of all ids, as of :func:`keys_of`.
+        read: yields the ids once more, should two keys be equal.
+        path: where they stand, for the message.
 
     Raises:
         SidmillError: naming the first of them.
     """
-    keys = [_keys(ids) for ids in read()]
-    keys = np.sort(np.concatenate(keys)) if keys else np.empty(0, np.uint64)
-    twice = np.unique(keys[1:][keys[1:] == keys[:-1]])
+    together = np.sort(np.concatenate(keys)) if keys else np.empty(0, np.uint64)
+    twice = np.unique(together[1:][together[1:] == together[:-1]])
     if not twice.size:
         return
     seen = set()  # texts are told apart by what they are, their keys only find them
     for ids in read():
-        for one in ids.filter(pa.array(np.isin(_keys(ids), twice))).to_pylist():
+        for one in ids.filter(pa.array(np.isin(keys_of(ids), twice))).to_pylist():
             if one in seen:
                 raise SidmillError(
                     f"{path}: id {one!r} is there more than once: keep one vector per id"
@@ -272,8 +283,8 @@ def _array_ids(path: str | Path, setting: str) -> Iterator[pa.ChunkedArray]:
     for row in range(0, len(ids), BLOCK_ROWS):
         block = ids[row : row + BLOCK_ROWS].astype(ids.dtype.newbyteorder("="))
         if block.dtype.kind == "S":
-            block = np.array([one.decode() for one in block.tolist()], dtype=object)
-        yield ids_of(pa.array(block, from_pandas=False), path, row)
+            block = pa.array(block.tolist(), pa.binary()).view(pa.string())
+        yield ids_of(pa.array(block), path, row)
 
 
 def _lines(path: str | Path, setting: str, *, as_text: bool) -> Iterator[int | str]:
@@ -355,7 +366,7 @@ def _is_text(kind: pa.DataType) -> bool:
     return plain or pa.types.is_string_view(kind)
 
 
-def _keys(ids: pa.ChunkedArray) -> np.ndarray:
+def keys_of(ids: pa.ChunkedArray) -> np.ndarray:
     """64 bits per id, the same for the same id: uint64 (n,)."""
     if pa.types.is_integer(ids.type):
         return ids.to_numpy().view(np.uint64)
