@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 from pathlib import Path
 
 import numpy as np
@@ -200,3 +201,11 @@ def test_every_backend_of_the_table_is_one():
         with pytest.raises((SidmillError, ValueError)) as error:
             backends.choose(**own)
         assert ("choose lsa" in str(error.value)) == (backend == "glove")
+
+
+def test_the_page_says_what_the_table_says():
+    page = (ROOT / "docs/embedding.md").read_text()
+    for backend, keys in settings.READ.items():
+        line = re.search(rf"^\| `{backend}` \| (`.*) \|$", page, re.M)[1]
+        named = {*re.findall(r"`(\w+)`", line)} - ELSEWHERE - {"openai"}
+        assert named == {*keys}, backend
