@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidmill.core.errors import SidmillError
-from sidmill.embed import reuse
+from sidmill.embed import fingerprint, reuse
 from sidmill.embed.shard import embed_shard
 from sidmill.formats import embeddings, match, parquet, text
 
@@ -113,6 +113,26 @@ def test_only_the_others_are_asked_for_whatever_the_shards(tmp_path):
             shard(tmp_path, text_path, found, published, source, n, shards) for n in range(shards)
         ]
         assert np.concatenate(parts).tobytes() == expected.tobytes()
+
+
+def test_a_version_with_the_digest_of_older_programs_is_gone_on_from(tmp_path, caplog):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "model.safetensors").write_bytes(bytes(3 << 20))
+    whole, ends = fingerprint.folder_digest(model), fingerprint.ends_digest(model)
+    found = FACTS | {"revision": whole}
+    path = str(tmp_path / "part.parquet")
+    embeddings.write(path, pa.int64(), FACTS | {"revision": ends}, [])
+    assert reuse.go_on(found, [path], str(model)) == FACTS | {"revision": ends}
+    assert "is taken for the same model" in caplog.text
+    # Any other difference is one.
+    for changed in (found | {"prompt": "x"}, FACTS | {"revision": "another"}):
+        embeddings.write(path, pa.int64(), FACTS | {"revision": ends}, [])
+        (model / "model.safetensors").write_bytes(bytes([changed["prompt"] == ""] * (3 << 20)))
+        with pytest.raises(SidmillError, match="was embedded otherwise"):
+            reuse.go_on(changed, [path], str(model))
+    embeddings.write(path, pa.int64(), found, [])
+    assert reuse.go_on(found, [path], str(model)) == found
 
 
 def test_another_space_is_refused_with_what_differs(tmp_path):

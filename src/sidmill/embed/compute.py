@@ -105,7 +105,8 @@ def choose(task: Task, process: int) -> backends.Backend:
 
     chosen = backends.choose(pids, process=process, **task.settings)
     if task.published:
-        reuse.check(chosen.fingerprint, task.published)
+        known = reuse.go_on(chosen.fingerprint, task.published, task.settings["model"])
+        chosen = chosen._replace(fingerprint=known)
     return chosen
 
 

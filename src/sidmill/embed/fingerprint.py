@@ -10,6 +10,7 @@ from pathlib import Path
 from sidmill.core import digests
 
 DIGITS = 12  # hex digits kept of a SHA-256
+MIB = 1 << 20
 
 
 def make(
@@ -57,4 +58,25 @@ def folder_digest(path: str | Path) -> str:
         if any(part.startswith(".") for part in name.parts):
             continue
         digest.update(f"{name.as_posix()}\0{digests.of_file(file)}\0".encode())
+    return digest.hexdigest()[:DIGITS]
+
+
+def ends_digest(path: str | Path) -> str:
+    """Return the digest that older versions of this program gave a model folder.
+
+    It reads the first and last MiB of each file alone. Versions that were published with it go on
+    from it, see :func:`sidmill.embed.reuse.go_on`.
+    """
+    root = Path(path)
+    digest = hashlib.sha256()
+    for file in sorted(entry for entry in root.rglob("*") if entry.is_file()):
+        name = file.relative_to(root)
+        if any(part.startswith(".") for part in name.parts):
+            continue
+        size = file.stat().st_size
+        digest.update(f"{name.as_posix()}\0{size}\0".encode())
+        with file.open("rb") as content:
+            digest.update(content.read(MIB))
+            content.seek(max(size - MIB, 0))
+            digest.update(content.read(MIB))
     return digest.hexdigest()[:DIGITS]

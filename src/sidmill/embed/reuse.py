@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
+from sidmill.embed import fingerprint
 from sidmill.formats import embeddings, match, parquet, text
 
 logger = logging.getLogger(__name__)
@@ -115,7 +116,33 @@ def blocks(
             yield table["pid"], vectors
 
 
-def check(fingerprint: dict, published: list[str]) -> None:
+def go_on(found: dict, published: list[str], model: str | None) -> dict:
+    """The fingerprint to embed new items with, that of the published version they go into.
+
+    Args:
+        found: the fingerprint of the model at hand.
+        published: shards of the published version.
+        model: a folder, a hub id, or None.
+
+    Raises:
+        SidmillError: if it is another space.
+    """
+    before = embeddings.fingerprint(published[0])
+    is_folder = model is not None and Path(model).is_dir()
+    differs_in_revision = found | {"revision": before.get("revision")} == before != found
+    if is_folder and differs_in_revision and fingerprint.ends_digest(model) == before["revision"]:
+        logger.warning(
+            "%s was published with a digest of the ends of the model's files alone, which are "
+            "those of %s: it is taken for the same model",
+            published[0],
+            model,
+        )
+        return before
+    check(found, published)
+    return found
+
+
+def check(found: dict, published: list[str]) -> None:
     """Refuse to mix vectors of two spaces.
 
     Raises:
@@ -123,9 +150,9 @@ def check(fingerprint: dict, published: list[str]) -> None:
     """
     before = embeddings.fingerprint(published[0])
     differing = [
-        f"{key} {before.get(key)!r} there, {fingerprint.get(key)!r} here"
-        for key in sorted({*before, *fingerprint})
-        if before.get(key) != fingerprint.get(key)
+        f"{key} {before.get(key)!r} there, {found.get(key)!r} here"
+        for key in sorted({*before, *found})
+        if before.get(key) != found.get(key)
     ]
     if differing:
         raise SidmillError(
