@@ -1,11 +1,14 @@
 """SIDMill: item text -> embeddings -> codes -> semantic IDs. Each file below is one part of the DAG."""
 
+from os.path import join, relpath
+
 from snakemake.utils import min_version
 
 min_version("9.27.1")
 
 
-configfile: "config.yaml"
+# Found beside this file, wherever Snakemake works (--directory, --snakefile).
+configfile: relpath(join(workflow.basedir, "config.yaml"))
 
 
 include: "workflow/rules/common.smk"

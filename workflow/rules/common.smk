@@ -76,6 +76,11 @@ def or_note(function, *arguments):
         return PROBLEMS.append(str(error))
 
 
+def of_workflow(name):
+    """The path of a file of the workflow: the same text for every run in one folder."""
+    return os.path.relpath(Path(workflow.basedir) / name)
+
+
 def code_of(script):
     """Name the code behind a rule, for ``params``: a change of it is a reason to rerun."""
     return source_digest(Path(workflow.basedir) / "workflow/scripts" / script)

@@ -13,6 +13,7 @@ from jsonschema.validators import extend
 
 from sidmill.core import contradictions
 from sidmill.core.errors import SidmillError
+from sidmill.core.listing import some
 
 INT64 = range(-(2**63), 2**63)
 # What is wanted, by the keyword of JSON Schema that says so.
@@ -66,6 +67,7 @@ def check(config: dict, schema_path: str | Path) -> None:
     broken = {str(error.path[0]) for error in errors if error.path}
     broken |= set(schema["properties"]) - set(config)
     problems += contradictions.find(config, broken)
+    problems = list(dict.fromkeys(problems))  # JSON Schema tells of each missing key on its own
     if problems:
         raise SidmillError(
             f"{len(problems)} problem(s) in the configuration:\n  " + "\n  ".join(problems)
@@ -85,11 +87,12 @@ def _describe(error: ValidationError) -> Iterator[str]:
     if error.validator == "additionalProperties":
         known = list(error.schema["properties"])
         for key in sorted(set(error.instance) - set(known), key=str):
-            guess = _nearest(key, known) or f"known: {', '.join(known)}"
+            guess = _nearest(key, known) or f"known: {some(known)}"
             yield f"{place}: unknown key {key!r}: {guess}"
     elif error.validator == "required":
         missing = [key for key in error.validator_value if key not in error.instance]
-        yield f"{place}: missing {', '.join(missing)}: copy the line from config.yaml"
+        lines = "the line" if len(missing) == 1 else "these lines"
+        yield f"{place}: missing {some(missing)}: copy {lines} from config.yaml"
     elif error.validator == "type":
         kinds = error.validator_value
         names = kinds if isinstance(kinds, str) else " or ".join(kinds)
@@ -97,7 +100,7 @@ def _describe(error: ValidationError) -> Iterator[str]:
     elif error.validator == "enum":
         known = error.validator_value
         guess = _nearest(error.instance, [name for name in known if isinstance(name, str)])
-        names = ", ".join("null" if name is None else str(name) for name in known)
+        names = some("null" if name is None else name for name in known)
         yield f"{place}: found {found}, wanted one of {names}{hint}{guess and f': {guess}'}"
     else:
         form = WANTED.get(str(error.validator))

@@ -7,6 +7,8 @@ what is wanted. What depends on the data is checked where the data are.
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from sidmill.core.listing import some
+
 MAX_LEVELS = 26  # levels of a SID are lettered from a
 CUT_INDEXES = ("ivfpq", "opq")  # which cut the dimensions into parts of one size
 ROLES = {
@@ -256,7 +258,7 @@ def _mixtures(config: dict) -> Iterator[str]:
         for stray in sorted(set(held) - set(weights)):
             yield (
                 f"{name}.test_size: found {stray}, which {name}.weights does not name: wanted "
-                f"some of {', '.join(sorted(weights))}"
+                f"some of {some(sorted(weights))}"
             )
 
 
