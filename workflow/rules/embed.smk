@@ -31,7 +31,7 @@ rule fit_lsa:
     threads: 1
     params:
         lsa=pick("embedding", "dim", "lsa_sample", "lsa_features"),
-        seed=config["run"]["seed"],
+        run=pick("run", "seed"),
         code=code_of("fit_lsa.py"),
     message:
         "Fitting LSA to {input.text}"

@@ -98,7 +98,7 @@ rule explore_sids:
     threads: 1
     params:
         explorer=settings("explorer"),
-        seed=config["run"]["seed"],
+        run=pick("run", "seed"),
         code=code_of("explore_sids.py"),
     message:
         "Writing the SID explorer"

@@ -67,7 +67,7 @@ rule measure_quality:
     threads: 8
     params:
         quality=settings("quality"),
-        seed=config["run"]["seed"],
+        run=pick("run", "seed"),
         code=code_of("measure_quality.py"),
     message:
         "Measuring the quality of the SIDs"

@@ -25,7 +25,7 @@ with job(snakemake) as log:
         texts=[*snakemake.input.get("texts", [])],
         shard=int(snakemake.wildcards.shard),
         shards=int(snakemake.wildcards.shards),
-        seed=snakemake.params.seed,
+        **snakemake.params.run,
         **snakemake.params.datasets,
     )
     log.info("wrote %s, %d rows", snakemake.output.parts, rows)
