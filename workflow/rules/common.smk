@@ -82,9 +82,20 @@ def of_workflow(name):
     return os.path.relpath(Path(workflow.basedir) / name)
 
 
-def code_of(script):
-    """Name the code behind a rule, for ``params``: a change of it is a reason to rerun."""
-    return {"code": source_digest(Path(workflow.basedir) / "workflow/scripts" / script)}
+def code_of(script, chosen=None):
+    """Name the code behind a rule, for ``params``: a change of it is a reason to rerun.
+
+    Where a setting decides which modules run, ``chosen`` is a function of the wildcards that gives
+    it: see ``CHOICES`` of ``sidmill.core.provenance``.
+    """
+    path = Path(workflow.basedir) / "workflow/scripts" / script
+    if chosen is None:
+        return {"code": source_digest(path)}
+
+    def code(wildcards):
+        return {"code": source_digest(path, chosen(wildcards))}
+
+    return code
 
 
 def settings(section, *others):
@@ -157,6 +168,11 @@ def embedding_of(wildcards):
     if wildcards.collection in SHORT_COLLECTIONS:
         embedding["prompt"] = config["retrieval"]["query_prompt"]
     return embedding
+
+
+def backend_in_use(wildcards):
+    """The backend that embeds a collection."""
+    return {"backend": embedding_of(wildcards)["backend"]}
 
 
 def own_recommender():
@@ -243,6 +259,21 @@ def rqkmeans_settings(wildcards):
     if wildcards.balanced and found["balance"] == "none":
         found["balance"] = "capacity"
     return found
+
+
+def balance_in_use(wildcards):
+    """The balance of residual k-means."""
+    return {"balance": rqkmeans_settings(wildcards)["balance"]}
+
+
+def learned_in_use(wildcards):
+    """Which of the quantizers that are networks is trained."""
+    return {"learned": wildcards.learned}
+
+
+def strategy_in_use(wildcards):
+    """How collisions are resolved."""
+    return {"strategy": config["collisions"]["strategy"]}
 
 
 def warm_start(wildcards):

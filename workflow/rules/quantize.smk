@@ -32,7 +32,7 @@ rule train_rqkmeans:
     params:
         rqkmeans=rqkmeans_settings,
         run=pick("run", "seed"),
-        code=code_of("train_rqkmeans.py"),
+        code=code_of("train_rqkmeans.py", balance_in_use),
     message:
         "Fitting rqkmeans{wildcards.balanced} to {input.vectors}"
     script:
@@ -60,7 +60,7 @@ rule train_rqvae:
         rqvae=settings("rqvae"),
         grid=grid_steps,
         run=pick("run", "seed"),
-        code=code_of("train_rqvae.py"),
+        code=code_of("train_rqvae.py", learned_in_use),
     message:
         "Training {wildcards.learned} on {input.vectors}"
     script:

@@ -35,7 +35,7 @@ rule resolve_collisions:
     params:
         collisions=settings("collisions"),
         published=pick("published", "changed", "removed"),
-        code=code_of("resolve_collisions.py"),
+        code=code_of("resolve_collisions.py", strategy_in_use),
     message:
         "Resolving collisions"
     script:

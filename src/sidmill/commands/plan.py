@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sidmill.core.errors import SidmillError
+from sidmill.core.listing import some
 
 PLUGINS = "workflow/loggers"  # beside the Snakefile
 CHECKOUT = Path(__file__).parents[3]  # where the library lies beside the workflow, unless installed
-DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{12}(?![0-9a-f])")  # what code_of() gives
+CODE, TASK = "code", "task"  # parameters that name what stands in files of the workflow
 SHOWN_FILES = 2
 TAIL_BYTES = 1 << 16
 PARAMS = "Params have changed since last execution"
@@ -244,14 +245,14 @@ def _files(paths: list[str]) -> str:
 def _changed(rest: str) -> str:
     """Which settings are others, or whether the code is: from Snakemake's sets of parameters."""
     before, _, now = rest.partition("before: ")[2].partition(" now: ")
-    words = []
     old, new = (_settings(side) for side in (before, now))
     keys = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
-    words += [f"{key} {old.get(key)!r} -> {new.get(key)!r}" for key in keys]
-    plain = [re.sub(r"\{.*\}", "", side) for side in (before, now)]
-    if all(DIGEST.search(side) for side in plain):
-        words.append("code changed")
-    return ", ".join(words) or f"settings changed: {' -> '.join(side.strip() for side in plain)}"
+    words = [
+        f"{key} {old.get(key)!r} -> {new.get(key)!r}" for key in keys if key not in (CODE, TASK)
+    ]
+    words += ["task or prompts changed"] if TASK in keys else []
+    words += ["code changed"] if CODE in keys else []
+    return some(words) or f"settings changed: {before.strip()} -> {now.strip()}"
 
 
 def _settings(side: str) -> dict:

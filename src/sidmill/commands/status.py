@@ -32,12 +32,14 @@ MEANINGS = {
 @click.option("--configfile", multiple=True, help="overlay, as given to snakemake; repeat it")
 @click.option("--directory", help="where the run works, as given to snakemake; default: here")
 @click.option("--snakefile", help="of the workflow; default: of this folder, or of this checkout")
+@click.option("--code", metavar="RULE", help="list the modules whose change reruns RULE, and stop")
 @click.option("--json", "as_json", is_flag=True, help="JSON in place of a table")
 def status(
     targets: tuple[str, ...],
     configfile: tuple[str, ...],
     directory: str | None,
     snakefile: str | None,
+    code: str | None,
     as_json: bool,
 ) -> None:
     """Tell what is done, what is to do, and why.
@@ -47,6 +49,14 @@ def status(
     configuration is wrong.
     """
     from sidmill.commands.plan import ask, find_snakefile
+
+    if code:
+        from sidmill.commands import code_identity
+
+        modules = code_identity.modules_of(code, find_snakefile(snakefile))
+        facts = {"rule": code, "modules": [module._asdict() for module in modules]}
+        click.echo(json.dumps(facts, indent=2) if as_json else code_identity.lines(code, modules))
+        return
 
     plan = ask(list(targets), list(configfile), snakefile, directory)
     waiting = any(job.state not in ("done", "gone") for job in plan.jobs)
