@@ -26,14 +26,6 @@ from sidmill.quantize.rqvae import fit as rqvae_fit
 from sidmill.sids import resolve as resolving
 
 SOURCES = sorted([*(ROOT / "src").rglob("*.py"), *(ROOT / "workflow/scripts").glob("*.py")])
-OTHER_PYTHONS = [  # those of this machine; a shim that starts none is not one
-    path
-    for path in (
-        *filter(None, (shutil.which(f"python3.{minor}") for minor in range(11, 16))),
-        *map(str, Path("~/.pyenv/versions").expanduser().glob("3.1[1-9].*/bin/python")),
-    )
-    if subprocess.run([path, "-c", ""], capture_output=True).returncode == 0
-]
 LOCAL_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 
 
@@ -158,9 +150,10 @@ class Rewording(ast.NodeTransformer):
     def visit_Expr(self, node):
         if provenance._logs(node.value):
             self.inside += 1
-            for argument in node.value.args:
-                if isinstance(argument, ast.Constant | ast.JoinedStr):
-                    self.generic_visit(ast.Tuple([argument]))
+            node.value.args = [
+                self.visit(argument) if provenance._is_wording(argument) else argument
+                for argument in node.value.args
+            ]
             node.value.args.append(ast.Name("another_value"))
             self.inside -= 1
         elif provenance._is_text(node.value):
@@ -231,6 +224,16 @@ def test_a_variable_renamed_throughout_is_no_change_and_in_one_place_it_is():
     assert tried > 50
 
 
+def pythons():
+    """Interpreters of this machine that start, this one first."""
+    yield sys.executable
+    found = [shutil.which(f"python3.{minor}") for minor in range(11, 16)]
+    found += Path("~/.pyenv/versions").expanduser().glob("3.1[1-9].*/bin/python")
+    for path in filter(None, found):
+        if subprocess.run([path, "-c", ""], capture_output=True).returncode == 0:
+            yield path
+
+
 def test_the_text_is_the_same_on_every_python():
     """No field that a later version adds, no table that grows with Unicode, joined f-strings."""
     assert text_of("def f(a, *, b=1): return f'{a!r:>{b}}x' 'y' '\U000323af'") == (
@@ -251,7 +254,7 @@ def test_the_text_is_the_same_on_every_python():
             [python, "-c", program, *files],
             env={"PYTHONPATH": str(ROOT / "src")}, check=True, capture_output=True, timeout=60,
         ).stdout
-        for python in {sys.executable, *OTHER_PYTHONS}
+        for python in pythons()
     }  # fmt: skip
     assert len(printed) == 1
 
