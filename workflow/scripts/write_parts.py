@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 with job(snakemake) as log:
     without_pandas()
     task, _, split = snakemake.wildcards.dataset.partition(".")
-    resources = Path(snakemake.scriptdir).parent / "resources"
+    resources = Path(snakemake.scriptdir).resolve().parent / "resources"
     rows = write_parts(
         snakemake.output.parts,
         rows_paths=[*snakemake.input.rows],
