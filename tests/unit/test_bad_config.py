@@ -1,14 +1,17 @@
 """Every wrong setting is named in one message, before any job and before torch is there."""
 
 import copy
+import re
 import subprocess
 import sys
 
 import pytest
 import yaml
 from conftest import ROOT
+from snakemake.cli import parse_config
+from snakemake.utils import update_config
 
-from sidmill.core.config import check
+from sidmill.core.config import check, read_command_line, refuse_repeats
 from sidmill.core.errors import SidmillError
 from sidmill.core.listing import some
 
@@ -203,3 +206,93 @@ def test_the_workflow_reads_the_config_without_torch():
     probe = "\n".join([*imports, "import sys", "print('torch' in sys.modules)"])
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
     assert (done.stdout.strip(), done.stderr) == ("False", "")
+
+
+def on_command_line(*words):
+    """The usual config with ``--config`` words, merged as Snakemake merges them."""
+    config, given = copy.deepcopy(CONFIG), parse_config(words)
+    update_config(config, given)
+    read_command_line(config, given, SCHEMA)
+    return config
+
+
+def as_overlay(section, text):
+    config = copy.deepcopy(CONFIG)
+    update_config(config, {section: yaml.safe_load(text)})
+    return config
+
+
+@pytest.mark.parametrize(
+    ("section", "text"),
+    [
+        ("rqkmeans", "{n_iter: 6, codebook_size: [8, 8, 4], tolerance: 0.5}"),
+        ("embedding", "{dim: 8, normalize: false, prompt: '', revision: null, model: org/name-1}"),
+        ("mixture", "{weights: {sft_video_rec: 2.5}, test_size: {sft_video_rec: 3}}"),
+        ("rqvae", "{sk_epsilons: [0, 0, 0.003], batch_norm: true}"),
+        ("interactions", "{fields: {user: null}}"),
+        ("items", "{fields: [title], template: '{title}: {brand}'}"),
+        ("published", "{path: null}"),
+        ("run", "{seed: 7}"),
+    ],
+)
+def test_braces_on_the_command_line_are_read_as_an_overlay_is(section, text):
+    assert on_command_line(f"{section}={text}") == as_overlay(section, text)
+    check(on_command_line(f"{section}={text}"), SCHEMA)
+
+
+def test_every_setting_can_be_given_on_the_command_line():
+    """In braces, as YAML writes it on one line."""
+    for section, key in KEYS:
+        text = yaml.safe_dump({key: CONFIG[section][key]}, default_flow_style=True, width=10**6)
+        config = on_command_line(f"{section}={text.strip()}")
+        assert config[section][key] == CONFIG[section][key], (section, key)
+
+
+def test_a_text_that_looks_like_a_number_stays_a_text_where_one_is_wanted():
+    assert on_command_line("embedding={prompt: 123}")["embedding"]["prompt"] == "123"
+    config = on_command_line("rqkmeans={n_iter: many}", "nothing={x: 1}")
+    with pytest.raises(SidmillError, match=r"rqkmeans\.n_iter: found 'many', a str"):
+        check(config, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("a: {b: 1}\nc: 2\na: {d: 3}\n", ["a stands on lines 1 and 3,"]),
+        ("a:\n  b: 1\n  b: 2\n", ["a.b stands on lines 2 and 3,"]),
+        ("x: [{d: 1, d: 1}]\nx: 1", ["x.0.d stands on lines 1 and 1,", "x stands on lines 1 and 2,"]),
+        ('{"a": 1,\n "b": 2,\n "a": 1}', ["a stands on lines 1 and 3,"]),
+        ("a: 1\n'a': 2", ["a stands on lines 1 and 2,"]),
+        ("a: {b: 1}\nb: 1\nc: {b: 1}\n", []),
+        ("a: &x {b: 1}\nc: &y {d: 1}\ne:\n  <<: *x\n  <<: *y\n", []),
+        ("", []),
+    ],
+)  # fmt: skip
+def test_a_key_that_stands_twice_is_refused_with_its_lines(tmp_path, text, wanted):
+    """One line per key; with one of them taken away, as the message says, the file is taken."""
+    path = tmp_path / "my.yaml"
+    path.write_text(text)
+    if not wanted:
+        return refuse_repeats([path])
+    with pytest.raises(SidmillError) as error:
+        refuse_repeats([path])
+    lines = str(error.value).splitlines()
+    assert len(lines) == len(wanted)
+    assert all(any(f"{path}: {words}" in line for line in lines) for words in wanted)
+    assert yaml.safe_load(text) is not None
+    path.write_text(yaml.safe_dump(yaml.safe_load(text)))
+    return refuse_repeats([path])
+
+
+def test_each_problem_is_listed_once_and_no_list_is_long():
+    """An overlay alone, as when config.yaml was not found: all of it is missing."""
+    with pytest.raises(SidmillError) as error:
+        check({"items": {"path": "x"}, "run": {}}, SCHEMA)
+    head, *lines = str(error.value).split("\n  ")
+    assert head == f"{len(lines)} problem(s) in the configuration:"
+    assert len(set(lines)) == len(lines) == 3
+    for line in lines:
+        names = re.search(r"missing (.*?)(?: and [\d,]+ more)?: copy", line)[1].split(", ")
+        assert 1 <= len(names) <= 20
+    assert " more: copy these lines from config.yaml" in str(error.value)
+    assert re.search(r"run: missing seed: copy the line from", str(error.value))

@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from contextlib import contextmanager, suppress
@@ -14,7 +15,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from sidmill.core import locks, origin, provenance
+from sidmill.core import locks, logs, origin, provenance
 from sidmill.core.atomic import replacing, write_text
 from sidmill.core.config import check
 from sidmill.core.errors import SidmillError
@@ -233,6 +234,46 @@ def test_a_mistake_is_an_error_and_the_job_ends_as_failed(tmp_path):
     assert [(line["level"], line["message"]) for line in json_lines(tmp_path)[-2:]] == [
         ("ERROR", "lower it to 3"), ("INFO", "failed"),
     ]  # fmt: skip
+
+
+def test_logs_of_failed_attempts_stay_a_few_of_them(tmp_path):
+    """As Snakemake does, the log for a person is removed before each attempt."""
+    names = ("rule.log", "rule.jsonl")
+    for attempt in range(logs.KEPT_ATTEMPTS + 3):
+        (tmp_path / "rule.log").unlink(missing_ok=True)
+        with pytest.raises(SystemExit):
+            run_job(tmp_path, SidmillError(f"mistake {attempt}"))
+    kept = range(1, logs.KEPT_ATTEMPTS + 1)
+    wanted = {*names, *(f"{name}.{number}" for name in names for number in kept)}
+    assert {path.name for path in tmp_path.iterdir()} == wanted
+    for name in names:
+        assert f"mistake {attempt}" in (tmp_path / name).read_text()
+        for number in kept:
+            said = (tmp_path / f"{name}.{number}").read_text()
+            assert said.count("mistake") == said.count(f"mistake {attempt - number}") == 1
+    form = r"(?m)^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ERROR train_it: mistake \d$"
+    lines = [re.findall(form, (tmp_path / name).read_text()) for name in ("rule.log", "rule.log.1")]
+    assert [len(found) for found in lines] == [1, 1]
+
+    # One that ends well is not kept, and takes away none of those before.
+    for _ in range(2):
+        run_job(tmp_path, None)
+    assert "mistake" not in (tmp_path / "rule.log").read_text()
+    assert f"mistake {attempt}" in (tmp_path / "rule.log.1").read_text()
+    assert f"mistake {attempt - 1}" in (tmp_path / "rule.log.2").read_text()
+
+
+def test_the_log_of_an_attempt_that_was_killed_stays_without_its_cut_line(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        run_job(tmp_path, ZeroDivisionError("oops"))
+    whole = (tmp_path / "rule.jsonl").read_bytes()
+    (tmp_path / "rule.jsonl").write_bytes(whole[:-30] + b"\xff")
+    (tmp_path / "rule.log").unlink()
+    run_job(tmp_path, None)
+    said = (tmp_path / "rule.log.1").read_text()
+    assert "INFO train_it: started\n" in said
+    assert "ZeroDivisionError: oops\n" in said
+    assert "failed\n" in said or "rule train_it failed" in said
 
 
 def test_secrets_stand_in_neither_log(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 from snakemake.exceptions import WorkflowError
 
 from sidmill.core import locks, origin
-from sidmill.core.config import check
+from sidmill.core.config import check, read_command_line, refuse_repeats
 from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand as expand_path
 from sidmill.core.paths import expand_one, files_of
@@ -368,7 +368,11 @@ def all_shards(name):
     ]
 
 
-or_stop(check, config, Path(workflow.basedir) / "workflow/schemas/config.schema.yaml")
+SCHEMA = Path(workflow.basedir) / "workflow/schemas/config.schema.yaml"
+if workflow.is_main_process:
+    or_stop(refuse_repeats, workflow.configfiles)
+read_command_line(config, dict(workflow.config_settings.config or {}), SCHEMA)
+or_stop(check, config, SCHEMA)
 if workflow.is_main_process:
     locks.enter(STATE)
     or_stop(origin.refuse_demo, STATE, config["items"]["path"])
