@@ -176,7 +176,100 @@ COMBINATIONS = {
     "recommender.mmap_path: found 'm.json'": {"recommender": {"mmap_path": "m.json"}},
     "rl.test_size: found sft_x, which rl.weights": {"rl": {"test_size": {"sft_x": 3}}},
     "pretrained.path: found null": {"quantizer": "pretrained"},
+    "index.path: found 'data/i.json', which items.path (data) reads": {
+        "index": {"path": "data/i.json"}, "items": {"path": "data"}
+    },
+    "which retrieval.query_ids (q2qid.json) reads": {
+        "index": {"path": "./q2qid.json"},
+        "retrieval": {"queries": "q.tsv", "query_ids": "q2qid.json"},
+    },
 }  # fmt: skip
+
+
+# What each message tells to do, one entry for each way that it names.
+REMEDIES = {
+    "rqkmeans.codebook_size: found 2 sizes for 3": [
+        {"rqkmeans": {"codebook_size": [4, 4, 4]}}, {"rqkmeans": {"codebook_size": 4}},
+    ],
+    "rqkmeans.n_levels: found 26, and collisions": [
+        {"rqkmeans": {"n_levels": 25}}, {"collisions": {"strategy": "reassign"}},
+    ],
+    "levels of rqvae.codebook_sizes: found 26": [
+        {"rqvae": {"codebook_sizes": [2] * 25}}, {"collisions": {"strategy": "reassign"}},
+    ],
+    "published.removed: found reserve, but collisions.strategy: none": [
+        {"published": {"removed": "release"}}, {"collisions": {"strategy": "suffix"}},
+    ],
+    "rqvae.sk_epsilons: found 2 numbers for 3": [
+        {"rqvae": {"sk_epsilons": [0, 0, 0.1]}}, {"rqvae": {"sk_epsilons": []}},
+    ],
+    "rqvae.warmup_epochs: found 9, wanted less": [{"rqvae": {"warmup_epochs": 8}}],
+    "rqvae.autoencoder_epochs: found 12, wanted": [{"rqvae": {"autoencoder_epochs": 11}}],
+    "rqvae.kmeans_init: found first_batch": [
+        {"rqvae": {"batch_size": 256}}, {"rqvae": {"kmeans_init": "full"}},
+    ],
+    "rqvae.contrastive_weight: pairs are": [
+        {"rqvae": {"data_paths": []}, "interactions": {"path": "log.jsonl"}},
+        {"rqvae": {"contrastive_weight": 0}},
+    ],
+    "rqvae.contrastive_weight: needs pairs": [
+        {"rqvae": {"pairs_path": "pairs.parquet"}}, {"interactions": {"path": "log.jsonl"}},
+        {"rqvae": {"contrastive_weight": 0}},
+    ],
+    "rqvae.e_dim: found 300": [{"rqvae": {"e_dim": 256}}, {"rqvae": {"skip": "none"}}],
+    "opq cuts 2 dimensions": [{"rqkmeans": {"n_levels": 2}}],
+    "interactions.fields.history: found 'h'": [{"interactions": {"fields": {"history": None}}}],
+    "which is user already": [{"interactions": {"fields": {"item": None}}}],
+    "format missrec has no timestamps": [{"interactions": {"split": "leave_last_out"}}],
+    "embedding.path: found 'x.npy', which backend lsa": [
+        {"embedding": {"path": None}},
+        {"embedding": {"backend": "precomputed", "model": "m", "ids_path": "ids.txt"}},
+    ],
+    "x.parquet holds its ids": [{"embedding": {"ids_path": None}}],
+    "embedding.lsa_features: found 256, wanted more": [{"embedding": {"lsa_features": 257}}],
+    "h5.features: found model": [{"embedding": {"model": "m"}}, {"h5": {"features": "words"}}],
+    "retrieval.query_prompt: found 'Q:'": [{"retrieval": {"query_prompt": ""}}],
+    "retrieval.corpus is items": [
+        {"retrieval": {"corpus": "c.tsv"}}, {"retrieval": {"corpus_ids": None}},
+    ],
+    "retrieval.queries is null": [
+        {"retrieval": {"queries": "q.tsv"}}, {"retrieval": {"query_ids": None}},
+    ],
+    "faiss.candidates: found 200, wanted at least": [{"faiss": {"candidates": 201}}],
+    "faiss.code_bytes: found 48, wanted a divisor": [{"faiss": {"code_bytes": 32}}],
+    "dual.mini_batch: found 129": [{"dual": {"mini_batch": 128}}, {"dual": {"mini_batch": None}}],
+    "mining.skip: found 100, wanted less": [{"mining": {"skip": 99}}],
+    "dual.model: found 'bert', but training.dual": [
+        {"training": {"dual": "d.tsv"}}, {"dual": {"model": None}},
+    ],
+    "cross.model: found 'bert', but training.cross": [
+        {"training": {"cross": "c.tsv"}}, {"cross": {"model": None}},
+    ],
+    "rerank.revision: found 'main'": [{"rerank": {"revision": None}}],
+    "recommender.hidden_dim: found 60": [{"recommender": {"hidden_dim": 64}}],
+    "recommender.mmap_path: found 'm.json'": [
+        {"recommender": {"train_from": "mmap"}}, {"recommender": {"mmap_path": None}},
+    ],
+    "rl.test_size: found sft_x, which rl.weights": [{"rl": {"test_size": {"sft_video_rec": 3}}}],
+    "pretrained.path: found null": [{"pretrained": {"path": "model.pt"}}],
+    "index.path: found 'data/i.json', which items.path (data) reads": [
+        {"index": {"path": "i.json"}},
+    ],
+    "which retrieval.query_ids (q2qid.json) reads": [{"index": {"path": "i.json"}}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", COMBINATIONS)
+def test_what_a_refusal_tells_to_do_helps(words):
+    """Each way that it names; a new refusal says its ways in REMEDIES."""
+    for remedy in REMEDIES[words]:
+        config = copy.deepcopy(CONFIG)
+        update_config(config, copy.deepcopy(COMBINATIONS[words]))
+        for section, keys in remedy.items():
+            for key, value in keys.items():
+                keeps = isinstance(value, dict) and key == "fields"
+                config[section][key] = config[section][key] | value if keeps else value
+        check(config, SCHEMA)
 
 
 @pytest.mark.parametrize("words", COMBINATIONS)

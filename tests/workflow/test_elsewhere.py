@@ -79,3 +79,20 @@ def test_the_default_target_runs_reports_and_is_told_of_in_another_folder(places
     done = call(work, "snakemake", *shlex.split(command)[1:])
     assert done.returncode == 0, done.stdout + done.stderr
     assert (work / "results/explorer.html").is_file()
+
+    # A file that no run made is not replaced; one that a run made is.
+    def run(index):
+        (caller / "index.yaml").write_text(f"index: {{path: {index}}}\n")
+        words = ("--cores", "2", *apart, "--force", "results/pid2sid.parquet")
+        return call(caller, "snakemake", *words, "--configfile", "my.yaml", "index.yaml")
+
+    mine = work / "mine.json"
+    mine.write_text('{"1": ["<a_1>"]}')
+    refused = run("mine.json")
+    assert refused.returncode != 0
+    assert "mine.json: is there already, and no run here made it" in refused.stderr
+    assert mine.read_text() == '{"1": ["<a_1>"]}'
+    assert run("new.json").returncode == run("new.json").returncode == 0
+    assert len(json.loads((work / "new.json").read_text())) == 200
+    mine.rename(work / "moved.json")
+    assert run("mine.json").returncode == 0

@@ -82,6 +82,20 @@ def of_workflow(name):
     return os.path.relpath(Path(workflow.basedir) / name)
 
 
+def refuse_foreign(jobs):
+    """Stop before a job replaces a file outside of results/ that no run made: index.path names one.
+
+    Snakemake removes the outputs of a job when it begins.
+    """
+    for path in (str(file) for job in jobs for file in job.output):
+        inside = Path(path).resolve().is_relative_to(Path("results").resolve())
+        if not inside and Path(path).exists() and not workflow.persistence.metadata(path):
+            raise WorkflowError(
+                f"{path}: is there already, and no run here made it: a run would replace it: name "
+                f"another file in index.path, or move this one"
+            )
+
+
 def code_of(script, chosen=None):
     """Name the code behind a rule, for ``params``: a change of it is a reason to rerun.
 
