@@ -20,7 +20,8 @@ from sidmill.core.atomic import replacing, write_text
 from sidmill.core.config import check
 from sidmill.core.errors import SidmillError
 from sidmill.core.job import job
-from sidmill.core.paths import expand
+from sidmill.core.listing import some
+from sidmill.core.paths import expand, expand_one, files_of
 
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
 
@@ -156,6 +157,35 @@ def test_expand_takes_a_file_whose_name_has_glob_characters(tmp_path):
     (tmp_path / "a[1].jsonl").write_text("x")
     path = str(tmp_path / "a[1].jsonl")
     assert expand(path, (".jsonl",), "items.path") == [path]
+
+
+def test_a_folder_is_listed_file_by_file_without_what_is_hidden(tmp_path):
+    """So that a file changed inside is seen, and what git or a download notes is not."""
+    for name in ("b.bin", "a.json", "0_Pooling/config.json", ".git/index", "x/.cache/y", ".lock"):
+        write_text(tmp_path / "model" / name, "")
+    found = [name.removeprefix(f"{tmp_path}/model/") for name in files_of(str(tmp_path / "model"))]
+    assert found == ["0_Pooling/config.json", "a.json", "b.bin"]
+
+
+def test_a_setting_of_one_file_takes_one_and_says_what_else_it_got(tmp_path):
+    for name in ("some/a.json", "some/b.json"):
+        write_text(tmp_path / name, "")
+    one, folder = str(tmp_path / "some/a.json"), str(tmp_path / "some")
+    assert expand_one(one, "x.y") == one
+    assert expand_one(f"{folder}/a*", "x.y") == one
+    assert expand_one("results/made by a rule", "x.y") == "results/made by a rule"
+    for path, what in ((folder, "is a folder"), (f"{folder}/*", "is 2 files")):
+        with pytest.raises(SidmillError, match=rf"x\.y: '.*' {what}: name one file"):
+            expand_one(path, "x.y")
+    with pytest.raises(SidmillError, match=r"x\.y: no such file"):
+        expand_one(f"{folder}/c.json", "x.y")
+
+
+def test_a_list_of_names_is_never_long():
+    for count in (0, 1, 20, 21, 5000):
+        said = some(f"name {n}" for n in range(count))
+        assert said.count("name") == min(count, 20)
+        assert said.endswith(f"and {count - 20:,} more") == (count > 20)
 
 
 def test_expand_refuses_braces(tmp_path):

@@ -87,7 +87,8 @@ def refuse_foreign(jobs):
 
     Snakemake removes the outputs of a job when it begins.
     """
-    for path in (str(file) for job in jobs for file in job.output):
+    written = (file for job in jobs for file in job.output if not file.is_storage)
+    for path in map(str, written):
         inside = Path(path).resolve().is_relative_to(Path("results").resolve())
         if not inside and Path(path).exists() and not workflow.persistence.metadata(path):
             raise WorkflowError(
