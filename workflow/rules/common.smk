@@ -88,13 +88,10 @@ def refuse_foreign(jobs):
     Snakemake removes the outputs of a job when it begins.
     """
     written = (file for job in jobs for file in job.output if not file.is_storage)
-    for path in map(str, written):
+    for path in written:
         inside = Path(path).resolve().is_relative_to(Path("results").resolve())
-        if (
-            not inside
-            and Path(path).exists()
-            and not workflow.persistence.metadata(path)
-        ):
+        known = inside or workflow.persistence.metadata(path)
+        if Path(path).exists() and not known:
             raise WorkflowError(
                 f"{path}: is there already, and no run here made it: a run would replace it: name "
                 f"another file in index.path, or move this one"
