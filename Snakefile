@@ -1,11 +1,14 @@
 """SIDMill: item text -> embeddings -> codes -> semantic IDs. Each file below is one part of the DAG."""
 
+from os.path import join, relpath
+
 from snakemake.utils import min_version
 
 min_version("9.27.1")
 
 
-configfile: "config.yaml"
+# Found beside this file, wherever Snakemake works (--directory, --snakefile).
+configfile: relpath(join(workflow.basedir, "config.yaml"))
 
 
 include: "workflow/rules/common.smk"
@@ -33,6 +36,7 @@ report: "workflow/report/workflow.rst"
 # when a job begins; if that job failed or was killed, what an earlier run had made of them would pass for finished.
 onstart:
     or_stop(locks.hold_folder, STATE)
+    refuse_foreign(workflow.dag.needrun_jobs())
     origin.note(STATE, config["items"]["path"])
     for job in workflow.dag.needrun_jobs():
         workflow.persistence.started(job)

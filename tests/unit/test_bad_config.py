@@ -1,15 +1,19 @@
 """Every wrong setting is named in one message, before any job and before torch is there."""
 
 import copy
+import re
 import subprocess
 import sys
 
 import pytest
 import yaml
 from conftest import ROOT
+from snakemake.cli import parse_config
+from snakemake.utils import update_config
 
-from sidmill.core.config import check
+from sidmill.core.config import check, read_command_line, refuse_repeats
 from sidmill.core.errors import SidmillError
+from sidmill.core.listing import some
 
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -69,7 +73,7 @@ def test_every_missing_key_and_every_misspelt_section_is_named():
                for section, keys in CONFIG.items()}, SCHEMA)  # fmt: skip
     for section, keys in CONFIG.items():
         if isinstance(keys, dict):
-            assert f"{section}: missing {', '.join(keys)}: copy" in str(error.value)
+            assert f"{section}: missing {some(keys)}: copy" in str(error.value)
     with pytest.raises(SidmillError) as error:
         check({section + "z": keys for section, keys in CONFIG.items()}, SCHEMA)
     for section in CONFIG:
@@ -172,7 +176,100 @@ COMBINATIONS = {
     "recommender.mmap_path: found 'm.json'": {"recommender": {"mmap_path": "m.json"}},
     "rl.test_size: found sft_x, which rl.weights": {"rl": {"test_size": {"sft_x": 3}}},
     "pretrained.path: found null": {"quantizer": "pretrained"},
+    "index.path: found 'data/i.json', which items.path (data) reads": {
+        "index": {"path": "data/i.json"}, "items": {"path": "data"}
+    },
+    "which retrieval.query_ids (q2qid.json) reads": {
+        "index": {"path": "./q2qid.json"},
+        "retrieval": {"queries": "q.tsv", "query_ids": "q2qid.json"},
+    },
 }  # fmt: skip
+
+
+# What each message tells to do, one entry for each way that it names.
+REMEDIES = {
+    "rqkmeans.codebook_size: found 2 sizes for 3": [
+        {"rqkmeans": {"codebook_size": [4, 4, 4]}}, {"rqkmeans": {"codebook_size": 4}},
+    ],
+    "rqkmeans.n_levels: found 26, and collisions": [
+        {"rqkmeans": {"n_levels": 25}}, {"collisions": {"strategy": "reassign"}},
+    ],
+    "levels of rqvae.codebook_sizes: found 26": [
+        {"rqvae": {"codebook_sizes": [2] * 25}}, {"collisions": {"strategy": "reassign"}},
+    ],
+    "published.removed: found reserve, but collisions.strategy: none": [
+        {"published": {"removed": "release"}}, {"collisions": {"strategy": "suffix"}},
+    ],
+    "rqvae.sk_epsilons: found 2 numbers for 3": [
+        {"rqvae": {"sk_epsilons": [0, 0, 0.1]}}, {"rqvae": {"sk_epsilons": []}},
+    ],
+    "rqvae.warmup_epochs: found 9, wanted less": [{"rqvae": {"warmup_epochs": 8}}],
+    "rqvae.autoencoder_epochs: found 12, wanted": [{"rqvae": {"autoencoder_epochs": 11}}],
+    "rqvae.kmeans_init: found first_batch": [
+        {"rqvae": {"batch_size": 256}}, {"rqvae": {"kmeans_init": "full"}},
+    ],
+    "rqvae.contrastive_weight: pairs are": [
+        {"rqvae": {"data_paths": []}, "interactions": {"path": "log.jsonl"}},
+        {"rqvae": {"contrastive_weight": 0}},
+    ],
+    "rqvae.contrastive_weight: needs pairs": [
+        {"rqvae": {"pairs_path": "pairs.parquet"}}, {"interactions": {"path": "log.jsonl"}},
+        {"rqvae": {"contrastive_weight": 0}},
+    ],
+    "rqvae.e_dim: found 300": [{"rqvae": {"e_dim": 256}}, {"rqvae": {"skip": "none"}}],
+    "opq cuts 2 dimensions": [{"rqkmeans": {"n_levels": 2}}],
+    "interactions.fields.history: found 'h'": [{"interactions": {"fields": {"history": None}}}],
+    "which is user already": [{"interactions": {"fields": {"item": None}}}],
+    "format missrec has no timestamps": [{"interactions": {"split": "leave_last_out"}}],
+    "embedding.path: found 'x.npy', which backend lsa": [
+        {"embedding": {"path": None}},
+        {"embedding": {"backend": "precomputed", "model": "m", "ids_path": "ids.txt"}},
+    ],
+    "x.parquet holds its ids": [{"embedding": {"ids_path": None}}],
+    "embedding.lsa_features: found 256, wanted more": [{"embedding": {"lsa_features": 257}}],
+    "h5.features: found model": [{"embedding": {"model": "m"}}, {"h5": {"features": "words"}}],
+    "retrieval.query_prompt: found 'Q:'": [{"retrieval": {"query_prompt": ""}}],
+    "retrieval.corpus is items": [
+        {"retrieval": {"corpus": "c.tsv"}}, {"retrieval": {"corpus_ids": None}},
+    ],
+    "retrieval.queries is null": [
+        {"retrieval": {"queries": "q.tsv"}}, {"retrieval": {"query_ids": None}},
+    ],
+    "faiss.candidates: found 200, wanted at least": [{"faiss": {"candidates": 201}}],
+    "faiss.code_bytes: found 48, wanted a divisor": [{"faiss": {"code_bytes": 32}}],
+    "dual.mini_batch: found 129": [{"dual": {"mini_batch": 128}}, {"dual": {"mini_batch": None}}],
+    "mining.skip: found 100, wanted less": [{"mining": {"skip": 99}}],
+    "dual.model: found 'bert', but training.dual": [
+        {"training": {"dual": "d.tsv"}}, {"dual": {"model": None}},
+    ],
+    "cross.model: found 'bert', but training.cross": [
+        {"training": {"cross": "c.tsv"}}, {"cross": {"model": None}},
+    ],
+    "rerank.revision: found 'main'": [{"rerank": {"revision": None}}],
+    "recommender.hidden_dim: found 60": [{"recommender": {"hidden_dim": 64}}],
+    "recommender.mmap_path: found 'm.json'": [
+        {"recommender": {"train_from": "mmap"}}, {"recommender": {"mmap_path": None}},
+    ],
+    "rl.test_size: found sft_x, which rl.weights": [{"rl": {"test_size": {"sft_video_rec": 3}}}],
+    "pretrained.path: found null": [{"pretrained": {"path": "model.pt"}}],
+    "index.path: found 'data/i.json', which items.path (data) reads": [
+        {"index": {"path": "i.json"}},
+    ],
+    "which retrieval.query_ids (q2qid.json) reads": [{"index": {"path": "i.json"}}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", COMBINATIONS)
+def test_what_a_refusal_tells_to_do_helps(words):
+    """Each way that it names; a new refusal says its ways in REMEDIES."""
+    for remedy in REMEDIES[words]:
+        config = copy.deepcopy(CONFIG)
+        update_config(config, copy.deepcopy(COMBINATIONS[words]))
+        for section, keys in remedy.items():
+            for key, value in keys.items():
+                keeps = isinstance(value, dict) and key == "fields"
+                config[section][key] = config[section][key] | value if keeps else value
+        check(config, SCHEMA)
 
 
 @pytest.mark.parametrize("words", COMBINATIONS)
@@ -202,3 +299,93 @@ def test_the_workflow_reads_the_config_without_torch():
     probe = "\n".join([*imports, "import sys", "print('torch' in sys.modules)"])
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
     assert (done.stdout.strip(), done.stderr) == ("False", "")
+
+
+def on_command_line(*words):
+    """The usual config with ``--config`` words, merged as Snakemake merges them."""
+    config, given = copy.deepcopy(CONFIG), parse_config(words)
+    update_config(config, given)
+    read_command_line(config, given, SCHEMA)
+    return config
+
+
+def as_overlay(section, text):
+    config = copy.deepcopy(CONFIG)
+    update_config(config, {section: yaml.safe_load(text)})
+    return config
+
+
+@pytest.mark.parametrize(
+    ("section", "text"),
+    [
+        ("rqkmeans", "{n_iter: 6, codebook_size: [8, 8, 4], tolerance: 0.5}"),
+        ("embedding", "{dim: 8, normalize: false, prompt: '', revision: null, model: org/name-1}"),
+        ("mixture", "{weights: {sft_video_rec: 2.5}, test_size: {sft_video_rec: 3}}"),
+        ("rqvae", "{sk_epsilons: [0, 0, 0.003], batch_norm: true}"),
+        ("interactions", "{fields: {user: null}}"),
+        ("items", "{fields: [title], template: '{title}: {brand}'}"),
+        ("published", "{path: null}"),
+        ("run", "{seed: 7}"),
+    ],
+)
+def test_braces_on_the_command_line_are_read_as_an_overlay_is(section, text):
+    assert on_command_line(f"{section}={text}") == as_overlay(section, text)
+    check(on_command_line(f"{section}={text}"), SCHEMA)
+
+
+def test_every_setting_can_be_given_on_the_command_line():
+    """In braces, as YAML writes it on one line."""
+    for section, key in KEYS:
+        text = yaml.safe_dump({key: CONFIG[section][key]}, default_flow_style=True, width=10**6)
+        config = on_command_line(f"{section}={text.strip()}")
+        assert config[section][key] == CONFIG[section][key], (section, key)
+
+
+def test_a_text_that_looks_like_a_number_stays_a_text_where_one_is_wanted():
+    assert on_command_line("embedding={prompt: 123}")["embedding"]["prompt"] == "123"
+    config = on_command_line("rqkmeans={n_iter: many}", "nothing={x: 1}")
+    with pytest.raises(SidmillError, match=r"rqkmeans\.n_iter: found 'many', a str"):
+        check(config, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("a: {b: 1}\nc: 2\na: {d: 3}\n", ["a stands on lines 1 and 3,"]),
+        ("a:\n  b: 1\n  b: 2\n", ["a.b stands on lines 2 and 3,"]),
+        ("x: [{d: 1, d: 1}]\nx: 1", ["x.0.d stands on lines 1 and 1,", "x stands on lines 1 and"]),
+        ('{"a": 1,\n "b": 2,\n "a": 1}', ["a stands on lines 1 and 3,"]),
+        ("a: 1\n'a': 2", ["a stands on lines 1 and 2,"]),
+        ("a: {b: 1}\nb: 1\nc: {b: 1}\n", []),
+        ("a: &x {b: 1}\nc: &y {d: 1}\ne:\n  <<: *x\n  <<: *y\n", []),
+        ("", []),
+    ],
+)  # fmt: skip
+def test_a_key_that_stands_twice_is_refused_with_its_lines(tmp_path, text, wanted):
+    """One line per key; with one of them taken away, as the message says, the file is taken."""
+    path = tmp_path / "my.yaml"
+    path.write_text(text)
+    if not wanted:
+        return refuse_repeats([path])
+    with pytest.raises(SidmillError) as error:
+        refuse_repeats([path])
+    lines = str(error.value).splitlines()
+    assert len(lines) == len(wanted)
+    assert all(any(f"{path}: {words}" in line for line in lines) for words in wanted)
+    assert yaml.safe_load(text) is not None
+    path.write_text(yaml.safe_dump(yaml.safe_load(text)))
+    return refuse_repeats([path])
+
+
+def test_each_problem_is_listed_once_and_no_list_is_long():
+    """An overlay alone, as when config.yaml was not found: all of it is missing."""
+    with pytest.raises(SidmillError) as error:
+        check({"items": {"path": "x"}, "run": {}}, SCHEMA)
+    head, *lines = str(error.value).split("\n  ")
+    assert head == f"{len(lines)} problem(s) in the configuration:"
+    assert len(set(lines)) == len(lines) == 3
+    for line in lines:
+        names = re.search(r"missing (.*?)(?: and [\d,]+ more)?: copy", line)[1].split(", ")
+        assert 1 <= len(names) <= 20
+    assert " more: copy these lines from config.yaml" in str(error.value)
+    assert re.search(r"run: missing seed: copy the line from", str(error.value))

@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from contextlib import contextmanager, suppress
@@ -14,12 +15,13 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from sidmill.core import locks, origin, provenance
+from sidmill.core import locks, logs, origin, provenance
 from sidmill.core.atomic import replacing, write_text
 from sidmill.core.config import check
 from sidmill.core.errors import SidmillError
 from sidmill.core.job import job
-from sidmill.core.paths import expand
+from sidmill.core.listing import some
+from sidmill.core.paths import expand, expand_one, files_of
 
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
 
@@ -157,6 +159,35 @@ def test_expand_takes_a_file_whose_name_has_glob_characters(tmp_path):
     assert expand(path, (".jsonl",), "items.path") == [path]
 
 
+def test_a_folder_is_listed_file_by_file_without_what_is_hidden(tmp_path):
+    """So that a file changed inside is seen, and what git or a download notes is not."""
+    for name in ("b.bin", "a.json", "0_Pooling/config.json", ".git/index", "x/.cache/y", ".lock"):
+        write_text(tmp_path / "model" / name, "")
+    found = [name.removeprefix(f"{tmp_path}/model/") for name in files_of(str(tmp_path / "model"))]
+    assert found == ["0_Pooling/config.json", "a.json", "b.bin"]
+
+
+def test_a_setting_of_one_file_takes_one_and_says_what_else_it_got(tmp_path):
+    for name in ("some/a.json", "some/b.json"):
+        write_text(tmp_path / name, "")
+    one, folder = str(tmp_path / "some/a.json"), str(tmp_path / "some")
+    assert expand_one(one, "x.y") == one
+    assert expand_one(f"{folder}/a*", "x.y") == one
+    assert expand_one("results/made by a rule", "x.y") == "results/made by a rule"
+    for path, what in ((folder, "is a folder"), (f"{folder}/*", "is 2 files")):
+        with pytest.raises(SidmillError, match=rf"x\.y: '.*' {what}: name one file"):
+            expand_one(path, "x.y")
+    with pytest.raises(SidmillError, match=r"x\.y: no such file"):
+        expand_one(f"{folder}/c.json", "x.y")
+
+
+def test_a_list_of_names_is_never_long():
+    for count in (0, 1, 20, 21, 5000):
+        said = some(f"name {n}" for n in range(count))
+        assert said.count("name") == min(count, 20)
+        assert said.endswith(f"and {count - 20:,} more") == (count > 20)
+
+
 def test_expand_refuses_braces(tmp_path):
     (tmp_path / "a {b}.jsonl").write_text("x")
     for path in (tmp_path, tmp_path / "a*"):
@@ -233,6 +264,46 @@ def test_a_mistake_is_an_error_and_the_job_ends_as_failed(tmp_path):
     assert [(line["level"], line["message"]) for line in json_lines(tmp_path)[-2:]] == [
         ("ERROR", "lower it to 3"), ("INFO", "failed"),
     ]  # fmt: skip
+
+
+def test_logs_of_failed_attempts_stay_a_few_of_them(tmp_path):
+    """As Snakemake does, the log for a person is removed before each attempt."""
+    names = ("rule.log", "rule.jsonl")
+    for attempt in range(logs.KEPT_ATTEMPTS + 3):
+        (tmp_path / "rule.log").unlink(missing_ok=True)
+        with pytest.raises(SystemExit):
+            run_job(tmp_path, SidmillError(f"mistake {attempt}"))
+    kept = range(1, logs.KEPT_ATTEMPTS + 1)
+    wanted = {*names, *(f"{name}.{number}" for name in names for number in kept)}
+    assert {path.name for path in tmp_path.iterdir()} == wanted
+    for name in names:
+        assert f"mistake {attempt}" in (tmp_path / name).read_text()
+        for number in kept:
+            said = (tmp_path / f"{name}.{number}").read_text()
+            assert said.count("mistake") == said.count(f"mistake {attempt - number}") == 1
+    form = r"(?m)^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ERROR train_it: mistake \d$"
+    lines = [re.findall(form, (tmp_path / name).read_text()) for name in ("rule.log", "rule.log.1")]
+    assert [len(found) for found in lines] == [1, 1]
+
+    # One that ends well is not kept, and takes away none of those before.
+    for _ in range(2):
+        run_job(tmp_path, None)
+    assert "mistake" not in (tmp_path / "rule.log").read_text()
+    assert f"mistake {attempt}" in (tmp_path / "rule.log.1").read_text()
+    assert f"mistake {attempt - 1}" in (tmp_path / "rule.log.2").read_text()
+
+
+def test_the_log_of_an_attempt_that_was_killed_stays_without_its_cut_line(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        run_job(tmp_path, ZeroDivisionError("oops"))
+    whole = (tmp_path / "rule.jsonl").read_bytes()
+    (tmp_path / "rule.jsonl").write_bytes(whole[:-30] + b"\xff")
+    (tmp_path / "rule.log").unlink()
+    run_job(tmp_path, None)
+    said = (tmp_path / "rule.log.1").read_text()
+    assert "INFO train_it: started\n" in said
+    assert "ZeroDivisionError: oops\n" in said
+    assert "failed\n" in said or "rule train_it failed" in said
 
 
 def test_secrets_stand_in_neither_log(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 
 import numpy as np
@@ -252,3 +253,91 @@ def test_a_file_that_may_not_be_read_is_one_message(made, tmp_path):
     (tmp_path / "codes.parquet").chmod(0)
     with pytest.raises(SidmillError, match=r"codes\.parquet"):
         stage.describe(str(tmp_path / "codes.parquet"), 1, False)
+
+
+INDEX = {f"item {n}": [f"<a_{n % 7}>", f"<b_{n}>", "<c_1>"] for n in range(5000)}
+
+
+@pytest.mark.parametrize("layout", [None, 0, 4, "ours", "large"])
+def test_an_index_of_sids_is_told_however_its_lines_are_cut(tmp_path, layout, monkeypatch):
+    """On one line, as MiniOneRec publishes it; an item a line; a token a line."""
+    path = tmp_path / "Industrial.index.json"
+    if layout == "ours":
+        rows = np.array([[int(token[3:-1]) for token in sid] for sid in INDEX.values()])
+        codes.write_index(pa.chunked_array([list(INDEX)]), rows.astype(np.int32), path=path)
+    else:
+        path.write_text(json.dumps(INDEX, indent=None if layout == "large" else layout))
+    if layout == "large":
+        monkeypatch.setattr("sidmill.report.inspect.texts.PIECE_LETTERS", 100)
+    found = stage.describe(str(path), 2, False)
+    assert found.kind == FORMS["index.json"]
+    assert found.figures == {"items": 5000, "tokens of a SID": [3]}
+    assert found.sample[0] == {"item 0": ["<a_0>", "<b_0>", "<c_1>"]}
+    assert found.sound
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ('{"1": ["<a_1>"], "1": ["<a_2>"]}', "ids unique"),
+        ('{"1": ["<a_1>"], "2": ["<a_2>", "<b_1>"]}', "one length"),
+        ('{"1": ["<a_1>"], "2": ["<a_2>"]', "ends whole"),
+        ('{"1": ["<a_1>"], "2": ["a"]}', "an item is an id and its tokens"),
+        ('{"1": ["<a_1>"] "2": ["<a_2>"]}', "an item is an id and its tokens"),
+        ('{"loss": NaN}', "numbers as JSON has them"),
+        ('{"a": {"loss": [-Infinity]}}', "numbers as JSON has them"),
+        ('{"a": {"b": 1, "b": 2}}', "no key twice"),
+        ('{"q1": ["1"], "q1": ["2"]}', "no key twice"),
+    ],
+)
+def test_what_readers_of_json_stumble_over_is_found(tmp_path, text, what):
+    path = tmp_path / "some.json"
+    path.write_text(text)
+    assert failed(path) == {what}
+
+
+@pytest.mark.parametrize("number", [0, 999, 1024, 7000, 1234567, 12345678901234567])
+def test_no_comma_parts_an_id_or_a_code(tmp_path, number):
+    rows = np.array([[number % 2**31, 1024, 7000]], dtype=np.int32)
+    ids = pa.chunked_array([pa.array([number])])
+    codes.write(tmp_path / "pid2sid.parquet", "sid", ids, [rows], [2**31 - 1, 2000, 8000])
+    settings = {"n_levels": 1, "seed": number}
+    fitted = quantizer.Quantizer("rqkmeans", [np.eye(4, dtype=np.float32)], settings, PRINT)
+    quantizer.write(tmp_path / "quantizer.safetensors", fitted)
+    shown = lines(stage.describe(str(tmp_path / "pid2sid.parquet"), 2, False))
+    assert f"pid: {number}  sid: ({rows[0, 0]}, 1024, 7000)" in shown
+    assert "(2147483647, 2000, 8000)" in shown
+    told = lines(stage.describe(str(tmp_path / "quantizer.safetensors"), 2, False))
+    assert re.search(rf"seed +{number}$", told, re.M)
+
+
+def test_a_folder_of_several_tables_says_what_to_name_and_that_works(made, tmp_path):
+    results = tmp_path / "results"
+    (results / "items").mkdir(parents=True)
+    for name in ("codes.parquet", "pid2sid.parquet", "index.json"):
+        shutil.copy2(made / name, results)
+    shutil.copytree(made / "embeddings.parquet", results / "items/embeddings.parquet")
+    shutil.copy2(made / "vectors.npy", results / "items")
+    for folder, wanted in ((results, "several tables"), (results / "items", "no table")):
+        with pytest.raises(SidmillError, match=wanted) as error:
+            stage.describe(str(folder), 1, False)
+        names = str(error.value).rpartition(": ")[2].split(", ")
+        assert set(names) == {entry.name for entry in folder.iterdir()}
+        for name in set(names) - {"items"}:
+            assert stage.describe(str(folder / name), 1, False).bytes
+    for number in range(30):
+        shutil.copy2(made / "codes.parquet", tmp_path / f"codes {number}.parquet")
+    shutil.copy2(made / "text.parquet", tmp_path)
+    with pytest.raises(SidmillError, match="and 12 more"):
+        stage.describe(str(tmp_path), 1, False)
+
+
+def test_no_message_sends_the_user_to_delete_a_file_that_no_run_made(made, tmp_path):
+    for name in BINARY:
+        (tmp_path / name).write_bytes((made / name).read_bytes()[:60])
+        with pytest.raises(SidmillError) as error:
+            stage.describe(str(tmp_path / name), 2, False)
+        said = str(error.value)
+        assert "delete" not in said or re.search(
+            r"if a run here made it, delete|no run makes", said
+        )

@@ -2,15 +2,20 @@
 
 import json
 import os
+import runpy
 import shutil
 import subprocess
+import tomllib
+from types import SimpleNamespace
 from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import ROOT
 
+from sidmill.core.atomic import write_text
 from sidmill.core.checkout import commit_of
 from sidmill.core.errors import SidmillError
 from sidmill.core.secrets import shown_settings
@@ -161,6 +166,41 @@ def test_the_same_files_have_the_same_hash_and_others_another(results):
     assert {path for path in first if first[path] != second[path]} == {
         str(results / "codes.parquet")
     }
+
+
+def test_states_of_trainings_and_hidden_files_are_no_artefacts(results):
+    names = ("dual/first/model.state/checkpoint-5/trainer.json", "rqkmeans/q.safetensors.state")
+    for name in (*names, ".cache/x.json", "items/.part.partial"):
+        write_text(results / name, "{}")
+    found = {one["path"].removeprefix(f"{results}/") for one in run.artefacts(results)}
+    assert not [path for path in found if ".state" in path or "/." in path or path[0] == "."]
+    assert "pid2sid.parquet" in found
+
+
+def test_the_script_tells_commit_and_version_of_the_checkout(results, tmp_path):
+    """It is given its folder as Snakemake gives it, with a step back in the middle."""
+    checkout = tmp_path / "check out"
+    for name in ("workflow/scripts/describe_run.py", "pyproject.toml", "Snakefile"):
+        write_text(checkout / name, (ROOT / name).read_text(encoding="utf-8"))
+    project = checkout / "pyproject.toml"
+    version = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"]
+    project.write_text(project.read_text().replace(f'version = "{version}"', 'version = "98.7"'))
+    (checkout / "workflow/rules").mkdir()
+    git(checkout, "init", "--quiet")
+    git(checkout, "add", "Snakefile")
+    git(checkout, "commit", "--quiet", "--message", "first")
+    given = SimpleNamespace(
+        rule="describe_run",
+        log=[str(tmp_path / "describe_run.log")],
+        output=SimpleNamespace(run=str(results / "run.json")),
+        params=SimpleNamespace(settings={}),
+        scriptdir=str(checkout / "workflow/rules/../scripts"),
+    )
+    script = checkout / "workflow/scripts/describe_run.py"
+    runpy.run_path(str(script), init_globals={"snakemake": given})
+    told = report.read(results / "run.json")
+    assert told["git"] == commit_of(checkout, "Snakefile")._asdict()
+    assert told["versions"]["sidmill"] == "98.7"
 
 
 def git(folder, *words):

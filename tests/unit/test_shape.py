@@ -160,7 +160,7 @@ def test_every_rule_has_a_script_of_its_name_and_every_script_a_rule():
 def test_a_rule_says_the_same_name_everywhere_in_one_order(name):
     body = RULES[name]
     assert f'"../scripts/{name}.py"' in body
-    assert f'code=code_of("{name}.py")' in body
+    assert f'code=code_of("{name}.py"' in body
     assert re.search(rf'"results/logs/{name}[.{{\w}}-]*\.log"', body)
     assert re.search(rf'"results/benchmarks/{name}[.{{\w}}-]*\.tsv"', body)
     directives = re.findall(r"(?m)^    (\w+):", body)

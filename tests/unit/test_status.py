@@ -37,11 +37,18 @@ PARAMS = (
             ),
             {"params": "n_iter 5 -> 6"},
         ),
-        (PARAMS.format(before="0123456789ab", now="ba9876543210"), {"params": "code changed"}),
+        (
+            PARAMS.format(before="{'code': '0123456789ab'}", now="{'code': 'ba9876543210'}"),
+            {"params": "code changed"},
+        ),
+        (
+            PARAMS.format(before="{'seed': 42},{'task': '01'}", now="{'seed': 43},{'task': '02'}"),
+            {"params": "seed 42 -> 43, task or prompts changed"},
+        ),
         (
             PARAMS.format(
-                before="{'path': 'a; Missing output files: {b}'},0123456789ab",
-                now="{'path': 'c'},ba9876543210",
+                before="{'path': 'a; Missing output files: {b}'},{'code': '01'}",
+                now="{'path': 'c'},{'code': '02'}",
             ),
             {"params": "path 'a; Missing output files: {b}' -> 'c', code changed"},
         ),

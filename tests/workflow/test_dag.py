@@ -99,8 +99,6 @@ def test_touching_every_script_and_module_reruns_nothing(copy):
     [
         ("src/sidmill/quantize/rqkmeans.py", "logger = ", "other = 1\nlogger = ", TRAINING | AFTER),
         ("src/sidmill/sids/reassign.py", "MIN_BEAM = 32", "MIN_BEAM = 64", AFTER),
-        ("src/sidmill/sids/reassign.py", "MIN_BEAM = 32", "MIN_BEAM = 32  # a comment", set()),
-        ("workflow/scripts/choose_codes.py", '"wrote %s', '"WROTE %s', {"choose_codes"} | AFTER),
         ("workflow/resources/explorer.html.jinja", "</body>", " </body>", {"explore_sids", "all"}),
         ("src/sidmill/embed/lsa.py", "import ", "OTHER = 1\nimport ", None),
     ],
@@ -112,6 +110,16 @@ def test_editing_code_reruns_what_it_makes_and_what_follows(copy, name, old, new
     assert edit_once != (copy.folder / name).read_text()
     (copy.folder / name).write_text(edit_once)
     assert copy.planned(*TINY) == rerun
+
+
+def test_words_plumbing_and_what_this_run_does_not_use_rerun_nothing(copy):
+    edit(copy, "src/sidmill/sids/reassign.py", "MIN_BEAM = 32", "MIN_BEAM = 32  # a comment")
+    edit(copy, "workflow/scripts/choose_codes.py", '"wrote %s', '"WROTE %s')
+    edit(copy, "src/sidmill/core/locks.py", "is still at work", "works still")
+    edit(copy, "src/sidmill/core/locks.py", "O_RDWR", "O_RDONLY")
+    edit(copy, "src/sidmill/quantize/rqkmeans.py", "cannot fill", "are too few for")
+    edit(copy, "src/sidmill/embed/openai.py", "import httpx2\n", "import httpx2\nimport this\n")
+    assert copy.planned(*TINY) == set()
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,11 @@ def lose_a_file(folder: Path) -> None:
     (folder / "results/explorer.html").unlink()
 
 
+def put_another_catalogue_beside(folder: Path) -> None:
+    (folder.parent / "second/data").mkdir(parents=True)
+    shutil.copy2(folder / "data/items.jsonl", folder.parent / "second/data")
+
+
 def go_on_from_the_version(folder: Path) -> None:
     path = folder / "my-catalogue.yaml"
     path.write_text(path.read_text() + "published: {path: versions/1}\n")
@@ -138,6 +143,11 @@ STEPS = [
     Step(f"snakemake --cores 8 {OWN}", before=lose_a_file, leaves="results/explorer.html"),
     Step(f"snakemake --unlock {OWN}"),
     Step(f"snakemake --cores 8 {OWN} --forcerun measure_quality"),
+    Step(
+        f"snakemake --cores 8 --directory ../second {OWN} --dry-run",
+        before=put_another_catalogue_beside,
+        leaves="../second/data/items.jsonl",
+    ),
     Step(f"snakemake --cores 8 results/version.json {OWN}", leaves="results/version.json"),
     Step("sidmill publish versions/1", leaves="versions/1/manifest.json"),
     Step(

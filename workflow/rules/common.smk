@@ -18,11 +18,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 from snakemake.exceptions import WorkflowError
 
 from sidmill.core import locks, origin
-from sidmill.core.config import check
+from sidmill.core.config import check, read_command_line, refuse_repeats
 from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand as expand_path
+from sidmill.core.paths import expand_one, files_of
 from sidmill.core.provenance import source_digest
-from sidmill.core.secrets import shown_settings
+from sidmill.core.secrets import in_order, shown_settings
 from sidmill.datasets.tasks import load as load_task
 from sidmill.datasets.tasks import load_prompts, names_titles
 from sidmill.embed.settings import read_by, tokenizer_of
@@ -77,28 +78,62 @@ def or_note(function, *arguments):
         return PROBLEMS.append(str(error))
 
 
-def code_of(script):
-    """Name the code behind a rule, for ``params``: a change of it is a reason to rerun."""
-    return source_digest(Path(workflow.basedir) / "workflow/scripts" / script)
+def of_workflow(name):
+    """The path of a file of the workflow: the same text for every run in one folder."""
+    return os.path.relpath(Path(workflow.basedir) / name)
+
+
+def refuse_foreign(jobs):
+    """Stop before a job replaces a file outside of results/ that no run made: index.path names one.
+
+    Snakemake removes the outputs of a job when it begins.
+    """
+    written = (file for job in jobs for file in job.output if not file.is_storage)
+    for path in written:
+        inside = Path(path).resolve().is_relative_to(Path("results").resolve())
+        known = inside or workflow.persistence.metadata(path)
+        if Path(path).exists() and not known:
+            raise WorkflowError(
+                f"{path}: is there already, and no run here made it: a run would replace it: name "
+                f"another file in index.path, or move this one"
+            )
+
+
+def code_of(script, chosen=None):
+    """Name the code behind a rule, for ``params``: a change of it is a reason to rerun.
+
+    Where a setting decides which modules run, ``chosen`` is a function of the wildcards that gives
+    it: see ``CHOICES`` of ``sidmill.core.provenance``.
+    """
+    path = Path(workflow.basedir) / "workflow/scripts" / script
+    if chosen is None:
+        return {"code": source_digest(path)}
+
+    def code(wildcards):
+        return {"code": source_digest(path, chosen(wildcards))}
+
+    return code
 
 
 def settings(section, *others):
     """What a section says about the result, as sorted keyword arguments: key order is no change.
 
+    Every value of ``params`` is such a dictionary, of the names that the function knows. Snakemake
+    compares values as a set, without the names that ``params`` gives them: two bare numbers that
+    change places would be no change. Files in an order that matters are named here too, since it
+    compares the inputs as a set.
+
     Left out are ``others``, which the rule does not use, and settings of the machine, which
     scripts read from ``snakemake.config``: a change of those reruns nothing.
     """
     left_out = {*MACHINE_SETTINGS, *others}
-    return {
-        key: value
-        for key, value in sorted(config[section].items())
-        if key not in left_out
-    }
+    found = in_order(config[section])
+    return {key: value for key, value in found.items() if key not in left_out}
 
 
 def pick(section, *keys):
     """Some keys of a section, for a rule that a change of the others must not rerun."""
-    return {key: config[section][key] for key in keys}
+    return {key: in_order(config[section][key]) for key in keys}
 
 
 def own_vectors():
@@ -136,7 +171,10 @@ def learned_from():
         expand_path(path, VECTOR_FILES, "rqvae.data_paths")
         for path in rqvae["data_paths"]
     ]
-    pairs = rqvae["pairs_path"] or "results/interactions/sequences.parquet"
+    own = rqvae["pairs_path"]
+    pairs = "results/interactions/sequences.parquet"
+    if own and rqvae["contrastive_weight"]:
+        pairs = expand_one(own, "rqvae.pairs_path")
     return {"data": data, "pairs": pairs if rqvae["contrastive_weight"] else []}
 
 
@@ -151,10 +189,27 @@ def embedding_of(wildcards):
     return read_by(embedding["backend"], embedding)
 
 
+def backend_in_use(wildcards):
+    """The backend that embeds a collection."""
+    return {"backend": embedding_of(wildcards)["backend"]}
+
+
 def own_recommender():
     """The checkpoint that training starts from, where one is named."""
     path = config["recommender"]["load"]
-    return expand_path(path, (), "recommender.load") if path else []
+    return expand_one(path, "recommender.load") if path else []
+
+
+def own_products():
+    """The SIDs of a second domain, where they are named."""
+    path = config["datasets"]["product_pid2sid"]
+    return expand_one(path, "datasets.product_pid2sid") if path else []
+
+
+def own_maps():
+    """The memory maps that a recommender learns from, where they are made elsewhere."""
+    path = config["recommender"]["mmap_path"]
+    return expand_one(path, "recommender.mmap_path") if path else None
 
 
 def recommender_items(wildcards):
@@ -165,9 +220,8 @@ def recommender_items(wildcards):
             "vectors": "results/items/vectors.npy",
             "ids": "results/items/ids.parquet",
         }
-    own = recommender["mmap_path"]
-    maps = sorted(map(str, Path(own).parent.glob("mmap_*_*"))) if own else []
-    return {"mmap": own or "results/mmap/mmap.json", "maps": maps}
+    maps = sorted(map(str, Path(OWN_MAPS).parent.glob("mmap_*_*"))) if OWN_MAPS else []
+    return {"mmap": OWN_MAPS or "results/mmap/mmap.json", "maps": maps}
 
 
 def embedder_files(wildcards):
@@ -187,8 +241,7 @@ def model_files(model):
     if Path(model).parts[:1] == ("results",):
         return {"weights": model}
     if Path(model).is_dir():
-        files = (file for file in Path(model).rglob("*") if file.is_file())
-        return {"weights": sorted(map(str, files))}
+        return {"weights": files_of(model)}
     return {}
 
 
@@ -227,6 +280,21 @@ def rqkmeans_settings(wildcards):
     return found
 
 
+def balance_in_use(wildcards):
+    """The balance of residual k-means."""
+    return {"balance": rqkmeans_settings(wildcards)["balance"]}
+
+
+def learned_in_use(wildcards):
+    """Which of the quantizers that are networks is trained."""
+    return {"learned": wildcards.learned}
+
+
+def strategy_in_use(wildcards):
+    """How collisions are resolved."""
+    return {"strategy": config["collisions"]["strategy"]}
+
+
 def warm_start(wildcards):
     """The quantizer that ``rqkmeans_plus`` begins at."""
     is_warm = wildcards.learned == "rqkmeans_plus"
@@ -235,7 +303,8 @@ def warm_start(wildcards):
 
 def grid_steps(wildcards):
     """The grid of finite scalar quantization; none for networks that learn codebooks."""
-    return config["fsq"]["steps"] if wildcards.learned == "fsq" else None
+    steps = config["fsq"]["steps"] if wildcards.learned == "fsq" else None
+    return {"grid_steps": steps}
 
 
 def training_cost(quantizer):
@@ -245,9 +314,9 @@ def training_cost(quantizer):
 
 
 def token_budget():
-    """Codes per level that every quantizer of a comparison may use, as a list."""
+    """Codes per level that every quantizer of a comparison may use."""
     n_levels, size = (config["rqkmeans"][key] for key in ("n_levels", "codebook_size"))
-    return size if isinstance(size, list) else [size] * n_levels
+    return {"codebook_sizes": size if isinstance(size, list) else [size] * n_levels}
 
 
 def default_target(wildcards):
@@ -292,7 +361,8 @@ def task_digest(wildcards):
     prompts = RESOURCES / f"prompts/{task.prompts}.yaml"
     or_stop(load_prompts, prompts, config["datasets"]["language"], task)
     files = [task_file(wildcards.dataset), prompts]
-    return sha256(b"\n".join(file.read_bytes() for file in files)).hexdigest()[:12]
+    digest = sha256(b"\n".join(file.read_bytes() for file in files)).hexdigest()[:12]
+    return {"task": digest}
 
 
 def mixture_settings(wildcards):
@@ -317,7 +387,11 @@ def all_shards(name):
     ]
 
 
-or_stop(check, config, Path(workflow.basedir) / "workflow/schemas/config.schema.yaml")
+SCHEMA = Path(workflow.basedir) / "workflow/schemas/config.schema.yaml"
+if workflow.is_main_process:
+    or_stop(refuse_repeats, workflow.configfiles)
+read_command_line(config, dict(workflow.config_settings.config or {}), SCHEMA)
+or_stop(check, config, SCHEMA)
 if workflow.is_main_process:
     locks.enter(STATE)
     or_stop(origin.refuse_demo, STATE, config["items"]["path"])
@@ -330,6 +404,7 @@ OWN_QUANTIZER = or_note(own_quantizer)
 HISTORIES = or_note(histories)
 LEARNED_FROM = or_note(learned_from)
 OWN_RECOMMENDER = or_note(own_recommender)
+OWN_MAPS = or_note(own_maps)
 USERS = (
     or_note(expand_path, config["datasets"]["users"], (".parquet",), "datasets.users")
     if config["datasets"]["users"]
@@ -344,7 +419,7 @@ CAPTIONS = (
 )
 RESOURCES = Path(workflow.basedir) / "workflow/resources"
 TASKS = config["datasets"]["tasks"]
-PRODUCTS = config["datasets"]["product_pid2sid"] or []
+PRODUCTS = or_note(own_products)
 
 if PROBLEMS:
     raise WorkflowError("\n".join(PROBLEMS))

@@ -29,7 +29,7 @@ rule evaluate_quantizer:
     threads: 8
     params:
         evaluation=settings("evaluation"),
-        seed=config["run"]["seed"],
+        run=pick("run", "seed"),
         code=code_of("evaluate_quantizer.py"),
     message:
         "Measuring {input.quantizer}"
@@ -62,7 +62,7 @@ rule compare_quantizers:
     threads: 1
     params:
         comparison=settings("comparison"),
-        codebook_sizes=token_budget(),
+        budget=token_budget(),
         code=code_of("compare_quantizers.py"),
     message:
         "Comparing {params.comparison[members]}"

@@ -33,8 +33,9 @@ rule resolve_rows:
     threads: 1
     params:
         datasets=pick("datasets", "windows", "history_max", "target_max"),
+        files=pick("datasets", "users", "captions", "product_pid2sid"),
         task=task_digest,
-        seed=config["run"]["seed"],
+        run=pick("run", "seed"),
         code=code_of("resolve_rows.py"),
     message:
         "Looking up the items of {wildcards.dataset}, shard {wildcards.shard} of {wildcards.shards}"
@@ -66,8 +67,9 @@ rule write_parts:
     threads: 1
     params:
         datasets=pick("datasets", "form", "language", "rows_per_file"),
+        files=pick("datasets", "users", "captions", "product_pid2sid"),
         task=task_digest,
-        seed=config["run"]["seed"],
+        run=pick("run", "seed"),
         code=code_of("write_parts.py"),
     message:
         "Writing {wildcards.dataset}, shard {wildcards.shard} of {wildcards.shards}"
@@ -116,7 +118,7 @@ rule mix_datasets:
     threads: 1
     params:
         mixture=mixture_settings,
-        seed=config["run"]["seed"],
+        run=pick("run", "seed"),
         code=code_of("mix_datasets.py"),
     message:
         "Mixing datasets into {wildcards.mixture}"
@@ -139,6 +141,7 @@ rule lint_datasets:
     threads: 1
     params:
         lint=settings("lint"),
+        datasets=pick("datasets", "tasks"),
         code=code_of("lint_datasets.py"),
     message:
         "Linting the datasets"
@@ -160,6 +163,7 @@ rule report_datasets:
         "../../envs/sidmill.yaml"
     threads: 1
     params:
+        datasets=pick("datasets", "tasks"),
         code=code_of("report_datasets.py"),
     message:
         "Reporting on the datasets"
@@ -186,7 +190,7 @@ rule expand_vocabulary:
     threads: 2
     params:
         vocabulary=settings("vocabulary"),
-        seed=config["run"]["seed"],
+        run=pick("run", "seed"),
         code=code_of("expand_vocabulary.py"),
     message:
         "Adding the SID tokens to {params.vocabulary[model]}"

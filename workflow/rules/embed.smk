@@ -31,7 +31,7 @@ rule fit_lsa:
     threads: 1
     params:
         lsa=pick("embedding", "dim", "lsa_sample", "lsa_features"),
-        seed=config["run"]["seed"],
+        run=pick("run", "seed"),
         code=code_of("fit_lsa.py"),
     message:
         "Fitting LSA to {input.text}"
@@ -56,7 +56,7 @@ rule embed_shard:
     threads: 2
     params:
         embedding=embedding_of,
-        code=code_of("embed_shard.py"),
+        code=code_of("embed_shard.py", backend_in_use),
     message:
         "Embedding {wildcards.collection}, shard {wildcards.shard} of {wildcards.shards}"
     script:
@@ -123,7 +123,7 @@ rule measure_dimensions:
     params:
         embedding=embedding_of,
         matryoshka=settings("matryoshka"),
-        code=code_of("measure_dimensions.py"),
+        code=code_of("measure_dimensions.py", backend_in_use),
     message:
         "Measuring what fewer dimensions lose of {wildcards.collection}"
     script:

@@ -24,7 +24,7 @@ rule write_demo:
     threads: 1
     params:
         demo=settings("demo"),
-        seed=config["run"]["seed"],
+        run=pick("run", "seed"),
         code=code_of("write_demo.py"),
     message:
         "Writing the demo catalogue"

@@ -31,8 +31,8 @@ rule train_rqkmeans:
     threads: 8
     params:
         rqkmeans=rqkmeans_settings,
-        seed=config["run"]["seed"],
-        code=code_of("train_rqkmeans.py"),
+        run=pick("run", "seed"),
+        code=code_of("train_rqkmeans.py", balance_in_use),
     message:
         "Fitting rqkmeans{wildcards.balanced} to {input.vectors}"
     script:
@@ -58,9 +58,9 @@ rule train_rqvae:
     threads: 8
     params:
         rqvae=settings("rqvae"),
-        grid_steps=grid_steps,
-        seed=config["run"]["seed"],
-        code=code_of("train_rqvae.py"),
+        grid=grid_steps,
+        run=pick("run", "seed"),
+        code=code_of("train_rqvae.py", learned_in_use),
     message:
         "Training {wildcards.learned} on {input.vectors}"
     script:
@@ -82,8 +82,8 @@ rule train_opq:
     threads: 1
     params:
         opq=settings("opq"),
-        codebook_sizes=token_budget(),
-        seed=config["run"]["seed"],
+        budget=token_budget(),
+        run=pick("run", "seed"),
         code=code_of("train_opq.py"),
     message:
         "Fitting optimized product quantization to {input.vectors}"
@@ -106,8 +106,8 @@ rule train_pca_grid:
     threads: 2
     params:
         pca_grid=settings("pca_grid"),
-        codebook_sizes=token_budget(),
-        seed=config["run"]["seed"],
+        budget=token_budget(),
+        run=pick("run", "seed"),
         code=code_of("train_pca_grid.py"),
     message:
         "Laying a grid on the principal axes of {input.vectors}"

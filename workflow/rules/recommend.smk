@@ -36,7 +36,7 @@ rule train_recommender:
         recommender=settings(
             "recommender", "train_from", "mmap_path", "load", "save_steps"
         ),
-        seed=config["run"]["seed"],
+        run=pick("run", "seed"),
         code=code_of("train_recommender.py"),
     message:
         "Training the recommender"
@@ -120,7 +120,7 @@ rule evaluate_recommender:
     threads: 2
     params:
         evaluation=settings("recommender_evaluation"),
-        seed=config["run"]["seed"],
+        run=pick("run", "seed"),
         code=code_of("evaluate_recommender.py"),
     message:
         "Measuring the recommender and its baselines"

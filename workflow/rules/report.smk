@@ -81,7 +81,7 @@ rule explore_sids:
         pid2sid="results/pid2sid.parquet",
         codes="results/codes.parquet",
         text="results/items/text.parquet",
-        template="workflow/resources/explorer.html.jinja",
+        template=of_workflow("workflow/resources/explorer.html.jinja"),
     output:
         page=report(
             "results/explorer.html",
@@ -98,7 +98,7 @@ rule explore_sids:
     threads: 1
     params:
         explorer=settings("explorer"),
-        seed=config["run"]["seed"],
+        run=pick("run", "seed"),
         code=code_of("explore_sids.py"),
     message:
         "Writing the SID explorer"

@@ -105,7 +105,7 @@ rule search_shard:
         "../../envs/sidmill.yaml"
     threads: 2
     params:
-        top_k=config["retrieval"]["top_k"],
+        retrieval=pick("retrieval", "top_k"),
         faiss=effort,
         code=code_of("search_shard.py"),
     message:
@@ -154,7 +154,7 @@ rule measure_retrieval:
     threads: 1
     params:
         metrics=settings("retrieval_metrics"),
-        seed=config["run"]["seed"],
+        run=pick("run", "seed"),
         code=code_of("measure_retrieval.py"),
     message:
         "Measuring the runs"
@@ -176,7 +176,7 @@ rule build_index:
         "../../envs/sidmill.yaml"
     threads: 2
     params:
-        index=config["retrieval"]["index"],
+        retrieval=pick("retrieval", "index"),
         faiss=pick(
             "faiss",
             "lists",
@@ -186,7 +186,7 @@ rule build_index:
             "train_sample",
             "repeatable",
         ),
-        seed=config["run"]["seed"],
+        run=pick("run", "seed"),
         code=code_of("build_index.py"),
     message:
         "Building the index of the passages"
@@ -210,9 +210,9 @@ rule measure_index:
         "../../envs/sidmill.yaml"
     threads: 2
     params:
-        top_k=config["retrieval"]["top_k"],
+        retrieval=pick("retrieval", "top_k"),
         faiss=pick("faiss", "nprobe", "ef_search", "candidates", "measured_queries"),
-        seed=config["run"]["seed"],
+        run=pick("run", "seed"),
         code=code_of("measure_index.py"),
     message:
         "Comparing the index with exact search"
@@ -236,7 +236,7 @@ rule search_bm25:
         "../../envs/sidmill.yaml"
     threads: 1
     params:
-        top_k=config["retrieval"]["top_k"],
+        retrieval=pick("retrieval", "top_k"),
         bm25=settings("bm25"),
         code=code_of("search_bm25.py"),
     message:
@@ -260,7 +260,7 @@ rule fuse_runs:
         "../../envs/sidmill.yaml"
     threads: 1
     params:
-        constant=config["fusion"]["constant"],
+        fusion=settings("fusion"),
         code=code_of("fuse_runs.py"),
     message:
         "Fusing the runs {input.runs}"

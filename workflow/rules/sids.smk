@@ -35,7 +35,7 @@ rule resolve_collisions:
     params:
         collisions=settings("collisions"),
         published=pick("published", "changed", "removed"),
-        code=code_of("resolve_collisions.py"),
+        code=code_of("resolve_collisions.py", strategy_in_use),
     message:
         "Resolving collisions"
     script:
@@ -67,7 +67,7 @@ rule measure_quality:
     threads: 8
     params:
         quality=settings("quality"),
-        seed=config["run"]["seed"],
+        run=pick("run", "seed"),
         code=code_of("measure_quality.py"),
     message:
         "Measuring the quality of the SIDs"

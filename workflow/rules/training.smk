@@ -53,9 +53,9 @@ rule train_dual:
     threads: 2
     params:
         dual=dual_settings,
-        query_prompt=config["retrieval"]["query_prompt"],
-        prompt=config["embedding"]["prompt"],
-        seed=config["run"]["seed"],
+        retrieval=pick("retrieval", "query_prompt"),
+        embedding=pick("embedding", "prompt"),
+        run=pick("run", "seed"),
         code=code_of("train_dual.py"),
     message:
         "Training the dual encoder, {wildcards.round} round"
@@ -127,7 +127,7 @@ rule train_cross:
     threads: 2
     params:
         cross=settings("cross", "source"),
-        seed=config["run"]["seed"],
+        run=pick("run", "seed"),
         code=code_of("train_cross.py"),
     message:
         "Training the cross encoder"

@@ -105,7 +105,7 @@ rule measure_churn:
     threads: 8
     params:
         churn=settings("churn"),
-        seed=config["run"]["seed"],
+        run=pick("run", "seed"),
         code=code_of("measure_churn.py"),
     message:
         "Measuring churn and drift"

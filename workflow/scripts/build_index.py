@@ -14,8 +14,8 @@ with job(snakemake) as log:
     recipe = index.build(
         corpus.vectors,
         snakemake.output.index,
-        index=snakemake.params.index,
-        seed=snakemake.params.seed,
+        **snakemake.params.retrieval,
+        **snakemake.params.run,
         **snakemake.params.faiss,
     )
     log.info("wrote %s, %s", snakemake.output.index, recipe)

@@ -13,7 +13,7 @@ with job(snakemake) as log:
     compared = comparison.compare(
         snakemake.input.evaluations,
         snakemake.input.benchmarks,
-        codebook_sizes=snakemake.params.codebook_sizes,
+        **snakemake.params.budget,
         **snakemake.params.comparison,
     )
     report.write(snakemake.output.comparison, compared)

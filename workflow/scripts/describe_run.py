@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 with job(snakemake) as log:
     described = run.describe(
         Path(snakemake.output.run).parent,
-        Path(snakemake.scriptdir).parents[1],
+        Path(snakemake.scriptdir).resolve().parents[1],  # Snakemake gives workflow/rules/../scripts
         snakemake.params.settings,
     )
     report.write(snakemake.output.run, described)

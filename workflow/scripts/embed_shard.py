@@ -19,7 +19,7 @@ with job(snakemake) as log:
         model_path=snakemake.input.get("model"),
         match_path=snakemake.input.get("match"),
         published=list(snakemake.input.get("published", [])),
-        code=snakemake.params.code,
+        **snakemake.params.code,
         batch_tokens=machine["batch_tokens"],
         device=machine["device"],
         attention=machine["attention"],

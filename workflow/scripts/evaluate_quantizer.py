@@ -17,7 +17,7 @@ with job(snakemake) as log:
         items.vectors,
         codes.read(snakemake.input.codes, "codes").codes,
         items.ids,
-        seed=snakemake.params.seed,
+        **snakemake.params.run,
         **snakemake.params.evaluation,
     )
     report.write(snakemake.output.evaluation, figures)

@@ -24,7 +24,7 @@ with job(snakemake) as log:
         },
         device=snakemake.config["recommender_evaluation"]["device"],
         memory_mb=snakemake.config["recommender_evaluation"]["memory_mb"],
-        seed=snakemake.params.seed,
+        **snakemake.params.run,
         **snakemake.params.evaluation,
     )
     report.write(snakemake.output.metrics, figures)

@@ -17,7 +17,7 @@ with job(snakemake) as log:
         items.codes,
         items.sizes,
         quantizer.read(snakemake.input.quantizer).codebooks,
-        seed=snakemake.params.seed,
+        **snakemake.params.run,
         **snakemake.params.vocabulary,
     )
     tree = trie.build(items.codes, ids)

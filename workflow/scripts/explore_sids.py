@@ -15,7 +15,7 @@ with job(snakemake) as log:
         pid2sid_path=snakemake.input.pid2sid,
         codes_path=snakemake.input.codes,
         text_path=snakemake.input.text,
-        seed=snakemake.params.seed,
+        **snakemake.params.run,
         **snakemake.params.explorer,
     )
     log.info("wrote %s, %d of %d items", snakemake.output.page, shown.shown, shown.items)

@@ -9,6 +9,6 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    model = lsa.fit(snakemake.input.text, seed=snakemake.params.seed, **snakemake.params.lsa)
+    model = lsa.fit(snakemake.input.text, **snakemake.params.run, **snakemake.params.lsa)
     lsa.save(snakemake.output.model, model)
     log.info("wrote %s, components %s", snakemake.output.model, model.components.shape)

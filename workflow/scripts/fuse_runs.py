@@ -10,6 +10,6 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    run = fuse(runs.read_list(snakemake.input.runs), constant=snakemake.params.constant)
+    run = fuse(runs.read_list(snakemake.input.runs), constant=snakemake.params.fusion["constant"])
     runs.write(*snakemake.output, run, "fused")
     log.info("wrote %s %s", snakemake.output.topk, run.scores.shape)

@@ -17,7 +17,7 @@ with job(snakemake) as log:
         items.vectors,
         quantizer.read(snakemake.input.quantizer),
         snakemake.output.listing,
-        seed=snakemake.params.seed,
+        **snakemake.params.run,
         **snakemake.params.churn,
     )
     report.write(snakemake.output.churn, figures)

@@ -15,11 +15,11 @@ with job(snakemake) as log:
         snakemake.input.index,
         vectors.open_store(snakemake.input.vectors, snakemake.input.ids),
         vectors.open_npy(snakemake.input.queries),
-        top_k=snakemake.params.top_k,
+        **snakemake.params.retrieval,
         search_batch=machine["search_batch"],
         memory_mb=machine["memory_mb"],
         device=machine["device"],
-        seed=snakemake.params.seed,
+        **snakemake.params.run,
         **snakemake.params.faiss,
     )
     report.write(snakemake.output.figures, {"index": machine["index"], **figures})

@@ -23,7 +23,7 @@ with job(snakemake) as log:
         fitted.codebooks,
         text.text_classes(snakemake.input.text),
         fitted.decoder,
-        seed=snakemake.params.seed,
+        **snakemake.params.run,
         **snakemake.params.quality,
     )
     resolution = report.read(snakemake.input.resolution)

@@ -14,7 +14,7 @@ with job(snakemake) as log:
         runs.read_all(snakemake.input.runs, snakemake.params.metrics["runs"]),
         qrels.read(snakemake.input.qrels),
         resamples=snakemake.params.metrics["resamples"],
-        seed=snakemake.params.seed,
+        **snakemake.params.run,
     )
     write_table(snakemake.output.per_query, per_query)
     report.write(snakemake.output.metrics, figures)

@@ -14,7 +14,7 @@ with job(snakemake) as log:
         [*snakemake.input.datasets],
         snakemake.output.train,
         snakemake.output.test,
-        seed=snakemake.params.seed,
+        **snakemake.params.run,
         **snakemake.params.mixture,
     )
     report.write(snakemake.output.counts, counts)

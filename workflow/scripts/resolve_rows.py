@@ -16,7 +16,7 @@ with job(snakemake) as log:
     resolve(
         snakemake.output.rows,
         snakemake.output.counts,
-        task_path=Path(snakemake.scriptdir).parent / f"resources/tasks/{task}.yaml",
+        task_path=Path(snakemake.scriptdir).resolve().parent / f"resources/tasks/{task}.yaml",
         dataset=task,
         split=split or "train",
         paths=[*snakemake.input.get("rows", [])],
@@ -25,7 +25,7 @@ with job(snakemake) as log:
         texts=[*snakemake.input.get("texts", [])],
         shard=int(snakemake.wildcards.shard),
         shards=int(snakemake.wildcards.shards),
-        seed=snakemake.params.seed,
+        **snakemake.params.run,
         **snakemake.params.datasets,
     )
     log.info("wrote %s", snakemake.output.rows)

@@ -14,8 +14,8 @@ with job(snakemake) as log:
         snakemake.output.model,
         f"{snakemake.output.model}.state",
         device=snakemake.config["cross"]["device"],
-        seed=snakemake.params.seed,
-        code=snakemake.params.code,
+        **snakemake.params.run,
+        **snakemake.params.code,
         **snakemake.params.cross,
     )
     log.info("wrote %s: %s", snakemake.output.model, figures)

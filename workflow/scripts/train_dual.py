@@ -13,11 +13,11 @@ with job(snakemake) as log:
         snakemake.input.triples,
         snakemake.output.model,
         f"{snakemake.output.model}.state",
-        query_prompt=snakemake.params.query_prompt,
-        prompt=snakemake.params.prompt,
+        **snakemake.params.retrieval,
+        **snakemake.params.embedding,
         device=snakemake.config["dual"]["device"],
-        seed=snakemake.params.seed,
-        code=snakemake.params.code,
+        **snakemake.params.run,
+        **snakemake.params.code,
         **snakemake.params.dual,
     )
     log.info("wrote %s: %s", snakemake.output.model, figures)

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 with job(snakemake) as log:
     items = vectors.open_store(snakemake.input.vectors, snakemake.input.ids)
     settings = {
-        "seed": snakemake.params.seed,
-        "codebook_sizes": snakemake.params.codebook_sizes,
+        **snakemake.params.run,
+        **snakemake.params.budget,
         **snakemake.params.opq,
     }
     codebooks = opq.fit(items.vectors, memory_mb=snakemake.config["opq"]["memory_mb"], **settings)

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 with job(snakemake) as log:
     items = vectors.open_store(snakemake.input.vectors, snakemake.input.ids)
     settings = {
-        "seed": snakemake.params.seed,
-        "codebook_sizes": snakemake.params.codebook_sizes,
+        **snakemake.params.run,
+        **snakemake.params.budget,
         **snakemake.params.pca_grid,
     }
     codebooks = pca_grid.fit(

@@ -23,9 +23,9 @@ with job(snakemake) as log:
         save_steps=machine["save_steps"],
         device=machine["device"],
         memory_mb=machine["memory_mb"],
-        seed=snakemake.params.seed,
+        **snakemake.params.run,
         state_path=state_path,
-        code=snakemake.params.code,
+        **snakemake.params.code,
         **snakemake.params.recommender,
     )
     checkpoint.save(snakemake.output.model, fitted)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 with job(snakemake) as log:
     items = vectors.open_store(snakemake.input.vectors, snakemake.input.ids)
-    settings = {"seed": snakemake.params.seed, **snakemake.params.rqkmeans}
+    settings = {**snakemake.params.run, **snakemake.params.rqkmeans}
     machine = snakemake.config["rqkmeans"]
     state_path = f"{snakemake.output.quantizer}.state"
     levels = rqkmeans.fit(
@@ -19,7 +19,7 @@ with job(snakemake) as log:
         device=machine["device"],
         memory_mb=machine["memory_mb"],
         state_path=state_path,
-        code=snakemake.params.code,
+        **snakemake.params.code,
         **settings,
     )
     fitted = quantizer.Quantizer(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 with job(snakemake) as log:
     items = vectors.open_store(snakemake.input.vectors, snakemake.input.ids)
-    settings = {"seed": snakemake.params.seed, **snakemake.params.rqvae}
+    settings = {**snakemake.params.run, **snakemake.params.rqvae}
     machine = snakemake.config["rqvae"]
     folder = Path(snakemake.output.quantizer).with_name("checkpoints")
     trained = fit.fit(
@@ -21,10 +21,10 @@ with job(snakemake) as log:
         memory_mb=machine["memory_mb"],
         processes=machine["processes"],
         folder=str(folder),
-        code=snakemake.params.code,
+        **snakemake.params.code,
         fingerprint=items.fingerprint,
         warm_start=snakemake.input.get("warm_start") or None,
-        grid_steps=snakemake.params.grid_steps,
+        **snakemake.params.grid,
         ids_path=snakemake.input.ids,
         sequences_path=snakemake.input.get("pairs") or None,
         **settings,

@@ -12,7 +12,7 @@ with job(snakemake) as log:
     demo.write(
         snakemake.output.catalogue,
         snakemake.output.histories,
-        seed=snakemake.params.seed,
+        **snakemake.params.run,
         **snakemake.params.demo,
     )
     log.info("wrote %s", snakemake.output.catalogue)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 with job(snakemake) as log:
     without_pandas()
     task, _, split = snakemake.wildcards.dataset.partition(".")
-    resources = Path(snakemake.scriptdir).parent / "resources"
+    resources = Path(snakemake.scriptdir).resolve().parent / "resources"
     rows = write_parts(
         snakemake.output.parts,
         rows_paths=[*snakemake.input.rows],
@@ -25,7 +25,7 @@ with job(snakemake) as log:
         texts=[*snakemake.input.get("texts", [])],
         shard=int(snakemake.wildcards.shard),
         shards=int(snakemake.wildcards.shards),
-        seed=snakemake.params.seed,
+        **snakemake.params.run,
         **snakemake.params.datasets,
     )
     log.info("wrote %s, %d rows", snakemake.output.parts, rows)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 WIDTH = 80
 LONGEST_NAME = 22
+COUNTS = ("rows", "rows_read", "items", "queries", "lines", "files", "distinct")
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -65,6 +66,8 @@ def _entry(key: str, value: object, width: int) -> list[str]:
     from sidmill.core.terminal import padded, safe
 
     name, room = padded(safe(key, width), width), WIDTH - width - 2
+    if key in COUNTS and isinstance(value, int):
+        return [f"{name}  {value:,}"]
     if not isinstance(value, dict):
         return [f"{name}  {safe(_value(value), room)}".rstrip()]
     inner_width = min(max((len(str(inner)) for inner in value), default=0), room // 2)
@@ -82,7 +85,7 @@ def _value(value: object, digits: int = 6) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return f"{value:,}"
+        return str(value)  # an id, a code, a setting; a comma would part it
     if isinstance(value, float):
         return f"{value:.{digits}g}"
     if isinstance(value, list | tuple):

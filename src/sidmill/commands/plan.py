@@ -13,15 +13,16 @@ import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
+from contextlib import chdir, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from sidmill.core.errors import SidmillError
+from sidmill.core.listing import some
 
-PLUGINS = Path("workflow/loggers")
-SNAKEFILES = ("Snakefile", "workflow/Snakefile")
-DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{12}(?![0-9a-f])")  # what code_of() gives
+PLUGINS = "workflow/loggers"  # beside the Snakefile
+CHECKOUT = Path(__file__).parents[3]  # where the library lies beside the workflow, unless installed
+CODE, TASK = "code", "task"  # parameters that name what stands in files of the workflow
 SHOWN_FILES = 2
 TAIL_BYTES = 1 << 16
 PARAMS = "Params have changed since last execution"
@@ -70,31 +71,59 @@ class Plan(NamedTuple):
     locked: bool
 
 
-def ask(targets: list[str], configfiles: list[str]) -> Plan:
-    """Ask Snakemake what a run in this folder would do.
+def ask(
+    targets: list[str],
+    configfiles: list[str],
+    snakefile: str | None = None,
+    directory: str | None = None,
+) -> Plan:
+    """Ask Snakemake what a run would do.
 
     Args:
         targets: files or rules; none for the default target.
         configfiles: overlays, as given to Snakemake.
+        snakefile: of the workflow; None: see :func:`find_snakefile`.
+        directory: where the run works and has its ``results``; None: this folder.
 
     Raises:
-        SidmillError: if there is no workflow here, or Snakemake refuses to plan; with its words.
+        SidmillError: if there is no workflow, or Snakemake refuses to plan; with its words.
     """
-    if not any(Path(name).is_file() for name in SNAKEFILES) or not PLUGINS.is_dir():
-        raise SidmillError(f"{Path.cwd()}: no workflow of SIDMill: run this in its folder")
+    found = find_snakefile(snakefile)
     with tempfile.TemporaryDirectory(prefix="sidmill-") as folder:
         path = Path(folder) / "plan.jsonl"
         options = ["--logger", "plan", "--logger-plan-path", str(path), "--debug-dag"]
+        options += ["--snakefile", str(found)]
+        options += ["--directory", directory] if directory else []
         options += ["--configfile", *configfiles] if configfiles else []
         words = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", "--nocolor"]
         words += ["--rerun-incomplete", *options, "--", *targets]
-        paths = [str(PLUGINS.resolve()), os.environ.get("PYTHONPATH", "")]
+
+        # Snakemake finds the plugin on the Python path alone.
+        paths = [str(found.parent / PLUGINS), os.environ.get("PYTHONPATH", "")]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
         done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
         if done.returncode or not path.is_file():
             raise SidmillError(f"Snakemake cannot plan:\n{_complaint(done.stderr + done.stdout)}")
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return read(lines)
+    with chdir(directory or "."):  # paths of the plan are relative to it
+        return read(lines)
+
+
+def find_snakefile(given: str | None) -> Path:
+    """The Snakefile of SIDMill: the one given, of this folder, or of the checkout of the library.
+
+    Raises:
+        SidmillError: if there is none.
+    """
+    candidates = [Path(given)] if given else [Path("Snakefile"), CHECKOUT / "Snakefile"]
+    for candidate in candidates:
+        path = candidate.absolute()
+        if path.is_file() and (path.parent / PLUGINS).is_dir():
+            return path
+    raise SidmillError(
+        f"{given or Path.cwd()}: no Snakefile of SIDMill: run this in the folder of the workflow, "
+        "or name its Snakefile with --snakefile"
+    )
 
 
 def read(lines: list[dict]) -> Plan:
@@ -216,14 +245,14 @@ def _files(paths: list[str]) -> str:
 def _changed(rest: str) -> str:
     """Which settings are others, or whether the code is: from Snakemake's sets of parameters."""
     before, _, now = rest.partition("before: ")[2].partition(" now: ")
-    words = []
     old, new = (_settings(side) for side in (before, now))
     keys = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
-    words += [f"{key} {old.get(key)!r} -> {new.get(key)!r}" for key in keys]
-    plain = [re.sub(r"\{.*\}", "", side) for side in (before, now)]
-    if all(DIGEST.search(side) for side in plain):
-        words.append("code changed")
-    return ", ".join(words) or f"settings changed: {' -> '.join(side.strip() for side in plain)}"
+    words = [
+        f"{key} {old.get(key)!r} -> {new.get(key)!r}" for key in keys if key not in (CODE, TASK)
+    ]
+    words += ["task or prompts changed"] if TASK in keys else []
+    words += ["code changed"] if CODE in keys else []
+    return some(words) or f"settings changed: {before.strip()} -> {now.strip()}"
 
 
 def _settings(side: str) -> dict:

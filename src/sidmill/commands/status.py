@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -28,24 +30,45 @@ MEANINGS = {
 @click.command()
 @click.argument("targets", nargs=-1)
 @click.option("--configfile", multiple=True, help="overlay, as given to snakemake; repeat it")
+@click.option("--directory", help="where the run works, as given to snakemake; default: here")
+@click.option("--snakefile", help="of the workflow; default: of this folder, or of this checkout")
+@click.option("--code", metavar="RULE", help="list the modules whose change reruns RULE, and stop")
 @click.option("--json", "as_json", is_flag=True, help="JSON in place of a table")
-def status(targets: tuple[str, ...], configfile: tuple[str, ...], as_json: bool) -> None:
+def status(
+    targets: tuple[str, ...],
+    configfile: tuple[str, ...],
+    directory: str | None,
+    snakefile: str | None,
+    code: str | None,
+    as_json: bool,
+) -> None:
     """Tell what is done, what is to do, and why.
 
     For TARGETS, files or rules; without, for the default one. Snakemake decides, by a dry run. Exit
     code 0: all is up to date; 1: something is to run; 2: it cannot be told, as where the
     configuration is wrong.
     """
-    from sidmill.commands.plan import ask
+    from sidmill.commands.plan import ask, find_snakefile
 
-    plan = ask(list(targets), list(configfile))
+    if code:
+        from sidmill.commands import code_identity
+
+        modules = code_identity.modules_of(code, find_snakefile(snakefile))
+        facts = {"rule": code, "modules": [module._asdict() for module in modules]}
+        click.echo(json.dumps(facts, indent=2) if as_json else code_identity.lines(code, modules))
+        return
+
+    plan = ask(list(targets), list(configfile), snakefile, directory)
     waiting = any(job.state not in ("done", "gone") for job in plan.jobs)
     if as_json:
         facts = {"up_to_date": not waiting, "locked": plan.locked}
         facts |= {"states": counts(plan.jobs)}
         click.echo(json.dumps(facts | {"jobs": [job._asdict() for job in plan.jobs]}, indent=2))
     else:
-        click.echo(table(plan, configfile, targets))
+        here = find_snakefile(snakefile) == Path("Snakefile").absolute()
+        options = [] if here else ["--snakefile", str(find_snakefile(snakefile))]
+        options += ["--directory", directory] if directory else []
+        click.echo(table(plan, configfile, targets, options))
     sys.exit(1 if waiting else 0)
 
 
@@ -55,8 +78,20 @@ def counts(jobs: "list[Job]") -> dict[str, int]:
     return {state: count for state, count in found.items() if count}
 
 
-def table(plan: "Plan", configfiles: tuple[str, ...], targets: tuple[str, ...]) -> str:
-    """The plan for a person: a line for jobs of one rule in one state."""
+def table(
+    plan: "Plan",
+    configfiles: tuple[str, ...],
+    targets: tuple[str, ...],
+    options: Sequence[str] = (),
+) -> str:
+    """The plan for a person: a line for jobs of one rule in one state.
+
+    Args:
+        plan: what is behind the targets.
+        configfiles: overlays that were given.
+        targets: targets that were given.
+        options: further words that a run needs, for the command at the end.
+    """
     from sidmill.core.terminal import columns, cut, padded
 
     groups: dict[tuple[str, str, tuple[str, ...]], int] = {}
@@ -75,7 +110,7 @@ def table(plan: "Plan", configfiles: tuple[str, ...], targets: tuple[str, ...]) 
         word = click.style(f"{state:<11}" if first else state, fg=COLOURS.get(state, "yellow"))
         lines.append(f"{padded(shown, width)}  {word}{'  ' * bool(first)}{first}")
         lines += [" " * (width + 15) + other for other in others]
-    return "\n".join([*lines, "", *_verdict(plan, configfiles, targets)])
+    return "\n".join([*lines, "", *_verdict(plan, configfiles, targets, options)])
 
 
 def _name(job: "Job") -> str:
@@ -102,7 +137,12 @@ def _wrapped(reasons: tuple[str, ...], width: int) -> list[str]:
     return lines if len(lines) <= 4 else [*lines[:3], "..."]
 
 
-def _verdict(plan: "Plan", configfiles: tuple[str, ...], targets: tuple[str, ...]) -> list[str]:
+def _verdict(
+    plan: "Plan",
+    configfiles: tuple[str, ...],
+    targets: tuple[str, ...],
+    options: Sequence[str],
+) -> list[str]:
     from shlex import join
 
     found = counts(plan.jobs)
@@ -113,5 +153,5 @@ def _verdict(plan: "Plan", configfiles: tuple[str, ...], targets: tuple[str, ...
     if set(found) - {"done", "gone"}:
         files = ["--configfile", *configfiles] if configfiles else []
         rest = ["--", *targets] if targets and configfiles else list(targets)
-        lines.append(f"to go on: {join(['snakemake', '--cores', '8', *files, *rest])}")
+        lines.append(f"to go on: {join(['snakemake', '--cores', '8', *options, *files, *rest])}")
     return lines

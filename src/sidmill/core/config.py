@@ -2,7 +2,7 @@
 
 import math
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,7 @@ from jsonschema.validators import extend
 
 from sidmill.core import contradictions
 from sidmill.core.errors import SidmillError
+from sidmill.core.listing import some
 
 INT64 = range(-(2**63), 2**63)
 # What is wanted, by the keyword of JSON Schema that says so.
@@ -66,10 +67,93 @@ def check(config: dict, schema_path: str | Path) -> None:
     broken = {str(error.path[0]) for error in errors if error.path}
     broken |= set(schema["properties"]) - set(config)
     problems += contradictions.find(config, broken)
+    problems = list(dict.fromkeys(problems))  # JSON Schema tells of each missing key on its own
     if problems:
         raise SidmillError(
             f"{len(problems)} problem(s) in the configuration:\n  " + "\n  ".join(problems)
         )
+
+
+def refuse_repeats(paths: Iterable[str | Path]) -> None:
+    """Stop where a configuration file has a key twice: YAML takes the last and drops the others.
+
+    Args:
+        paths: YAML or JSON files that can be parsed.
+
+    Raises:
+        SidmillError: one line per key: the file, the key, and its last two lines.
+    """
+    problems = []
+    for path in paths:
+        root = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        for key, lines in _repeats(root, ""):
+            numbers = " and ".join(map(str, lines[-2:]))
+            problems.append(
+                f"{path}: {key} stands on lines {numbers}, and the first of them would be dropped: "
+                f"keep one of them, with all that belongs to it"
+            )
+    if problems:
+        raise SidmillError("\n".join(problems))
+
+
+def _repeats(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, list[int]]]:
+    """Keys that stand more than once in one mapping, with their lines, counted from 1."""
+    if isinstance(node, yaml.SequenceNode):
+        for place, entry in enumerate(node.value):
+            yield from _repeats(entry, f"{prefix}{place}.")
+    if not isinstance(node, yaml.MappingNode):
+        return
+    lines: dict[str, list[int]] = {}
+    for key, value in node.value:
+        lines.setdefault(str(key.value), []).append(key.start_mark.line + 1)
+        yield from _repeats(value, f"{prefix}{key.value}.")
+    for key, found in lines.items():
+        if len(found) > 1 and key != "<<":  # a merge of YAML may stand more than once
+            yield prefix + key, found
+
+
+def read_command_line(config: dict, given: dict, schema_path: str | Path) -> None:
+    """Give settings of ``--config 'section={key: 1}'`` the types that YAML gives them, in place.
+
+    Snakemake leaves every value inside of braces a string. One that the schema takes as YAML reads
+    it becomes that; all others stay, for :func:`check` to tell of.
+
+    Args:
+        config: the merged configuration.
+        given: what the command line said, as Snakemake parsed it.
+        schema_path: see :func:`check`.
+    """
+    root = _schema(schema_path)
+    for section, values in given.items():
+        known = _resolved(root, root["properties"].get(section, {})).get("properties", {})
+        merged = config.get(section)
+        if not isinstance(values, dict) or not isinstance(merged, dict):
+            continue
+        for key in set(values) & set(known) & set(merged):
+            value = _typed(merged[key], values[key])
+            if Validator(root).evolve(schema=known[key]).is_valid(value):
+                merged[key] = value
+
+
+def _resolved(root: dict, schema: dict) -> dict:
+    """A schema, or the one of ``$defs`` that it refers to."""
+    while "$ref" in schema:
+        schema = root["$defs"][schema["$ref"].rpartition("/")[2]]
+    return schema
+
+
+def _typed(merged: object, given: object) -> object:
+    """A value in which the strings that were given are what YAML takes them for."""
+    if isinstance(given, dict) and isinstance(merged, dict):
+        return merged | {key: _typed(merged.get(key), entry) for key, entry in given.items()}
+    if isinstance(given, list):
+        return [_typed(entry, entry) for entry in given]
+    if not isinstance(given, str):
+        return merged
+    try:
+        return yaml.safe_load(given)
+    except yaml.YAMLError:
+        return given
 
 
 @cache
@@ -85,11 +169,12 @@ def _describe(error: ValidationError) -> Iterator[str]:
     if error.validator == "additionalProperties":
         known = list(error.schema["properties"])
         for key in sorted(set(error.instance) - set(known), key=str):
-            guess = _nearest(key, known) or f"known: {', '.join(known)}"
+            guess = _nearest(key, known) or f"known: {some(known)}"
             yield f"{place}: unknown key {key!r}: {guess}"
     elif error.validator == "required":
         missing = [key for key in error.validator_value if key not in error.instance]
-        yield f"{place}: missing {', '.join(missing)}: copy the line from config.yaml"
+        lines = "the line" if len(missing) == 1 else "these lines"
+        yield f"{place}: missing {some(missing)}: copy {lines} from config.yaml"
     elif error.validator == "type":
         kinds = error.validator_value
         names = kinds if isinstance(kinds, str) else " or ".join(kinds)
@@ -97,7 +182,7 @@ def _describe(error: ValidationError) -> Iterator[str]:
     elif error.validator == "enum":
         known = error.validator_value
         guess = _nearest(error.instance, [name for name in known if isinstance(name, str)])
-        names = ", ".join("null" if name is None else str(name) for name in known)
+        names = some("null" if name is None else name for name in known)
         yield f"{place}: found {found}, wanted one of {names}{hint}{guess and f': {guess}'}"
     else:
         form = WANTED.get(str(error.validator))

@@ -4,8 +4,12 @@ A check reads the sections that it names, and yields a line per problem: the key
 what is wanted. What depends on the data is checked where the data are.
 """
 
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
+
+from sidmill.core.listing import some
 
 MAX_LEVELS = 26  # levels of a SID are lettered from a
 CUT_INDEXES = ("ivfpq", "opq")  # which cut the dimensions into parts of one size
@@ -17,6 +21,23 @@ ROLES = {
 }
 TIMELESS = ("missrec", "onerec")
 PROMPTED = ("sentence_transformers", "openai")  # backends that put a prompt before texts
+
+
+# Settings that name files or folders of the user.
+INPUTS = {
+    "items": ("path",),
+    "interactions": ("path",),
+    "embedding": ("path", "ids_path", "model"),
+    "pretrained": ("path",),
+    "published": ("path",),
+    "rqvae": ("data_paths", "pairs_path"),
+    "evaluation": ("sequences",),
+    "retrieval": ("corpus", "corpus_ids", "queries", "query_ids", "qrels"),
+    "training": ("dual", "cross", "queries"),
+    "recommender": ("mmap_path", "load"),
+    "datasets": ("users", "captions", "product_pid2sid"),
+    "vocabulary": ("model",),
+}
 
 
 class Check(NamedTuple):
@@ -256,13 +277,27 @@ def _recommender(config: dict) -> Iterator[str]:
         )
 
 
+def _index(config: dict) -> Iterator[str]:
+    """An output whose name the user chose: it must not replace an input, or lie among some."""
+    written = Path(os.path.abspath(config["index"]["path"]))  # noqa: PTH100 - links stay as they are
+    for section, keys in INPUTS.items():
+        for key in keys:
+            value = config[section][key]
+            for path in value if isinstance(value, list) else [value]:
+                if path and Path(os.path.abspath(path)) in (written, written.parent):  # noqa: PTH100
+                    yield (
+                        f"index.path: found {config['index']['path']!r}, which {section}.{key} "
+                        f"({path}) reads: name a file elsewhere"
+                    )
+
+
 def _mixtures(config: dict) -> Iterator[str]:
     for name in ("mixture", "rl"):
         weights, held = config[name]["weights"], config[name]["test_size"]
         for stray in sorted(set(held) - set(weights)):
             yield (
                 f"{name}.test_size: found {stray}, which {name}.weights does not name: wanted "
-                f"some of {', '.join(sorted(weights))}"
+                f"some of {some(sorted(weights))}"
             )
 
 
@@ -284,4 +319,5 @@ CHECKS = [
     Check(("embedding", "dual", "cross", "rerank"), _revisions),
     Check(("recommender",), _recommender),
     Check(("mixture", "rl"), _mixtures),
+    Check(("index", *INPUTS), _index),
 ]

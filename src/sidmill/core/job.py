@@ -8,12 +8,12 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sidmill.core import locks
 from sidmill.core.errors import SidmillError
-from sidmill.core.logs import JsonLines, Lines
+from sidmill.core.logs import JsonLines, Lines, keep_attempt
 
 # What the system refuses and an operator mends; no code is at fault.
 MACHINE_TROUBLES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
@@ -25,7 +25,8 @@ def job(snakemake) -> Iterator[logging.Logger]:
 
     Beside the log, ``NAME.log``, goes ``NAME.jsonl``: the same records as JSON lines, between one
     that says ``started`` and, unless the job is killed, one that says ``finished`` or ``failed``.
-    Snakemake knows nothing of it, so that it shows the log of a failed job once.
+    Snakemake knows nothing of it, so that it shows the log of a failed job once. What both said of
+    an attempt that failed or was killed stays as ``NAME.log.1`` and ``NAME.jsonl.1``.
 
     The JSON lines are locked as long as the job lives: a job that outlived its run, on a node of a
     cluster say, and the same job of the next run do not work side by side. (Snakemake removes the
@@ -39,6 +40,8 @@ def job(snakemake) -> Iterator[logging.Logger]:
     """
     json_path = Path(snakemake.log[0]).with_suffix(".jsonl")
     lock = locks.hold_file(json_path, f"job {snakemake.rule}")
+    with suppress(OSError):  # an old log is no reason to do nothing
+        keep_attempt(snakemake.log[0])
     lines = logging.FileHandler(snakemake.log[0], mode="w", encoding="utf-8")
     console = logging.StreamHandler()
     json_lines = logging.FileHandler(json_path, mode="w", encoding="utf-8")

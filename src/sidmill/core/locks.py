@@ -81,7 +81,7 @@ def hold_folder(state: Path) -> None:
         os.close(descriptor)
         raise SidmillError(
             f"another run is at work in {state.absolute().parent}: wait until it ends, or give "
-            "this one a folder of its own with --directory"
+            "this one a folder of its own with --directory NAME"
         )
     os.truncate(descriptor, 0)
     os.write(descriptor, socket.gethostname().encode())

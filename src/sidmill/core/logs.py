@@ -10,10 +10,16 @@ https://docs.python.org/3/library/logging.html#logrecord-attributes
 import json
 import logging
 import math
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 
 from sidmill.core.secrets import masked, masker
 
+KEPT_ATTEMPTS = 5  # of a job that did not end well, the latest
+WANTED = {"time", "level", "logger", "message"}
 OWN_NAMES = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 
 
@@ -57,6 +63,51 @@ class JsonLines(logging.Formatter):
             traceback = self.formatException(record.exc_info)
             line["error"] = {"type": record.exc_info[0].__name__, "traceback": traceback}
         return json.dumps(masked(line, self.mask), allow_nan=False)
+
+
+def keep_attempt(log: str | Path) -> None:
+    """Set aside both logs of a job's last attempt, if it failed or was killed.
+
+    ``NAME.jsonl`` is copied to ``NAME.jsonl.1``, and what it says for a person goes to
+    ``NAME.log.1``: Snakemake removes ``NAME.log`` itself before a job begins. Attempts before that
+    move on to ``.2`` and so on, ``KEPT_ATTEMPTS`` at most. The files keep their names, and
+    ``NAME.jsonl`` its place on disk, which a lock may hold.
+
+    Args:
+        log: the job's log, ``NAME.log``.
+    """
+    log = Path(log)
+    json_path = log.with_suffix(".jsonl")
+    records = list(_records(json_path)) if json_path.is_file() else []
+    if not records or records[-1]["message"] == "finished":
+        return
+    for number in range(KEPT_ATTEMPTS - 1, 0, -1):
+        for path in (log, json_path):
+            older = path.with_name(f"{path.name}.{number}")
+            if older.is_file():
+                older.replace(path.with_name(f"{path.name}.{number + 1}"))
+    shutil.copyfile(json_path, json_path.with_name(f"{json_path.name}.1"))
+    lines = "".join(map(_line, records))
+    log.with_name(f"{log.name}.1").write_text(lines, encoding="utf-8")
+
+
+def _records(path: Path) -> Iterator[dict]:
+    """The JSON lines of a log, without one that a kill cut."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            with suppress(ValueError):
+                record = json.loads(line)
+                if isinstance(record, dict) and set(record) >= WANTED:
+                    yield record
+
+
+def _line(record: dict) -> str:
+    """A record in the form of :class:`Lines`."""
+    time = datetime.fromisoformat(record["time"]).astimezone()
+    shown = f"{time:%Y-%m-%d %H:%M:%S},{time.microsecond // 1000:03d}"
+    traceback = record.get("error", {}).get("traceback", "")
+    line = f"{shown} {record['level']} {record['logger']}: {record['message']}\n"
+    return line + (f"{traceback}\n" if traceback else "")
 
 
 def _plain(value: object) -> object:

@@ -31,5 +31,5 @@ def refuse_demo(state: Path, catalogue: str) -> None:
     if before != DEMO:
         raise SidmillError(
             f"results/ is made from {before}, and the demo would take its place: give the "
-            "--configfile of that run again; or make the demo in another folder, with --directory"
+            "--configfile of that run again; or make the demo in another folder: --directory NAME"
         )

@@ -34,6 +34,34 @@ def expand(path: str, suffixes: tuple[str, ...], setting: str) -> list[str]:
     return found
 
 
+def expand_one(path: str, setting: str) -> str:
+    """The one file behind ``path``, under the rules of :func:`expand`.
+
+    Raises:
+        SidmillError: as there, or if it is a folder or a glob of several files.
+    """
+    found = [] if Path(path).is_dir() else expand(path, ("",), setting)
+    if len(found) != 1:
+        what = f"{len(found)} files" if found else "a folder"
+        raise SidmillError(f"{setting}: {path!r} is {what}: name one file")
+    return found[0]
+
+
+def files_of(folder: str) -> list[str]:
+    """Every file of a folder and of those inside it, sorted; hidden ones (``.git``) are no content.
+
+    A rule that takes a folder names its files: Snakemake looks at a folder's own time alone, which
+    a change inside of a file leaves as it is.
+    """
+    files = (path for path in Path(folder).rglob("*") if path.is_file())
+    shown = (
+        path
+        for path in files
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    return sorted(map(str, shown))
+
+
 def _find(path: str, suffixes: tuple[str, ...], setting: str) -> list[str]:
     if Path(path).is_dir():
         candidates = sorted(str(entry) for entry in Path(path).iterdir())

@@ -1,12 +1,30 @@
-"""Content hash of a workflow script and of everything it imports from this package.
+"""Names the code behind a result: of a workflow script and of what it imports from this package.
 
 Snakemake reruns a ``script:`` rule when the script's own mtime moves: it does not see the modules
 the script imports, and it does see a checkout. Rules therefore carry ``params: code=code_of(...)``,
-which changes exactly when the code that makes the output changes.
+which changes exactly when code that makes the output changes.
+
+What is named is the syntax tree of each module, with what computes nothing taken out:
+
+- comments, layout, docstrings, type comments;
+- statements that only log (``logger.info(...)``), but for the functions they call;
+- the words of a message under ``raise``: literals and f-strings. The names beside them stay, and so
+  does a message that is put together before;
+- the names of a function's local variables, where no other scope can see them (:func:`_locals`);
+- the modules of ``PLUMBING``, and those of ``CHOICES`` that belong to what a run did not choose.
+
+All else counts: operators, constants, the order of calls, names of functions, of arguments and of
+attributes, decorators, type hints. Versions of other packages do not: the lock file pins those.
+
+The text of a tree does not depend on the version of Python: fields that are empty are not written,
+since later versions add some (``type_params``), and literal pieces of an f-string that follow each
+other are one.
 """
 
 import ast
+import builtins
 import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -14,53 +32,297 @@ from typing import NamedTuple
 PACKAGE = __name__.partition(".")[0]
 ROOT = Path(__file__).parents[__name__.count(".")]  # the folder that the package lies in
 
+# Modules that say how a job runs and what it tells, never what it writes into a result.
+PLUMBING = (
+    "sidmill.core.errors",
+    "sidmill.core.job",
+    "sidmill.core.lean",
+    "sidmill.core.listing",
+    "sidmill.core.locks",
+    "sidmill.core.logs",
+    "sidmill.core.secrets",
+    "sidmill.core.terminal",
+    "sidmill.embed.progress",
+    "sidmill.formats.remedy",
+)
+
+LOGGERS = ("log", "logger")
+LEVELS = ("debug", "info", "warning", "error", "exception", "critical")
+# Calls of these change nothing, so a log line or a condition that holds no other computes nothing.
+PURE = ("abs", "bool", "float", "int", "isinstance", "len", "repr", "round", "str", "type")
+NO_MEANING = ("ctx", "kind", "type_comment", "type_ignores")  # fields; ctx follows from the place
+OF_SITE = ("_", "copyright", "credits", "exit", "help", "license", "quit")  # builtins at times
+SCOPE_READERS = ("dir", "eval", "exec", "globals", "locals", "vars")  # see names of variables
+
+
+class Choice(NamedTuple):
+    """A setting that decides which modules a rule uses.
+
+    Attributes:
+        rules: the rules that have it.
+        modules: value to the modules that are used with it alone. A value that is not named here
+            uses none of them.
+    """
+
+    rules: tuple[str, ...]
+    modules: dict[str, tuple[str, ...]]
+
+
+# A module stands here if a job with another value never calls it; tests hold that.
+CHOICES = {
+    "backend": Choice(
+        ("embed_shard", "measure_dimensions"),
+        {
+            "lsa": ("sidmill.embed.lsa",),
+            "sentence_transformers": ("sidmill.embed.sentence",),
+            "openai": ("sidmill.embed.openai",),
+            "precomputed": ("sidmill.embed.precomputed",),
+        },
+    ),
+    "balance": Choice(
+        ("train_rqkmeans",),
+        dict.fromkeys(("sinkhorn", "capacity"), ("sidmill.quantize.balance",)),
+    ),
+    "learned": Choice(("train_rqvae",), {"fsq": ("sidmill.quantize.rqvae.grid",)}),
+    "strategy": Choice(("resolve_collisions",), {"sinkhorn": ("sidmill.sids.sinkhorn",)}),
+}
+
 
 class Source(NamedTuple):
-    """One parsed file: a hash of its syntax tree, and the package modules it imports."""
+    """One parsed file: a hash of what it computes, and the package modules it imports."""
 
     digest: str
     imports: tuple[str, ...]
 
 
-def source_digest(script: str | Path) -> str:
+def source_digest(script: str | Path, chosen: Mapping[str, str] | None = None) -> str:
     """Return 12 hex digits naming the code of ``script`` and of its imports from this package.
 
-    Sources are parsed, never imported, so a rule file can call this without loading torch.
-    Comments, layout and docstrings do not count. Imports are followed in every module, through
-    absolute names only (relative ones are banned by the linter). Versions of other packages do
-    not count: the lock file and the environments pin those.
+    Sources are parsed, never imported, so a rule file can call this without loading torch. Imports
+    are followed in every module, through absolute names only (relative ones are banned by the
+    linter).
 
     Args:
-        script: path of a Python file.
+        script: path of a Python file, named as its rule.
+        chosen: the value of each of the ``CHOICES`` that the rule has.
 
     Raises:
         FileNotFoundError: if there is no such file.
+        ValueError: if ``chosen`` does not name the choices of the rule.
     """
-    sources = {"": _parse(Path(script))}
-    waiting = list(sources[""].imports)
+    found = sources(script, chosen)
+    text = "\n".join(f"{name} {found[name].digest}" for name in sorted(found))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def sources(script: str | Path, chosen: Mapping[str, str] | None = None) -> dict[str, Source]:
+    """What :func:`source_digest` names: the script, as ``""``, and each module by its name."""
+    chosen = dict(chosen or {})
+    wanted = choices_of(script)
+    if set(chosen) != set(wanted):
+        raise ValueError(f"{script}: wanted a value of {sorted(wanted)}, found {sorted(chosen)}")
+    left_out = {*PLUMBING}
+    for name, choice in wanted.items():
+        used = choice.modules.get(chosen[name], ())
+        left_out |= {module for each in choice.modules.values() for module in each} - {*used}
+
+    found = {"": _parse(Path(script))}
+    waiting = list(found[""].imports)
     while waiting:
         name = waiting.pop()
-        if name not in sources:
-            sources[name] = _parse(_file_of(name))
-            waiting += sources[name].imports
-    text = "\n".join(f"{name} {sources[name].digest}" for name in sorted(sources))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+        if name not in found and name not in left_out:
+            found[name] = _parse(_file_of(name))
+            waiting += found[name].imports
+    return found
+
+
+def choices_of(script: str | Path) -> dict[str, Choice]:
+    """The choices that a rule has, by name."""
+    rule = Path(script).stem
+    return {name: choice for name, choice in CHOICES.items() if rule in choice.rules}
 
 
 @cache
 def _parse(path: Path) -> Source:
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    imports = _imports(tree)
-    _strip_docstrings(tree)
-    return Source(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imports)
+    out: list[str] = []
+    _write(tree, _bound_outside(tree), {}, out)
+    return Source(hashlib.sha256("".join(out).encode()).hexdigest(), _imports(tree))
 
 
-def _strip_docstrings(tree: ast.Module) -> None:
+def _write(
+    node: object, taken: set[str], renamed: dict[str, str], out: list[str], raised: bool = False
+) -> None:
+    """Write what a tree computes, in a form that differs where the meaning may differ.
+
+    Args:
+        node: a node, a list of nodes, or a plain value.
+        taken: names that no local variable gives up: see :func:`_bound_outside`.
+        renamed: local variables of the function around the node, and how they are written.
+        out: the text so far, in pieces.
+        raised: whether the node is part of what a ``raise`` raises: its wording is left out.
+    """
+    if isinstance(node, list):
+        out.append("[")
+        for entry in _statements(node):
+            _write(entry, taken, renamed, out, raised)
+            out.append(",")
+        out.append("]")
+        return
+    if raised and _is_wording(node):
+        out.append("''")
+        return
+    if not isinstance(node, ast.AST):
+        out.append(ascii(node))  # repr asks the Unicode tables, which grow with the version
+        return
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not renamed:
+        renamed = _locals(node, taken)
+
+    out.append(f"{type(node).__name__}(")
+    for field in node._fields:
+        value = getattr(node, field, None)
+        if field in NO_MEANING or value is None or value == []:
+            continue
+        if isinstance(node, ast.JoinedStr):
+            value = _joined(value)
+        elif isinstance(node, ast.Name):
+            value = renamed.get(value, value)
+        out.append(f"{field}=")
+        is_raised = raised or (isinstance(node, ast.Raise) and field == "exc")
+        _write(value, taken, renamed, out, is_raised)
+    out.append(")")
+
+
+def _statements(nodes: list) -> Iterator[object]:
+    """The entries of a list without docstrings, log lines, and conditions of log lines alone."""
+    for node in nodes:
+        if isinstance(node, ast.Expr) and _logs(node.value):
+            yield from _effects(node.value)
+            continue
+        silent = isinstance(node, ast.Expr) and _is_text(node.value)
+        if not silent and not (isinstance(node, ast.If) and _is_quiet(node)):
+            yield node
+
+
+def _is_text(node: object) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def _logs(node: ast.AST) -> bool:
+    """Whether an expression is a call such as ``logger.info(...)``."""
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in LEVELS
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id in LOGGERS
+    )
+
+
+def _effects(call: ast.Call) -> Iterator[ast.AST]:
+    """What the arguments of a log line may do besides: calls of functions, ``:=``, ``yield``."""
+    waiting: list[ast.AST] = [*call.args, *(keyword.value for keyword in call.keywords)]
+    while waiting:
+        node = waiting.pop(0)
+        if _may_act(node):
+            yield node
+        else:
+            waiting = [*ast.iter_child_nodes(node), *waiting]
+
+
+def _may_act(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call):
+        return not (isinstance(node.func, ast.Name) and node.func.id in PURE)
+    return isinstance(node, ast.NamedExpr | ast.Yield | ast.YieldFrom | ast.Await)
+
+
+def _is_quiet(node: ast.If) -> bool:
+    """Whether an ``if`` asks without acting, and then only logs."""
+    return not any(map(_may_act, ast.walk(node.test))) and not (
+        [*_statements(node.body), *_statements(node.orelse)]
+    )
+
+
+def _is_wording(node: object) -> bool:
+    """Whether a part of a message is literal text, an f-string, or several of them added up."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return _is_wording(node.left) and _is_wording(node.right)
+    return isinstance(node, ast.JoinedStr) or _is_text(node)
+
+
+def _joined(pieces: Sequence[ast.AST]) -> list[ast.AST]:
+    """The pieces of an f-string, literal ones that follow each other as one."""
+    found: list[ast.AST] = []
+    for piece in pieces:
+        if _is_text(piece) and found and _is_text(found[-1]):
+            found[-1] = ast.Constant(found[-1].value + piece.value)
+        elif not _is_text(piece) or piece.value:
+            found.append(piece)
+    return found
+
+
+def _bound_outside(tree: ast.Module) -> set[str]:
+    """Names that a function may mean though it does not assign them: of the module, of Python."""
+    found = {*dir(builtins), *OF_SITE}
+    waiting: list[ast.AST] = [*tree.body]
+    while waiting:
+        node = waiting.pop()
+        found |= _names_of(node)
+        if isinstance(node, ast.Name):
+            found.add(node.id)
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            waiting += ast.iter_child_nodes(node)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
-            node, clean=False
-        ):
-            del node.body[0]
+        if isinstance(node, ast.Global):
+            found |= {*node.names}
+    return found
+
+
+def _locals(function: ast.AST, taken: set[str]) -> dict[str, str]:
+    """How the local variables of a function, and of functions in it, are written: by number.
+
+    Renaming is one to one over the whole function, so two functions are written alike only if
+    their variables are used in the same places. A name is left as it is if it could mean anything
+    but a variable that is assigned in here: a name of the module or of Python, an argument, a
+    name that an import, an ``except``, a class, a function or a pattern binds, one of a class body.
+    Nothing is renamed where ``locals()`` and the like could see names.
+
+    Args:
+        function: one that stands in a module or a class.
+        taken: names that have a meaning outside.
+    """
+    assigned: dict[str, None] = {}  # in the order of their first use
+    kept = {*taken}
+    if "*" in taken:  # from a import *
+        return {}
+    for node in ast.walk(function):
+        kept |= _names_of(node)
+        if isinstance(node, ast.ClassDef):
+            kept |= {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
+        if isinstance(node, ast.Name):
+            if node.id in SCOPE_READERS:
+                return {}
+            if not isinstance(node.ctx, ast.Load):
+                assigned.setdefault(node.id)
+    names = [name for name in assigned if name not in kept]
+    return {name: f"%{number}" for number, name in enumerate(names)}
+
+
+def _names_of(node: ast.AST) -> set[str]:
+    """Names that a node binds or declares otherwise than by assignment."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return {node.name}
+    if isinstance(node, ast.arg):
+        return {node.arg}
+    if isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar):
+        return {node.name} if node.name else set()
+    if isinstance(node, ast.MatchMapping):
+        return {node.rest} if node.rest else set()
+    if isinstance(node, ast.Global | ast.Nonlocal):
+        return {*node.names}
+    return set()
 
 
 def _imports(tree: ast.Module) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ def masker() -> Callable[[str], str]:
 
 def shown_settings(config: dict) -> dict:
     """A configuration to show: keys in one order, which is no change, and secrets masked."""
-    return masked(_ordered(config), masker())
+    return masked(in_order(config), masker())
 
 
 def masked(value: object, mask: Callable[[str], str]) -> object:
@@ -45,7 +45,8 @@ def masked(value: object, mask: Callable[[str], str]) -> object:
     return value
 
 
-def _ordered(value: object) -> object:
+def in_order(value: object) -> object:
+    """Nested settings with the keys of every dictionary sorted; lists keep their order."""
     if isinstance(value, dict):
-        return {key: _ordered(value[key]) for key in sorted(value, key=str)}
-    return [_ordered(entry) for entry in value] if isinstance(value, list) else value
+        return {key: in_order(value[key]) for key in sorted(value, key=str)}
+    return [in_order(entry) for entry in value] if isinstance(value, list) else value

@@ -69,14 +69,17 @@ def versions(workflow: str | Path) -> dict[str, str | None]:
 
 
 def artefacts(folder: Path) -> Iterator[dict]:
-    """Every result, by name: bytes, when it was written, and a hash; parts of a table as one."""
+    """Every result, by name: bytes, when it was written, and a hash; parts of a table as one.
+
+    Hidden files, and saved states of a training, files or folders, are no results.
+    """
     groups: dict[Path, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
-        hidden = any(part.startswith(".") for part in inside.parts)
-        if hidden or not path.is_file() or set(NO_ARTEFACTS) & set(inside.parts[:-1]):
+        passing = any(part.startswith(".") or part.endswith(".state") for part in inside.parts)
+        if passing or not path.is_file() or set(NO_ARTEFACTS) & set(inside.parts[:-1]):
             continue
-        if path.name.endswith(".state") or inside == Path("run.json"):
+        if inside == Path("run.json"):
             continue
         groups.setdefault(path.parent if path.name.startswith("part-") else path, []).append(path)
     for place, files in groups.items():

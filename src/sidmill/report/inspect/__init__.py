@@ -8,8 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
+from sidmill.core.listing import some
 from sidmill.report.inspect import arrays, containers, tables, texts
-from sidmill.report.inspect.facts import Budget, Description
+from sidmill.report.inspect.facts import ANOTHER, Budget, Description
 
 # What the readers raise for damage that their formats do not foresee.
 DAMAGE = (
@@ -58,7 +59,7 @@ def describe(path: str, rows: int, whole: bool) -> Description:
     except DAMAGE as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise SidmillError(
-            f"{path}: cannot be read ({reason:.200}): is it whole? Else delete it and make it again"
+            f"{path}: cannot be read ({reason:.200}): if it is not whole, {ANOTHER}"
         ) from None
 
 
@@ -68,21 +69,22 @@ def _describe(path: str, place: Path, budget: Budget) -> Description:
     if not place.exists():
         raise SidmillError(f"{path}: no such file")
     if not place.stat().st_size:
-        raise SidmillError(f"{path}: it is empty: delete it and make it again")
+        raise SidmillError(f"{path}: it is empty: {ANOTHER}")
     if place.name.endswith(".partial"):
         raise SidmillError(f"{path}: is being written, or was left by a kill: no result")
     if place.name == "mmap.json":
         return arrays.describe_maps(path, budget)
     if arrays.MAP.fullmatch(place.name):
         return arrays.describe_map(path, budget)
-    suffixes = [suffix for suffix in place.suffixes if suffix != ".state"]
+    # a state of a training, and the log of an attempt that failed: NAME.log.1
+    suffixes = [part for part in place.suffixes if part != ".state" and not part[1:].isdecimal()]
     if suffixes[-1:] == [".parquet"]:
         return tables.describe(path, [place], budget)
     describe_one = BY_SUFFIX.get(suffixes[-1] if suffixes else "")
     if describe_one is None:
         raise SidmillError(
             f"{path}: no format of SIDMill ends in {place.suffix or 'no suffix'!r}: known are "
-            f"parquet, {', '.join(suffix[1:] for suffix in BY_SUFFIX)} and mmap_*"
+            f"parquet, mmap_*, {some(suffix[1:] for suffix in BY_SUFFIX)}"
         )
     found = describe_one(path, budget)
     if place.name.endswith(".state"):

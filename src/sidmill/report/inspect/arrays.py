@@ -11,7 +11,7 @@ import numpy as np
 from sidmill.core.errors import SidmillError
 from sidmill.formats import mmap, parquet, vectors
 from sidmill.formats.embeddings import FINGERPRINT_KEY
-from sidmill.report.inspect.facts import BLOCK_BYTES, Budget, Description
+from sidmill.report.inspect.facts import ANOTHER, BLOCK_BYTES, Budget, Description
 from sidmill.report.inspect.tables import Norms
 
 MAP = re.compile(r"mmap_(idx_(\d+)|emb_(\d+)_(\d+))")
@@ -27,9 +27,7 @@ def describe_npy(path: str, budget: Budget) -> Description:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except vectors.UNREADABLE as error:
-        raise SidmillError(
-            f"{path}: not a readable .npy file ({error}): delete it and make it again"
-        ) from None
+        raise SidmillError(f"{path}: not a readable .npy file ({error}): {ANOTHER}") from None
     found = Description(path, "array", Path(path).stat().st_size)
     found.facts |= {"shape": list(array.shape), "dtype": array.dtype.name}
     if array.ndim != 2 or array.dtype.kind != "f":
@@ -60,7 +58,7 @@ def describe_map(path: str, budget: Budget) -> Description:
     if size != wanted or not size:
         raise SidmillError(
             f"{path}: {size} bytes, but its name says {dtype.name} {tuple(shape)}, which takes "
-            f"{wanted}: it is cut, or misnamed: make it again"
+            f"{wanted}: it is cut, or misnamed: {ANOTHER}"
         )
     array = np.memmap(path, dtype=dtype, mode="r", shape=tuple(shape))
     kind = "memory map: item id to row" if len(shape) == 1 else "memory map: vectors from row 1"

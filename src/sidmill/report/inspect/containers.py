@@ -12,8 +12,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from sidmill.core.errors import SidmillError
+from sidmill.core.listing import some
 from sidmill.formats import hdf5, item_data, onerec, quantizer, sequence_data, tensors
-from sidmill.report.inspect.facts import LOOKED_BYTES, Budget, Description
+from sidmill.report.inspect.facts import ANOTHER, LOOKED_BYTES, Budget, Description
 from sidmill.report.inspect.tables import Norms
 
 SHOWN_TENSORS = 12
@@ -36,7 +37,7 @@ def describe_safetensors(path: str, budget: Budget) -> Description:
             forms = {name: (one.get_dtype(), one.get_shape()) for name, one in slices.items()}
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise SidmillError(
-            f"{path}: not a readable safetensors file ({error}): delete it and make it again"
+            f"{path}: not a readable safetensors file ({error}): {ANOTHER}"
         ) from None
     facts = facts if isinstance(facts, dict) else {}
     found.kind = _kind(set(forms), facts)
@@ -79,7 +80,7 @@ def describe_hdf5(path: str, budget: Budget) -> Description:
             names = set(sets)
     except OSError as error:
         reason = str(error).splitlines()[0]
-        raise SidmillError(f"{path}: not a whole HDF5 file ({reason}): make it again") from None
+        raise SidmillError(f"{path}: not a whole HDF5 file ({reason}): {ANOTHER}") from None
     if {"item_ids", "embeddings"} <= names:
         _describe_items(found, path, budget)
     elif {"user_ids", "sequences"} <= names:
@@ -96,7 +97,9 @@ def describe_faiss(path: str, _: Budget) -> Description:
         index = faiss.read_index(path, faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1]
-        raise SidmillError(f"{path}: not a readable faiss index ({reason:.200})") from None
+        raise SidmillError(
+            f"{path}: not a readable faiss index ({reason:.200}): {ANOTHER}"
+        ) from None
     found.facts |= {"type": type(index).__name__, "rows": index.ntotal, "dim": index.d}
     return found
 
@@ -155,7 +158,7 @@ def _check_finite(
             for name, (kind, _) in forms.items()
             if kind in FLOATS and not np.isfinite(file.get_tensor(name)).all()
         ]
-    found.check("finite", not odd, f"not so: {', '.join(odd[:3])}" if odd else "")
+    found.check("finite", not odd, f"not so: {some(odd, 3)}" if odd else "")
 
 
 def _describe_items(found: Description, path: str, budget: Budget) -> None:

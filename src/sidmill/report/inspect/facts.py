@@ -6,6 +6,8 @@ from typing import NamedTuple
 LOOKED_ROWS = 1_000_000  # rows that figures and checks rest on, unless all are asked for
 LOOKED_BYTES = 256 << 20  # the same for vectors
 BLOCK_BYTES = 16 << 20
+# What mends a damaged file: of the user, or of a run.
+ANOTHER = "take another copy of it; if a run here made it, delete it and give that run again"
 
 
 class Budget(NamedTuple):

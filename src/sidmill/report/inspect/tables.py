@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sidmill.core.errors import SidmillError
+from sidmill.core.listing import some
 from sidmill.formats import parquet
 from sidmill.report.inspect.facts import Budget, Description, looked_at
 
@@ -100,7 +101,7 @@ def _check_parts(found: Description, parts: list[Path], files: list[parquet.Parq
     if all(numbered):
         counts = {match[2] for match in numbered if match}
         whole = len(counts) == 1 and len(parts) == int(next(iter(counts)))
-        says = "" if whole else f"{len(parts)} files, named as of {', '.join(sorted(counts))}"
+        says = "" if whole else f"{len(parts)} files, named as of {some(sorted(counts))}"
         found.check("all parts there", whole, says)
     first = files[0].schema_arrow
     odd = next(
@@ -161,7 +162,7 @@ def _look_at_embeddings(found: Description, batches: Batches, budget: Budget) ->
     width = next(iter(dims)) if len(dims) == 1 else None
     found.facts["shape"] = [total, width]
     found.check("a vector in each row", not missing, f"{missing:,} rows without" if missing else "")
-    says = "" if width else f"found {', '.join(map(str, sorted(dims)))}"
+    says = "" if width else f"found {some(sorted(dims))}"
     found.check("one dimension", width is not None, says)
     norms.tell(found, looked, total)
 
@@ -206,7 +207,7 @@ def _look_at_codes(found: Description, batches: Batches, budget: Budget, column:
         lengths |= set(pc.unique(pc.list_value_length(lists)).to_pylist())
         if len(lengths) == 1 and None not in lengths:
             rows.append(np.asarray(lists.flatten(), dtype=np.int64).reshape(len(lists), -1))
-    says = f"found {', '.join(map(str, lengths))}" if len(lengths) > 1 else ""
+    says = f"found {some(lengths)}" if len(lengths) > 1 else ""
     found.check("one length", len(lengths) == 1 and None not in lengths, says)
     if not found.checks[-1].ok:
         return
@@ -272,12 +273,21 @@ LOOKS: dict[str, Callable[[Description, Batches, Budget], None]] = {
 
 
 def parts_of(folder: Path) -> list[Path]:
-    """The parquet files of a folder, in order.
+    """The parquet files of a folder that is one table, in order.
 
     Raises:
-        SidmillError: if there is none.
+        SidmillError: if there is none, or they are several tables; naming what can be described.
     """
-    parts = sorted(part for part in folder.glob("*.parquet") if not part.name.startswith("."))
-    if not parts:
-        raise SidmillError(f"{folder}: a folder without parquet files: name a file in it")
-    return parts
+    shown = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    parts = [entry for entry in shown if entry.name.endswith(".parquet") and entry.is_file()]
+    one_table = len(parts) == 1 or all(PART.fullmatch(part.name) for part in parts)
+    if parts and (one_table or len(set(map(_columns, parts))) == 1):
+        return parts
+    what = "several tables" if parts else "no table"
+    names = some(entry.name for entry in shown) or "it is empty"
+    raise SidmillError(f"{folder}: a folder, and {what}: name a file of it, or a folder: {names}")
+
+
+def _columns(part: Path) -> tuple[str, ...]:
+    with parquet.naming(part):
+        return tuple(parquet.Parquet(part).schema_arrow.names)

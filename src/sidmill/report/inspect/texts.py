@@ -7,15 +7,22 @@ import csv
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from sidmill.core.errors import SidmillError
-from sidmill.report.inspect.facts import LOOKED_ROWS, Budget, Description
+from sidmill.core.listing import some
+from sidmill.report.inspect.facts import ANOTHER, LOOKED_ROWS, Budget, Description
 
 WHOLE_JSON = 16 << 20
 LONGEST_LINE = 1 << 20
-INDEX_LINE = re.compile(r'\{?\s*"((?:[^"\\]|\\.)*)": (\["<a_\d+>".*\]),?\s*')
+HEAD_LETTERS = 1 << 16
+PIECE_LETTERS = 1 << 20
+# An item of an index of SIDs; items stand on lines of their own, or all on one.
+INDEX_ENTRY = re.compile(r'"((?:[^"\\]|\\.)*)"\s*:\s*(\[[^\]]*\])')
+INDEX_HEAD = re.compile(r'\s*\{\s*"(?:[^"\\]|\\.)*"\s*:\s*\[\s*"<[a-z]_\d+>"')
+TOKEN = re.compile(r"<[a-z]_\d+>")
 KINDS: dict[frozenset[str], str] = {
     frozenset({"before", "after", "levels"}): "quality of the SIDs",
     frozenset({"before", "after"}): "quality of the SIDs",
@@ -39,17 +46,26 @@ def describe_json(path: str, budget: Budget) -> Description:
     """
     size = Path(path).stat().st_size
     found = Description(path, "JSON", size)
-    head = "".join(islice(_lines(path), 2)).lstrip("{\n ")
-    if INDEX_LINE.fullmatch(head):
+    with Path(path).open(encoding="utf-8") as file:
+        head = file.read(HEAD_LETTERS)
+    if INDEX_HEAD.match(head):
         return _describe_index(found, budget)
     if size > WHOLE_JSON:
-        found.facts["begins"] = head[:200]
+        found.facts["begins"] = head.lstrip("{\n ")[:200]
         found.check("JSON", None, f"above {WHOLE_JSON >> 20} MiB it is not parsed")
         return found
+    twice: list[str] = []
+    odd: list[str] = []
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(
+            Path(path).read_text(encoding="utf-8"),
+            object_pairs_hook=partial(_noting_repeats, twice),
+            parse_constant=partial(_noting_constant, odd),
+        )
     except (ValueError, RecursionError) as error:
-        raise SidmillError(f"{path}: not JSON ({error}): delete it and make it again") from None
+        raise SidmillError(f"{path}: not JSON ({error}): {ANOTHER}") from None
+    found.check("no key twice", not twice, some(twice, 3))
+    found.check("numbers as JSON has them", not odd, some(dict.fromkeys(odd)))
     if not isinstance(content, dict):
         found.facts["form"] = f"{type(content).__name__} of {len(content)}" if content else "empty"
         return found
@@ -90,7 +106,7 @@ def describe_run(path: str, budget: Budget) -> Description:
             )
         except (ValueError, IndexError):
             wanted = "qid Q0 pid rank score tag" if trec else "qid, pid, rank, score"
-            raise SidmillError(f"{path}, line {number}: wanted {wanted}: make it again") from None
+            raise SidmillError(f"{path}, line {number}: wanted {wanted}: {ANOTHER}") from None
         queries += qid != last[0]
         goes_on = rank == last[1] + 1 and score <= last[2] if qid == last[0] else rank == 1
         falling &= goes_on
@@ -161,27 +177,67 @@ def describe_text(path: str, budget: Budget) -> Description:
 
 
 def _describe_index(found: Description, budget: Budget) -> Description:
-    """Look at index.json line by line: an item each."""
+    """Look at index.json item by item, however its lines are cut."""
     found.kind = "index of SIDs, as LC-Rec and MiniOneRec read it"
-    items, lengths, odd, ended = 0, set(), 0, False
-    for line in _lines(found.path):
-        ended = line.strip() == "}"
-        if line.strip() in ("{", "}"):
-            continue
-        match = INDEX_LINE.fullmatch(line)
-        if not match:
-            odd += 1
-            continue
+    lengths: set[int] = set()
+    seen: set[int] = set()  # hashes of ids, 64 bits each
+    items = odd = repeated = 0
+    rest = ""
+    for between, key, value in _index_entries(found.path):
+        between = between.strip()
+        if key is None:
+            rest = between
+            break
+        odd += between != ("," if items else "{")
         items += 1
-        lengths.add(match[2].count("<"))
+        tokens = json.loads(value)
+        odd += not all(isinstance(token, str) and TOKEN.fullmatch(token) for token in tokens)
+        lengths.add(len(tokens))
+        repeated += hash(key) in seen
+        seen.add(hash(key))
         if items <= budget.rows:
-            found.sample.append({match[1]: json.loads(match[2])})
+            found.sample.append({json.loads(f'"{key}"'): tokens})
     found.figures |= {"items": items, "tokens of a SID": sorted(lengths)}
-    found.check("ends whole", ended)
+    found.check("ends whole", rest == "}")
     found.check("one length", len(lengths) == 1)
+    found.check("ids unique", not repeated, f"{repeated:,} repeated" if repeated else "")
     if odd:
-        found.check("an item on each line", False, f"{odd:,} lines are of another form")
+        found.check("an item is an id and its tokens", False, f"{odd:,} are of another form")
     return found
+
+
+def _index_entries(path: str) -> Iterator[tuple[str, str | None, str]]:
+    """What stands before an item, its id and its list, as text; last what is left, and None.
+
+    Memory: an item and 1 MiB, for one line of any length.
+    """
+    text = ""
+    with Path(path).open(encoding="utf-8") as file:
+        while piece := file.read(PIECE_LETTERS):
+            text += piece
+            place = 0
+            for match in INDEX_ENTRY.finditer(text):
+                yield text[place : match.start()], match[1], match[2]
+                place = match.end()
+            text = text[place:]
+            if len(text) > 2 * PIECE_LETTERS:
+                break
+    yield text, None, ""
+
+
+def _noting_repeats(twice: list[str], pairs: list[tuple[str, object]]) -> dict:
+    """A JSON object; keys that it has twice, of which readers take one, are noted."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice += [key for key, _ in pairs if key in seen or seen.add(key)]
+    return found
+
+
+def _noting_constant(odd: list[str], name: str) -> float:
+    """NaN or an infinity, which JSON does not have and strict readers refuse; noted."""
+    odd.append(name)
+    return float(name)
 
 
 def _lines(path: str) -> Iterator[str]:

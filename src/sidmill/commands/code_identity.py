@@ -1,0 +1,78 @@
+"""What the code of a rule is named by: the modules whose change makes its results anew."""
+
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+from sidmill.core.errors import SidmillError
+from sidmill.core.listing import some
+from sidmill.core.provenance import PLUMBING, choices_of, sources
+from sidmill.core.terminal import table
+
+SCRIPTS = "workflow/scripts"
+SHOWN_DIGITS = 12
+OTHER = "any other"  # a value that no module belongs to
+
+
+class Module(NamedTuple):
+    """A module that counts.
+
+    Attributes:
+        name: of the module; for the script its path.
+        digest: 12 digits of what it computes.
+        only_with: the choices that it counts for, each with its values; empty: always.
+    """
+
+    name: str
+    digest: str
+    only_with: dict[str, list[str]]
+
+
+def modules_of(rule: str, snakefile: Path) -> list[Module]:
+    """List what a rule's ``code`` is made from, the script first.
+
+    Raises:
+        SidmillError: if there is no such rule.
+    """
+    folder = snakefile.parent / SCRIPTS
+    script = folder / f"{rule}.py"
+    if not script.is_file():
+        rules = sorted(path.stem for path in folder.glob("*.py"))
+        near = [name for name in rules if any(word in name for word in rule.split("_"))]
+        raise SidmillError(f"--code: no rule {rule!r}: choose one of {some(near or rules)}")
+
+    # Ask for every combination of choices, and note in which of them a module counts.
+    choices = choices_of(script)
+    values = {name: [*choice.modules, OTHER] for name, choice in choices.items()}
+    digests: dict[str, str] = {}
+    seen: dict[str, list[dict[str, str]]] = {}
+    combinations = [dict(zip(values, chosen, strict=True)) for chosen in product(*values.values())]
+    for chosen in combinations:
+        for name, source in sources(script, chosen).items():
+            digests[name] = source.digest[:SHOWN_DIGITS]
+            seen.setdefault(name, []).append(chosen)
+
+    found = []
+    for name in sorted(seen):
+        only_with = {
+            choice: sorted({chosen[choice] for chosen in seen[name]}, key=values[choice].index)
+            for choice in values
+        }
+        only_with = {key: used for key, used in only_with.items() if used != values[key]}
+        found.append(Module(name or f"{SCRIPTS}/{rule}.py", digests[name], only_with))
+    return found
+
+
+def lines(rule: str, modules: list[Module]) -> str:
+    """The list for a person."""
+    rows = [
+        [
+            module.name,
+            module.digest,
+            "; ".join(f"{key}: {some(used)}" for key, used in module.only_with.items()),
+        ]
+        for module in modules
+    ]
+    told = table(rows, ["module", "digest", "counts only with"])
+    head = f"a change in what one of these computes makes the results of {rule} anew:"
+    return "\n".join([head, "", *told, "", f"never counted: {', '.join(PLUMBING)}"])

@@ -1,0 +1,98 @@
+"""A run in another folder than the workflow's, with --directory or --snakefile."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+
+from sidmill.items import demo
+
+pytestmark = pytest.mark.workflow
+
+OVERLAY = """
+items: {path: data/items.jsonl, id_field: item_id, fields: [title, brand, description]}
+embedding: {dim: 16, shards: 1}
+rqkmeans: {codebook_size: 16, n_iter: 5}
+quality: {neighbour_queries: 50, neighbours: 5}
+"""
+
+
+@pytest.fixture
+def places(workflow, tmp_path):
+    """The workflow, a folder to call it from with an overlay, and one with data to work in."""
+    caller, work = tmp_path / "call er", tmp_path / "work here"
+    for folder in (caller, work / "data"):
+        folder.mkdir(parents=True)
+    (caller / "my.yaml").write_text(OVERLAY)
+    demo.write(work / "data/items.jsonl", work / "data/log.jsonl", n_items=200, n_users=10, seed=1)
+    return workflow.folder, caller, work
+
+
+def call(folder, program, *words):
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    if program == "sidmill":  # it is not installed in every environment of the tests
+        environment["PYTHONPATH"] = words[0]
+        words = words[1:]
+    return subprocess.run(
+        [sys.executable, "-m", program, *words],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
+def test_the_default_target_runs_reports_and_is_told_of_in_another_folder(places):
+    """Paths in overlays are relative to it; the workflow's own files are found from anywhere."""
+    root, caller, work = places
+    snakefile, source = str(root / "Snakefile"), str(root / "src")
+    before = {path.name for path in root.iterdir()}
+    apart = ("--snakefile", snakefile, "--directory", str(work))
+
+    done = call(caller, "snakemake", "--cores", "2", *apart, "--configfile", "my.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert pq.read_table(work / "results/pid2sid.parquet").num_rows == 200
+    assert (work / "results/explorer.html").is_file()
+    assert {path.name for path in root.iterdir()} - before <= {".snakemake"}
+    assert not (root / "results").exists()
+    assert sorted(path.name for path in caller.iterdir()) == ["my.yaml"]
+
+    # The same run from within the folder, and from the workflow's, has nothing to do.
+    inside = ("--snakefile", snakefile, "--configfile", "../call er/my.yaml")
+    own = ("--directory", str(work), "--configfile", str(caller / "my.yaml"))
+    for folder, words in ((work, inside), (root, own)):
+        again = call(folder, "snakemake", "--cores", "1", "--dry-run", *words)
+        assert "Nothing to be done" in again.stdout + again.stderr, again.stdout + again.stderr
+
+    report = call(caller, "snakemake", *apart, "--configfile", "my.yaml", "--report", "r.html")
+    assert report.returncode == 0, report.stderr
+    assert "SID explorer" in (work / "r.html").read_text(encoding="utf-8")
+
+    # `status` follows, and its last line is a command that works where it is given.
+    told = call(caller, "sidmill", source, "status", "--json", *apart, "--configfile", "my.yaml")
+    assert set(json.loads(told.stdout)["states"]) == {"done"}, told.stdout + told.stderr
+    (work / "results/explorer.html").unlink()
+    lines = call(work, "sidmill", source, "status", *inside[2:])
+    assert lines.returncode == 1
+    command = lines.stdout.strip().rpartition("to go on: ")[2]
+    done = call(work, "snakemake", *shlex.split(command)[1:])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (work / "results/explorer.html").is_file()
+
+    # A file that no run made is not replaced; one that a run made is.
+    def run(index):
+        (caller / "index.yaml").write_text(f"index: {{path: {index}}}\n")
+        words = ("--cores", "2", *apart, "--force", "results/pid2sid.parquet")
+        return call(caller, "snakemake", *words, "--configfile", "my.yaml", "index.yaml")
+
+    mine = work / "mine.json"
+    mine.write_text('{"1": ["<a_1>"]}')
+    refused = run("mine.json")
+    assert refused.returncode != 0
+    assert "mine.json: is there already, and no run here made it" in refused.stderr
+    assert mine.read_text() == '{"1": ["<a_1>"]}'
+    assert run("new.json").returncode == run("new.json").returncode == 0
+    assert len(json.loads((work / "new.json").read_text())) == 200
+    mine.rename(work / "moved.json")
+    assert run("mine.json").returncode == 0
