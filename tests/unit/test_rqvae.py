@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from itertools import pairwise
 
 import h5py
 import numpy as np
@@ -211,6 +212,46 @@ def test_a_row_has_one_latent_wherever_it_stands(tmp_path, path):
     with latents.projected(items, trained.encoder, tmp_path, device="cpu", memory_mb=64) as found:
         np.testing.assert_array_equal(found, whole)
     assert not list(tmp_path.glob(".latents*"))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 5])
+def test_a_latent_depends_on_its_row_alone_whatever_the_widths(rng, threads):
+    """Matrix products of odd widths add the first and the last rows in another order."""
+    widths = [(37, 19, 3), (384, 100, 33, 7), (12, 4), (5, 1), (1, 1, 1), (1025, 9), (50, 31, 11)]
+    widths += [tuple(rng.integers(1, 70, size=3).tolist()) for _ in range(12)]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for layers in widths:
+            made = [rng.standard_normal(s, np.float32) for s in pairwise(layers[::-1])][::-1]
+            biases = [rng.standard_normal(len(weight), np.float32) for weight in made]
+            skip = rng.standard_normal((layers[-1], layers[0]), np.float32)
+            rows = rng.standard_normal((300, layers[0]), np.float32)
+            order = rng.permutation(len(rows))
+            for past in (None, skip):
+                run = network.load(quantizer.Network(made, biases, past), "cpu")
+                whole = run(rows)
+                assert torch.equal(run(rows[order]), whole[order]), layers
+                for row in (0, 7, 255, 299):
+                    assert torch.equal(run(rows[row : row + 1])[0], whole[row]), layers
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_network_is_the_product_of_its_layers(rng):
+    """Oracle: numpy in float64, with every kind of way past the layers, and with a bound."""
+    weights = [rng.standard_normal((9, 6), np.float32), rng.standard_normal((6, 9), np.float32)]
+    biases = [rng.standard_normal(9, np.float32), rng.standard_normal(6, np.float32)]
+    rows = rng.standard_normal((300, 6), np.float32)
+    inner = np.maximum(rows.astype(np.float64) @ weights[0].T + biases[0], 0)
+    plain = inner @ weights[1].T + biases[1]
+    skip = rng.standard_normal((6, 6), np.float32)
+    for past, beside in ((None, 0), (np.float32(0.5), rows * 0.5), (skip, rows @ skip.T)):
+        past = None if past is None else np.asarray(past)
+        for bound in (None, np.array(1, np.float32)):
+            wanted = plain + beside if bound is None else (plain + beside).clip(-1, 1)
+            found = network.load(quantizer.Network(weights, biases, past, bound), "cpu")(rows)
+            np.testing.assert_allclose(found.numpy(), wanted, atol=1e-4)
 
 
 def test_held_out_rows_teach_nothing(tmp_path, path):
