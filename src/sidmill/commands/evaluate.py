@@ -6,7 +6,11 @@ import click
 
 
 @click.command()
-@click.option("--quantizer", required=True, help="quantizer.safetensors, or a OneRec checkpoint")
+@click.option(
+    "--quantizer",
+    required=True,
+    help="quantizer.safetensors, or a checkpoint of OneRec, LC-Rec or MiniOneRec",
+)
 @click.option("--vectors", required=True, help=".npy, or a folder of embedding shards (parquet)")
 @click.option("--ids", help="ids.parquet of a .npy; for a vectors.npy taken from beside it")
 @click.option("--sequences", help="sequences.parquet: adds figures of co-consumption")
