@@ -22,7 +22,7 @@ import torch
 from sidmill import codec, network
 from sidmill.core.errors import SidmillError
 from sidmill.formats import codes as code_files
-from sidmill.formats import foreign, onerec, tensors
+from sidmill.formats import onerec, tensors, tokenizers
 from sidmill.formats import quantizer as format
 from sidmill.formats.quantizer import Quantizer
 from sidmill.formats.vector_file import Streamed, open_vectors
@@ -143,7 +143,7 @@ def load(path: str | Path) -> Quantizer:
     """
     if tensors.has_facts(path):
         return format.read(path)
-    return foreign.read(path)
+    return tokenizers.read(path)
 
 
 def save(path: str | Path, quantizer: Quantizer) -> None:

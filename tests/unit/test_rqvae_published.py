@@ -16,7 +16,7 @@ from torch import nn
 
 from sidmill import api
 from sidmill.core.errors import SidmillError
-from sidmill.formats import foreign, onerec, quantizer, state_dict
+from sidmill.formats import onerec, quantizer, state_dict, tokenizers
 from sidmill.quantize import pretrained
 from sidmill.report import inspect
 
@@ -167,7 +167,7 @@ def test_wrapped_checkpoints_of_onerec(tmp_path, rng, wrap):
         "nested": {"model": {"state_dict": ddp}},
     }[wrap]
     torch.save(content, tmp_path / "m.pt")
-    for found in (onerec.read(tmp_path / "m.pt"), foreign.read(tmp_path / "m.pt").codebooks):
+    for found in (onerec.read(tmp_path / "m.pt"), tokenizers.read(tmp_path / "m.pt").codebooks):
         assert all(map(np.array_equal, found, books))
 
 

@@ -6,7 +6,7 @@ Shapes: L levels, K_l codewords at level l, D dimensions.
 from pathlib import Path
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import foreign, quantizer, tensors
+from sidmill.formats import quantizer, tensors, tokenizers
 
 
 def load(
@@ -15,7 +15,7 @@ def load(
     """Load a quantizer of SIDMill, OneRec, LC-Rec or MiniOneRec, for embeddings at hand.
 
     Args:
-        path: quantizer.safetensors, or a checkpoint as :mod:`sidmill.formats.foreign` reads.
+        path: quantizer.safetensors, or a checkpoint as :mod:`sidmill.formats.tokenizers` reads.
         n_levels: take the first so many levels, or None for all.
         dim: D of the embeddings.
         fingerprint: of the embeddings. A file of SIDMill must have the same; a checkpoint has
@@ -35,7 +35,7 @@ def load(
             f"LSA, or embed with the model that the checkpoint was trained on"
         )
     else:
-        loaded = foreign.read(path, fingerprint)
+        loaded = tokenizers.read(path, fingerprint)
     if n_levels is not None and n_levels > len(loaded.codebooks):
         raise SidmillError(
             f"{path} has {len(loaded.codebooks)} levels, pretrained.n_levels is {n_levels}: lower "

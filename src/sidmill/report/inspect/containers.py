@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import foreign, hdf5, item_data, quantizer, sequence_data, tensors
+from sidmill.formats import hdf5, item_data, quantizer, sequence_data, tensors, tokenizers
 from sidmill.report.inspect.facts import LOOKED_BYTES, Budget, Description
 from sidmill.report.inspect.tables import Norms
 
@@ -46,7 +46,7 @@ def describe_safetensors(path: str, budget: Budget) -> Description:
     if found.kind.startswith("quantizer"):
         _describe_codebooks(found, quantizer.read(path))
     elif found.kind in CHECKPOINTS:
-        _describe_codebooks(found, foreign.read(path))
+        _describe_codebooks(found, tokenizers.read(path))
     else:
         _check_finite(found, path, forms, budget)
     return found
@@ -58,7 +58,7 @@ def describe_checkpoint(path: str, _: Budget) -> Description:
     Raises:
         SidmillError: if it is another, or holds more than tensors.
     """
-    read = foreign.read(path)
+    read = tokenizers.read(path)
     kind = "RQ-VAE checkpoint of LC-Rec" if read.encoder else "OneRec checkpoint"
     found = Description(path, kind, Path(path).stat().st_size)
     _describe_codebooks(found, read)
