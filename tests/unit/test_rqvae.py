@@ -145,6 +145,32 @@ def test_cut_between_any_two_files_of_a_checkpoint(tmp_path, monkeypatch, path):
         assert table(tmp_path / f"cut{cut}") == table(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("codebook_update", ["ema", "gradient"])
+def test_large_batches_on_many_threads_end_in_the_same_bytes(tmp_path, rng, codebook_update):
+    """From 32,768 numbers on threads share the sums of gradients, each in its own time."""
+    np.save(tmp_path / "v.npy", rng.standard_normal((2048, 32), np.float32))
+    large = {"batch_size": 2048, "e_dim": 32, "layers": [], "diversity_weight": 1.0, "epochs": 8}
+    large |= {"codebook_update": codebook_update, "test_ratio": 0.0, "kmeans_init": "none"}
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        one, *others = (
+            train(str(tmp_path / "v.npy"), tmp_path / f"{number}", **large, choose="last")
+            for number in range(3)
+        )
+    finally:
+        torch.set_num_threads(before)
+    assert all(same(one, other) for other in others)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_what_a_killed_run_left_for_its_processes_is_removed(tmp_path, path):
+    (tmp_path / "c/.scratch-3").mkdir(parents=True)
+    (tmp_path / "c/.scratch-3/rows-0.npy").write_bytes(b"0")
+    train(path, tmp_path / "c", epochs=2)
+    assert not list((tmp_path / "c").glob(".scratch-*"))
+
+
 def test_a_real_kill(tmp_path, path):
     whole = train(path, tmp_path / "whole", epochs=12)
     request = SETTINGS | {"paths": [path], "folder": str(tmp_path / "killed"), "epochs": 12}

@@ -10,7 +10,8 @@ together. docs/rqvae.md says how to choose the settings, docs/log.md what they g
 import logging
 import shutil
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -188,7 +189,13 @@ def fit(
     settings = checked(Settings(**{name: arguments[name] for name in Settings._fields}))
     if processes > 1 and not team.is_member():
         launch.run(processes, arguments, Path(folder))
-    with team.joined(torch_search.pick_device(device)) as (crew, own_device):
+    if not team.is_member():
+        for left in Path(folder).glob(".scratch-*"):  # of a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
+    with (
+        team.joined(torch_search.pick_device(device)) as (crew, own_device),
+        _repeatable(own_device),
+    ):
         scratch = Path(folder, f".scratch-{crew.rank}")
         place = Place(Path(folder), scratch, own_device, memory_mb, crew, max(processes, crew.size))
         place.scratch.mkdir(parents=True, exist_ok=True)
@@ -218,6 +225,24 @@ def fit(
             )
         finally:
             shutil.rmtree(place.scratch)
+
+
+@contextmanager
+def _repeatable(device: torch.device) -> Iterator[None]:
+    """Make gradients of rows that are taken twice add up in one order, on a CPU of many threads.
+
+    On a GPU torch sorts before it adds them, and what else adds rows up here has an order of its
+    own: the mode would ask for settings of cuBLAS that only the environment can make.
+    """
+    before = torch.are_deterministic_algorithms_enabled()
+    fills = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(before or device.type == "cpu")
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.utils.deterministic.fill_uninitialized_memory = fills
 
 
 def _pairs(
