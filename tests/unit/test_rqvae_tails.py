@@ -15,6 +15,8 @@ from test_rqvae import DIM, SETTINGS, train
 
 from sidmill import torch_search
 from sidmill.core.errors import SidmillError
+from sidmill.formats import quantizer
+from sidmill.formats.quantizer import Quantizer
 from sidmill.quantize.rqvae import (
     collisions,
     data,
@@ -264,6 +266,19 @@ def test_what_a_message_says_to_do_works(tmp_path, rows_file, settings, message,
     with pytest.raises(SidmillError, match=re.escape(message)):
         train(path, tmp_path / "c", **settings)
     train(path, tmp_path / "c", **(settings | remedy))
+
+
+def test_a_warm_start_needs_no_training_row_for_each_codeword(tmp_path, rows_file):
+    """Its codebooks were fitted to all rows; some of these are held out now."""
+    rows = np.load(rows_file(20))
+    books = [rows, np.zeros((2, DIM), np.float32)]
+    quantizer.write(tmp_path / "q.safetensors", Quantizer("rqkmeans", books, {}, {}))
+    warm = SMALL | {"warm_start": str(tmp_path / "q.safetensors"), "test_ratio": 0.3}
+    trained = train(rows_file(20), tmp_path / "c", **warm)
+    assert [len(words) for words in trained.codebooks] == [20, 2]
+    np.save(tmp_path / "narrow.npy", rows[:, :7])
+    with pytest.raises(SidmillError, match=r"codewords of 12 dimensions, the vectors .* have 7"):
+        train(str(tmp_path / "narrow.npy"), tmp_path / "d", **warm)
 
 
 def test_a_test_ratio_that_leaves_too_little_can_be_set_to_0(tmp_path, rows_file):

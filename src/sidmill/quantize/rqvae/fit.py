@@ -294,8 +294,7 @@ def _train(
         )
     held = data.held_out(n_rows, settings.test_ratio, settings.seed)
     training_rows = np.flatnonzero(~held)
-    needs_kmeans = given is None and cells is None
-    check_rows(settings, len(training_rows), n_rows, place.processes, needs_kmeans)
+    check_rows(settings, len(training_rows), n_rows, place.processes, needs_kmeans=given is None)
     torch.manual_seed(settings.seed)
     model = Autoencoder(dim, settings).to(place.device)
     rows_digest = start.scale(model, rows, held, place.device)
