@@ -24,6 +24,7 @@ from sidmill.quantize.rqvae import (
     levels,
     losses,
     measure,
+    member,
     start,
     team,
     training,
@@ -355,7 +356,20 @@ def test_all_processes_have_the_same_state_after_every_epoch(tmp_path, rows_file
             assert one[name].tobytes() == other[name].tobytes(), (epoch, name)
 
 
-def test_a_process_that_fails_says_why_through_the_one_that_started_it(tmp_path, rows_file):
+def test_a_process_that_fails_says_why_through_the_one_that_started_it(
+    tmp_path, monkeypatch, rows_file
+):
+    """The member runs here: what torchrun adds to it is that there are several."""
+
+    def run(command, env):
+        monkeypatch.setenv(team.MEMBER, env[team.MEMBER])
+        monkeypatch.setenv("WORLD_SIZE", "1")
+        monkeypatch.setattr(sys, "argv", command[command.index("-m", 4) + 1 :])
+        with pytest.raises(SystemExit):
+            member.main()
+        return subprocess.CompletedProcess(command, 2)
+
+    monkeypatch.setattr(launch.subprocess, "run", run)
     settings = SMALL | {"processes": 2, "batch_size": 3}
     with pytest.raises(SidmillError, match=r"batch_size is 3 for 2 processes.*at least 4"):
         train(rows_file(30), tmp_path / "c", **settings)
