@@ -36,9 +36,9 @@ def fit(
 ) -> list[np.ndarray]:
     """Fit a rotation and one codebook per part.
 
-    D - L d dimensions, fewer than L, are left out by the rotation. On one thread, so that the same
-    input, settings and seed give the same bytes. Memory: the sample four times, about
-    ``memory_mb``, and a few (D, D).
+    D - L d dimensions, fewer than L, are left out by the rotation, but for their mean. On one
+    thread, so that the same input, settings and seed give the same bytes. Memory: the sample four
+    times, about ``memory_mb``, and a few (D, D).
 
     Args:
         vectors: float32 or float16 (N, D), finite, in memory or memory-mapped.
