@@ -23,7 +23,7 @@ from sidmill import codec, network
 from sidmill.core import paths
 from sidmill.core.errors import SidmillError
 from sidmill.formats import codes as code_files
-from sidmill.formats import onerec, tensors
+from sidmill.formats import onerec, tensors, tokenizers
 from sidmill.formats import quantizer as format
 from sidmill.formats.quantizer import Quantizer
 from sidmill.formats.vector_file import Streamed, open_vectors
@@ -143,14 +143,14 @@ def decode(quantizer: Quantizer, codes: np.ndarray | torch.Tensor) -> np.ndarray
 
 
 def load(path: str | Path) -> Quantizer:
-    """Load quantizer.safetensors, or a OneRec tokenizer checkpoint (.pt or .safetensors).
+    """Load quantizer.safetensors, or a checkpoint of OneRec, LC-Rec or MiniOneRec.
 
     Raises:
         SidmillError: if the file is neither, or damaged.
     """
     if tensors.has_facts(path):
         return format.read(path)
-    return Quantizer("pretrained", onerec.read(path), {"source": Path(path).name}, {})
+    return tokenizers.read(path)
 
 
 def save(path: str | Path, quantizer: Quantizer) -> None:

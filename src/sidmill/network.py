@@ -3,9 +3,10 @@
 Shapes: n rows, D input dimensions, d output dimensions.
 
 Rows go through in portions of one fixed size, the last one filled up with zeros: a matrix product
-of another height may add in another order. So what comes out for a row depends neither on the
-block it came in nor on its neighbours, and an item encoded alone gets the code that it got among
-all the others.
+of another height may add in another order. Widths are filled up as well: in a product of odd widths
+the first and the last rows may be added in another order than those between. So what comes out for
+a row depends neither on the block it came in nor on its place or its neighbours there, and an item
+encoded alone gets the code that it got among all the others.
 """
 
 from collections.abc import Callable
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 PORTION_ROWS = 256
+WIDTH_STEP = 16  # widths are filled up with zeros to a multiple of it
 
 
 def load(network: Network | None, device: "torch.device | str") -> Callable:
@@ -30,14 +32,23 @@ def load(network: Network | None, device: "torch.device | str") -> Callable:
     """
     if network is None:
         return _same
-    import torch
 
     layers = [
-        (torch.from_numpy(weight).to(device).T, torch.from_numpy(bias).to(device))
+        (_filled_up(weight).to(device).T, _filled_up(bias).to(device))
         for weight, bias in zip(network.weights, network.biases, strict=True)
     ]
-    skip = None if network.skip is None else torch.from_numpy(network.skip).to(device)
-    return partial(_run, layers, skip, device)
+    skip = None if network.skip is None else _filled_up(network.skip).to(device)
+    bound = None if network.bound is None else float(network.bound)
+    return partial(_run, layers, skip, bound, len(network.biases[-1]), device)
+
+
+def _filled_up(array: np.ndarray) -> "torch.Tensor":
+    """A tensor whose every dimension is a multiple of ``WIDTH_STEP``, zeros behind the array."""
+    import torch
+
+    full = np.zeros([-(-size // WIDTH_STEP) * WIDTH_STEP for size in array.shape], dtype=np.float32)
+    full[tuple(slice(size) for size in array.shape)] = array
+    return torch.from_numpy(full)
 
 
 def _same(rows: np.ndarray) -> np.ndarray:
@@ -47,22 +58,30 @@ def _same(rows: np.ndarray) -> np.ndarray:
 def _run(
     layers: list[tuple["torch.Tensor", "torch.Tensor"]],
     skip: "torch.Tensor | None",
+    bound: float | None,
+    width: int,
     device: "torch.device | str",
     rows: "np.ndarray | torch.Tensor",
 ) -> "torch.Tensor":
     import torch
 
     rows = torch.as_tensor(rows, device=device)
-    found = torch.empty((len(rows), layers[-1][0].shape[1]), device=rows.device)
+    found = torch.empty((len(rows), width), device=rows.device)
     for start in range(0, len(rows), PORTION_ROWS):
+        # fill the portion up with zeros to the fixed height, and to the width of the first layer
         portion = rows[start : start + PORTION_ROWS]
-        n_rows = len(portion)
-        if n_rows < PORTION_ROWS:
-            portion = torch.nn.functional.pad(portion, (0, 0, 0, PORTION_ROWS - n_rows))
+        n_rows, n_columns = portion.shape
+        missing = layers[0][0].shape[0] - n_columns, PORTION_ROWS - n_rows
+        if any(missing):
+            portion = torch.nn.functional.pad(portion, (0, missing[0], 0, missing[1]))
+
+        # through the layers, and past them
         values = portion
         for number, (weight, bias) in enumerate(layers):
             values = torch.addmm(bias, values if number == 0 else values.relu_(), weight)
         if skip is not None:
             values += portion @ skip.T if skip.ndim else portion * skip
-        found[start : start + n_rows] = values[:n_rows]
+        if bound is not None:
+            values.clamp_(-bound, bound)
+        found[start : start + n_rows] = values[:n_rows, :width]
     return found

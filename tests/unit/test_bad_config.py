@@ -133,6 +133,8 @@ COMBINATIONS = {
         "rqvae": {"warmup_epochs": 9, "epochs": 9, "autoencoder_epochs": 0}
     },
     "rqvae.autoencoder_epochs: found 12, wanted": {"rqvae": {"epochs": 12, "warmup_epochs": 0}},
+    "rqvae.batch_size: found 6 for 4 processes": {"rqvae": {"batch_size": 6, "processes": 4}},
+    "which make 9,000,000 codes per level": {"fsq": {"steps": [3000, 3000]}},
     "rqvae.kmeans_init: found first_batch": {
         "rqvae": {"kmeans_init": "first_batch", "batch_size": 64}
     },

@@ -9,6 +9,7 @@ from test_rqvae import SETTINGS, same
 
 from sidmill import api, network
 from sidmill.core.errors import SidmillError
+from sidmill.formats import quantizer
 from sidmill.formats.quantizer import Quantizer
 from sidmill.quantize.rqvae import fit, grid
 
@@ -65,14 +66,48 @@ def test_the_grid_stays_as_it_was_laid_and_the_error_falls(tmp_path, path):
 
 
 def test_codes_of_the_file_are_those_of_the_training(tmp_path, path):
-    """The file's encoder has no bound: what lies beyond the last step is rounded to it."""
     trained = train(path, tmp_path / "a", epochs=8)
     made = Quantizer("fsq", trained.codebooks, {}, {}, trained.encoder, trained.decoder)
-    codes = api.encode(made, np.load(path))
+    quantizer.write(tmp_path / "q.safetensors", made)
+    codes = api.encode(quantizer.read(tmp_path / "q.safetensors"), np.load(path))
     reached = 1 - len(np.unique(codes, axis=0)) / len(codes)
     assert reached == pytest.approx(trained.figures["collision"], abs=0.006)
-    beyond = network.load(trained.encoder, "cpu")(torch.from_numpy(np.load(path))).abs().max()
-    assert beyond > 1, "nothing lay beyond the grid: the test shows nothing"
+
+
+@pytest.mark.parametrize("far", [1, 30, 300, 1e6])
+def test_far_outside_the_grid_every_dimension_is_rounded_to_its_step(tmp_path, path, far):
+    """A distance in float32 to a latent of length 300 says little of steps 0.3 apart."""
+    trained = train(path, tmp_path / "a", epochs=2, grid_steps=[8, 8])
+    weights = [*trained.encoder.weights[:-1], trained.encoder.weights[-1] * np.float32(far)]
+    skip = trained.encoder.skip * np.float32(far)
+    encoder = trained.encoder._replace(weights=weights, skip=skip)
+    made = Quantizer("fsq", trained.codebooks, {}, {}, encoder, trained.decoder)
+    rows = np.load(path)
+    inside = network.load(encoder, "cpu")(rows)
+    latents = network.load(encoder._replace(bound=None), "cpu")(rows)
+    assert torch.equal(inside, latents.clamp(-1, 1))
+    steps = np.linspace(-1, 1, 8)
+    places = np.abs(latents.numpy().clip(-1, 1)[:, :, None] - steps).argmin(axis=2)
+    wanted = places.reshape(len(rows), 3, 2) @ [8, 1]
+    assert (api.encode(made, rows) == wanted).all()
+
+
+@pytest.mark.parametrize("n_rows", [4, 17, 100])
+def test_a_grid_needs_no_row_for_each_of_its_cells(tmp_path, path, n_rows):
+    np.save(tmp_path / "few.npy", np.load(path)[:n_rows])
+    trained = train(str(tmp_path / "few.npy"), tmp_path / "a", grid_steps=[8, 8, 4])
+    assert trained.codebooks[0].shape == (256, 9)
+
+
+def test_more_cells_than_any_codebook_may_have(tmp_path, path):
+    with pytest.raises(SidmillError, match=r"\[3000, 3000\] make 9,000,000 codes per level, more"):
+        train(path, tmp_path / "a", grid_steps=[3000, 3000])
+    with pytest.raises(SidmillError, match="1,048,576"):
+        grid.codebooks(steps=[2] * 21, n_levels=1)
+    divided = train(path, tmp_path / "a", grid_steps=[30], codebook_sizes=[4, 4, 4, 4])
+    assert len(divided.codebooks) == 4  # steps divided among more levels, as the message says
+    largest = grid.codebooks(steps=[1024, 4], n_levels=1)
+    assert len(largest[0]) == 4096
 
 
 def test_it_ends_in_the_same_bytes(tmp_path, path):

@@ -23,25 +23,47 @@ def encode(vectors, books):
     return np.concatenate(list(codec.encode(vectors, books, device="cpu", memory_mb=64)))
 
 
+@pytest.fixture
+def learned(monkeypatch):
+    """The rotation and the words of each part, as they were learned."""
+    found = []
+    for name in ("_rotation", "_codewords"):
+        learn = getattr(opq, name)
+
+        def keep(*arguments, learn=learn):
+            found.append(learn(*arguments).astype(np.float64))
+            return found[-1].astype(np.float32)
+
+        monkeypatch.setattr(opq, name, keep)
+    return found
+
+
+@pytest.mark.parametrize("offset", [0, 100, 3000])
 @pytest.mark.parametrize("sizes", [[16, 16], [16, 16, 16], [20, 9]])
-def test_residual_encoding_is_the_exact_product_assignment(vectors, sizes):
+def test_residual_encoding_is_the_exact_product_assignment(vectors, learned, sizes, offset):
     """Oracle: rotate, cut into parts, take the nearest of each part's words, add up."""
+    vectors = vectors + np.float32(offset)
     books = opq.fit(vectors, codebook_sizes=sizes, **SETTINGS)
     assert [len(book) for book in books] == sizes
-    codes, decoded = encode(vectors, books), np.zeros_like(vectors)
-    for level, book in enumerate(books):
-        _, _, rows = np.linalg.svd(book.astype(np.float64))
-        part = rows[: 16 // len(sizes)]  # the space of this level's words, float64 (d, D)
-        own, words = vectors @ part.T, book @ part.T
-        distances = np.square(own[:, None] - words[None]).sum(2)
+    codes, decoded = encode(vectors, books), np.zeros(vectors.shape)
+    parts = np.split(learned[0], len(sizes))
+    rounding = 20 * np.finfo(np.float32).eps * offset  # of vectors and words
+    for level, (part, words) in enumerate(zip(parts, learned[1:], strict=True)):
+        own = vectors @ part.T
+        distances = np.sqrt(np.square(own[:, None] - words[None]).sum(2))
         chosen = distances[np.arange(len(vectors)), codes[:, level]]
-        np.testing.assert_allclose(chosen, distances.min(axis=1), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(chosen, distances.min(axis=1), rtol=1e-5, atol=1e-5 + rounding)
         decoded += words[codes[:, level]] @ part
-    np.testing.assert_allclose(codec.decode(codes, books), decoded, atol=1e-4)
+    mean = vectors.mean(axis=0, dtype=np.float64)
+    decoded += mean - learned[0].T @ (learned[0] @ mean)  # of dimensions that no part has
+    np.testing.assert_allclose(codec.decode(codes, books), decoded, atol=1e-4 + rounding)
 
 
 def test_the_words_of_two_parts_are_orthogonal(vectors):
-    one, two, three = opq.fit(vectors, codebook_sizes=[8, 8, 8], **SETTINGS)
+    """All but their means, which the first part holds."""
+    books = opq.fit(vectors + 5, codebook_sizes=[8, 8, 8], **SETTINGS)
+    assert all(np.abs(book.mean(axis=0)).max() < 1e-5 for book in books[1:])
+    one, two, three = (book - book.mean(axis=0) for book in books)
     for a, b in ((one, two), (one, three), (two, three)):
         scale = np.linalg.norm(a, axis=1).max() * np.linalg.norm(b, axis=1).max()
         assert np.abs(a @ b.T).max() < 1e-5 * scale

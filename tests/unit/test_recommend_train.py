@@ -210,6 +210,40 @@ def test_nothing_to_learn_from_stops_the_run(tmp_path):
         fit(path)
 
 
+def test_weights_that_the_last_step_spoils_are_no_model(monkeypatch, sequences):
+    """The loss of that step is finite, and without validation every epoch is the best."""
+    step = train._step
+
+    def spoil(fitted, *arguments):
+        found = step(fitted, *arguments)
+        next(fitted.model.parameters()).data.fill_(torch.nan)
+        return found
+
+    once = {"batch_users": 10_000, "shuffle_users": 10_000, "max_epochs": 1}
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_step", spoil)
+        with pytest.raises(SidmillError, match=r"not finite after epoch 0: lower .*learning_rate"):
+            fit(sequences, **once)
+    assert len(fit(sequences, **once)[1]) == 1
+
+
+@pytest.mark.parametrize("kind", ["zeros", "equal", "one zero", "one direction"])
+@pytest.mark.parametrize("n_users", [1, 17])
+def test_vectors_without_length_or_spread_train(tmp_path, kind, n_users):
+    """A last batch of one window, and text that says nothing."""
+    known = catalogue()
+    rows = known.vectors.copy()
+    if kind == "one direction":
+        rows = rows[:, :1] * np.ones_like(rows)
+    else:
+        rows[: 1 if kind == "one zero" else None] = rows[0] if kind == "equal" else 0
+    path = write(tmp_path / "s.parquet", chains(n_users))
+    for settings in ({"whiten": True}, {"whiten": False, "adaptor": "moe", "loss": "in_batch"}):
+        fitted, curve = fit(path, known._replace(vectors=rows), **settings, batch_users=4)
+        assert all(np.isfinite(part).all() for part in weights(fitted).values())
+        assert np.isfinite(curve[-1]["loss"])
+
+
 def test_without_validation_items_the_last_epoch_is_kept(tmp_path):
     rows = chains()
     path = write(tmp_path / "s.parquet", rows, [[0] * len(row) for row in rows])

@@ -87,6 +87,26 @@ def test_rows_without_a_negative_take_the_answer_of_another_query(files, tmp_pat
     assert train_dual(tmp_path, tmp_path, epochs=1)["steps"] > 3
 
 
+@pytest.mark.parametrize("n_rows", [1, 8, 9])
+def test_a_last_batch_of_one_row_trains(files, tmp_path, n_rows):
+    shutil.copytree(files / "bert", tmp_path / "bert")
+    rows = [(name, passage(name), None) for name in NAMES[:n_rows]]
+    triples.write(tmp_path / "triples.parquet", triples.TRIPLES, rows)
+    settings = {"epochs": 1, "dev_share": 0.0}
+    assert train_dual(tmp_path, tmp_path, **settings)["steps"] == -(-n_rows // 8)
+
+
+def test_weights_that_are_not_finite_are_no_model(files, tmp_path):
+    """The trainer goes on with a loss that is NaN, and does not log it."""
+    with pytest.raises(
+        SidmillError, match=r"NaN or infinite .* lower learning_rate \(it is 1e\+38"
+    ):
+        train_dual(files, tmp_path, learning_rate=1e38, warmup=0.0, epochs=1)
+    assert not (tmp_path / "model").exists()
+    train_dual(files, tmp_path, learning_rate=1e-3, epochs=1)
+    assert (tmp_path / "model/model.safetensors").exists()
+
+
 def test_judgements_of_cranfield_train_both_encoders_for_a_few_steps(tmp_path, real_data):
     """BEIR's files as they are: a dual encoder, mined negatives, and a cross encoder of them."""
     from sidmill.embed import sentence

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from itertools import pairwise
 
 import h5py
 import numpy as np
@@ -144,6 +145,32 @@ def test_cut_between_any_two_files_of_a_checkpoint(tmp_path, monkeypatch, path):
         assert table(tmp_path / f"cut{cut}") == table(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("codebook_update", ["ema", "gradient"])
+def test_large_batches_on_many_threads_end_in_the_same_bytes(tmp_path, rng, codebook_update):
+    """From 32,768 numbers on threads share the sums of gradients, each in its own time."""
+    np.save(tmp_path / "v.npy", rng.standard_normal((2048, 32), np.float32))
+    large = {"batch_size": 2048, "e_dim": 32, "layers": [], "diversity_weight": 1.0, "epochs": 8}
+    large |= {"codebook_update": codebook_update, "test_ratio": 0.0, "kmeans_init": "none"}
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        one, *others = (
+            train(str(tmp_path / "v.npy"), tmp_path / f"{number}", **large, choose="last")
+            for number in range(3)
+        )
+    finally:
+        torch.set_num_threads(before)
+    assert all(same(one, other) for other in others)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_what_a_killed_run_left_for_its_processes_is_removed(tmp_path, path):
+    (tmp_path / "c/.scratch-3").mkdir(parents=True)
+    (tmp_path / "c/.scratch-3/rows-0.npy").write_bytes(b"0")
+    train(path, tmp_path / "c", epochs=2)
+    assert not list((tmp_path / "c").glob(".scratch-*"))
+
+
 def test_a_real_kill(tmp_path, path):
     whole = train(path, tmp_path / "whole", epochs=12)
     request = SETTINGS | {"paths": [path], "folder": str(tmp_path / "killed"), "epochs": 12}
@@ -211,6 +238,46 @@ def test_a_row_has_one_latent_wherever_it_stands(tmp_path, path):
     with latents.projected(items, trained.encoder, tmp_path, device="cpu", memory_mb=64) as found:
         np.testing.assert_array_equal(found, whole)
     assert not list(tmp_path.glob(".latents*"))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 5])
+def test_a_latent_depends_on_its_row_alone_whatever_the_widths(rng, threads):
+    """Matrix products of odd widths add the first and the last rows in another order."""
+    widths = [(37, 19, 3), (384, 100, 33, 7), (12, 4), (5, 1), (1, 1, 1), (1025, 9), (50, 31, 11)]
+    widths += [tuple(rng.integers(1, 70, size=3).tolist()) for _ in range(12)]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for layers in widths:
+            made = [rng.standard_normal(s, np.float32) for s in pairwise(layers[::-1])][::-1]
+            biases = [rng.standard_normal(len(weight), np.float32) for weight in made]
+            skip = rng.standard_normal((layers[-1], layers[0]), np.float32)
+            rows = rng.standard_normal((300, layers[0]), np.float32)
+            order = rng.permutation(len(rows))
+            for past in (None, skip):
+                run = network.load(quantizer.Network(made, biases, past), "cpu")
+                whole = run(rows)
+                assert torch.equal(run(rows[order]), whole[order]), layers
+                for row in (0, 7, 255, 299):
+                    assert torch.equal(run(rows[row : row + 1])[0], whole[row]), layers
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_network_is_the_product_of_its_layers(rng):
+    """Oracle: numpy in float64, with every kind of way past the layers, and with a bound."""
+    weights = [rng.standard_normal((9, 6), np.float32), rng.standard_normal((6, 9), np.float32)]
+    biases = [rng.standard_normal(9, np.float32), rng.standard_normal(6, np.float32)]
+    rows = rng.standard_normal((300, 6), np.float32)
+    inner = np.maximum(rows.astype(np.float64) @ weights[0].T + biases[0], 0)
+    plain = inner @ weights[1].T + biases[1]
+    skip = rng.standard_normal((6, 6), np.float32)
+    for past, beside in ((None, 0), (np.float32(0.5), rows * 0.5), (skip, rows @ skip.T)):
+        past = None if past is None else np.asarray(past)
+        for bound in (None, np.array(1, np.float32)):
+            wanted = plain + beside if bound is None else (plain + beside).clip(-1, 1)
+            found = network.load(quantizer.Network(weights, biases, past, bound), "cpu")(rows)
+            np.testing.assert_allclose(found.numpy(), wanted, atol=1e-4)
 
 
 def test_held_out_rows_teach_nothing(tmp_path, path):

@@ -107,11 +107,31 @@ def reference_plan(costs, epsilon, n_iter):
 @pytest.mark.parametrize("epsilon", [1.0, 0.1, 0.01])
 def test_sinkhorn_agrees_with_a_float64_reference(epsilon):
     costs = torch.cdist(normal(1, 96, 8), normal(2, 16, 8)).square().double()
-    found = assign.plan(costs, epsilon, 50)
+    found = assign.log_plan(costs, epsilon, 50).exp()
     wanted = reference_plan(costs.numpy(), epsilon, 50)
     np.testing.assert_allclose(found.numpy(), wanted, atol=1e-9)
     np.testing.assert_allclose(found.sum(dim=1).numpy(), 1)
-    np.testing.assert_allclose(assign.plan(costs, 1.0, 200).sum(dim=0).numpy(), 6, rtol=1e-6)
+    found = assign.log_plan(costs, 1.0, 200).exp()
+    np.testing.assert_allclose(found.sum(dim=0).numpy(), 6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("epsilon", [0.05, 0.003, 0.0029, 0.002, 1e-3, 1e-4])
+@pytest.mark.parametrize("shape", [(1024, 128), (128, 16), (8, 256), (1, 4), (64, 1)])
+@pytest.mark.parametrize("far", [0.0, 5.0, 1e4])
+def test_sinkhorn_holds_where_weights_are_smaller_than_any_number(epsilon, shape, far):
+    """One codeword and one row far from all others: the weights of most pairs vanish."""
+    rows, words = normal(1, shape[0], 8), normal(2, shape[1], 8)
+    words[0] += far
+    rows[-1] *= 1 + far
+    costs = torch.cdist(rows, words).square().double()
+    found = assign.log_plan(costs, epsilon, 20).exp()
+    assert found.isfinite().all()
+    np.testing.assert_allclose(found.sum(dim=1).numpy(), 1)
+    if shape[0] * shape[1] < 5000 and shape[1] > 1:
+        wanted = reference_plan(costs.numpy(), epsilon, 20)
+        np.testing.assert_allclose(found.numpy(), wanted, atol=1e-6)
+    if far == 5.0 and shape == (1024, 128):  # a share of the codewords, not one of them
+        assert len(assign.balanced(rows, words, epsilon, 50).unique()) > 64
 
 
 def test_balanced_codes_use_every_codeword_where_nearest_ones_do_not():

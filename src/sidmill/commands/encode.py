@@ -6,7 +6,11 @@ import click
 
 
 @click.command()
-@click.option("--quantizer", required=True, help="quantizer.safetensors, or a OneRec checkpoint")
+@click.option(
+    "--quantizer",
+    required=True,
+    help="quantizer.safetensors, or a checkpoint of OneRec, LC-Rec or MiniOneRec",
+)
 @click.option(
     "--vectors", required=True, help=".npy, item_data.h5, or parquet: a file, a folder or a glob"
 )

@@ -4,6 +4,7 @@ A check reads the sections that it names, and yields a line per problem: the key
 what is wanted. What depends on the data is checked where the data are.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import NamedTuple
 from sidmill.core.listing import some
 
 MAX_LEVELS = 26  # levels of a SID are lettered from a
+MAX_CODES = 2**20  # of a level, as the schema has it
 CUT_INDEXES = ("ivfpq", "opq")  # which cut the dimensions into parts of one size
 ROLES = {
     "missrec": ("user", "item"),
@@ -106,6 +108,11 @@ def _rqvae(config: dict) -> Iterator[str]:
         if rqvae[key] >= rqvae["epochs"]:
             most = rqvae["epochs"]
             yield f"rqvae.{key}: found {rqvae[key]}, wanted less than rqvae.epochs ({most})"
+    if rqvae["batch_size"] < 2 * rqvae["processes"]:
+        yield (
+            f"rqvae.batch_size: found {rqvae['batch_size']} for {rqvae['processes']} processes, "
+            f"each of which needs 2 rows of a batch: wanted at least {2 * rqvae['processes']}"
+        )
     starts = (
         config["quantizer"] not in ("rqkmeans_plus", "fsq")
         and rqvae["kmeans_init"] == "first_batch"
@@ -114,6 +121,16 @@ def _rqvae(config: dict) -> Iterator[str]:
         yield (
             f"rqvae.kmeans_init: found first_batch, but a batch of {rqvae['batch_size']} cannot "
             f"start {largest} codewords: raise rqvae.batch_size, or set full"
+        )
+
+
+def _fsq(config: dict) -> Iterator[str]:
+    steps = config["fsq"]["steps"]
+    if math.prod(steps) > MAX_CODES:
+        yield (
+            f"fsq.steps: found {steps}, which make {math.prod(steps):,} codes per level, wanted at "
+            f"most {MAX_CODES:,}: lower them, or divide them among more levels "
+            f"(rqvae.codebook_sizes has one entry for each)"
         )
 
 
@@ -306,6 +323,7 @@ CHECKS = [
     Check(("rqkmeans", "rqvae", "quantizer", "collisions"), _levels),
     Check(("published", "collisions"), _published),
     Check(("rqvae", "quantizer"), _rqvae),
+    Check(("fsq",), _fsq),
     Check(("rqvae", "interactions"), _pairs),
     Check(("quantizer", "embedding", "rqkmeans", "rqvae"), _quantizer),
     Check(("interactions",), _interactions),

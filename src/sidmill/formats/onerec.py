@@ -2,24 +2,21 @@
 
     centroids.{l}   float (K_l, D), level 0 first
 
-Read from .safetensors or from .pt, as a bare state dict or under ``model`` or ``state_dict``. A
-.pt is loaded with ``weights_only=True``: tensors, never code. The layout is that of the tokenizer
-in https://github.com/Kuaishou-OneRec/OpenOneRec.
+Read from .safetensors or from .pt (:mod:`sidmill.formats.state_dict`). The layout is that of the
+tokenizer in https://github.com/Kuaishou-OneRec/OpenOneRec.
 """
 
 import io
-import pickle
 import re
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from sidmill.core.atomic import replacing
 from sidmill.core.errors import SidmillError
+from sidmill.formats import state_dict
 
-WRAPPERS = ("model", "state_dict")
 CENTROIDS = re.compile(r"centroids\.(\d+)")
 
 
@@ -42,38 +39,26 @@ def read(path: str | Path) -> list[np.ndarray]:
         SidmillError: if the file is missing, holds more than tensors, has no ``centroids.{l}``
             from 0 on, or centroids that are no finite matrices of one width.
     """
-    state = _load(Path(path))
-    for wrapper in WRAPPERS:
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
+    return codebooks(path, state_dict.read(path))
+
+
+def codebooks(path: str | Path, state: dict[str, torch.Tensor]) -> list[np.ndarray]:
+    """Take codebooks out of the tensors of a file, as :func:`read` does.
+
+    Raises:
+        SidmillError: see :func:`read`.
+    """
     found = {}
-    for name, tensor in state.items() if isinstance(state, dict) else ():
-        match = CENTROIDS.fullmatch(str(name))
-        if match and isinstance(tensor, torch.Tensor):
+    for name, tensor in state.items():
+        if match := CENTROIDS.fullmatch(name):
             found[int(match[1])] = tensor
     if sorted(found) != list(range(len(found))) or not found:
-        names = ", ".join(map(str, list(state)[:5])) if isinstance(state, dict) else type(state)
         raise SidmillError(
-            f"{path}: wanted centroids.0, centroids.1, ... as in a OneRec tokenizer, found {names}"
+            f"{path}: wanted centroids.0, centroids.1, ... as in a OneRec tokenizer, or "
+            f"encoder.mlp_layers.*, decoder.mlp_layers.* and rq.vq_layers.* as in an RQ-VAE of "
+            f"LC-Rec, found {state_dict.names_of(state)}"
         )
     return [_matrix(path, level, found) for level in sorted(found)]
-
-
-def _load(path: Path) -> object:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise SidmillError(f"{path}: no such file: check pretrained.path") from None
-    except pickle.UnpicklingError:
-        raise SidmillError(
-            f"{path}: holds pickled Python objects, which can run any code when loaded, and is "
-            f"refused: save the state dict alone, torch.save(model.state_dict(), ...)"
-        ) from None
-    except Exception as error:
-        reason = str(error).partition("\n")[0] or "it is empty"
-        raise SidmillError(f"{path}: not a readable checkpoint ({reason})") from None
 
 
 def _matrix(path: str | Path, level: int, found: dict[int, torch.Tensor]) -> np.ndarray:

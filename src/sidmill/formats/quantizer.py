@@ -8,6 +8,7 @@ A quantizer that learned its own space, such as an RQ-VAE, also holds the way th
     encoder.{i}.weight     float32 (out, in) of layer i; the first takes D, the last gives d
     encoder.{i}.bias       float32 (out,)
     encoder.skip           float32 () or (d, D), where the input also goes past the layers
+    encoder.bound          float32 (), where what comes out is clamped to -bound and bound
     decoder.*              the same, from d to D
 
 Facts, as :mod:`sidmill.formats.tensors` keeps them: ``kind``, ``settings``, ``fingerprint``, and of
@@ -27,15 +28,19 @@ from sidmill.formats import tensors
 class Network(NamedTuple):
     """Linear layers with ReLU between them: ``layers(x) + skip x``. See :mod:`sidmill.network`.
 
+    With a bound, every component of that is clamped to between -bound and bound.
+
     Attributes:
         weights: float32 (out, in) per layer.
         biases: float32 (out,) per layer.
         skip: float32 (last out, first in), or () for a multiple of the input, or None.
+        bound: float32 (), above 0, or None.
     """
 
     weights: list[np.ndarray]
     biases: list[np.ndarray]
     skip: np.ndarray | None
+    bound: np.ndarray | None = None
 
     @property
     def width(self) -> int:
@@ -139,7 +144,8 @@ def check_fingerprint(quantizer: Quantizer, fingerprint: dict, path: str | Path)
 def _network_tensors(network: Network | None, name: str) -> dict[str, np.ndarray]:
     if network is None:
         return {}
-    found = {} if network.skip is None else {f"{name}.skip": network.skip}
+    single = {"skip": network.skip, "bound": network.bound}
+    found = {f"{name}.{key}": part for key, part in single.items() if part is not None}
     for number, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
         found |= {f"{name}.{number}.weight": weight, f"{name}.{number}.bias": bias}
     return found
@@ -152,7 +158,7 @@ def _read_network(found: dict[str, np.ndarray], name: str) -> Network | None:
     none = np.empty(0, dtype=np.float32)  # what a damaged file lacks; _check names it
     weights = [found.get(f"{name}.{number}.weight", none) for number in numbers]
     biases = [found.get(f"{name}.{number}.bias", none) for number in numbers]
-    return Network(weights, biases, found.get(f"{name}.skip"))
+    return Network(weights, biases, found.get(f"{name}.skip"), found.get(f"{name}.bound"))
 
 
 def _check_facts(path: str | Path, facts: dict) -> None:
@@ -211,10 +217,15 @@ def _check_network(path: str | Path, name: str, network: Network, start: int, en
         width = len(weight)
     if width != end:
         raise SidmillError(f"{path}: {name} gives {width} dimensions, wanted {end}: train again")
-    if network.skip is not None and network.skip.shape not in ((), (end, start)):
+    shapes = [(end, start), *([()] if end == start else [])]
+    if network.skip is not None and network.skip.shape not in shapes:
         raise SidmillError(
-            f"{path}: {name}.skip is {network.skip.shape}, wanted () or {(end, start)}: train again"
+            f"{path}: {name}.skip is {network.skip.shape}, wanted "
+            f"{' or '.join(map(str, shapes))}: train again"
         )
-    parts = [*network.weights, *network.biases, *([] if network.skip is None else [network.skip])]
+    if network.bound is not None and not (network.bound.shape == () and network.bound > 0):
+        raise SidmillError(f"{path}: {name}.bound is no number above 0: train again")
+    single = [part for part in (network.skip, network.bound) if part is not None]
+    parts = [*network.weights, *network.biases, *single]
     if any(part.dtype != np.float32 or not np.isfinite(part).all() for part in parts):
         raise SidmillError(f"{path}: {name} is not finite float32: train again")

@@ -5,7 +5,8 @@ learns the rotation (Ge, He, Ke and Sun 2013, https://doi.org/10.1109/CVPR.2013.
 Rotated back, a codeword of one part is a vector of the whole space that is orthogonal to the
 codewords of all other parts. So the sum of L such codewords is what product quantization decodes
 to, and taking the nearest codeword level by level chooses as it does, part by part: OPQ is a
-quantizer like any other here, but its tokens are side by side, not coarse to fine.
+quantizer like any other here, but its tokens are side by side, not coarse to fine. Codewords of the
+first part also hold the means of the others, whose codewords lie around 0.
 
 Shapes: N items, n sampled, D dimensions, L levels, d = D // L dimensions of a part, K codewords.
 """
@@ -35,9 +36,9 @@ def fit(
 ) -> list[np.ndarray]:
     """Fit a rotation and one codebook per part.
 
-    D - L d dimensions, fewer than L, are left out by the rotation. On one thread, so that the same
-    input, settings and seed give the same bytes. Memory: the sample four times, about
-    ``memory_mb``, and a few (D, D).
+    D - L d dimensions, fewer than L, are left out by the rotation, but for their mean. On one
+    thread, so that the same input, settings and seed give the same bytes. Memory: the sample four
+    times, about ``memory_mb``, and a few (D, D).
 
     Args:
         vectors: float32 or float16 (N, D), finite, in memory or memory-mapped.
@@ -73,12 +74,31 @@ def fit(
     try:
         rotation = _rotation(sample, n_levels, min(codebook_sizes), n_iter)  # (L d, D)
         parts = np.split(rotation, n_levels)
-        return [
+        codebooks = [
             _codewords(sample @ part.T, size, n_iter, seed + level) @ part
             for level, (part, size) in enumerate(zip(parts, codebook_sizes, strict=True))
         ]
+        mean = sample.mean(axis=0, dtype=np.float64)
+        return _centred(codebooks, mean - rotation.T @ (rotation @ mean))
     finally:
         faiss.omp_set_num_threads(threads)
+
+
+def _centred(codebooks: list[np.ndarray], rest: np.ndarray) -> list[np.ndarray]:
+    """Move the mean of every later codebook into the words of the first one.
+
+    A distance is taken over all dimensions. Far from the origin those of the other parts would be
+    the most of it, and float32 would leave few digits to the part that is to be chosen.
+
+    Args:
+        codebooks: float32 (K_l, D) per level.
+        rest: float64 (D,), mean of what the rotation leaves out; the first codebook takes it too.
+    """
+    first, *later = [book.astype(np.float64) for book in codebooks]
+    means = [book.mean(axis=0) for book in later]
+    moved = [first + sum(means, rest)]
+    moved += [book - mean for book, mean in zip(later, means, strict=True)]
+    return [book.astype(np.float32) for book in moved]
 
 
 def _rotation(sample: np.ndarray, n_levels: int, n_codes: int, n_iter: int) -> np.ndarray:

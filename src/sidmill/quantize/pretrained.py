@@ -6,24 +6,24 @@ Shapes: L levels, K_l codewords at level l, D dimensions.
 from pathlib import Path
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import onerec, quantizer, tensors
+from sidmill.formats import quantizer, tensors, tokenizers
 
 
 def load(
     *, path: str | Path, n_levels: int | None, dim: int, fingerprint: dict
 ) -> quantizer.Quantizer:
-    """Load a quantizer file of SIDMill or a OneRec checkpoint, for embeddings at hand.
+    """Load a quantizer of SIDMill, OneRec, LC-Rec or MiniOneRec, for embeddings at hand.
 
     Args:
-        path: quantizer.safetensors, or a OneRec tokenizer (.pt or .safetensors).
+        path: quantizer.safetensors, or a checkpoint as :mod:`sidmill.formats.tokenizers` reads.
         n_levels: take the first so many levels, or None for all.
         dim: D of the embeddings.
         fingerprint: of the embeddings. A file of SIDMill must have the same; a checkpoint has
             none and is trusted to belong to them, unless they are of LSA.
 
     Raises:
-        SidmillError: if the file is neither, has fewer levels, another D, another fingerprint, or
-            none while the embeddings are of LSA.
+        SidmillError: if the file is none of them, has fewer levels, another D, another
+            fingerprint, or none while the embeddings are of LSA.
     """
     if tensors.has_facts(path):
         loaded = quantizer.read(path)
@@ -35,8 +35,7 @@ def load(
             f"LSA, or embed with the model that the checkpoint was trained on"
         )
     else:
-        settings = {"source": Path(path).name}
-        loaded = quantizer.Quantizer("pretrained", onerec.read(path), settings, fingerprint)
+        loaded = tokenizers.read(path, fingerprint)
     if n_levels is not None and n_levels > len(loaded.codebooks):
         raise SidmillError(
             f"{path} has {len(loaded.codebooks)} levels, pretrained.n_levels is {n_levels}: lower "

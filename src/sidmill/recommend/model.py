@@ -20,6 +20,7 @@ from torch.nn import functional
 ROTARY_BASE = 10_000
 WIDENING = 4  # of the feed-forward layers
 ID_SCALE = 0.02  # standard deviation of an id embedding before training
+SHORTEST = 1e-6  # a shorter vector is divided by it: gradients of one near 0 stay small
 
 
 class Shape(NamedTuple):
@@ -237,4 +238,4 @@ def first_seen(clusters: Tensor) -> Tensor:
 
 def unit(vectors: Tensor) -> Tensor:
     """Scale to length 1 along the last axis."""
-    return functional.normalize(vectors, dim=-1)
+    return functional.normalize(vectors, dim=-1, eps=SHORTEST)

@@ -393,7 +393,16 @@ def _close_epoch(
     best: dict[str, np.ndarray],
     progress: state.Progress,
 ) -> tuple[dict[str, np.ndarray], state.Progress]:
-    """Validate, keep the weights if they are the best so far, and go to the next epoch."""
+    """Validate, keep the weights if they are the best so far, and go to the next epoch.
+
+    Raises:
+        SidmillError: if the last step left weights that are not finite.
+    """
+    if not all(part.isfinite().all() for part in fitted.model.parameters()):
+        raise SidmillError(
+            f"weights are not finite after epoch {progress.epoch}: lower "
+            f"recommender.learning_rate (it is {recipe.learning_rate:g})"
+        )
     loss = progress.loss / progress.targets
     valid = _validate(path, items, fitted, recipe, memory_mb)
     logger.info("epoch %d: loss %.4f, valid %s %s", progress.epoch, loss, WATCHED, valid)

@@ -186,7 +186,7 @@ def run(trainer: Trainer, state_dir: str | Path) -> None:
     """Train, from the last whole checkpoint where there is one.
 
     Raises:
-        SidmillError: if a batch does not fit the device.
+        SidmillError: if a batch does not fit the device, or weights are no longer finite.
     """
     trainer.remove_callback(PrinterCallback)
     last = _last_checkpoint(Path(state_dir))
@@ -202,6 +202,22 @@ def run(trainer: Trainer, state_dir: str | Path) -> None:
     for entry in trainer.state.log_history:
         if "loss" in entry:
             logger.info("step %d: loss %.4f", entry["step"], entry["loss"])
+    require_finite(trainer.model, trainer.args.learning_rate, trainer.args.bf16)
+
+
+def require_finite(model: torch.nn.Module, learning_rate: float, half: bool) -> None:
+    """Refuse a model that training has spoiled; the trainer's log leaves out losses that are NaN.
+
+    Raises:
+        SidmillError: naming a weight, and the settings to change.
+    """
+    spoiled = [name for name, part in model.named_parameters() if not part.isfinite().all()]
+    if spoiled:
+        exact = ", or set dtype to float32" if half else ""
+        raise SidmillError(
+            f"training left NaN or infinite numbers in {len(spoiled)} weights, first {spoiled[0]}: "
+            f"lower learning_rate (it is {learning_rate:g}){exact}"
+        )
 
 
 def finish(trained: BaseModel, model_dir: str | Path, state_dir: str | Path, figures: dict) -> None:

@@ -27,6 +27,7 @@ from sidmill.quantize.rqvae.training import State
 logger = logging.getLogger(__name__)
 
 WITHIN = 1.02  # times the lowest error: what best_collision is chosen among
+MAX_NAMES = 20  # in a message
 KINDS = ("best_loss", "best_collision", "best_utilisation")
 
 
@@ -52,25 +53,76 @@ class Progress(NamedTuple):
 NOTHING = Progress(0, False, {}, [], [])
 
 
-def load(folder: Path, state: State, identity: dict, device: torch.device) -> Progress:
+def load(
+    folder: Path,
+    state: State,
+    identity: dict,
+    device: torch.device,
+    *,
+    epochs: int,
+    eval_step: int,
+    sweep: bool,
+) -> Progress:
     """Bring ``state`` to where an earlier run of the same training left it.
 
-    A folder of another training, or a damaged file, is emptied of checkpoints.
+    A folder of another training, or a damaged file, is emptied of checkpoints. So is that of a
+    training which a fresh one of ``epochs`` would not pass through: one that went further, or that
+    ended between two measurements.
+
+    Args:
+        folder: of the checkpoints.
+        state: changed in place.
+        identity: names the training.
+        device: of the model.
+        epochs: of the whole training.
+        eval_step: epochs from one measurement to the next.
+        sweep: whether this process removes files: one of all that train.
     """
     path = folder / "last.safetensors"
     if path.exists():
         try:
             arrays, facts = tensors.read(path, "checkpoint")
-        except SidmillError as error:
+            differing = _differing(facts.pop("identity", None), identity)
+            progress = Progress(**facts)
+        except (SidmillError, TypeError) as error:
             logger.warning("%s; training starts anew", error)
         else:
-            if facts.pop("identity", None) == identity:
+            obstacle = differing or _off_the_way(folder, progress, epochs, eval_step)
+            if not obstacle:
                 _restore(state, arrays, device)
-                logger.info("going on after epoch %d", facts["epoch"])
-                return Progress(**facts)
-            logger.info("%s belongs to another training; this one starts anew", path)
-    _sweep(folder, set())
+                logger.info("going on after epoch %d", progress.epoch)
+                return progress
+            logger.info("%s is of another training (%s); this one starts anew", path, obstacle)
+    if sweep:
+        _sweep(folder, set())
     return NOTHING
+
+
+def _differing(found: dict | None, wanted: dict) -> str:
+    """Name what two trainings differ in; empty where they are one."""
+    if not isinstance(found, dict):
+        return "it does not say which"
+    flat = [{**one, **(one.get("settings") or {}), "settings": None} for one in (found, wanted)]
+    names = sorted({*flat[0], *flat[1]})
+    differing = [name for name in names if flat[0].get(name) != flat[1].get(name)]
+    return f"other {', '.join(differing[:MAX_NAMES])}" if differing else ""
+
+
+def _off_the_way(folder: Path, progress: Progress, epochs: int, eval_step: int) -> str:
+    """Say why a fresh training of ``epochs`` would not pass through this state; or nothing."""
+    if progress.epoch > epochs:
+        return f"of {progress.epoch} epochs, wanted {epochs}"
+    if progress.epoch < epochs and progress.epoch % eval_step:
+        return f"it ended after epoch {progress.epoch}, which {epochs} epochs do not measure"
+    missing = sorted(name for name in _named(progress) if not (folder / name).exists())
+    return f"{', '.join(missing[:MAX_NAMES])} is missing" if missing else ""
+
+
+def _named(progress: Progress) -> set[str]:
+    """Files that a progress names, besides ``last``."""
+    names = {f"{kind}.safetensors" for kind in progress.best}
+    names |= {_epoch_path(Path(), "epoch", epoch).name for epoch in progress.recent}
+    return names | {_epoch_path(Path(), "front", one["epoch"]).name for one in progress.front}
 
 
 def save(
@@ -108,20 +160,28 @@ def save(
     tensors.write(
         folder / "last.safetensors", _pack(state), {"identity": identity, **progress._asdict()}
     )
-    wanted = {"last.safetensors", *(f"{kind}.safetensors" for kind in progress.best)}
-    wanted |= {_epoch_path(folder, "epoch", epoch).name for epoch in progress.recent}
-    wanted |= {_epoch_path(folder, "front", one["epoch"]).name for one in progress.front}
-    _sweep(folder, wanted)
+    _sweep(folder, {"last.safetensors", *_named(progress)})
     return progress
 
 
 def restore_chosen(folder: Path, kind: str, state: State, device: torch.device) -> dict:
-    """Load the checkpoint that becomes the quantizer into ``state.model``; return its figures."""
+    """Load the checkpoint that becomes the quantizer into ``state.model``; return its figures.
+
+    Raises:
+        SidmillError: if it is damaged; the training has to be repeated.
+    """
+    path, last = folder / f"{kind}.safetensors", folder / "last.safetensors"
+    try:
+        arrays, facts = tensors.read(path, "checkpoint")
+    except SidmillError:
+        raise SidmillError(
+            f"{path}: not a readable checkpoint of the finished training (a damaged disk or copy): "
+            f"delete {last} and run again, which repeats the training; or choose another "
+            f"checkpoint in rqvae.choose"
+        ) from None
     if kind == "last":
-        arrays, _ = tensors.read(folder / "last.safetensors", "checkpoint")
         _restore(state, arrays, device)
         return {}
-    arrays, facts = tensors.read(folder / f"{kind}.safetensors", "checkpoint")
     _load_model(state, arrays, device)
     return facts["figures"]
 
@@ -162,7 +222,7 @@ def _epoch_path(folder: Path, name: str, epoch: int) -> Path:
 def _sweep(folder: Path, wanted: set[str]) -> None:
     for path in folder.glob("*.safetensors"):
         if path.name not in wanted:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 def _arrays(model: torch.nn.Module) -> dict[str, np.ndarray]:

@@ -8,17 +8,19 @@ are read for each batch. Batches are the same either way.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import xxhash
 
 from sidmill import blocks as storage
 from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand
 from sidmill.formats import vector_file, vectors
+from sidmill.quantize.rqvae.settings import LEAST_ROWS
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +93,14 @@ def blocks(rows: Rows, device: torch.device) -> Iterator[tuple[int, torch.Tensor
             yield offset + start, take(rows, numbers, device)
 
 
+def digest(arrays: Iterable[np.ndarray]) -> str:
+    """Name arrays by their bytes, in order: the same numbers elsewhere, or moved, are others."""
+    found = xxhash.xxh3_128()
+    for array in arrays:
+        found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
+
+
 def held_out(n_rows: int, share: float, seed: int) -> np.ndarray:
     """Tell which rows only measure the training: bool (N,), by a hash of row number and seed."""
     mixed = np.arange(1, n_rows + 1, dtype=np.uint64) * np.uint64(ROW_MIX)
@@ -103,6 +113,24 @@ def held_out(n_rows: int, share: float, seed: int) -> np.ndarray:
 def epoch_order(n_rows: int, seed: int, epoch: int) -> np.ndarray:
     """The order of one epoch: a permutation, int64 (n,), that seed and epoch alone decide."""
     return np.random.default_rng([seed, 1, epoch]).permutation(n_rows)
+
+
+def batch_bounds(n_rows: int, batch_size: int, processes: int) -> np.ndarray:
+    """Cut an epoch into batches: int64 (steps + 1,), row numbers from 0 to n.
+
+    All batches have ``batch_size`` rows and the last one the rest. A rest that would leave a
+    process with fewer than ``LEAST_ROWS`` rows is spread over the other batches.
+
+    Args:
+        n_rows: n, at least ``LEAST_ROWS`` per process.
+        batch_size: at least ``LEAST_ROWS`` per process.
+        processes: processes that share each batch.
+    """
+    rest = n_rows % batch_size
+    if n_rows > batch_size and 0 < rest < LEAST_ROWS * processes:
+        n_steps = n_rows // batch_size
+        return np.arange(n_steps + 1) * n_rows // n_steps
+    return np.append(np.arange(0, n_rows, batch_size), n_rows)
 
 
 def find(paths: list[str], fingerprint: dict) -> list[str]:
@@ -120,6 +148,11 @@ def find(paths: list[str], fingerprint: dict) -> list[str]:
                 "take it out of rqvae.data_paths, or embed the items with the same model"
             )
     return files
+
+
+def dimension(path: str) -> int:
+    """D of a file of vectors: .npy, .h5 or parquet."""
+    return vector_file.open_rows(path).shape[1]
 
 
 def _open(path: str, copy: Path) -> np.ndarray:

@@ -10,7 +10,8 @@ together. docs/rqvae.md says how to choose the settings, docs/log.md what they g
 import logging
 import shutil
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,7 +39,7 @@ from sidmill.quantize.rqvae import (
 from sidmill.quantize.rqvae.checkpoints import Progress
 from sidmill.quantize.rqvae.data import Rows
 from sidmill.quantize.rqvae.model import Autoencoder
-from sidmill.quantize.rqvae.settings import Settings, checked
+from sidmill.quantize.rqvae.settings import Settings, check_rows, checked
 from sidmill.quantize.rqvae.team import Team
 from sidmill.quantize.rqvae.training import State
 
@@ -188,12 +189,24 @@ def fit(
     settings = checked(Settings(**{name: arguments[name] for name in Settings._fields}))
     if processes > 1 and not team.is_member():
         launch.run(processes, arguments, Path(folder))
-    with team.joined(torch_search.pick_device(device)) as (crew, own_device):
+    if not team.is_member():
+        for left in Path(folder).glob(".scratch-*"):  # of a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
+    with (
+        team.joined(torch_search.pick_device(device)) as (crew, own_device),
+        _repeatable(own_device),
+    ):
         scratch = Path(folder, f".scratch-{crew.rank}")
         place = Place(Path(folder), scratch, own_device, memory_mb, crew, max(processes, crew.size))
         place.scratch.mkdir(parents=True, exist_ok=True)
         try:
             files = data.find(data_paths, fingerprint) or paths
+            if data.dimension(files[0]) != data.dimension(paths[0]):
+                raise SidmillError(
+                    f"{files[0]} has {data.dimension(files[0])} dimensions, the items have "
+                    f"{data.dimension(paths[0])}: name vectors of the same model in "
+                    f"rqvae.data_paths"
+                )
             rows = data.open_rows(files, place.scratch, own_device, memory_mb)
             together = _pairs(
                 contrastive_weight, pairs_path or sequences_path, ids_path, data_paths
@@ -212,6 +225,24 @@ def fit(
             )
         finally:
             shutil.rmtree(place.scratch)
+
+
+@contextmanager
+def _repeatable(device: torch.device) -> Iterator[None]:
+    """Make gradients of rows that are taken twice add up in one order, on a CPU of many threads.
+
+    On a GPU torch sorts before it adds them, and what else adds rows up here has an order of its
+    own: the mode would ask for settings of cuBLAS that only the environment can make.
+    """
+    before = torch.are_deterministic_algorithms_enabled()
+    fills = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(before or device.type == "cpu")
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.utils.deterministic.fill_uninitialized_memory = fills
 
 
 def _pairs(
@@ -251,6 +282,11 @@ def _train(
         cells = grid.codebooks(steps=grid_steps, n_levels=len(settings.codebook_sizes))
         settings = grid.suited(settings, cells)
     n_rows, dim = rows.shape
+    if given and settings.e_dim != dim:
+        raise SidmillError(
+            f"{warm_start} has codewords of {settings.e_dim} dimensions, the vectors to train on "
+            f"have {dim}: start from a quantizer of these vectors"
+        )
     if settings.e_dim > dim and settings.skip == "pca":
         raise SidmillError(
             f"{settings.e_dim} latent dimensions, and the vectors have {dim}: lower rqvae.e_dim "
@@ -258,29 +294,34 @@ def _train(
         )
     held = data.held_out(n_rows, settings.test_ratio, settings.seed)
     training_rows = np.flatnonzero(~held)
-    if len(training_rows) < max(2, *settings.codebook_sizes):
-        raise SidmillError(
-            f"{len(training_rows)} of {n_rows} vectors to train on cannot fill "
-            f"{max(settings.codebook_sizes)} codewords: lower rqvae.codebook_sizes"
-        )
+    check_rows(settings, len(training_rows), n_rows, place.processes, needs_kmeans=given is None)
     torch.manual_seed(settings.seed)
     model = Autoencoder(dim, settings).to(place.device)
-    start.scale(model, rows, held, place.device)
+    rows_digest = start.scale(model, rows, held, place.device)
     if given:
         start.copy_codewords(model, given, rows, held, place.device)
     if cells:
         start.lay_grid(model, cells, rows, held, place.device)
+    team.follow(model.state_dict().values(), place.crew)
     identity = {
         "settings": _identity(settings),
         "code": code,
-        "data": [n_rows, dim, float(model.mean.double().sum()), float(model.scale)],
-        "pairs": None if together is None else [len(together), int(together.sum())],
+        "data": [n_rows, dim, rows_digest],
+        "pairs": None if together is None else [len(together), data.digest([together])],
         "grid": grid_steps,
-        "warm_start": [float(np.abs(words).sum(dtype=np.float64)) for words in given or []],
+        "warm_start": data.digest(given) if given else None,
         "processes": place.processes,
     }
     state = training.make_state(model, settings)
-    progress = checkpoints.load(place.folder, state, identity, place.device)
+    progress = checkpoints.load(
+        place.folder,
+        state,
+        identity,
+        place.device,
+        epochs=settings.epochs,
+        eval_step=settings.eval_step,
+        sweep=place.crew.rank == 0,
+    )
     team.wait(place.crew)
     if given and not progress.epoch:
         progress = progress._replace(quantizing=True)
@@ -366,9 +407,7 @@ def _run(
             )
         except training.NotFiniteError as error:
             raise SidmillError(
-                f"the loss is not finite at step {error.args[0]} of epoch {epoch + 1}: the last "
-                f"good checkpoint is {place.folder / 'last.safetensors'} of epoch "
-                f"{progress.epoch}; lower rqvae.lr, or set rqvae.clip to 1"
+                _not_finite(error.args[0], epoch + 1, settings, progress, place)
             ) from None
         row = {"epoch": epoch + 1, "lr": training.rate(settings, epoch + 1), **row}
         waiting.append(row)
@@ -404,6 +443,21 @@ def _colliding(
     return collisions.pairs(codes, ~held)
 
 
+def _not_finite(step: int, epoch: int, settings: Settings, progress: Progress, place: Place) -> str:
+    """Say what a loss that is not finite leaves, and which settings are still to be changed."""
+    kept = "no checkpoint was saved before it"
+    if progress.epoch:
+        kept = (
+            f"the last good checkpoint is {place.folder / 'last.safetensors'} of epoch "
+            f"{progress.epoch}"
+        )
+    clip = "" if 0 < settings.clip <= 1 else ", or set rqvae.clip to 1"
+    return (
+        f"the loss is not finite at step {step} of epoch {epoch}: {kept}; lower rqvae.lr "
+        f"(it is {settings.lr:g}){clip}"
+    )
+
+
 def _say(row: dict, speed: float) -> None:
     shown = ("loss", "reconstruction", "heldout_relative", "collision_rate", "restarted")
     figures = ", ".join(f"{name} {row[name]:.4g}" for name in shown if name in row)
@@ -411,7 +465,11 @@ def _say(row: dict, speed: float) -> None:
 
 
 def _identity(settings: Settings) -> dict:
-    """Settings that the weights depend on: a longer training of constant rate is the same one."""
+    """Settings that the weights depend on.
+
+    A training of constant rate is the beginning of a longer one: ``checkpoints.load`` tells whether
+    its checkpoint is on the way of that.
+    """
     facts = settings._asdict()
     if settings.schedule == "constant":
         del facts["epochs"]

@@ -5,18 +5,22 @@ some dimensions together (Mentzer et al. 2023, https://arxiv.org/abs/2309.15505)
 a level are all its cells, zero in the dimensions of the other levels: so the nearest codeword,
 level by level, is the nearest step in each dimension, and one encode rule serves all quantizers.
 
-Latents are clamped to [-1, 1] in training, where the paper has tanh: a latent beyond the last step
-is rounded to it anyway, so the encoder that leaves the training needs no bound. There is no
+Latents are clamped to [-1, 1], where the paper has tanh, in training and in the encoder that leaves
+it: far outside the grid a distance in float32 says little of the steps. There is no
 codebook to learn and no commitment: reconstruction alone teaches the encoder, straight through.
 
 Shapes: L levels, K codewords at each, d latent dimensions.
 """
 
 import itertools
+import math
 
 import numpy as np
 
+from sidmill.core.errors import SidmillError
 from sidmill.quantize.rqvae.settings import Settings
+
+MAX_CODES = 2**20  # of a level, as config.schema.yaml has it for every other codebook
 
 
 def codebooks(*, steps: list[int], n_levels: int) -> list[np.ndarray]:
@@ -28,7 +32,16 @@ def codebooks(*, steps: list[int], n_levels: int) -> list[np.ndarray]:
 
     Returns:
         L times float32 (K, d), d = L x len(steps); the last dimension of a level turns fastest.
+
+    Raises:
+        SidmillError: if there are more than ``MAX_CODES`` cells.
     """
+    n_codes = math.prod(steps)
+    if n_codes > MAX_CODES:
+        raise SidmillError(
+            f"fsq.steps {steps} make {n_codes:,} codes per level, more than {MAX_CODES:,}: lower "
+            f"them, or divide them among more levels (rqvae.codebook_sizes has one entry for each)"
+        )
     cells = np.array(list(itertools.product(*(np.linspace(-1, 1, count) for count in steps))))
     words = np.zeros((n_levels, len(cells), n_levels * len(steps)), dtype=np.float32)
     for level in range(n_levels):

@@ -15,8 +15,10 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+from sidmill.quantize import clusters
 from sidmill.quantize.rqvae import assign
 
+TINY = 1e-6  # lengths below it have no direction
 LAPLACE = 1e-5  # keeps the mean of an EMA codeword that nothing chose finite
 
 
@@ -76,15 +78,23 @@ def pass_straight(latents: torch.Tensor, quantized: torch.Tensor) -> torch.Tenso
 
 
 def rotate(latents: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:
-    """Return ``quantized`` as ``latents`` turned and stretched; the gradient is turned with it."""
-    tiny = 1e-6
-    norm = latents.detach().norm(dim=1, keepdim=True).clamp(min=tiny)
-    goal_norm = quantized.norm(dim=1, keepdim=True).clamp(min=tiny)
-    start, goal = latents.detach() / norm, quantized / goal_norm
-    middle = F.normalize(start + goal, dim=1, eps=tiny)
+    """Return ``quantized`` as ``latents`` turned and stretched; the gradient is turned with it.
+
+    Where a latent or its codeword has no length there is no angle: such rows pass straight.
+    """
+    norm = latents.detach().norm(dim=1, keepdim=True)
+    goal_norm = quantized.norm(dim=1, keepdim=True)
+    flat = (norm < TINY) | (goal_norm < TINY)  # (b, 1)
+
+    # turn each latent to the direction of its codeword: two reflections
+    start, goal = latents.detach() / norm.clamp(min=TINY), quantized / goal_norm.clamp(min=TINY)
+    middle = F.normalize(start + goal, dim=1, eps=TINY)
     mirrored = latents - 2 * (latents * middle).sum(dim=1, keepdim=True) * middle
     turned = mirrored + 2 * (latents * start).sum(dim=1, keepdim=True) * goal
-    return turned * (goal_norm / norm)
+
+    # stretch it to the codeword's length
+    stretched = turned * (goal_norm / norm.clamp(min=TINY))
+    return torch.where(flat, pass_straight(latents, quantized), stretched)
 
 
 class Averages(NamedTuple):
@@ -120,7 +130,7 @@ def average(
 def count_and_sum(
     left: torch.Tensor, codes: torch.Tensor, n_codes: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Count and add up the rows of each codeword: float32 (K,) and (K, d)."""
+    """Count and add up the rows of each codeword: float32 (K,) and (K, d); same on every run."""
     counts = torch.bincount(codes, minlength=n_codes).to(left.dtype)
     sums = torch.zeros((n_codes, left.shape[1]), dtype=left.dtype, device=left.device)
-    return counts, sums.index_add_(0, codes, left)
+    return counts, clusters.add_rows(sums, left, codes)

@@ -16,7 +16,12 @@ def reconstruction(found: torch.Tensor, wanted: torch.Tensor, kind: str) -> torc
         return F.mse_loss(found, wanted)
     if kind == "l1":
         return F.l1_loss(found, wanted)
-    return 1 - F.cosine_similarity(found, wanted, dim=1).mean()
+    return 1 - (unit(found) * unit(wanted)).sum(dim=1).mean()
+
+
+def unit(rows: torch.Tensor) -> torch.Tensor:
+    """Rows at length 1; those shorter than ``TINY`` are divided by it, so gradients stay small."""
+    return F.normalize(rows, dim=1, eps=TINY)
 
 
 def diversity(latents: torch.Tensor) -> torch.Tensor:
@@ -25,10 +30,11 @@ def diversity(latents: torch.Tensor) -> torch.Tensor:
     The estimator of entropy by Kozachenko and Leonenko, taken for quantization by "Spreading
     vectors for similarity search", https://arxiv.org/abs/1806.03198. Distances are measured in
     units of the batch's spread, so growing as a whole gains nothing. Equal rows are left alone:
-    nothing can part them.
+    nothing can part them. A batch of one row, or of equal rows only, has loss and gradient 0.
     """
     centred = latents - latents.mean(dim=0)
-    scaled = centred / centred.square().mean().sqrt().clamp(min=TINY)
+    # clamped before the root: the derivative of a root at 0 is infinite, and 0 times it is NaN
+    scaled = centred / centred.square().mean().clamp(min=TINY**2).sqrt()
     with torch.no_grad():
         squares = scaled.square().sum(dim=1)
         apart = torch.addmm(squares, scaled, scaled.T, alpha=-2).add_(squares[:, None])
@@ -67,6 +73,6 @@ def contrastive(one: torch.Tensor, other: torch.Tensor, temperature: float) -> t
         other: float32 (b, d), row for row the partner.
         temperature: of the softmax over cosines.
     """
-    scores = F.normalize(one, dim=1) @ F.normalize(other, dim=1).T / temperature
+    scores = unit(one) @ unit(other).T / temperature
     own = torch.arange(len(scores), device=scores.device)
     return (F.cross_entropy(scores, own) + F.cross_entropy(scores.T, own)) / 2

@@ -27,8 +27,9 @@ def measure(
 
     Returns:
         ``heldout_mse`` per component and ``heldout_relative`` to the squared length, in the space
-        of the vectors; ``collision_rate`` (N - distinct) / N; ``utilisation_{l}``, l from 1. And
-        the codes, int32 (N, L).
+        of the vectors (left out where all those rows are zeros: there is no length);
+        ``collision_rate`` (N - distinct) / N; ``utilisation_{l}``, l from 1. And the codes, int32
+        (N, L).
     """
     model.eval()
     codes = np.empty((rows.shape[0], len(model.codebooks)), dtype=np.int32)
@@ -44,13 +45,13 @@ def measure(
         if wanted.any():
             goal = block[wanted]
             found = model.decode((latents - left)[wanted]) * model.scale + model.mean
-            error += float((found - goal).square().sum(dtype=torch.float64))
-            energy += float(goal.square().sum(dtype=torch.float64))
+            error += float((found.double() - goal).square().sum())
+            energy += float(goal.double().square().sum())  # float32 squares end at 3e38
     model.train()
     used = [len(np.unique(column)) for column in codes.T]
     figures = {
         "heldout_mse": error / (int(judged.sum()) * rows.shape[1]),
-        "heldout_relative": error / energy,
+        **({"heldout_relative": error / energy} if energy else {}),
         "collision_rate": 1 - len(np.unique(codes, axis=0)) / len(codes),
         **{
             f"utilisation_{level + 1}": n_used / len(model.codebooks[level])

@@ -94,6 +94,11 @@ class Autoencoder(nn.Module):
             return self.decoder(latents)
         return self.decoder(latents) + (self.way_back(latents) if self.skip == "pca" else latents)
 
+    def running_statistics(self) -> list[torch.Tensor]:
+        """Means and variances that batch norm counts; empty without it."""
+        norms = [*self.encoder.norm, *self.decoder.norm]
+        return [part for norm in norms for part in (norm.running_mean, norm.running_var)]
+
     def exported(self) -> tuple[list[np.ndarray], Network, Network]:
         """Codebooks, encoder and decoder as a quantizer file holds them, scale folded in."""
         mean, scale = self.mean.double(), self.scale.double()
@@ -112,9 +117,12 @@ class Autoencoder(nn.Module):
             skip, back_skip = 1 / scale, scale
             biases[-1] = biases[-1] - mean / scale
         codebooks = [_array(words.detach()) for words in self.codebooks]
+        encoder = _network(weights, biases, skip)
+        if self.bounded:
+            encoder = encoder._replace(bound=np.array(1, dtype=np.float32))
         return (
             codebooks,
-            _network(weights, biases, skip),
+            encoder,
             _network(back_weights, back_biases, back_skip),
         )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import xxhash
 
 from sidmill import blocks
 from sidmill.core.errors import SidmillError
@@ -27,10 +28,13 @@ GRID_SPREAD = 0.58  # standard deviation of what fills -1 to 1 evenly
 
 
 @torch.no_grad()
-def scale(model: Autoencoder, rows: Rows, held: np.ndarray, device: torch.device) -> None:
+def scale(model: Autoencoder, rows: Rows, held: np.ndarray, device: torch.device) -> str:
     """Learn centre and scale of the training rows, and with ``skip: pca`` their main directions.
 
     Memory: one block, with ``pca`` a float64 (D, D). Every row is read once.
+
+    Returns:
+        The digest of all rows, in order, those held out included.
 
     Raises:
         SidmillError: if a row is not finite, or all rows are one.
@@ -40,8 +44,11 @@ def scale(model: Autoencoder, rows: Rows, held: np.ndarray, device: torch.device
     products = torch.zeros((dim, dim) if model.skip == "pca" else (), dtype=torch.float64)
     products = products.to(device)
     squares = 0.0
+    digest = xxhash.xxh3_128()
     for start, block in data.blocks(rows, device):
-        blocks.require_finite(block.cpu().numpy(), start)
+        found = np.ascontiguousarray(block.cpu().numpy())
+        blocks.require_finite(found, start)
+        digest.update(found.data)
         block = block[torch.from_numpy(~held[start : start + len(block)]).to(device)].double()
         n_rows += len(block)
         total += block.sum(dim=0)
@@ -59,6 +66,7 @@ def scale(model: Autoencoder, rows: Rows, held: np.ndarray, device: torch.device
         axes = axes.flip(1)[:, : len(model.shortcut.weight)].T
         model.shortcut.weight.copy_(axes)
         model.way_back.weight.copy_(axes.T)
+    return digest.hexdigest()
 
 
 @torch.no_grad()
@@ -127,6 +135,8 @@ def fit_codewords(
 ) -> None:
     """Set the codebooks by residual k-means over latents, as ``kmeans_init`` says.
 
+    There must be a row for each codeword: ``settings.check_rows`` has seen to it.
+
     Args:
         model: its encoder as far as it is trained.
         rows: all N.
@@ -141,11 +151,6 @@ def fit_codewords(
     if settings.kmeans_init == "first_batch":
         order = data.epoch_order(len(training), settings.seed, 0)
         training = np.sort(training[order[: settings.batch_size]])
-    if len(training) < max(settings.codebook_sizes):
-        raise SidmillError(
-            f"{len(training)} vectors cannot start {max(settings.codebook_sizes)} codewords: lower "
-            f"rqvae.codebook_sizes, or set rqvae.kmeans_init to full or none"
-        )
     path = Path(scratch, "latents.npy")
     model.eval()
     store.write(

@@ -7,6 +7,7 @@ and ends in the same bytes.
 """
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -115,17 +116,19 @@ def run_epoch(
         The mean of each of ``FIGURES``, and ``restarted``, how many codewords began anew.
 
     Raises:
-        NotFiniteError: at the first step whose loss is NaN or infinite.
+        NotFiniteError: at the first step whose loss is NaN or infinite, or that leaves such a
+            weight at the end of the epoch.
     """
     torch.manual_seed(_number(settings.seed, epoch, crew.rank))  # dropout
     order = training[data.epoch_order(len(training), settings.seed, epoch)]
-    n_steps = math.ceil(len(order) / settings.batch_size)
+    bounds = data.batch_bounds(len(order), settings.batch_size, crew.size).tolist()
+    n_steps = len(bounds) - 1
     drawer = np.random.default_rng([settings.seed, 2, epoch])
     used = [torch.zeros(len(words), device=device) for words in state.model.codebooks]
     figures = []
     quantized = None
-    for step in range(n_steps):
-        batch = np.sort(order[step * settings.batch_size :][: settings.batch_size])
+    for step, (first, last) in enumerate(pairwise(bounds)):
+        batch = np.sort(order[first:last])
         mine = team.share(batch, crew)
         partners = clashing = None
         if pairs is not None:
@@ -151,6 +154,8 @@ def run_epoch(
     bad = (~table[:, 0].isfinite()).nonzero()
     if len(bad):
         raise NotFiniteError(int(bad[0]) + 1)
+    if not all(part.isfinite().all() for part in state.model.parameters()):
+        raise NotFiniteError(n_steps)  # the last step's loss was finite, what it did was not
     restarted = 0
     if quantized and settings.restart:
         restarted = _restart(state, quantized, used, settings, epoch, crew)
@@ -217,7 +222,13 @@ def _move(state: State, loss: torch.Tensor, settings: Settings, crew: Team) -> N
     loss.backward()
     taught = [part for group in state.optimizer.param_groups for part in group["params"]]
     moved = [part for part in taught if part.grad is not None]
-    team.add_up((part.grad for part in moved), crew)
+
+    # one message: the sums of gradients, and the means of what batch norm counted
+    counted = state.model.running_statistics()
+    for part in counted:
+        part.div_(crew.size)
+    team.add_up([*(part.grad for part in moved), *counted], crew)
+
     if settings.clip:
         torch.nn.utils.clip_grad_norm_(moved, settings.clip)
     state.optimizer.step()

@@ -21,6 +21,7 @@ BY_SUFFIX = {
     ".npy": arrays.describe_npy,
     ".safetensors": containers.describe_safetensors,
     ".pt": containers.describe_checkpoint,
+    ".pth": containers.describe_checkpoint,
     ".h5": containers.describe_hdf5,
     ".hdf5": containers.describe_hdf5,
     ".faiss": containers.describe_faiss,

@@ -13,11 +13,12 @@ from safetensors import SafetensorError, safe_open
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.listing import some
-from sidmill.formats import hdf5, item_data, onerec, quantizer, sequence_data, tensors
+from sidmill.formats import hdf5, item_data, quantizer, sequence_data, tensors, tokenizers
 from sidmill.report.inspect.facts import ANOTHER, LOOKED_BYTES, Budget, Description
 from sidmill.report.inspect.tables import Norms
 
 SHOWN_TENSORS = 12
+CHECKPOINTS = ("OneRec checkpoint", "RQ-VAE checkpoint of LC-Rec")
 FLOATS = ("F64", "F32", "F16", "BF16")
 BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2}
 
@@ -45,21 +46,23 @@ def describe_safetensors(path: str, budget: Budget) -> Description:
     found.facts |= {key: value for key, value in facts.items() if key != "names"}
     if found.kind.startswith("quantizer"):
         _describe_codebooks(found, quantizer.read(path))
-    elif found.kind == "OneRec checkpoint":
-        _look_at_books(found, onerec.read(path))
+    elif found.kind in CHECKPOINTS:
+        _describe_codebooks(found, tokenizers.read(path))
     else:
         _check_finite(found, path, forms, budget)
     return found
 
 
 def describe_checkpoint(path: str, _: Budget) -> Description:
-    """Describe a .pt as OneRec's tokenizer has it; tensors alone are loaded, never code.
+    """Describe a .pt or .pth of OneRec, LC-Rec or MiniOneRec; tensors alone are loaded, never code.
 
     Raises:
         SidmillError: if it is another, or holds more than tensors.
     """
-    found = Description(path, "OneRec checkpoint", Path(path).stat().st_size)
-    _look_at_books(found, onerec.read(path))
+    read = tokenizers.read(path)
+    kind = "RQ-VAE checkpoint of LC-Rec" if read.encoder else "OneRec checkpoint"
+    found = Description(path, kind, Path(path).stat().st_size)
+    _describe_codebooks(found, read)
     return found
 
 
@@ -117,6 +120,8 @@ def _kind(names: set[str], facts: dict) -> str:
         return "sequence recommender"
     if "centroids.0" in names:
         return "OneRec checkpoint"
+    if "rq.vq_layers.0.embedding.weight" in names:
+        return "RQ-VAE checkpoint of LC-Rec"
     return "safetensors of SIDMill" if facts else "safetensors"
 
 

@@ -1,0 +1,24 @@
+"""Quantizers that other programs trained, told apart by the names of their tensors."""
+
+from pathlib import Path
+
+from sidmill.formats import lcrec, onerec, state_dict
+from sidmill.formats.quantizer import Quantizer
+
+
+def read(path: str | Path, fingerprint: dict | None = None) -> Quantizer:
+    """Read a tokenizer of OneRec, or an RQ-VAE of LC-Rec or MiniOneRec.
+
+    Args:
+        path: .pt, .pth or .safetensors.
+        fingerprint: of the embeddings it is trusted to belong to: such a file names none.
+
+    Raises:
+        SidmillError: if it is neither, damaged, or holds more than tensors.
+    """
+    state = state_dict.read(path)
+    settings = {"source": Path(path).name}
+    if lcrec.is_one(state):
+        return lcrec.quantizer(path, state, settings, fingerprint or {})
+    codebooks = onerec.codebooks(path, state)
+    return Quantizer("pretrained", codebooks, settings, fingerprint or {})
