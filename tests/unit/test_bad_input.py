@@ -110,6 +110,8 @@ def flipped(content, start, stop):
 def catalogue(place, **settings):
     usual = {
         "path": str(place.data / "*"),
+        **{"encoding": "auto", "separator": None, "quoted": True, "columns": None},
+        "max_reject_share": 0.25,
         "id_field": "id",
         "id_type": "auto",
         "fields": ["title"],
@@ -129,7 +131,6 @@ CATALOGUE = {
     "blank lines": ("i.jsonl", b"\n \n\r\n", "has a field 'id'"),
     "a byte order mark alone": ("i.jsonl", b"\xef\xbb\xbf", "has a field 'id'"),
     "latin-1": ("i.jsonl", rows('{"id": "é"}'.encode("latin-1")), "row 2: not UTF-8 (byte 8"),
-    "UTF-16": ("i.jsonl", ROW.decode().encode("utf-16"), "row 1: not UTF-8"),
     "invalid UTF-8": ("i.jsonl", rows(b'{"id": "\xc3\x28"}'), "row 2: not UTF-8"),
     "NUL bytes": ("i.jsonl", rows(b'{"id": "a\0"}'), "row 2: not JSON"),
     "NUL bytes alone": ("i.jsonl", rows(b"\0" * 100), "row 2: not JSON"),
@@ -146,7 +147,7 @@ CATALOGUE = {
         "row 2: ",
     ),
     "a huge id": ("i.jsonl", f'{{"id": {HUGE}, "title": "t"}}', "row 1: ", "64 bits"),
-    "5,000 digits": ("i.jsonl", rows(b'{"id": ' + b"9" * 5000 + b"}"), "row 2: not JSON"),
+    "5,000 digits": ("i.jsonl", rows(b'{"id": ' + b"9" * 5000 + b"}"), "row 2: no text in"),
     "an id that is a list": ("i.jsonl", b'{"id": [1], "title": "t"}', "is a list, wanted an"),
     "an id that is a bool": ("i.jsonl", b'{"id": true, "title": "t"}', "is a bool, wanted an"),
     "an id that is a float": ("i.jsonl", b'{"id": 1.5, "title": "t"}', "is a float, wanted an"),
@@ -166,8 +167,8 @@ CATALOGUE = {
     "an array cut": ("i.json", b'[{"id": "a", "title": "t"}, {"id"', "past element 1", "mend"),
     "an array and more": ("i.json", b'[{"id": "a", "title": "t"}] []', "i.json", "element 1"),
     "an array of numbers": ("i.json", b"[1]", "row 1: a JSON int, wanted an object"),
-    "an array in latin-1": ("i.json", b'[{"id": "\xe9"}]', "past element 0"),
-    "a deep array": ("i.json", DEEP, "element 0 of its JSON array is nested too deeply"),
+    "an array in latin-1": ("i.json", b'[{"id": "\xe9"}]', "row 1: not UTF-8"),
+    "a deep array": ("i.json", DEEP, "element 0 of its JSON (JSON nested too deeply)"),
     "an empty array": ("i.json", b"[]", "has a field 'id'"),
     "two columns of a name": ("i.csv", b"id,title,id\n1,t,2\n", "two columns are named 'id'"),
     "a header alone": ("i.csv", b"id,title\n", "no row of ", "has a field 'id'"),
@@ -197,7 +198,7 @@ CATALOGUE = {
     "a date out of range": (
         "i.parquet",
         table(id=["a"], title=pa.array([10**15], pa.timestamp("s"))),
-        "i.parquet: not a readable",
+        "row 1: a value that cannot be read",
     ),
 }
 
@@ -265,6 +266,7 @@ def linked(path):
 
 
 SAME = {
+    "UTF-16": ("i.jsonl", ROW.decode().encode("utf-16")),
     "a byte order mark": ("i.jsonl", b"\xef\xbb\xbf" + ROW),
     "CRLF": ("i.jsonl", ROW.replace(b"\n", b"\r\n")),
     "no end of line": ("i.jsonl", ROW.strip()),

@@ -2,7 +2,8 @@
 
 A JSON line has ``time`` (UTC), ``level``, ``rule``, ``logger``, ``message``; ``fields`` where the
 message has named values (a dictionary as its argument, or ``extra``); ``error`` with ``type`` and
-``traceback`` where an exception is logged. Secrets are masked in both forms.
+``traceback`` where an exception is logged. Secrets are masked in both forms, and lines for a person
+hold nothing that acts on a terminal (JSON escapes it).
 
 https://docs.python.org/3/library/logging.html#logrecord-attributes
 """
@@ -13,6 +14,7 @@ import math
 from datetime import UTC, datetime
 
 from sidmill.core.secrets import masked, masker
+from sidmill.core.terminal import safe_lines
 
 OWN_NAMES = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 
@@ -27,7 +29,7 @@ class Lines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One record as text."""
-        return self.mask(super().format(record))
+        return safe_lines(self.mask(super().format(record)))
 
 
 class JsonLines(logging.Formatter):
