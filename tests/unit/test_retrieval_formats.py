@@ -274,6 +274,30 @@ def test_bm25_finds_words_in_chinese_and_english_and_fills_up_by_id(tmp_path):
     assert (run.scores > 0).sum() == 2
 
 
+@pytest.mark.parametrize(
+    ("query", "answer", "other"),
+    [
+        ("가방", "여성 가방", "방가방가 친구"),
+        ("무선 이어폰", "무선 이어폰 검정", "선무 폰이어"),
+        ("दिन", "आज का दिन", "आज का दान"),
+        ("ไม้", "โต๊ะ ไม้", "โต๊ะ ไม่"),
+        ("istanbul", "İstanbul lamba", "stanbul lamba"),
+        ("節假", "國家節假日", "節日放假國家"),
+        ("café", "café noir", "caf noir"),
+    ],
+)
+def test_bm25_keeps_words_of_other_scripts_whole(tmp_path, query, answer, other):
+    """The passage with the word is first, whichever of the two has the lower id."""
+    for lines in ([answer, other], [other, answer]):
+        for name, column in (("corpus", lines), ("queries", [query])):
+            table = pa.table({"pid": range(len(column)), "text": column})
+            text.write(tmp_path / name, pa.int64(), [table])
+        paths = [tmp_path / name for name in ("corpus", "queries", "spool")]
+        run = bm25.search(*paths, top_k=2, k1=1.5, b=0.75)
+        assert run.pids[0][0] == str(lines.index(answer))
+        assert run.scores[0, 0] > run.scores[0, 1]
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_bm25_by_blocks_is_bm25s_of_the_whole_corpus(tmp_path_factory, data):

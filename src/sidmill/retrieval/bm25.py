@@ -13,8 +13,6 @@ Source: https://github.com/xhluca/bm25s (Lucene's form of BM25), https://github.
 
 import logging
 import math
-import re
-import unicodedata
 from array import array
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -27,6 +25,7 @@ import numpy as np
 from scipy.sparse import csc_matrix
 
 from sidmill.core.errors import SidmillError
+from sidmill.core.words import words
 from sidmill.formats import text, vectors
 from sidmill.formats.runs import Run
 from sidmill.retrieval import exact
@@ -35,8 +34,6 @@ from sidmill.retrieval.search import as_run
 
 logger = logging.getLogger(__name__)
 
-HAN = "々〇㐀-䶿一-鿿豈-\ufaff\U00020000-\U000323af"
-RUNS = re.compile(rf"([{HAN}]+)|([^\W{HAN}]+)")
 POSTINGS_PER_BLOCK = 2_000_000  # some 60 bytes each while they are counted
 PASSAGES_PER_BLOCK = 1 << 18
 
@@ -91,7 +88,7 @@ def search(
         )
     vocabulary: dict[str, int] = {}
     asked = [
-        np.array([vocabulary.setdefault(word, len(vocabulary)) for word in words(line)], np.int32)
+        np.array([vocabulary.setdefault(word, len(vocabulary)) for word in _words(line)], np.int32)
         for table in text.read(queries_path)
         for line in table["text"].to_pylist()
     ]
@@ -125,12 +122,9 @@ def search(
     return as_run(best.result(), pids, qids)
 
 
-def words(line: str) -> list[str]:
-    """Cut a text into lower-case words; runs of Chinese characters as jieba does."""
-    found = []
-    for han, word in RUNS.findall(unicodedata.normalize("NFKC", line).lower()):
-        found += _cutter().cut(han) if han else [word]
-    return found
+def _words(line: str) -> list[str]:
+    """The words of a text; jieba cuts runs of Chinese characters."""
+    return words(line, _cutter().cut)
 
 
 def _cut(corpus_path: str | Path, vocabulary: dict[str, int]) -> Iterator[Block]:
@@ -138,7 +132,7 @@ def _cut(corpus_path: str | Path, vocabulary: dict[str, int]) -> Iterator[Block]
     lengths, sizes, terms = array("i"), array("i"), array("i")
     for table in text.read(corpus_path):
         for line in table["text"].to_pylist():
-            found = words(line)
+            found = _words(line)
             known = [vocabulary[word] for word in found if word in vocabulary]
             lengths.append(len(found))
             sizes.append(len(known))
