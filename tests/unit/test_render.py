@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import catalogue
 from sidmill.items.clean import clean, plain_text
 from sidmill.items.render import Ids, _find_repeated, render
 

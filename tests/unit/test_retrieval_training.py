@@ -95,13 +95,24 @@ def test_judgements_of_cranfield_train_both_encoders_for_a_few_steps(tmp_path, r
 
     folder = real_data / "cranfield"
     corpus, queries, rejects = (tmp_path / name for name in ("corpus", "queries", "rejects"))
-    given = {"corpus": str(folder / "corpus.jsonl"), "corpus_ids": None}
+    given = {
+        "corpus": str(folder / "corpus.jsonl"),
+        "corpus_ids": None,
+        "form": "auto",
+        "max_reject_share": 1,
+    }
     read.read_corpus(corpus, rejects, on_bad_rows="reject", **given)
-    given = {"queries": str(folder / "queries.jsonl"), "query_ids": None}
+    given = {
+        "queries": str(folder / "queries.jsonl"),
+        "query_ids": None,
+        "form": "auto",
+        "max_reject_share": 1,
+    }
     read.read_queries(queries, rejects, on_bad_rows="error", **given)
     some = (folder / "qrels.tsv").read_text().splitlines(keepends=True)[:200]
     (tmp_path / "train.tsv").write_text("".join(some))
     given = {"path": str(tmp_path / "train.tsv"), "form": "qrels", "on_bad_rows": "reject"}
+    given["max_reject_share"] = 1.0
     out = tmp_path / "triples.parquet"
     assert learn_from.read_training(out, rejects, corpus, queries, kind="dual", **given) > 190
     lines = [line for table in text.read(corpus) for line in table["text"].to_pylist()]

@@ -14,7 +14,7 @@ with job(snakemake) as log:
         snakemake.input.corpus,
         snakemake.input.queries,
         f"{snakemake.output.topk}.words",
-        top_k=snakemake.params.top_k,
+        **snakemake.params.search,
         **snakemake.params.bm25,
     )
     runs.write(*snakemake.output, run, "bm25")

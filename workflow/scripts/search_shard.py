@@ -18,7 +18,7 @@ with job(snakemake) as log:
         snakemake.input.get("index") or None,
         shard=shard,
         shards=shards,
-        top_k=snakemake.params.top_k,
+        **snakemake.params.search,
         search_batch=machine["search_batch"],
         device=machine["device"],
         memory_mb=machine["memory_mb"],

@@ -11,10 +11,8 @@ as behind an unclosed quote of CSV, it is an error.
 """
 
 import csv
-import gzip
 import io
 import re
-import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -130,13 +128,13 @@ def encoding_of(path: str | Path, dialect: Dialect = PLAIN) -> str:
     """The encoding that a file is read in; that of a parquet file is UTF-8."""
     if _readable_kind(path, dialect) == ".parquet":
         return encodings.UTF8
-    with _opened(path) as stream:
+    with lines.opened(path) as stream:
         return encodings.name_of(stream, dialect.encoding)
 
 
 def holds_utf8(path: str | Path) -> bool:
     """Whether a line of a file holds letters beyond ASCII that are UTF-8."""
-    with _opened(path) as stream:
+    with lines.opened(path) as stream:
         for line in lines.read(stream):
             if line is not None and not line.isascii():
                 try:
@@ -174,44 +172,17 @@ def _kind(path: str | Path, dialect: Dialect) -> str:
 
 
 def _read_text(path: str | Path, kind: str, dialect: Dialect) -> Iterator[Row]:
-    with _opened(path) as raw:
+    with lines.opened(path) as raw:
         stream = encodings.as_utf8(raw, dialect.encoding)
         if kind in TABLES:
             yield from _read_table(path, stream, dialect.separator or TABLES[kind], dialect)
             return
-        with _opened(path) as again:
+        with lines.opened(path) as again:
             form = json_values.shape(encodings.as_utf8(again, dialect.encoding))
         if form == "lines":
             yield from _read_lines(stream, dialect)
         else:
             yield from _read_values(path, stream, form)
-
-
-@contextmanager
-def _opened(path: str | Path) -> Iterator[io.BufferedReader]:
-    """Open a file for reading bytes, decompressed.
-
-    Raises:
-        SidmillError: if it cannot be read on, here or where it is used.
-    """
-    try:
-        with _decompressed(path) as stream:
-            yield stream
-    except (OSError, EOFError, zlib.error, pa.ArrowInvalid) as error:
-        raise SidmillError(
-            f"{path}: cannot be read to its end ({error}): is it whole, and compressed as its name "
-            f"says?"
-        ) from None
-
-
-def _decompressed(path: str | Path) -> io.BufferedReader:
-    if str(path).lower().endswith(".gz"):
-        raw = gzip.open(path, "rb")  # noqa: SIM115 - the caller closes it
-    elif str(path).lower().endswith(".zst"):
-        raw = pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
-    else:
-        raw = Path(path).open("rb", buffering=0)  # noqa: SIM115
-    return io.BufferedReader(raw, 1 << 20)
 
 
 def _bad_encoding(dialect: Dialect) -> str:

@@ -33,7 +33,7 @@ class Tally:
         self.causes[cause] += 1
         self.first.setdefault(cause, (str(file), row, reason))
 
-    def check(self, max_share: float, section: str) -> None:
+    def check(self, max_share: float, section: str, encoding_setting: str | None = None) -> None:
         """Stop where one cause took too many rows; a single row is never too many.
 
         Files with rows that are not UTF-8 and no letter beyond ASCII that is, are in another
@@ -42,6 +42,7 @@ class Tally:
         Args:
             max_share: largest share of the rows that one cause may take.
             section: section of the config that holds it as ``max_reject_share``.
+            encoding_setting: config key of the files' encoding; None where there is none.
 
         Raises:
             SidmillError: with the cause, its rows and their share.
@@ -53,7 +54,7 @@ class Tally:
             if cause == NOT_UTF8 and not catalogue.holds_utf8(file):  # in UTF-8 or in UTF-16
                 raise SidmillError(
                     f"{self.share_of(cause)}, first {file}, row {row}, and no letter of the file "
-                    f"beyond ASCII is: {encodings.remedy(file, f'{section}.encoding')}"
+                    f"beyond ASCII is: {encodings.remedy(file, encoding_setting)}"
                 )
             if count > max_share * self.rows:
                 raise SidmillError(

@@ -176,7 +176,7 @@ def render(
         # Whatever is wrong with the whole is said before a file appears.
         n_items += len(good)
         _check_outcome(source, unseen, n_items, tally)
-        tally.check(max_reject_share, "items")
+        tally.check(max_reject_share, "items", dialect.named("encoding"))
         yield _table(good, schema)
         rejects.write_table(_table(bad, text.REJECTS_SCHEMA))
 

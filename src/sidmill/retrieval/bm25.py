@@ -26,11 +26,11 @@ from scipy.sparse import csc_matrix
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.words import words
-from sidmill.formats import text, vectors
+from sidmill.formats import runs, text, vectors
 from sidmill.formats.runs import Run
 from sidmill.retrieval import exact
 from sidmill.retrieval.best import Best
-from sidmill.retrieval.search import as_run
+from sidmill.retrieval.search import as_run, wanted
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ def search(
     spool_path: str | Path,
     *,
     top_k: int,
+    exclude_own: bool,
     k1: float,
     b: float,
 ) -> Run:
@@ -74,6 +75,7 @@ def search(
         queries_path: text.parquet of the queries.
         spool_path: file that is written meanwhile, 12 bytes per posting, and removed at the end.
         top_k: k.
+        exclude_own: leave out the passage with the query's id.
         k1: how soon a repeated word stops counting; 0 counts it once.
         b: how far long passages are marked down, from 0 to 1.
 
@@ -81,11 +83,9 @@ def search(
         SidmillError: if k is above N, or no passage holds a word.
     """
     pids, qids = vectors.read_pids(corpus_path), vectors.read_pids(queries_path)
-    if top_k > len(pids):
-        raise SidmillError(
-            f"retrieval.top_k is {top_k}, the corpus has {len(pids)} passages: lower it to at "
-            f"most {len(pids)}"
-        )
+    top_k = wanted(top_k, len(pids), exclude_own)
+    runs.check_ids(pids.to_pylist(), str(corpus_path))
+    runs.check_ids(qids.to_pylist(), str(queries_path))
     vocabulary: dict[str, int] = {}
     asked = [
         np.array([vocabulary.setdefault(word, len(vocabulary)) for word in _words(line)], np.int32)
@@ -119,7 +119,7 @@ def search(
                 first += len(block.lengths)
     finally:
         Path(spool_path).unlink(missing_ok=True)
-    return as_run(best.result(), pids, qids)
+    return as_run(best.result(), pids, qids, exclude_own)
 
 
 def _words(line: str) -> list[str]:
