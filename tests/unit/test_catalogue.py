@@ -3,6 +3,7 @@
 Each table of cases gives the same items by another way, or one odd row beside good ones.
 """
 
+import gzip
 import itertools
 import json
 import logging
@@ -241,6 +242,7 @@ def test_a_name_that_is_no_encoding_of_text(tmp_path, name):
 
 
 LATIN = {
+    "a header, compressed": ("i t.csv.gz", "id,título\n1,foo\n", {"fields": ["título"]}),
     "a header": ("i.csv", "id,título\n1,foo\n", {"fields": ["título"]}),
     "rows": ("i.csv", "id,title\n1,foo\n2,thé\n3,á\n", {}),
     "rows of JSON": ("i.jsonl", '{"id": 1, "title": "thé"}\n{"id": 2, "title": "á"}\n', {}),
@@ -255,7 +257,8 @@ LATIN = {
 def test_a_file_in_another_encoding_stops_and_both_remedies_work(tmp_path, case, on_bad_rows):
     """Even where rejects are wanted: those rows would be lost though nothing is wrong with them."""
     name, content, changes = LATIN[case]
-    path = put(tmp_path, name, content.encode("latin-1"))
+    data = content.encode("latin-1")
+    path = put(tmp_path, name, gzip.compress(data) if name.endswith(".gz") else data)
     with pytest.raises(SidmillError, match="not UTF-8") as error:
         items(tmp_path, path, on_bad_rows=on_bad_rows, **changes)
     message = str(error.value)
@@ -263,9 +266,11 @@ def test_a_file_in_another_encoding_stops_and_both_remedies_work(tmp_path, case,
     assert "items.encoding" in message
     named, _ = items(tmp_path, path, encoding="latin-1", **changes)
     start = message.index("iconv -f")
-    command = message[start:].split("NEW_FILE")[0] + str(tmp_path / f"new_{name}")
+    start = message.index("zcat") if "zcat" in message else start
+    new = tmp_path / f"new.{name.split('.')[1]}"
+    command = message[start:].split("NEW_FILE")[0] + str(new)
     subprocess.run(command, shell=True, check=True)
-    converted, rejects = items(tmp_path, tmp_path / f"new_{name}", **changes)
+    converted, rejects = items(tmp_path, new, **changes)
     assert named == converted
     assert not rejects
 

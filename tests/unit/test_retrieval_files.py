@@ -150,6 +150,24 @@ def test_one_odd_passage_changes_nothing_about_the_others(tmp_path, name):
     assert [reject["row"] for reject in rejects] == [2]
 
 
+def test_a_repeated_passage_stops_or_is_listed(tmp_path):
+    good = '{"_id": "a", "text": "x"}\n{"_id": "b", "text": "y"}\n'
+    path = put(tmp_path, "c.jsonl", good + '{"_id": "a", "text": "z"}\n' + good)
+    with pytest.raises(SidmillError, match="id 'a' belongs to two texts"):
+        read_texts(tmp_path, "corpus", path)
+    changes = {"on_bad_rows": "reject", "max_reject_share": 1.0}
+    found, rejects = read_texts(tmp_path, "corpus", path, **changes)
+    assert found == {"a": "x", "b": "y"}
+    assert [reject["row"] for reject in rejects] == [3, 4, 5]
+    assert "stands already at" in rejects[0]["reason"]
+
+
+def test_a_file_without_a_good_line_says_why(tmp_path):
+    path = put(tmp_path, "c.jsonl", '{"_id": "a", "text": "?"}\n' * 2)
+    with pytest.raises(SidmillError, match=r"gives a text; first: .*line 1: no letter or digit"):
+        read_texts(tmp_path, "corpus", path, on_bad_rows="reject")
+
+
 READERS = {
     "corpus": ("-\tthé\n-\tcafé\n-\tred\n", {}),
     "queries": ("thé\ncafé\nred\n", {}),

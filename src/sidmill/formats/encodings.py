@@ -6,6 +6,7 @@ not know become bytes that are no UTF-8, so that one check finds the bad row in 
 
 import codecs
 import io
+import shlex
 from pathlib import Path
 
 from sidmill.core.errors import SidmillError
@@ -22,6 +23,7 @@ MARKS = (
 )
 UNKNOWN_BYTE = "\udc80"  # a lone surrogate: written to UTF-8 it is refused by every strict reader
 CHUNK = 1 << 16
+UNPACKERS = {".gz": "zcat", ".zst": "zstdcat"}
 
 codecs.register_error("sidmill.unknown", lambda error: (UNKNOWN_BYTE, error.end))
 
@@ -89,10 +91,13 @@ def remedy(path: str | Path, setting: str | None, encoding: str = AUTO) -> str:
     """
     if encoding != AUTO:
         return f"set {setting} to the encoding that the file was written in"
+    quoted, end = shlex.quote(str(path)), Path(path).suffix.lower()
+    unpack = f"{UNPACKERS[end]} {quoted} | " if end in UNPACKERS else ""
+    source = "" if unpack else f" {quoted}"
     name = "" if setting is None else f"set {setting} to the one that it is, or "
     return (
         f"the file may be in another encoding, such as latin-1, cp1252 or gb18030: {name}convert "
-        f"it, such as: iconv -f latin1 -t utf-8 {path} > NEW_FILE"
+        f"it, such as: {unpack}iconv -f latin1 -t utf-8{source} > NEW_FILE"
     )
 
 

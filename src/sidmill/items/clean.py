@@ -109,8 +109,10 @@ def _drop_hidden(text: str) -> str:
 
 def _json_text(text: str) -> dict | list | None:
     """The object or array that a text is in JSON, or None."""
-    ends = text.strip()[:1] + text.strip()[-1:]
-    if ends not in ("{}", "[]"):
+    if "}" not in text and "]" not in text:
+        return None
+    inner = text.strip()
+    if inner[:1] + inner[-1:] not in ("{}", "[]"):
         return None
     try:
         return json_values.parse(text)

@@ -62,7 +62,7 @@ def read_training(
         rows = _named(kind, judged, corpus_path, queries_path, rejects)
     first = next(rows, None)
     if first is None:
-        raise SidmillError(f"{path}: no line can be trained on: check {setting}")
+        raise SidmillError(f"{path}: no line can be trained on: check {setting}{rejects.first()}")
 
     def all_rows() -> Iterator[tuple]:
         n_good = 1

@@ -5,7 +5,8 @@ Every line is in the one file or, with the reason, in the rejects beside it.
 
 import logging
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
@@ -67,6 +68,13 @@ class Rejects:
         )
         self.found.append(Reject(shown, file, row, said))
 
+    def first(self) -> str:
+        """The first bad line, for a message that says no line is good."""
+        if not self.found:
+            return ""
+        bad = self.found[0]
+        return f"; first: {bad.file}, line {bad.row}: {bad.reason}"
+
     def check(self, n_good: int) -> None:
         """Stop where one cause took too many lines; log the share of each.
 
@@ -120,7 +128,7 @@ def read_corpus(
         SidmillError: for a bad line under ``error``; if an id stands twice; if no line is good.
     """
     files = expand(corpus, ANY_NAME, "retrieval.corpus")
-    records = passages.read_passages(files, corpus_ids, form)
+    records = partial(passages.read_passages, files, corpus_ids, form)
     rejects = Rejects("retrieval", on_bad_rows, max_reject_share)
     return _write_texts(text_path, rejects_path, records, corpus, rejects)
 
@@ -137,7 +145,7 @@ def read_queries(
 ) -> int:
     """Write the queries to text.parquet; arguments as of :func:`read_corpus`."""
     files = expand(queries, ANY_NAME, "retrieval.queries")
-    records = passages.read_queries(files, query_ids, form)
+    records = partial(passages.read_queries, files, query_ids, form)
     rejects = Rejects("retrieval", on_bad_rows, max_reject_share)
     return _write_texts(text_path, rejects_path, records, queries, rejects)
 
@@ -189,21 +197,22 @@ def read_judgements(path: str, setting: str, rejects: Rejects) -> list[judgement
                 reason = f"judged {found.label} here and {known.label} in line {known.row}"
                 rejects.add(found.pid, file, found.row, reason)
     if not kept:
-        raise SidmillError(f"{path}: no judgement in it: check {setting}")
+        raise SidmillError(f"{path}: no judgement in it: check {setting}{rejects.first()}")
     return list(kept.values())
 
 
 def _write_texts(
     text_path: str,
     rejects_path: str,
-    records: Iterator[passages.Record],
+    records: Callable[[], Iterator[passages.Record]],
     source: str,
     rejects: Rejects,
 ) -> int:
-    good = _good_records(records, rejects)
+    repeated = _repeated(records()) if rejects.on_bad_rows == "reject" else set()
+    good = _good_records(records(), rejects, repeated)
     first = next(good, None)
     if first is None:
-        raise SidmillError(f"{source}: no line of it gives a text: check retrieval.on_bad_rows")
+        raise SidmillError(f"{source}: no line of it gives a text{rejects.first()}")
     kind = type(first.id)
     schema = text.schema(pa.int64() if kind is int else pa.string())
     keys = array("q")
@@ -237,14 +246,34 @@ def _write_texts(
 
 
 def _good_records(
-    records: Iterator[passages.Record], rejects: Rejects
+    records: Iterator[passages.Record], rejects: Rejects, repeated: set[int]
 ) -> Iterator[passages.Record]:
+    """The records that give a text; of an id that stands twice the first.
+
+    Args:
+        records: all of them.
+        rejects: takes the others.
+        repeated: keys of ids that may stand twice, where those are rejects.
+    """
+    seen: dict[int | str, str] = {}
     for record in records:
         rejects.rows_read += 1
-        if record.problem:
-            rejects.add(record.id, record.file, record.row, record.problem)
+        problem = record.problem
+        if problem is None and record.id in seen:
+            problem = f"id {record.id!r:.80} stands already at {seen[record.id]}"
+        elif problem is None and repeated and _key(record.id) in repeated:
+            seen[record.id] = f"{record.file}, line {record.row}"
+        if problem:
+            rejects.add(record.id, record.file, record.row, problem)
         else:
             yield record
+
+
+def _repeated(records: Iterator[passages.Record]) -> set[int]:
+    """Keys that stand twice among the ids of good records. Memory: 8 bytes per id."""
+    keys = array("q", (_key(record.id) for record in records if not record.problem))
+    hashes = np.sort(np.frombuffer(keys, dtype=np.int64))
+    return set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
 
 
 def _table(records: list[passages.Record], schema: pa.Schema, keys: array) -> pa.Table:
