@@ -183,6 +183,16 @@ def test_arrays_and_objects_are_what_the_standard_library_reads(
             assert found == [repr(row) for row in json.loads(path.read_text()) and rows]
 
 
+@pytest.mark.parametrize("chunk", range(1, 9))
+def test_values_are_whole_wherever_the_text_is_cut(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(json_values, "CHUNK", chunk)
+    values = [123456, -1.5e10, True, None, "é\\u00e9", 7, [], {"a": 12345}, 890]
+    path = put(tmp_path, "i.json", json.dumps(values))
+    with path.open("rb") as stream:
+        found = [value.value for value in json_values.read(path, stream, "array")]
+    assert found == values
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -190,6 +200,7 @@ def test_arrays_and_objects_are_what_the_standard_library_reads(
         '[{"id": 1, "title": "a"} {"id": 2}]',
         '[{"id": 1, "title": "a"}] more',
         '[{"id": 1, "title": "a}, {"id": 2, "title": "b"}, {"id": 3, "title": "c"}]',
+        '[{"id": 1, "title": "a}, {"u": "}, {"id": 3, "title": "c"}]',
         '{"a": {"title": "x"}, "b": {"title": "y"',
         '{"a": {"title": "x"}, b: {}}',
     ],

@@ -132,6 +132,9 @@ ODD = {
     "a tab in an id": '{"_id": "a\\tb", "text": "x"}',
     "a line break in an id": '{"_id": "a\\nb", "text": "x"}',
     "no id": '{"text": "x"}',
+    "white space for an id": '{"_id": " ", "text": "x"}',
+    "a float for an id": '{"_id": 1.0, "text": "x"}',
+    "a list for an id": '{"_id": [1], "text": "x"}',
     "an id above 64 bits": '{"_id": 18446744073709551616, "text": "x"}',
     "a number": "7",
     "not UTF-8": b'{"_id": "z", "text": "\xff"}',
@@ -148,6 +151,18 @@ def test_one_odd_passage_changes_nothing_about_the_others(tmp_path, name):
     found, rejects = read_texts(tmp_path, "corpus", path, on_bad_rows="reject")
     assert found == {"0": "thé", "1": "thé"}
     assert [reject["row"] for reject in rejects] == [2]
+
+
+def test_passages_by_name_in_one_object(tmp_path):
+    content = json.dumps({"d1": {"title": "T", "text": "x"}, "d2": {"text": "y"}})
+    path = put(tmp_path, "corpus.json", content)
+    assert read_texts(tmp_path, "corpus", path)[0] == {"d1": "T\nx", "d2": "y"}
+
+
+def test_an_id_that_is_none_says_what_it_is(tmp_path):
+    path = put(tmp_path, "c.jsonl", '{"_id": 1.0, "text": "x"}\n')
+    with pytest.raises(SidmillError, match=r"its id 1\.0 is a float, wanted text or an integer"):
+        read_texts(tmp_path, "corpus", path)
 
 
 def test_a_repeated_passage_stops_or_is_listed(tmp_path):

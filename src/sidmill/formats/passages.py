@@ -238,10 +238,10 @@ def _read_beir(files: list[str]) -> Iterator[Record]:
             if row.problem:
                 yield Record(file, row.number, None, "", row.problem)
                 continue
-            key = row.fields.get("_id")
+            key = row.fields.get("_id", row.key)
             title, text = row.fields.get("title") or "", row.fields.get("text") or ""
             problem = None
-            if isinstance(key, bool) or not isinstance(key, int | str) or key == "":
+            if key is None or (isinstance(key, str) and not key.strip()):
                 key, problem = None, f"no id in field '_id': the row has {shown_names(row.fields)}"
             elif not isinstance(title, str) or not isinstance(text, str):
                 title, text, problem = "", "", "title or text is not a string"

@@ -161,8 +161,8 @@ def load(
             f"or a folder with model.safetensors"
         ) from None
     own = min(max_length, encoder.max_seq_length or max_length)
-    body = encoder[0].model
-    encoder.max_seq_length = training.fit_length(body, own, "dual.model")
+    body = getattr(encoder[0], "model", None)  # static embeddings have none, and no positions
+    encoder.max_seq_length = training.fit_length(body, own, "dual.model") if body else own
     return encoder.float()
 
 
