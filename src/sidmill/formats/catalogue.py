@@ -400,6 +400,6 @@ def _naming_parquet(path: str | Path) -> Iterator[None]:
 
 
 def _check_columns(path: str | Path, names: list[str], hint: str = "") -> None:
-    repeated = next((name for name in names if names.count(name) > 1), None)
-    if repeated is not None:
+    if len(set(names)) < len(names):
+        repeated = next(name for name in names if names.count(name) > 1)
         raise SidmillError(f"{path}: two columns are named {repeated!r:.80}: rename one{hint}")

@@ -201,12 +201,12 @@ def _say_encodings(source: Source) -> None:
 
 def _stopped_at(file: str, row: catalogue.Row, reason: str, dialect: catalogue.Dialect) -> str:
     """The message for a bad row that stops the run."""
-    advice = "mend the row"
+    hint = ""
     if reason.startswith(NOT_UTF8):
-        advice = encodings.remedy(file, dialect.named("encoding"))
+        hint = f"; {encodings.remedy(file, dialect.named('encoding'))}"
     return (
-        f"{file}, row {row.number}: {reason}: {advice}, or set items.on_bad_rows: reject to list "
-        f"such rows in rejects.parquet"
+        f"{file}, row {row.number}: {reason}: mend the row, or set items.on_bad_rows: reject to "
+        f"list such rows in rejects.parquet{hint}"
     )
 
 
