@@ -43,7 +43,8 @@ def make(folder):
     fields = {"id_field": "item_id", "id_type": "auto", "fields": ["title"], "template": None}
     render(
         folder / "text.parquet", folder / "rejects.parquet", path=str(folder / "items.jsonl"),
-        on_bad_rows="error", **fields,
+        on_bad_rows="error", encoding="auto", separator=None, quoted=True, columns=None,
+        max_reject_share=1.0, **fields,
     )  # fmt: skip
     fitted = lsa.fit(folder / "text.parquet", dim=4, lsa_sample=99, lsa_features=999, seed=1)
     lsa.save(folder / "lsa.safetensors", fitted)

@@ -30,9 +30,18 @@ def write(folder, name, content):
     return str(path)
 
 
+def rows(on_bad_rows, form="auto"):
+    """Settings of reading lines."""
+    return {"on_bad_rows": on_bad_rows, "form": form, "max_reject_share": 1.0}
+
+
+def judged_rows(on_bad_rows):
+    return {"on_bad_rows": on_bad_rows, "max_reject_share": 1.0}
+
+
 def read_corpus(folder, path, ids=None, on_bad_rows="error"):
     found, rejects = folder / "text.parquet", folder / "rejects.parquet"
-    read.read_corpus(found, rejects, corpus=path, corpus_ids=ids, on_bad_rows=on_bad_rows)
+    read.read_corpus(found, rejects, corpus=path, corpus_ids=ids, **rows(on_bad_rows))
     return texts(found), pq.read_table(rejects).to_pylist()
 
 
@@ -85,7 +94,7 @@ def test_queries_take_their_id_from_the_map(tmp_path):
     path = write(tmp_path, "dev.q", "国家\t-\t-\t0\nother\t-\t-\t0\n")
     ids = write(tmp_path, "q2qid.json", '{"国家": "q7"}')
     found, rejects = tmp_path / "text.parquet", tmp_path / "rejects.parquet"
-    settings = {"queries": path, "query_ids": ids, "on_bad_rows": "reject"}
+    settings = {"queries": path, "query_ids": ids, **rows("reject")}
     read.read_queries(found, rejects, **settings)
     assert texts(found) == {"q7": "国家"}
     assert "has no id for it" in pq.read_table(rejects)["reason"][0].as_py()
@@ -102,7 +111,7 @@ def test_queries_take_their_id_from_the_map(tmp_path):
 def test_judgements_in_three_forms(tmp_path, name, content):
     out, rejects = tmp_path / "qrels.parquet", tmp_path / "rejects.parquet"
     path = write(tmp_path, name, content)
-    read.read_qrels(out, rejects, qrels=path, on_bad_rows="error")
+    read.read_qrels(out, rejects, qrels=path, **judged_rows("error"))
     found = qrels.read(out)["1"]
     assert found["a"] > 0
     assert found.get("b", 0) == 0
@@ -112,8 +121,8 @@ def test_contradicting_and_broken_judgements_are_named(tmp_path):
     out, rejects = tmp_path / "qrels.parquet", tmp_path / "rejects.parquet"
     path = write(tmp_path, "q.txt", "1 0 a 1\n1 0 a 1\n1 0 a 0\n1 0\n1 0 b x\n")
     with pytest.raises(SidmillError, match="line 3: judged 0 here and 1 in line 1"):
-        read.read_qrels(out, rejects, qrels=path, on_bad_rows="error")
-    assert read.read_qrels(out, rejects, qrels=path, on_bad_rows="reject") == 1
+        read.read_qrels(out, rejects, qrels=path, **judged_rows("error"))
+    assert read.read_qrels(out, rejects, qrels=path, **judged_rows("reject")) == 1
     assert pq.read_table(rejects)["row"].to_pylist() == [3, 4, 5]
 
 
@@ -121,24 +130,31 @@ def test_contradicting_and_broken_judgements_are_named(tmp_path):
 def test_only_the_header_of_beir_is_passed_over(tmp_path, first):
     out, rejects = tmp_path / "qrels.parquet", tmp_path / "rejects.parquet"
     path = write(tmp_path, "q.txt", f"{first}\nq1 d2 1\n")
-    assert read.read_qrels(out, rejects, qrels=path, on_bad_rows="reject") == 1
+    assert read.read_qrels(out, rejects, qrels=path, **judged_rows("reject")) == 1
     assert pq.read_table(rejects)["row"].to_pylist() == [1]
     beir = write(tmp_path, "q.tsv", "query-id\tcorpus-id\tscore\nq1\td2\t1\n")
-    assert read.read_qrels(out, rejects, qrels=beir, on_bad_rows="error") == 1
+    assert read.read_qrels(out, rejects, qrels=beir, **judged_rows("error")) == 1
     assert pq.read_table(rejects).num_rows == 0
 
 
 def test_training_lines(tmp_path):
     out, rejects = tmp_path / "out.parquet", tmp_path / "rejects.parquet"
     path = write(tmp_path, "dual.tsv", "q\t\tyes\tT\tno\t0\nq\tyes\n")
-    settings = {"kind": "dual", "path": path, "form": "rocketqa", "on_bad_rows": "reject"}
+    settings = {"kind": "dual", "path": path, "form": "rocketqa", **judged_rows("reject")}
     assert learn_from.read_training(out, rejects, None, None, **settings) == 1
     wanted = [{"query": "q", "positive": "yes", "negative": "T\nno"}]
     assert pq.read_table(out).to_pylist() == wanted
     path = write(tmp_path, "cross.tsv", "q\t\tyes\t1\nq\t\tno\t2\n")
     with pytest.raises(SidmillError, match="line 2: the label is '2'"):
         learn_from.read_training(
-            out, rejects, None, None, kind="cross", path=path, form="rocketqa", on_bad_rows="error"
+            out,
+            rejects,
+            None,
+            None,
+            kind="cross",
+            path=path,
+            form="rocketqa",
+            **judged_rows("error"),
         )
 
 
@@ -164,7 +180,7 @@ def test_judgements_of_beir_and_trec_become_training_rows(tmp_path, judged, line
     settings = {
         "path": write(tmp_path, "qrels.tsv", lines),
         "form": "qrels",
-        "on_bad_rows": "error",
+        **judged_rows("error"),
     }
     assert learn_from.read_training(*judged, kind="dual", **settings) == 3
     rows = pq.read_table(judged[0]).to_pylist()
@@ -182,11 +198,11 @@ def test_judgements_without_text_are_named_or_listed(tmp_path, judged):
     path = write(tmp_path, "qrels.tsv", "7\t1\t1\n7\t99\t1\n6\t1\t1\n")
     settings = {"kind": "dual", "path": path, "form": "qrels"}
     with pytest.raises(SidmillError, match=r"line 2: passage '99' has no text"):
-        learn_from.read_training(*judged, on_bad_rows="error", **settings)
-    assert learn_from.read_training(*judged, on_bad_rows="reject", **settings) == 1
+        learn_from.read_training(*judged, **judged_rows("error"), **settings)
+    assert learn_from.read_training(*judged, **judged_rows("reject"), **settings) == 1
     assert pq.read_table(judged[1])["row"].to_pylist() == [2, 3]
     with pytest.raises(SidmillError, match=r"cross\.source: mined"):
-        learn_from.read_training(*judged, on_bad_rows="reject", **{**settings, "kind": "cross"})
+        learn_from.read_training(*judged, **judged_rows("reject"), **{**settings, "kind": "cross"})
 
 
 def a_run(rng, n=6, k=4):
@@ -209,12 +225,12 @@ def test_a_run_survives_its_file_and_trec_can_read_it(rng, tmp_path):
     assert [line.doc_id for line in foreign] == [pid for line in run.pids for pid in line]
 
 
-@pytest.mark.parametrize("wrong", [["1", "1", "2", "3"], ["1", "2", "3"], ["1", "2 x", "3", "4"]])
+@pytest.mark.parametrize("wrong", [["1", "1", "2", "3"], ["1", "2", "3"], ["1", "2\tx", "3", "4"]])
 def test_a_run_without_exactly_k_passages_is_not_written(rng, tmp_path, wrong):
     run = a_run(rng)
     run.pids[3][:] = wrong
     paths = [str(tmp_path / name) for name in ("res.topk", "run.trec", "res.json")]
-    with pytest.raises(SidmillError, match="'q3'"):
+    with pytest.raises(SidmillError, match=r"'q3'|holds a tab"):
         runs.write(*paths, run, "tag")
     assert not list(tmp_path.iterdir())
 
@@ -266,12 +282,35 @@ def test_bm25_finds_words_in_chinese_and_english_and_fills_up_by_id(tmp_path):
         table = pa.table({"pid": range(len(lines)), "text": lines}, schema=schema)
         text.write(tmp_path / name, pa.int64(), [table])
     paths = [tmp_path / name for name in ("corpus", "queries", "spool")]
-    run = bm25.search(*paths, top_k=4, k1=1.5, b=0.75)
+    run = bm25.search(*paths, top_k=4, exclude_own=False, k1=1.5, b=0.75)
     assert not paths[2].exists()
     assert run.pids[0] == ["0", "1", "2", "3"]
     assert run.pids[1] == ["1", "0", "2", "3"]
     assert run.pids[2] == ["0", "1", "2", "3"]
     assert (run.scores > 0).sum() == 2
+
+
+@pytest.mark.parametrize(
+    ("query", "answer", "other"),
+    [
+        ("가방", "여성 가방", "방가방가 친구"),
+        ("무선 이어폰", "무선 이어폰 검정", "선무 폰이어"),
+        ("दिन", "आज का दिन", "आज का दान"),
+        ("ไม้", "โต๊ะ ไม้", "โต๊ะ ไม่"),
+        ("istanbul", "İstanbul lamba", "stanbul lamba"),
+        ("café", "café noir", "caf noir"),
+    ],
+)
+def test_bm25_keeps_words_of_other_scripts_whole(tmp_path, query, answer, other):
+    """The passage with the word is first, whichever of the two has the lower id."""
+    for lines in ([answer, other], [other, answer]):
+        for name, column in (("corpus", lines), ("queries", [query])):
+            table = pa.table({"pid": range(len(column)), "text": column})
+            text.write(tmp_path / name, pa.int64(), [table])
+        paths = [tmp_path / name for name in ("corpus", "queries", "spool")]
+        run = bm25.search(*paths, top_k=2, exclude_own=False, k1=1.5, b=0.75)
+        assert run.pids[0][0] == str(lines.index(answer))
+        assert run.scores[0, 0] > run.scores[0, 1]
 
 
 @settings(max_examples=25, deadline=None)
@@ -291,7 +330,7 @@ def test_bm25_by_blocks_is_bm25s_of_the_whole_corpus(tmp_path_factory, data):
         patch.setattr(bm25, "POSTINGS_PER_BLOCK", data.draw(st.integers(1, 100)))
         patch.setattr(bm25, "PASSAGES_PER_BLOCK", data.draw(st.integers(1, 50)))
         paths = [folder / name for name in ("corpus", "queries", "spool")]
-        run = bm25.search(*paths, top_k=k, k1=1.2, b=0.6)
+        run = bm25.search(*paths, top_k=k, exclude_own=False, k1=1.2, b=0.6)
     whole = bm25s.BM25(k1=1.2, b=0.6, method="lucene")
     whole.index([line.split() for line in lines], show_progress=False)
     for query, line in enumerate(asked):

@@ -119,7 +119,7 @@ def store(corpus, fingerprint=None, ids=None):
 
 
 def search_all(corpus, queries, path=None, top_k=5, shards=1, **changes):
-    settings = {"top_k": top_k, **EXACT, **FAISS, **changes}
+    settings = {"top_k": top_k, "exclude_own": False, **EXACT, **FAISS, **changes}
     return [
         search.search_shard(corpus, queries, path, shard=shard, shards=shards, **settings)
         for shard in range(shards)
@@ -147,7 +147,7 @@ def test_more_shards_than_rows_give_the_same_run(rng, tmp_path):
         paths = [tmp_path / f"{shards}-{shard}" for shard in range(shards)]
         for path, found in zip(paths, search_all(corpus, corpus, shards=shards), strict=True):
             neighbours.write(path, found)
-        runs.append(search.merge_shards(paths, corpus.ids, corpus.ids))
+        runs.append(search.merge_shards(paths, corpus.ids, corpus.ids, exclude_own=False))
     for run in runs:
         assert run.pids == runs[0].pids
         assert [pids[0] for pids in run.pids] == [f"p{i}" for i in range(30)] or run.scores[
@@ -216,4 +216,6 @@ def test_too_few_found_says_what_to_raise(clustered, tmp_path):
     (found,) = search_all(corpus, store(clustered[:2]), tmp_path / "x.faiss", top_k=50, nprobe=1)
     neighbours.write(tmp_path / "part", found)
     with pytest.raises(SidmillError, match=r"raise faiss\.nprobe"):
-        search.merge_shards([tmp_path / "part"], corpus.ids, corpus.ids.slice(0, 2))
+        search.merge_shards(
+            [tmp_path / "part"], corpus.ids, corpus.ids.slice(0, 2), exclude_own=False
+        )

@@ -115,13 +115,24 @@ def test_judgements_of_cranfield_train_both_encoders_for_a_few_steps(tmp_path, r
 
     folder = real_data / "cranfield"
     corpus, queries, rejects = (tmp_path / name for name in ("corpus", "queries", "rejects"))
-    given = {"corpus": str(folder / "corpus.jsonl"), "corpus_ids": None}
+    given = {
+        "corpus": str(folder / "corpus.jsonl"),
+        "corpus_ids": None,
+        "form": "auto",
+        "max_reject_share": 1,
+    }
     read.read_corpus(corpus, rejects, on_bad_rows="reject", **given)
-    given = {"queries": str(folder / "queries.jsonl"), "query_ids": None}
+    given = {
+        "queries": str(folder / "queries.jsonl"),
+        "query_ids": None,
+        "form": "auto",
+        "max_reject_share": 1,
+    }
     read.read_queries(queries, rejects, on_bad_rows="error", **given)
     some = (folder / "qrels.tsv").read_text().splitlines(keepends=True)[:200]
     (tmp_path / "train.tsv").write_text("".join(some))
     given = {"path": str(tmp_path / "train.tsv"), "form": "qrels", "on_bad_rows": "reject"}
+    given["max_reject_share"] = 1.0
     out = tmp_path / "triples.parquet"
     assert learn_from.read_training(out, rejects, corpus, queries, kind="dual", **given) > 190
     lines = [line for table in text.read(corpus) for line in table["text"].to_pylist()]
@@ -369,3 +380,101 @@ def test_the_split_keeps_whole_queries_and_needs_both_sides(files):
     with pytest.raises(SidmillError, match="change dev_share"):
         training.split(rows.slice(0, 1), 0.5, 0)
     assert Path(files / "pairs.parquet").exists()
+
+
+def classifier(files, folder, n_labels):
+    """A BERT with a head of its own."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    path = str(files / "bert")
+    AutoTokenizer.from_pretrained(path).save_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=n_labels)
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("bare", "no weights for classifier.bias, classifier.weight"),
+        ("embeds", "embeds texts and scores no pairs"),
+        ("two labels", "has 2 outputs"),
+        ("no language model", "no weights for score.weight"),
+    ],
+)
+def test_a_model_without_a_scoring_head_is_refused_and_trained_to_one(
+    files, tmp_path, kind, message
+):
+    """Its scores would be random, and others in each shard; training gives it the head it lacks."""
+    from transformers import AutoModel, AutoTokenizer
+
+    from sidmill.retrieval import cross, dual
+
+    model = str(tmp_path / "model")
+    if kind == "bare":
+        model = str(files / "bert")
+    elif kind == "embeds":
+        dual.load(str(files / "bert"), None, "cls", 64, "cpu").save_pretrained(model)
+    elif kind == "two labels":
+        model = classifier(files, tmp_path / "model", 2)
+    else:
+        AutoTokenizer.from_pretrained(files / "qwen3-reranker").save_pretrained(model)
+        AutoModel.from_pretrained(files / "qwen3-reranker").save_pretrained(model)
+    with pytest.raises(SidmillError, match=message) as error:
+        cross.load(model, None, 64, "float32", "cpu", "rerank.model")
+    assert "train one (cross.model)" in str(error.value)
+    if kind in ("bare", "two labels"):
+        small = {**CROSS, "max_rows": 16, "epochs": 0.5, "dev_share": 0.0}
+        out = tmp_path / "trained"
+        cross.train(files / "pairs.parquet", out, tmp_path / "state", model=model, **small)
+        cross.load(str(out), None, 64, "float32", "cpu", "rerank.model")
+
+
+def test_a_classifier_of_one_output_scores_as_it_was_saved(files, tmp_path):
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from sidmill.retrieval import cross
+
+    model = classifier(files, tmp_path / "one", 1)
+    pairs = [("red bolt", "this bolt"), ("blue lamp", "a lamp that is blue")]
+    found = [
+        cross.load(model, None, 64, "float32", "cpu", "rerank.model").predict(
+            pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False
+        )
+        for _ in range(2)
+    ]
+    np.testing.assert_array_equal(*found)
+    inputs = AutoTokenizer.from_pretrained(model)(*zip(*pairs, strict=True), padding=True,
+                                                  return_tensors="pt")  # fmt: skip
+    with torch.no_grad():
+        logits = AutoModelForSequenceClassification.from_pretrained(model)(**inputs).logits[:, 0]
+    np.testing.assert_allclose(found[0], logits.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_a_text_above_the_positions_of_a_model_is_cut_there(files, tmp_path, caplog, kind):
+    """RoBERTa counts positions from behind its padding: 514 of them hold 512 tokens."""
+    import torch
+    from transformers import AutoTokenizer, RobertaConfig, RobertaForSequenceClassification
+
+    from sidmill.retrieval import cross, dual
+
+    model, positions = classifier(files, tmp_path / "model", 1), 256
+    if kind == "roberta":
+        tokenizer = AutoTokenizer.from_pretrained(model, model_max_length=10**6)
+        tokenizer.save_pretrained(model)
+        config = RobertaConfig(
+            vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+            intermediate_size=16, max_position_embeddings=34, num_labels=1, pad_token_id=1,
+        )  # fmt: skip
+        RobertaForSequenceClassification(config).save_pretrained(model)
+        positions = 32
+    reader = cross.load(model, None, 512, "float32", "cpu", "rerank.model")
+    assert f"rerank.max_length is 512, the model has {positions} positions" in caplog.text
+    scores = reader.predict([("red", "bolt " * 400)], show_progress_bar=False)
+    assert np.isfinite(scores).all()
+    if kind == "bert":
+        encoder = dual.load(str(files / "bert"), None, "cls", 512, "cpu")
+        with torch.no_grad():
+            assert np.isfinite(encoder.encode(["bolt " * 400])).all()

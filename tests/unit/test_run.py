@@ -41,7 +41,8 @@ def results(tmp_path):
     render(
         folder / "items/text.parquet", folder / "items/rejects.parquet",
         path=str(tmp_path / "items.jsonl"), id_field="id", id_type="auto", fields=["title"],
-        template=None, on_bad_rows="reject",
+        template=None, on_bad_rows="reject", encoding="auto", separator=None, quoted=True,
+        columns=None, max_reject_share=1.0,
     )  # fmt: skip
     ids = pa.chunked_array([pa.array([1, 2, 3])])
     rows = np.eye(3, 2, dtype=np.float32)

@@ -24,6 +24,7 @@ from sidmill.recommend import topk, train
 from sidmill.report import comparison, explorer
 from sidmill.retrieval import (
     bm25,
+    choose,
     cross,
     dual,
     fuse,
@@ -46,6 +47,7 @@ RULES = {
 }
 ORDER = ["input", "output", "log", "benchmark", "conda", "threads", "params", "message", "script"]
 LSA = {"lsa_sample", "lsa_features"}
+REJECTING = {"on_bad_rows", "max_reject_share"}
 # The keys of a section that feeds several functions, or rules that choose by a key.
 PARTS = {
     "embedding, to fit": LSA | {"dim"},
@@ -53,10 +55,13 @@ PARTS = {
     "datasets, first pass": {"windows", "history_max", "target_max", "shards"},
     "datasets, second pass": {"form", "language", "rows_per_file", "shards"},
     "datasets, bounds": {"max_unknown_share", "max_left_out_share"},
-    "retrieval, to read passages": {"corpus", "corpus_ids", "on_bad_rows"},
-    "retrieval, to read queries": {"queries", "query_ids", "on_bad_rows"},
-    "retrieval, to read judgements": {"qrels", "on_bad_rows"},
-    "retrieval, to search": {"shards", "top_k", "search_batch", "device", "memory_mb"},
+    "retrieval, to read passages": {"corpus", "corpus_ids", "form", *REJECTING},
+    "retrieval, to read queries": {"queries", "query_ids", "form", *REJECTING},
+    "retrieval, to read judgements": {"qrels", *REJECTING},
+    "retrieval, to search": {
+        *("shards", "top_k", "exclude_own", "search_batch", "device", "memory_mb")
+    },
+    "retrieval, to answer": {"query_ids", "corpus_ids", "topk_names"},
     "faiss, to measure": {"nprobe", "ef_search", "candidates", "measured_queries"},
 }
 CHOSEN_BY_RULES = {
@@ -116,12 +121,13 @@ FUNCTIONS = {
         search.search_shard,
         {"shard", "nprobe", "ef_search", "candidates"},
     ),
+    "retrieval, to answer": (choose.choose, set()),
     "faiss, to build": (index.build, {"index", "seed"}),
     "faiss, to measure": (
         index.measure,
         {"seed", "top_k", "search_batch", "memory_mb", "device"},
     ),
-    "bm25": (bm25.search, {"top_k"}),
+    "bm25": (bm25.search, {"top_k", "exclude_own"}),
     "fusion": (fuse.fuse, set()),
     "training": (learn_from.read_training, {"kind", "path"}),
     "dual": (dual.train, {"query_prompt", "prompt", "seed", "code"}),

@@ -34,8 +34,11 @@ def query_files(wildcards):
 def query_settings(wildcards):
     """Where the queries are."""
     if wildcards.asked == "training_queries":
-        return {"query_ids": None} | pick("training", "queries", "on_bad_rows")
-    return pick("retrieval", "queries", "query_ids", "on_bad_rows")
+        own = pick("training", "queries", "on_bad_rows", "max_reject_share")
+        return {"query_ids": None} | pick("retrieval", "form") | own
+    return pick(
+        "retrieval", "queries", "query_ids", "form", "on_bad_rows", "max_reject_share"
+    )
 
 
 def qrels_files(wildcards):
@@ -47,6 +50,13 @@ def optional(section, key):
     """The file of a setting, or none where it is null."""
     path = config[section][key]
     return or_stop(expand_path, path, ("",), f"{section}.{key}") if path else []
+
+
+def named_lines(wildcards):
+    """The maps that DuReader-retrieval's names of queries and passages come from."""
+    if config["retrieval"]["topk_names"] == "ids":
+        return []
+    return optional("retrieval", "query_ids") + optional("retrieval", "corpus_ids")
 
 
 def index_file(wildcards):
@@ -92,7 +102,7 @@ def training_files(wildcards):
 def training_settings(wildcards):
     """Where these lines are, and what they look like."""
     return {"path": config["training"][wildcards.kind]} | pick(
-        "training", "form", "on_bad_rows"
+        "training", "form", "on_bad_rows", "max_reject_share"
     )
 
 

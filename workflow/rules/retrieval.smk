@@ -9,7 +9,7 @@ LEAVES   results/corpus/text.parquet               pid, text (title and text, a 
          results/retrieval/dual/run.trec           the same for trec_eval
          results/retrieval/dual_res.json           {qid: [pid, ...]}
          results/retrieval/{run}/res.topk, ...     the same of the runs bm25, fused and cross
-         results/retrieval/res.topk, run.trec      the run that retrieval.answer chooses
+         results/retrieval/res.topk, run.trec      the run that retrieval.answer chooses, named by retrieval.topk_names
          results/retrieval/answers.parquet         qid, pid, rank, score, sid: with corpus: items
          results/retrieval/corpus.faiss            unless retrieval.index is flat
          results/retrieval/index.json              recall of the index against exact search, and its time
@@ -36,7 +36,14 @@ rule read_corpus:
         "../../envs/sidmill.yaml"
     threads: 1
     params:
-        retrieval=pick("retrieval", "corpus", "corpus_ids", "on_bad_rows"),
+        retrieval=pick(
+            "retrieval",
+            "corpus",
+            "corpus_ids",
+            "form",
+            "on_bad_rows",
+            "max_reject_share",
+        ),
         code=code_of("read_corpus.py"),
     message:
         "Reading the passages"
@@ -80,7 +87,7 @@ rule read_qrels:
         "../../envs/sidmill.yaml"
     threads: 1
     params:
-        retrieval=pick("retrieval", "qrels", "on_bad_rows"),
+        retrieval=pick("retrieval", "qrels", "on_bad_rows", "max_reject_share"),
         code=code_of("read_qrels.py"),
     message:
         "Reading the judgements"
@@ -105,7 +112,7 @@ rule search_shard:
         "../../envs/sidmill.yaml"
     threads: 2
     params:
-        retrieval=pick("retrieval", "top_k"),
+        retrieval=pick("retrieval", "top_k", "exclude_own"),
         faiss=effort,
         code=code_of("search_shard.py"),
     message:
@@ -131,6 +138,7 @@ rule merge_shards:
         "../../envs/sidmill.yaml"
     threads: 1
     params:
+        exclude_own=config["retrieval"]["exclude_own"],
         code=code_of("merge_shards.py"),
     message:
         "Merging the shards of the search"
@@ -142,6 +150,7 @@ rule measure_retrieval:
     input:
         runs=measured_runs,
         qrels="results/retrieval/qrels.parquet",
+        corpus=of_corpus("text.parquet"),
     output:
         metrics="results/retrieval/metrics.json",
         per_query="results/retrieval/per_query.parquet",
@@ -236,7 +245,7 @@ rule search_bm25:
         "../../envs/sidmill.yaml"
     threads: 1
     params:
-        retrieval=pick("retrieval", "top_k"),
+        retrieval=pick("retrieval", "top_k", "exclude_own"),
         bm25=settings("bm25"),
         code=code_of("search_bm25.py"),
     message:
@@ -319,6 +328,8 @@ rule choose_run:
     input:
         chosen=f"results/retrieval/{config['retrieval']['answer']}/res.topk",
         trec=f"results/retrieval/{config['retrieval']['answer']}/run.trec",
+        queries="results/queries/text.parquet",
+        maps=named_lines,
     output:
         topk="results/retrieval/res.topk",
         trec="results/retrieval/run.trec",
@@ -330,6 +341,7 @@ rule choose_run:
         "../../envs/sidmill.yaml"
     threads: 1
     params:
+        names=pick("retrieval", "topk_names", "query_ids", "corpus_ids"),
         code=code_of("choose_run.py"),
     message:
         "Taking {input.chosen}"
@@ -339,7 +351,7 @@ rule choose_run:
 
 rule attach_sids:
     input:
-        topk="results/retrieval/res.topk",
+        topk=f"results/retrieval/{config['retrieval']['answer']}/res.topk",
         pid2sid="results/pid2sid.parquet",
     output:
         answers="results/retrieval/answers.parquet",

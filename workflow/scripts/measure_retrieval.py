@@ -13,6 +13,7 @@ with job(snakemake) as log:
     figures, per_query = measure(
         runs.read_all(snakemake.input.runs, snakemake.params.metrics["runs"]),
         qrels.read(snakemake.input.qrels),
+        snakemake.input.corpus,
         resamples=snakemake.params.metrics["resamples"],
         **snakemake.params.run,
     )

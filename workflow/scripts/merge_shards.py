@@ -14,6 +14,7 @@ with job(snakemake) as log:
         snakemake.input.shards,
         vectors.read_pids(snakemake.input.ids),
         vectors.read_pids(snakemake.input.query_ids),
+        exclude_own=snakemake.params.exclude_own,
     )
     runs.write(*snakemake.output, run, "dual")
     log.info("wrote %s %s", snakemake.output.topk, run.scores.shape)

@@ -222,6 +222,11 @@ def _retrieval(config: dict) -> Iterator[str]:
             f"retrieval.query_prompt: found {section['query_prompt']!r}, but backend {backend} "
             f'takes no prompt: set it to ""'
         )
+    if section["topk_names"] == "dureader" and section["corpus"] == "items":
+        yield (
+            "retrieval.topk_names: found dureader, which names passages by their lines, but "
+            "retrieval.corpus is items: set ids"
+        )
     for key, source in (("corpus_ids", "corpus"), ("query_ids", "queries")):
         if section[key] is not None and section[source] in (None, "items"):
             yield (
@@ -235,10 +240,12 @@ def _faiss(config: dict) -> Iterator[str]:
     faiss, retrieval, dim = config["faiss"], config["retrieval"], config["embedding"]["dim"]
     if retrieval["index"] == "flat":
         return
-    if faiss["candidates"] < retrieval["top_k"]:
+    least = retrieval["top_k"] + retrieval["exclude_own"]
+    if faiss["candidates"] < least:
+        one_more = ", and one more with retrieval.exclude_own" * retrieval["exclude_own"]
         yield (
             f"faiss.candidates: found {faiss['candidates']}, wanted at least retrieval.top_k "
-            f"({retrieval['top_k']})"
+            f"({retrieval['top_k']}){one_more}"
         )
     if retrieval["index"] in CUT_INDEXES and dim is not None and dim % faiss["code_bytes"]:
         yield (

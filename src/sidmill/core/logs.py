@@ -2,7 +2,8 @@
 
 A JSON line has ``time`` (UTC), ``level``, ``rule``, ``logger``, ``message``; ``fields`` where the
 message has named values (a dictionary as its argument, or ``extra``); ``error`` with ``type`` and
-``traceback`` where an exception is logged. Secrets are masked in both forms.
+``traceback`` where an exception is logged. Secrets are masked in both forms, and lines for a person
+hold nothing that acts on a terminal (JSON escapes it).
 
 https://docs.python.org/3/library/logging.html#logrecord-attributes
 """
@@ -17,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sidmill.core.secrets import masked, masker
+from sidmill.core.terminal import safe_lines
 
 KEPT_ATTEMPTS = 5  # of a job that did not end well, the latest
 WANTED = {"time", "level", "logger", "message"}
@@ -33,7 +35,7 @@ class Lines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One record as text."""
-        return self.mask(super().format(record))
+        return safe_lines(self.mask(super().format(record)))
 
 
 class JsonLines(logging.Formatter):

@@ -1,8 +1,11 @@
 """Text for a terminal: foreign text made harmless, and columns that fit."""
 
 import unicodedata
+from collections.abc import Iterable
 
 WIDE = ("W", "F")
+MOST_NAMES = 20  # in one message
+NAME_WIDTH = 60
 UNSAFE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # controls, bidirectional marks, surrogates
 
 
@@ -22,6 +25,25 @@ def safe(text: object, width: int | None = None) -> str:
         repr(letter)[1:-1] if unicodedata.category(letter) in UNSAFE else letter for letter in words
     )
     return shown if width is None else cut(shown, width)
+
+
+def safe_lines(text: object) -> str:
+    """Foreign text of several lines, each made harmless as by :func:`safe`.
+
+    Every message goes through here: errors where they are made, other lines where they are logged.
+    """
+    whole = str(text)
+    if whole.isascii() and whole.replace("\n", "").isprintable():
+        return whole
+    return "\n".join(map(safe, whole.split("\n")))
+
+
+def names(known: Iterable[object]) -> str:
+    """Names that come from outside, for a message: at most 20, none longer than a line."""
+    listed = list(known)
+    shown = ", ".join(safe(name, NAME_WIDTH) for name in listed[:MOST_NAMES])
+    more = len(listed) - MOST_NAMES
+    return f"{shown} and {more:,} more" if more > 0 else shown
 
 
 def columns(text: str) -> int:

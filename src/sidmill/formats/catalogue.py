@@ -1,119 +1,197 @@
-"""The user's catalogue: JSON lines, a JSON array, CSV, TSV or parquet, row by row.
+"""The user's catalogue: JSON, tables of text, or parquet, row by row.
+
+    .jsonl, .json   JSON lines, an array of objects, an object of objects (its names are the ids, as
+                    LC-Rec's item.json has them), or objects one after another
+    .csv, .tsv      a table with a header; other tables as the dialect says (MovieLens, MIND)
+    .parquet
 
 A reader yields one :class:`Row` per row of the input, good or bad, so that the caller can count
-every row: a line that cannot be read is a row with a ``problem``. Where no row after it could be
-found again, in a JSON array, a parquet file or behind an unclosed quote of CSV, it is an error.
+every row: a row that cannot be read has a ``problem``. Where no row after it could be found again,
+as behind an unclosed quote of CSV, it is an error.
 """
 
 import csv
-import gzip
 import io
-import json
 import re
-import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-import ijson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import lines
+from sidmill.formats import encodings, json_values, lines
 
 COMPRESSIONS = (".gz", ".zst")
 KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 SUFFIXES = tuple(kind + end for kind in KINDS for end in ("", *COMPRESSIONS))
+TABLES = {".csv": ",", ".tsv": "\t"}
 BATCH_ROWS = 1024
-NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of such bytes
-DEEPEST = 5000  # brackets that an element of a JSON array leaves open
+NOT_UTF8 = re.compile("[\ud800-\udfff]")  # what surrogateescape makes of such bytes
+VALUES = "values"  # the field of a list in an object of lists
+# A header cell that no one would write: nothing, a number, a list, an object, an address, a text.
+DATA_CELL = re.compile(r"\s*(?:[+-]?\d[\d.,:/ -]*|\[.*|\{.*|https?://.*|.{80,})?", re.DOTALL)
 
 
 class Row(NamedTuple):
     """One row of a file.
 
     Attributes:
-        number: number of its first line (JSON lines, CSV), or of the row (JSON array, parquet),
-            from 1.
+        number: number of its first line (JSON lines, tables), or of the row (JSON arrays and
+            objects, parquet), from 1.
         fields: field name to value as stored, or None where the row cannot be read.
         problem: why it cannot be read, else None.
+        key: its name in an object of objects or of lists (whose list is field ``VALUES``).
     """
 
     number: int
     fields: dict | None
     problem: str | None = None
+    key: str | None = None
 
 
-def read(path: str | Path) -> Iterator[Row]:
+class Dialect(NamedTuple):
+    """How files of text are written.
+
+    Attributes:
+        encoding: ``auto`` (UTF-8, or as the byte order mark says) or its name in Python.
+        separator: what parts the columns of a table, one or more characters; None: as the name of
+            the file says. Files of any name are tables then, but for JSON and parquet.
+        columns: names of the columns of a table without a header; None: the first line has them.
+        quoted: whether a field of a table may stand in double quotes; not where the separator has
+            several characters.
+        section: section of the config that holds these settings, for messages; None: they cannot
+            be set.
+    """
+
+    encoding: str = encodings.AUTO
+    separator: str | None = None
+    columns: tuple[str, ...] | None = None
+    quoted: bool = True
+    section: str | None = None
+
+    def named(self, key: str) -> str | None:
+        """The config key of a setting."""
+        return f"{self.section}.{key}" if self.section else None
+
+
+PLAIN = Dialect()
+
+
+def read(
+    path: str | Path, wanted: Collection[str] | None = None, dialect: Dialect = PLAIN
+) -> Iterator[Row]:
     """Yield the rows of one file in order. Memory: one row, for parquet 1,024 rows.
+
+    Args:
+        path: the file.
+        wanted: the fields that are looked at: others of a parquet file are not decoded. None: all.
+        dialect: how a file of text is written.
 
     Raises:
         SidmillError: if the file as a whole cannot be read: missing, empty, damaged, or of an
             unknown kind; or if it cannot be read on from some row.
     """
-    name = str(path).lower()
-    base = name.removesuffix(".gz").removesuffix(".zst")
-    kind = next((kind for kind in KINDS if base.endswith(kind)), None)
-    if kind is None:
-        raise SidmillError(
-            f"{path}: unknown kind of file: take one ending in {', '.join(KINDS)}, "
-            f"all but parquet also with .gz or .zst behind"
-        )
+    kind = _readable_kind(path, dialect)
+    if kind == ".parquet":
+        return _read_parquet(path, wanted)
+    return _read_text(path, kind, dialect)
+
+
+def is_table(path: str | Path, dialect: Dialect = PLAIN) -> bool:
+    """Whether a file is a table of text, where every value is text."""
+    return _kind(path, dialect) in TABLES
+
+
+def field_names(path: str | Path, dialect: Dialect = PLAIN) -> list[str]:
+    """Names of the fields of a file, by its header, its schema, or its first readable row."""
+    if _readable_kind(path, dialect) == ".parquet":
+        with _naming_parquet(path):
+            schema = pq.read_schema(path)
+            index = _range_index(schema)
+            return [*schema.names, index.name] if index else schema.names
+    return list(next((row.fields for row in read(path, None, dialect) if row.fields), ()))
+
+
+def about_header(path: str | Path, dialect: Dialect = PLAIN) -> str:
+    """A hint for messages about fields that are missing: nothing, or that the header is data."""
+    if not is_table(path, dialect) or dialect.columns is not None:
+        return ""
+    return _header_hint(field_names(path, dialect), dialect)
+
+
+def encoding_of(path: str | Path, dialect: Dialect = PLAIN) -> str:
+    """The encoding that a file is read in; that of a parquet file is UTF-8."""
+    if _readable_kind(path, dialect) == ".parquet":
+        return encodings.UTF8
+    with lines.opened(path) as stream:
+        return encodings.name_of(stream, dialect.encoding)
+
+
+def holds_utf8(path: str | Path) -> bool:
+    """Whether a line of a file holds letters beyond ASCII that are UTF-8."""
+    with lines.opened(path) as stream:
+        for line in lines.read(stream):
+            if line is not None and not line.isascii():
+                try:
+                    line.decode()
+                except UnicodeDecodeError:
+                    continue
+                return True
+    return False
+
+
+def _readable_kind(path: str | Path, dialect: Dialect) -> str:
+    """The kind of a file that is there and holds something (a pipe would be waited for)."""
+    kind = _kind(path, dialect)
     if not Path(path).is_file():
         raise SidmillError(f"{path}: no such file")
     if Path(path).stat().st_size == 0:
         raise SidmillError(f"{path}: the file is empty, wanted at least one row")
-    if kind == ".parquet":
-        return _read_parquet(path)
-    return _read_stream(path, kind)
+    return kind
 
 
-def is_table(path: str | Path) -> bool:
-    """Whether a file is CSV or TSV, where every value is text."""
-    return str(path).lower().removesuffix(".gz").removesuffix(".zst").endswith((".csv", ".tsv"))
-
-
-def _read_stream(path: str | Path, kind: str) -> Iterator[Row]:
-    try:
-        with _open(path) as stream:
-            if kind in (".csv", ".tsv"):
-                yield from _read_table(path, stream, "," if kind == ".csv" else "\t")
-            elif _starts_array(path):
-                yield from _read_array(path, stream)
-            else:
-                yield from _read_lines(stream)
-    except (OSError, EOFError, zlib.error, pa.ArrowInvalid) as error:
+def _kind(path: str | Path, dialect: Dialect) -> str:
+    name = str(path).lower()
+    base = name.removesuffix(".gz").removesuffix(".zst")
+    kind = next((kind for kind in KINDS if base.endswith(kind)), None)
+    if kind is None and dialect.separator is not None:
+        return ".csv"
+    if kind is None or (kind == ".parquet" and base != name):
+        hint = dialect.named("separator")
         raise SidmillError(
-            f"{path}: cannot be read to its end ({error}): is it whole, and compressed as its name "
-            f"says?"
-        ) from None
+            f"{path}: unknown kind of file: take one ending in {', '.join(KINDS)}, "
+            f"all but parquet also with .gz or .zst behind"
+            + (f"; for a table under another name set {hint}, such as '::'" if hint else "")
+        )
+    return kind
 
 
-def _open(path: str | Path) -> io.BufferedReader:
-    """Open for reading bytes, decompressed, past a byte order mark."""
-    if str(path).lower().endswith(".gz"):
-        raw = gzip.open(path, "rb")  # noqa: SIM115 - the caller closes it
-    elif str(path).lower().endswith(".zst"):
-        raw = pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
-    else:
-        raw = Path(path).open("rb", buffering=0)  # noqa: SIM115
-    stream = io.BufferedReader(raw, 1 << 20)
-    if stream.peek(3)[:3] == b"\xef\xbb\xbf":
-        stream.read(3)
-    return stream
+def _read_text(path: str | Path, kind: str, dialect: Dialect) -> Iterator[Row]:
+    with lines.opened(path) as raw:
+        stream = encodings.as_utf8(raw, dialect.encoding)
+        if kind in TABLES:
+            yield from _read_table(path, stream, dialect.separator or TABLES[kind], dialect)
+            return
+        with lines.opened(path) as again:
+            form = json_values.shape(encodings.as_utf8(again, dialect.encoding))
+        if form == "lines":
+            yield from _read_lines(stream, dialect)
+        else:
+            yield from _read_values(path, stream, form)
 
 
-def _starts_array(path: str | Path) -> bool:
-    with _open(path) as stream:
-        while chunk := stream.read(1 << 16):
-            if start := chunk.lstrip():
-                return start.startswith(b"[")
-    return False
+def _bad_encoding(dialect: Dialect) -> str:
+    """What is said of a row that is not in the encoding it is read in."""
+    encoding = dialect.encoding
+    return "not UTF-8" if encoding == encodings.AUTO else f"not {encoding}"
 
 
-def _read_lines(stream: io.BufferedReader) -> Iterator[Row]:
+def _read_lines(stream: io.BufferedReader, dialect: Dialect) -> Iterator[Row]:
     for number, line in enumerate(lines.read(stream), start=1):
         if line is None:
             yield Row(number, None, lines.TOO_LONG)
@@ -121,69 +199,87 @@ def _read_lines(stream: io.BufferedReader) -> Iterator[Row]:
         if line.isspace():
             continue
         try:
-            fields = json.loads(line.decode("utf-8"))
+            yield _row(number, json_values.parse(line.decode("utf-8")))
         except UnicodeDecodeError as error:
-            yield Row(number, None, f"not UTF-8 (byte {error.start} of the line)")
-            continue
+            yield Row(number, None, f"{_bad_encoding(dialect)} (byte {error.start} of the line)")
         except ValueError as error:
-            yield Row(number, None, f"not JSON ({error})")
-            continue
+            hint = _literal_hint(line.decode("utf-8"))
+            yield Row(number, None, f"not JSON ({error}){hint}")
         except RecursionError:
-            yield Row(number, None, "JSON nested too deeply")
-            continue
-        if isinstance(fields, dict):
-            yield Row(number, fields)
+            yield Row(number, None, json_values.TOO_DEEP)
+
+
+def _read_values(path: str | Path, stream: io.BufferedReader, form: str) -> Iterator[Row]:
+    for number, found in enumerate(json_values.read(path, stream, form), start=1):
+        if found.problem:
+            yield Row(number, None, found.problem, found.key)
+        elif found.key is not None and isinstance(found.value, list):
+            yield Row(number, {VALUES: found.value}, None, found.key)
         else:
-            yield Row(number, None, f"a JSON {type(fields).__name__}, wanted an object")
+            yield _row(number, found.value)._replace(key=found.key)
 
 
-def _read_array(path: str | Path, stream: io.BufferedReader) -> Iterator[Row]:
-    number = 0
-    try:
-        source = _Array(path, stream)
-        for number, fields in enumerate(ijson.items(source, "item", use_float=True), start=1):
-            source.element(number)
-            if isinstance(fields, dict):
-                yield Row(number, fields)
-            else:
-                yield Row(number, None, f"a JSON {type(fields).__name__}, wanted an object")
-    except (ijson.JSONError, UnicodeDecodeError, RecursionError) as error:
-        raise SidmillError(
-            f"{path}: cannot be read past element {number} of its JSON array ({error}): mend what "
-            f"follows there; integers above 64 bits belong in quotes"
-        ) from None
+def _row(number: int, value: object) -> Row:
+    if isinstance(value, dict):
+        return Row(number, value)
+    return Row(number, None, f"a JSON {type(value).__name__}, wanted an object")
 
 
-class _Array:
-    """The stream of a JSON array, which stops where an element does not end or nests too deeply.
+def _literal_hint(line: str) -> str:
+    """Say so where a line holds what Python prints of a dictionary."""
+    if re.match(r"\s*\{\s*u?'", line):
+        return (
+            "; it looks like a dictionary that Python printed: read it with ast.literal_eval and "
+            "write it with json.dumps"
+        )
+    return ""
 
-    The parser's time grows with the square of the depth.
-    """
 
-    def __init__(self, path: str | Path, stream: io.BufferedReader) -> None:
-        self.path, self.stream = path, stream
-        self.element(0)
+class _Line(NamedTuple):
+    """One row of a table: its first and last line, and its values or why it has none."""
 
-    def element(self, number: int) -> None:
-        """Begin to count behind an element."""
-        self.number, self.left, self.depth = number, lines.LONGEST, 0
+    first: int
+    last: int
+    values: list[str]
+    problem: str | None = None
 
-    def read(self, size: int) -> bytes:
-        """Read on.
 
-        Raises:
-            SidmillError: if the element after the last one is too long, or too deep.
-        """
-        chunk = self.stream.read(size)
-        self.left -= len(chunk)
-        self.depth += sum(map(chunk.count, (b"[", b"{"))) - sum(map(chunk.count, (b"]", b"}")))
-        if self.left < 0 or self.depth > DEEPEST:
-            found = "nested too deeply" if self.left >= 0 else lines.TOO_LONG
+def _read_table(
+    path: str | Path, stream: io.BufferedReader, separator: str, dialect: Dialect
+) -> Iterator[Row]:
+    # A byte that is not UTF-8 becomes a lone surrogate, which the check below turns into a bad row.
+    text = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
+    texts = _text_lines(path, text)
+    is_quoted = dialect.quoted and len(separator) == 1
+    rows = _quoted_rows(path, texts, separator) if is_quoted else _parted_rows(texts, separator)
+
+    # The names of the columns: as set, or the first line.
+    first = next(rows, _Line(1, 1, []))
+    if dialect.columns is None:
+        names = first.values
+        _check_header(path, first, dialect)
+        said = "the header has"
+    else:
+        names = list(dialect.columns)
+        said = f"{dialect.named('columns')} names"
+        if first.values == names:
             raise SidmillError(
-                f"{self.path}: what follows element {self.number} of its JSON array is {found}: "
-                f"mend it"
+                f"{path}: its first line is a header: set {dialect.named('columns')}: null"
             )
-        return chunk
+        rows = chain([first] if first.values or first.problem else [], rows)
+    _check_columns(path, names, _header_hint(names, dialect) if dialect.columns is None else "")
+
+    for row in rows:
+        if row.problem:
+            yield Row(row.first, None, row.problem)
+        elif len(row.values) != len(names):
+            span = f" in lines {row.first} to {row.last}" if row.last > row.first else ""
+            problem = f"{len(row.values)} columns{span}, {said} {len(names)}"
+            yield Row(row.first, None, problem)
+        elif any(map(NOT_UTF8.search, row.values)):
+            yield Row(row.first, None, _bad_encoding(dialect))
+        else:
+            yield Row(row.first, dict(zip(names, row.values, strict=True)))
 
 
 def _text_lines(path: str | Path, text: io.TextIOWrapper) -> Iterator[str]:
@@ -193,16 +289,10 @@ def _text_lines(path: str | Path, text: io.TextIOWrapper) -> Iterator[str]:
         yield line
 
 
-def _read_table(path: str | Path, stream: io.BufferedReader, delimiter: str) -> Iterator[Row]:
+def _quoted_rows(path: str | Path, texts: Iterator[str], separator: str) -> Iterator[_Line]:
+    """The rows of a table whose fields may stand in double quotes; blank lines are none."""
     csv.field_size_limit(lines.LONGEST)
-    # A byte that is not UTF-8 becomes a lone surrogate, which the check below turns into a bad row.
-    text = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
-    rows = csv.reader(_text_lines(path, text), delimiter=delimiter, strict=True)
-    try:
-        header = next(rows, [])
-    except csv.Error as error:
-        raise SidmillError(f"{path}: the header is not CSV ({error}): mend it") from None
-    _check_columns(path, header)
+    rows = csv.reader(texts, delimiter=separator, strict=True)
     while True:
         first = rows.line_num + 1
         try:
@@ -215,36 +305,101 @@ def _read_table(path: str | Path, stream: io.BufferedReader, delimiter: str) -> 
                     f"{path}, line {first}: a quote opened there is not closed where the field "
                     f"ends, at line {rows.line_num}: mend it; no row after it can be told apart"
                 ) from None
-            yield Row(first, None, f"not CSV ({error})")
+            yield _Line(first, first, [], f"not CSV ({error})")
             continue
-        if not values:
-            continue
-        if len(values) != len(header):
-            span = f" in lines {first} to {rows.line_num}" if rows.line_num > first else ""
-            problem = f"{len(values)} columns{span}, the header has {len(header)}"
-            yield Row(first, None, problem)
-        elif any(map(NOT_UTF8.search, values)):
-            yield Row(first, None, "not UTF-8")
-        else:
-            yield Row(first, dict(zip(header, values, strict=True)))
+        if values:
+            yield _Line(first, rows.line_num, values)
 
 
-def _read_parquet(path: str | Path) -> Iterator[Row]:
-    try:
+def _parted_rows(texts: Iterator[str], separator: str) -> Iterator[_Line]:
+    """The rows of a table without quotes; blank lines are none."""
+    for number, line in enumerate(texts, start=1):
+        if cut := line.rstrip("\r\n"):
+            yield _Line(number, number, cut.split(separator))
+
+
+def _check_header(path: str | Path, header: _Line, dialect: Dialect) -> None:
+    if header.problem:
+        raise SidmillError(f"{path}: the header is {header.problem}: mend it")
+    if any(map(NOT_UTF8.search, header.values)):
+        raise SidmillError(
+            f"{path}: the header is {_bad_encoding(dialect)}: "
+            f"{encodings.remedy(path, dialect.named('encoding'), dialect.encoding)}"
+        )
+
+
+def _header_hint(names: list[str], dialect: Dialect) -> str:
+    """Say so where the first line of a table does not look like names of columns."""
+    if not any(map(DATA_CELL.fullmatch, names)):
+        return ""
+    setting = dialect.named("columns")
+    advice = f"set {setting} to the names of its columns, or " if setting else ""
+    return f"; the first line looks like data: if the file has no header, {advice}write one into it"
+
+
+def _read_parquet(path: str | Path, wanted: Collection[str] | None) -> Iterator[Row]:
+    with _naming_parquet(path):
         file = pq.ParquetFile(path)
-        _check_columns(path, file.schema_arrow.names)
+        names = file.schema_arrow.names
+        _check_columns(path, names)
+        columns = None if wanted is None else [name for name in names if name in wanted]
+        index = _range_index(file.schema_arrow)
         number = 0
-        for batch in file.iter_batches(batch_size=BATCH_ROWS):
-            for fields in batch.to_pylist():
+        for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=columns):
+            if columns is not None:
+                batch = batch.select(columns)  # "a" names the column "a.b" to pyarrow, too
+            for fields, problem in _batch_rows(batch):
+                if index and fields is not None:
+                    fields[index.name] = index.start + number * index.step
                 number += 1
-                yield Row(number, fields)
+                yield Row(number, fields, problem)
+
+
+class _Index(NamedTuple):
+    """An index of pandas that counts, which stands in the metadata in place of a column."""
+
+    name: str
+    start: int
+    step: int
+
+
+def _range_index(schema: pa.Schema) -> _Index | None:
+    for index in (schema.pandas_metadata or {}).get("index_columns", ()):
+        if isinstance(index, dict) and index.get("kind") == "range":
+            found = _Index(index["name"], index["start"], index["step"])
+            if found.name is not None and found.name not in schema.names:
+                return found
+    return None
+
+
+def _batch_rows(batch: pa.RecordBatch) -> Iterator[tuple[dict | None, str | None]]:
+    """The rows of a batch as dictionaries; a row with a value that Python has not says so."""
+    if not batch.num_columns:
+        yield from (({}, None) for _ in range(batch.num_rows))
+        return
+    try:
+        yield from ((fields, None) for fields in batch.to_pylist(maps_as_pydicts="lossy"))
+        return
+    except (pa.ArrowException, ValueError, OverflowError):
+        pass  # one value spoils them all: find it
+    for row in range(batch.num_rows):
+        try:
+            yield batch.slice(row, 1).to_pylist(maps_as_pydicts="lossy")[0], None
+        except (pa.ArrowException, ValueError, OverflowError) as error:
+            yield None, f"a value that cannot be read ({str(error).splitlines()[0]})"
+
+
+@contextmanager
+def _naming_parquet(path: str | Path) -> Iterator[None]:
+    try:
+        yield
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise SidmillError(
             f"{path}: not a readable parquet file ({str(error).splitlines()[0]}): write it again"
         ) from None
 
 
-def _check_columns(path: str | Path, names: list[str]) -> None:
-    repeated = next((name for name in names if names.count(name) > 1), None)
-    if repeated is not None:
-        raise SidmillError(f"{path}: two columns are named {repeated!r}: rename one")
+def _check_columns(path: str | Path, names: list[str], hint: str = "") -> None:
+    if len(set(names)) < len(names):
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise SidmillError(f"{path}: two columns are named {repeated!r:.80}: rename one{hint}")

@@ -1,7 +1,16 @@
 """Lines of a file of the user: one of any length, as a bomb of zeros holds, stays out of memory."""
 
+import gzip
+import io
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BufferedIOBase
+from pathlib import Path
+
+import pyarrow as pa
+
+from sidmill.core.errors import SidmillError
 
 LONGEST = 64 << 20  # bytes; a longer one is a mistake, or meant to do harm
 TOO_LONG = "a line of more than 64 MiB"
@@ -16,3 +25,32 @@ def read(stream: BufferedIOBase) -> Iterator[bytes | None]:
         while line and not line.endswith(b"\n"):
             line = stream.readline(LONGEST)
         yield None
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[io.BufferedReader]:
+    """Open a file for reading bytes, decompressed where its name ends in .gz or .zst.
+
+    Raises:
+        SidmillError: if it is not there, or cannot be read on where it is used.
+    """
+    if not Path(path).is_file():  # a pipe would be waited for
+        raise SidmillError(f"{path}: no such file: check the path")
+    try:
+        with _decompressed(path) as stream:
+            yield stream
+    except (OSError, EOFError, zlib.error, pa.ArrowInvalid) as error:
+        raise SidmillError(
+            f"{path}: cannot be read to its end ({error}): is it whole, and compressed as its name "
+            f"says?"
+        ) from None
+
+
+def _decompressed(path: str | Path) -> io.BufferedReader:
+    if str(path).lower().endswith(".gz"):
+        raw = gzip.open(path, "rb")  # noqa: SIM115 - the caller closes it
+    elif str(path).lower().endswith(".zst"):
+        raw = pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
+    else:
+        raw = Path(path).open("rb", buffering=0)  # noqa: SIM115
+    return io.BufferedReader(raw, 1 << 20)

@@ -1,29 +1,40 @@
-"""Passages and queries as other projects hand them out: BEIR's JSON lines, RocketQA's columns.
+"""Passages and queries as other projects hand them out, told by their names and their first lines.
 
     BEIR     corpus.jsonl ``{"_id", "title", "text"}``, queries.jsonl ``{"_id", "text"}``
     RocketQA passages: two columns (title, text), or three and more with these in the second and
              third; queries: the text in the first column. Tab-separated, no header, no ids: the
              id is the number of the line, from 0 over all files, or what a map says.
+    MS MARCO ids in the first column: collection.tsv (id, text), msmarco-docs.tsv (id, address,
+             title, text), queries.tsv (id, text). Tab-separated, no header.
 
 ``null``, ``-`` and nothing mean no title.
 
-Source: https://github.com/beir-cellar/beir, https://github.com/PaddlePaddle/RocketQA
+Source: https://github.com/beir-cellar/beir, https://github.com/PaddlePaddle/RocketQA,
+https://microsoft.github.io/msmarco/
 """
 
 import json
+import logging
+import re
 import reprlib
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-import ijson
-
 from sidmill.core.errors import SidmillError
-from sidmill.formats import catalogue, lines
+from sidmill.core.terminal import names as shown_names
+from sidmill.formats import catalogue, encodings, json_values, lines
+
+logger = logging.getLogger(__name__)
 
 NO_TITLE = ("", "-", "null")
 INT64 = range(-(2**63), 2**63)
 JSON_LINES = tuple(f".json{line}{end}" for line in ("l", "") for end in ("", ".gz", ".zst"))
+FORMS = ("auto", "rocketqa", "msmarco")  # of tab-separated files
+PROBED_LINES = 1000
+MARCO_ID = re.compile(r"[A-Z]?\d+")  # D123 names a document of MS MARCO
+BREAKS = re.compile("[\t\n\r]")  # which part columns and lines of res.topk
 
 
 class Record(NamedTuple):
@@ -44,20 +55,29 @@ class Record(NamedTuple):
     problem: str | None = None
 
 
-def read_passages(files: list[str], ids_path: str | None) -> Iterator[Record]:
+def read_passages(files: list[str], ids_path: str | None, form: str) -> Iterator[Record]:
     """Yield the passages of all files in order. Memory: one line.
 
     Args:
-        files: BEIR or RocketQA files, in the order that numbers their lines.
+        files: files of one project, in the order that numbers their lines.
         ids_path: ``passage2id.map.json`` (line number to id) for RocketQA files, or None.
+        form: ``rocketqa``, ``msmarco``, or ``auto``: told by the first lines, and logged.
     """
     if is_json(files[0]):
         _refuse_map(files[0], ids_path)
         yield from _read_beir(files)
         return
-    names = _names_of_lines(ids_path) if ids_path else None
+    if _form_of(files[0], form) == "msmarco":
+        _refuse_map(files[0], ids_path)
+        for file, row, columns, problem in _read_columns(files):
+            if problem is None and len(columns) < 2:
+                problem = "1 column, wanted at least 2: id and text"
+            title = columns[2] if len(columns) > 3 else ""
+            yield _record(file, row, columns[0].strip(), title, columns[-1], problem)
+        return
+    known = _names_of_lines(ids_path) if ids_path else None
     for number, (file, row, columns, problem) in enumerate(_read_columns(files)):
-        pid = number if names is None else next(names, None)
+        pid = number if known is None else next(known, None)
         if pid is None:
             raise SidmillError(f"{ids_path}: ends before {file}, line {row}: it is of other files")
         if problem is None and len(columns) < 2:
@@ -66,24 +86,52 @@ def read_passages(files: list[str], ids_path: str | None) -> Iterator[Record]:
         yield _record(file, row, pid, title, text, problem)
 
 
-def read_queries(files: list[str], ids_path: str | None) -> Iterator[Record]:
+def read_queries(files: list[str], ids_path: str | None, form: str) -> Iterator[Record]:
     """Yield the queries of all files in order.
 
     Args:
-        files: BEIR or RocketQA files.
+        files: files of one project.
         ids_path: ``q2qid.json`` (text to id) for RocketQA files, or None for line numbers.
+        form: as of :func:`read_passages`.
     """
     if is_json(files[0]):
         _refuse_map(files[0], ids_path)
         yield from _read_beir(files)
         return
-    names = read_json(ids_path) if ids_path else None
+    if _form_of(files[0], form) == "msmarco":
+        _refuse_map(files[0], ids_path)
+        for file, row, columns, problem in _read_columns(files):
+            if problem is None and len(columns) < 2:
+                problem = "1 column, wanted 2: id and text"
+            yield _record(file, row, columns[0].strip(), "", columns[-1].strip(), problem)
+        return
+    known = ids_of_texts(ids_path) if ids_path else None
     for number, (file, row, columns, problem) in enumerate(_read_columns(files)):
         text = columns[0].strip()
-        qid = number if names is None else names.get(text)
+        qid = number if known is None else known.get(text)
         if qid is None and problem is None:
             problem = f"{ids_path} has no id for it"
         yield _record(file, row, qid, "", text, problem)
+
+
+def ids_of_texts(path: str) -> dict[str, int | str]:
+    """The ids of query texts, from ``q2qid.json``; spaces around a text count for nothing.
+
+    Raises:
+        SidmillError: if it is no JSON object.
+    """
+    found = {}
+    for text, qid in read_json(path).items():
+        found.setdefault(text.strip(), qid)
+    return found
+
+
+def lines_of_passages(path: str) -> dict[str, str]:
+    """The line number, as text, of each passage id, from ``passage2id.map.json``.
+
+    Memory: the map.
+    """
+    return {str(pid): line for line, pid in read_json(path).items()}
 
 
 def is_json(path: str) -> bool:
@@ -95,19 +143,15 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str, str | None]]:
     """Yield line number from 1, text without its line end, and what is wrong with it.
 
     Raises:
-        SidmillError: if there is no such file.
+        SidmillError: if there is no such file, or it cannot be read to its end.
     """
-    try:
-        file = Path(path).open("rb")  # noqa: SIM115 - closed below
-    except OSError as error:
-        raise SidmillError(f"{path}: {error.strerror}: check the path") from None
-    with file:
-        for number, line in enumerate(lines.read(file), start=1):
+    with lines.opened(path) as file:
+        for number, line in enumerate(lines.read(encodings.as_utf8(file)), start=1):
             if line is None:
                 yield number, "", lines.TOO_LONG
                 continue
             try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+                text = line.decode("utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:
                 yield number, "", f"not UTF-8 (byte {error.start} of the line)"
             else:
@@ -128,7 +172,7 @@ def read_json(path: str) -> dict:
         SidmillError: if it is something else.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_bytes().decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise SidmillError(f"{path}: cannot be read as JSON ({error}): mend it") from None
     if not isinstance(content, dict):
@@ -153,9 +197,39 @@ def _unusable(key: object, text: str) -> str | None:
         f"{key}{text}".encode()
     except UnicodeEncodeError:
         return "it holds half a character (a lone surrogate)"
+    if isinstance(key, str) and (not key or BREAKS.search(key)):
+        return "its id holds a tab or a line break" if key else "it has no id"
     if not any(character.isalnum() for character in text):
         return "no letter or digit in it"
     return None
+
+
+def _form_of(file: str, form: str) -> str:
+    """Tell MS MARCO's form from RocketQA's by the first lines, and say so.
+
+    In the first each line has two or four columns, a number of its own in front, and a text last.
+    """
+    if form != "auto":
+        return form
+    probed = [
+        line.split("\t") for _, line, problem in islice(read_lines(file), PROBED_LINES)
+        if problem is None
+    ]  # fmt: skip
+    ids = [columns[0].strip() for columns in probed]
+    has_ids = bool(ids) and len(set(ids)) == len(ids) and all(map(MARCO_ID.fullmatch, ids))
+    has_texts = all(
+        len(columns) in (2, 4) and re.search(r"[^\W\d_]", columns[-1]) for columns in probed
+    )
+    found = "msmarco" if has_ids and has_texts else "rocketqa"
+    if any(len(columns) > 1 for columns in probed):
+        what = {
+            "msmarco": "ids in the first column",
+            "rocketqa": "no ids in it: line numbers, or those of a map",
+        }
+        logger.info(
+            "%s is read as %s (%s): set retrieval.form if that is wrong", file, found, what[found]
+        )
+    return found
 
 
 def _read_beir(files: list[str]) -> Iterator[Record]:
@@ -164,11 +238,11 @@ def _read_beir(files: list[str]) -> Iterator[Record]:
             if row.problem:
                 yield Record(file, row.number, None, "", row.problem)
                 continue
-            key = row.fields.get("_id")
+            key = row.fields.get("_id", row.key)
             title, text = row.fields.get("title") or "", row.fields.get("text") or ""
             problem = None
-            if isinstance(key, bool) or not isinstance(key, int | str) or key == "":
-                key, problem = None, f"no id in field '_id': the row has {', '.join(row.fields)}"
+            if key is None or (isinstance(key, str) and not key.strip()):
+                key, problem = None, f"no id in field '_id': the row has {shown_names(row.fields)}"
             elif not isinstance(title, str) or not isinstance(text, str):
                 title, text, problem = "", "", "title or text is not a string"
             yield _record(file, row.number, key, title, text, problem)
@@ -186,21 +260,20 @@ def _names_of_lines(path: str) -> Iterator[str]:
     The map is streamed as long as its keys count from 0; otherwise it is read whole.
     """
     number = 0
-    try:
-        with Path(path).open("rb") as file:
-            for number, (line, name) in enumerate(ijson.kvitems(file, "")):
-                if line != str(number):
-                    break
-                yield name
-            else:
-                return
-    except (OSError, ijson.JSONError) as error:
-        raise SidmillError(
-            f"{path}: cannot be read past its entry {number} ({error}): mend it"
-        ) from None
-    names = read_json(path)
-    while str(number) in names:
-        yield names[str(number)]
+    with lines.opened(path) as file:
+        stream = encodings.as_utf8(file)
+        if not stream.peek(1)[:1] or json_values.shape(stream) == "array":
+            read_json(path)  # says what it is
+    with lines.opened(path) as file:
+        for number, found in enumerate(json_values.read(path, encodings.as_utf8(file), "keyed")):
+            if found.problem or found.key != str(number):
+                break
+            yield found.value
+        else:
+            return
+    known = read_json(path)
+    while str(number) in known:
+        yield known[str(number)]
         number += 1
 
 

@@ -1,14 +1,16 @@
 """A run: the k passages found for each query, best first, in three forms.
 
     res.topk       qid, pid, rank (from 1), score: tab-separated, k lines per query
-    run.trec       qid Q0 pid rank score tag: what trec_eval reads
+    run.trec       qid Q0 pid rank score tag: what trec_eval reads; empty if an id holds a space
     {run}_res.json {qid: [pid, ...]}: what the DuReader-retrieval evaluation reads
 
 Scores are float32 in nine significant digits, which lose no bit. Each qid has its lines together.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+import logging
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +18,10 @@ import numpy as np
 
 from sidmill.core.atomic import replacing
 from sidmill.core.errors import SidmillError
+
+logger = logging.getLogger(__name__)
+
+BREAKS = re.compile(r"[\t\n\r]")
 
 
 class Run(NamedTuple):
@@ -35,25 +41,82 @@ class Run(NamedTuple):
 def write(topk_path: str, trec_path: str, json_path: str, run: Run, tag: str) -> None:
     """Write a run in its three forms.
 
+    Columns of run.trec are parted by white space: where an id holds some, that file stays empty,
+    and the log says so.
+
     Raises:
-        SidmillError: if a query has not exactly k different passages, or an id holds white space,
-            which separates the columns of run.trec.
+        SidmillError: if a query has not exactly k different passages, or an id is empty or holds a
+            tab or a line break, which part columns and lines of res.topk.
     """
     _check(run)
     with replacing(topk_path) as temporary, temporary.open("w", encoding="utf-8") as out:
         out.writelines(
             f"{qid}\t{pid}\t{rank}\t{score:.9g}\n" for qid, pid, rank, score in _lines(run)
         )
+    spaced = next((name for name in _names(run) if name.split() != [name]), None)
     with replacing(trec_path) as temporary, temporary.open("w", encoding="utf-8") as out:
-        out.writelines(
-            f"{qid} Q0 {pid} {rank} {score:.9g} {tag}\n" for qid, pid, rank, score in _lines(run)
-        )
+        if spaced is None:
+            out.writelines(
+                f"{qid} Q0 {pid} {rank} {score:.9g} {tag}\n"
+                for qid, pid, rank, score in _lines(run)
+            )
+        else:
+            logger.warning(
+                "%s is left empty: its columns are parted by white space, which id %r holds; "
+                "res.topk has the run", trec_path, spaced,
+            )  # fmt: skip
     with replacing(json_path) as temporary, temporary.open("w", encoding="utf-8") as out:
         lines = (
             f"{json.dumps(qid, ensure_ascii=False)}: {json.dumps(pids, ensure_ascii=False)}"
             for qid, pids in zip(run.qids, run.pids, strict=True)
         )
         out.write("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def write_dureader(
+    path: str | Path, run: Run, texts: dict[str, str], numbers: dict[str, str] | None
+) -> None:
+    """Write res.topk as RocketQA does: query text, line number of the passage, rank, score.
+
+    Args:
+        path: file to write.
+        run: the run.
+        texts: text of each query.
+        numbers: line number of each passage; None where ids are line numbers.
+
+    Raises:
+        SidmillError: if a passage has no line number, or a text holds a tab or a line break.
+    """
+    broken = next((text for text in map(texts.get, run.qids) if BREAKS.search(text or "\n")), None)
+    odd = next((pid for line in run.pids for pid in line
+                if not (pid.isdecimal() if numbers is None else pid in numbers)), None)  # fmt: skip
+    if broken is not None or odd is not None:
+        what = f"passage {odd!r:.80} has no line number" if odd is not None else (
+            f"query {broken!r:.80} holds a tab or a line break"
+        )  # fmt: skip
+        raise SidmillError(
+            f"{what}, and retrieval.topk_names: dureader is for the files of DuReader-retrieval: "
+            f"set retrieval.topk_names: ids"
+        )
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as out:
+        out.writelines(
+            f"{texts[qid]}\t{pid if numbers is None else numbers[pid]}\t{rank}\t{score:.9g}\n"
+            for qid, pid, rank, score in _lines(run)
+        )
+
+
+def check_ids(ids: Iterable[object], where: str) -> None:
+    """Stop where ids cannot be written to res.topk: before a search, not after it.
+
+    Raises:
+        SidmillError: naming one.
+    """
+    broken = next((name for name in map(str, ids) if not name or BREAKS.search(name)), None)
+    if broken is not None:
+        raise SidmillError(
+            f"{where}: id {broken!r:.80} is empty or holds a tab or a line break, which part "
+            f"columns and lines of res.topk: rename it"
+        )
 
 
 def read(path: str | Path) -> Run:
@@ -63,7 +126,7 @@ def read(path: str | Path) -> Run:
         SidmillError: if a line is not of four columns, or the run fails the checks of ``write``.
     """
     found: dict[str, tuple[list[str], list[float]]] = {}
-    with Path(path).open(encoding="utf-8") as file:
+    with Path(path).open(encoding="utf-8", newline="\n") as file:
         for number, line in enumerate(file, start=1):
             try:
                 qid, pid, _, score = line.rstrip("\n").split("\t")
@@ -111,9 +174,10 @@ def _check(run: Run) -> None:
             raise SidmillError(
                 f"query {qid!r} has {len(set(pids))} different passages, wanted {k}: the run is cut"
             )
-        spaced = next((name for name in (qid, *pids) if not name or name.split() != [name]), None)
-        if spaced is not None:
-            raise SidmillError(
-                f"id {spaced!r} of query {qid!r}: run files are separated by white space, so ids "
-                f"must be without it and not empty: rename it"
-            )
+    check_ids(_names(run), "the run")
+
+
+def _names(run: Run) -> Iterator[str]:
+    yield from run.qids
+    for pids in run.pids:
+        yield from pids

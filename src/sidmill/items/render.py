@@ -1,12 +1,10 @@
 """Catalogue -> text.parquet and rejects.parquet: one clean text per item, every row accounted for.
 
-Each value is unescaped from HTML, stripped of HTML tags and of invisible characters, and its white
-space is folded to single spaces; fields are joined by line feeds, so the first line is the first
-field. Selecting and joining fields follows ``selected_keys`` of MISSRec,
+Each value becomes one line of plain text (``clean.py``); fields are joined by line feeds, so the
+first line is the first field. Selecting and joining fields follows ``selected_keys`` of MISSRec,
 https://github.com/gimpong/MM23-MISSRec.
 """
 
-import html
 import logging
 import math
 import re
@@ -16,8 +14,10 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from decimal import Decimal
 from hashlib import blake2b
 from typing import NamedTuple
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -25,18 +25,21 @@ import pyarrow.parquet as pq
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand
-from sidmill.formats import catalogue, parquet, text
+from sidmill.core.terminal import names as shown_names
+from sidmill.core.terminal import safe
+from sidmill.formats import catalogue, encodings, parquet, text
+from sidmill.formats.rejects import NOT_UTF8, Tally
+from sidmill.items.clean import UnreadableError, plain_text
 
 logger = logging.getLogger(__name__)
 
 INT64 = range(-(2**63), 2**63)
-TAGS = re.compile(
-    r"</?(?:a|b|big|blockquote|body|br|center|code|dd|div|dl|dt|em|font|h[1-6]|head|hr|html|i|img|"
-    r"li|ol|p|pre|q|script|small|span|strong|style|sub|sup|table|tbody|td|th|thead|tr|tt|u|ul)"
-    r"""(?:\s++[\w:.-]++\s*+=\s*+(?:"[^"<]*+"|'[^'<]*+'|[^\s"'<>]++))*+\s*+/?>""",
-    re.IGNORECASE,
+FLOAT_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})\.0+")  # what pandas writes beside a gap
+EXACT_FLOATS = range(-(2**53), 2**53 + 1)  # integers that a float holds exactly
+PANDAS = (
+    "pandas makes integers floats where a value of their column is missing: write them as integers "
+    "again, such as frame[{field!r}].astype('Int64'), or set items.id_type: int to read them so"
 )
-INVISIBLE = dict.fromkeys([0xAD, 0x200B, 0x2060, 0xFEFF, *range(0x00, 0x09), *range(0x0E, 0x20)])
 
 
 class Counts(NamedTuple):
@@ -45,6 +48,27 @@ class Counts(NamedTuple):
     rows: int
     items: int
     rejects: int
+
+
+class Source(NamedTuple):
+    """Where the rows come from: files, how they are written, and the field of the item id."""
+
+    files: list[str]
+    dialect: catalogue.Dialect
+    id_field: str
+
+    def rows(self, wanted: set[str] | None = None) -> Iterator[tuple[str, catalogue.Row]]:
+        """All rows of all files; only fields that are ``wanted``, where leaving others pays."""
+        for file in self.files:
+            for row in catalogue.read(file, wanted, self.dialect):
+                yield file, row
+
+    def ids(self) -> Iterator[tuple[str, catalogue.Row, object]]:
+        """File, row and id of all rows that can be read and have one."""
+        for file, row in self.rows({self.id_field}):
+            value = _id_value(row, self.id_field)
+            if not _is_missing(value):
+                yield file, row, value
 
 
 class Ids(NamedTuple):
@@ -64,46 +88,61 @@ def render(
     rejects_path: str,
     *,
     path: str,
+    encoding: str,
+    separator: str | None,
+    quoted: bool,
+    columns: list[str] | None,
     id_field: str,
     id_type: str,
     fields: list[str],
     template: str | None,
     on_bad_rows: str,
+    max_reject_share: float,
 ) -> Counts:
     """Write one text per item of the catalogue, in the order of the catalogue.
 
-    The catalogue is read twice, first for repeated ids; CSV and TSV under ``auto`` once more, for
-    the type of the ids. Memory: one block of rows, and in the pass for repeated ids 9.5 bytes per
-    item.
+    The catalogue is read twice, first for repeated ids; once more, for the type of the ids, where
+    all of them are text under ``auto``. Memory: one block of rows, and in the pass for repeated ids
+    9.5 bytes per item.
 
     Args:
         text_path: text.parquet to write.
         rejects_path: rejects.parquet to write.
         path: file, folder or glob of the catalogue.
-        id_field: field that holds the item id.
-        id_type: ``int``, ``string``, or ``auto``: as the first item has it (in CSV and TSV, where
-            all is text, integers if every id is written as one).
+        encoding: of files of text: ``auto`` or a name.
+        separator: of the columns of a table, or None: as the name of the file says.
+        quoted: whether fields of a table may stand in double quotes.
+        columns: names of the columns of a table without a header, or None.
+        id_field: field that holds the item id; of an object of objects, its names hold it.
+        id_type: ``int``, ``string``, or ``auto``: as the first item has it (where all is text, in
+            tables and names of an object, integers if every id is written as one).
         fields: names of the fields to join, in this order. Missing and null ones are passed over.
         template: in place of ``fields``, a text with field names in braces, or None.
         on_bad_rows: ``error`` stops at the first bad row, ``reject`` lists them in rejects.parquet.
+        max_reject_share: largest share of the rows that may be rejected for one cause.
 
     Raises:
         SidmillError: for a bad row under ``error``; if no row gives an item; if a field is in no
-            row; if a file cannot be read to its end.
+            row; if a file cannot be read to its end; if one cause takes too many rows.
     """
-    files = expand(path, catalogue.SUFFIXES, "items.path")
-    ids = _decide_ids(files, id_field, id_type)
+    encodings.check(encoding, "items.encoding")
+    named = None if columns is None else tuple(columns)
+    dialect = catalogue.Dialect(encoding, separator, named, quoted, "items")
+    source = Source(expand(path, catalogue.SUFFIXES, "items.path"), dialect, id_field)
+    _say_encodings(source)
+
+    ids = _decide_ids(source, id_type)
     pieces = _parse_template(template) if template else _joined(fields)
     unseen = {field for _, field in pieces if field}
-    repeated = _find_repeated(files, ids)
+    wanted = {id_field} | unseen
+    repeated = _find_repeated(source, ids)
     first_place: dict[int | str, str] = {}  # of repeated ids only
-    counts = {"rows": 0, "items": 0, "rejects": 0}
-    first_reject = ""
+    tally, n_items = Tally(), 0
 
     def item(file: str, row: catalogue.Row) -> tuple[int | str, str]:
         if row.problem:
             raise BadRowError(row.problem)
-        pid = _read_id(row.fields, ids)
+        pid = _read_id(row, ids)
         if pid in first_place:
             raise BadRowError(f"id {pid!r:.80} stands already at {first_place[pid]}")
         words = _fill(pieces, row.fields)
@@ -112,98 +151,138 @@ def render(
         return pid, words
 
     def good_rows(rejects: pq.ParquetWriter) -> Iterator[pa.Table]:
-        nonlocal first_reject
+        nonlocal n_items
         good, bad = [], []
-        for file, row in _rows(files):
-            counts["rows"] += 1
+        for file, row in source.rows(wanted):
+            tally.rows += 1
             unseen.difference_update(row.fields or ())
             try:
                 good.append(item(file, row))
             except BadRowError as reason:
                 if on_bad_rows == "error":
-                    raise SidmillError(
-                        f"{file}, row {row.number}: {reason}: mend the row, or set "
-                        f"items.on_bad_rows: reject to list such rows in rejects.parquet"
-                    ) from None
-                first_reject = first_reject or f"{file}, row {row.number}: {reason}"
-                bad.append((_shown_id(row.fields, id_field), file, row.number, str(reason)))
+                    raise SidmillError(_stopped_at(file, row, str(reason), dialect)) from None
+                tally.add(file, row.number, str(reason))
+                bad.append((_shown_id(row, id_field), file, row.number, _stored(str(reason))))
+
+            # Write whole blocks.
             if len(good) == parquet.ROWS_PER_GROUP:
-                counts["items"] += len(good)
+                n_items += len(good)
                 yield _table(good, schema)
                 good = []
             if len(bad) == parquet.ROWS_PER_GROUP:
-                counts["rejects"] += len(bad)
                 rejects.write_table(_table(bad, text.REJECTS_SCHEMA))
                 bad = []
-        counts["items"] += len(good)
-        counts["rejects"] += len(bad)
-        _check_outcome(files, unseen, counts["items"], first_reject)
+
+        # Whatever is wrong with the whole is said before a file appears.
+        n_items += len(good)
+        _check_outcome(source, unseen, n_items, tally)
+        tally.check(max_reject_share, "items", dialect.named("encoding"))
         yield _table(good, schema)
         rejects.write_table(_table(bad, text.REJECTS_SCHEMA))
 
     schema = text.schema(pa.int64() if ids.integer else pa.string())
     with parquet.writer(rejects_path, text.REJECTS_SCHEMA) as rejects:
         text.write(text_path, schema.field("pid").type, good_rows(rejects))
-        rejects.add_key_value_metadata({text.ROWS_READ_KEY: str(counts["rows"])})
-    logger.info("%(rows)d rows: %(items)d items, %(rejects)d rejects", counts)
-    return Counts(**counts)
+        rejects.add_key_value_metadata({text.ROWS_READ_KEY: str(tally.rows)})
+    counts = Counts(tally.rows, n_items, tally.rows - n_items)
+    logger.info("%(rows)d rows: %(items)d items, %(rejects)d rejects", counts._asdict())
+    for line in tally.lines():
+        logger.warning("rejects: %s", line)
+    return counts
 
 
-def clean(value: str) -> str:
-    """Unescape HTML, drop its tags and invisible characters, fold white space to single spaces."""
-    plain = (
-        TAGS.sub(" ", html.unescape(html.unescape(value)))
-        if "&" in value or "<" in value
-        else value
+def _say_encodings(source: Source) -> None:
+    """Log which files are read in another encoding because of their first bytes."""
+    for file in source.files:
+        found = catalogue.encoding_of(file, source.dialect)
+        if source.dialect.encoding == encodings.AUTO and found != encodings.UTF8:
+            logger.info("%s is read as %s, as its first bytes say", file, found)
+
+
+def _stopped_at(file: str, row: catalogue.Row, reason: str, dialect: catalogue.Dialect) -> str:
+    """The message for a bad row that stops the run."""
+    hint = ""
+    if reason.startswith(NOT_UTF8):
+        hint = f"; {encodings.remedy(file, dialect.named('encoding'))}"
+    return (
+        f"{file}, row {row.number}: {reason}: mend the row, or set items.on_bad_rows: reject to "
+        f"list such rows in rejects.parquet{hint}"
     )
-    return " ".join(plain.translate(INVISIBLE).split())
 
 
-def plain_text(value: object) -> str:
-    """Write any value of a catalogue as clean text; null and NaN as nothing, lists with commas."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, str):
-        return clean(value)
-    if isinstance(value, bytes):
-        raise BadRowError(f"{value!r:.40} is binary, wanted text")
-    if isinstance(value, dict):
-        pairs = ((plain_text(key), plain_text(entry)) for key, entry in value.items())
-        return ", ".join(f"{key}: {entry}" for key, entry in pairs if entry)
-    if isinstance(value, list | tuple):
-        return ", ".join(filter(None, map(plain_text, value)))
-    return clean(str(value))
-
-
-def _rows(files: list[str]) -> Iterator[tuple[str, catalogue.Row]]:
-    for file in files:
-        for row in catalogue.read(file):
-            yield file, row
-
-
-def _decide_ids(files: list[str], field: str, id_type: str) -> Ids:
+def _decide_ids(source: Source, id_type: str) -> Ids:
     """Settle on one type of id for the whole catalogue.
 
-    It comes from the setting, or from the first id; where that is text of a table, from all ids.
+    It comes from the setting, or from the first id that can be one; where that is text of a table
+    or a name in an object, from all ids.
+
+    Raises:
+        SidmillError: if no row has an id, or all are integers that were written as floats.
     """
+    field = source.id_field
     if id_type != "auto":
         return Ids(field, id_type == "int", strict=False)
-    trouble = ""
-    for file, row in _rows(files):
-        if row.problem and not trouble:
-            trouble = f"; {file}, row {row.number}: {row.problem}"
-        value = (row.fields or {}).get(field)
-        if _is_missing(value):
-            continue
-        if not catalogue.is_table(file):
+
+    # The first id that can be one; a float cannot, and says nothing of the others.
+    odd, all_floats = None, True
+    for file, row, value in source.ids():
+        if row.key is not None or catalogue.is_table(file, source.dialect):
+            return _decide_texts(source)
+        if isinstance(value, int | str) and not isinstance(value, bool):
             return Ids(field, isinstance(value, int), strict=True)
-        values = ((row.fields or {}).get(field) for _, row in _rows(files))
-        integer = all(_is_integer(value) for value in values if not _is_missing(value))
-        return Ids(field, integer, strict=False)
-    raise SidmillError(
-        f"items.id_field: no row of {files[0]}{' and the others' * (len(files) > 1)} has a field "
-        f"{field!r}{_known_fields(files)}{trouble}"
+        odd = value if odd is None else odd
+        all_floats &= isinstance(value, float) and value.is_integer()
+    if odd is None:
+        raise SidmillError(_no_ids(source))
+    if all_floats:
+        raise SidmillError(_floats(source, odd))
+    return Ids(field, integer=False, strict=True)
+
+
+def _decide_texts(source: Source) -> Ids:
+    """Settle on a type where all ids are text: integers if each is written as one."""
+    first, integer, floats = None, True, True
+    for _, _, value in source.ids():
+        first = value if first is None else first
+        integer = integer and _is_integer(value)
+        floats = floats and isinstance(value, str) and bool(FLOAT_INTEGER.fullmatch(value))
+        if not (integer or floats):
+            break
+    if floats:
+        raise SidmillError(_floats(source, first))
+    return Ids(source.id_field, integer, strict=False)
+
+
+def _no_ids(source: Source) -> str:
+    """The message where no row has an id: what the rows have, and the first that is unreadable."""
+    unreadable = ((file, row) for file, row in source.rows(set()) if row.problem)
+    file, row = next(unreadable, ("", None))
+    trouble = f"; {file}, row {row.number}: {row.problem}" if row else ""
+    if row and row.problem.startswith(NOT_UTF8):
+        trouble += f": {encodings.remedy(file, source.dialect.named('encoding'))}"
+    others = " and the others" * (len(source.files) > 1)
+    return (
+        f"items.id_field: no row of {source.files[0]}{others} has a field "
+        f"{source.id_field!r}{_known_fields(source)}{trouble}"
     )
+
+
+def _floats(source: Source, first: object) -> str:
+    """The message where every id is an integer that was written as a float."""
+    return (
+        f"items.id_field: every id in {source.id_field!r} is an integer written as a float, the "
+        f"first is {first!s:.40}: {PANDAS.format(field=source.id_field)}"
+    )
+
+
+def _id_value(row: catalogue.Row, field: str) -> object:
+    """What stands where the id should; whole decimals are integers, UUIDs are text."""
+    if row.fields is None:
+        return None
+    value = row.fields.get(field, row.key)
+    if isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
+        return int(value)
+    return str(value) if isinstance(value, UUID) else value
 
 
 def _is_missing(value: object) -> bool:
@@ -220,55 +299,70 @@ def _is_integer(value: object) -> bool:
     return isinstance(value, int) and value in INT64
 
 
-def _read_id(fields: dict, ids: Ids) -> int | str:
-    value = fields.get(ids.field)
+def _read_id(row: catalogue.Row, ids: Ids) -> int | str:
+    value = _id_value(row, ids.field)
     if _is_missing(value):
-        raise BadRowError(f"no id in field {ids.field!r}")
+        raise BadRowError(f"no id in field {safe(repr(ids.field), 80)}")
     if isinstance(value, int) and not isinstance(value, bool):
-        if not ids.integer and ids.strict:
-            raise BadRowError(
-                f"id {value} is an integer, the first one is a string: set items.id_type"
-            )
-        if value not in INT64:
-            raise BadRowError(f"id {value} does not fit in 64 bits: set items.id_type: string")
-        return value if ids.integer else str(value)
+        return _read_integer(value, ids)
+    if isinstance(value, float) and value.is_integer():
+        if ids.integer and not ids.strict and int(value) in EXACT_FLOATS:
+            return int(value)
+        raise BadRowError(f"id {value} is a float: {PANDAS.format(field=ids.field)}")
     if not isinstance(value, str):
         raise BadRowError(
             f"id {reprlib.repr(value)} is a {type(value).__name__}, wanted an integer or a string"
         )
     if not ids.integer:
         return _encodable(value, "the id")
+    if not ids.strict and FLOAT_INTEGER.fullmatch(value):
+        value = value.partition(".")[0]
     if ids.strict or not _is_integer(value):
-        raise BadRowError(
-            f"id {value!r:.80} is not an integer like the first: set items.id_type: string"
-        )
+        wanted = "like the first" if ids.strict else "of 64 bits as items.id_type: int wants"
+        raise BadRowError(f"id {value!r:.80} is not an integer {wanted}: set items.id_type: string")
     return int(value)
 
 
-def _shown_id(fields: dict | None, id_field: str) -> str | None:
-    value = (fields or {}).get(id_field)
+def _read_integer(value: int, ids: Ids) -> int | str:
+    if not ids.integer and ids.strict:
+        raise BadRowError(
+            f"id {value} is an integer, the first one is a string: set items.id_type: string"
+        )
+    if not ids.integer:
+        return str(value)
+    if value not in INT64:
+        raise BadRowError(f"id {value} does not fit in 64 bits: set items.id_type: string")
+    return value
+
+
+def _shown_id(row: catalogue.Row, id_field: str) -> str | None:
+    value = _id_value(row, id_field)
     if value is None:
         return None
     shown = value if isinstance(value, str) else reprlib.repr(value)  # repr() may nest too deeply
-    return shown.encode(errors="replace").decode()
+    return _stored(shown)
 
 
-def _find_repeated(files: list[str], ids: Ids) -> set[int | str]:
+def _stored(value: str) -> str:
+    """A text that every file can hold: half a character becomes a question mark."""
+    return value.encode(errors="replace").decode()
+
+
+def _find_repeated(source: Source, ids: Ids) -> set[int | str]:
     """Return the ids that occur more than once. Memory: 9.5 bytes per item, and what it returns."""
-    keys = np.frombuffer(array("q", map(_key, _readable_ids(files, ids))), dtype=np.int64)
+    keys = np.frombuffer(array("q", map(_key, _readable_ids(source, ids))), dtype=np.int64)
     keys.sort()  # in place
     suspects = set(keys[1:][keys[1:] == keys[:-1]].tolist())
     if not suspects:
         return set()
-    seen = Counter(pid for pid in _readable_ids(files, ids) if _key(pid) in suspects)
+    seen = Counter(pid for pid in _readable_ids(source, ids) if _key(pid) in suspects)
     return {pid for pid, occurrences in seen.items() if occurrences > 1}
 
 
-def _readable_ids(files: list[str], ids: Ids) -> Iterator[int | str]:
-    for _, row in _rows(files):
+def _readable_ids(source: Source, ids: Ids) -> Iterator[int | str]:
+    for _, row, _ in source.ids():
         with suppress(BadRowError):
-            if row.fields is not None:
-                yield _read_id(row.fields, ids)
+            yield _read_id(row, ids)
 
 
 def _key(pid: int | str) -> int:
@@ -304,13 +398,17 @@ def _fill(pieces: list[tuple[str, str | None]], fields: dict) -> str:
         ]
     except RecursionError:
         raise BadRowError("nested too deeply") from None
+    except UnreadableError as error:
+        raise BadRowError(str(error)) from None
     if not any(character.isalnum() for _, value in values for character in value):
         lacking = "letter or digit" if any(value for _, value in values) else "text"
         wanted = [field for _, field in pieces if field]
         known = (
-            "" if any(field in fields for field in wanted) else f": the row has {_names(fields)}"
+            ""
+            if any(field in fields for field in wanted)
+            else f": the row has {shown_names(fields) or 'none of them'}"
         )
-        raise BadRowError(f"no {lacking} in {', '.join(wanted)}{known}")
+        raise BadRowError(f"no {lacking} in {shown_names(wanted)}{known}")
     lines = "".join(literal + value for literal, value in values).split("\n")
     return _encodable("\n".join(filter(None, (line.strip() for line in lines))), "the text")
 
@@ -331,20 +429,23 @@ def _table(rows: list[tuple], schema: pa.Schema) -> pa.Table:
     return pa.table(arrays, schema=schema)
 
 
-def _check_outcome(files: list[str], unseen: set[str], n_items: int, first_reject: str) -> None:
+def _check_outcome(source: Source, unseen: set[str], n_items: int, tally: Tally) -> None:
     if unseen:
         raise SidmillError(
             f"items.fields or items.template: no row of the catalogue has "
-            f"{', '.join(map(repr, sorted(unseen)))}{_known_fields(files)}"
+            f"{shown_names(map(repr, sorted(unseen)))}{_known_fields(source)}"
         )
     if not n_items:
-        raise SidmillError(f"no row of the catalogue gives an item; first: {first_reject}")
+        file, row, reason = next(iter(tally.first.values()))
+        raise SidmillError(
+            f"no row of the catalogue gives an item; first: {file}, row {row}: {reason}"
+        )
 
 
-def _known_fields(files: list[str]) -> str:
-    fields = next((row.fields for _, row in _rows(files) if row.fields), None)
-    return f": the first row has {_names(fields)}" if fields else ""
-
-
-def _names(fields: dict) -> str:
-    return ", ".join(map(str, fields))
+def _known_fields(source: Source) -> str:
+    """The fields that the first readable row has, and that it may be no header, for a message."""
+    for file in source.files:
+        if known := catalogue.field_names(file, source.dialect):
+            hint = catalogue.about_header(file, source.dialect)
+            return f": the first row has {shown_names(known)}{hint}"
+    return ""

@@ -13,8 +13,6 @@ Source: https://github.com/xhluca/bm25s (Lucene's form of BM25), https://github.
 
 import logging
 import math
-import re
-import unicodedata
 from array import array
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -27,16 +25,15 @@ import numpy as np
 from scipy.sparse import csc_matrix
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import text, vectors
+from sidmill.core.words import words
+from sidmill.formats import runs, text, vectors
 from sidmill.formats.runs import Run
 from sidmill.retrieval import exact
 from sidmill.retrieval.best import Best
-from sidmill.retrieval.search import as_run
+from sidmill.retrieval.search import as_run, wanted
 
 logger = logging.getLogger(__name__)
 
-HAN = "々〇㐀-䶿一-鿿豈-\ufaff\U00020000-\U000323af"
-RUNS = re.compile(rf"([{HAN}]+)|([^\W{HAN}]+)")
 POSTINGS_PER_BLOCK = 2_000_000  # some 60 bytes each while they are counted
 PASSAGES_PER_BLOCK = 1 << 18
 
@@ -63,6 +60,7 @@ def search(
     spool_path: str | Path,
     *,
     top_k: int,
+    exclude_own: bool,
     k1: float,
     b: float,
 ) -> Run:
@@ -77,6 +75,7 @@ def search(
         queries_path: text.parquet of the queries.
         spool_path: file that is written meanwhile, 12 bytes per posting, and removed at the end.
         top_k: k.
+        exclude_own: leave out the passage with the query's id.
         k1: how soon a repeated word stops counting; 0 counts it once.
         b: how far long passages are marked down, from 0 to 1.
 
@@ -84,14 +83,12 @@ def search(
         SidmillError: if k is above N, or no passage holds a word.
     """
     pids, qids = vectors.read_pids(corpus_path), vectors.read_pids(queries_path)
-    if top_k > len(pids):
-        raise SidmillError(
-            f"retrieval.top_k is {top_k}, the corpus has {len(pids)} passages: lower it to at "
-            f"most {len(pids)}"
-        )
+    top_k = wanted(top_k, len(pids), exclude_own)
+    runs.check_ids(pids.to_pylist(), str(corpus_path))
+    runs.check_ids(qids.to_pylist(), str(queries_path))
     vocabulary: dict[str, int] = {}
     asked = [
-        np.array([vocabulary.setdefault(word, len(vocabulary)) for word in words(line)], np.int32)
+        np.array([vocabulary.setdefault(word, len(vocabulary)) for word in _words(line)], np.int32)
         for table in text.read(queries_path)
         for line in table["text"].to_pylist()
     ]
@@ -122,15 +119,12 @@ def search(
                 first += len(block.lengths)
     finally:
         Path(spool_path).unlink(missing_ok=True)
-    return as_run(best.result(), pids, qids)
+    return as_run(best.result(), pids, qids, exclude_own)
 
 
-def words(line: str) -> list[str]:
-    """Cut a text into lower-case words; runs of Chinese characters as jieba does."""
-    found = []
-    for han, word in RUNS.findall(unicodedata.normalize("NFKC", line).lower()):
-        found += _cutter().cut(han) if han else [word]
-    return found
+def _words(line: str) -> list[str]:
+    """The words of a text; jieba cuts runs of Chinese characters."""
+    return words(line, _cutter().cut)
 
 
 def _cut(corpus_path: str | Path, vocabulary: dict[str, int]) -> Iterator[Block]:
@@ -138,7 +132,7 @@ def _cut(corpus_path: str | Path, vocabulary: dict[str, int]) -> Iterator[Block]
     lengths, sizes, terms = array("i"), array("i"), array("i")
     for table in text.read(corpus_path):
         for line in table["text"].to_pylist():
-            found = words(line)
+            found = _words(line)
             known = [vocabulary[word] for word in found if word in vocabulary]
             lengths.append(len(found))
             sizes.append(len(known))

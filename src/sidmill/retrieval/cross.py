@@ -6,6 +6,7 @@ of ``yes`` against ``no`` as its next word (Qwen3-Reranker). Both train on the s
 Source: https://sbert.net, https://huggingface.co/Qwen/Qwen3-Reranker-0.6B
 """
 
+import json
 from pathlib import Path
 
 import torch
@@ -17,12 +18,15 @@ from sentence_transformers.cross_encoder import (
 from sentence_transformers.cross_encoder.evaluation import CrossEncoderClassificationEvaluator
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from sentence_transformers.cross_encoder.modules import LogitScore
+from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import triples
+from sidmill.core.terminal import names
+from sidmill.formats import hub, triples
 from sidmill.retrieval import training
 
 METRIC = "dev_average_precision"
+HEADED = "ForSequenceClassification"
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 # The form of Qwen3-Reranker, for language models whose own template knows no query and document.
 ROLE = '{{ messages | selectattr("role", "eq", "%s") | map(attribute="content") | first }}'
@@ -90,7 +94,7 @@ def train(
         name: value for name, value in locals().items() if not name.endswith(("_path", "_dir"))
     }
     kept, dev, settings = training.prepare(pairs_path, triples.PAIRS, state_dir, given, METRIC)
-    reader = load(model, revision, max_length, "float32", device, "cross.model")
+    reader = load(model, revision, max_length, "float32", device, "cross.model", new_head=True)
     evaluator = None
     if dev_share:
         pairs = list(zip(dev["query"].to_pylist(), dev["passage"].to_pylist(), strict=True))
@@ -118,9 +122,18 @@ def train(
 
 
 def load(
-    model: str, revision: str | None, max_length: int, dtype: str, device: str, setting: str
+    model: str,
+    revision: str | None,
+    max_length: int,
+    dtype: str,
+    device: str,
+    setting: str,
+    *,
+    new_head: bool = False,
 ) -> CrossEncoder:
     """Load a cross encoder: of one output, or a language model scored by yes and no.
+
+    A ``max_length`` above the positions of the model is lowered to them, with a warning.
 
     Args:
         model: folder or hub id.
@@ -129,36 +142,84 @@ def load(
         dtype: float32 or bfloat16, of the weights.
         device: auto, cpu or cuda.
         setting: config key that holds ``model``, for the message.
+        new_head: for training: a model without a head of one output gets a new one, by the seed of
+            torch. Otherwise its scores would be random, and it is refused.
 
     Raises:
-        SidmillError: if it cannot be loaded, or has another number of outputs.
+        SidmillError: if it cannot be loaded, or has no head of one output and may get none.
     """
+    given = {"use_safetensors": True, "dtype": getattr(torch, dtype)}
     try:
+        config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+        is_language_model = _is_language_model(config)
+        if not new_head:
+            _check_head(model, revision, config, given, setting)
+        elif not is_language_model:
+            given["ignore_mismatched_sizes"] = True  # a head of several outputs makes way
         reader = CrossEncoder(
             model,
             revision=revision,
             device=None if device == "auto" else device,
             trust_remote_code=False,
             max_length=max_length,
-            model_kwargs={"use_safetensors": True, "dtype": getattr(torch, dtype)},
-            **({} if _is_language_model(model, revision) else {"num_labels": 1}),
+            model_kwargs=given,
+            **({} if is_language_model else {"num_labels": 1}),
         )
     except (OSError, ValueError, ImportError) as error:
         raise SidmillError(
-            f"{setting} {model!r} cannot be loaded ({str(error).splitlines()[0]}): name a hub id "
+            f"{setting} {model!r} cannot be loaded ({hub.first_line(error)}): name a hub id "
             f"or a folder with model.safetensors"
         ) from None
+
+    # What its tokenizer leaves open.
     if any(isinstance(module, LogitScore) for module in reader):
         own = reader.tokenizer.chat_template
         if own is None or "document" not in own:
             reader.tokenizer.chat_template = TEMPLATE
     elif reader.tokenizer.pad_token_id is not None:
         reader.model.config.pad_token_id = reader.tokenizer.pad_token_id
+    reader.max_seq_length = training.fit_length(reader.model, max_length, setting)
     return reader
 
 
-def _is_language_model(model: str, revision: str | None) -> bool:
-    from transformers import AutoConfig
+def _check_head(
+    model: str, revision: str | None, config: PretrainedConfig, given: dict, setting: str
+) -> None:
+    """Stop at a model whose scores would come from weights that it does not have.
 
-    found = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
-    return any(name.endswith("ForCausalLM") for name in found.architectures or ())
+    Raises:
+        SidmillError: saying what it is, and what reranks.
+    """
+    wanted = (
+        "a reranker has one output with weights of its own, or is a language model that answers "
+        "yes or no: name one, or train one (cross.model) and set rerank.model: results/cross/model"
+    )
+    modules = hub.find_modules(model, revision, setting.partition(".")[0])
+    kinds = [] if modules is None else [
+        each["type"].rpartition(".")[2] for each in json.loads(Path(modules).read_text("utf-8"))
+    ]  # fmt: skip
+    if "Pooling" in kinds:
+        raise SidmillError(f"{setting} {model!r} embeds texts and scores no pairs: {wanted}")
+    if _is_language_model(config) or len(kinds) > 1:  # a head of sentence-transformers follows
+        return
+    if any(name.endswith(HEADED) for name in config.architectures or ()) and config.num_labels != 1:
+        raise SidmillError(f"{setting} {model!r} has {config.num_labels} outputs: {wanted}")
+    _, found = AutoModelForSequenceClassification.from_pretrained(
+        model,
+        revision=revision,
+        trust_remote_code=False,
+        num_labels=1,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+        **given,
+    )
+    lost = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
+    if lost:
+        raise SidmillError(
+            f"{setting} {model!r} has no weights for {names(lost)}, so its scores would be random: "
+            f"{wanted}"
+        )
+
+
+def _is_language_model(config: PretrainedConfig) -> bool:
+    return any(name.endswith("ForCausalLM") for name in config.architectures or ())

@@ -160,7 +160,9 @@ def load(
             f"dual.model {model!r} cannot be loaded ({hub.first_line(error)}): name a hub id "
             f"or a folder with model.safetensors"
         ) from None
-    encoder.max_seq_length = min(max_length, encoder.max_seq_length or max_length)
+    own = min(max_length, encoder.max_seq_length or max_length)
+    body = getattr(encoder[0], "model", None)  # static embeddings have none, and no positions
+    encoder.max_seq_length = training.fit_length(body, own, "dual.model") if body else own
     return encoder.float()
 
 

@@ -29,6 +29,7 @@ def read_training(
     path: str,
     form: str,
     on_bad_rows: str,
+    max_reject_share: float,
 ) -> int:
     """Write training data as triples.parquet (kind ``dual``) or pairs.parquet (``cross``).
 
@@ -44,6 +45,7 @@ def read_training(
         path: file, folder or glob.
         form: ``rocketqa`` or ``qrels``.
         on_bad_rows: ``error`` or ``reject``.
+        max_reject_share: largest share of the lines that may be rejected for one cause.
 
     Returns:
         How many rows were written.
@@ -51,7 +53,7 @@ def read_training(
     Raises:
         SidmillError: for a bad line under ``error``; if none can be learned from.
     """
-    rejects = Rejects(on_bad_rows)
+    rejects = Rejects("training", on_bad_rows, max_reject_share)
     setting = f"training.{kind}"
     if form == "rocketqa":
         rows = _lines(kind, expand(path, ANY_NAME, setting), rejects)
@@ -60,11 +62,14 @@ def read_training(
         rows = _named(kind, judged, corpus_path, queries_path, rejects)
     first = next(rows, None)
     if first is None:
-        raise SidmillError(f"{path}: no line can be trained on: check {setting}")
+        raise SidmillError(f"{path}: no line can be trained on: check {setting}{rejects.first()}")
 
     def all_rows() -> Iterator[tuple]:
+        n_good = 1
         yield first
-        yield from rows
+        for n_good, row in enumerate(rows, start=2):  # noqa: B007 - its last value is the count
+            yield row
+        rejects.check(n_good)
 
     n_rows = triples.write(output_path, SCHEMAS[kind], all_rows())
     rejects.write(rejects_path)

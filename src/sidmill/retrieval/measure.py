@@ -17,7 +17,7 @@ import pyarrow as pa
 from ir_measures import AP, RR, Success, nDCG
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import parquet
+from sidmill.formats import parquet, text
 from sidmill.formats.runs import Run
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,12 @@ RESAMPLES_AT_ONCE = 256
 
 
 def measure(
-    runs: Mapping[str, Run], qrels: dict[str, dict[str, int]], *, resamples: int, seed: int
+    runs: Mapping[str, Run],
+    qrels: dict[str, dict[str, int]],
+    corpus_path: str | None = None,
+    *,
+    resamples: int,
+    seed: int,
 ) -> tuple[dict, pa.Table]:
     """Measure runs, and the difference of each to the first one.
 
@@ -43,6 +48,8 @@ def measure(
     Args:
         runs: by name; all with the same queries is wise, though not asked for.
         qrels: labels by qid and pid.
+        corpus_path: text.parquet of the passages: judged ones that it lacks, which no run can find,
+            are counted. None: not counted.
         resamples: of the bootstrap.
         seed: of the bootstrap.
 
@@ -67,6 +74,7 @@ def measure(
     logger.info("%d queries, %d of them judged", len(qrels), len(qids))
     figures = {
         "queries": len(qids),
+        "judgements": _judgements(answered, runs, corpus_path),
         "depth": depth,
         "runs": {
             run: dict(zip(metrics, found.mean(axis=0).tolist(), strict=True))
@@ -75,6 +83,29 @@ def measure(
         "differences": _differences(values, list(metrics), resamples, seed),
     }
     return figures, _table(values, qids, list(metrics))
+
+
+def _judgements(
+    answered: dict[str, dict[str, int]], runs: Mapping[str, Run], corpus_path: str | None
+) -> dict:
+    """Count answers that no run can find: the corpus lacks them, or the runs lack their query."""
+    answers = [(qid, pid) for qid, labels in answered.items() for pid in labels if labels[pid] > 0]
+    asked = {qid for run in runs.values() for qid in run.qids}
+    counts = {
+        "answers": len(answers),
+        "answers_without_passage": None,
+        "answers_without_query": sum(qid not in asked for qid, _ in answers),
+    }
+    if corpus_path is not None:
+        held = text.find_ids(corpus_path, {pid for _, pid in answers})
+        lacking = [(qid, pid) for qid, pid in answers if pid not in held]
+        counts["answers_without_passage"] = len(lacking)
+        if lacking:
+            logger.warning(
+                "%d of %d answers are passages that the corpus lacks, such as %r of query %r: no "
+                "run can find them", len(lacking), len(answers), lacking[0][1], lacking[0][0],
+            )  # fmt: skip
+    return counts
 
 
 def write_table(path: str, table: pa.Table) -> None:

@@ -5,7 +5,8 @@ Every line is in the one file or, with the reason, in the rejects beside it.
 
 import logging
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +16,9 @@ import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand
-from sidmill.formats import parquet, passages, text
+from sidmill.formats import encodings, parquet, passages, text
 from sidmill.formats import qrels as judgements
+from sidmill.formats.rejects import NOT_UTF8, Tally
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +40,12 @@ class Rejects:
     Memory: the bad lines.
     """
 
-    def __init__(self, on_bad_rows: str) -> None:
-        """Take ``error`` or ``reject``."""
-        self.on_bad_rows = on_bad_rows
+    def __init__(self, section: str, on_bad_rows: str, max_share: float) -> None:
+        """Take the section of the config, ``error`` or ``reject``, and the share of one cause."""
+        self.section, self.on_bad_rows, self.max_share = section, on_bad_rows, max_share
         self.found: list[Reject] = []
         self.rows_read = 0
+        self.tally = Tally()
 
     def add(self, key: object, file: str, row: int, reason: str) -> None:
         """Note a bad line.
@@ -51,11 +54,40 @@ class Rejects:
             SidmillError: naming it, under ``error``.
         """
         if self.on_bad_rows == "error":
+            advice = "mend the line"
+            if reason.startswith(NOT_UTF8):
+                advice = encodings.remedy(file, None)
             raise SidmillError(
-                f"{file}, line {row}: {reason}: mend the line, or set on_bad_rows: reject "
-                f"to list such lines beside the result"
+                f"{file}, line {row}: {reason}: {advice}, or set {self.section}.on_bad_rows: "
+                f"reject to list such lines beside the result"
             )
-        self.found.append(Reject(None if key is None else str(key), file, row, reason))
+        self.tally.add(file, row, reason)
+        shown, said = (
+            None if each is None else str(each).encode(errors="replace").decode()
+            for each in (key, reason)
+        )
+        self.found.append(Reject(shown, file, row, said))
+
+    def first(self) -> str:
+        """The first bad line, for a message that says no line is good."""
+        if not self.found:
+            return ""
+        bad = self.found[0]
+        return f"; first: {bad.file}, line {bad.row}: {bad.reason}"
+
+    def check(self, n_good: int) -> None:
+        """Stop where one cause took too many lines; log the share of each.
+
+        Args:
+            n_good: lines that gave something.
+
+        Raises:
+            SidmillError: naming the cause and its share.
+        """
+        self.tally.rows = n_good + len(self.found)
+        self.tally.check(self.max_share, self.section)
+        for line in self.tally.lines():
+            logger.warning("rejects: %s", line)
 
     def write(self, path: str | Path) -> None:
         """Write rejects.parquet."""
@@ -72,7 +104,9 @@ def read_corpus(
     *,
     corpus: str,
     corpus_ids: str | None,
+    form: str,
     on_bad_rows: str,
+    max_reject_share: float,
 ) -> int:
     """Write the passages to text.parquet, in the order of the files.
 
@@ -81,9 +115,11 @@ def read_corpus(
     Args:
         text_path: text.parquet to write.
         rejects_path: rejects.parquet to write.
-        corpus: file, folder or glob, of BEIR or RocketQA.
+        corpus: file, folder or glob, of BEIR, RocketQA or MS MARCO.
         corpus_ids: map from line number to id, for RocketQA, or None.
+        form: of tab-separated files: ``rocketqa``, ``msmarco``, or ``auto``.
         on_bad_rows: ``error`` or ``reject``.
+        max_reject_share: largest share of the lines that may be rejected for one cause.
 
     Returns:
         How many passages were written.
@@ -92,8 +128,9 @@ def read_corpus(
         SidmillError: for a bad line under ``error``; if an id stands twice; if no line is good.
     """
     files = expand(corpus, ANY_NAME, "retrieval.corpus")
-    records = passages.read_passages(files, corpus_ids)
-    return _write_texts(text_path, rejects_path, records, corpus, on_bad_rows)
+    records = partial(passages.read_passages, files, corpus_ids, form)
+    rejects = Rejects("retrieval", on_bad_rows, max_reject_share)
+    return _write_texts(text_path, rejects_path, records, corpus, rejects)
 
 
 def read_queries(
@@ -102,15 +139,20 @@ def read_queries(
     *,
     queries: str,
     query_ids: str | None,
+    form: str,
     on_bad_rows: str,
+    max_reject_share: float,
 ) -> int:
     """Write the queries to text.parquet; arguments as of :func:`read_corpus`."""
     files = expand(queries, ANY_NAME, "retrieval.queries")
-    records = passages.read_queries(files, query_ids)
-    return _write_texts(text_path, rejects_path, records, queries, on_bad_rows)
+    records = partial(passages.read_queries, files, query_ids, form)
+    rejects = Rejects("retrieval", on_bad_rows, max_reject_share)
+    return _write_texts(text_path, rejects_path, records, queries, rejects)
 
 
-def read_qrels(qrels_path: str, rejects_path: str, *, qrels: str, on_bad_rows: str) -> int:
+def read_qrels(
+    qrels_path: str, rejects_path: str, *, qrels: str, on_bad_rows: str, max_reject_share: float
+) -> int:
     """Write the judgements to qrels.parquet, in the order of the files; equal repeats once.
 
     Args:
@@ -118,6 +160,7 @@ def read_qrels(qrels_path: str, rejects_path: str, *, qrels: str, on_bad_rows: s
         rejects_path: rejects.parquet to write.
         qrels: file, folder or glob, of BEIR, TREC or DuReader-retrieval.
         on_bad_rows: ``error`` or ``reject``.
+        max_reject_share: largest share of the judgements that may be rejected for one cause.
 
     Returns:
         How many judgements were written.
@@ -125,8 +168,9 @@ def read_qrels(qrels_path: str, rejects_path: str, *, qrels: str, on_bad_rows: s
     Raises:
         SidmillError: for a bad line under ``error``; if none is good.
     """
-    rejects = Rejects(on_bad_rows)
+    rejects = Rejects("retrieval", on_bad_rows, max_reject_share)
     kept = read_judgements(qrels, "retrieval.qrels", rejects)
+    rejects.check(len(kept))
     judgements.write(qrels_path, kept)
     rejects.write(rejects_path)
     return len(kept)
@@ -153,22 +197,22 @@ def read_judgements(path: str, setting: str, rejects: Rejects) -> list[judgement
                 reason = f"judged {found.label} here and {known.label} in line {known.row}"
                 rejects.add(found.pid, file, found.row, reason)
     if not kept:
-        raise SidmillError(f"{path}: no judgement in it: check {setting}")
+        raise SidmillError(f"{path}: no judgement in it: check {setting}{rejects.first()}")
     return list(kept.values())
 
 
 def _write_texts(
     text_path: str,
     rejects_path: str,
-    records: Iterator[passages.Record],
+    records: Callable[[], Iterator[passages.Record]],
     source: str,
-    on_bad_rows: str,
+    rejects: Rejects,
 ) -> int:
-    rejects = Rejects(on_bad_rows)
-    good = _good_records(records, rejects)
+    repeated = _repeated(records()) if rejects.on_bad_rows == "reject" else set()
+    good = _good_records(records(), rejects, repeated)
     first = next(good, None)
     if first is None:
-        raise SidmillError(f"{source}: no line of it gives a text: check retrieval.on_bad_rows")
+        raise SidmillError(f"{source}: no line of it gives a text{rejects.first()}")
     kind = type(first.id)
     schema = text.schema(pa.int64() if kind is int else pa.string())
     keys = array("q")
@@ -177,15 +221,17 @@ def _write_texts(
         waiting = [first]
         for record in good:
             if type(record.id) is not kind:
-                raise SidmillError(
-                    f"{record.file}, line {record.row}: id {record.id!r} is a "
-                    f"{type(record.id).__name__}, the first one is a {kind.__name__}: write all "
-                    f"ids alike"
+                reason = (
+                    f"id {record.id!r:.80} is a {type(record.id).__name__}, the first one is a "
+                    f"{kind.__name__}: write all ids alike"
                 )
+                rejects.add(record.id, record.file, record.row, reason)
+                continue
             waiting.append(record)
             if len(waiting) == parquet.ROWS_PER_GROUP:
                 yield _table(waiting, schema, keys)
                 waiting = []
+        rejects.check(rejects.rows_read - len(rejects.found))
         yield _table(waiting, schema, keys)
 
     rows = text.write(text_path, schema.field("pid").type, tables())
@@ -200,14 +246,34 @@ def _write_texts(
 
 
 def _good_records(
-    records: Iterator[passages.Record], rejects: Rejects
+    records: Iterator[passages.Record], rejects: Rejects, repeated: set[int]
 ) -> Iterator[passages.Record]:
+    """The records that give a text; of an id that stands twice the first.
+
+    Args:
+        records: all of them.
+        rejects: takes the others.
+        repeated: keys of ids that may stand twice, where those are rejects.
+    """
+    seen: dict[int | str, str] = {}
     for record in records:
         rejects.rows_read += 1
-        if record.problem:
-            rejects.add(record.id, record.file, record.row, record.problem)
+        problem = record.problem
+        if problem is None and record.id in seen:
+            problem = f"id {record.id!r:.80} stands already at {seen[record.id]}"
+        elif problem is None and repeated and _key(record.id) in repeated:
+            seen[record.id] = f"{record.file}, line {record.row}"
+        if problem:
+            rejects.add(record.id, record.file, record.row, problem)
         else:
             yield record
+
+
+def _repeated(records: Iterator[passages.Record]) -> set[int]:
+    """Keys that stand twice among the ids of good records. Memory: 8 bytes per id."""
+    keys = array("q", (_key(record.id) for record in records if not record.problem))
+    hashes = np.sort(np.frombuffer(keys, dtype=np.int64))
+    return set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
 
 
 def _table(records: list[passages.Record], schema: pa.Schema, keys: array) -> pa.Table:

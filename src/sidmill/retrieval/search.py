@@ -9,15 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import neighbours, text
+from sidmill.formats import neighbours, runs, text
 from sidmill.formats.neighbours import Neighbours
 from sidmill.formats.runs import Run
 from sidmill.formats.vectors import VectorStore
 from sidmill.retrieval import exact
 
 logger = logging.getLogger(__name__)
+
+ID_BLOCK = 1 << 20  # ids of passages looked at at a time
 
 
 def search_shard(
@@ -28,6 +31,7 @@ def search_shard(
     shard: int,
     shards: int,
     top_k: int,
+    exclude_own: bool,
     search_batch: int,
     device: str,
     memory_mb: int,
@@ -44,6 +48,7 @@ def search_shard(
         shard: number of the shard, from 0.
         shards: how many there are: consecutive rows, sizes that differ by one at most.
         top_k: k.
+        exclude_own: whether the passage with the query's id is left out later: one more is found.
         search_batch: queries at a time.
         device: auto, cpu or cuda, of the exact search.
         memory_mb: MiB for the blocks of the exact search.
@@ -56,11 +61,9 @@ def search_shard(
     """
     check_alike(corpus, queries)
     n_rows = len(corpus.vectors)
-    if top_k > n_rows:
-        raise SidmillError(
-            f"retrieval.top_k is {top_k}, the corpus has {n_rows} passages: lower it to at most "
-            f"{n_rows}"
-        )
+    top_k = wanted(top_k, n_rows, exclude_own)
+    runs.check_ids(corpus.ids.to_pylist(), "the passages")
+    runs.check_ids(queries.ids.to_pylist(), "the queries")
     asked = np.empty(queries.vectors.shape, dtype=np.float32)
     asked[:] = queries.vectors
     ranks = exact.id_ranks(corpus.ids)
@@ -92,8 +95,28 @@ def search_shard(
     )
 
 
+def wanted(top_k: int, n_passages: int, exclude_own: bool) -> int:
+    """How many passages to find for each query: one more where its own is left out.
+
+    Raises:
+        SidmillError: if the corpus has not so many.
+    """
+    most = n_passages - exclude_own
+    if top_k > most:
+        besides = " and retrieval.exclude_own leaves one out" * exclude_own
+        raise SidmillError(
+            f"retrieval.top_k is {top_k}, the corpus has {n_passages} passages{besides}: lower it "
+            f"to at most {most}"
+        )
+    return top_k + exclude_own
+
+
 def merge_shards(
-    part_paths: Sequence[str | Path], pids: pa.ChunkedArray, qids: pa.ChunkedArray
+    part_paths: Sequence[str | Path],
+    pids: pa.ChunkedArray,
+    qids: pa.ChunkedArray,
+    *,
+    exclude_own: bool,
 ) -> Run:
     """Merge the shards of a search into a run of exactly k passages per query.
 
@@ -101,16 +124,25 @@ def merge_shards(
         part_paths: files that :func:`search_shard`'s results were written to.
         pids: ids of the passages, in row order.
         qids: ids of the queries, in row order.
+        exclude_own: leave out the passage with the query's id.
 
     Raises:
         SidmillError: if a query has fewer than k passages.
     """
     parts = [neighbours.read(path) for path in part_paths]
-    return as_run(exact.merge(parts, exact.id_ranks(pids)), pids, qids)
+    return as_run(exact.merge(parts, exact.id_ranks(pids)), pids, qids, exclude_own)
 
 
-def as_run(found: Neighbours, pids: pa.ChunkedArray, qids: pa.ChunkedArray) -> Run:
-    """Put ids in place of row numbers.
+def as_run(
+    found: Neighbours, pids: pa.ChunkedArray, qids: pa.ChunkedArray, exclude_own: bool
+) -> Run:
+    """Put ids in place of row numbers; count the queries whose id a passage has, and leave it out.
+
+    Args:
+        found: one passage more than wanted, where the own one is left out.
+        pids: ids of the passages, in row order.
+        qids: ids of the queries, in row order.
+        exclude_own: whether the passage with the query's id is left out, else the last one.
 
     Raises:
         SidmillError: if a query has fewer than k passages.
@@ -127,7 +159,35 @@ def as_run(found: Neighbours, pids: pa.ChunkedArray, qids: pa.ChunkedArray) -> R
     distinct, places = np.unique(found.rows, return_inverse=True)
     words = [str(pid) for pid in pids.take(pa.array(distinct)).to_pylist()]
     lines = places.reshape(found.rows.shape).tolist()
-    return Run(names, [[words[place] for place in line] for line in lines], found.scores)
+    run = Run(names, [[words[place] for place in line] for line in lines], found.scores)
+
+    n_own = _count_own(pids, names)
+    if n_own:
+        done = "is left out" if exclude_own else "may be found: retrieval.exclude_own leaves it out"
+        logger.info("%d of %d queries have the id of a passage, which %s", n_own, len(names), done)
+    return _without_own(run) if exclude_own else run
+
+
+def _count_own(pids: pa.ChunkedArray, names: list[str]) -> int:
+    """How many queries have the id of a passage, looked at a chunk at a time."""
+    known = pa.array(names, pa.string())
+    return sum(
+        pc.sum(pc.is_in(chunk.slice(start, ID_BLOCK).cast(pa.string()), value_set=known)).as_py()
+        for chunk in pids.chunks
+        for start in range(0, len(chunk), ID_BLOCK)
+    )
+
+
+def _without_own(run: Run) -> Run:
+    """Leave out the passage with the query's id, the last one where it is not among them."""
+    kept = np.ones(run.scores.shape, dtype=bool)
+    for row, (qid, pids) in enumerate(zip(run.qids, run.pids, strict=True)):
+        kept[row, pids.index(qid) if qid in pids else -1] = False
+    pids = [
+        [pid for pid, stays in zip(line, row, strict=True) if stays]
+        for line, row in zip(run.pids, kept.tolist(), strict=True)
+    ]
+    return Run(run.qids, pids, run.scores[kept].reshape(len(run.qids), -1))
 
 
 def check_alike(corpus: VectorStore, queries: VectorStore) -> None:

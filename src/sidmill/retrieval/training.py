@@ -31,6 +31,7 @@ ARGUMENTS = (
     *("dtype", "evaluations", "device", "seed"),
 )
 NAME = "training.json"
+POSITION_TABLES = ("position_embeddings", "wpe")
 LAST_WRITTEN = "trainer_state.json"  # of a checkpoint
 CHECKPOINT = "checkpoint-"
 
@@ -165,6 +166,33 @@ def arguments(
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+def fit_length(model: torch.nn.Module, max_length: int, setting: str) -> int:
+    """``max_length``, or the positions of the model where these are fewer, with a warning.
+
+    Args:
+        model: a model of transformers.
+        max_length: tokens after which a text is cut.
+        setting: config key that names the model, for the warning.
+    """
+    limits = [max_length]
+    known = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if known is not None:
+        limits.append(known)
+    for name, module in model.named_modules():
+        if name.endswith(POSITION_TABLES) and isinstance(module, torch.nn.Embedding):
+            # RoBERTa and its like count positions from behind the one that stands for padding.
+            skipped = 0 if module.padding_idx is None else module.padding_idx + 1
+            limits.append(module.num_embeddings - skipped)
+    fitting = min(limits)
+    if fitting < max_length:
+        section = setting.partition(".")[0]
+        logger.warning(
+            "%s.max_length is %d, the model has %d positions: texts are cut there",
+            section, max_length, fitting,
+        )  # fmt: skip
+    return fitting
 
 
 def begin(state_dir: str | Path, identity: dict) -> None:
