@@ -82,7 +82,8 @@ def test_a_balance_holds_at_every_scale(balance, exponent):
     fitted = api.fit(vectors, balance=balance, **FIT)
     codes, total = api.encode(fitted, vectors), 0
     for level, facts in enumerate(fitted.balance):
-        assert np.bincount(codes[:, level]).max() / 25 == facts["max_load_after"]
+        load = np.bincount(codes[:, level]).max() / 25
+        assert facts["max_load_after"] == pytest.approx(load, rel=1e-9)
         assert facts["max_load_after"] <= facts["max_load_before"]
         total = np.square((vectors - api.decode(fitted, codes[:, : level + 1])).astype(np.float64))
         assert facts["mse_after"] == pytest.approx(total.mean(), rel=1e-3)
