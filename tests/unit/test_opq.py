@@ -4,7 +4,7 @@ import faiss
 import numpy as np
 import pytest
 
-from sidmill import codec
+from sidmill import codec, training_sizes
 from sidmill.core.errors import SidmillError
 from sidmill.quantize import opq
 
@@ -28,7 +28,10 @@ def test_residual_encoding_is_the_exact_product_assignment(vectors, sizes):
     """Oracle: rotate, cut into parts, take the nearest of each part's words, add up."""
     books = opq.fit(vectors, codebook_sizes=sizes, **SETTINGS)
     assert [len(book) for book in books] == sizes
-    codes, decoded = encode(vectors, books), np.zeros_like(vectors)
+    codes, mean = encode(vectors, books), vectors.mean(axis=0)
+    total = codec.decode(codes, books)
+    vectors, decoded = vectors - mean, np.zeros_like(vectors)
+    books[0] = books[0] - mean  # the first level holds the offset of all
     for level, book in enumerate(books):
         _, _, rows = np.linalg.svd(book.astype(np.float64))
         part = rows[: 16 // len(sizes)]  # the space of this level's words, float64 (d, D)
@@ -37,11 +40,12 @@ def test_residual_encoding_is_the_exact_product_assignment(vectors, sizes):
         chosen = distances[np.arange(len(vectors)), codes[:, level]]
         np.testing.assert_allclose(chosen, distances.min(axis=1), rtol=1e-4, atol=1e-5)
         decoded += words[codes[:, level]] @ part
-    np.testing.assert_allclose(codec.decode(codes, books), decoded, atol=1e-4)
+    np.testing.assert_allclose(total, decoded + mean, atol=1e-4)
 
 
 def test_the_words_of_two_parts_are_orthogonal(vectors):
     one, two, three = opq.fit(vectors, codebook_sizes=[8, 8, 8], **SETTINGS)
+    one = one - vectors.mean(axis=0)
     for a, b in ((one, two), (one, three), (two, three)):
         scale = np.linalg.norm(a, axis=1).max() * np.linalg.norm(b, axis=1).max()
         assert np.abs(a @ b.T).max() < 1e-5 * scale
@@ -81,3 +85,57 @@ def test_a_sample_that_memory_cuts_says_what_to_raise(vectors):
         opq.fit(vectors, codebook_sizes=[2000, 2], **SETTINGS)
     with pytest.raises(SidmillError, match="17 parts"):
         opq.fit(vectors, codebook_sizes=[2] * 17, **SETTINGS)
+
+
+@pytest.mark.parametrize("offset", [0, 1, 30, 1000])
+def test_an_offset_of_all_vectors_changes_no_assignment(vectors, offset):
+    """Oracle: the nearest words of each part, in float64, from the centred vectors."""
+    moved = (vectors + np.float32(offset)).astype(np.float32)
+    books = opq.fit(moved, codebook_sizes=[16, 16], **SETTINGS)
+    codes = encode(moved, books)
+    mean = moved.mean(axis=0, dtype=np.float64)
+    for level, book in enumerate(books):
+        words = book.astype(np.float64) - (mean if level == 0 else 0)
+        _, _, rows = np.linalg.svd(words)
+        own = (moved - mean) @ rows[:8].T
+        distances = np.square(own[:, None] - (words @ rows[:8].T)[None]).sum(2)
+        chosen = distances[np.arange(len(moved)), codes[:, level]]
+        # words near 1000 are held to 3e-5
+        assert (chosen <= distances.min(axis=1) + 1e-4 * (1 + offset / 10)).all()
+        assert (codes[:, level] != distances.argmin(axis=1)).mean() <= (0.01 if offset > 100 else 0)
+
+
+SIZES = [1, 2, 3, 7, 12, 40, 64, 100, 257, 1000, 5000]
+
+
+@pytest.mark.parametrize("dim", SIZES)
+def test_a_rotation_always_gets_more_rows_than_it_has_dimensions(dim):
+    """What is handed over, for every shape: plain arithmetic, nothing is trained."""
+    for n_rows in SIZES:
+        for n_bits in (1, 4, 8):
+            wanted = training_sizes.opq_rows(dim, dim, n_bits)
+            assert wanted >= max(2 * dim, 2**n_bits)
+            given = len(opq._repeated(np.broadcast_to(np.float32(0), (n_rows, 1)), wanted))
+            assert given >= wanted
+            assert given == n_rows or given < wanted + n_rows
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "dim", "size"), [(1, 8, 1), (2, 6, 2), (5, 40, 4), (30, 33, 20), (64, 64, 16)]
+)
+def test_fewer_rows_than_dimensions_are_repeated(n_rows, dim, size, monkeypatch):
+    vectors = np.random.default_rng(1).standard_normal((n_rows, dim), dtype=np.float32)
+    seen = []
+    repeated = opq._repeated
+    monkeypatch.setattr(opq, "_repeated", lambda *given: seen.append(repeated(*given)) or seen[-1])
+    books = opq.fit(vectors, codebook_sizes=[size, size], **SETTINGS)
+    assert len(seen[0]) >= 2 * dim
+    error = np.square(vectors - codec.decode(encode(vectors, books), books)).sum()
+    assert error <= np.square(vectors - vectors.mean(axis=0)).sum() + 1e-4
+
+
+def test_a_sample_cut_below_the_dimensions():
+    wide = np.random.default_rng(0).standard_normal((400, 128), dtype=np.float32)
+    settings = SETTINGS | {"max_points_per_centroid": 20}
+    books = opq.fit(wide, codebook_sizes=[2, 2], **settings)
+    assert [book.shape for book in books] == [(2, 128)] * 2
