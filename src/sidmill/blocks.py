@@ -159,7 +159,8 @@ def require_finite(block: np.ndarray, start: int) -> None:
         raise SidmillError(
             f"vectors are too long for squared distances in float32, first at row "
             f"{start + long[0]}, whose length is {lengths[long[0]]:.3g}: re-embed that item, or "
-            f"divide all vectors by one number so that none is longer than {LONGEST:g}"
+            f"normalise the embeddings, or divide all of them by one number: none may be longer "
+            f"than {LONGEST:g}"
         )
 
 

@@ -96,9 +96,12 @@ def decode(codes: np.ndarray, codebooks: Sequence[np.ndarray]) -> np.ndarray:
         float32 (n, D).
 
     Raises:
-        SidmillError: if there are more columns than levels, or a code is not in [0, K_l).
+        SidmillError: if codes are no integers, there are more columns than levels, or a code is
+            not in [0, K_l).
     """
     codes = np.asarray(codes)
+    if codes.dtype.kind not in "iu":
+        raise SidmillError(f"codes are {codes.dtype}, wanted integers: pass what encode() gives")
     if codes.ndim != 2 or codes.shape[1] > len(codebooks):
         raise SidmillError(
             f"codes {codes.shape} do not fit {len(codebooks)} codebooks: "
