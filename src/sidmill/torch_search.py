@@ -49,6 +49,11 @@ def pick_device(name: str) -> torch.device:
         raise SidmillError(
             f"device {name!r} asked for, but torch finds no GPU: set device to auto or cpu"
         )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise SidmillError(
+            f"device {name!r} asked for, but torch finds {torch.cuda.device_count()} GPU(s), of "
+            f"which the last is cuda:{torch.cuda.device_count() - 1}: set device to one of them"
+        )
     return device
 
 
@@ -68,6 +73,11 @@ def pick_devices(names: str) -> list[torch.device]:
     if len({device.type for device in devices}) > 1:
         raise SidmillError(
             f"devices {names!r} are of two kinds, whose roundings differ: name one kind"
+        )
+    if devices[0].type not in ("cpu", "cuda"):
+        raise SidmillError(
+            f"device {names!r}: codewords are searched on CPUs and CUDA devices alone: set device "
+            "to auto, cpu, cuda or cuda:1"
         )
     return devices
 

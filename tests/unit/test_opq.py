@@ -1,5 +1,7 @@
 """OPQ as residual codebooks chooses and decodes as product quantization does."""
 
+import re
+
 import faiss
 import numpy as np
 import pytest
@@ -80,9 +82,23 @@ def test_same_seed_same_bytes_whatever_the_threads(vectors):
     assert [book.tobytes() for book in one] == [book.tobytes() for book in two]
 
 
-def test_a_sample_that_memory_cuts_says_what_to_raise(vectors):
-    with pytest.raises(SidmillError, match=r"1500 of 1500 vectors cannot fill 2000 codewords"):
+def test_too_few_rows_say_what_to_change_and_that_helps(vectors):
+    """The catalogue is too small, or memory cuts the sample."""
+    with pytest.raises(SidmillError, match=r"1500 of 1500 vectors cannot fill 2000") as error:
         opq.fit(vectors, codebook_sizes=[2000, 2], **SETTINGS)
+    size = int(re.search(r"codebook_size to at most (\d+)", str(error.value)).group(1))
+    assert len(opq.fit(vectors, codebook_sizes=[size, 2], **SETTINGS)[0]) == size
+    wide = np.tile(vectors, (4, 16))  # 6,000 of 256 dimensions
+    settings = SETTINGS | {"memory_mb": 1, "n_iter": 1}
+    with pytest.raises(SidmillError, match=r"256 of 6000 vectors cannot fill 300") as error:
+        opq.fit(wide, codebook_sizes=[300, 2], **settings)
+    settings["memory_mb"] = int(
+        re.search(r"memory_mb to at least (\d+)", str(error.value)).group(1)
+    )
+    assert len(opq.fit(wide, codebook_sizes=[300, 2], **settings)[0]) == 300
+
+
+def test_more_parts_than_dimensions_are_refused(vectors):
     with pytest.raises(SidmillError, match="17 parts"):
         opq.fit(vectors, codebook_sizes=[2] * 17, **SETTINGS)
 

@@ -97,8 +97,8 @@ def settle(
     largest load is never above that without prices. Loads and errors are those of the codes that
     the codec gives.
 
-    Memory: one block with its scores twice, the words five times in float64, and about 40 bytes per
-    training row (60 on a GPU).
+    Memory: one block with its scores three times, the words five times in float64, and about 40
+    bytes per training row (60 on a GPU).
 
     Args:
         source: the training rows.

@@ -39,3 +39,8 @@ def draw(
     if len(sample):
         blocks.require_squares(float(blocks.largest_values(sample).max()))
     return sample
+
+
+def memory_for(n_rows: int, dim: int) -> int:
+    """MiB that a sample of so many rows and what is made of it take."""
+    return -(-COPIES * blocks.FLOAT_BYTES * dim * n_rows // blocks.MIB)

@@ -20,7 +20,7 @@ import numpy as np
 
 from sidmill import blocks, training_sizes
 from sidmill.core.errors import SidmillError
-from sidmill.quantize.draw import draw
+from sidmill.quantize.draw import draw, memory_for
 
 logger = logging.getLogger(__name__)
 
@@ -66,9 +66,11 @@ def fit(
     generator = np.random.default_rng(seed)
     sample = draw(vectors, max_points_per_centroid * largest, generator, memory_mb)
     if len(sample) < largest:
+        remedy = f"lower rqkmeans.codebook_size to at most {n_items}, or embed more items"
+        if n_items >= largest:
+            remedy = f"raise opq.memory_mb to at least {memory_for(largest, dim)}"
         raise SidmillError(
-            f"{len(sample)} of {n_items} vectors cannot fill {largest} codewords: lower "
-            f"rqkmeans.codebook_size, or raise opq.memory_mb or opq.max_points_per_centroid"
+            f"{len(sample)} of {n_items} vectors cannot fill {largest} codewords: {remedy}"
         )
     if training_sizes.are_few(len(sample), largest):
         logger.warning("%d vectors are few for %d codewords", len(sample), largest)
