@@ -146,6 +146,17 @@ def test_a_balance_never_crowds_and_states_the_loads_of_the_codes(data, name, se
     assert caplog.text.count("the largest load is") == (found > limit + 1e-9).sum()
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("data", ["no groups", "integers", "two codewords", "one dimension"])
+def test_a_limit_that_is_met_already_does_not_crowd(data, seed):
+    """Below it the error counts, and a fall of the error is no reason to crowd."""
+    make, n_codes = HARD[data]
+    settings = {"n_levels": 1, "codebook_size": n_codes, "device": "cpu", "n_iter": 2}
+    (facts,) = api.fit(make(seed), balance="capacity", max_load=4, **settings).balance
+    assert facts["max_load_after"] <= facts["max_load_before"]
+    assert facts["mse_after"] <= facts["mse_before"]
+
+
 @pytest.mark.parametrize("data", ["dense groups", "no groups"])
 def test_sinkhorn_evens_out_what_it_can(data):
     """Within a few rows of the mean, and not at the price of a far larger error."""

@@ -93,9 +93,9 @@ def settle(
     """Find prices, and move the words to the means of the rows they then have.
 
     Of all codebooks and prices on the way, the unpriced ones included, those are returned whose
-    largest load is least; among those within the limit, the ones of the least error. So the
-    largest load is never above that without prices. Loads and errors are those of the codes that
-    the codec gives.
+    largest load is least; among those within the limit, and not above the load without prices,
+    the ones of the least error. So the largest load never rises. Loads and errors are those of the
+    codes that the codec gives.
 
     Memory: one block with its scores three times, the words five times in float64, and about 40
     bytes per training row (60 on a GPU).
@@ -116,7 +116,7 @@ def settle(
     free = torch.zeros(n_codes, device=source.device)
 
     def worth(state: _State) -> tuple[float, float]:
-        return max(full, int(state.seen.loads.max())), state.error
+        return max(enough, int(state.seen.loads.max())), state.error
 
     def solve(words: torch.Tensor) -> torch.Tensor:
         if mode == "capacity":
@@ -126,6 +126,7 @@ def settle(
     # The codebook as it is: what nothing may fall behind.
     best = _look(source, words, free, spare)
     before = _cost(best, source)
+    enough = min(full, int(best.seen.loads.max()))  # a largest load below it is worth no error
     sampled = _tally(parts, words, free, 0.0, spare)
     cold = COLDEST * max(sampled.slack, torch.finfo(torch.float32).tiny)
 
