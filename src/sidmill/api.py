@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from sidmill import codec, network
-from sidmill.core import paths
+from sidmill.core import config, paths, sections
 from sidmill.core.errors import SidmillError
 from sidmill.formats import codes as code_files
 from sidmill.formats import onerec, tensors, tokenizers
@@ -31,6 +31,7 @@ from sidmill.quantize import rqkmeans
 
 DEVICE = "auto"
 MEMORY_MB = 1024
+NUMPY_FLOATS = (torch.float16, torch.float32, torch.float64)
 
 
 def fit(
@@ -50,8 +51,8 @@ def fit(
     """Fit residual k-means: see :func:`sidmill.quantize.rqkmeans.fit`.
 
     Args:
-        vectors: float32 or float16 (N, D); a memory map is streamed, and so is what
-            :func:`open_vectors` opens.
+        vectors: floats (N, D): float32 and float16 as they are, others as float32; a memory map is
+            streamed, and so is what :func:`open_vectors` opens.
         n_levels: L.
         codebook_size: K, or one K per level.
         n_iter: passes over the rows per level, at most.
@@ -64,20 +65,25 @@ def fit(
         memory_mb: MiB for blocks and the sample.
 
     Raises:
-        SidmillError: if there are fewer rows than codewords, or a row is not finite.
+        SidmillError: if an argument is not as the configuration has to have it, there are fewer
+            rows than codewords, or a row is not finite.
     """
-    settings = {
-        "n_levels": n_levels,
-        "codebook_size": codebook_size,
-        "n_iter": n_iter,
-        "tolerance": tolerance,
-        "max_points_per_centroid": max_points_per_centroid,
-        "balance": balance,
-        "max_load": max_load,
-        "seed": seed,
-        "device": device,
-        "memory_mb": memory_mb,
-    }
+    settings = _checked(
+        "fit",
+        sections.RQKMEANS | {"seed": sections.SEED},
+        {
+            "n_levels": n_levels,
+            "codebook_size": codebook_size,
+            "n_iter": n_iter,
+            "tolerance": tolerance,
+            "max_points_per_centroid": max_points_per_centroid,
+            "balance": balance,
+            "max_load": max_load,
+            "seed": seed,
+            "device": device,
+            "memory_mb": memory_mb,
+        },
+    )
     fitted = rqkmeans.fit(_array(vectors), state_path=None, code="", **settings)
     return Quantizer(
         "rqkmeans", fitted.codebooks, settings, {}, prices=fitted.prices, balance=fitted.balance
@@ -92,7 +98,8 @@ def encode(
     memory_mb: int = MEMORY_MB,
 ) -> np.ndarray:
     """Encode vectors, float (N, D), to codes, int32 (N, L): see :func:`sidmill.codec.encode`."""
-    blocks = _encode(quantizer, _array(vectors), device, memory_mb)
+    machine = _machine("encode", device, memory_mb)
+    blocks = _encode(quantizer, _array(vectors), **machine)
     none = np.empty((0, len(quantizer.codebooks)), dtype=np.int32)
     return np.concatenate([none, *blocks])
 
@@ -127,18 +134,20 @@ def encode_file(
         SidmillError: if the vectors do not fit the quantizer, a file is not what it should be, or
             ``codes_path`` would replace a file that is read.
     """
+    machine = _machine("encode_file", device, memory_mb)
     paths.refuse_overwrite(codes_path, [vectors_path, ids_path])
     items = open_vectors(vectors_path, column, id_column=id_column, ids_path=ids_path)
     if items.fingerprint and quantizer.fingerprint:
         format.check_fingerprint(quantizer, items.fingerprint, vectors_path)
-    blocks = _encode(quantizer, items.vectors, device, memory_mb)
+    blocks = _encode(quantizer, items.vectors, **machine)
     code_files.write(codes_path, "codes", items.ids, blocks, quantizer.codebook_sizes)
     return len(items.ids)
 
 
 def decode(quantizer: Quantizer, codes: np.ndarray | torch.Tensor) -> np.ndarray:
     """Add up codewords and decode: codes int (N, M), M <= L, to vectors float32 (N, D)."""
-    total = codec.decode(np.asarray(codes), quantizer.codebooks)
+    numbers = codes.detach().cpu().numpy() if isinstance(codes, torch.Tensor) else codes
+    total = codec.decode(numbers, quantizer.codebooks)
     return np.asarray(network.load(quantizer.decoder, "cpu")(total))
 
 
@@ -184,8 +193,65 @@ def _encode(
     )
 
 
+def _checked(function: str, properties: dict, arguments: dict) -> dict:
+    """Arguments as Python's own numbers and lists, if the configuration may have them too."""
+    plain = {name: _plain(value) for name, value in arguments.items()}
+    config.check_arguments(f"sidmill.api.{function}", plain, properties)
+    return plain
+
+
+def _machine(function: str, device: str, memory_mb: int) -> dict:
+    """Settings of the machine, checked."""
+    arguments = {"device": device, "memory_mb": memory_mb}
+    return _checked(function, sections.ENCODING, arguments)
+
+
+def _plain(value: object) -> object:
+    """Numbers of NumPy and sequences as Python's own."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, tuple | list):
+        return [_plain(part) for part in value]
+    return value
+
+
 def _array(vectors: np.ndarray | torch.Tensor | Streamed) -> np.ndarray | Streamed:
+    """Float32 or float16 (N, D), the caller's own where it is that already.
+
+    Raises:
+        SidmillError: if it is no dense array or tensor of floats with two axes, or a value is
+            beyond float32.
+    """
     if isinstance(vectors, Streamed):
         return vectors
-    array = vectors.detach().cpu().numpy() if isinstance(vectors, torch.Tensor) else vectors
-    return array.astype(np.float32) if array.dtype == np.float64 else array
+    if isinstance(vectors, torch.Tensor) and vectors.layout == torch.strided:
+        array = _of_tensor(vectors)
+    elif isinstance(vectors, np.ndarray) and not isinstance(vectors, np.ma.MaskedArray):
+        array = vectors
+    else:
+        kind = f"{type(vectors).__module__}.{type(vectors).__qualname__}"
+        raise SidmillError(
+            f"vectors are a {kind}, wanted a dense array of NumPy or tensor of torch, or what "
+            "sidmill.api.open_vectors() opens: convert them"
+        )
+    if array.dtype.kind != "f" or array.ndim != 2 or not array.shape[1]:
+        raise SidmillError(
+            f"vectors are {array.dtype} {array.shape}, wanted floats (N, D): convert them"
+        )
+    if array.dtype in (np.float32, np.float16):
+        return array
+    try:
+        with np.errstate(over="raise"):
+            return array.astype(np.float32)
+    except FloatingPointError:
+        raise SidmillError(
+            f"vectors are {array.dtype} with values that float32 does not hold: divide all of them "
+            "by one number"
+        ) from None
+
+
+def _of_tensor(vectors: torch.Tensor) -> np.ndarray:
+    """A tensor as an array; of a type that NumPy lacks, as float32."""
+    vectors = vectors.detach().cpu()
+    lacking = vectors.is_floating_point() and vectors.dtype not in NUMPY_FLOATS
+    return (vectors.float() if lacking else vectors).resolve_conj().resolve_neg().numpy()

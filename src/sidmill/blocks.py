@@ -17,6 +17,10 @@ from sidmill.formats.vector_file import Streamed
 MIB = 2**20
 FLOAT_BYTES = 4
 MAX_BLOCK_ROWS = 4096  # smaller and larger blocks were slower: docs/log.md
+# Lengths of vectors whose squared distances float32 holds with full precision.
+LONGEST = 1e18
+SHORTEST = 1e-12
+PLAIN_EXPONENTS = 20  # values of 2**-20 to 2**20: the fourth powers that fits take are in range
 
 
 def rows_per_block(dim: int, n_codes: int, memory_mb: int) -> int:
@@ -132,7 +136,7 @@ def take(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def require_finite(block: np.ndarray, start: int) -> None:
-    """Stop at the first row with a NaN or an infinity.
+    """Stop at the first row with a NaN or an infinity, or with a squared length out of range.
 
     Args:
         block: float32 (b, D).
@@ -142,13 +146,57 @@ def require_finite(block: np.ndarray, start: int) -> None:
         SidmillError: naming the row.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(np.vdot(block, block)):  # one pass; most blocks end here
+        if np.vdot(block, block) <= LONGEST**2:  # one pass; most blocks end here
             return
     bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
     if bad.size:
         raise SidmillError(
             f"vectors are not finite, first at row {start + bad[0]}: re-embed that item"
         )
+    lengths = np.sqrt(np.einsum("ij,ij->i", block, block, dtype=np.float64))
+    long = np.flatnonzero(lengths > LONGEST)
+    if long.size:
+        raise SidmillError(
+            f"vectors are too long for squared distances in float32, first at row "
+            f"{start + long[0]}, whose length is {lengths[long[0]]:.3g}: re-embed that item, or "
+            f"normalise the embeddings, or divide all of them by one number: none may be longer "
+            f"than {LONGEST:g}"
+        )
+
+
+def require_squares(largest: float) -> None:
+    """Stop where the squares of all vectors vanish in float32; zeros alone are no fault.
+
+    Args:
+        largest: the largest absolute value of all vectors.
+
+    Raises:
+        SidmillError: saying what to multiply by.
+    """
+    if 0 < largest < SHORTEST:
+        raise SidmillError(
+            f"vectors are too short for squared distances in float32: no value is above "
+            f"{largest:.3g}. Multiply all vectors by one number so that the largest value is at "
+            f"least {SHORTEST:g}"
+        )
+
+
+def largest_values(block: np.ndarray) -> np.ndarray:
+    """Largest absolute value of each row of float32 (b, D), without a copy: float32 (b,)."""
+    return np.maximum(block.max(axis=1), -block.min(axis=1))
+
+
+def exponents(largest: np.ndarray) -> np.ndarray:
+    """Binary exponents of the positive values of float32 (b,): int32, at most b of them."""
+    return np.frexp(largest[largest > 0])[1]
+
+
+def safe_scale(exponent: float) -> float:
+    """Power of two that brings values of such a binary exponent near 1.
+
+    Multiplying by it is exact. It is 1 for ordinary values, whose fourth powers are in range too.
+    """
+    return 1.0 if abs(exponent) <= PLAIN_EXPONENTS else 2.0 ** -round(exponent)
 
 
 def _gather(

@@ -36,7 +36,10 @@ def encode(
     """Encode rows, block by block, in row order.
 
     Equal costs go to the lower code. The decision is the one of :mod:`sidmill.search`, on every
-    device. Memory: one block with its temporaries, at most ``memory_mb``, and the codebooks.
+    device: codebooks alone give the same codes on all of them. Latents of an encoder differ from
+    one kind of device to another in their last bits, and so may the code of an item that lies
+    between two codewords. Memory: one block with its temporaries, at most ``memory_mb``, and the
+    codebooks.
 
     Args:
         vectors: float32 or float16 (N, D), finite, in memory, memory-mapped or streamed from
@@ -52,7 +55,9 @@ def encode(
         int32 (b, L), values in [0, K_l).
 
     Raises:
-        SidmillError: if the dimensions differ, a row is not finite, or ``memory_mb`` is too small.
+        SidmillError: if the dimensions differ, a row is not finite or out of the range of
+            :func:`sidmill.blocks.require_finite`, vectors and codewords are all so short that
+            their squares vanish, or ``memory_mb`` is too small.
     """
     dim = encoder.weights[0].shape[1] if encoder else codebooks[0].shape[1]
     if len(vectors.shape) != 2 or vectors.shape[1] != dim:
@@ -65,7 +70,9 @@ def encode(
     n_rows = min(blocks.rows_per_block(width, largest, memory_mb), blocks.MAX_BLOCK_ROWS)
     priced = list(zip(codebooks, prices or [None] * len(codebooks), strict=True))
     began = time.perf_counter()
-    stream = _finite(vectors, n_rows)
+    _require_codewords(codebooks, prices)
+    reach = max(float(np.abs(words).max()) for words in codebooks)
+    stream = _finite(vectors, n_rows, short=encoder is None and reach < blocks.SHORTEST)
     if device == "cpu" or (device == "auto" and not _has_gpu_driver()):
         spare = np.empty(n_rows * largest, dtype=np.float32)
         yield from _encode_here(_latents(stream, encoder), priced, spare)
@@ -89,9 +96,12 @@ def decode(codes: np.ndarray, codebooks: Sequence[np.ndarray]) -> np.ndarray:
         float32 (n, D).
 
     Raises:
-        SidmillError: if there are more columns than levels, or a code is not in [0, K_l).
+        SidmillError: if codes are no integers, there are more columns than levels, or a code is
+            not in [0, K_l).
     """
     codes = np.asarray(codes)
+    if codes.dtype.kind not in "iu":
+        raise SidmillError(f"codes are {codes.dtype}, wanted integers: pass what encode() gives")
     if codes.ndim != 2 or codes.shape[1] > len(codebooks):
         raise SidmillError(
             f"codes {codes.shape} do not fit {len(codebooks)} codebooks: "
@@ -109,9 +119,27 @@ def decode(codes: np.ndarray, codebooks: Sequence[np.ndarray]) -> np.ndarray:
     return total
 
 
-def _finite(vectors: np.ndarray | Streamed, n_rows: int) -> Iterator[tuple[int, np.ndarray]]:
+def _require_codewords(codebooks: Sequence[np.ndarray], prices: Sequence[np.ndarray]) -> None:
+    """Stop at codewords or prices that no cost can be computed from."""
+    for level, words in enumerate(codebooks):
+        longest = np.sqrt(np.einsum("ij,ij->i", words, words, dtype=np.float64).max())
+        dearest = np.abs(prices[level]).max() if len(prices) else 0.0
+        if not (longest <= blocks.LONGEST and dearest <= blocks.LONGEST**2):
+            raise SidmillError(
+                f"codebook {level} has codewords of length {longest:.3g} and prices of "
+                f"{dearest:.3g}, too large for squared distances in float32: train the quantizer "
+                f"again on vectors that are not longer than {blocks.LONGEST:g}"
+            )
+
+
+def _finite(
+    vectors: np.ndarray | Streamed, n_rows: int, short: bool
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Read blocks of rows that are in range; ``short``: whether all codewords are below it."""
     for start, block in blocks.read_blocks(vectors, n_rows):
         blocks.require_finite(block, start)
+        if short:
+            blocks.require_squares(float(blocks.largest_values(block).max()))
         yield start, block
 
 

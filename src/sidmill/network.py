@@ -9,7 +9,8 @@ a row depends neither on the block it came in nor on its place or its neighbours
 encoded alone gets the code that it got among all the others.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,33 @@ def _same(rows: np.ndarray) -> np.ndarray:
     return rows
 
 
+@contextmanager
+def products(on_cpu: str, on_gpu: str) -> Iterator[None]:
+    """Set how torch's products round their factors, and put back what the caller had set.
+
+    Args:
+        on_cpu: ``ieee`` or ``bf16``.
+        on_gpu: ``ieee`` or ``tf32``.
+    """
+    import torch
+
+    places = torch.backends.mkldnn.matmul, torch.backends.cuda.matmul
+    before = [place.fp32_precision for place in places]
+    try:
+        for place, precision in zip(places, (on_cpu, on_gpu), strict=True):
+            place.fp32_precision = precision
+        yield
+    finally:
+        for place, precision in zip(places, before, strict=True):
+            place.fp32_precision = precision
+
+
+def exact_products() -> AbstractContextManager[None]:
+    """Let products take float32 factors whole, whatever the caller allowed: codes hang on them."""
+    return products("ieee", "ieee")
+
+
+@exact_products()
 def _run(
     layers: list[tuple["torch.Tensor", "torch.Tensor"]],
     skip: "torch.Tensor | None",

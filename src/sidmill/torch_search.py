@@ -13,7 +13,7 @@ many cores share it.
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import cache
 from itertools import pairwise
 from threading import Barrier
@@ -49,6 +49,11 @@ def pick_device(name: str) -> torch.device:
         raise SidmillError(
             f"device {name!r} asked for, but torch finds no GPU: set device to auto or cpu"
         )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise SidmillError(
+            f"device {name!r} asked for, but torch finds {torch.cuda.device_count()} GPU(s), of "
+            f"which the last is cuda:{torch.cuda.device_count() - 1}: set device to one of them"
+        )
     return device
 
 
@@ -68,6 +73,11 @@ def pick_devices(names: str) -> list[torch.device]:
     if len({device.type for device in devices}) > 1:
         raise SidmillError(
             f"devices {names!r} are of two kinds, whose roundings differ: name one kind"
+        )
+    if devices[0].type not in ("cpu", "cuda"):
+        raise SidmillError(
+            f"device {names!r}: codewords are searched on CPUs and CUDA devices alone: set device "
+            "to auto, cpu, cuda or cuda:1"
         )
     return devices
 
@@ -130,22 +140,13 @@ def share_cores(pool: ThreadPoolExecutor, n_threads: int, n_cores: int) -> None:
         torch.set_num_threads(before)
 
 
-@contextmanager
-def rough_products() -> Iterator[None]:
+def rough_products() -> AbstractContextManager[None]:
     """Let products round their factors where the processor is faster so; sums stay float32.
 
     bfloat16 on CPUs with AVX512-BF16 or AMX, TF32 on GPUs; others compute as before. For searches
     that only guide a training: a code that counts is decided outside.
     """
-    products = torch.backends.mkldnn.matmul, torch.backends.cuda.matmul
-    before = [place.fp32_precision for place in products]
-    try:
-        for place, precision in zip(products, ("bf16", "tf32"), strict=True):
-            place.fp32_precision = precision
-        yield
-    finally:
-        for place, precision in zip(products, before, strict=True):
-            place.fp32_precision = precision
+    return network.products("bf16", "tf32")
 
 
 class Level(NamedTuple):
@@ -193,16 +194,18 @@ def nearest_of_pieces(
         spares: float32, at least p K numbers on each device, to write the scores to.
     """
     found = []
-    for together in rounds(pieces, len(levels)):
-        jobs = [(left, levels[place], spares[place]) for place, left in together]
-        proposed = at_once(_propose, jobs)
-        found += [
-            _decide(one, left, level) for one, (left, level, _) in zip(proposed, jobs, strict=True)
-        ]
+    with network.exact_products():
+        for together in rounds(pieces, len(levels)):
+            jobs = [(left, levels[place], spares[place]) for place, left in together]
+            proposed = at_once(propose, jobs)
+            found += [
+                decide(one, left, level)
+                for one, (left, level, _) in zip(proposed, jobs, strict=True)
+            ]
     return found
 
 
-class _Proposed(NamedTuple):
+class Proposed(NamedTuple):
     """What a product finds, on the device, perhaps still being computed."""
 
     codes: torch.Tensor  # int64 (b,)
@@ -212,31 +215,36 @@ class _Proposed(NamedTuple):
     scores: torch.Tensor  # float32 (b, K), infinite at ``codes``
 
 
-def _propose(left: torch.Tensor, level: Level, spare: torch.Tensor | None) -> _Proposed:
-    """Start a search; a GPU is not waited for."""
+def propose(left: torch.Tensor, level: Level, spare: torch.Tensor | None) -> Proposed:
+    """Start a search, in :func:`sidmill.network.exact_products`; a GPU is not waited for."""
     scores = score(left, level.words, level.halves, spare)
     codes = lowest(scores)
     best = scores.gather(1, codes[:, None])[:, 0]
     scores.scatter_(1, codes[:, None], torch.inf)
-    return _Proposed(codes, best, scores.amin(dim=1), square_norms(left), scores)
+    return Proposed(codes, best, scores.amin(dim=1), square_norms(left), scores)
 
 
-def _decide(found: _Proposed, left: torch.Tensor, level: Level) -> torch.Tensor:
+def decide(found: Proposed, left: torch.Tensor, level: Level) -> torch.Tensor:
+    """Codes of rows (b, D) by the rule of :mod:`sidmill.search`: int64 (b,)."""
     codes, scores = found.codes, found.scores
-    squares, host = found.squares.cpu().numpy(), level.host
-    limit = found.best.cpu().numpy() + search.margin(
-        squares, host.reach, host.dearest, left.shape[1]
-    )
+    host, n_codes = level.host, len(level.host.words)
+    limit = found.best.cpu().numpy() + margins(found, left, level)
     limit = torch.from_numpy(limit).to(left.device)
     unsure = (found.second <= limit).nonzero()[:, 0]
-    if len(unsure):
-        near = scores[unsure] <= limit[unsure, None]
-        near[torch.arange(len(unsure), device=codes.device), codes[unsure]] = True
+    for some in unsure.split(max(1, search.PAIRS_AT_ONCE // n_codes)):
+        near = scores[some] <= limit[some, None]
+        near[torch.arange(len(some), device=codes.device), codes[some]] = True
         decided = search.decide(
-            left[unsure].cpu().numpy(), host.words, host.prices, near.cpu().numpy()
+            left[some].cpu().numpy(), host.words, host.prices, near.cpu().numpy()
         )
-        codes[unsure] = torch.from_numpy(decided).to(codes.device)
+        codes[some] = torch.from_numpy(decided).to(codes.device)
     return codes
+
+
+def margins(found: Proposed, left: torch.Tensor, level: Level) -> np.ndarray:
+    """How far scores may be apart and still be decided by rounding: float32 (b,)."""
+    squares, host = found.squares.cpu().numpy(), level.host
+    return search.margin(squares, host.reach, host.dearest, left.shape[1])
 
 
 def score(

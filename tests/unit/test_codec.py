@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidmill import blocks, codec, torch_search
+from sidmill import blocks, codec, search, torch_search
 from sidmill.core.errors import SidmillError
+from sidmill.formats.quantizer import Network
 
 
 def encode(vectors, codebooks, memory_mb=64):
@@ -46,6 +48,86 @@ def test_near_ties_are_decided_by_the_plain_rule():
         words[row, row] = np.nextafter(words[row, row], np.float32(np.inf))
     vectors = base + np.float32(1e-3) * normal(1, 200, 64)
     np.testing.assert_array_equal(encode(vectors, [words]), plain(vectors, [words]))
+
+
+def collapsed(seed, n_codes, dim, spread):
+    return (normal(seed, 1, dim) + np.float32(spread) * normal(seed + 1, n_codes, dim)).astype("f4")
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu,cpu"])
+@pytest.mark.parametrize("pairs", [1, 100, 2**18])
+@pytest.mark.parametrize("dim", [1, 5, 64])
+@pytest.mark.parametrize("spread", [0, 1e-7, 1e-6, 1e-3])
+def test_collapsed_codebooks_are_decided_by_the_plain_rule(device, pairs, dim, spread, monkeypatch):
+    """Many or all codewords lie within rounding of the nearest, in portions of any size."""
+    monkeypatch.setattr(search, "PAIRS_AT_ONCE", pairs)
+    monkeypatch.setattr(search, "VALUES_AT_ONCE", pairs)
+    vectors = normal(7, 60, dim)
+    books = [collapsed(8, 90, dim, spread), np.float32(spread) * normal(9, 70, dim)]
+    books[0][40:60] = normal(10, 20, dim)  # and some rows have few candidates
+    found = np.concatenate(list(codec.encode(vectors, books, device=device, memory_mb=64)))
+    np.testing.assert_array_equal(found, plain(vectors, books))
+
+
+def test_a_collapsed_codebook_takes_no_more_memory_than_another():
+    """Every pair of a row and a codeword is a candidate: 16 million of them."""
+    words = collapsed(0, 8192, 8, 1e-7)
+    level = search.search_level(words)
+    left, spare = normal(2, 2048, 8), np.empty(2048 * 8192, np.float32)
+    tracemalloc.start()
+    codes = search.nearest(left, level, spare)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 24 * 2**20
+    np.testing.assert_array_equal(codes[:20], plain(left[:20], [words])[:, 0])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_repeated_codewords_with_prices_go_by_the_plain_rule(data):
+    """Prices of equal words differ by less, or by more, than the cost can hold."""
+    random = np.random.default_rng(data.draw(st.integers(0, 10_000)))
+    n_codes, dim = data.draw(st.integers(2, 12)), data.draw(st.integers(1, 4))
+    scale = np.float32(data.draw(st.sampled_from([0.1, 1, 30])))
+    words = (
+        scale * random.standard_normal((3, dim), dtype=np.float32)[random.integers(3, size=n_codes)]
+    )
+    steps = random.integers(0, 4, size=n_codes)
+    prices = (steps * np.float32(data.draw(st.sampled_from([1e-12, 1e-8, 1e-7, 0.1])))).astype("f4")
+    vectors = scale * random.standard_normal((30, dim), dtype=np.float32)
+    wanted = (np.square(vectors[:, None] - words).sum(axis=2) + prices).argmin(axis=1)
+    for device in ("cpu", "cpu,cpu"):
+        found = codec.encode(vectors, [words], [prices], device=device, memory_mb=64)
+        np.testing.assert_array_equal(np.concatenate(list(found))[:, 0], wanted)
+
+
+@pytest.mark.parametrize("allowed", ["highest", "high", "medium"])
+def test_codes_are_the_same_whatever_products_the_caller_allows(allowed, monkeypatch):
+    """Products see full float32 factors while codes are searched; the caller's choice stays."""
+    seen = []
+    for name in ("addmm",):
+        plainly = getattr(torch, name)
+
+        def spying(*arguments, plainly=plainly, **keywords):
+            seen.append((torch.backends.mkldnn.matmul.fp32_precision,
+                         torch.backends.cuda.matmul.fp32_precision))  # fmt: skip
+            return plainly(*arguments, **keywords)
+
+        monkeypatch.setattr(torch, name, spying)
+    encoder = Network([normal(1, 4, 6)], [normal(2, 4)], None)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision(allowed)
+        was = torch.backends.mkldnn.matmul.fp32_precision
+        for part in codec.encode(normal(3, 3000, 6), [normal(4, 9, 4)], encoder=encoder,
+                                 device="cpu,cpu", memory_mb=1):  # fmt: skip
+            assert len(part)
+            assert torch.get_float32_matmul_precision() == allowed  # between two blocks too
+        assert torch.backends.mkldnn.matmul.fp32_precision == was
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert len(seen) > 3
+    assert set(seen) == {("ieee", "ieee")}
 
 
 @settings(max_examples=50, deadline=None)
@@ -192,7 +274,8 @@ def test_encode_says_what_is_wrong():
 
 
 def test_large_values_are_no_infinities():
-    vectors = np.full((3, 4), 1e30, dtype=np.float32)
+    """The squares of a block overflow together, and those of no row."""
+    vectors = np.full((4096, 4), 2.0**58, dtype=np.float32)
     blocks.require_finite(vectors, 0)
 
 

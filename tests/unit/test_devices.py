@@ -194,6 +194,18 @@ def test_pick_devices():
         torch_search.pick_devices("cpu,meta")
     with pytest.raises(SidmillError, match="unknown device ''"):
         torch_search.pick_devices("cpu,")
+    with pytest.raises(SidmillError, match="CPUs and CUDA devices alone"):
+        torch_search.pick_devices("meta")
+
+
+@pytest.mark.parametrize("n_gpus", [1, 2, 8])
+def test_a_gpu_that_is_not_there_is_named(n_gpus, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: n_gpus)
+    assert len(torch_search.pick_devices(f"cuda:0,cuda:{n_gpus - 1}")) == 2
+    for names in (f"cuda:{n_gpus}", f"cuda:0,cuda:{n_gpus + 3}"):
+        with pytest.raises(SidmillError, match=rf"the last is cuda:{n_gpus - 1}: set"):
+            torch_search.pick_devices(names)
 
 
 def test_auto_takes_every_gpu(monkeypatch):

@@ -70,7 +70,7 @@ def test_every_form_gives_the_same_codes(files, fitted, name, monkeypatch):
     column = "emb" if name == "foreign.parquet" else "embedding"
     opened = api.open_vectors(files / name, column)
     np.testing.assert_array_equal(
-        api.encode(quantizer, opened.vectors, device="cpu", memory_mb=1),
+        api.encode(quantizer, opened.vectors, device="cpu", memory_mb=16),
         api.encode(quantizer, vectors, device="cpu"),
     )
     arguments = ["--quantizer", files / "quantizer.safetensors", "--vectors", files / name]

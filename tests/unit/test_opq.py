@@ -1,10 +1,12 @@
 """OPQ as residual codebooks chooses and decodes as product quantization does."""
 
+import re
+
 import faiss
 import numpy as np
 import pytest
 
-from sidmill import codec
+from sidmill import codec, training_sizes
 from sidmill.core.errors import SidmillError
 from sidmill.quantize import opq
 
@@ -23,47 +25,29 @@ def encode(vectors, books):
     return np.concatenate(list(codec.encode(vectors, books, device="cpu", memory_mb=64)))
 
 
-@pytest.fixture
-def learned(monkeypatch):
-    """The rotation and the words of each part, as they were learned."""
-    found = []
-    for name in ("_rotation", "_codewords"):
-        learn = getattr(opq, name)
-
-        def keep(*arguments, learn=learn):
-            found.append(learn(*arguments).astype(np.float64))
-            return found[-1].astype(np.float32)
-
-        monkeypatch.setattr(opq, name, keep)
-    return found
-
-
-@pytest.mark.parametrize("offset", [0, 100, 3000])
 @pytest.mark.parametrize("sizes", [[16, 16], [16, 16, 16], [20, 9]])
-def test_residual_encoding_is_the_exact_product_assignment(vectors, learned, sizes, offset):
+def test_residual_encoding_is_the_exact_product_assignment(vectors, sizes):
     """Oracle: rotate, cut into parts, take the nearest of each part's words, add up."""
-    vectors = vectors + np.float32(offset)
     books = opq.fit(vectors, codebook_sizes=sizes, **SETTINGS)
     assert [len(book) for book in books] == sizes
-    codes, decoded = encode(vectors, books), np.zeros(vectors.shape)
-    parts = np.split(learned[0], len(sizes))
-    rounding = 20 * np.finfo(np.float32).eps * offset  # of vectors and words
-    for level, (part, words) in enumerate(zip(parts, learned[1:], strict=True)):
-        own = vectors @ part.T
-        distances = np.sqrt(np.square(own[:, None] - words[None]).sum(2))
+    codes, mean = encode(vectors, books), vectors.mean(axis=0)
+    total = codec.decode(codes, books)
+    vectors, decoded = vectors - mean, np.zeros_like(vectors)
+    books[0] = books[0] - mean  # the first level holds the offset of all
+    for level, book in enumerate(books):
+        _, _, rows = np.linalg.svd(book.astype(np.float64))
+        part = rows[: 16 // len(sizes)]  # the space of this level's words, float64 (d, D)
+        own, words = vectors @ part.T, book @ part.T
+        distances = np.square(own[:, None] - words[None]).sum(2)
         chosen = distances[np.arange(len(vectors)), codes[:, level]]
-        np.testing.assert_allclose(chosen, distances.min(axis=1), rtol=1e-5, atol=1e-5 + rounding)
+        np.testing.assert_allclose(chosen, distances.min(axis=1), rtol=1e-4, atol=1e-5)
         decoded += words[codes[:, level]] @ part
-    mean = vectors.mean(axis=0, dtype=np.float64)
-    decoded += mean - learned[0].T @ (learned[0] @ mean)  # of dimensions that no part has
-    np.testing.assert_allclose(codec.decode(codes, books), decoded, atol=1e-4 + rounding)
+    np.testing.assert_allclose(total, decoded + mean, atol=1e-4)
 
 
 def test_the_words_of_two_parts_are_orthogonal(vectors):
-    """All but their means, which the first part holds."""
-    books = opq.fit(vectors + 5, codebook_sizes=[8, 8, 8], **SETTINGS)
-    assert all(np.abs(book.mean(axis=0)).max() < 1e-5 for book in books[1:])
-    one, two, three = (book - book.mean(axis=0) for book in books)
+    one, two, three = opq.fit(vectors, codebook_sizes=[8, 8, 8], **SETTINGS)
+    one = one - vectors.mean(axis=0)
     for a, b in ((one, two), (one, three), (two, three)):
         scale = np.linalg.norm(a, axis=1).max() * np.linalg.norm(b, axis=1).max()
         assert np.abs(a @ b.T).max() < 1e-5 * scale
@@ -98,8 +82,76 @@ def test_same_seed_same_bytes_whatever_the_threads(vectors):
     assert [book.tobytes() for book in one] == [book.tobytes() for book in two]
 
 
-def test_a_sample_that_memory_cuts_says_what_to_raise(vectors):
-    with pytest.raises(SidmillError, match=r"1500 of 1500 vectors cannot fill 2000 codewords"):
+def test_too_few_rows_say_what_to_change_and_that_helps(vectors):
+    """The catalogue is too small, or memory cuts the sample."""
+    with pytest.raises(SidmillError, match=r"1500 of 1500 vectors cannot fill 2000") as error:
         opq.fit(vectors, codebook_sizes=[2000, 2], **SETTINGS)
+    size = int(re.search(r"codebook_size to at most (\d+)", str(error.value)).group(1))
+    assert len(opq.fit(vectors, codebook_sizes=[size, 2], **SETTINGS)[0]) == size
+    wide = np.tile(vectors, (4, 16))  # 6,000 of 256 dimensions
+    settings = SETTINGS | {"memory_mb": 1, "n_iter": 1}
+    with pytest.raises(SidmillError, match=r"256 of 6000 vectors cannot fill 300") as error:
+        opq.fit(wide, codebook_sizes=[300, 2], **settings)
+    settings["memory_mb"] = int(
+        re.search(r"memory_mb to at least (\d+)", str(error.value)).group(1)
+    )
+    assert len(opq.fit(wide, codebook_sizes=[300, 2], **settings)[0]) == 300
+
+
+def test_more_parts_than_dimensions_are_refused(vectors):
     with pytest.raises(SidmillError, match="17 parts"):
         opq.fit(vectors, codebook_sizes=[2] * 17, **SETTINGS)
+
+
+@pytest.mark.parametrize("offset", [0, 1, 30, 1000])
+def test_an_offset_of_all_vectors_changes_no_assignment(vectors, offset):
+    """Oracle: the nearest words of each part, in float64, from the centred vectors."""
+    moved = (vectors + np.float32(offset)).astype(np.float32)
+    books = opq.fit(moved, codebook_sizes=[16, 16], **SETTINGS)
+    codes = encode(moved, books)
+    mean = moved.mean(axis=0, dtype=np.float64)
+    for level, book in enumerate(books):
+        words = book.astype(np.float64) - (mean if level == 0 else 0)
+        _, _, rows = np.linalg.svd(words)
+        own = (moved - mean) @ rows[:8].T
+        distances = np.square(own[:, None] - (words @ rows[:8].T)[None]).sum(2)
+        chosen = distances[np.arange(len(moved)), codes[:, level]]
+        # words near 1000 are held to 3e-5
+        assert (chosen <= distances.min(axis=1) + 1e-4 * (1 + offset / 10)).all()
+        assert (codes[:, level] != distances.argmin(axis=1)).mean() <= (0.01 if offset > 100 else 0)
+
+
+SIZES = [1, 2, 3, 7, 12, 40, 64, 100, 257, 1000, 5000]
+
+
+@pytest.mark.parametrize("dim", SIZES)
+def test_a_rotation_always_gets_more_rows_than_it_has_dimensions(dim):
+    """What is handed over, for every shape: plain arithmetic, nothing is trained."""
+    for n_rows in SIZES:
+        for n_bits in (1, 4, 8):
+            wanted = training_sizes.opq_rows(dim, dim, n_bits)
+            assert wanted >= max(2 * dim, 2**n_bits)
+            given = len(opq._repeated(np.broadcast_to(np.float32(0), (n_rows, 1)), wanted))
+            assert given >= wanted
+            assert given == n_rows or given < wanted + n_rows
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "dim", "size"), [(1, 8, 1), (2, 6, 2), (5, 40, 4), (30, 33, 20), (64, 64, 16)]
+)
+def test_fewer_rows_than_dimensions_are_repeated(n_rows, dim, size, monkeypatch):
+    vectors = np.random.default_rng(1).standard_normal((n_rows, dim), dtype=np.float32)
+    seen = []
+    repeated = opq._repeated
+    monkeypatch.setattr(opq, "_repeated", lambda *given: seen.append(repeated(*given)) or seen[-1])
+    books = opq.fit(vectors, codebook_sizes=[size, size], **SETTINGS)
+    assert len(seen[0]) >= 2 * dim
+    error = np.square(vectors - codec.decode(encode(vectors, books), books)).sum()
+    assert error <= np.square(vectors - vectors.mean(axis=0)).sum() + 1e-4
+
+
+def test_a_sample_cut_below_the_dimensions():
+    wide = np.random.default_rng(0).standard_normal((400, 128), dtype=np.float32)
+    settings = SETTINGS | {"max_points_per_centroid": 20}
+    books = opq.fit(wide, codebook_sizes=[2, 2], **settings)
+    assert [book.shape for book in books] == [(2, 128)] * 2

@@ -1,5 +1,7 @@
 """The grid: orthogonal even steps, chosen axis by axis, coarse to fine."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -76,3 +78,15 @@ def test_same_seed_same_bytes_and_constant_vectors(vectors):
     constant = np.ones((50, 3), np.float32)
     books = pca_grid.fit(constant, codebook_sizes=[4, 4], **SETTINGS)
     np.testing.assert_allclose(codec.decode(encode(constant, books), books), constant)
+
+
+def test_many_steps_on_one_axis_take_no_table_of_rows_and_steps(rng):
+    """All variance on one axis: it gets every cell, here 4,096 for 8,192 rows."""
+    vectors = np.zeros((8192, 3), np.float32)
+    vectors[:, 1] = rng.standard_normal(8192)
+    tracemalloc.start()
+    (book,) = pca_grid.fit(vectors, codebook_sizes=[4096], sample=8192, seed=0, memory_mb=64)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(book) == 4096
+    assert peak < 16 * 2**20  # the table alone would be 256 MiB

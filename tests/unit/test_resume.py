@@ -104,6 +104,40 @@ def test_the_state_of_another_training_is_not_used(tmp_path, monkeypatch, vector
     assert "starts anew" in caplog.text
 
 
+def swapped(vectors):
+    """Two rows in each other's place."""
+    vectors[[3, 250]] = vectors[[250, 3]]
+    return vectors
+
+
+SAME_STATISTICS = {
+    "sorted": lambda vectors: vectors[np.argsort(vectors[:, 0])],
+    "backwards": lambda vectors: vectors[::-1].copy(),
+    "two rows swapped": swapped,
+    "columns swapped": lambda vectors: vectors[:, ::-1].copy(),
+    "signs flipped": lambda vectors: -vectors,
+    "every second sign flipped": lambda vectors: vectors * ([1, -1] * 6),
+}
+
+
+@pytest.mark.parametrize("n_saves", [2, 6])
+@pytest.mark.parametrize("limit", [None, 20])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("change", SAME_STATISTICS)
+def test_other_data_of_the_same_sums_starts_anew(
+    tmp_path, monkeypatch, vectors, caplog, change, dtype, limit, n_saves
+):
+    """Integers: every sum of squares is exact, whatever the order of the rows."""
+    vectors = np.round(4 * vectors).astype(dtype)
+    settings = {"max_points_per_centroid": limit}
+    caplog.set_level(logging.INFO)
+    assert cut_after(monkeypatch, n_saves, vectors, tmp_path / "state", **settings)
+    other = SAME_STATISTICS[change](vectors.copy()).astype(dtype)
+    caplog.clear()
+    assert same(fit(other, tmp_path / "state", **settings), fit(other, None, **settings))
+    assert "starts anew" in caplog.text
+
+
 def test_discard_leaves_nothing_and_may_be_repeated(tmp_path, vectors):
     fit(vectors, tmp_path / "state")
     assert (tmp_path / "state").exists()

@@ -156,6 +156,27 @@ def _typed(merged: object, given: object) -> object:
         return given
 
 
+def check_arguments(function: str, arguments: dict, properties: dict) -> None:
+    """Stop with one message that lists all that is wrong with the arguments of a function.
+
+    Args:
+        function: its name, for the message.
+        arguments: values by name.
+        properties: JSON Schema of each, as a section of the configuration has them.
+
+    Raises:
+        SidmillError: one line per problem: the argument, what was found, what is wanted.
+    """
+    schema = {"properties": properties, "additionalProperties": False}
+    errors = Validator(schema).iter_errors(arguments)
+    problems = [line for error in errors for line in _describe(error)]
+    if problems:
+        raise SidmillError(
+            f"{len(problems)} problem(s) in the arguments of {function}:\n  "
+            + "\n  ".join(sorted(problems))
+        )
+
+
 @cache
 def _schema(path: str | Path) -> dict:
     return yaml.safe_load(Path(path).read_text(encoding="utf-8"))

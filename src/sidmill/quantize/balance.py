@@ -19,13 +19,14 @@ limit from being met, and the figures say so.
 """
 
 import logging
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from sidmill import torch_search
+from sidmill import network, torch_search
 from sidmill.quantize import clusters as clustering
 from sidmill.quantize import rows, swaps
 from sidmill.quantize.rows import Source
@@ -42,6 +43,7 @@ AUCTION_ROUNDS = 40  # capacity: over the sample at most
 CENTRING_PASSES = 4  # over all training rows, words and prices moving
 AIM = 0.98  # of the limit: rows that leave one codeword crowd the next
 PRICE_PASSES = 16  # at most, the words at rest
+SAFE = 4  # of a search's margin one part in so many: hardly a row is decided otherwise beyond it
 EVEN = 1.1  # sinkhorn: loads below this share of the mean are even enough
 
 
@@ -54,15 +56,30 @@ class Balanced(NamedTuple):
 
 
 class _Tally(NamedTuple):
-    """What a pass over rows finds."""
+    """What a pass over a sample finds."""
 
-    codes: torch.Tensor  # int64 (n,)
-    slack: torch.Tensor  # float32 (n,), what the second lowest cost of a row has more
-    loads: torch.Tensor  # int64 (K,), rows of each codeword
-    mass: torch.Tensor  # float64 (K,), the same with rows shared out by temperature
-    sums: torch.Tensor  # float64 (K, D)
-    error: float  # sum of squared distances
+    seen: "_Seen"
+    mass: torch.Tensor  # float64 (K,), rows shared out by temperature
+    slack: float  # mean over rows of what the second lowest cost has more
     spread: float  # mean over rows of mean cost less lowest cost
+
+
+class _Seen(NamedTuple):
+    """Which codeword each row has, and what it takes to leave it."""
+
+    codes: torch.Tensor  # int32 (n,)
+    leaves: torch.Tensor  # float32 (n,), a rise of the own price by more than this
+    loads: torch.Tensor  # int64 (K,), rows of each codeword
+
+
+class _State(NamedTuple):
+    """A codebook with prices, and how it serves all training rows by the codec's own rule."""
+
+    words: torch.Tensor  # float32 (K, D)
+    prices: torch.Tensor  # float32 (K,)
+    seen: _Seen
+    sums: torch.Tensor  # float64 (K, D), of the rows of each codeword
+    error: float  # sum of squared distances
 
 
 def settle(
@@ -75,7 +92,13 @@ def settle(
 ) -> Balanced:
     """Find prices, and move the words to the means of the rows they then have.
 
-    Memory: one block with its scores twice, the words in float64, and 12 bytes per training row.
+    Of all codebooks and prices on the way, the unpriced ones included, those are returned whose
+    largest load is least; among those within the limit, and not above the load without prices,
+    the ones of the least error. So the largest load never rises. Loads and errors are those of the
+    codes that the codec gives.
+
+    Memory: one block with its scores three times, the words five times in float64, and about 40
+    bytes per training row (60 on a GPU).
 
     Args:
         source: the training rows.
@@ -88,42 +111,119 @@ def settle(
     n_rows, n_codes = rows.count(source), len(words)
     spare = torch.empty(source.block_rows * n_codes, device=source.device)
     limit = EVEN if mode == "sinkhorn" else max_load
-
-    def look(words: torch.Tensor, prices: torch.Tensor) -> _Tally:
-        return _tally((block for _, block in rows.blocks(source)), words, prices, 0.0, spare)
-
-    before = look(words, torch.zeros(n_codes, device=source.device))
-    cold = COLDEST * max(float(before.slack.mean()), torch.finfo(torch.float32).tiny)
-    words = _relieve(sample, words, source.block_rows, limit, generator, spare)
+    full = _room(limit, n_rows, n_codes)
     parts = sample.split(source.block_rows)
-    if mode == "sinkhorn":
-        prices = _cool(parts, words, before.spread, cold, spare)
-    else:
-        prices = _bid(parts, words, limit, spare)
+    free = torch.zeros(n_codes, device=source.device)
+
+    def worth(state: _State) -> tuple[float, float]:
+        return max(enough, int(state.seen.loads.max())), state.error
+
+    def solve(words: torch.Tensor) -> torch.Tensor:
+        if mode == "capacity":
+            return _bid(parts, words, limit, spare)
+        return _cool(parts, words, sampled.spread, cold, spare)
+
+    # The codebook as it is: what nothing may fall behind.
+    best = _look(source, words, free, spare)
+    before = _cost(best, source)
+    enough = min(full, int(best.seen.loads.max()))  # a largest load below it is worth no error
+    sampled = _tally(parts, words, free, 0.0, spare)
+    cold = COLDEST * max(sampled.slack, torch.finfo(torch.float32).tiny)
+
+    # First prices, found on the sample; then words and prices move in turn, over all rows.
+    words = _relieve(sample, words, source.block_rows, limit, generator, spare)
+    state = _look(source, words, solve(words), spare)
+    best = min(best, state, key=worth)
     for _ in range(CENTRING_PASSES):
-        seen = look(words, prices)
-        means = (seen.sums / seen.loads.clamp(min=1)[:, None]).to(torch.float32)
-        words = torch.where(seen.loads[:, None] > 0, means, words)
-        prices = _raise(prices, seen, limit)
-    best = seen = look(words, prices)
-    best_prices = prices
+        words = _means(state)
+        after = _look(source, words, _raise(state.prices, state.seen, limit), spare)
+        if after.seen.loads.max() > max(full, state.seen.loads.max()):
+            # A word of few rows has moved into a crowd, at the low price of the place it left.
+            priced = _look(source, words, solve(words), spare)
+            after = min(after, priced, key=worth)
+        state = after
+        best = min(best, state, key=worth)
+
+    # The words rest, and the prices of what is still crowded rise.
+    state = best
     for _ in range(PRICE_PASSES):
-        if best.loads.max() <= limit * n_rows / n_codes:
+        if best.seen.loads.max() <= full:
             break
-        prices = _raise(prices, seen, limit)
-        seen = look(words, prices)
-        if seen.loads.max() < best.loads.max():
-            best, best_prices = seen, prices
-    facts = _facts(before, best, words.shape[1])
+        prices = _raise(state.prices, state.seen, limit)
+        state = _look(source, state.words, prices, spare)
+        best = min(best, state, key=worth)
+    after = _cost(best, source)
+    facts = {f"{name}_before": value for name, value in before.items()}
+    facts |= {f"{name}_after": value for name, value in after.items()}
     logger.info("balanced by %s: %s", mode, facts)
-    if mode == "capacity" and facts["max_load_after"] > max_load:
-        logger.warning(
-            "the largest load is %.3f times the mean, above rqkmeans.max_load %.3f: are there many "
-            "equal vectors? A higher limit is met more easily",
-            facts["max_load_after"],
-            max_load,
-        )
-    return Balanced(words.cpu().numpy(), best_prices.cpu().numpy(), facts)
+    _warn_above(limit, best, mode, before["max_load"], n_rows)
+    return Balanced(best.words.cpu().numpy(), best.prices.cpu().numpy(), facts)
+
+
+def _fitting(limit: float, n_rows: int, n_codes: int) -> int:
+    """Rows of a codeword that a limit over the mean allows."""
+    return int(limit * n_rows / n_codes + 1e-9)  # 1.15 times 20 is a little less than 23
+
+
+def _room(limit: float, n_rows: int, n_codes: int) -> int:
+    """The most rows of a codeword: what the limit allows, or what no assignment can be below."""
+    return max(-(-n_rows // n_codes), _fitting(limit, n_rows, n_codes))
+
+
+def _warn_above(limit: float, state: _State, mode: str, before: float, n_rows: int) -> None:
+    """Say that a limit is not met, and why that may be."""
+    most, n_codes = int(state.seen.loads.max()), len(state.words)
+    if most <= _room(limit, n_rows, n_codes) and mode == "sinkhorn":
+        return
+    if most <= _fitting(limit, n_rows, n_codes):
+        return
+    reason = (
+        "are there many equal vectors? They share a codeword at any price, and so do vectors that "
+        "lie much closer to each other than to all others"
+    )
+    least = -(-n_rows // n_codes)
+    if most == least:
+        reason = f"{n_rows} vectors on {n_codes} codewords cannot be spread more evenly"
+    if mode == "capacity":
+        met = math.ceil(1000 * before) / 1000
+        reason += f". On this level a rqkmeans.max_load of {met:.3f} is met without prices"
+    logger.warning(
+        "the largest load is %.3f times the mean, above the %.3f %s: %s",
+        most * n_codes / n_rows,
+        limit,
+        "of rqkmeans.max_load" if mode == "capacity" else "that sinkhorn aims at",
+        reason,
+    )
+
+
+def _look(source: Source, words: torch.Tensor, prices: torch.Tensor, spare: torch.Tensor) -> _State:
+    """Give every training row the code that the codec gives it."""
+    n_rows, n_codes, device = rows.count(source), len(words), source.device
+    level = torch_search.search_level(words.cpu().numpy(), device, prices.cpu().numpy())
+    codes = torch.empty(n_rows, dtype=torch.int32, device=device)
+    leaves = torch.empty(n_rows, device=device)
+    loads = torch.zeros(n_codes, dtype=torch.int64, device=device)
+    sums = torch.zeros_like(words, dtype=torch.float64)
+    error = 0.0
+    for part, block in rows.blocks(source):
+        with network.exact_products():
+            found = torch_search.propose(block, level, spare)
+        apart = torch.from_numpy(torch_search.margins(found, block, level)).to(device)
+        # Half costs: twice, and further by what two of them may be apart and still be equal.
+        leaves[part] = 2 * ((found.second - found.best) + apart / SAFE)
+        own = torch_search.decide(found, block, level)
+        codes[part] = own.to(torch.int32)
+        loads += torch.bincount(own, minlength=n_codes)
+        sums += clustering.add_rows(torch.zeros_like(words), block, own)
+        away = block - level.words.index_select(0, own)
+        error += float(away.square_().sum(dtype=torch.float64))
+    return _State(words, prices, _Seen(codes, leaves, loads), sums, error)
+
+
+def _means(state: _State) -> torch.Tensor:
+    """Means of the rows of each codeword, float32 (K, D); a word without rows stays."""
+    loads = state.seen.loads[:, None]
+    return torch.where(loads > 0, (state.sums / loads.clamp(min=1)).to(torch.float32), state.words)
 
 
 def _relieve(
@@ -171,32 +271,48 @@ def _bid(
     spare: torch.Tensor,
 ) -> torch.Tensor:
     """Rounds of an auction on a sample, until no codeword has too many rows: float32 (K,)."""
-    prices = torch.zeros(len(words), device=words.device)
+    prices = best = torch.zeros(len(words), device=words.device)
+    least = torch.inf
     for _ in range(AUCTION_ROUNDS):
-        seen = _tally(parts, words, prices, 0.0, spare)
-        if seen.loads.max() <= limit * len(seen.codes) / len(words):
+        seen = _tally(parts, words, prices, 0.0, spare).seen
+        if seen.loads.max() < least:
+            best, least = prices, int(seen.loads.max())
+        if least <= _room(limit, len(seen.codes), len(words)):
             break
         prices = _raise(prices, seen, limit)
-    return prices
+    return best
 
 
-def _scale(prices: torch.Tensor, seen: _Tally, heat: float) -> torch.Tensor:
+def _scale(prices: torch.Tensor, tally: _Tally, heat: float) -> torch.Tensor:
     """One column scaling: every codeword gets the same mass."""
-    wanted = len(seen.codes) / len(prices)
-    after = prices + heat * torch.log(seen.mass.clamp(min=1e-300) / wanted).to(prices)
+    wanted = len(tally.seen.codes) / len(prices)
+    after = prices + heat * torch.log(tally.mass.clamp(min=1e-300) / wanted).to(prices)
     return after - after.min()
 
 
-def _raise(prices: torch.Tensor, seen: _Tally, limit: float) -> torch.Tensor:
+def _raise(prices: torch.Tensor, seen: _Seen, limit: float) -> torch.Tensor:
     """Raise the price of each crowded codeword to where the rows too many would rather leave."""
-    room = max(1, int(AIM * limit * len(seen.codes) / len(prices)))
-    by_slack = torch.sort(seen.slack, stable=True).indices
-    order = by_slack[torch.sort(seen.codes[by_slack], stable=True).indices]  # by code, then slack
-    first = torch.cumsum(seen.loads, dim=0) - seen.loads
-    crowded = (seen.loads > room).nonzero()[:, 0]
-    last_to_leave = order[first[crowded] + seen.loads[crowded] - room - 1]
+    room = _room(AIM * limit, len(seen.codes), len(prices))
+    crowded = seen.loads > room
+    if not crowded.any():
+        return prices
+
+    # Sort the rows of crowded codewords by code, then by what it takes to leave: the bits of a
+    # float that is not negative are in the order of its value, so that one number holds both.
+    chosen = crowded.index_select(0, seen.codes)
+    keys = seen.codes[chosen].to(torch.int64) << 32
+    keys |= seen.leaves[chosen].view(torch.int32)
+    if keys.device.type == "cpu":
+        keys.numpy().sort()  # in place
+    else:
+        keys = torch.sort(keys).values
+    loads = seen.loads[crowded]
+    last_to_leave = keys[torch.cumsum(loads, dim=0) - room - 1] & (2**32 - 1)
+    rise = last_to_leave.to(torch.int32).view(torch.float32)
+
+    # A row that has nowhere to go, at a codeword whose equals are all repeats of it, stays.
+    raised = prices[crowded] + torch.where(rise.isfinite(), rise, 0.0)
     prices = prices.clone()
-    raised = prices[crowded] + seen.slack[last_to_leave]
     prices[crowded] = torch.nextafter(raised, torch.full_like(raised, torch.inf))
     return prices
 
@@ -213,34 +329,29 @@ def _tally(
     halves = (torch_search.square_norms(words) + prices) / 2
     loads = torch.zeros(n_codes, dtype=torch.int64, device=words.device)
     mass = torch.zeros(n_codes, dtype=torch.float64, device=words.device)
-    sums = torch.zeros_like(words, dtype=torch.float64)
-    error = spread = 0.0
+    spread = 0.0
     all_codes, slacks = [], []
     for block in parts:
         scores = torch_search.score(block, words, halves, spare)  # (b, K), half of the costs
         codes = torch_search.lowest(scores)
         lines = torch.arange(len(block), device=block.device)
         lowest = scores[lines, codes]
-        apart = torch_search.square_norms(block) + 2 * lowest - prices[codes]
-        error += float(apart.clamp_(min=0).sum(dtype=torch.float64))
         spread += 2 * float((scores.mean(dim=1) - lowest).sum(dtype=torch.float64))
         if heat:
             mass += (scores * (-2 / heat)).softmax(dim=1).sum(dim=0, dtype=torch.float64)
         scores[lines, codes] = torch.inf
-        slacks.append(2 * (scores.amin(dim=1) - lowest) if n_codes > 1 else torch.zeros_like(apart))
-        all_codes.append(codes)
+        slacks.append(2 * (scores.amin(dim=1) - lowest) if n_codes > 1 else lowest * 0)
+        all_codes.append(codes.to(torch.int32))
         loads += torch.bincount(codes, minlength=n_codes)
-        sums += clustering.add_rows(torch.zeros_like(words), block, codes)
     codes, slack = torch.cat(all_codes), torch.cat(slacks)
-    return _Tally(codes, slack, loads, mass, sums, error, spread / len(codes))
+    return _Tally(_Seen(codes, slack, loads), mass, float(slack.mean()), spread / len(codes))
 
 
-def _facts(before: _Tally, after: _Tally, dim: int) -> dict:
-    """The cost and the gain of balance on the training rows, as JSON."""
-    n_rows, n_codes = len(before.codes), len(before.loads)
+def _cost(state: _State, source: Source) -> dict[str, float]:
+    """The mean squared error of unscaled values, and the largest load over the mean."""
+    n_rows, n_codes = rows.count(source), len(state.words)
+    n_values = n_rows * source.vectors.shape[1]
     return {
-        "mse_before": before.error / n_rows / dim,
-        "mse_after": after.error / n_rows / dim,
-        "max_load_before": int(before.loads.max()) * n_codes / n_rows,
-        "max_load_after": int(after.loads.max()) * n_codes / n_rows,
+        "mse": state.error / n_values / source.scale**2,
+        "max_load": int(state.seen.loads.max()) * n_codes / n_rows,
     }

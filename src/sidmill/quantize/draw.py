@@ -25,7 +25,7 @@ def draw(
         float32 (n, D), a copy.
 
     Raises:
-        SidmillError: if a row is not finite.
+        SidmillError: if a row is not finite, or out of range, or all of them are too short.
     """
     n_items, dim = vectors.shape
     n_rows = min(n_rows, n_items, memory_mb * blocks.MIB // (COPIES * blocks.FLOAT_BYTES * dim))
@@ -36,4 +36,11 @@ def draw(
     for start, block in blocks.read_blocks(vectors, blocks.MAX_BLOCK_ROWS, chosen):
         blocks.require_finite(block, start)
         sample[start : start + len(block)] = block
+    if len(sample):
+        blocks.require_squares(float(blocks.largest_values(sample).max()))
     return sample
+
+
+def memory_for(n_rows: int, dim: int) -> int:
+    """MiB that a sample of so many rows and what is made of it take."""
+    return -(-COPIES * blocks.FLOAT_BYTES * dim * n_rows // blocks.MIB)

@@ -5,8 +5,10 @@ learns the rotation (Ge, He, Ke and Sun 2013, https://doi.org/10.1109/CVPR.2013.
 Rotated back, a codeword of one part is a vector of the whole space that is orthogonal to the
 codewords of all other parts. So the sum of L such codewords is what product quantization decodes
 to, and taking the nearest codeword level by level chooses as it does, part by part: OPQ is a
-quantizer like any other here, but its tokens are side by side, not coarse to fine. Codewords of the
-first part also hold the means of the others, whose codewords lie around 0.
+quantizer like any other here, but its tokens are side by side, not coarse to fine.
+
+Vectors are taken from their mean, which the codewords of the first level hold: in float32 the costs
+of one part would otherwise drown in the offset of the others.
 
 Shapes: N items, n sampled, D dimensions, L levels, d = D // L dimensions of a part, K codewords.
 """
@@ -16,13 +18,13 @@ import logging
 import faiss
 import numpy as np
 
+from sidmill import blocks, training_sizes
 from sidmill.core.errors import SidmillError
-from sidmill.quantize.draw import draw
+from sidmill.quantize.draw import draw, memory_for
 
 logger = logging.getLogger(__name__)
 
 ROTATION_BITS = 8  # a part's codebook while the rotation is learned has at most 2**8 words
-FEW_POINTS = 39  # per codeword: faiss's own threshold for "too few to train on"
 
 
 def fit(
@@ -36,9 +38,10 @@ def fit(
 ) -> list[np.ndarray]:
     """Fit a rotation and one codebook per part.
 
-    D - L d dimensions, fewer than L, are left out by the rotation, but for their mean. On one
-    thread, so that the same input, settings and seed give the same bytes. Memory: the sample four
-    times, about ``memory_mb``, and a few (D, D).
+    D - L d dimensions, fewer than L, are left out by the rotation. On one thread, so that the same
+    input, settings and seed give the same bytes. A sample of fewer than 2 D rows is repeated for
+    the rotation, which needs as many. Memory: the sample four times, about ``memory_mb``, and a few
+    (D, D).
 
     Args:
         vectors: float32 or float16 (N, D), finite, in memory or memory-mapped.
@@ -54,7 +57,7 @@ def fit(
 
     Raises:
         SidmillError: if there are fewer rows than codewords or fewer dimensions than levels, or a
-            row is not finite.
+            row is not finite or out of the range of :func:`sidmill.blocks.require_finite`.
     """
     n_items, dim = vectors.shape
     n_levels, largest = len(codebook_sizes), max(codebook_sizes)
@@ -63,42 +66,36 @@ def fit(
     generator = np.random.default_rng(seed)
     sample = draw(vectors, max_points_per_centroid * largest, generator, memory_mb)
     if len(sample) < largest:
+        remedy = f"lower rqkmeans.codebook_size to at most {n_items}, or embed more items"
+        if n_items >= largest:
+            remedy = f"raise opq.memory_mb to at least {memory_for(largest, dim)}"
         raise SidmillError(
-            f"{len(sample)} of {n_items} vectors cannot fill {largest} codewords: lower "
-            f"rqkmeans.codebook_size, or raise opq.memory_mb or opq.max_points_per_centroid"
+            f"{len(sample)} of {n_items} vectors cannot fill {largest} codewords: {remedy}"
         )
-    if len(sample) < FEW_POINTS * largest:
+    if training_sizes.are_few(len(sample), largest):
         logger.warning("%d vectors are few for %d codewords", len(sample), largest)
+
+    # Centre the sample, and bring very large or small values near 1.
+    mean = sample.mean(axis=0, dtype=np.float64)
+    sample -= mean.astype(np.float32)
+    values = blocks.exponents(blocks.largest_values(sample))
+    scale = blocks.safe_scale(float(values.mean()) if len(values) else 0.0)
+    sample *= np.float32(scale)
+
+    # Learn the rotation, and k-means of each part of the rotated sample.
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:
         rotation = _rotation(sample, n_levels, min(codebook_sizes), n_iter)  # (L d, D)
         parts = np.split(rotation, n_levels)
-        codebooks = [
-            _codewords(sample @ part.T, size, n_iter, seed + level) @ part
+        books = [
+            _codewords(sample @ part.T, size, n_iter, seed + level) @ part / np.float32(scale)
             for level, (part, size) in enumerate(zip(parts, codebook_sizes, strict=True))
         ]
-        mean = sample.mean(axis=0, dtype=np.float64)
-        return _centred(codebooks, mean - rotation.T @ (rotation @ mean))
     finally:
         faiss.omp_set_num_threads(threads)
-
-
-def _centred(codebooks: list[np.ndarray], rest: np.ndarray) -> list[np.ndarray]:
-    """Move the mean of every later codebook into the words of the first one.
-
-    A distance is taken over all dimensions. Far from the origin those of the other parts would be
-    the most of it, and float32 would leave few digits to the part that is to be chosen.
-
-    Args:
-        codebooks: float32 (K_l, D) per level.
-        rest: float64 (D,), mean of what the rotation leaves out; the first codebook takes it too.
-    """
-    first, *later = [book.astype(np.float64) for book in codebooks]
-    means = [book.mean(axis=0) for book in later]
-    moved = [first + sum(means, rest)]
-    moved += [book - mean for book, mean in zip(later, means, strict=True)]
-    return [book.astype(np.float32) for book in moved]
+    books[0] = (books[0] + mean).astype(np.float32)
+    return books
 
 
 def _rotation(sample: np.ndarray, n_levels: int, n_codes: int, n_iter: int) -> np.ndarray:
@@ -107,12 +104,18 @@ def _rotation(sample: np.ndarray, n_levels: int, n_codes: int, n_iter: int) -> n
     bits = max(min(n_codes.bit_length() - 1, ROTATION_BITS), 1)
     product = faiss.ProductQuantizer(width, n_levels, bits)
     product.cp.min_points_per_centroid = 1  # fit() has warned already
+    sample = _repeated(sample, training_sizes.opq_rows(sample.shape[1], width, bits))
     opq = faiss.OPQMatrix(sample.shape[1], n_levels, width)
     opq.pq = product
     opq.niter = n_iter
     opq.max_train_points = len(sample)
     opq.train(sample)
     return faiss.vector_to_array(opq.A).reshape(width, sample.shape[1])
+
+
+def _repeated(sample: np.ndarray, n_rows: int) -> np.ndarray:
+    """Repeat the rows (n, D) until there are ``n_rows``: the same distribution."""
+    return np.tile(sample, (-(-n_rows // len(sample)), 1)) if len(sample) < n_rows else sample
 
 
 def _codewords(part: np.ndarray, size: int, n_iter: int, seed: int) -> np.ndarray:

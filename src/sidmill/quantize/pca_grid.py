@@ -20,7 +20,7 @@ import numpy as np
 
 from sidmill import blocks
 from sidmill.core.errors import SidmillError
-from sidmill.quantize.draw import draw
+from sidmill.quantize.draw import draw, memory_for
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,10 @@ def fit(
     generator = np.random.default_rng(seed)
     rows = draw(vectors, sample, generator, memory_mb)
     if not len(rows):
-        raise SidmillError(f"pca_grid.memory_mb {memory_mb} holds no vector: raise it")
+        raise SidmillError(
+            f"pca_grid.memory_mb {memory_mb} holds no vector of {vectors.shape[1]} dimensions: "
+            f"raise it to at least {memory_for(1, vectors.shape[1])}"
+        )
     reach = sum(size.bit_length() for size in codebook_sizes)  # a level opens log2 K axes at most
     axes, variances = axes[:, :reach], variances[:reach]
     left = rows @ axes.astype(np.float32) - mean @ axes  # (n, A), coordinates not yet explained
@@ -68,7 +71,8 @@ def fit(
         used = np.flatnonzero(counts > 1)
         grid = [_steps(left[:, axis], counts[axis]) for axis in used]
         for axis, steps in zip(used, grid, strict=True):
-            nearest = np.abs(left[:, axis, None] - steps).argmin(axis=1)
+            # By the middles between steps: a table of all differences would be (n, steps).
+            nearest = np.searchsorted((steps[1:] + steps[:-1]) / 2, left[:, axis])
             left[:, axis] -= steps[nearest]
             variances[axis] = np.square(left[:, axis]).mean()
         logger.info("level %d: %s steps on axes %s", level + 1, counts[used], used + 1)

@@ -28,6 +28,7 @@ class Source(NamedTuple):
     codes: list[np.ndarray]  # (n,) per earlier level, the smallest unsigned type that holds K_l
     devices: list[torch.device]  # they share the rows of a block
     block_rows: int
+    scale: float  # power of two by which vectors are multiplied when they are read
     held: list[torch.Tensor] | None = None  # residuals where they fit: PIECE_ROWS rows in each
 
     @property
@@ -60,7 +61,8 @@ def pieces(source: Source) -> Iterator[tuple[slice, list[Piece]]]:
         for place, left in block:
             part = slice(stop, stop + len(left))
             levels = [level[place] for level in source.levels]
-            jobs.append((left, levels, [codes[part] for codes in source.codes]))
+            codes = [codes[part] for codes in source.codes]
+            jobs.append((left, levels, codes, source.scale))
             stop = part.stop
         torch_search.at_once(_subtract, jobs)
         yield slice(start, stop), block
@@ -115,7 +117,7 @@ def explain(source: Source, level: list[torch_search.Level], codes: np.ndarray) 
         for part, block in pieces(source):
             start = part.start
             for place, left in block:
-                _subtract(left, [level[place]], [codes[start : start + len(left)]])
+                _subtract(left, [level[place]], [codes[start : start + len(left)]], 1.0)
                 start += len(left)
     return source._replace(levels=[*source.levels, level], codes=[*source.codes, codes])
 
@@ -131,12 +133,17 @@ def _held_pieces(source: Source, part: slice) -> list[Piece]:
 
 
 def _subtract(
-    left: torch.Tensor, levels: list[torch_search.Level], codes: list[np.ndarray]
+    left: torch.Tensor, levels: list[torch_search.Level], codes: list[np.ndarray], scale: float
 ) -> None:
-    """Take from rows (p, D), in place, the codewords that each level gave them."""
+    """Scale rows (p, D), in place, and take the codewords away that each level gave them."""
+    if scale != 1.0:
+        left.mul_(scale)
     step = CACHED_ROWS if left.device.type == "cpu" else len(left)
     for level, had in zip(levels, codes, strict=True):
-        index = torch.from_numpy(had.astype(np.int64)).to(left.device)
+        index = torch.from_numpy(had.astype(np.int64))
+        if left.device.type == "cuda":
+            index = index.pin_memory()  # from pageable memory a copy would wait for the stream
+        index = index.to(left.device, non_blocking=True)
         for some, own in zip(left.split(step), index.split(step), strict=True):
             some -= level.words.index_select(0, own)
 

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import xxhash
 
 from sidmill import blocks, torch_search
 from sidmill.core.errors import SidmillError
@@ -53,6 +54,14 @@ class State(NamedTuple):
     hartigan: bool
 
 
+class _Data(NamedTuple):
+    """What one look at all training rows finds."""
+
+    squares: float  # their sum
+    digest: str  # of the values, in row order
+    scale: float  # power of two that brings the values near 1; 1 for ordinary ones
+
+
 def fit(
     vectors: np.ndarray | Streamed,
     *,
@@ -77,12 +86,16 @@ def fit(
     seed and thread count give the same bytes on the same kind of machine, on any number of GPUs:
     each searches for its pieces of a block, and what moves is added up in row order.
 
+    Multiplying all vectors by a power of two multiplies the codebooks by it: very large and very
+    small vectors are scaled while they are read.
+
     The next level is fitted to what the last pass of this one left, not to what the codec would
     leave: the few rows that differ lie between two codewords.
 
     Memory: about ``memory_mb`` for the sample and one block with its temporaries, the codebooks
     (three times, one in float64), and per row and level one byte, two above 256 codewords or four
-    above 65,536.
+    above 65,536. With many codewords glibc keeps freed blocks on top of that, some hundreds of MiB;
+    ``MALLOC_MMAP_THRESHOLD_=1000000`` in the environment has it give them back.
 
     Args:
         vectors: float32 or float16 (N, D), finite, in memory, memory-mapped or streamed; a stream
@@ -110,7 +123,8 @@ def fit(
 
     Raises:
         SidmillError: if there are fewer rows than codewords, the list of sizes is not L long, a
-            row is not finite, or ``memory_mb`` is too small.
+            row is not finite or longer than ``blocks.LONGEST``, all values are below
+            ``blocks.SHORTEST``, or ``memory_mb`` is too small.
     """
     sizes = _sizes(codebook_size, n_levels)
     n_items = len(vectors)
@@ -125,17 +139,18 @@ def fit(
     )
     n_rows = min(n_rows, blocks.MAX_BLOCK_ROWS)
     devices = torch_search.lanes(torch_search.pick_devices(device), _block_rows(max(sizes), n_rows))
-    source = Source(vectors, chosen, [], [], devices, n_rows)
-    error = _sum_of_squares(source)
-    source = rows.hold(source)
-    n_values = rows.count(source) * vectors.shape[1]
+    source = Source(vectors, chosen, [], [], devices, n_rows, scale=1.0)
+    data = _look_through(source)
+    error, scale = data.squares * data.scale**2, data.scale
+    source = rows.hold(source._replace(scale=scale))
+    n_values = rows.count(source) * vectors.shape[1] * scale**2  # a mean over it is unscaled
     logger.info("%d rows, %d for training: mse %.6g", n_items, rows.count(source), error / n_values)
     identity = {
         "settings": [
             *(sizes, n_iter, tolerance, max_points_per_centroid),
             *(balance, max_load, seed, devices[0].type, memory_mb, code),
         ],
-        "data": [*vectors.shape, error],  # the sum of squares sees every value
+        "data": [*vectors.shape, data.digest],
     }
     saved, keep = resume.start(state_path, identity)
     finished, errors = saved.finished, saved.facts.pop("errors", [])
@@ -187,7 +202,7 @@ def fit(
             state.n_passes,
             state.n_passes / seconds,
         )
-    return finished
+    return finished if scale == 1.0 else _unscale(finished, scale)
 
 
 def _sizes(codebook_size: int | list[int], n_levels: int) -> list[int]:
@@ -228,17 +243,37 @@ def _block_rows(size: int, n_rows: int) -> int:
     return min(n_rows, _whole_pieces(max(MIN_BLOCK_ROWS, BLOCK_ROWS * size)))
 
 
-def _sum_of_squares(source: Source) -> float:
-    """Add up the squares of the training rows; read every row and stop at a bad one."""
-    total = 0.0
+def _look_through(source: Source) -> _Data:
+    """Measure the training rows; read every row and stop at a bad one."""
+    total, digest = 0.0, xxhash.xxh3_128()
+    largest = exponents = n_exponents = 0.0
+
+    def measure(block: np.ndarray) -> None:
+        nonlocal total, largest, exponents, n_exponents
+        total += _squares(torch.from_numpy(block))
+        digest.update(block)
+        values = blocks.largest_values(block)
+        largest = max(largest, float(values.max()))
+        found = blocks.exponents(values)
+        exponents, n_exponents = exponents + float(found.sum()), n_exponents + len(found)
+
     for start, block in blocks.read_blocks(source.vectors, source.block_rows):
         blocks.require_finite(block, start)
         if source.rows is None:
-            total += _squares(torch.from_numpy(block))
+            measure(block)
     if source.rows is not None:
-        drawn = blocks.read_blocks(source.vectors, source.block_rows, source.rows)
-        total = sum(_squares(torch.from_numpy(block)) for _, block in drawn)
-    return total
+        for _, block in blocks.read_blocks(source.vectors, source.block_rows, source.rows):
+            measure(block)
+    blocks.require_squares(largest)
+    scale = blocks.safe_scale(exponents / max(1, n_exponents))
+    return _Data(total, digest.hexdigest(), scale)
+
+
+def _unscale(finished: Fitted, scale: float) -> Fitted:
+    """Codebooks and prices of vectors that were multiplied by ``scale``, without it."""
+    words = [(words / scale).astype(np.float32) for words in finished.codebooks]
+    prices = [(prices / scale**2).astype(np.float32) for prices in finished.prices]
+    return Fitted(words, prices, finished.balance)
 
 
 def _squares(block: torch.Tensor) -> float:

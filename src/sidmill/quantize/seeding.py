@@ -73,14 +73,12 @@ def _plus_plus(sample: torch.Tensor, n_codes: int, generator: torch.Generator) -
     apart = _distances(sample, norms, chosen)[:, 0]  # (m,), to the nearest codeword
     while len(chosen) < n_codes:
         apart[chosen] = 0
-        cumulated = apart.double().cumsum(dim=0)
-        if cumulated[-1] <= 0:  # every row is a codeword or the copy of one: take what is left
-            taken = torch.zeros(len(sample), dtype=torch.bool)
-            taken[chosen] = True
-            chosen += (~taken).nonzero()[: n_codes - len(chosen), 0].tolist()
+        cumulated = apart.cpu().double().cumsum(dim=0)  # a GPU adds up in another order each time
+        if not cumulated[-1] > 0:  # every row is a codeword or the copy of one: take what is left
+            chosen += _not_among(chosen, len(sample), n_codes - len(chosen))
             break
         draws = torch.rand(BATCH, 2, generator=generator, dtype=torch.float64)
-        places = torch.searchsorted(cumulated, draws[:, 0].to(sample.device) * cumulated[-1])
+        places = torch.searchsorted(cumulated, draws[:, 0] * cumulated[-1])
         drawn = places.clamp_(max=len(sample) - 1).tolist()
         table = _distances(sample, norms, drawn)  # (m, BATCH)
         drawn_at = apart[drawn].tolist()
@@ -94,9 +92,18 @@ def _plus_plus(sample: torch.Tensor, n_codes: int, generator: torch.Generator) -
                 accepted.append(number)
         accepted = accepted[: n_codes - len(chosen)]
         chosen += [drawn[number] for number in accepted]
-        if accepted:
-            apart = torch.minimum(apart, table[:, accepted].amin(dim=1))
+        if not accepted:  # the first one is kept for certain, unless rounding leaves no distance
+            chosen += _not_among(chosen, len(sample), n_codes - len(chosen))
+            break
+        apart = torch.minimum(apart, table[:, accepted].amin(dim=1))
     return torch.tensor(chosen, device=sample.device)
+
+
+def _not_among(chosen: list[int], n_rows: int, n_wanted: int) -> list[int]:
+    """The first ``n_wanted`` rows of ``n_rows`` that are not chosen yet."""
+    free = torch.ones(n_rows, dtype=torch.bool)
+    free[chosen] = False
+    return free.nonzero()[:n_wanted, 0].tolist()
 
 
 def _distances(sample: torch.Tensor, norms: torch.Tensor, rows: list[int]) -> torch.Tensor:

@@ -15,11 +15,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import faiss
 import numpy as np
 
-from sidmill import blocks
+from sidmill import blocks, training_sizes
 from sidmill.core.atomic import replacing
 from sidmill.core.errors import SidmillError
 from sidmill.formats.neighbours import Neighbours
@@ -29,9 +30,9 @@ from sidmill.retrieval.best import Best
 
 logger = logging.getLogger(__name__)
 
-ROWS_PER_LIST = 39  # of the training sample: below it faiss warns that cells are badly placed
 BLOCK_ROWS = 65536
-UNREPEATABLE = ("HNSW", "OPQ")  # with several threads
+OPQ_BITS = 8  # of a part's codebook while a rotation is learned, as faiss has it
+UNREPEATABLE = ("HNSW", "NSG", "OPQ")  # with several threads
 
 
 def build(
@@ -69,7 +70,8 @@ def build(
         The factory string.
 
     Raises:
-        SidmillError: if faiss does not know the string, or cannot train it on these vectors.
+        SidmillError: if faiss does not know the string, or cannot train it on these vectors:
+            there are too few of them.
     """
     n_rows, dim = vectors.shape
     rows = _sample(n_rows, train_sample, seed)
@@ -78,18 +80,21 @@ def build(
     with _threads(1 if alone else None):
         try:
             built = faiss.index_factory(dim, recipe, faiss.METRIC_INNER_PRODUCT)
-            _prepare(built, ef_construction, seed)
+            parts = list(_parts(built, len(rows), n_rows))
+            _require_rows(recipe, parts, n_rows)
+            kept = _prepare(built, ef_construction, seed)
             if not built.is_trained:
                 built.train(blocks.take(vectors, rows))
+            del kept
+            for start, block in blocks.read_blocks(vectors, BLOCK_ROWS):
+                blocks.require_finite(block, start)
+                built.add(block)
+                logger.info("%d of %d passages added", start + len(block), n_rows)
         except RuntimeError as error:
             raise SidmillError(
                 f"faiss cannot make {recipe!r} of {n_rows} vectors of {dim} dimensions "
                 f"({_reason(error)}): change retrieval.index or the section faiss"
             ) from None
-        for start, block in blocks.read_blocks(vectors, BLOCK_ROWS):
-            blocks.require_finite(block, start)
-            built.add(block)
-            logger.info("%d of %d passages added", start + len(block), n_rows)
     with replacing(path) as temporary:
         faiss.write_index(built, str(temporary))
     return recipe
@@ -100,7 +105,7 @@ def factory(
 ) -> str:
     """Factory string of a kind of index; any other string is taken for one."""
     if lists is None:
-        lists = max(1, min(round(4 * math.sqrt(n_rows)), n_sample // ROWS_PER_LIST))
+        lists = max(1, min(round(4 * math.sqrt(n_rows)), n_sample // training_sizes.FEW_ROWS))
     kinds = {
         "ivf_flat": f"IVF{lists},Flat",
         "hnsw": f"HNSW{links},Flat",
@@ -271,16 +276,125 @@ def _open(path: str | Path, nprobe: int, ef_search: int) -> faiss.Index:
     return opened
 
 
-def _prepare(built: faiss.Index, ef_construction: int, seed: int) -> None:
+class _Part(NamedTuple):
+    """What a part of an index is trained on, and what it needs."""
+
+    name: str
+    rows: int  # that it gets
+    needed: int
+    centroids: int  # that it finds by clustering, or 0
+    cut: bool  # whether these are the training sample, so that it may be larger
+
+
+def _parts(index: faiss.Index, n_sample: int, n_rows: int) -> Iterator[_Part]:
+    """List what is trained in an index, before it is.
+
+    Args:
+        index: as the factory makes it.
+        n_sample: rows that it is to be trained on.
+        n_rows: rows that it is to hold.
+    """
+    for inner, cells in _walk(index):
+        rows, cut = cells or n_sample, not cells
+        if isinstance(inner, faiss.IndexIDMap | faiss.IndexIDMap2):
+            raise SidmillError(
+                "retrieval.index has an IDMap, but passages are named by their rows here: leave "
+                "IDMap out of the string"
+            )
+        if isinstance(inner, faiss.OPQMatrix):
+            needed = training_sizes.opq_rows(inner.d_in, inner.d_out, OPQ_BITS)
+            yield _Part("rotation", rows, needed, 2**OPQ_BITS, cut)
+        elif isinstance(inner, faiss.LinearTransform) and not inner.is_trained:
+            needed = training_sizes.rotation_rows(inner.d_in, inner.d_out)
+            yield _Part(type(inner).__name__, rows, needed, 0, cut)
+        if isinstance(inner, faiss.IndexIVF):
+            yield _Part("inverted file", rows, inner.nlist, inner.nlist, cut)
+        if isinstance(inner, faiss.IndexNSG):
+            yield _Part("graph", n_rows, inner.GK + 1, 0, False)
+        if isinstance(inner, faiss.Index) and hasattr(inner, "pq"):
+            yield _Part("product quantizer", rows, inner.pq.ksub, inner.pq.ksub, cut)
+        if hasattr(inner, "aq"):
+            n_codes = 2 ** int(faiss.vector_to_array(inner.aq.nbits).max())
+            yield _Part("additive quantizer", rows, n_codes, n_codes, cut)
+
+
+def _walk(
+    index: faiss.Index, rows: int = 0
+) -> Iterator[tuple[faiss.Index | faiss.VectorTransform, int]]:
+    """Go through an index and all that it is made of.
+
+    Yields:
+        An index or a transform, and of how many cells of another index it is trained on the
+        centroids; 0 for the training sample.
+    """
+    index = faiss.downcast_index(index)
+    yield index, rows
+    if isinstance(index, faiss.IndexPreTransform):
+        for number in range(index.chain.size()):
+            yield faiss.downcast_VectorTransform(index.chain.at(number)), rows
+    cells = index.nlist if isinstance(index, faiss.IndexIVF) else rows
+    for name in ("index", "base_index", "refine_index", "storage", "quantizer"):
+        inner = getattr(index, name, None)
+        if isinstance(inner, faiss.Index):
+            yield from _walk(inner, cells if name == "quantizer" else rows)
+
+
+def _require_rows(recipe: str, parts: list[_Part], n_rows: int) -> None:
+    """Stop before faiss is given too few rows; say it once where they are few.
+
+    Args:
+        recipe: the factory string, for the message.
+        parts: what is trained.
+        n_rows: rows of the corpus.
+
+    Raises:
+        SidmillError: naming the first part that lacks rows.
+    """
+    for part in parts:
+        if part.rows < part.needed:
+            remedy = "set retrieval.index to flat or hnsw, which need no training"
+            if part.cut and part.needed <= n_rows:
+                remedy = f"raise faiss.train_sample to at least {part.needed}"
+            raise SidmillError(
+                f"retrieval.index {recipe!r}: its {part.name} needs {part.needed} passages to "
+                f"train on and gets {part.rows} of {n_rows}: {remedy}"
+            )
+    scarce = [part for part in parts if training_sizes.are_few(part.rows, part.centroids)]
+    if scarce:
+        part = max(scarce, key=lambda part: part.centroids / part.rows)
+        logger.warning(
+            "%d passages are few to find the %d centroids of the %s by: faiss asks for %d",
+            part.rows,
+            part.centroids,
+            part.name,
+            training_sizes.FEW_ROWS * part.centroids,
+        )
+
+
+def _prepare(built: faiss.Index, ef_construction: int, seed: int) -> list:
+    """Set what is to be trained; the result has to live as long as the training."""
+    kept = []
+    for inner, _ in _walk(built):
+        if isinstance(inner, faiss.IndexIVF):
+            inner.cp.min_points_per_centroid = 1  # _require_rows has warned already
+        if isinstance(inner, faiss.OPQMatrix):
+            product = faiss.ProductQuantizer(inner.d_out, inner.M, OPQ_BITS)
+            product.cp.min_points_per_centroid = 1
+            inner.pq = product
+            kept.append(product)
+        if hasattr(inner, "rq"):
+            inner.rq.cp.min_points_per_centroid = 1
+        if isinstance(inner, faiss.Index) and hasattr(inner, "pq"):
+            inner.pq.cp.min_points_per_centroid = 1
+        if hasattr(inner, "do_polysemous_training"):
+            # serves a Hamming filter that is not used here, and took most of the training
+            inner.do_polysemous_training = False
     cells = faiss.try_extract_index_ivf(built)
     if cells is not None:
         cells.cp.seed = seed % 2**31
-        cells = faiss.downcast_index(cells)
-        if isinstance(cells, faiss.IndexIVFPQ):
-            # serves a Hamming filter that is not used here, and took most of the training
-            cells.do_polysemous_training = False
     for graph in _graphs(built):
         graph.hnsw.efConstruction = ef_construction
+    return kept
 
 
 def _graphs(opened: faiss.Index) -> list[faiss.IndexHNSW]:

@@ -1,0 +1,185 @@
+"""The Python interface takes what the configuration takes, and says what is wrong in its words."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from sidmill import api
+from sidmill.core import config, sections
+from sidmill.core.errors import SidmillError
+
+SCHEMA = Path(__file__).parents[2] / "workflow/schemas/config.schema.yaml"
+GOOD = {"n_levels": 2, "codebook_size": 4, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    return np.random.default_rng(0).standard_normal((60, 5)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def quantizer(vectors):
+    return api.fit(vectors, **GOOD)
+
+
+def resolved(schema, part):
+    reference = part.get("$ref", "").removeprefix("#/$defs/")
+    return schema["$defs"][reference] if reference else part
+
+
+@pytest.mark.parametrize(
+    ("section", "ours"), [("rqkmeans", sections.RQKMEANS), ("encoding", sections.ENCODING)]
+)
+def test_there_is_one_rule_for_files_and_for_python(section, ours):
+    schema = yaml.safe_load(SCHEMA.read_text())
+    theirs = schema["properties"][section]["properties"]
+    assert ours == {name: resolved(schema, part) for name, part in theirs.items()}
+    assert schema["properties"]["run"]["properties"]["seed"] == sections.SEED
+
+
+BAD = {
+    "n_levels": [0, -1, 27, 2.0, "2", True, None],
+    "codebook_size": [0, -4, 2**21, [], [4, 0], [4, 4.0], "4", True, None, np.float64(4)],
+    "n_iter": [0, -1, 1.5, None, False],
+    "tolerance": [-0.1, 1, 2, "0", float("nan"), None],
+    "max_points_per_centroid": [0, -1, 2.5, "all"],
+    "balance": ["cap", "", None, True, "Capacity"],
+    "max_load": [1, 0.5, 0, -2, float("inf"), float("nan"), None, "1.5"],
+    "seed": [-1, 2**32, 1.0, None, "7"],
+    "device": ["gpu", "", "cuda:x", "cpu,cuda", None, 0],
+    "memory_mb": [0, 15, -1, 64.0, None, "64"],
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_the_schema_refuses_fit_refuses(name, vectors):
+    for value in BAD[name]:
+        with pytest.raises(SidmillError, match=rf"arguments of sidmill\.api\.fit:\n  {name}[:.]"):
+            api.fit(vectors, **GOOD | {name: value})
+        # and so does the workflow, by the same rule
+        schema = yaml.safe_load(SCHEMA.read_text())
+        section = schema["properties"]["run" if name == "seed" else "rqkmeans"]["properties"]
+        plain = value.item() if isinstance(value, np.generic) else value
+        assert list(config.Validator(resolved(schema, section[name])).iter_errors(plain))
+
+
+@pytest.mark.parametrize("name", ["device", "memory_mb"])
+def test_encode_refuses_it_too(name, vectors, quantizer, tmp_path):
+    np.save(tmp_path / "v.npy", vectors)
+    for value in BAD[name]:
+        with pytest.raises(SidmillError, match=rf"api\.encode:\n  {name}: found"):
+            api.encode(quantizer, vectors, **{name: value})
+        with pytest.raises(SidmillError, match=rf"api\.encode_file:\n  {name}: found"):
+            api.encode_file(quantizer, tmp_path / "v.npy", tmp_path / "c", **{name: value})
+    assert not (tmp_path / "c").exists()
+
+
+def test_all_mistakes_are_listed_at_once(vectors):
+    with pytest.raises(SidmillError, match="3 problem"):
+        api.fit(vectors, **GOOD | {"balance": "capazity", "max_load": 0.5, "seed": -1})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"codebook_size": (4, 4)},
+        {"codebook_size": np.array([4, 4])},
+        {"codebook_size": np.int64(4), "n_levels": np.int32(2), "seed": np.uint8(42)},
+        {"tolerance": np.float32(0.0004), "max_load": np.float64(1.5)},
+    ],
+)
+def test_numbers_of_numpy_are_numbers(settings, vectors, quantizer):
+    fitted = api.fit(vectors, **GOOD | settings)
+    np.testing.assert_array_equal(api.encode(fitted, vectors), api.encode(quantizer, vectors))
+
+
+def kinds(vectors):
+    """The same values, exact in every type, in many forms."""
+    half = vectors.astype(np.float16)
+    tensor = torch.from_numpy(half.astype(np.float32))
+    return {
+        "float32": half.astype(np.float32),
+        "float16": half,
+        "float64": half.astype(np.float64),
+        "longdouble": half.astype(np.longdouble),
+        "big-endian": half.astype(">f4"),
+        "Fortran order": np.asfortranarray(half.astype(np.float32)),
+        "every other row": np.repeat(half.astype(np.float32), 2, axis=0)[::2],
+        "read-only": np.frombuffer(half.astype(np.float32).tobytes(), "f4").reshape(half.shape),
+        "tensor": tensor,
+        "tensor float64": tensor.double(),
+        "tensor float16": tensor.half(),
+        "tensor with gradient": tensor.clone().requires_grad_(),
+        "tensor turned": tensor.T.contiguous().T,
+        "parameter": torch.nn.Parameter(tensor),
+    }
+
+
+@pytest.mark.parametrize("name", kinds(np.zeros((1, 1))))
+def test_floats_of_every_kind_give_the_same_codes(name, vectors, quantizer):
+    given = kinds(vectors)
+    wanted = api.encode(quantizer, given["float32"])
+    np.testing.assert_array_equal(api.encode(quantizer, given[name]), wanted)
+    fitted = api.fit(given[name], **GOOD)
+    for ours, theirs in zip(
+        fitted.codebooks, api.fit(given["float32"], **GOOD).codebooks, strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_floats_that_numpy_lacks_count_as_float32(vectors, quantizer):
+    for dtype in (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2):
+        tensor = torch.from_numpy(vectors).to(dtype)
+        wanted = api.encode(quantizer, tensor.float())
+        np.testing.assert_array_equal(api.encode(quantizer, tensor), wanted)
+
+
+REFUSED = {
+    "list": lambda v: v.tolist(),
+    "none": lambda v: None,
+    "integers": lambda v: v.astype(np.int64),
+    "integer tensor": lambda v: torch.from_numpy(v).long(),
+    "booleans": lambda v: v > 0,
+    "complex": lambda v: v.astype(np.complex64),
+    "complex tensor": lambda v: torch.from_numpy(v).to(torch.complex64),
+    "objects": lambda v: v.astype(object),
+    "strings": lambda v: v.astype(str),
+    "one axis": lambda v: v[0],
+    "three axes": lambda v: v[None],
+    "no axis": lambda v: np.float32(1) + np.zeros((), np.float32),
+    "no dimensions": lambda v: v[:, :0],
+    "masked": lambda v: np.ma.masked_array(v, mask=v > 1),
+    "sparse tensor": lambda v: torch.from_numpy(v).to_sparse(),
+    "beyond float32": lambda v: v.astype(np.float64) * 1e300,
+    "tensor beyond float32": lambda v: torch.from_numpy(v).double() * 1e300,
+}
+
+
+@pytest.mark.filterwarnings("ignore:Casting complex")
+@pytest.mark.parametrize("name", REFUSED)
+def test_other_kinds_are_refused_with_a_message(name, vectors, quantizer):
+    given = REFUSED[name](vectors)
+    for call in (lambda: api.fit(given, **GOOD), lambda: api.encode(quantizer, given)):
+        with pytest.raises(SidmillError, match=r"vectors are .*(convert|divide)"):
+            call()
+
+
+@pytest.mark.parametrize("kind", [float, bool, complex, str, object])
+def test_codes_are_integers(kind, quantizer):
+    with pytest.raises(SidmillError, match="wanted integers"):
+        api.decode(quantizer, np.zeros((3, 2)).astype(kind))
+
+
+def test_codes_of_every_integer_type_decode_alike(vectors, quantizer):
+    codes = api.encode(quantizer, vectors)
+    wanted = api.decode(quantizer, codes)
+    for given in (
+        codes.astype(np.uint8),
+        codes.astype(np.int64),
+        torch.from_numpy(codes),
+        codes.tolist(),
+    ):
+        np.testing.assert_array_equal(api.decode(quantizer, given), wanted)
