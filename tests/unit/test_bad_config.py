@@ -218,6 +218,10 @@ REMEDIES = {
         {"rqvae": {"pairs_path": "pairs.parquet"}}, {"interactions": {"path": "log.jsonl"}},
         {"rqvae": {"contrastive_weight": 0}},
     ],
+    "rqvae.batch_size: found 6 for 4 processes": [
+        {"rqvae": {"batch_size": 8}}, {"rqvae": {"processes": 3}},
+    ],
+    "which make 9,000,000 codes per level": [{"fsq": {"steps": [1024, 1024]}}],
     "rqvae.e_dim: found 300": [{"rqvae": {"e_dim": 256}}, {"rqvae": {"skip": "none"}}],
     "opq cuts 2 dimensions": [{"rqkmeans": {"n_levels": 2}}],
     "interactions.fields.history: found 'h'": [{"interactions": {"fields": {"history": None}}}],
