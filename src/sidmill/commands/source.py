@@ -73,4 +73,9 @@ def _copy_shards(shards: list[str], target: Path) -> vectors.VectorStore:
 
     vectors.write(target, shape, "float32", vectors_alone())
     chunks = [chunk for pids in ids for chunk in pids.chunks]
+    if len({chunk.type for chunk in chunks}) > 1:
+        raise SidmillError(
+            f"{shards[0]}: ids are integers in one file of its folder and text in another: write "
+            f"all of them as one"
+        )
     return vectors.VectorStore(vectors.open_npy(target), pa.chunked_array(chunks), fingerprint)

@@ -162,7 +162,7 @@ def open_npy(path: str | Path) -> np.ndarray:
 
 def read_ids(file: pq.ParquetFile) -> pa.ChunkedArray:
     """Read the whole ``pid`` column. Memory: 8 bytes per item, or the strings."""
-    return file.read(columns=["pid"])["pid"]
+    return parquet.pids(file.read(columns=["pid"])["pid"])
 
 
 def read_pids(ids_path: str | Path) -> pa.ChunkedArray:
