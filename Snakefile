@@ -33,7 +33,7 @@ report: "workflow/report/workflow.rst"
 # when a job begins; if that job failed or was killed, what an earlier run had made of them would pass for finished.
 onstart:
     or_stop(locks.hold_folder, STATE)
-    origin.note(STATE, config["items"]["path"])
+    origin.note(STATE, config["items"]["path"] or config["given"]["path"])
     for job in workflow.dag.needrun_jobs():
         workflow.persistence.started(job)
 

@@ -126,6 +126,11 @@ def open_store(
     return VectorStore(vectors, read_ids(file), parquet.metadata_json(file, FINGERPRINT_KEY))
 
 
+def open_if_any(vectors_path: str | Path, ids_path: str | Path) -> VectorStore | None:
+    """:func:`open_store`; None where ``vectors_path`` is empty: this run has no vectors."""
+    return open_store(vectors_path, ids_path) if vectors_path else None
+
+
 def _check_bytes(
     path: str | Path, vectors: np.ndarray, stored: dict, shard: tuple[int, int]
 ) -> None:

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand
-from sidmill.formats import catalogue, parquet, text
+from sidmill.formats import catalogue, given, parquet, text
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,12 @@ TAGS = re.compile(
     re.IGNORECASE,
 )
 INVISIBLE = dict.fromkeys([0xAD, 0x200B, 0x2060, 0xFEFF, *range(0x00, 0x09), *range(0x0E, 0x20)])
+
+
+NO_CATALOGUE = (
+    "items.path: null, so items have no text, and what was asked for is made of it: name the "
+    "catalogue in items.path, or ask for a target that needs no text (docs/given-sids.md)"
+)
 
 
 class Counts(NamedTuple):
@@ -59,11 +65,16 @@ class BadRowError(Exception):
     """A row that gives no item; the message is the reason."""
 
 
+class NoSidError(BadRowError):
+    """A row of an item that has none of the given SIDs: no fault of the row."""
+
+
 def render(
     text_path: str,
     rejects_path: str,
+    sids: tuple[str, int] | None = None,
     *,
-    path: str,
+    path: str | None,
     id_field: str,
     id_type: str,
     fields: list[str],
@@ -79,7 +90,9 @@ def render(
     Args:
         text_path: text.parquet to write.
         rejects_path: rejects.parquet to write.
-        path: file, folder or glob of the catalogue.
+        sids: a file of SIDs that exist and the offset of its ids: items without a SID are listed in
+            rejects.parquet, whatever ``on_bad_rows`` says. None: all items are taken.
+        path: file, folder or glob of the catalogue; None has no text, and is refused.
         id_field: field that holds the item id.
         id_type: ``int``, ``string``, or ``auto``: as the first item has it (in CSV and TSV, where
             all is text, integers if every id is written as one).
@@ -91,6 +104,8 @@ def render(
         SidmillError: for a bad row under ``error``; if no row gives an item; if a field is in no
             row; if a file cannot be read to its end.
     """
+    if path is None:
+        raise SidmillError(NO_CATALOGUE)
     files = expand(path, catalogue.SUFFIXES, "items.path")
     ids = _decide_ids(files, id_field, id_type)
     pieces = _parse_template(template) if template else _joined(fields)
@@ -99,6 +114,7 @@ def render(
     first_place: dict[int | str, str] = {}  # of repeated ids only
     counts = {"rows": 0, "items": 0, "rejects": 0}
     first_reject = ""
+    have_sids = None if sids is None else set(given.read(*sids, ids.integer).ids.to_pylist())
 
     def item(file: str, row: catalogue.Row) -> tuple[int | str, str]:
         if row.problem:
@@ -106,6 +122,8 @@ def render(
         pid = _read_id(row.fields, ids)
         if pid in first_place:
             raise BadRowError(f"id {pid!r:.80} stands already at {first_place[pid]}")
+        if have_sids is not None and pid not in have_sids:
+            raise NoSidError("no SID in given.path")
         words = _fill(pieces, row.fields)
         if pid in repeated:
             first_place[pid] = f"{file}, row {row.number}"
@@ -120,7 +138,7 @@ def render(
             try:
                 good.append(item(file, row))
             except BadRowError as reason:
-                if on_bad_rows == "error":
+                if on_bad_rows == "error" and not isinstance(reason, NoSidError):
                     raise SidmillError(
                         f"{file}, row {row.number}: {reason}: mend the row, or set "
                         f"items.on_bad_rows: reject to list such rows in rejects.parquet"
