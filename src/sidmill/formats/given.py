@@ -31,7 +31,7 @@ INTEGERS = (
     *(pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()),
 )
 TOKEN = re.compile(r"<([a-z])_(0|[1-9][0-9]{0,9})>")
-PLAIN_INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
+PLAIN_INTEGER = r"^(0|-?[1-9][0-9]{0,18})$"
 ADVICE = "mend the file"
 
 
@@ -214,7 +214,8 @@ def _moved(path: str | Path, ids: pa.ChunkedArray, id_offset: int) -> pa.Chunked
     except pa.ArrowInvalid as error:
         raise SidmillError(
             f"{path}: ids moved by given.id_offset ({id_offset}) do not fit in 64 bits "
-            f"({str(error).splitlines()[0]}): lower it"
+            f"({str(error).splitlines()[0]}): mend the ids or the offset, or set items.id_type: "
+            f"string and given.id_offset: 0"
         ) from None
 
 
