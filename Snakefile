@@ -39,14 +39,6 @@ onstart:
         workflow.persistence.started(job)
 
 
-onsuccess:
-    origin.end(STATE, is_recorded)
-
-
-onerror:
-    origin.end(STATE, is_recorded)
-
-
 rule all:
     default_target: True
     input:

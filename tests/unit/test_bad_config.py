@@ -110,6 +110,7 @@ def test_an_odd_value_is_named_with_what_is_wanted(name):
     assert max(map(len, lines)) < 600
 
 
+GIVEN = {"quantizer": "given", "given": {"path": "x.json"}}
 COMBINATIONS = {
     "rqkmeans.codebook_size: found 2 sizes for 3": {"rqkmeans": {"codebook_size": [4, 4]}},
     "rqkmeans.n_levels: found 26, and collisions": {
@@ -172,7 +173,42 @@ COMBINATIONS = {
     "recommender.mmap_path: found 'm.json'": {"recommender": {"mmap_path": "m.json"}},
     "rl.test_size: found sft_x, which rl.weights": {"rl": {"test_size": {"sft_x": 3}}},
     "pretrained.path: found null": {"quantizer": "pretrained"},
+    "given.path: found null, but quantizer: given": {"quantizer": "given"},
+    "given.path: found null, but comparison.members": {"comparison": {"members": ["given"]}},
+    "collisions.strategy: found sinkhorn": GIVEN | {"collisions": {"strategy": "sinkhorn"}},
+    "vocabulary.init: found codebook": GIVEN | {"vocabulary": {"model": "m"}},
+    "items.path: found null, but quantizer: opq": {"items": {"path": None}, "quantizer": "opq"},
+    "given.measure_neighbours: found true": GIVEN | {
+        "items": {"path": None}, "given": {"path": "x.json", "measure_neighbours": True}
+    },
+    "collisions.identical_text: found share": GIVEN | {
+        "items": {"path": None}, "collisions": {"identical_text": "share"}
+    },
+    "published.path: needs the texts": GIVEN | {
+        "items": {"path": None}, "published": {"path": "versions/1"}
+    },
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"collisions": {"strategy": "none"}},
+        {"collisions": {"strategy": "suffix"}},
+        {"vocabulary": {"model": "m", "init": "mean"}},
+        {"items": {"path": None}},
+        {"given": {"path": "x.json", "codebook_sizes": [256, 1048576]}},
+        {"published": {"path": "v", "removed": "release"}, "collisions": {"strategy": "none"}},
+        {"comparison": {"members": ["given", "opq"]}},
+    ],
+)
+def test_settings_that_fit_given_sids_are_taken(settings):
+    merged = {
+        name: CONFIG[name] | (GIVEN | settings)[name] for name in (GIVEN | settings)
+        if name != "quantizer"
+    }  # fmt: skip
+    check(CONFIG | merged | {"quantizer": "given"}, SCHEMA)
 
 
 @pytest.mark.parametrize("words", COMBINATIONS)

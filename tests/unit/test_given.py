@@ -337,6 +337,13 @@ def test_what_needs_codebooks_or_texts_is_refused(shared):
         resolve(*shared, None, [], None, **(COLLISIONS | {"identical_text": "share"}))
 
 
+def test_a_suffix_needs_a_letter(rng):
+    codes = rng.integers(0, 2, (3, 26)).astype(np.int32)
+    with pytest.raises(SidmillError, match="26 levels have no letter left"):
+        resolve(codes, [2] * 26, None, [], None, **(COLLISIONS | {"strategy": "suffix"}))
+    resolve(codes, [2] * 26, None, [], None, **COLLISIONS)
+
+
 def test_a_quantizer_without_codebooks_is_read_only_where_it_is_meant(tmp_path):
     path = tmp_path / "quantizer.safetensors"
     none = pa.chunked_array([pa.array([], pa.int64())])

@@ -427,3 +427,11 @@ PRODUCTS = config["datasets"]["product_pid2sid"] or []
 
 if PROBLEMS:
     raise WorkflowError("\n".join(PROBLEMS))
+
+
+onsuccess:
+    origin.end(STATE, is_recorded)
+
+
+onerror:
+    origin.end(STATE, is_recorded)

@@ -19,6 +19,7 @@ import numpy as np
 
 from sidmill import blocks, codec
 from sidmill.core.errors import SidmillError
+from sidmill.formats.sid_text import MAX_LEVELS
 from sidmill.sids import prefixes, reassign, sinkhorn
 from sidmill.sids.kept import Kept
 
@@ -85,6 +86,11 @@ def resolve(
         raise SidmillError(
             "collisions.identical_text: share needs the texts of the items, and items.path is "
             "null: set separate, or name the catalogue in items.path"
+        )
+    if strategy == "suffix" and len(sizes) >= MAX_LEVELS:
+        raise SidmillError(
+            f"collisions.strategy: suffix adds a token, but SIDs of {len(sizes)} levels have no "
+            f"letter left, of {MAX_LEVELS}: set none or reassign"
         )
     measured = bool(codebooks)
     if not measured:  # every code is as near as every other one
