@@ -491,14 +491,38 @@ def test_what_a_user_put_there_is_refused(folder, before, kind):
     folder.begin("b")
 
 
-@pytest.mark.parametrize("name", ["pid2sid.parquet", "codes.parquet", "my index.json", "run.json"])
-def test_the_command_in_the_message_moves_the_file(folder, name):
+def test_another_file_of_sids_in_the_place_of_one_that_a_run_made_is_refused(folder):
+    name = "pid2sid.parquet"
+    folder.begin(name)
+    folder.make(name)
+    folder.end()
+    os.utime(name, (1, 1))  # a copy of the folder, or touch: the bytes are the same
+    folder.begin(name)
+    folder.make(name)
+    folder.end()
     (folder.path / name).write_text("mine")
+    with pytest.raises(SidmillError, match="has made what is there now"):
+        folder.begin(name)
+    (folder.path / name).rename("elsewhere")
+    folder.begin(name)
+    (folder.path / name).write_text("made, and killed before the end")
+    folder.records.add(name)
+    folder.begin(name)
+
+
+@pytest.mark.parametrize("name", ["pid2sid.parquet", "codes.parquet", "my index.json", "run.json"])
+@pytest.mark.parametrize("taken", [0, 1, 2])
+def test_the_command_in_the_message_moves_the_file_and_writes_over_none(folder, name, taken):
+    (folder.path / name).write_text("mine")
+    for place in ("given", "given-2")[:taken]:
+        (folder.path / place).mkdir()
+        (folder.path / place / name).write_text("an older one")
     with pytest.raises(SidmillError) as caught:
         folder.begin(name)
     command = str(caught.value).partition("for instance: ")[2].partition(". To work")[0]
     subprocess.run(command, shell=True, check=True, cwd=folder.path)
-    assert (folder.path / "given" / name).read_text() == "mine"
+    found = sorted(path.read_text() for path in folder.path.glob(f"given*/{name}"))
+    assert found == ["an older one"] * taken + ["mine"]
     folder.begin(name)
     assert ("given.path" in str(caught.value)) == (name != "run.json")
 

@@ -139,6 +139,14 @@ def test_what_users_put_into_results_is_never_written_over(make_workflow):
     path.unlink()
     workflow.run(*given, "--", "results/quality.json")
     workflow.run(*given, "--forcerun", "resolve_collisions", "--", "results/pid2sid.parquet")
+    made = path.read_bytes()
+    shutil.copy(workflow.folder / setting[2], path)
+    done = workflow.snakemake(
+        *given, "--forcerun", "resolve_collisions", "--", "results/index.json"
+    )
+    assert "results/pid2sid.parquet: this run would write there" in done.stdout + done.stderr
+    path.write_bytes(made)
+    workflow.run(*given, "--forcerun", "resolve_collisions", "--", "results/index.json")
     shutil.copy(workflow.folder / setting[2], workflow.folder / "results/ledger.parquet")
     done = workflow.snakemake(*given, "--forceall", "--", "results/ledger.parquet")
     assert "results/ledger.parquet: this run would write there" in done.stdout + done.stderr
