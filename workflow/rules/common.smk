@@ -145,11 +145,9 @@ def own_sids():
 
 def sids_to_keep():
     """The SIDs outside of which items are left out of the catalogue: file and offset of its ids; or none."""
-    keeps = (
-        config["quantizer"] == "given"
-        and config["given"]["on_missing_sids"] == "reject"
-    )
-    return [OWN_SIDS[0], config["given"]["id_offset"]] if keeps else None
+    if not OWN_SIDS or config["given"]["on_missing_sids"] == "error":
+        return None
+    return [OWN_SIDS[0], config["given"]["id_offset"]]
 
 
 def where_codebooks(path):
