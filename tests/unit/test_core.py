@@ -472,6 +472,14 @@ def test_what_is_kept_of_a_failed_job_is_made_again(folder):
     folder.begin("a")
 
 
+def test_a_run_that_is_refused_forgets_nothing_of_the_one_at_work(folder, monkeypatch):
+    folder.begin("a", "b")
+    monkeypatch.setattr(origin, "_begun", set())  # another process
+    folder.end()
+    folder.make("b", record=False)  # and the first one is killed here
+    folder.begin("a", "b")
+
+
 @pytest.mark.parametrize("before", ["nothing", "failed", "made and deleted", "another target"])
 @pytest.mark.parametrize("kind", ["file", "folder", "broken link"])
 def test_what_a_user_put_there_is_refused(folder, before, kind):

@@ -20,6 +20,7 @@ from sidmill.core.errors import SidmillError
 NAME = "sidmill.catalogue"  # in Snakemake's folder of state
 MAKING = "sidmill.making"  # the same: outputs of runs that did not end by themselves
 DIGESTS = "sidmill.sids"  # the same: SHA-256 of the files of SIDs that runs made
+_begun: set[Path] = set()  # folders of state in which this process began a run
 SHOWN = 20  # names in a message
 SID_FILES = ("pid2sid.parquet", "codes.parquet", "index.json")
 DEMO = "results/demo/items.jsonl"
@@ -74,15 +75,20 @@ def begin(state: Path, outputs: Iterable[str], recorded: Callable[[str], bool]) 
     if foreign:
         raise SidmillError(_foreign(foreign))
     write_text(state / MAKING, json.dumps(sorted(outputs | left)))
+    _begun.add(state.absolute())
 
 
 def end(state: Path, recorded: Callable[[str], bool]) -> None:
     """Note what a run left without a record, and what it made, as it ends by itself.
 
+    A run that was refused as it began notes nothing: another one may be at work.
+
     Args:
         state: Snakemake's folder of state, ``.snakemake``.
         recorded: whether Snakemake has a record of making a path.
     """
+    if state.absolute() not in _begun:
+        return
     there = [path for path in _read(state / MAKING, []) if Path(path).exists()]
     sums = _read(state / DIGESTS, {})
     made = [path for path in there if recorded(path) and path.endswith(SID_FILES)]
