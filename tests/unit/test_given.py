@@ -221,7 +221,7 @@ def test_at_most_twenty_names_and_how_many_more(tmp_path):
         files.read(tmp_path / "bad.json")
 
 
-def test_missing_and_unknown_items_are_told_in_one_message_with_true_remedies(tmp_path):
+def test_missing_and_unknown_items_are_told_in_one_message_with_true_remedies(tmp_path, caplog):
     path = write(tmp_path, {**SIDS, 8: [1, 1, 1]})
     with pytest.raises(SidmillError) as caught:
         load(tmp_path, path, [1, 3, 2, 9])
@@ -244,6 +244,7 @@ def test_missing_and_unknown_items_are_told_in_one_message_with_true_remedies(tm
     assert pq.read_table(rejects)["pid"].to_pylist() == ["9"]
     found = given.load(str(out), "", path=str(path), **(SETTINGS | reject))
     assert found.ids.to_pylist() == [1, 3, 2]
+    assert "1 SIDs of items that the catalogue lacks are left out: 8" in caplog.text
     assert (found.others.to_pylist(), found.other_codes.tolist()) == ([8], [[1, 1, 1]])
     given.write_rejects(tmp_path / "given.parquet", found)
     assert pq.read_table(tmp_path / "given.parquet").to_pylist() == [{"pid": 8, "sid": [1, 1, 1]}]

@@ -83,7 +83,10 @@ def load(
         path, found.ids, items, missing, others, id_offset, on_missing_sids, on_unknown_items
     )
     if len(others):
-        logger.warning("%d SIDs of items that the catalogue lacks are left out", len(others))
+        names = given.named(found.ids.take(pa.array(others)).to_pylist())
+        logger.warning(
+            "%d SIDs of items that the catalogue lacks are left out: %s", len(others), names
+        )
 
     codes = found.codes[rows]
     _check_published(ledger_path, path, items, codes)
