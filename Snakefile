@@ -36,8 +36,8 @@ report: "workflow/report/workflow.rst"
 # when a job begins; if that job failed or was killed, what an earlier run had made of them would pass for finished.
 onstart:
     or_stop(locks.hold_folder, STATE)
-    refuse_foreign(workflow.dag.needrun_jobs())
-    origin.note(STATE, config["items"]["path"])
+    or_stop(origin.begin, STATE, outputs_to_make(), is_recorded)
+    origin.note(STATE, config["items"]["path"] or config["given"]["path"])
     for job in workflow.dag.needrun_jobs():
         workflow.persistence.started(job)
 

@@ -114,6 +114,7 @@ def test_an_odd_value_is_named_with_what_is_wanted(name):
     assert max(map(len, lines)) < 600
 
 
+GIVEN = {"quantizer": "given", "given": {"path": "x.json"}}
 COMBINATIONS = {
     "rqkmeans.codebook_size: found 2 sizes for 3": {"rqkmeans": {"codebook_size": [4, 4]}},
     "rqkmeans.n_levels: found 26, and collisions": {
@@ -184,6 +185,20 @@ COMBINATIONS = {
     "which retrieval.query_ids (q2qid.json) reads": {
         "index": {"path": "./q2qid.json"},
         "retrieval": {"queries": "q.tsv", "query_ids": "q2qid.json"},
+    },
+    "given.path: found null, but quantizer: given": {"quantizer": "given"},
+    "given.path: found null, but comparison.members": {"comparison": {"members": ["given"]}},
+    "collisions.strategy: found sinkhorn": GIVEN | {"collisions": {"strategy": "sinkhorn"}},
+    "vocabulary.init: found codebook": GIVEN | {"vocabulary": {"model": "m"}},
+    "items.path: found null, but quantizer: opq": {"items": {"path": None}, "quantizer": "opq"},
+    "given.measure_neighbours: found true": GIVEN | {
+        "items": {"path": None}, "given": {"path": "x.json", "measure_neighbours": True}
+    },
+    "collisions.identical_text: found share": GIVEN | {
+        "items": {"path": None}, "collisions": {"identical_text": "share"}
+    },
+    "published.path: needs the texts": GIVEN | {
+        "items": {"path": None}, "published": {"path": "versions/1"}
     },
 }  # fmt: skip
 
@@ -261,6 +276,27 @@ REMEDIES = {
     "index.path: found 'data/i.json', which items.path (data) reads": [
         {"index": {"path": "i.json"}},
     ],
+    "given.path: found null, but quantizer: given": [{"given": {"path": "index.json"}}],
+    "given.path: found null, but comparison.members": [{"given": {"path": "index.json"}}],
+    "collisions.strategy: found sinkhorn": [
+        {"collisions": {"strategy": name}} for name in ("none", "reassign", "suffix")
+    ],
+    "vocabulary.init: found codebook": [
+        {"vocabulary": {"init": "mean"}}, {"vocabulary": {"init": "random"}},
+    ],
+    "items.path: found null, but quantizer: opq": [
+        {"items": {"path": "items.jsonl"}},
+        {"quantizer": "given", "given": {"path": "index.json"}},
+    ],
+    "given.measure_neighbours: found true": [
+        {"given": {"measure_neighbours": False}}, {"items": {"path": "items.jsonl"}},
+    ],
+    "collisions.identical_text: found share": [
+        {"collisions": {"identical_text": "separate"}}, {"items": {"path": "items.jsonl"}},
+    ],
+    "published.path: needs the texts": [
+        {"published": {"path": None}}, {"items": {"path": "items.jsonl"}},
+    ],
     "which retrieval.query_ids (q2qid.json) reads": [{"index": {"path": "i.json"}}],
 }  # fmt: skip
 
@@ -272,10 +308,34 @@ def test_what_a_refusal_tells_to_do_helps(words):
         config = copy.deepcopy(CONFIG)
         update_config(config, copy.deepcopy(COMBINATIONS[words]))
         for section, keys in remedy.items():
+            if not isinstance(keys, dict):
+                config[section] = keys
+                continue
             for key, value in keys.items():
                 keeps = isinstance(value, dict) and key == "fields"
                 config[section][key] = config[section][key] | value if keeps else value
         check(config, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"collisions": {"strategy": "none"}},
+        {"collisions": {"strategy": "suffix"}},
+        {"vocabulary": {"model": "m", "init": "mean"}},
+        {"items": {"path": None}},
+        {"given": {"path": "x.json", "codebook_sizes": [256, 1048576]}},
+        {"published": {"path": "v", "removed": "release"}, "collisions": {"strategy": "none"}},
+        {"comparison": {"members": ["given", "opq"]}},
+    ],
+)
+def test_settings_that_fit_given_sids_are_taken(settings):
+    merged = {
+        name: CONFIG[name] | (GIVEN | settings)[name] for name in (GIVEN | settings)
+        if name != "quantizer"
+    }  # fmt: skip
+    check(CONFIG | merged | {"quantizer": "given"}, SCHEMA)
 
 
 @pytest.mark.parametrize("words", COMBINATIONS)

@@ -201,3 +201,37 @@ def test_the_plot_draws_what_is_not_known_too(rng, tmp_path):
         drawn.append((tmp_path / name).read_bytes())
     assert drawn[0] == drawn[1]
     assert drawn[0].startswith(b"<?xml")
+
+
+@pytest.mark.parametrize("gone", [5, 40, 140])
+def test_what_removed_items_had_is_no_part_of_the_catalogue(rng, tmp_path, gone):
+    """Reserved or released, SIDs of items that are gone change no figure of those that stay."""
+    codes = np.r_[np.full(150, 3), np.arange(60) % 4]  # those that go are all of one code
+    before = line(210, codes=codes)
+    stay, new = np.arange(gone, 210), np.arange(60) % 4
+    n_items = len(stay) + 60
+    ids = pa.chunked_array([np.r_[stay, 1000 + np.arange(60)]])
+    sids = np.concatenate([before.sids[stay], np.column_stack([new, 5000 + np.arange(60)])])
+    digests = np.r_[before.digests[stay], np.array([f"n{i}" for i in range(60)], "S16")]
+    now_codes = np.concatenate([before.codes[stay], new[:, None]]).astype(np.int32)
+    vectors = vectors_of(now_codes[:, 0], rng, 0.5)
+    found = {}
+    for removed in ("reserve", "release"):
+        now = kept.carry_on(
+            before, ids, sids.astype(np.int32), before.sizes, now_codes, digests,
+            changed="keep", removed=removed,
+        )  # fmt: skip
+        assert len(now.ids) == n_items + (gone if removed == "reserve" else 0)
+        found[removed] = measure(before, now, vectors, tmp_path)
+    differ = {key for key in found["reserve"] if found["reserve"][key] != found["release"][key]}
+    assert differ <= {"sids"}
+    assert found["reserve"]["sids"] == found["release"]["sids"] | {"reserved": gone}
+    assert found["reserve"]["items"]["trained"] == len(stay)
+
+
+def test_a_catalogue_of_zero_vectors_has_a_verdict(tmp_path):
+    before, new = line(40), np.arange(20) % 4
+    now = grown(before, 20, new)
+    found = measure(before, now, np.zeros((60, 2), np.float32), tmp_path)
+    assert found["drift"]["error_growth"] == [None]
+    assert found["retrain"] in ("due", "not due")

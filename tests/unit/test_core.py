@@ -489,3 +489,127 @@ def test_the_demo_does_not_take_the_place_of_a_catalogue(tmp_path):
 
 def test_the_demo_is_what_the_configuration_names():
     assert yaml.safe_load((ROOT / "config.yaml").read_text())["items"]["path"] == origin.DEMO
+
+
+class Folder:
+    """A folder of results, and what Snakemake would say of it."""
+
+    def __init__(self, path):
+        self.path, self.state, self.records = path, path / ".snakemake", set()
+        self.state.mkdir()
+
+    def begin(self, *outputs):
+        origin.begin(self.state, outputs, self.records.__contains__)
+
+    def make(self, name, record=True):
+        (self.path / name).write_text("made")
+        if record:
+            self.records.add(name)
+
+    def end(self):
+        origin.end(self.state, self.records.__contains__)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return Folder(tmp_path)
+
+
+def test_what_a_run_made_is_made_again(folder):
+    for _ in range(3):
+        folder.begin("a", "b")
+        folder.make("a")
+        folder.make("b")
+        folder.end()
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_a_killed_run_left_is_made_again(folder, again):
+    folder.begin("a", "b")
+    folder.make("a", record=False)  # the job writes b next, and is killed
+    if again:  # a run of other targets in between, which ends well
+        folder.begin("c")
+        folder.make("c")
+        folder.end()
+    folder.begin("a", "b")
+
+
+def test_what_is_kept_of_a_failed_job_is_made_again(folder):
+    """--keep-incomplete, and --drop-metadata, which leaves no record of anything."""
+    folder.begin("a")
+    folder.make("a", record=False)
+    folder.end()
+    folder.begin("a")
+
+
+def test_a_run_that_is_refused_forgets_nothing_of_the_one_at_work(folder, monkeypatch):
+    folder.begin("a", "b")
+    monkeypatch.setattr(origin, "_begun", set())  # another process
+    folder.end()
+    folder.make("b", record=False)  # and the first one is killed here
+    folder.begin("a", "b")
+
+
+@pytest.mark.parametrize("before", ["nothing", "failed", "made and deleted", "another target"])
+@pytest.mark.parametrize("kind", ["file", "folder", "broken link"])
+def test_what_a_user_put_there_is_refused(folder, before, kind):
+    if before != "nothing":
+        folder.begin("a" if before != "another target" else "b")
+        folder.end()
+    target = folder.path / "a"
+    if kind == "folder":
+        target.mkdir()
+    elif kind == "broken link":
+        target.symlink_to("nowhere")
+    else:
+        target.write_text("mine")
+    for _ in range(2):  # the second try as well
+        with pytest.raises(SidmillError, match="a: this run would write there, and no run"):
+            folder.begin("a", "b")
+    folder.begin("b")
+
+
+def test_another_file_of_sids_in_the_place_of_one_that_a_run_made_is_refused(folder):
+    name = "pid2sid.parquet"
+    folder.begin(name)
+    folder.make(name)
+    folder.end()
+    os.utime(name, (1, 1))  # a copy of the folder, or touch: the bytes are the same
+    folder.begin(name)
+    folder.make(name)
+    folder.end()
+    (folder.path / name).write_text("mine")
+    with pytest.raises(SidmillError, match="has made what is there now"):
+        folder.begin(name)
+    (folder.path / name).rename("elsewhere")
+    folder.begin(name)
+    (folder.path / name).write_text("made, and killed before the end")
+    folder.records.add(name)
+    folder.begin(name)
+
+
+@pytest.mark.parametrize("name", ["pid2sid.parquet", "codes.parquet", "my index.json", "run.json"])
+@pytest.mark.parametrize("taken", [0, 1, 2])
+def test_the_command_in_the_message_moves_the_file_and_writes_over_none(folder, name, taken):
+    (folder.path / name).write_text("mine")
+    for place in ("given", "given-2")[:taken]:
+        (folder.path / place).mkdir()
+        (folder.path / place / name).write_text("an older one")
+    with pytest.raises(SidmillError) as caught:
+        folder.begin(name)
+    command = str(caught.value).partition("for instance: ")[2].partition(". To work")[0]
+    subprocess.run(command, shell=True, check=True, cwd=folder.path)
+    found = sorted(path.read_text() for path in folder.path.glob(f"given*/{name}"))
+    assert found == ["an older one"] * taken + ["mine"]
+    folder.begin(name)
+    assert ("given.path" in str(caught.value)) == (name != "run.json")
+
+
+def test_many_such_files_are_counted_and_twenty_named(folder):
+    names = [f"f{number:02}" for number in range(33)]
+    for name in names:
+        (folder.path / name).touch()
+    with pytest.raises(SidmillError, match=r"f00, .*, f19 and 13 more: this run would") as caught:
+        folder.begin(*names)
+    assert "f20" not in str(caught.value)

@@ -9,8 +9,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sidmill.commands import source
 from sidmill.core.errors import SidmillError
-from sidmill.formats import codes, embeddings, parquet, quantizer, report, text, vectors
+from sidmill.formats import (
+    codes,
+    embeddings,
+    interactions,
+    item_index,
+    ledger,
+    parquet,
+    quantizer,
+    report,
+    text,
+    vector_file,
+    vectors,
+)
 
 IDS = pa.chunked_array([pa.array([2**62, 5, -7])])
 CODES = np.array([[0, 3], [1, 0], [1, 2]], dtype=np.int32)
@@ -70,7 +83,9 @@ def test_codes_that_do_not_fit_are_refused(tmp_path, blocks, message):
         ({"pid": [1], "codes": [["a"]]}, "column 'codes' has type"),
         ({"pid": [1, 2], "codes": [[1], [1, 2]]}, "differ in length"),
         ({"pid": [1, 2, 3], "codes": [[1], [1, 2], []]}, "differ in length"),
-        ({"pid": [1, 2], "codes": [[1], None]}, "differ in length"),
+        ({"pid": [1, 2], "codes": [[1], None]}, "1 rows without 'codes', first row 1"),
+        ({"pid": [1, 2], "codes": [[1, 2], [3, None]]}, "row 1 of 'codes' lacks a value"),
+        ({"pid": [1, None], "codes": [[1], [1]]}, "1 rows without a pid"),
         ({"pid": [1], "codes": [[-1]]}, "code -1"),
         ({"pid": [1], "codes": [[2**32 + 1]]}, "code 4294967297"),
     ],
@@ -79,6 +94,93 @@ def test_foreign_codes_are_checked(tmp_path, table, message):
     pq.write_table(pa.table(table), tmp_path / "c.parquet")
     with pytest.raises(SidmillError, match=message):
         codes.read(tmp_path / "c.parquet", "codes")
+
+
+LIST_KINDS = [pa.list_, pa.large_list, partial(pa.list_, list_size=2)]
+ID_KINDS = [pa.int64(), pa.string(), pa.large_string()]
+
+
+@pytest.mark.parametrize("lists", LIST_KINDS, ids=["list", "large", "fixed"])
+@pytest.mark.parametrize("kind", ID_KINDS, ids=str)
+@pytest.mark.parametrize("chunks", [1, 2])
+def test_every_reader_takes_each_kind_of_list_and_id_that_the_check_accepts(
+    tmp_path, lists, kind, chunks
+):
+    """What other software writes: polars has lists of fixed size and large ones."""
+    rows, names = [[1, 2], [3, 0], [0, 1]], ["7", "8", "9"]
+    pids = pa.array(names).cast(kind)
+    plain = pa.int64() if kind == pa.int64() else pa.string()
+
+    def column(values, of):
+        whole = pa.array(values, lists(of))
+        return pa.chunked_array([whole] if chunks == 1 else [whole[:1], whole[1:]])
+
+    def write(name, **columns):
+        table = pa.table(columns)
+        pq.write_table(table, tmp_path / name, row_group_size=2 if chunks > 1 else 100)
+        return tmp_path / name
+
+    for of in (pa.int32(), pa.int64()):
+        found = codes.read(write("c.parquet", pid=pids, sid=column(rows, of)), "sid")
+        assert found.codes.tolist() == rows
+        assert (found.codes.dtype, found.sizes) == (np.int32, [4, 3])
+        assert found.ids.type == plain
+        assert found.ids.cast(pa.string()).to_pylist() == names
+
+    line = ledger.Ledger(
+        pa.chunked_array([pids]), np.array(rows, np.int32), np.array(rows, np.int32),
+        np.array([b"a" * 16] * 3, "S16"), np.zeros(3, np.int8), np.ones(3, np.int32),
+        np.ones(3, bool), [4, 3], 1,
+    )  # fmt: skip
+    ledger.write(tmp_path / "plain.parquet", line)
+    table = pq.read_table(tmp_path / "plain.parquet")
+    for name in ("sid", "codes"):
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, name, column(rows, pa.int32()))
+    pq.write_table(table, tmp_path / "ledger.parquet")
+    back = ledger.read(tmp_path / "ledger.parquet")
+    assert back.sids.tolist() == back.codes.tolist() == rows
+    assert back.ids.type == plain
+
+    path = write("item_index.parquet", pid=pids, item_id=pa.array([1, 2, 3]))
+    assert item_index.read(path)[0].type == plain
+    assert vectors.read_pids(write("ids.parquet", pid=pids)).type == plain
+    path = write("part.parquet", pid=pids, embedding=column([[1.0, 2.0]] * 3, pa.float32()))
+    assert {ids.type for ids, _ in embeddings.read(path)} == {plain}
+
+    path = write(
+        "sequences.parquet",
+        user_id=["a", "b", "c"],
+        item_ids=column([[7, 8]] * 3, pa.int64()),
+        splits=column([[0, 0]] * 3, pa.int8()),
+        timestamps=column([[1, 2]] * 3, pa.int64()),
+    )
+    for part in interactions.read(path):
+        assert part["item_ids"].combine_chunks().offsets.to_pylist()[:2] == [0, 2]
+
+
+@pytest.mark.parametrize("kinds", [(pa.string(), pa.large_string()), (pa.int64(), pa.string())])
+def test_ids_of_two_files_may_be_two_kinds_of_text_and_not_text_and_numbers(tmp_path, kinds):
+    for number, kind in enumerate(kinds):
+        table = pa.table(
+            {
+                "pid": pa.array([str(number)]).cast(kind),
+                "embedding": pa.array([[1.0, 2.0]], pa.list_(pa.float32())),
+            }
+        )
+        pq.write_table(table, tmp_path / f"part-{number}.parquet")
+    if pa.int64() in kinds:
+        with pytest.raises(SidmillError, match="integers in one file"):
+            vector_file.open_vectors(tmp_path)
+        with (
+            pytest.raises(SidmillError, match="integers in one file"),
+            source.open_vectors(str(tmp_path), None, None),
+        ):
+            pass
+        return
+    assert vector_file.open_vectors(tmp_path).ids.to_pylist() == ["0", "1"]
+    with source.open_vectors(str(tmp_path), None, None) as found:
+        assert found.ids.to_pylist() == ["0", "1"]
 
 
 def test_index_is_the_form_that_lc_rec_reads(tmp_path):

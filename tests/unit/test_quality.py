@@ -113,3 +113,40 @@ def test_one_item_has_figures():
     found = figures([[1, 2]])
     assert (found["collision_rate"], found["entropy_ratio"], found["distinct"]) == (0.0, 1.0, 1)
     assert found["neighbours"]["1"] is None
+
+
+@pytest.mark.parametrize("n_items", [1, 2, 5])
+@pytest.mark.parametrize("what", ["vectors", "codebooks", "both"])
+def test_zeros_have_figures_and_no_error_over_nothing(n_items, what):
+    """A share of the squared length is unknown where all vectors are zero; all else is known."""
+    make = {True: np.zeros, False: np.ones}
+    vectors = make[what != "codebooks"]((n_items, 3), np.float32)
+    books = [make[what != "vectors"]((4, 3), np.float32)] * 2
+    codes = np.arange(2 * n_items, dtype=np.int32).reshape(n_items, 2) % 4
+    found = figures(codes, vectors=vectors, books=books)
+    known = what == "codebooks"
+    losses = [found["relative_loss"], *(level["relative_loss"] for level in found["levels"])]
+    assert losses == ([1.0] * 3 if known else [None] * 3)
+    assert found["mse"] == pytest.approx(np.square(vectors - books[0][0] - books[1][0]).mean())
+    numbers = [value for key, value in found.items() if isinstance(value, float)]
+    assert np.isfinite(numbers).all()
+
+
+def test_figures_that_are_null_are_said_to_be():
+    codes, books = np.zeros((3, 2), np.int32), BOOKS
+    found = measure(
+        codes, [4, 4], codes, [4, 4], np.zeros((3, 2), np.float32), books, np.arange(3),
+        seed=0, neighbour_queries=3, neighbours=2,
+    )  # fmt: skip
+    assert found["not_measured"] == {"relative_loss": "all vectors are zero"}
+
+
+def test_a_suffix_does_not_change_the_error_of_the_whole(rng):
+    vectors = rng.standard_normal((6, 2)).astype(np.float32)
+    books = [rng.standard_normal((4, 2)).astype(np.float32) for _ in range(2)]
+    codes = rng.integers(0, 4, (6, 2)).astype(np.int32)
+    sids = np.column_stack([codes, np.arange(6)]).astype(np.int32)
+    settings = {"seed": 0, "neighbour_queries": 3, "neighbours": 2}
+    found = measure(codes, [4, 4], sids, [4, 4, 8], vectors, books, np.arange(6), **settings)
+    assert found["after"]["mse"] == found["before"]["mse"] == found["before"]["levels"][1]["mse"]
+    assert found["after"]["levels"][2]["mse"] is None

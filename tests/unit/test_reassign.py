@@ -121,6 +121,101 @@ def test_a_collapsed_codebook_is_resolved_in_reasonable_time(rng):
     assert time.perf_counter() - began < 8
 
 
+@pytest.mark.parametrize("strategy", ["reassign", "sinkhorn"])
+@pytest.mark.parametrize("n_levels", [2, 3, 4])
+def test_codebooks_are_converted_once_however_many_items_move_or_leave(
+    rng, monkeypatch, strategy, n_levels
+):
+    """Each prefix, item and round that converts a codebook costs seconds where it is large."""
+    sizes = [4] * (n_levels - 1) + [8]
+    codebooks = [rng.standard_normal((size, 4)).astype(np.float32) for size in sizes]
+    vectors = rng.standard_normal((28, 4)).astype(np.float32)
+    codes = np.zeros((28, n_levels), dtype=np.int32)
+    codes[20:, 0] = 1  # a second crowded prefix
+    converted, convert = [], module.in_double
+    monkeypatch.setattr(module, "in_double", lambda book: converted.append(1) or convert(book))
+    monkeypatch.setattr(module, "OUTSIDE_ITEMS", 3)
+    assert len(np.unique(run(vectors, codebooks, codes, strategy=strategy).sids, axis=0)) == 28
+    assert len(converted) <= n_levels * (2 if strategy == "sinkhorn" else 1)
+
+
+def test_prefixes_share_passes_over_the_codebook(rng, monkeypatch):
+    """A product of a few items with a large codebook costs as much as one of a thousand."""
+    vectors = rng.standard_normal((40, 4)).astype(np.float32)
+    codebooks = [rng.standard_normal((size, 4)).astype(np.float32) for size in (20, 8)]
+    codes = np.column_stack([np.arange(40) // 2, np.zeros(40)]).astype(np.int32)
+    passes, distances = [], module.squared_distances
+    monkeypatch.setattr(
+        module, "squared_distances", lambda *both: passes.append(1) or distances(*both)
+    )
+    together = run(vectors, codebooks, codes).sids
+    assert len(passes) == 1
+    monkeypatch.setattr(module, "EXACT_ITEMS", 4)  # two prefixes at a time
+    np.testing.assert_array_equal(run(vectors, codebooks, codes).sids, together)
+    assert len(passes) == 1 + 10
+
+
+@pytest.mark.parametrize("together", [64, 200])
+def test_what_leaves_does_not_depend_on_how_many_are_searched_together(rng, monkeypatch, together):
+    vectors, codebooks, _ = problem(rng, 60, [4, 5, 6], crowding=0)
+    codes = np.zeros((60, 3), dtype=np.int32)
+    alone = run(vectors, codebooks, codes).sids
+    monkeypatch.setattr(module, "EXACT_ITEMS", together)
+    np.testing.assert_array_equal(run(vectors, codebooks, codes).sids, alone)
+
+
+@pytest.mark.parametrize("n_items", [2, 3, 5, 9, 16, 33])
+@pytest.mark.parametrize("n_codes", [40, 17])
+@pytest.mark.parametrize("dim", [1, 3, 64])
+def test_of_equal_items_the_first_stays_and_the_others_take_codes_in_order(
+    rng, n_items, n_codes, dim
+):
+    codebooks = [rng.standard_normal((size, dim)).astype(np.float32) for size in (3, n_codes)]
+    vectors = np.tile(rng.standard_normal(dim).astype(np.float32), (n_items, 1))
+    codes = np.tile(np.array([[1, 4]], np.int32), (n_items, 1))
+    sids = run(vectors, codebooks, codes).sids
+    cost = np.square(vectors.astype(np.float64) - codec.decode(sids, codebooks)).sum(1)
+    inside = np.flatnonzero(sids[:, 0] == 1)
+    assert sids[0].tolist() == [1, 4]
+    assert len(inside) == min(n_items, n_codes)
+    assert inside.tolist() == list(range(len(inside)))  # the highest rows leave
+    assert (np.diff(cost[inside[1:]]) >= 0).all()  # lower rows move less far
+    assert (np.diff(cost[len(inside) :]) >= 0).all()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_of_all_ways_that_cost_the_same_the_lower_rows_stay(seed):
+    """Oracle: every way to share out the codes, over whole numbers, where ties are exact."""
+    rng = np.random.default_rng(seed)
+    n_codes, dim, limit = int(rng.integers(4, 7)), int(rng.integers(1, 3)), int(rng.integers(1, 4))
+    n_items = int(rng.integers(2, 5))
+    words = rng.integers(-limit, limit + 1, (n_codes, dim)).astype(np.float32)
+    codebooks = [np.zeros((1, dim), np.float32), words]
+    vectors = rng.integers(-limit, limit + 1, (n_items, dim)).astype(np.float32)
+    own = rng.integers(0, 2, n_items)
+    codes = np.column_stack([np.zeros(n_items), own]).astype(np.int32)
+    cost = np.square(vectors[:, None] - words).sum(2)
+
+    def stayers(last):
+        return [list(last).index(code) for code in np.unique(own)]
+
+    ways = [
+        (cost[range(n_items), last].sum(), stayers(last))
+        for last in itertools.permutations(range(n_codes), n_items)
+        if (np.array(last) != own).sum() == fewest_moves(codes)
+    ]
+    last = run(vectors, codebooks, codes).sids[:, 1].tolist()
+    assert (cost[range(n_items), last].sum(), stayers(last)) == min(ways)
+
+
+def test_of_equal_codewords_the_lowest_are_taken(rng):
+    word = rng.standard_normal(3).astype(np.float32)
+    codebooks = [np.zeros((1, 3), np.float32), np.tile(word, (12, 1))]
+    vectors = rng.standard_normal((6, 3)).astype(np.float32)
+    codes = np.column_stack([np.zeros(6), np.full(6, 2)]).astype(np.int32)
+    assert run(vectors, codebooks, codes).sids[:, 1].tolist() == [2, 0, 1, 3, 4, 5]
+
+
 def test_same_input_same_sids(rng):
     vectors, codebooks, codes = problem(rng, 100, [4, 4, 8])
     np.testing.assert_array_equal(

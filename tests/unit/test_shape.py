@@ -36,7 +36,7 @@ from sidmill.retrieval import (
     rerank,
     search,
 )
-from sidmill.sids import churn, evaluate, kept, quality, resolve
+from sidmill.sids import churn, evaluate, given, kept, quality, resolve
 
 RULE_FILES = sorted((ROOT / "workflow/rules").glob("*.smk"))
 SCRIPTS = sorted((ROOT / "workflow/scripts").glob("*.py"))
@@ -75,6 +75,7 @@ CHOSEN_BY_RULES = {
     "retrieval_metrics": {"runs"},
     "h5": {"splits"},
     "published": {"path"},
+    "given": {"measure_neighbours"},
     "recommender": {"train_from", "mmap_path"},
 }
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -104,6 +105,7 @@ FUNCTIONS = {
     ),
     "fsq": (grid.codebooks, {"n_levels"}),
     "pretrained": (pretrained.load, {"dim", "fingerprint"}),
+    "given": (given.load, {"id_type"}),
     "opq": (opq.fit, {"seed", "codebook_sizes"}),
     "pca_grid": (pca_grid.fit, {"seed", "codebook_sizes"}),
     "encoding": (codec.encode, set()),

@@ -109,9 +109,9 @@ def test_same_input_same_codes(rng):
 def test_the_codebook_is_passed_over_once_per_prefix_not_once_per_code(rng, monkeypatch):
     codes = np.column_stack([np.arange(64) // 32, np.arange(64) % 16]).astype(np.int32)
     vectors, codebooks, _ = problem(rng, 64, [2, 64])
-    passes, distances = [], sinkhorn.squared_distances
+    passes, distances = [], reassign.squared_distances
     monkeypatch.setattr(
-        sinkhorn, "squared_distances", lambda *both: passes.append(1) or distances(*both)
+        reassign, "squared_distances", lambda *both: passes.append(1) or distances(*both)
     )
     together = spread(vectors, codebooks, codes, rounds=1)
     assert len(passes) == 2  # 16 codes are shared under either prefix

@@ -7,6 +7,7 @@ import pytest
 import tiny_qwen3
 import torch
 
+from sidmill.core.errors import SidmillError
 from sidmill.datasets import trie, vocab
 from sidmill.formats import sid_text
 
@@ -48,6 +49,12 @@ def test_the_tree_holds_the_sids_and_nothing_else(sids, tree, tmp_path):
     assert sorted(matched) == sorted(texts)
 
 
+def test_embeddings_from_codebooks_need_codebooks(sids, tmp_path):
+    settings = {"model": "m", "revision": None, "pad_to": 1, "dtype": "auto", "seed": 1}
+    with pytest.raises(SidmillError, match="given SIDs have none: set mean or random"):
+        vocab.expand(tmp_path / "model", sids, SIZES, [], init="codebook", **settings)
+
+
 @pytest.mark.model
 @pytest.mark.parametrize("init", ["codebook", "mean", "random"])
 def test_a_model_with_sids_writes_only_those_that_exist(sids, rng, tmp_path, init):
@@ -56,6 +63,7 @@ def test_a_model_with_sids_writes_only_those_that_exist(sids, rng, tmp_path, ini
     source = tiny_qwen3.build(tmp_path / "source")
     Qwen3ForCausalLM.from_pretrained(source).save_pretrained(source)
     books = [rng.standard_normal((size, 8)).astype(np.float32) for size in SIZES]
+    books = books if init == "codebook" else []  # given SIDs have none
     settings = {
         "model": str(source),
         "revision": None,

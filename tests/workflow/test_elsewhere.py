@@ -90,7 +90,7 @@ def test_the_default_target_runs_reports_and_is_told_of_in_another_folder(places
     mine.write_text('{"1": ["<a_1>"]}')
     refused = run("mine.json")
     assert refused.returncode != 0
-    assert "mine.json: is there already, and no run here made it" in refused.stderr
+    assert "mine.json: this run would write there, and no run in this folder" in refused.stderr
     assert mine.read_text() == '{"1": ["<a_1>"]}'
     assert run("new.json").returncode == run("new.json").returncode == 0
     assert len(json.loads((work / "new.json").read_text())) == 200

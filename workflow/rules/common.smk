@@ -29,12 +29,14 @@ from sidmill.datasets.tasks import load_prompts, names_titles
 from sidmill.embed.settings import read_by, tokenizer_of
 from sidmill.formats.catalogue import SUFFIXES
 from sidmill.interactions.files import find as find_interactions
+from sidmill.items.render import NO_CATALOGUE
 
 STATE = Path(".snakemake")
 VECTOR_FILES = (".npy", ".h5", ".parquet")
 FIRST_ROUND = "results/dual/first/model"
 SHORT_COLLECTIONS = ("queries", "mining_queries")
 PROBLEMS = []
+TO_MAKE = {}  # outputs of this run, by path
 LEARNED = ("rqvae", "rqkmeans_plus", "fsq")  # networks, all trained by one rule
 MACHINE_SETTINGS = (
     "attention",
@@ -52,7 +54,8 @@ wildcard_constraints:
     balanced="|_balanced",  # rqkmeans{balanced}
     collection="items|corpus|queries|mining_corpus|mining_queries",
     learned="|".join(LEARNED),
-    quantizer="rqkmeans|rqkmeans_balanced|rqkmeans_plus|rqvae|fsq|opq|pca_grid|pretrained|published",
+    encoded="rqkmeans|rqkmeans_balanced|rqkmeans_plus|rqvae|fsq|opq|pca_grid|pretrained|published",
+    quantizer="rqkmeans|rqkmeans_balanced|rqkmeans_plus|rqvae|fsq|opq|pca_grid|pretrained|published|given",
     round="first|second",
     run="dual|bm25|fused|cross",
     kind="dual|cross",
@@ -81,22 +84,6 @@ def or_note(function, *arguments):
 def of_workflow(name):
     """The path of a file of the workflow: the same text for every run in one folder."""
     return os.path.relpath(Path(workflow.basedir) / name)
-
-
-def refuse_foreign(jobs):
-    """Stop before a job replaces a file outside of results/ that no run made: index.path names one.
-
-    Snakemake removes the outputs of a job when it begins.
-    """
-    written = (file for job in jobs for file in job.output if not file.is_storage)
-    for path in written:
-        inside = Path(path).resolve().is_relative_to(Path("results").resolve())
-        known = inside or workflow.persistence.metadata(path)
-        if Path(path).exists() and not known:
-            raise WorkflowError(
-                f"{path}: is there already, and no run here made it: a run would replace it: name "
-                f"another file in index.path, or move this one"
-            )
 
 
 def code_of(script, chosen=None):
@@ -162,6 +149,68 @@ def own_quantizer():
     if config["quantizer"] != "pretrained":
         return []
     return expand_path(config["pretrained"]["path"], (), "pretrained.path")
+
+
+def own_sids():
+    """The file of SIDs that exist, where the config chooses or compares them."""
+    members = config["comparison"]["members"]
+    if config["quantizer"] != "given" and "given" not in members:
+        return []
+    path = config["given"]["path"]
+    if Path(path).resolve().is_relative_to(Path("results").resolve()):
+        raise SidmillError(
+            f"given.path: {path} lies in results/, which this run writes: move it elsewhere, for "
+            f"instance to given/{Path(path).name}"
+        )
+    return expand_path(path, (), "given.path")
+
+
+def sids_to_keep():
+    """The SIDs outside of which items are left out of the catalogue: file and offset of its ids; or none."""
+    if not OWN_SIDS or config["given"]["on_missing_sids"] == "error":
+        return None
+    return [OWN_SIDS[0], config["given"]["id_offset"]]
+
+
+def where_codebooks(path):
+    """A file that only SIDs made from codebooks need: given ones have none."""
+    return [] if config["quantizer"] == "given" else path
+
+
+def where_embedded(path):
+    """A file of vectors, where figures are made of them: given SIDs are embedded on request."""
+    given = config["quantizer"] == "given" and not config["given"]["measure_neighbours"]
+    return [] if given else path
+
+
+def item_text():
+    """The texts of the items; none where items.path is null."""
+    return "results/items/text.parquet" if config["items"]["path"] else []
+
+
+def item_ids():
+    """A file with the ids of all items."""
+    return item_text() or "results/given/codes.parquet"
+
+
+def catalogue_files(wildcards):
+    """The files of the catalogue; where there is none, nothing that is made of text can be asked for."""
+    if config["items"]["path"] is None:
+        raise WorkflowError(NO_CATALOGUE)
+    return CATALOGUE
+
+
+def outputs_to_make():
+    """What this run is going to make, by path."""
+    jobs = workflow.dag.needrun_jobs()
+    TO_MAKE.update((str(file), file) for job in jobs for file in job.output)
+    return list(TO_MAKE)
+
+
+def is_recorded(path):
+    """Whether Snakemake has a record of making an output of this run."""
+    workflow.persistence.deactivate_cache()  # a record that was missing as the run began
+    return path in TO_MAKE and bool(workflow.persistence.metadata(TO_MAKE[path]))
 
 
 def learned_from():
@@ -307,6 +356,12 @@ def grid_steps(wildcards):
     return {"grid_steps": steps}
 
 
+def training_costs():
+    """The benchmark files of the members of the comparison that are trained, in their order."""
+    members = config["comparison"]["members"]
+    return [training_cost(member) for member in members if member != "given"]
+
+
 def training_cost(quantizer):
     """The benchmark file of the rule that trains a quantizer."""
     name = f"rqvae.{quantizer}" if quantizer in LEARNED else quantizer
@@ -333,8 +388,10 @@ def histories():
 
 
 def chosen(name):
-    """A file of the quantizer that the config chose, or of the published one."""
-    quantizer = "published" if config["published"]["path"] else config["quantizer"]
+    """A file of the quantizer that the config chose, or of the published one; given SIDs come first."""
+    quantizer = config["quantizer"]
+    if config["published"]["path"] and quantizer != "given":
+        quantizer = "published"
     return f"results/{quantizer}/{name}"
 
 
@@ -394,13 +451,20 @@ read_command_line(config, dict(workflow.config_settings.config or {}), SCHEMA)
 or_stop(check, config, SCHEMA)
 if workflow.is_main_process:
     locks.enter(STATE)
-    or_stop(origin.refuse_demo, STATE, config["items"]["path"])
+    or_stop(
+        origin.refuse_demo, STATE, config["items"]["path"] or config["given"]["path"]
+    )
 
 # Looked up here and not in the rules: Snakemake lets a rule with a missing input pass in silence while its output exists.
-CATALOGUE = or_note(expand_path, config["items"]["path"], SUFFIXES, "items.path")
+CATALOGUE = (
+    or_note(expand_path, config["items"]["path"], SUFFIXES, "items.path")
+    if config["items"]["path"]
+    else []
+)
 INTERACTIONS = or_note(find_interactions, config["interactions"]["path"])
 OWN_VECTORS = or_note(own_vectors)
 OWN_QUANTIZER = or_note(own_quantizer)
+OWN_SIDS = or_note(own_sids)
 HISTORIES = or_note(histories)
 LEARNED_FROM = or_note(learned_from)
 OWN_RECOMMENDER = or_note(own_recommender)
@@ -423,3 +487,11 @@ PRODUCTS = or_note(own_products)
 
 if PROBLEMS:
     raise WorkflowError("\n".join(PROBLEMS))
+
+
+onsuccess:
+    origin.end(STATE, is_recorded)
+
+
+onerror:
+    origin.end(STATE, is_recorded)

@@ -1,6 +1,7 @@
 """What a run takes from the published version that it goes on from. No rule lives here."""
 
 from sidmill.formats.version import find as find_version
+from sidmill.formats.version import read as read_version
 
 
 def own_version():
@@ -12,7 +13,14 @@ def own_version():
         raise SidmillError(
             f"published.path: {path} lies in results/, which this run writes: move it elsewhere"
         )
-    return find_version(path, "published.path")
+    version = find_version(path, "published.path")
+    given = read_version(version["all"][0], "")["quantizer"] == "given"
+    if given and config["quantizer"] != "given":
+        raise SidmillError(
+            f"published.path: the SIDs of {path} were given, and no codebooks can make SIDs for "
+            f"other items: set quantizer: given, and name in given.path a file with the SIDs of all"
+        )
+    return version
 
 
 def fitted_lsa(collection):
@@ -24,7 +32,7 @@ def fitted_lsa(collection):
 
 def reused_vectors(wildcards):
     """What a shard of the catalogue takes from a published version."""
-    if wildcards.collection != "items" or not VERSION:
+    if wildcards.collection != "items" or "embeddings" not in VERSION:
         return {}
     return {
         "match": "results/published/match.parquet",
@@ -34,11 +42,14 @@ def reused_vectors(wildcards):
 
 def own_lsa():
     """The LSA that the catalogue is embedded with, where it is."""
-    return fitted_lsa("items") if config["embedding"]["backend"] == "lsa" else []
+    is_lsa = config["embedding"]["backend"] == "lsa"
+    return where_embedded(fitted_lsa("items")) if is_lsa else []
 
 
 def all_embeddings():
-    """All shards of the catalogue."""
+    """All shards of the catalogue; none where it is not embedded."""
+    if not where_embedded("vectors"):
+        return []
     shards = config["embedding"]["shards"]
     folder = "results/items/embeddings.parquet"
     return [

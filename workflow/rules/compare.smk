@@ -43,7 +43,7 @@ rule compare_quantizers:
             "results/{quantizer}/evaluation.json",
             quantizer=config["comparison"]["members"],
         ),
-        benchmarks=[training_cost(member) for member in config["comparison"]["members"]],
+        benchmarks=training_costs(),
     output:
         comparison="results/comparison.json",
         table="results/comparison.md",

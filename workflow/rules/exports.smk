@@ -65,7 +65,7 @@ rule write_item_h5:
 rule write_sequence_h5:
     input:
         sequences="results/interactions/sequences.parquet",
-        text="results/items/text.parquet",
+        text=item_ids(),
     output:
         sequences="results/h5/sequence.h5",
     log:

@@ -2,7 +2,7 @@
 Interaction log -> one history per user.
 
 READS    interactions.path                        missrec, sequences, events or onerec; file, folder or glob
-         results/items/text.parquet               pid: the items that are known
+         results/items/text.parquet               pid: the items that are known; results/given/codes.parquet without a catalogue
 LEAVES   results/interactions/sequences.parquet   user_id, item_ids, splits (0 train, 1 valid, 2 test), timestamps
          results/interactions/rejects.parquet     file, row, position, user_id, item_id, interactions, reason
          results/interactions/report.json         users, lengths, items never seen, cold items, leakage, what was rejected
@@ -12,7 +12,7 @@ LEAVES   results/interactions/sequences.parquet   user_id, item_ids, splits (0 t
 rule read_interactions:
     input:
         interactions=INTERACTIONS,
-        text="results/items/text.parquet",
+        text=item_ids(),
     output:
         sequences="results/interactions/sequences.parquet",
         rejects="results/interactions/rejects.parquet",

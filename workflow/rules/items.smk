@@ -34,7 +34,8 @@ rule write_demo:
 
 rule render_text:
     input:
-        catalogue=CATALOGUE,
+        catalogue=catalogue_files,
+        given=OWN_SIDS if sids_to_keep() else [],
     output:
         text="results/items/text.parquet",
         rejects="results/items/rejects.parquet",
@@ -47,6 +48,7 @@ rule render_text:
     threads: 1
     params:
         catalogue=settings("items"),
+        sids=sids_to_keep(),
         code=code_of("render_text.py"),
     message:
         "Rendering the text of each item"

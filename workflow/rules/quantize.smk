@@ -3,12 +3,14 @@ Vectors -> a quantizer -> one tuple of codes per item.
 
 READS    results/items/vectors.npy, ids.parquet       float (N, D)
          pretrained.path                              with quantizer: pretrained
+         given.path                                   with quantizer: given: SIDs that exist
          rqvae.data_paths, rqvae.pairs_path           with rqvae, where they are set
 LEAVES   results/{quantizer}/quantizer.safetensors    codebook.{l} float32 (K_l, d), of an RQ-VAE also
                                                       encoder.*, decoder.*; settings and fingerprint
          results/{rqvae,rqkmeans_plus,fsq}/metrics.csv  one row per epoch; checkpoints/ beside it stay
          results/rqkmeans{balanced}/model.pt          the same codebooks as a OneRec checkpoint: centroids.{l}
          results/{quantizer}/codes.parquet            pid, codes list<int32> (L), values in [0, K_l)
+         results/given/rejects.parquet                pid, sid of given SIDs whose items the catalogue lacks
          results/codes.parquet                        the same, of the quantizer that config.yaml names
 
 Every quantizer leaves the same two files, so nothing downstream asks which one ran.
@@ -138,17 +140,43 @@ rule import_pretrained:
         "../scripts/import_pretrained.py"
 
 
+rule import_given:
+    input:
+        given=OWN_SIDS,
+        text=item_text(),
+        ledger=where_published("results/published/ledger.parquet"),
+    output:
+        quantizer="results/given/quantizer.safetensors",
+        codes="results/given/codes.parquet",
+        rejects="results/given/rejects.parquet",
+    log:
+        "results/logs/import_given.log",
+    benchmark:
+        "results/benchmarks/import_given.tsv"
+    conda:
+        "../../envs/sidmill.yaml"
+    threads: 1
+    params:
+        given=settings("given", "measure_neighbours"),
+        id_type=config["items"]["id_type"],
+        code=code_of("import_given.py"),
+    message:
+        "Taking the SIDs of {input.given}"
+    script:
+        "../scripts/import_given.py"
+
+
 rule encode_items:
     input:
         vectors="results/items/vectors.npy",
         ids="results/items/ids.parquet",
-        quantizer="results/{quantizer}/quantizer.safetensors",
+        quantizer="results/{encoded}/quantizer.safetensors",
     output:
-        codes="results/{quantizer}/codes.parquet",
+        codes="results/{encoded}/codes.parquet",
     log:
-        "results/logs/encode_items.{quantizer}.log",
+        "results/logs/encode_items.{encoded}.log",
     benchmark:
-        "results/benchmarks/encode_items.{quantizer}.tsv"
+        "results/benchmarks/encode_items.{encoded}.tsv"
     conda:
         "../../envs/sidmill.yaml"
     threads: 8

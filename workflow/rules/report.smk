@@ -80,7 +80,7 @@ rule explore_sids:
     input:
         pid2sid="results/pid2sid.parquet",
         codes="results/codes.parquet",
-        text="results/items/text.parquet",
+        text=item_text(),
         template=of_workflow("workflow/resources/explorer.html.jinja"),
     output:
         page=report(

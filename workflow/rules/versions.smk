@@ -85,9 +85,9 @@ rule measure_churn:
     input:
         before="results/published/ledger.parquet",
         now="results/ledger.parquet",
-        quantizer="results/published/quantizer.safetensors",
-        vectors="results/items/vectors.npy",
-        ids="results/items/ids.parquet",
+        quantizer=chosen("quantizer.safetensors"),
+        vectors=where_embedded("results/items/vectors.npy"),
+        ids=where_embedded("results/items/ids.parquet"),
     output:
         churn=report(
             "results/churn.json",

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 with job(snakemake) as log:
     given = ledger.read(snakemake.input.ledger)
-    fitted = quantizer.read(snakemake.input.quantizer)
+    fitted = quantizer.read(snakemake.input.quantizer, without_codebooks=True)
     manifest = version.describe(
         dict(snakemake.input.items()),
         {

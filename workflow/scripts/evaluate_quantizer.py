@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 with job(snakemake) as log:
     items = vectors.open_store(snakemake.input.vectors, snakemake.input.ids)
-    fitted = quantizer.read(snakemake.input.quantizer)
+    fitted = quantizer.read(snakemake.input.quantizer, without_codebooks=True)
     figures = evaluate(
         fitted,
         items.vectors,

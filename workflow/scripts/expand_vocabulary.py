@@ -16,7 +16,7 @@ with job(snakemake) as log:
         snakemake.output.model,
         items.codes,
         items.sizes,
-        quantizer.read(snakemake.input.quantizer).codebooks,
+        quantizer.read(snakemake.input.quantizer, without_codebooks=True).codebooks,
         **snakemake.params.run,
         **snakemake.params.vocabulary,
     )

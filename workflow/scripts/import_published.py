@@ -12,7 +12,10 @@ with job(snakemake) as log:
     manifest = version.verify(snakemake.input.version)
     quantizer.write(
         snakemake.output.quantizer,
-        quantizer.read(version.file_of(snakemake.input.version, "quantizer.safetensors")),
+        quantizer.read(
+            version.file_of(snakemake.input.version, "quantizer.safetensors"),
+            without_codebooks=True,
+        ),
     )
     ledger.write(
         snakemake.output.ledger,

@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    items = vectors.open_store(snakemake.input.vectors, snakemake.input.ids)
+    items = vectors.open_if_any(snakemake.input.vectors, snakemake.input.ids)
     figures = churn.measure(
         ledger.read(snakemake.input.before),
         ledger.read(snakemake.input.now),
-        items.vectors,
-        quantizer.read(snakemake.input.quantizer),
+        items and items.vectors,
+        quantizer.read(snakemake.input.quantizer, without_codebooks=True),
         snakemake.output.listing,
         **snakemake.params.run,
         **snakemake.params.churn,

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    items = vectors.open_store(snakemake.input.vectors, snakemake.input.ids)
-    fitted = quantizer.read(snakemake.input.quantizer)
+    items = vectors.open_if_any(snakemake.input.vectors, snakemake.input.ids)
+    fitted = quantizer.read(snakemake.input.quantizer, without_codebooks=True)
     before = codes.read(snakemake.input.codes, "codes")
     after = codes.read(snakemake.input.pid2sid, "sid")
     figures = measure(
@@ -19,7 +19,7 @@ with job(snakemake) as log:
         before.sizes,
         after.codes,
         after.sizes,
-        items.vectors,
+        items and items.vectors,
         fitted.codebooks,
         text.text_classes(snakemake.input.text),
         fitted.decoder,

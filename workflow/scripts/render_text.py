@@ -9,5 +9,10 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    render(snakemake.output.text, snakemake.output.rejects, **snakemake.params.catalogue)
+    render(
+        snakemake.output.text,
+        snakemake.output.rejects,
+        snakemake.params.sids,
+        **snakemake.params.catalogue,
+    )
     log.info("wrote %s", snakemake.output.text)

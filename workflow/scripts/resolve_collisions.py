@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    items = vectors.open_store(snakemake.input.vectors, snakemake.input.ids)
+    items = vectors.open_if_any(snakemake.input.vectors, snakemake.input.ids)
     coded = codes.read(snakemake.input.codes, "codes")
-    fitted = quantizer.read(snakemake.input.quantizer)
+    fitted = quantizer.read(snakemake.input.quantizer, without_codebooks=True)
     stay = kept.load(
         snakemake.input.ledger,
         snakemake.input.match,
@@ -23,7 +23,7 @@ with job(snakemake) as log:
         **snakemake.params.published,
     )
     with latents.projected(
-        items.vectors,
+        items and items.vectors,
         fitted.encoder,
         Path(snakemake.output.pid2sid).parent,
         **snakemake.config["encoding"],

@@ -106,7 +106,7 @@ def table(figures: dict) -> str:
         lines.append(
             f"{level['level']:>5} {level['codebook_size']:>7} {level['used']:>7} "
             f"{level['utilisation']:>7.1%} {level['entropy_bits']:>8.2f} "
-            f"{level['relative_loss']:>7.4f}"
+            f"{'-' if level['relative_loss'] is None else format(level['relative_loss'], '.4f'):>7}"
         )
     return "\n".join(lines)
 

@@ -43,7 +43,8 @@ def publish(run_path: str | Path, folder: str | Path) -> dict:
         manifest = run | {"files": files}
         report.write(partial / MANIFEST, manifest)
         for place in (partial / SHARDS, partial):
-            _flush(place)
+            if place.is_dir():
+                _flush(place)
         try:
             partial.rename(folder)
         except OSError as error:

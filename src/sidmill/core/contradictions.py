@@ -77,12 +77,54 @@ def _levels(config: dict) -> Iterator[str]:
     key, levels = "rqkmeans.n_levels", config["rqkmeans"]["n_levels"]
     if config["quantizer"] in ("rqvae", "fsq"):
         key, levels = "levels of rqvae.codebook_sizes", len(config["rqvae"]["codebook_sizes"])
-    if config["quantizer"] == "pretrained":
+    if config["quantizer"] in ("pretrained", "given"):
         return
     if config["collisions"]["strategy"] == "suffix" and levels == MAX_LEVELS:
         yield (
             f"{key}: found {levels}, and collisions.strategy: suffix adds one: SIDs have at most "
             f"{MAX_LEVELS}: take a level off, or another strategy"
+        )
+
+
+def _given(config: dict) -> Iterator[str]:
+    chosen = config["quantizer"] == "given"
+    given, items = config["given"], config["items"]["path"]
+    compared = "given" in config["comparison"]["members"]
+    if given["path"] is None and (chosen or compared):
+        what = "quantizer: given" if chosen else "comparison.members with given"
+        yield f"given.path: found null, but {what} needs the file of the SIDs: name it"
+    if items is None and not chosen:
+        yield (
+            f"items.path: found null, but quantizer: {config['quantizer']} is made from items: "
+            f"name the catalogue, or set quantizer: given"
+        )
+    if items is None and given["measure_neighbours"]:
+        yield (
+            "given.measure_neighbours: found true, but items.path is null, so there is no text to "
+            "embed: set it to false, or name the catalogue"
+        )
+    if items is None and config["published"]["path"] is not None:
+        yield (
+            "published.path: needs the texts of the items, and items.path is null: name the "
+            "catalogue, or set published.path: null"
+        )
+    if not chosen:
+        return
+    strategy = config["collisions"]["strategy"]
+    if strategy == "sinkhorn":
+        yield (
+            "collisions.strategy: found sinkhorn, which spreads items by their distances to "
+            "codewords, and given SIDs have none: set none (the SIDs stay as they are), reassign "
+            "or suffix"
+        )
+    if items is None and config["collisions"]["identical_text"] == "share":
+        yield (
+            "collisions.identical_text: found share, but items.path is null, so items have no "
+            "text: set separate, or name the catalogue"
+        )
+    if config["vocabulary"]["model"] is not None and config["vocabulary"]["init"] == "codebook":
+        yield (
+            "vocabulary.init: found codebook, but given SIDs have no codebooks: set mean or random"
         )
 
 
@@ -328,6 +370,10 @@ def _mixtures(config: dict) -> Iterator[str]:
 CHECKS = [
     Check(("rqkmeans",), _rqkmeans),
     Check(("rqkmeans", "rqvae", "quantizer", "collisions"), _levels),
+    Check(
+        ("given", "quantizer", "items", "comparison", "published", "collisions", "vocabulary"),
+        _given,
+    ),
     Check(("published", "collisions"), _published),
     Check(("rqvae", "quantizer"), _rqvae),
     Check(("fsq",), _fsq),

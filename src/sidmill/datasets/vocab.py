@@ -62,6 +62,11 @@ def expand(
     """
     if model is None:
         raise SidmillError("vocabulary.model: null: name the model that gets the SID tokens")
+    if init == "codebook" and not codebooks:
+        raise SidmillError(
+            "vocabulary.init: codebook takes embeddings from codewords, and given SIDs have none: "
+            "set mean or random"
+        )
     source = {"trust_remote_code": False} | ({"revision": revision} if revision else {})
     tokenizer = AutoTokenizer.from_pretrained(model, **source)
     template = tokenizer.chat_template

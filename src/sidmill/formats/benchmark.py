@@ -13,9 +13,9 @@ from sidmill.core.errors import SidmillError
 
 
 class Benchmark(NamedTuple):
-    """Wall seconds, and peak resident MiB or None where the job was too short to tell."""
+    """Wall seconds, None of nothing, and peak resident MiB, None where the job was too short."""
 
-    seconds: float
+    seconds: float | None
     peak_mib: float | None
 
 

@@ -18,11 +18,12 @@ import pyarrow as pa
 from sidmill.core.atomic import replacing
 from sidmill.core.errors import SidmillError
 from sidmill.formats import parquet
+from sidmill.formats.remedy import remedy
 
 SIZES_KEY = "sidmill.codebook_sizes"
 BLOCK_ROWS = 65536
 INT32_MAX = 2**31 - 1
-AGAIN = "delete it and run again"
+INTEGERS = (pa.int32(), pa.int64())
 
 
 class Codes(NamedTuple):
@@ -73,33 +74,36 @@ def write(
     parquet.write(path, schema, tables())
 
 
-def read(path: str | Path, column: str) -> Codes:
-    """Read codes. Memory: 4 L bytes per item, and the ids.
+def read(path: str | Path, column: str, advice: str | None = None) -> Codes:
+    """Read codes, whichever kind of list they are. Memory: 20 L bytes per item, and the ids.
+
+    Args:
+        path: the parquet file.
+        column: ``codes`` or ``sid``.
+        advice: what mends the file, for messages; None for what :func:`remedy` says.
 
     Raises:
         SidmillError: if the file lacks a column, rows differ in length, or a code is out of range.
     """
-    file = parquet.open_file(
-        path, {"pid": parquet.is_pid, column: parquet.is_list_of(pa.int32(), pa.int64())}
-    )
+    advice = advice or remedy(path)
+    file = parquet.open_file(path, {"pid": parquet.is_pid, column: parquet.is_list_of(*INTEGERS)})
     table = file.read(columns=["pid", column])
-    lists = table[column].combine_chunks()
-    n_levels, uneven = divmod(len(lists.flatten()), max(len(lists), 1))
-    lengths = np.diff(lists.offsets.to_numpy())
-    if lists.null_count or uneven or (lengths != n_levels).any():
-        raise SidmillError(f"{path}: rows of {column!r} differ in length: delete it and run again")
-    stored = parquet.metadata_json(file, SIZES_KEY)
-    n_levels = n_levels if len(lists) else len(stored)
-    codes = lists.flatten().to_numpy().reshape(len(lists), n_levels)
-    sizes = list(stored or (np.minimum(codes.max(axis=0), INT32_MAX) + 1 if len(codes) else []))
-    if len(codes) and (len(sizes) != n_levels or not all(np.isreal(size) for size in sizes)):
-        raise SidmillError(
-            f"{path}: its metadata says sizes {sizes} for {n_levels} levels: {AGAIN}"
-        )
     if table["pid"].null_count:
-        raise SidmillError(f"{path}: {table['pid'].null_count} rows without a pid: {AGAIN}")
+        raise SidmillError(f"{path}: {table['pid'].null_count} rows without a pid: {advice}")
+    codes = parquet.matrix(path, table[column], column, advice)
+
+    # The sizes as they were written; a file of other software says none: then what is used.
+    stored = parquet.metadata_json(file, SIZES_KEY)
+    if not len(codes):
+        codes = codes.reshape(0, len(stored))
+    sizes = list(stored or (np.minimum(codes.max(axis=0), INT32_MAX) + 1 if len(codes) else []))
+    if len(codes) and (len(sizes) != codes.shape[1] or not all(np.isreal(size) for size in sizes)):
+        raise SidmillError(
+            f"{path}: its metadata says sizes {sizes} for {codes.shape[1]} levels: {advice}"
+        )
     _check_range(path, codes, sizes, 0)
-    return Codes(table["pid"], codes.astype(np.int32), [int(size) for size in sizes])
+    ids = parquet.pids(table["pid"])
+    return Codes(ids, codes.astype(np.int32), [int(size) for size in sizes])
 
 
 def write_index(ids: pa.ChunkedArray, codes: np.ndarray, *, path: str | Path) -> None:

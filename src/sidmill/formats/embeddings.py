@@ -81,7 +81,7 @@ def read(path: str | Path) -> Iterator[tuple[pa.ChunkedArray, np.ndarray]]:
     file = _open(path)
     row = 0
     for table in parquet.read_rows(file, ["pid", "embedding"], 0, file.metadata.num_rows):
-        yield table["pid"], vectors_of(table["embedding"], path, row)
+        yield parquet.pids(table["pid"]), vectors_of(table["embedding"], path, row)
         row += table.num_rows
 
 

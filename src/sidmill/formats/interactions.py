@@ -128,7 +128,7 @@ def read(path: str | Path, start: int = 0, stop: int | None = None) -> Iterator[
     file = _open(path)
     last = file.metadata.num_rows if stop is None else stop
     for table in parquet.read_rows(file, schema(pa.int64()).names, start, last):
-        yield _checked(path, table)
+        yield parquet.plain_lists(_checked(path, table))
 
 
 def _open(path: str | Path) -> pq.ParquetFile:

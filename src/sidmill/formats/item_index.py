@@ -53,4 +53,4 @@ def read(path: str | Path) -> tuple[pa.ChunkedArray, np.ndarray]:
     """
     columns = {"pid": parquet.is_pid, "item_id": pa.types.is_int64}
     table = parquet.open_file(path, columns).read(columns=list(columns))
-    return table["pid"], table["item_id"].to_numpy()
+    return parquet.pids(table["pid"]), table["item_id"].to_numpy()

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats import parquet
-from sidmill.formats.codes import SIZES_KEY
+from sidmill.formats.codes import INT32_MAX, SIZES_KEY
 
 VERSION_KEY = "sidmill.version"
 LIVE, REMOVED, LEFT = range(3)
@@ -122,7 +122,7 @@ def read(path: str | Path) -> Ledger:
     start = digest.offset
     raw = np.frombuffer(digest.buffers()[1], dtype="S16")[start : start + len(digest)]
     ledger = Ledger(
-        table["pid"],
+        parquet.pids(table["pid"]),
         _matrix(path, table, "sid"),
         _matrix(path, table, "codes"),
         raw,
@@ -142,11 +142,12 @@ def _lists(values: np.ndarray) -> pa.Array:
 
 
 def _matrix(path: str | Path, table: pa.Table, name: str) -> np.ndarray:
-    lists = table[name].combine_chunks()
-    lengths = np.diff(lists.offsets.to_numpy())
-    if not len(lengths) or lengths.min() != lengths.max():
-        raise SidmillError(f"{path}: its {name} differ in length, or are none: {AGAIN}")
-    return lists.flatten().to_numpy().reshape(len(lists), lengths[0])
+    values = parquet.matrix(path, table[name], name, AGAIN)
+    if not values.size:
+        raise SidmillError(f"{path}: its {name} are none: {AGAIN}")
+    if values.min() < 0 or values.max() > INT32_MAX:
+        raise SidmillError(f"{path}: its {name} are no int32 from 0 on: {AGAIN}")
+    return values.astype(np.int32)
 
 
 def _check(path: str | Path, ledger: Ledger) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -156,6 +157,60 @@ def is_list_of(*values: pa.DataType) -> Callable[[pa.DataType], bool]:
         return (lists or pa.types.is_fixed_size_list(kind)) and kind.value_type in values
 
     return accepts
+
+
+def pids(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Ids as every part of SIDMill holds them, int64 or string, whichever kind of string it was."""
+    return column.cast(pa.string()) if column.type == pa.large_string() else column
+
+
+def plain_lists(table: pa.Table) -> pa.Table:
+    """The same rows, with ``list`` in place of other kinds of list: readers ask for offsets."""
+    for place, field in enumerate(table.schema):
+        if pa.types.is_large_list(field.type) or pa.types.is_fixed_size_list(field.type):
+            plain = table.column(place).cast(pa.list_(field.type.value_type))
+            table = table.set_column(place, field.name, plain)
+    return table
+
+
+def matrix(path: str | Path, column: pa.ChunkedArray, name: str, advice: str) -> np.ndarray:
+    """Lists of integers of one length as int64 (N, L), whichever kind of list they are.
+
+    Memory: 16 L bytes per row while it runs.
+
+    Args:
+        path: the file, for the message.
+        column: lists, large lists or lists of fixed size of any type of integer.
+        name: of the column, for the message.
+        advice: what mends the file, for the message.
+
+    Raises:
+        SidmillError: if a list is missing or of another length than the first, or lacks a value.
+    """
+    try:
+        lists = column.cast(pa.large_list(pa.int64())).combine_chunks()
+    except pa.ArrowInvalid as error:  # a uint64 above 2**63
+        raise SidmillError(f"{path}: {name!r}: {str(error).splitlines()[0]}: {advice}") from None
+    if lists.null_count:
+        row = int(np.flatnonzero(lists.is_null().to_numpy(zero_copy_only=False))[0])
+        raise SidmillError(
+            f"{path}: {lists.null_count} rows without {name!r}, first row {row}: {advice}"
+        )
+
+    lengths = np.diff(lists.offsets.to_numpy())
+    uneven = np.flatnonzero(lengths != lengths[:1])
+    if len(uneven):
+        raise SidmillError(
+            f"{path}: rows of {name!r} differ in length: row 0 has {lengths[0]} values, row "
+            f"{uneven[0]} has {lengths[uneven[0]]}: {advice}"
+        )
+
+    flat = lists.flatten()
+    n_columns = int(lengths[0]) if len(lengths) else 0
+    if flat.null_count:
+        place = int(np.flatnonzero(flat.is_null().to_numpy(zero_copy_only=False))[0])
+        raise SidmillError(f"{path}: row {place // n_columns} of {name!r} lacks a value: {advice}")
+    return flat.to_numpy().reshape(len(lists), n_columns)
 
 
 def metadata_json(parquet: Parquet, key: str) -> dict:

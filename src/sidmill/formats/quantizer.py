@@ -11,6 +11,9 @@ A quantizer that learned its own space, such as an RQ-VAE, also holds the way th
     encoder.bound          float32 (), where what comes out is clamped to -bound and bound
     decoder.*              the same, from d to D
 
+SIDs that were given, and not made here, have a quantizer without codebooks: ``kind`` is given, and
+``settings`` has ``codebook_sizes``.
+
 Facts, as :mod:`sidmill.formats.tensors` keeps them: ``kind``, ``settings``, ``fingerprint``, and of
 balanced codebooks ``balance``.
 """
@@ -23,6 +26,8 @@ import numpy as np
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats import tensors
+
+GIVEN = "given"  # the kind of a quantizer that has no codebooks
 
 
 class Network(NamedTuple):
@@ -53,7 +58,7 @@ class Quantizer(NamedTuple):
 
     Attributes:
         kind: rqkmeans, ...
-        codebooks: float32 (K_l, d) per level.
+        codebooks: float32 (K_l, d) per level; none where SIDs were given.
         settings: the settings it was trained with.
         fingerprint: the embeddings it was trained on.
         encoder: from vectors (D) to the space of the codebooks (d); None where they are one.
@@ -79,6 +84,8 @@ class Quantizer(NamedTuple):
     @property
     def codebook_sizes(self) -> list[int]:
         """K_l per level."""
+        if self.kind == GIVEN and not self.codebooks:
+            return list(self.settings["codebook_sizes"])
         return [len(codebook) for codebook in self.codebooks]
 
 
@@ -98,8 +105,12 @@ def write(path: str | Path, quantizer: Quantizer) -> None:
     tensors.write(path, books | prices | networks, facts | balance)
 
 
-def read(path: str | Path) -> Quantizer:
+def read(path: str | Path, without_codebooks: bool = False) -> Quantizer:
     """Read a quantizer.
+
+    Args:
+        path: quantizer.safetensors.
+        without_codebooks: take that of given SIDs too, which has none.
 
     Raises:
         SidmillError: if the file is not safetensors, was not written as a quantizer, or its
@@ -108,11 +119,18 @@ def read(path: str | Path) -> Quantizer:
     found, facts = tensors.read(path, "quantizer")
     names = {name for name in found if name.startswith("codebook.")}
     levels = range(len(names))
-    if not names or names != {f"codebook.{level}" for level in levels}:
+    given = facts.get("kind") == GIVEN and not names
+    if given and not without_codebooks:
+        raise SidmillError(
+            f"{path}: its SIDs were given, so it has no codebooks, and nothing can be encoded with "
+            f"it: name a quantizer that was trained"
+        )
+    if not given and (not names or names != {f"codebook.{level}" for level in levels}):
         raise SidmillError(
             f"{path}: wanted codebook.0, codebook.1, ..., found "
             f"{', '.join(sorted(names)) or 'none'}: train the quantizer again"
         )
+
     _check_facts(path, facts)
     codebooks = [found[f"codebook.{level}"] for level in levels]
     prices = tuple(found[f"price.{level}"] for level in levels if f"price.{level}" in found)
@@ -178,6 +196,14 @@ def _check_facts(path: str | Path, facts: dict) -> None:
 
 def _check(path: str | Path, quantizer: Quantizer) -> None:
     codebooks = quantizer.codebooks
+    if not codebooks:
+        sizes = quantizer.settings.get("codebook_sizes")
+        whole = isinstance(sizes, list) and sizes and all(isinstance(one, int) for one in sizes)
+        if quantizer.kind != GIVEN or not whole:
+            raise SidmillError(
+                f"{path}: has no codebooks, and says sizes of {sizes!r:.80}: make it again"
+            )
+        return
     flat = next((level for level, book in enumerate(codebooks) if book.ndim != 2), None)
     if flat is not None:
         raise SidmillError(

@@ -33,7 +33,13 @@ class Tally:
         self.causes[cause] += 1
         self.first.setdefault(cause, (str(file), row, reason))
 
-    def check(self, max_share: float, section: str, encoding_setting: str | None = None) -> None:
+    def check(
+        self,
+        max_share: float,
+        section: str,
+        encoding_setting: str | None = None,
+        unbounded: tuple[str, ...] = (),
+    ) -> None:
         """Stop where one cause took too many rows; a single row is never too many.
 
         Files with rows that are not UTF-8 and no letter beyond ASCII that is, are in another
@@ -43,6 +49,7 @@ class Tally:
             max_share: largest share of the rows that one cause may take.
             section: section of the config that holds it as ``max_reject_share``.
             encoding_setting: config key of the files' encoding; None where there is none.
+            unbounded: causes that may take any share, since the user asked for these rejects.
 
         Raises:
             SidmillError: with the cause, its rows and their share.
@@ -56,7 +63,7 @@ class Tally:
                     f"{self.share_of(cause)}, first {file}, row {row}, and no letter of the file "
                     f"beyond ASCII is: {encodings.remedy(file, encoding_setting)}"
                 )
-            if count > max_share * self.rows:
+            if cause not in unbounded and count > max_share * self.rows:
                 raise SidmillError(
                     f"{self.share_of(cause)}, first {file}, row {row}: {reason}: mend what they "
                     f"have in common, or raise {section}.max_reject_share (now {max_share}) to "

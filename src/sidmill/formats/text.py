@@ -110,14 +110,16 @@ def digests(path: str | Path, start: int = 0, stop: int | None = None) -> np.nda
     return found
 
 
-def text_classes(path: str | Path) -> np.ndarray:
-    """Number the distinct texts.
+def text_classes(path: str | Path) -> np.ndarray | None:
+    """Number the distinct texts; None where ``path`` is empty: items have no text in this run.
 
     Texts are told apart by :func:`digests`. Memory: about 50 bytes per item while it runs.
 
     Returns:
         int64 (N,): items with the same text have the same number; numbers follow first occurrence.
     """
+    if not path:
+        return None
     _, first, inverse = np.unique(digests(path), return_index=True, return_inverse=True)
     rank = np.empty(len(first), dtype=np.int64)
     rank[np.argsort(first, kind="stable")] = np.arange(len(first))

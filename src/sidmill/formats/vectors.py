@@ -140,6 +140,11 @@ def open_store(
     return VectorStore(vectors, read_ids(file), parquet.metadata_json(file, FINGERPRINT_KEY))
 
 
+def open_if_any(vectors_path: str | Path, ids_path: str | Path) -> VectorStore | None:
+    """:func:`open_store`; None where ``vectors_path`` is empty: this run has no vectors."""
+    return open_store(vectors_path, ids_path) if vectors_path else None
+
+
 def _check_bytes(
     path: str | Path, vectors: np.ndarray, stored: dict, shard: tuple[int, int]
 ) -> None:
@@ -174,7 +179,7 @@ def open_npy(path: str | Path) -> np.ndarray:
 
 def read_ids(file: pq.ParquetFile) -> pa.ChunkedArray:
     """Read the whole ``pid`` column. Memory: 8 bytes per item, or the strings."""
-    return file.read(columns=["pid"])["pid"]
+    return parquet.pids(file.read(columns=["pid"])["pid"])
 
 
 def read_pids(ids_path: str | Path) -> pa.ChunkedArray:

@@ -4,7 +4,7 @@
     pid2sid.parquet         the SIDs
     ledger.parquet          these, and those of items that are gone: what later versions go on from
     quantizer.safetensors   the codebooks that later versions encode with
-    embeddings.parquet/     the vectors, in shards
+    embeddings.parquet/     the vectors, in shards; given SIDs may have none
     codes.parquet, text.parquet, quality.json, resolution.json
     lsa.safetensors         the embedder, where it was fitted here
     churn.json, churn.parquet  what changed since the version before, where there is one
@@ -17,6 +17,7 @@ from pathlib import Path
 from sidmill.core import digests
 from sidmill.core.errors import SidmillError
 from sidmill.formats import report
+from sidmill.formats.quantizer import GIVEN
 from sidmill.formats.remedy import MANIFEST
 
 FORM = 1
@@ -43,7 +44,7 @@ def describe(sources: dict[str, str | list[str]], facts: dict) -> dict:
         and the SHA-256 of each file.
     """
     found = {name: path for name, path in sources.items() if path}
-    parent, shards = found.pop("parent", None), found.pop("shards")
+    parent, shards = found.pop("parent", None), found.pop("shards", [])
     places = {Path(path).name: path for path in found.values()}
     places |= {f"{SHARDS}/{Path(path).name}": path for path in shards}
     files = {name: {"source": str(path), **facts_of(path)} for name, path in sorted(places.items())}
@@ -75,10 +76,12 @@ def find(folder: str | Path, setting: str) -> dict[str, list[str]]:
             f"{setting}: no {MANIFEST} in {folder} (relative to {Path.cwd()}): name a folder that "
             f"`sidmill publish` made, or null"
         )
-    files = read(manifest, "take another copy of that version")["files"]
+    facts = read(manifest, "take another copy of that version")
+    files = facts["files"]
     missing = sorted(name for name in {*files, *NEEDED} if not Path(folder, name).is_file())
     shards = [name for name in files if name.startswith(f"{SHARDS}/")]
-    if missing or not shards:
+    embedded = facts.get("quantizer") != GIVEN  # given SIDs need no vectors
+    if missing or (embedded and not shards):
         raise SidmillError(
             f"{setting}: {folder} lacks {', '.join(missing) or SHARDS}: take another copy of that "
             f"version"

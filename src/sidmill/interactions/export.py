@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats import ids as id_rows
-from sidmill.formats import interactions, item_index, sequence_data, text
+from sidmill.formats import interactions, item_index, sequence_data, vectors
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def write_sequence_h5(
 
     Args:
         sequences_path: sequences.parquet.
-        text_path: text.parquet, for the numbers of string ids.
+        text_path: text.parquet, or another parquet with a ``pid``, for the numbers of string ids.
         h5_path: sequence.h5 to write.
         splits: which interactions go in: some of train, valid, test. A user without any is left
             out, which the log counts.
@@ -54,10 +54,8 @@ def write_sequence_h5(
 
 def _known(text_path: str | Path) -> pa.Array | None:
     """The catalogue's ids where they are strings, which have to be numbered."""
-    if text.pid_type(text_path) == pa.int64():
-        return None
-    parts = [table["pid"].combine_chunks() for table in text.read(text_path)]
-    return pa.chunked_array(parts).combine_chunks().cast(pa.string())
+    ids = vectors.read_pids(text_path)
+    return None if ids.type == pa.int64() else ids.combine_chunks()
 
 
 def _blocks(

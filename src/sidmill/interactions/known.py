@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats import ids as id_rows
-from sidmill.formats import text
+from sidmill.formats import vectors
 
 UNKNOWN = id_rows.ABSENT
 
@@ -31,13 +31,14 @@ class KnownItems(NamedTuple):
 
 
 def load(text_path: str | Path) -> KnownItems:
-    """Read the ids of text.parquet. Memory: that of :func:`sidmill.formats.ids.make`, and the ids.
+    """Read the ids of text.parquet, or of another parquet with a ``pid``.
+
+    Memory: that of :func:`sidmill.formats.ids.make`, and the ids.
 
     Raises:
         SidmillError: if an integer id is 0, which is padding, or negative; if one stands twice.
     """
-    column = pa.chunked_array([table["pid"].combine_chunks() for table in text.read(text_path)])
-    ids = column.combine_chunks()
+    ids = vectors.read_pids(text_path).combine_chunks()
     if ids.type != pa.int64():
         ids = ids.cast(pa.string())
     elif (lowest := ids.to_numpy().min()) < 1:

@@ -27,7 +27,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand
 from sidmill.core.terminal import names as shown_names
 from sidmill.core.terminal import safe
-from sidmill.formats import catalogue, encodings, parquet, text
+from sidmill.formats import catalogue, encodings, given, parquet, text
 from sidmill.formats.rejects import NOT_UTF8, Tally
 from sidmill.items.clean import UnreadableError, plain_text
 
@@ -39,6 +39,13 @@ EXACT_FLOATS = range(-(2**53), 2**53 + 1)  # integers that a float holds exactly
 PANDAS = (
     "pandas makes integers floats where a value of their column is missing: write them as integers "
     "again, such as frame[{field!r}].astype('Int64'), or set items.id_type: int to read them so"
+)
+
+
+NO_SID = "no SID in given.path"
+NO_CATALOGUE = (
+    "items.path: null, so items have no text, and what was asked for is made of it: name the "
+    "catalogue in items.path, or ask for a target that needs no text (docs/given-sids.md)"
 )
 
 
@@ -83,11 +90,16 @@ class BadRowError(Exception):
     """A row that gives no item; the message is the reason."""
 
 
+class NoSidError(BadRowError):
+    """A row of an item that has none of the given SIDs: no fault of the row."""
+
+
 def render(
     text_path: str,
     rejects_path: str,
+    sids: tuple[str, int] | None = None,
     *,
-    path: str,
+    path: str | None,
     encoding: str,
     separator: str | None,
     quoted: bool,
@@ -108,7 +120,9 @@ def render(
     Args:
         text_path: text.parquet to write.
         rejects_path: rejects.parquet to write.
-        path: file, folder or glob of the catalogue.
+        sids: a file of SIDs that exist and the offset of its ids: items without a SID are listed in
+            rejects.parquet, whatever ``on_bad_rows`` says. None: all items are taken.
+        path: file, folder or glob of the catalogue; None has no text, and is refused.
         encoding: of files of text: ``auto`` or a name.
         separator: of the columns of a table, or None: as the name of the file says.
         quoted: whether fields of a table may stand in double quotes.
@@ -125,6 +139,8 @@ def render(
         SidmillError: for a bad row under ``error``; if no row gives an item; if a field is in no
             row; if a file cannot be read to its end; if one cause takes too many rows.
     """
+    if path is None:
+        raise SidmillError(NO_CATALOGUE)
     encodings.check(encoding, "items.encoding")
     named = None if columns is None else tuple(columns)
     dialect = catalogue.Dialect(encoding, separator, named, quoted, "items")
@@ -138,6 +154,7 @@ def render(
     repeated = _find_repeated(source, ids)
     first_place: dict[int | str, str] = {}  # of repeated ids only
     tally, n_items = Tally(), 0
+    have_sids = None if sids is None else set(given.read(*sids, ids.integer).ids.to_pylist())
 
     def item(file: str, row: catalogue.Row) -> tuple[int | str, str]:
         if row.problem:
@@ -145,6 +162,8 @@ def render(
         pid = _read_id(row, ids)
         if pid in first_place:
             raise BadRowError(f"id {pid!r:.80} stands already at {first_place[pid]}")
+        if have_sids is not None and pid not in have_sids:
+            raise NoSidError(NO_SID)
         words = _fill(pieces, row.fields)
         if pid in repeated:
             first_place[pid] = f"{file}, row {row.number}"
@@ -159,7 +178,7 @@ def render(
             try:
                 good.append(item(file, row))
             except BadRowError as reason:
-                if on_bad_rows == "error":
+                if on_bad_rows == "error" and not isinstance(reason, NoSidError):
                     raise SidmillError(_stopped_at(file, row, str(reason), dialect)) from None
                 tally.add(file, row.number, str(reason))
                 bad.append((_shown_id(row, id_field), file, row.number, _stored(str(reason))))
@@ -176,7 +195,7 @@ def render(
         # Whatever is wrong with the whole is said before a file appears.
         n_items += len(good)
         _check_outcome(source, unseen, n_items, tally)
-        tally.check(max_reject_share, "items", dialect.named("encoding"))
+        tally.check(max_reject_share, "items", dialect.named("encoding"), (NO_SID,))
         yield _table(good, schema)
         rejects.write_table(_table(bad, text.REJECTS_SCHEMA))
 

@@ -10,7 +10,9 @@ followed in a straight line
     over the number of items, from half the sample and the sample to the whole catalogue, and
     over log K at each L, where a K is too large for the sample, from the two largest that fit.
 
-A catalogue that fits into the sample is measured as it is, where K allows.
+A catalogue that fits into the sample is measured as it is, where K allows: then the rate is the one
+that was found, which may be below that of even use. Where it does not fit, no more than even use is
+foretold.
 
 Shapes: N items, n sampled, D dimensions, L levels, K codes per level.
 """
@@ -72,8 +74,9 @@ def advise(
     Returns:
         ``items``, ``identical_vectors`` (share of items that repeat an earlier vector, which no
         quantizer tells apart), ``candidates`` with ``n_levels``, ``codebook_size``, ``bits``,
-        ``even``, ``expected`` and ``how`` it was found, and the smallest candidate under the
-        target, in bits and then in tokens, by either rate: None where there is none.
+        ``even``, ``expected``, ``effective_bits`` and ``how`` they were found, and the smallest
+        candidate under the target, in bits and then in tokens, by either rate: None where there is
+        none.
 
     Raises:
         SidmillError: if no K has ``ROWS_PER_CODE`` vectors per code in the smallest fit.
@@ -87,11 +90,17 @@ def advise(
     machine = {"seed": seed, "device": device, "memory_mb": memory_mb}
     # (K, L) -> log2 of the effective codes, and how they were found
     effective: dict[tuple[int, int], float] = {}
+    measured: dict[tuple[int, int], float] = {}  # the rates themselves, of the whole catalogue
     smallest_fit = len(rows) if whole else len(rows) // 2
     for size in (size for size in sizes if ROWS_PER_CODE * size <= smallest_fit):
-        full = _effective_bits(rows, size, lengths, machine)
-        if not whole:
-            half = _effective_bits(rows[::2], size, lengths, machine)
+        rates = _rates(rows, size, lengths, machine)
+        full = [effective_bits(rate, len(rows)) for rate in rates]
+        if whole:
+            measured |= {(size, length): rate for length, rate in zip(lengths, rates, strict=True)}
+        else:
+            sparse = rows[::2]
+            rates = _rates(sparse, size, lengths, machine)
+            half = [effective_bits(rate, len(sparse)) for rate in rates]
             octaves = math.log2(n_items / len(rows))
             full = [b + max(b - a, 0.0) * octaves for a, b in zip(half, full, strict=True)]
         effective |= {(size, length): bits for length, bits in zip(lengths, full, strict=True)}
@@ -105,18 +114,25 @@ def advise(
     candidates = []
     for length in lengths:
         for size in sizes:
+            capacity = length * math.log2(size)
+            even = even_rate(capacity, n_items)
             bits = effective.get((size, length))
             how = "measured" if whole else "extrapolated over items"
             if bits is None:
                 bits, how = _beyond(effective, fitted, size, length), "extrapolated over codes"
-            bits = min(bits, length * math.log2(size))
+            expected = measured.get((size, length))
+            if expected is None:
+                # A sample without collisions says no more than even use of all codes does.
+                if bits > capacity:
+                    bits, how = capacity, f"{how}, at most even use"
+                expected = max(even_rate(bits, n_items), identical)
             candidates.append(
                 {
                     "n_levels": length,
                     "codebook_size": size,
-                    "bits": length * math.log2(size),
-                    "even": even_rate(length * math.log2(size), n_items),
-                    "expected": max(even_rate(bits, n_items), identical),
+                    "bits": capacity,
+                    "even": even,
+                    "expected": expected,
                     "effective_bits": bits,
                     "how": how,
                 }
@@ -151,15 +167,15 @@ def effective_bits(rate: float, n_items: int) -> float:
     return float(brentq(lambda bits: even_rate(bits, n_items) - rate, 0.0, MAX_BITS))
 
 
-def _effective_bits(rows: np.ndarray, size: int, lengths: list[int], machine: dict) -> list[float]:
-    """Effective bits of residual k-means with K codes, at each number of levels."""
+def _rates(rows: np.ndarray, size: int, lengths: list[int], machine: dict) -> list[float]:
+    """(N - distinct) / N of residual k-means with K codes, at each number of levels."""
     books = rqkmeans.fit(
         rows, n_levels=max(lengths), codebook_size=size, **FIT, **machine
     ).codebooks
     blocks = codec.encode(rows, books, device=machine["device"], memory_mb=machine["memory_mb"])
     codes = np.concatenate(list(blocks))
     distinct = [len(np.unique(codes[:, :length], axis=0)) for length in lengths]
-    return [effective_bits((len(rows) - number) / len(rows), len(rows)) for number in distinct]
+    return [(len(rows) - number) / len(rows) for number in distinct]
 
 
 def _beyond(

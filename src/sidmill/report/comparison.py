@@ -7,6 +7,7 @@ from typing import NamedTuple
 from sidmill.core.atomic import write_text
 from sidmill.core.errors import SidmillError
 from sidmill.formats import benchmark, report
+from sidmill.formats.quantizer import GIVEN
 
 
 class Figure(NamedTuple):
@@ -73,7 +74,8 @@ def compare(
 
     Args:
         evaluations: evaluation.json of each member.
-        benchmarks: Snakemake's benchmark file of each member's training.
+        benchmarks: Snakemake's benchmark file of the training of each member but ``given``, whose
+            SIDs nobody trained here.
         members: their names.
         codebook_sizes: the token budget: codes per level that each may use.
 
@@ -81,10 +83,14 @@ def compare(
         SidmillError: if a member has another number of levels, or more codes than the budget.
     """
     found = []
-    for name, evaluation, trained in zip(members, evaluations, benchmarks, strict=True):
+    trainings = iter(benchmarks)
+    for name, evaluation in zip(members, evaluations, strict=True):
         figures = report.read(evaluation)
         _check_budget(name, figures["codebook_sizes"], codebook_sizes)
-        found.append(_member(name, figures, benchmark.read(trained)))
+        trained = (
+            benchmark.Benchmark(None, None) if name == GIVEN else benchmark.read(next(trainings))
+        )
+        found.append(_member(name, figures, trained))
         common = {key: figures[key] for key in ("items", "dim", "neighbour_preservation")}
     preservation = common.pop("neighbour_preservation")
     settings = {key: preservation[key] for key in ("queries", "neighbours", "rbo_persistence")}
@@ -124,9 +130,15 @@ def _check_budget(name: str, sizes: list[int], budget: list[int]) -> None:
     if len(sizes) != len(budget) or any(
         size > most for size, most in zip(sizes, budget, strict=True)
     ):
+        remedy = "give it as many levels, and no more codes"
+        if name == GIVEN:
+            remedy = (
+                f"set rqkmeans.n_levels: {len(sizes)} and rqkmeans.codebook_size: {sizes}, as the "
+                f"given SIDs are, or take given out of comparison.members"
+            )
         raise SidmillError(
             f"{name} has codebooks of {sizes}, the others may use {budget} (rqkmeans.n_levels and "
-            f"codebook_size): give it as many levels, and no more codes"
+            f"codebook_size): {remedy}"
         )
 
 

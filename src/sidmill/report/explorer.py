@@ -61,7 +61,7 @@ def write(
     template_path: str | Path,
     pid2sid_path: str | Path,
     codes_path: str | Path,
-    text_path: str | Path,
+    text_path: str | Path | None,
     title: str,
     max_items: int,
     seed: int,
@@ -78,7 +78,8 @@ def write(
         template_path: Jinja template of the page.
         pid2sid_path: final SIDs.
         codes_path: codes as quantized, in the row order of ``pid2sid_path``.
-        text_path: texts, in the same row order. The first line is the title of an item.
+        text_path: texts, in the same row order. The first line is the title of an item. None or
+            empty where items have no text: then the id stands in its place.
         title: name of the catalogue.
         max_items: items on the page at most.
         seed: of the sample.
@@ -100,7 +101,11 @@ def write(
     tree = _tree(sids)
     places = _sample(tree, (moved | numbered)[tree.order], max_items, seed)
     rows = tree.order[places]
-    texts, same_text = _texts(text_path, ids, rows, pid2sid_path)
+    pids = ids.take(pa.array(rows)).cast(pa.string()).to_pylist()
+    if text_path:
+        texts, same_text = _texts(text_path, ids, rows, pid2sid_path)
+    else:
+        texts, same_text = pids, [pid.encode() for pid in pids]
     group_sizes = np.diff(tree.starts[-1], append=len(ids))
     shown = Shown(
         items=len(ids),
@@ -115,7 +120,7 @@ def write(
         **shown._asdict(),
         "sizes": sizes,
         "code_levels": codes.shape[1],
-        "pids": ids.take(pa.array(rows)).cast(pa.string()).to_pylist(),
+        "pids": pids,
         "texts": texts,
         "sids": tree.sids[places].ravel().tolist(),
         "totals": _totals(tree, places) if len(rows) < len(ids) else None,

@@ -133,7 +133,8 @@ def prefix_sizes(quality: dict, path: str | Path) -> None:
 def reconstruction(quality: dict, path: str | Path) -> None:
     """Draw the relative loss that is left after each level, before and after resolution.
 
-    A level without a loss (a suffix, which describes no part of the vector) is named, not drawn.
+    A level without a loss is named, not drawn: a suffix, which describes no part of the vector, or
+    any level of given SIDs, which have no codebooks, or of vectors that are all zero.
 
     Args:
         quality: content of quality.json.
@@ -141,7 +142,8 @@ def reconstruction(quality: dict, path: str | Path) -> None:
     """
     losses = [level["relative_loss"] for level in quality["after"]["levels"]]
     before = _before(quality, "relative_loss")
-    top = max(loss for loss in losses + before if loss is not None)
+    top = max((loss for loss in losses + before if loss is not None), default=0)
+    n_quantized = len(quality["before"]["levels"])
     with page(
         path, "Relative loss left after each level", _key(quality, before), height=2.6, above=0
     ) as (figure, place):
@@ -149,7 +151,9 @@ def reconstruction(quality: dict, path: str | Path) -> None:
         axes = figure.add_subplot(figure.add_gridspec(1, 1, **place)[0])
         for index, loss in enumerate(losses):
             if loss is None:
-                _label(axes, index, 0, "suffix: not part\nof the vector", MUTED)
+                suffix = index >= n_quantized
+                words = "suffix: not part\nof the vector" if suffix else "not measured"
+                _label(axes, index, 0, words, MUTED)
             else:
                 bars = [(BEFORE, before[index])] if before[index] is not None else []
                 bars.append((AFTER, loss))

@@ -101,7 +101,7 @@ def _fingerprints(folder: Path) -> Iterator[tuple[str, dict]]:
         yield str(ids.with_name("vectors.npy")), parquet.metadata_json(file, FINGERPRINT_KEY)
     for path in sorted(folder.glob("*/quantizer.safetensors")):
         if tensors.has_facts(path):
-            yield str(path), quantizers.read(path).fingerprint
+            yield str(path), quantizers.read(path, without_codebooks=True).fingerprint
 
 
 def _digest(files: list[Path]) -> str:

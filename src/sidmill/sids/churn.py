@@ -83,7 +83,7 @@ def compare(before: Ledger, now: Ledger) -> Changes:
 def measure(
     before: Ledger,
     now: Ledger,
-    vectors: np.ndarray,
+    vectors: np.ndarray | None,
     quantizer: Quantizer,
     list_path: str,
     *,
@@ -103,8 +103,8 @@ def measure(
     Args:
         before: ledger of the published version.
         now: ledger of this run.
-        vectors: float (N, D) of the items, may be a memory map.
-        quantizer: the published one.
+        vectors: float (N, D) of the items, may be a memory map; None where they are not embedded.
+        quantizer: the published one; that of given SIDs has no codebooks, and gives no errors.
         list_path: churn.parquet to write.
         seed: draws the queries, and catalogues without drift.
         max_error_growth: retraining is due when the relative error of all items is larger than that
@@ -133,7 +133,7 @@ def measure(
     since = group != TRAINED
     divergence = [
         _divergence(
-            np.bincount(now.codes[now.trained, level], minlength=size),
+            np.bincount(codes[~since, level], minlength=size),
             np.bincount(codes[since, level], minlength=size),
             np.random.default_rng([seed, level]),
         )
@@ -190,7 +190,7 @@ def measure(
                     },
                     "divergence": divergence[level],
                 }
-                for level in range(len(quantizer.codebooks))
+                for level in range(codes.shape[1])
             ],
             "neighbours": _neighbours(
                 vectors, sids, now.sizes, since, seed, neighbour_queries, neighbours
@@ -220,11 +220,16 @@ def _list(path: str, before: Ledger, now: Ledger, changes: Changes) -> None:
 
 
 def _squared_errors(
-    codes: np.ndarray, vectors: np.ndarray, quantizer: Quantizer, group: np.ndarray
+    codes: np.ndarray, vectors: np.ndarray | None, quantizer: Quantizer, group: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of squared errors (G, L) after each level, and of squares of the vectors (G,)."""
-    reconstruct = network.load(quantizer.decoder, "cpu")
+    """Sums of squared errors (G, L) after each level, and of squares of the vectors (G,).
+
+    All are 0 without vectors or codebooks, and no ratio of them is known.
+    """
     errors, energy = np.zeros((3, codes.shape[1])), np.zeros(3)
+    if vectors is None or not quantizer.codebooks:
+        return errors, energy
+    reconstruct = network.load(quantizer.decoder, "cpu")
     for start, block in blocks.read_blocks(vectors, blocks.MAX_BLOCK_ROWS):
         kinds = group[start : start + len(block)]
         energy += np.bincount(kinds, np.square(block, dtype=np.float64).sum(1), minlength=3)
@@ -288,7 +293,7 @@ def _collisions(chosen: np.ndarray, codes: np.ndarray, sids: np.ndarray, sizes: 
 
 
 def _neighbours(
-    vectors: np.ndarray,
+    vectors: np.ndarray | None,
     sids: np.ndarray,
     sizes: list[int],
     since: np.ndarray,
@@ -304,7 +309,7 @@ def _neighbours(
     found = {}
     for name, rows in (("trained", np.flatnonzero(~since)), ("since", np.flatnonzero(since))):
         queries = np.sort(rng.choice(rows, min(n_queries, len(rows)), replace=False))
-        if not len(queries) or not n_neighbours:
+        if vectors is None or not len(queries) or not n_neighbours:
             found[name] = None
             continue
         near = nearest_items(vectors, queries, n_neighbours)

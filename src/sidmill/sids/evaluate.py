@@ -34,7 +34,7 @@ def evaluate(
     Memory: one block of vectors, about 100 bytes per item, and the queries.
 
     Args:
-        fitted: the quantizer.
+        fitted: the quantizer; of given SIDs, without codebooks, figures that need them are None.
         vectors: float (N, D), may be a memory map; need not be those it was trained on.
         codes: int32 (N, L), of these vectors.
         ids: int64 or string (N,); only used with ``sequences``.
@@ -50,21 +50,23 @@ def evaluate(
     queries = np.sort(generator.choice(n_items, min(neighbour_queries, n_items), replace=False))
     n_neighbours = min(n_neighbours, n_items - 1)
     near = neighbours.nearest_items(vectors, queries, n_neighbours)
-    reconstruct = network.load(fitted.decoder, "cpu")
+    by_code = None
+    if n_neighbours and fitted.codebooks:
+        reconstruct = network.load(fitted.decoder, "cpu")
 
-    def decode(some: np.ndarray) -> np.ndarray:
-        return np.asarray(reconstruct(codec.decode(some, fitted.codebooks)))
+        def decode(some: np.ndarray) -> np.ndarray:
+            return np.asarray(reconstruct(codec.decode(some, fitted.codebooks)))
 
-    by_code = neighbours.nearest_by_code(codes, sizes, decode, queries, n_neighbours, seed)
+        by_code = neighbours.nearest_by_code(codes, sizes, decode, queries, n_neighbours, seed)
     facts = (vectors, fitted.codebooks, fitted.decoder, None, queries, near)
     figures = quality.figures(codes, sizes, *facts)
     preserved = {
         "queries": len(queries),
         "neighbours": n_neighbours,
-        "jaccard": neighbours.jaccard(near, by_code) if n_neighbours else None,
-        "rbo": neighbours.rank_biased_overlap(near, by_code, rbo_persistence)
-        if n_neighbours
-        else None,
+        "jaccard": None if by_code is None else neighbours.jaccard(near, by_code),
+        "rbo": None
+        if by_code is None
+        else neighbours.rank_biased_overlap(near, by_code, rbo_persistence),
         "rbo_persistence": rbo_persistence,
     }
     return {

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 MAX_RANKS = 2048  # points of a usage curve
 LONGEST_NEIGHBOUR_PREFIX = 3
+NO_LOSS = {"mse": None, "relative_loss": None}
 
 
 def measure(
@@ -29,9 +30,9 @@ def measure(
     code_sizes: list[int],
     sids: np.ndarray,
     sid_sizes: list[int],
-    vectors: np.ndarray,
+    vectors: np.ndarray | None,
     codebooks: list[np.ndarray],
-    text_classes: np.ndarray,
+    text_classes: np.ndarray | None,
     decoder: Network | None = None,
     *,
     seed: int,
@@ -47,44 +48,68 @@ def measure(
         code_sizes: K_l per level.
         sids: int32 (N, L) or (N, L + 1) with a suffix.
         sid_sizes: the same for ``sids``.
-        vectors: float (N, D), may be a memory map.
-        codebooks: float32 (K_l, D) per level, or (K_l, d) before a decoder.
-        text_classes: int64 (N,): equal numbers for equal texts.
+        vectors: float (N, D), may be a memory map; None where items are not embedded.
+        codebooks: float32 (K_l, D) per level, or (K_l, d) before a decoder; none of given SIDs.
+        text_classes: int64 (N,): equal numbers for equal texts; None where items have no text.
         decoder: from what the codewords add up to (d) to vectors (D), or None where they are one.
         seed: draws the queries.
         neighbour_queries: items whose nearest neighbours are looked up, exactly, among all N.
         neighbours: how many nearest neighbours of each.
     """
-    n_items, dim = vectors.shape
-    queries = np.sort(
-        np.random.default_rng(seed).choice(n_items, min(neighbour_queries, n_items), replace=False)
-    )
-    near = nearest_items(vectors, queries, min(neighbours, n_items - 1))
+    n_items = len(codes)
+    queries, near = np.empty(0, dtype=np.int64), np.empty((0, 0), dtype=np.int64)
+    if vectors is not None:
+        rng = np.random.default_rng(seed)
+        queries = np.sort(rng.choice(n_items, min(neighbour_queries, n_items), replace=False))
+        near = nearest_items(vectors, queries, min(neighbours, n_items - 1))
     facts = (vectors, codebooks, decoder, text_classes, queries, near)
     before = figures(codes, code_sizes, *facts)
-    if before["relative_loss"] >= 1:
+    loss = before["relative_loss"]
+    if loss is not None and loss >= 1:
         logger.warning(
             "the codes explain nothing (relative loss %.2f): does the quantizer belong to these "
             "embeddings?",
-            before["relative_loss"],
+            loss,
         )
     return {
         "items": n_items,
-        "dim": dim,
+        "dim": None if vectors is None else vectors.shape[1],
         "codebook_sizes": code_sizes,
         "capacity": math.prod(code_sizes),
-        "identical_text_items": int(_sharing(text_classes).sum()),
+        "identical_text_items": None if text_classes is None else int(_sharing(text_classes).sum()),
         "neighbour_queries": len(queries),
         "neighbours": near.shape[1],
+        "not_measured": _not_measured(vectors, codebooks, text_classes, loss),
         "before": before,
         "after": figures(sids, sid_sizes, *facts),
     }
 
 
+def _not_measured(
+    vectors: np.ndarray | None,
+    codebooks: list[np.ndarray],
+    text_classes: np.ndarray | None,
+    loss: float | None,
+) -> dict[str, str]:
+    """Figures that are null or left out, with the reason."""
+    reasons = {}
+    if not codebooks:
+        reasons["mse, relative_loss"] = "the SIDs were given, without codebooks"
+    elif vectors is None:
+        reasons["mse, relative_loss"] = "the items are not embedded"
+    elif loss is None:
+        reasons["relative_loss"] = "all vectors are zero"
+    if vectors is None:
+        reasons["dim, neighbours"] = "the items are not embedded: see given.measure_neighbours"
+    if text_classes is None:
+        reasons["identical_text_items, harmful, benign"] = "the items have no text: see items.path"
+    return reasons
+
+
 def figures(
     codes: np.ndarray,
     sizes: list[int],
-    vectors: np.ndarray,
+    vectors: np.ndarray | None,
     codebooks: list[np.ndarray],
     decoder: Network | None,
     text_classes: np.ndarray | None,
@@ -96,8 +121,8 @@ def figures(
     Args:
         codes: int32 (N, M), M >= L: what comes after the codebooks is a suffix.
         sizes: K_l per level.
-        vectors: float (N, D), may be a memory map.
-        codebooks: float32 (K_l, D) per level, or (K_l, d) before a decoder.
+        vectors: float (N, D), may be a memory map; None gives no errors.
+        codebooks: float32 (K_l, D) per level, or (K_l, d) before a decoder; none gives no errors.
         decoder: from d to D, or None.
         text_classes: int64 (N,), equal numbers for equal texts; None tells no collisions apart.
         queries: int64 (Q,), rows of some items.
@@ -110,8 +135,9 @@ def figures(
     shared = _sharing(numbers[-1])
     entropy = _entropy_bits(np.bincount(numbers[-1]))
     bound = min(math.log2(n_items), sum(math.log2(size) for size in sizes))
-    errors, energy = _squared_errors(codes[:, : len(codebooks)], vectors, codebooks, decoder)
-    errors += [None] * (len(sizes) - len(errors))
+    losses = _losses(codes[:, : len(codebooks)], vectors, codebooks, decoder)
+    whole = losses[-1] if losses else NO_LOSS
+    losses += [NO_LOSS] * (len(sizes) - len(losses))  # of a suffix, which describes no vector
     lengths = range(1, min(LONGEST_NEIGHBOUR_PREFIX, len(sizes)) + 1)
     return {
         "distinct": distinct,
@@ -122,18 +148,12 @@ def figures(
         "entropy_bits": entropy,
         "entropy_bound_bits": bound,
         "entropy_ratio": entropy / bound if bound else 1.0,
-        "mse": errors[len(codebooks) - 1] / vectors.size,
-        "relative_loss": errors[len(codebooks) - 1] / energy,
+        **whole,
         "neighbours": {str(m): _preserved(numbers[m], queries, near) for m in lengths},
         "neighbours_chance": {str(m): _chance(numbers[m]) for m in lengths},
         "levels": [
-            _level(codes[:, level], size, numbers[level + 1])
-            | {
-                "level": level + 1,
-                "mse": None if error is None else error / vectors.size,
-                "relative_loss": None if error is None else error / energy,
-            }
-            for level, (size, error) in enumerate(zip(sizes, errors, strict=True))
+            _level(codes[:, level], size, numbers[level + 1]) | {"level": level + 1, **loss}
+            for level, (size, loss) in enumerate(zip(sizes, losses, strict=True))
         ],
     }
 
@@ -186,13 +206,18 @@ def _harm(numbers: np.ndarray, text_classes: np.ndarray) -> dict:
     }
 
 
-def _squared_errors(
+def _losses(
     codes: np.ndarray,
-    vectors: np.ndarray,
+    vectors: np.ndarray | None,
     codebooks: list[np.ndarray],
     decoder: Network | None,
-) -> tuple[list[float], float]:
-    """Sum of squared errors after each level, and sum of squares of the vectors themselves."""
+) -> list[dict]:
+    """Error that is left after each level, per value and over the squared length of the vectors.
+
+    The second is None where all vectors are zero: there is nothing to explain.
+    """
+    if vectors is None or not codebooks:
+        return []
     errors = np.zeros(codes.shape[1])
     reconstruct = network.load(decoder, "cpu")
     energy = 0.0
@@ -203,7 +228,10 @@ def _squared_errors(
             known += words[codes[start : start + len(block), level]]
             left = block - np.asarray(reconstruct(known))
             errors[level] += np.square(left, dtype=np.float64).sum()
-    return errors.tolist(), energy
+    return [
+        {"mse": error / vectors.size, "relative_loss": error / energy if energy else None}
+        for error in errors.tolist()
+    ]
 
 
 def _entropy_bits(counts: np.ndarray) -> float:

@@ -19,6 +19,7 @@ import numpy as np
 
 from sidmill import blocks, codec
 from sidmill.core.errors import SidmillError
+from sidmill.formats.sid_text import MAX_LEVELS
 from sidmill.sids import prefixes, reassign, sinkhorn
 from sidmill.sids.kept import Kept
 
@@ -38,9 +39,9 @@ class Resolution(NamedTuple):
 def resolve(
     codes: np.ndarray,
     sizes: list[int],
-    vectors: np.ndarray,
+    vectors: np.ndarray | None,
     codebooks: list[np.ndarray],
-    text_classes: np.ndarray,
+    text_classes: np.ndarray | None,
     kept: Kept | None = None,
     *,
     strategy: str,
@@ -59,8 +60,9 @@ def resolve(
         codes: int32 (N, L), as the quantizer gave them.
         sizes: K_l per level.
         vectors: float (N, D), may be a memory map; of the space that the codebooks are in.
-        codebooks: float32 (K_l, D) per level.
-        text_classes: int64 (N,): equal numbers for equal texts.
+        codebooks: float32 (K_l, D) per level. Given SIDs have none, and need no vectors: no code is
+            nearer than another one, so ``reassign`` takes the lowest free ones of a prefix.
+        text_classes: int64 (N,): equal numbers for equal texts; None where items have no text.
         kept: SIDs that stay as they were published; None where all SIDs are new.
         strategy: ``none``, ``reassign``, ``sinkhorn`` or ``suffix``.
         identical_text: ``separate`` treats items of equal text like others; ``share`` gives them
@@ -72,8 +74,30 @@ def resolve(
 
     Raises:
         SidmillError: if there are more items than codes, or more sharers than suffixes; if the
-            published SIDs have another number of tokens.
+            published SIDs have another number of tokens; if ``sinkhorn`` has no codebooks, or
+            ``share`` no texts.
     """
+    if not codebooks and strategy == "sinkhorn":
+        raise SidmillError(
+            "collisions.strategy: sinkhorn spreads items by their distances to codewords, and "
+            "given SIDs have none: set none, which leaves the SIDs as they are, reassign or suffix"
+        )
+    if text_classes is None and identical_text == "share":
+        raise SidmillError(
+            "collisions.identical_text: share needs the texts of the items, and items.path is "
+            "null: set separate, or name the catalogue in items.path"
+        )
+    if strategy == "suffix" and len(sizes) >= MAX_LEVELS:
+        raise SidmillError(
+            f"collisions.strategy: suffix adds a token, but SIDs of {len(sizes)} levels have no "
+            f"letter left, of {MAX_LEVELS}: set none or reassign"
+        )
+    measured = bool(codebooks)
+    if not measured:  # every code is as near as every other one
+        vectors = np.zeros((len(codes), 1), dtype=np.float32)
+        codebooks = [np.zeros((size, 1), dtype=np.float32) for size in sizes]
+    if text_classes is None:
+        text_classes = np.arange(len(codes))
     if kept is None:
         kept = _nothing(len(codes), len(sizes) + (strategy == "suffix"))
     elif kept.sids.shape[1] != len(sizes) + (strategy == "suffix"):
@@ -117,7 +141,12 @@ def resolve(
     sids = sids[takes]
     cost = {"strategy": strategy, "identical_text": identical_text, **own_cost}
     cost |= _cost(codes, sids[:, : codes.shape[1]], vectors, codebooks)
-    logger.info("%(strategy)s: %(items_moved)d items moved, mse +%(added_mse).3g", cost)
+    if measured:
+        logger.info("%(strategy)s: %(items_moved)d items moved, mse +%(added_mse).3g", cost)
+    else:
+        cost["added_mse"] = None
+        level = logging.WARNING if cost["items_moved"] else logging.INFO
+        logger.log(level, "%(strategy)s: %(items_moved)d items leave the SID they were given", cost)
     return Resolution(sids, sizes, cost)
 
 

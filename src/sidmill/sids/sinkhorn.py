@@ -22,7 +22,6 @@ from sidmill.sids.reassign import (
     EXACT_ITEMS,
     Space,
     crowded_prefixes,
-    squared_distances,
     with_held,
 )
 
@@ -159,7 +158,7 @@ def _distances(sharing: list[np.ndarray], prefix: np.ndarray, space: Space) -> I
         begin = ends[first - 1] if first else 0
         last = max(int(np.searchsorted(ends, begin + EXACT_ITEMS, side="right")), first + 1)
         left = space.left(np.concatenate(sharing[first:last]), prefix)
-        found = squared_distances(left, space.codebooks[-1])
+        found, _ = space.distances(left, len(space.codebooks) - 1)
         yield from np.split(found, ends[first : last - 1] - begin)
         first = last
 

@@ -45,7 +45,7 @@ def describe_safetensors(path: str, budget: Budget) -> Description:
     found.facts["tensors"] = _listed(forms)
     found.facts |= {key: value for key, value in facts.items() if key != "names"}
     if found.kind.startswith("quantizer"):
-        _describe_codebooks(found, quantizer.read(path))
+        _describe_codebooks(found, quantizer.read(path, without_codebooks=True))
     elif found.kind in CHECKPOINTS:
         _describe_codebooks(found, tokenizers.read(path))
     else:
@@ -134,6 +134,9 @@ def _listed(forms: dict[str, tuple[str, list[int]]]) -> dict[str, str]:
 
 
 def _describe_codebooks(found: Description, read: quantizer.Quantizer) -> None:
+    if not read.codebooks:  # SIDs that were given
+        found.facts["codebook sizes"] = read.codebook_sizes
+        return
     found.facts["dim"] = read.dim
     _look_at_books(found, read.codebooks)
 
