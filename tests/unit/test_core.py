@@ -19,7 +19,7 @@ from sidmill.core.atomic import replacing, write_text
 from sidmill.core.config import check
 from sidmill.core.errors import SidmillError
 from sidmill.core.job import job
-from sidmill.core.paths import expand
+from sidmill.core.paths import expand, expand_to_one
 
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
 
@@ -155,6 +155,20 @@ def test_expand_takes_a_file_whose_name_has_glob_characters(tmp_path):
     (tmp_path / "a[1].jsonl").write_text("x")
     path = str(tmp_path / "a[1].jsonl")
     assert expand(path, (".jsonl",), "items.path") == [path]
+
+
+def test_one_file_is_a_name_and_not_one_that_this_run_writes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = ("", "two/", "results/")
+    for name in (*(f"{folder}a.safetensors" for folder in folders), "two/b.safetensors"):
+        write_text(tmp_path / name, "x")
+    wanted = ((".safetensors",), "recommender.load")
+    assert expand_to_one("a.safetensors", *wanted) == "a.safetensors"
+    assert expand_to_one("*.safetensors", *wanted) == "a.safetensors"
+    with pytest.raises(SidmillError, match=r"recommender\.load: 'two' names 2 files: name one"):
+        expand_to_one("two", *wanted)
+    with pytest.raises(SidmillError, match="lies in results/, which this run writes: copy it"):
+        expand_to_one("results/a.safetensors", *wanted)
 
 
 def test_expand_refuses_braces(tmp_path):

@@ -21,6 +21,7 @@ from sidmill.core import locks, origin
 from sidmill.core.config import check
 from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand as expand_path
+from sidmill.core.paths import expand_to_one
 from sidmill.core.provenance import source_digest
 from sidmill.core.secrets import shown_settings
 from sidmill.datasets.tasks import load as load_task
@@ -149,9 +150,9 @@ def embedding_of(wildcards):
 
 
 def own_recommender():
-    """The checkpoint that training starts from, where one is named."""
+    """The checkpoint that training starts from, one file, where one is named."""
     path = config["recommender"]["load"]
-    return expand_path(path, (), "recommender.load") if path else []
+    return expand_to_one(path, (".safetensors",), "recommender.load") if path else []
 
 
 def recommender_items(wildcards):

@@ -33,6 +33,29 @@ def expand(path: str, suffixes: tuple[str, ...], setting: str) -> list[str]:
     return found
 
 
+def expand_to_one(path: str, suffixes: tuple[str, ...], setting: str) -> str:
+    """Name the one file behind ``path``, which is not one that this workflow writes.
+
+    Args:
+        path: a file, or a folder or glob that holds one of ``suffixes``.
+        suffixes: as of :func:`expand`.
+        setting: config key that holds ``path``, for the message.
+
+    Raises:
+        SidmillError: if there is no such file, or more than one; or if it lies in ``results/``,
+            where a rule would wait for its own result.
+    """
+    found = expand(path, suffixes, setting)
+    if len(found) > 1:
+        raise SidmillError(f"{setting}: {path!r} names {len(found)} files: name one of them")
+    if Path(found[0]).resolve().is_relative_to(Path(MADE_BY_RULES).resolve()):
+        raise SidmillError(
+            f"{setting}: {found[0]} lies in {MADE_BY_RULES}/, which this run writes: copy it to "
+            f"another folder, and name the copy"
+        )
+    return found[0]
+
+
 def _find(path: str, suffixes: tuple[str, ...], setting: str) -> list[str]:
     if Path(path).is_dir():
         candidates = sorted(str(entry) for entry in Path(path).iterdir())
