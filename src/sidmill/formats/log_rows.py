@@ -424,7 +424,7 @@ def _values(column: pa.Array, bad: set[int]) -> list:
         return _moments(column.cast(pa.int32()), 86400 * NS["s"])
     if pa.types.is_date64(kind):
         return _moments(column.cast(pa.int64()), NS["ms"])
-    if pa.types.is_nested(kind) and not _is_list(kind) or pa.types.is_time(kind):
+    if (pa.types.is_nested(kind) and not _is_list(kind)) or pa.types.is_time(kind):
         return list(column)  # no id and no timestamp: its row is refused where it is looked at
     if _is_list(kind) and not pa.types.is_integer(kind.value_type):
         return _nested(column, bad)

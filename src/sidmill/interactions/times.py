@@ -62,7 +62,7 @@ def check(clock: Clock) -> None:
         SidmillError: naming the setting.
     """
     try:
-        datetime.strptime("", clock.format or "")  # noqa: DTZ007 - only tried
+        datetime.strptime("", clock.format or "")
     except ValueError as error:
         if "directive" in str(error) or "stray" in str(error):
             raise SidmillError(
@@ -139,19 +139,21 @@ def _either(value: object, clock: Clock) -> Decimal | int:
         return _of_text(value.strip(), value, clock)
     if clock.format is not None and type(value) is int:
         return _of_text(str(value), value, clock)
-    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
-        return _decimal(repr(value) if isinstance(value, float) else value, value)
+    if isinstance(value, float):  # a fraction is what its shortest decimal form says
+        return _decimal(int(value) if value.is_integer() else repr(value), value)
+    if isinstance(value, int | Decimal) and not isinstance(value, bool):
+        return _decimal(value, value)
     if isinstance(value, datetime):
         return _nanoseconds(value)
     if isinstance(value, date):
-        return _nanoseconds(datetime(value.year, value.month, value.day))  # noqa: DTZ001 - UTC
+        return _nanoseconds(datetime(value.year, value.month, value.day))
     raise ValueError(_unreadable(value))
 
 
 def _of_text(text: str, value: object, clock: Clock) -> Decimal | int:
     if clock.format is not None:
         try:
-            return _nanoseconds(datetime.strptime(text, clock.format))  # noqa: DTZ007 - UTC
+            return _nanoseconds(datetime.strptime(text, clock.format))
         except (ValueError, OverflowError):
             raise ValueError(
                 f"timestamp {reprlib.repr(value)} is not written as interactions.time_format "
