@@ -155,17 +155,19 @@ def merge(pieces: list[tuple[list[int], list[int], bool]]) -> Merged:
 
     # Rows of the first split make the history, in the first order in which all of them fit.
     history, misfits = _History(), list(groups[0])
-    for places in _orders(pieces, groups[0]):
+    for places, is_last in _orders(pieces, groups[0]):
         tried = _History()
-        left = _lay_all(tried, pieces, ranks, places)
-        if not tried.items or len(left) < len(misfits):
+        left = _lay_all(tried, pieces, ranks, places, again=is_last, before=is_last)
+        if len(left) < len(misfits) or not history.items:
             history, misfits = tried, left
         if not misfits:
             break
 
     # Those of later splits go on from there.
     for places in groups[1:]:
-        misfits = misfits + _lay_all(history, pieces, ranks, places, before=False)
+        misfits = misfits + _lay_all(
+            history, pieces, ranks, places, again=True, before=False
+        )
     return Merged(history.items, history.splits, history.shown, sorted(misfits), history.leaked)
 
 
@@ -178,22 +180,36 @@ def _of_row(said: int) -> int:
 
 
 def _lay_all(
-    history: "_History", pieces: Pieces, ranks: list[int], places: list[int], before: bool = True
+    history: "_History",
+    pieces: Pieces,
+    ranks: list[int],
+    places: list[int],
+    again: bool,
+    before: bool,
 ) -> list[int]:
-    """Lay rows over the history, again while others still find their place; return the misfits."""
+    """Lay rows over the history and return the misfits.
+
+    Args:
+        history: changed in place.
+        pieces: all rows.
+        ranks: the split of each.
+        places: the rows to lay, in order.
+        again: try misfits again while others still find their place.
+        before: put a row before the history where none fits behind it.
+    """
     waiting = places
     while waiting:
         left = [place for place in waiting if not history.lay(*pieces[place], ranks[place])]
         if len(left) == len(waiting) and before:
             left = history.put_before(pieces, left, ranks)
-        if len(left) == len(waiting):
-            break
+        if len(left) == len(waiting) or not again:
+            return left
         waiting = left
     return waiting
 
 
-def _orders(pieces: Pieces, places: list[int]) -> Iterator[list[int]]:
-    """Orders in which rows may continue each other, the surest first.
+def _orders(pieces: Pieces, places: list[int]) -> Iterator[tuple[list[int], bool]]:
+    """Orders in which rows may continue each other, the surest first; and whether it is the last.
 
     Windows that all continue each other by one item have one order only. Otherwise rows are taken
     as they stand in the log, and then as they overlap the most.
@@ -202,12 +218,13 @@ def _orders(pieces: Pieces, places: list[int]) -> Iterator[list[int]]:
     others = [place for place in places if pieces[place][2]]
     chains = _chains(pieces, sliding, 1)
     if len(sliding) > 1 and len(chains) == 1:
-        yield others + chains[0]
-    yield places
+        yield others + chains[0], False
     length = max(len(pieces[place][0]) for place in places)
-    if len(sliding) > 1 and length <= LONGEST_WINDOW:
+    can_chain = len(sliding) > 1 and length <= LONGEST_WINDOW
+    yield places, not can_chain
+    if can_chain:
         found = [place for chain in _chains(pieces, sliding, length) for place in chain]
-        yield others + found
+        yield others + found, True
 
 
 def _chains(pieces: Pieces, places: list[int], n_steps: int) -> list[list[int]]:
