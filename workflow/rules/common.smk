@@ -57,6 +57,7 @@ wildcard_constraints:
     kind="dual|cross",
     dataset=r"(pretrain|sft)_[a-z_]+(\.(valid|test))?",
     mixture="mixture|rl",
+    name=r"[\w-]+",
     shard=r"\d{5}",
     shards=r"\d{5}",
 

@@ -165,9 +165,7 @@ def merge(pieces: list[tuple[list[int], list[int], bool]]) -> Merged:
 
     # Those of later splits go on from there.
     for places in groups[1:]:
-        misfits = misfits + _lay_all(
-            history, pieces, ranks, places, again=True, before=False
-        )
+        misfits = misfits + _lay_all(history, pieces, ranks, places, again=True, before=False)
     return Merged(history.items, history.splits, history.shown, sorted(misfits), history.leaked)
 
 
