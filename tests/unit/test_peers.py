@@ -1,6 +1,7 @@
 """The files of other recommenders, read back in the few lines with which those read them."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -134,7 +135,7 @@ def test_user_sequences_are_padded_and_lose_no_item(made):
     peers.write_user_sequences(folder / "sequences.parquet", folder / "text.parquet", paths)
     numbers = {item: item if isinstance(item, int) else place for place, item in enumerate(ids, 1)}
     for split, path in enumerate(paths):
-        rows = [json.loads(line) for line in open(path, encoding="utf-8")]
+        rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
         assert {len(row["user_sequence"]) for row in rows} == {50}
         for user, items in histories.items():
             own = [[x for x in row["user_sequence"] if x] for row in rows if row["user_id"] == user]

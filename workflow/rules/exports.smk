@@ -96,7 +96,7 @@ rule write_lcrec:
         text="results/items/text.parquet",
     output:
         histories="results/peers/lcrec/{name}/{name}.inter.json",
-        items="results/peers/lcrec/{name}/{name}.item.json",
+        catalogue="results/peers/lcrec/{name}/{name}.item.json",
     log:
         "results/logs/write_lcrec.{name}.log",
     benchmark:

@@ -13,6 +13,6 @@ with job(snakemake) as log:
         snakemake.input.sequences,
         snakemake.input.text,
         snakemake.output.histories,
-        snakemake.output.items,
+        snakemake.output.catalogue,
     )
     log.info("wrote %s: %s", snakemake.output[0], counts)

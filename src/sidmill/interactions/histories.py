@@ -78,8 +78,8 @@ def group(
     """Make one history of each user's pieces.
 
     Users come in order of the hash of their id, which depends on nothing else. Events of a user
-    are sorted by time; where times are equal, by the split that is said, with ``by_split``, and then
-    as they stand in the log: by file and row. In ``sequences`` a user has one row: later ones are
+    are sorted by time; where times are equal, by the split that is said, with ``by_split``, and
+    then as they stand in the log: by file and row. In ``sequences`` a user has one row: later ones are
     refused. Rows of the forms ``MERGED`` are laid over each other: see :func:`merge`.
 
     Args:
@@ -228,7 +228,7 @@ def _orders(pieces: Pieces, places: list[int]) -> Iterator[tuple[list[int], bool
 def _chains(pieces: Pieces, places: list[int], n_steps: int) -> list[list[int]]:
     """Join windows into chains: each begins with what the one before it ends with.
 
-    The longest overlap is joined first: all items but one, then but two, up to ``n_steps``; and only
+    The longest overlap is joined first: all items but one, then but two, up to ``n_steps``; only
     where one window alone can follow, and it alone can be followed.
     """
     chains = {place: [place] for place in places}  # by the first window

@@ -68,8 +68,8 @@ def numbers_of(known: KnownItems, wanted: pa.Array) -> np.ndarray:
 def as_id(known: KnownItems, value: object) -> int | str:
     """Write one id as the catalogue has its ids: 7 and "7" are the same, "007" is another.
 
-    Where the catalogue's ids are integers, 7.0 and "7.0" are 7 too, up to 2^53: a column of integers
-    becomes one of floats where a value is missing.
+    Where the catalogue's ids are integers, 7.0 and "7.0" are 7 too, up to 2^53: a column of
+    integers becomes one of floats where a value is missing.
 
     Raises:
         ValueError: if it cannot be one; the message says why.

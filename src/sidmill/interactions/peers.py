@@ -6,7 +6,7 @@
     {split}/part-00000.jsonl   user_sequence, the latest item last, padded with 0 on the left
     metadata.parquet           OneRec: uid, split (0, 1), hist_video_pid, target_video_pid
 
-Letters: N items of the catalogue, D dimensions. Memory of all: 8,192 users, and the catalogue's ids.
+Letters: N items of the catalogue, D dimensions. Memory: 8,192 users, and the catalogue's ids.
 
 Sources: https://github.com/zhengbw0324/LC-Rec, https://github.com/RUCAIBox/UniSRec,
 https://github.com/gimpong/MM23-MISSRec, https://github.com/AkaliKong/MiniOneRec,
@@ -158,7 +158,8 @@ def write_user_sequences(
 
     A train row shows training items; a longer history gives several, each beginning with the last
     item of the one before it, so every item but a user's first has one before it. Each held-out
-    item has a row that ends with it. Items are integers, as in item_index.parquet of the memory maps.
+    item has a row that ends with it. Items are integers, as in item_index.parquet of the memory
+    maps.
 
     Args:
         sequences_path: sequences.parquet.

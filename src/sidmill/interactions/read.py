@@ -104,11 +104,10 @@ def read(
         raise SidmillError(
             "interactions.path is null: name your interaction log, a file, a folder or a glob"
         )
-    log, clock = _describe(
-        path, found, format, fields,
-        Dialect(tuple(columns) if columns else None, delimiter, encoding, list_separator, frozenset()),
-        Clock(time_format, time_unit, time_fractions),
-    )  # fmt: skip
+    names = tuple(columns) if columns else None
+    dialect = Dialect(names, delimiter, encoding, list_separator, frozenset())
+    clock = Clock(time_format, time_unit, time_fractions)
+    log, clock = _describe(path, found, format, fields, dialect, clock)
     form = log.form
     if form in histories.MERGED and split == "time":
         raise SidmillError(f"interactions.split: time needs timestamps, which {form} has not")
@@ -153,8 +152,8 @@ def _describe(
     times.check(clock)
     if dialect.columns and not any(map(log_rows.is_table, found)):
         raise SidmillError(
-            f"interactions.columns names the columns of delimited text, and {found[0]} is none: set "
-            f"it to null, and give the fields other names in interactions.fields"
+            f"interactions.columns names the columns of delimited text, and {found[0]} is none: "
+            f"set it to null, and give the fields other names in interactions.fields"
         )
     form = files.form_of(found, fields, dialect) if format == "auto" else format
     dialect = dialect._replace(lists=rows.list_names(form, fields))
@@ -328,6 +327,7 @@ def _report(
             "read": counts["rows"],
             "rejected": counts["rows_rejected"],
             "with_splits": counts["rows_with_splits"],
+            "users_as_floats": counts["users_as_floats"],
         },
         "interactions_accounted_for": {
             "read": counts["interactions"],
@@ -353,6 +353,12 @@ def _report(
             first.file,
             first.row,
             first.reason,
+        )
+    if counts["users_as_floats"]:
+        logger.warning(
+            "%d rows write their user as a float, such as 7.0, which is taken for 7: pandas makes "
+            "floats of integers where a value is missing",
+            counts["users_as_floats"],
         )
     if split == "given" and report["history_only"]["interactions"]:
         logger.warning(

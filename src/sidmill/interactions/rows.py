@@ -229,7 +229,8 @@ def _user(row: dict, field: str) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise BadRowError("the user holds half a character (a lone surrogate)") from None
-    return value
+    whole = WHOLE_FLOAT.fullmatch(value)
+    return whole[1] if whole else value
 
 
 def _list(row: dict, field: str) -> list:

@@ -104,8 +104,8 @@ def pieces(
         known: the catalogue.
         rules: what is refused.
         reject: takes what is refused.
-        counts: ``rows``, ``rows_rejected``, ``rows_with_splits``, ``interactions``,
-            ``interactions_rejected`` and ``unknown_items`` are added up here.
+        counts: ``rows``, ``rows_rejected``, ``rows_with_splits``, ``users_as_floats``,
+            ``interactions``, ``interactions_rejected`` and ``unknown_items`` are added up here.
 
     Memory: a block of 262,144 interactions.
 
@@ -124,6 +124,7 @@ def pieces(
         file = log.files[place.file]
         reject(Reject(file, place.row, None, user, None, error.interactions, str(error)))
 
+    user_field = names_of(log.form, log.fields)["user"]
     waiting: list[tuple[Place, Piece]] = []
     size = 0
     for number in range(len(log.files)):
@@ -133,6 +134,8 @@ def pieces(
             try:
                 piece = _piece(row, parse, log.splits[number], rules)
                 counts["rows_with_splits"] += piece.splits is not None
+                said = row.fields.get(user_field)
+                counts["users_as_floats"] += said != piece.user and not isinstance(said, int)
             except BadRowError as error:
                 refuse(place, None, error)
                 continue
@@ -356,9 +359,9 @@ def _refuse_items(
         if rules.on_unknown_items == "error":
             raise SidmillError(
                 f"{files[place.file]}, row {place.row}: user {piece.user!r} has item {item!r}, "
-                f"which is not in the catalogue, whose ids are such as {known.ids[0].as_py()!r}: check "
-                f"that interactions.path and items.path belong together, or set interactions.on_unknown_items: reject to list such "
-                f"interactions in results/interactions/rejects.parquet"
+                f"which is not in the catalogue, whose ids are such as {known.ids[0].as_py()!r}: "
+                f"check that interactions.path and items.path belong together, or set "
+                f"interactions.on_unknown_items: reject to list such interactions in results/interactions/rejects.parquet"
             )
         reason = "item not in the catalogue"
         reject(Reject(files[place.file], place.row, position, piece.user, str(item), 1, reason))
