@@ -281,7 +281,7 @@ def test_lists_in_delimited_text(tmp_path, written, separator, wanted):
 
 def test_lists_of_times_and_splits_in_delimited_text(tmp_path):
     text = "user_id,item_ids,splits,timestamps\nu,1 2 3,0 1 2,5 6 7.0\nv,4,,\n"
-    users, rejects, _ = read_log(tmp_path, put(tmp_path, "a.csv", text), split="leave_last_out")
+    users, _, _ = read_log(tmp_path, put(tmp_path, "a.csv", text), split="leave_last_out")
     assert users["u"]["timestamps"] == [5, 6, 7]
     assert users["v"]["timestamps"] is None
     kept = put(tmp_path, "a.csv", text.replace("v,4,,\n", ""))

@@ -79,8 +79,8 @@ def group(
 
     Users come in order of the hash of their id, which depends on nothing else. Events of a user
     are sorted by time; where times are equal, by the split that is said, with ``by_split``, and
-    then as they stand in the log: by file and row. In ``sequences`` a user has one row: later ones are
-    refused. Rows of the forms ``MERGED`` are laid over each other: see :func:`merge`.
+    then as they stand in the log: by file and row. In ``sequences`` a user has one row: later ones
+    are refused. Rows of the forms ``MERGED`` are laid over each other: see :func:`merge`.
 
     Args:
         table: all pieces of some users, as of :data:`sidmill.interactions.scan.PIECES` with

@@ -361,7 +361,8 @@ def _refuse_items(
                 f"{files[place.file]}, row {place.row}: user {piece.user!r} has item {item!r}, "
                 f"which is not in the catalogue, whose ids are such as {known.ids[0].as_py()!r}: "
                 f"check that interactions.path and items.path belong together, or set "
-                f"interactions.on_unknown_items: reject to list such interactions in results/interactions/rejects.parquet"
+                f"interactions.on_unknown_items: reject to list such interactions in "
+                f"results/interactions/rejects.parquet"
             )
         reason = "item not in the catalogue"
         reject(Reject(files[place.file], place.row, position, piece.user, str(item), 1, reason))
