@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from sidmill.blocks import take
+from sidmill.blocks import read_blocks, take
 from sidmill.core.errors import SidmillError
 from sidmill.formats import tensors
 from sidmill.recommend import model as networks
@@ -67,6 +67,14 @@ def digest_of_ids(ids: pa.Array) -> str:
     digest = hashlib.sha256(ends.astype("<i8" if wide else "<i4").tobytes())
     for text in texts:
         digest.update(text)
+    return digest.hexdigest()
+
+
+def digest_of_vectors(vectors: np.ndarray) -> str:
+    """SHA-256 of all rows (N, D), as float32. Memory: two blocks."""
+    digest = hashlib.sha256(str(vectors.shape).encode())
+    for _, block in read_blocks(vectors, SAMPLE_ROWS):
+        digest.update(np.ascontiguousarray(block))
     return digest.hexdigest()
 
 
