@@ -230,11 +230,12 @@ def test_files_without_a_header_and_their_message(tmp_path):
         read_log(tmp_path, lines, columns=columns)
 
 
-@pytest.mark.parametrize("delimiter", ["::", "|", ";", "\t", " ", "||"])
+@pytest.mark.parametrize("delimiter", ["::", "|", ";", "\t", r"\t", " ", "||"])
 @pytest.mark.parametrize("suffix", ["dat", "txt", "data"])
 def test_other_delimiters(tmp_path, delimiter, suffix):
     path = tmp_path / f"ratings.{suffix}"
-    lines = [delimiter.join(("1", str(item), "5", str(100 + item))) for item in (1, 2, 3)]
+    written = "\t" if delimiter == r"\t" else delimiter
+    lines = [written.join(("1", str(item), "5", str(100 + item))) for item in (1, 2, 3)]
     path.write_text("\n".join(lines) + "\n")
     with pytest.raises(SidmillError, match=r"unknown kind of file: .*set interactions\.delimiter"):
         read_log(tmp_path, path)
@@ -271,6 +272,7 @@ def test_other_encodings_are_said_and_read(tmp_path, encoding):
         ("5", None, [5]),
         ("1^2^3", "^", [1, 2, 3]),
         ("1--2", "--", [1, 2]),
+        ("1 , 2 ,3", None, [1, 2, 3]),
     ],
 )
 def test_lists_in_delimited_text(tmp_path, written, separator, wanted):
@@ -286,6 +288,29 @@ def test_lists_of_times_and_splits_in_delimited_text(tmp_path):
     assert users["v"]["timestamps"] is None
     kept = put(tmp_path, "a.csv", text.replace("v,4,,\n", ""))
     assert read_log(tmp_path, kept, split="given")[0]["u"]["splits"] == [0, 1, 2]
+
+
+def test_lists_of_dates_in_delimited_text(tmp_path):
+    text = "user_id\titem_ids\ttimestamps\nu\t1 2\t2018-07-07 22:09:11, 2018-07-07 22:09:12\n"
+    users, _, _ = read_log(tmp_path, put(tmp_path, "a.tsv", text), time_unit="s")
+    assert users["u"]["timestamps"] == [1531001351, 1531001352]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_good_rows_behind_many_bad_ones_are_read(tmp_path, kind):
+    bad, good = ["{", "x,y"][kind == "csv"], json.dumps(EVENTS[0])
+    header = "user_id,item_id,timestamp\n" if kind == "csv" else ""
+    good = "1,5,100" if kind == "csv" else good
+    text = header + "\n".join([bad] * 500 + [good] * 1000) + "\n"
+    users, rejects, report = read_log(tmp_path, put(tmp_path, f"a.{kind}", text), **REJECTING)
+    assert (report["interactions"], len(rejects), set(users)) == (1000, 500, {"1"})
+
+
+@pytest.mark.parametrize("delimiter", ['"', "\n", "\r\n"])
+def test_what_cannot_part_columns_is_refused(tmp_path, delimiter):
+    path = put(tmp_path, "a.dat", "1 2\n")
+    with pytest.raises(SidmillError, match=r"interactions\.delimiter: .* cannot part columns"):
+        read_log(tmp_path, path, delimiter=delimiter)
 
 
 # --- one object of lists

@@ -40,10 +40,11 @@ SUFFIXES = (*catalogue.SUFFIXES, *(f".inter{end}" for end in ("", *COMPRESSIONS)
 BATCH_ROWS = 1024
 MOST_NAMES = 20  # names that a message lists
 PROBED_KEYS = 20  # of a JSON object, to tell one user's row from a table of all users
+UNUSABLE = ('"', "\n", "\r", "\r\n", "\0")
 NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 ENCODING = "interactions.encoding"
 TYPED_NAME = re.compile(r"(.+):(token|token_seq|float|float_seq)")
-LIST_SEPARATORS = re.compile(r"[,;|]|\s")
+LIST_SEPARATORS = (",", ";", "|")  # the first of them that a list has parts it; else blanks do
 DATA_LIKE = re.compile(r"[-+]?\d[\d.,:/ T-]*(Z|[AP]M)?|\[.*\]|\d+(\s\d+)+", re.DOTALL)
 NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of such bytes
 
@@ -85,6 +86,11 @@ def check(dialect: Dialect) -> None:
             f"interactions.encoding: {dialect.encoding!r} is no encoding that Python knows: write "
             f"utf-8, latin-1, cp1252, utf-16 or another of its codecs"
         ) from None
+    if dialect.delimiter in UNUSABLE:
+        raise SidmillError(
+            f"interactions.delimiter: {dialect.delimiter!r} cannot part columns: name what stands "
+            f"between two of them, such as '::' or '|'"
+        )
     names = dialect.columns or ()
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -291,8 +297,8 @@ def _header(path: str | Path, values: list[str]) -> tuple[list[str], set[str]]:
 def _listed(value: str, separator: str | None) -> list[str] | None:
     """The entries of a list that is written as text; None where nothing is written.
 
-    Brackets and quotes around are taken off. Without a separator, entries are parted by commas,
-    semicolons, bars or white space, whichever comes first in the list.
+    Brackets and quotes around are taken off. Without a separator, entries are parted by commas;
+    where there is none by semicolons, then by bars, then by white space.
     """
     text = value.strip()
     if not text:
@@ -301,8 +307,7 @@ def _listed(value: str, separator: str | None) -> list[str] | None:
         return [part.strip() for part in text.split(separator) if part.strip()]
     if text[0] + text[-1] in ("[]", "()"):
         text = text[1:-1].strip()
-    found = LIST_SEPARATORS.search(text)
-    parts = text.split(None if found is None or found[0].isspace() else found[0])
+    parts = text.split(next((mark for mark in LIST_SEPARATORS if mark in text), None))
     return [part.strip().strip("'\"") for part in parts if part.strip()]
 
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-from itertools import islice
 from pathlib import Path
 
 from sidmill.core.errors import SidmillError
@@ -20,7 +19,7 @@ SPLIT_NAMES = {
     "dev": VALID,
     "test": TEST,
 }
-PROBED_ROWS = 100  # rows looked at to tell the form
+PROBED_ROWS = 100  # rows looked at to tell what a column holds
 WORD_ENDS = re.compile(r"[._\-\s]+")
 # The usual names of the fields that say what a row is; a row has one of them.
 TELLING = {
@@ -96,12 +95,11 @@ def form_of(files: list[str], fields: dict[str, str | None], dialect: Dialect) -
     told: dict[str, str] = {}
     problem = None
     for file in files:
-        rows = list(islice(log_rows.read(file, dialect, known_names(fields)), PROBED_ROWS))
-        found = next((list(row.fields) for row in rows if row.fields), None)
-        if found is not None:
-            told.setdefault(_form_of_row(file, found, fields), file)
-        elif rows and problem is None:
-            problem = f"{file}, row {rows[0].number}: {rows[0].problem}: mend the row"
+        for row in log_rows.read(file, dialect, known_names(fields)):
+            if row.fields:
+                told.setdefault(_form_of_row(file, list(row.fields), fields), file)
+                break
+            problem = problem or f"{file}, row {row.number}: {row.problem}: mend the row"
     if len(told) > 1:
         (first, one), (second, other) = list(told.items())[:2]
         raise SidmillError(

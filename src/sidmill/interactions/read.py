@@ -105,6 +105,7 @@ def read(
             "interactions.path is null: name your interaction log, a file, a folder or a glob"
         )
     names = tuple(columns) if columns else None
+    delimiter = "\t" if delimiter == r"\t" else delimiter  # as YAML has it without quotes
     dialect = Dialect(names, delimiter, encoding, list_separator, frozenset())
     clock = Clock(time_format, time_unit, time_fractions)
     log, clock = _describe(path, found, format, fields, dialect, clock)
