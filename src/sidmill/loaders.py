@@ -1,7 +1,8 @@
 """Batches for sequence models from item_data.h5 and sequence.h5, read as they are needed.
 
 A training sample is a user's whole history, with target -1; a validation sample is all but the
-last item, with that as the target. Shuffling draws 256 blocks of 256 neighbouring users at random,
+last item, with that as the target. Unless a split is asked for, every sequence takes part in both.
+Shuffling draws 256 blocks of 256 neighbouring users at random,
 shuffles the users of those, and so on: HDF5 reads neighbours 20 times as fast as single lists, and
 a user may still come anywhere in an epoch. Files that SIDMill wrote are in random order to begin
 with.
@@ -32,7 +33,35 @@ NONE = -1  # ids where there is no item
 BLOCK_ROWS = 256
 BLOCKS_AT_ONCE = 256
 WHOLE_BLOCK_ROWS = 8  # rows wanted of a block from which on it is read as a whole
+TEST_RATIO = 0.2  # share of the users held out where a split is asked for without a share
+SPLITS_BY = ("auto", "time", "index")
 PARTS = {"train": "train", "test": "test", "eval": "test", "valid": "test", "all": "all"}
+
+
+class Batch(dict):
+    """The tensors of a batch by name: ``batch["x"]`` and ``batch.x`` are the same.
+
+    A dict, so ``**batch`` fills any tuple or function with these names; ``_asdict`` and ``_fields``
+    are there for code that was written for a NamedTuple.
+    """
+
+    @property
+    def _fields(self) -> tuple[str, ...]:
+        return tuple(self)
+
+    def __getattr__(self, name: str) -> torch.Tensor:
+        """Return a tensor by its name."""
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"a batch has {', '.join(self)}, and no {name!r}") from None
+
+    def _asdict(self) -> dict[str, torch.Tensor]:
+        return dict(self)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Return the same batch on another device."""
+        return Batch({name: value.to(device) for name, value in self.items()})
 
 
 class _Opened(NamedTuple):
@@ -52,19 +81,21 @@ def create_h5_dataloader(
     max_seq_len: int = 200,
     train_test_split: str = "train",
     shuffle: bool = True,
-    test_ratio: float = 0.1,
+    test_ratio: float | None = None,
     *,
+    split_by: str | None = None,
+    padding_value: float = -1.0,
     num_workers: int = 0,
     seed: int = 42,
 ) -> DataLoader:
-    """Make a loader of batches, each a dict of tensors.
+    """Make a loader of batches, each a :class:`Batch` of tensors.
 
     ============  =====================  ===========================================================
     ``user_ids``  int64 (B,)             row of the user in sequence.h5; ``dataset.names`` has names
     ``ids``       int64 (B, T)           item ids, oldest first, -1 behind the last
     ``ids_fut``   int64 (B, 1)           the target, -1 in training samples
-    ``x``         float32 (B, T, D)      vectors of ``ids``, zeros where there is none
-    ``x_fut``     float32 (B, 1, D)      vector of the target, zeros where there is none
+    ``x``         float32 (B, T, D)      vectors of ``ids``, ``padding_value`` where there is none
+    ``x_fut``     float32 (B, 1, D)      vector of the target, likewise
     ``seq_mask``  bool (B, T)            where there is an item
     ============  =====================  ===========================================================
 
@@ -77,21 +108,33 @@ def create_h5_dataloader(
         sequence_data_path: sequence.h5, likewise.
         batch_size: B; the last batch may be smaller.
         max_seq_len: T; of longer histories the last T items are taken.
-        train_test_split: ``train``; ``test`` (also ``eval``, ``valid``): validation samples of the
-            other users; ``all``: training samples of all users.
+        train_test_split: ``train``, or ``all`` for whoever the split: training samples. ``test``
+            (``eval`` and ``valid`` are the same): validation samples.
         shuffle: whether each epoch comes in another order, which ``seed`` fixes.
-        test_ratio: share of the users that are for ``test``: with timestamps those whose last
-            interaction is the latest, without them the last ones of the file. Of these, users with
-            a single item are left out.
+        test_ratio: share of the users that are held out for ``test``. None, and no ``split_by``:
+            every sequence takes part in training and in validation, so training sees the targets
+            of validation. None with ``split_by``: 0.2.
+        split_by: who is held out. ``time``: the users whose last interaction is the latest;
+            ``index``: the last of the file; ``auto``: by time where there are timestamps, else by
+            index. None: ``auto`` where there is a ``test_ratio``, else nobody.
+        padding_value: of ``x`` and ``x_fut`` where there is no item; ids are -1 there.
         num_workers: processes that read ahead; 0 reads in this one.
         seed: covers the order of users.
 
     Raises:
         SidmillError: if a file is not as its format says, or no user is left.
     """
-    _check(batch_size, max_seq_len, train_test_split, test_ratio)
+    _check(batch_size, max_seq_len, train_test_split, test_ratio, split_by)
+    if split_by is not None and test_ratio is None:
+        test_ratio = TEST_RATIO
     users = H5Sequences(
-        item_data_path, sequence_data_path, max_seq_len, PARTS[train_test_split], test_ratio
+        item_data_path,
+        sequence_data_path,
+        max_seq_len,
+        PARTS[train_test_split],
+        test_ratio,
+        split_by or "auto",
+        padding_value,
     )
     return DataLoader(
         users,
@@ -111,29 +154,32 @@ class H5Sequences(Dataset):
         sequence_data_path: str | Path,
         max_seq_len: int,
         part: str,
-        test_ratio: float,
+        test_ratio: float | None,
+        split_by: str,
+        padding_value: float,
     ) -> None:
         """Check both files, and choose users: see :func:`create_h5_dataloader`."""
         self.item_data_path = str(item_data_path)
         self.sequence_data_path = str(sequence_data_path)
         self.max_seq_len = max_seq_len
         self.with_target = part == "test"
+        self.padding_value = padding_value
         self._here: _Opened | None = None
         self._blocks: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()
         opened = self._open()
-        self.rows = _choose(opened.sequences, self.sequence_data_path, part, test_ratio)
+        self.rows = _choose(opened.sequences, self.sequence_data_path, part, test_ratio, split_by)
         self._close()
 
     def __len__(self) -> int:
         """Count users."""
         return len(self.rows)
 
-    def __getitem__(self, wanted: int | list[int] | np.ndarray) -> dict[str, torch.Tensor]:
+    def __getitem__(self, wanted: int | list[int] | np.ndarray) -> Batch:
         """Read one sample, or a batch."""
         if isinstance(wanted, int | np.integer):
             if not -len(self) <= wanted < len(self):
                 raise IndexError(wanted)
-            return {name: value[0] for name, value in self[np.array([wanted])].items()}
+            return Batch({name: value[0] for name, value in self[np.array([wanted])].items()})
         rows = self.rows[np.asarray(wanted)]
         return self._batch(rows, self._histories(rows))
 
@@ -198,7 +244,7 @@ class H5Sequences(Dataset):
             offsets = np.concatenate([[0], np.cumsum(np.minimum(sizes, keep))])
         return offsets, items
 
-    def _batch(self, rows: np.ndarray, histories: list[np.ndarray]) -> dict[str, torch.Tensor]:
+    def _batch(self, rows: np.ndarray, histories: list[np.ndarray]) -> Batch:
         opened = self._open()
         size, dim = len(rows), opened.items.embeddings.shape[1]
         ids = np.full((size, self.max_seq_len), NONE, dtype=np.int64)
@@ -208,17 +254,17 @@ class H5Sequences(Dataset):
             ids[place, : len(past)] = past
             if self.with_target:
                 target[place] = history[-1]
-        return {
-            "user_ids": torch.from_numpy(rows),
-            "ids": torch.from_numpy(ids),
-            "ids_fut": torch.from_numpy(target),
-            "x": torch.from_numpy(self._vectors(ids, dim)),
-            "x_fut": torch.from_numpy(self._vectors(target, dim)),
-            "seq_mask": torch.from_numpy(ids != NONE),
-        }
+        return Batch(
+            user_ids=torch.from_numpy(rows),
+            ids=torch.from_numpy(ids),
+            ids_fut=torch.from_numpy(target),
+            x=torch.from_numpy(self._vectors(ids, dim)),
+            x_fut=torch.from_numpy(self._vectors(target, dim)),
+            seq_mask=torch.from_numpy(ids != NONE),
+        )
 
     def _vectors(self, ids: np.ndarray, dim: int) -> np.ndarray:
-        """Look up vectors float32 (..., D) of ids, zeros where there is no item."""
+        """Look up vectors float32 (..., D) of ids, padding where there is no item."""
         opened = self._open()
         there = ids != NONE
         wanted = ids[there]
@@ -232,7 +278,7 @@ class H5Sequences(Dataset):
                 f"{self.sequence_data_path}: item id {wanted[lost[0]]} is not among the 'item_ids' "
                 f"of {self.item_data_path}: the two files do not belong together"
             )
-        vectors = np.zeros((*ids.shape, dim), dtype=np.float32)
+        vectors = np.full((*ids.shape, dim), self.padding_value, dtype=np.float32)
         vectors[there] = item_data.rows(opened.items, opened.rows[place])
         return vectors
 
@@ -280,14 +326,21 @@ class BatchOrder:
             yield rng.permutation(users) if self.shuffle else users
 
 
-def _choose(sequences: SequenceData, path: str, part: str, test_ratio: float) -> np.ndarray:
-    """Rows of the users of a part, int64, rising."""
+def _choose(
+    sequences: SequenceData, path: str, part: str, test_ratio: float | None, split_by: str
+) -> np.ndarray:
+    """Rows of the users of a part, int64, rising; of all users where no share is held out."""
     lengths = sequences.sequence_lengths
     rows = np.flatnonzero(lengths > 0)
-    if part != "all":
+    if part != "all" and test_ratio is not None:
+        if split_by == "time" and sequences.timestamps is None:
+            raise SidmillError(
+                f"{path}: split_by 'time' needs the dataset 'timestamps', which is not there: take "
+                f"split_by 'index', or interactions with timestamps"
+            )
         n_test = round(len(rows) * test_ratio)
         order = rows
-        if sequences.timestamps is not None:
+        if split_by != "index" and sequences.timestamps is not None:
             order = rows[np.argsort(_last_times(sequences)[rows], kind="stable")]
         chosen = order[len(order) - n_test :] if part == "test" else order[: len(order) - n_test]
         rows = np.sort(chosen)
@@ -314,10 +367,14 @@ def _last_times(sequences: SequenceData) -> np.ndarray:
     return last
 
 
-def _check(batch_size: int, max_seq_len: int, split: str, test_ratio: float) -> None:
+def _check(
+    batch_size: int, max_seq_len: int, split: str, test_ratio: float | None, split_by: str | None
+) -> None:
     if batch_size < 1 or max_seq_len < 1:
         raise SidmillError(f"batch_size {batch_size}, max_seq_len {max_seq_len}: both at least 1")
     if split not in PARTS:
         raise SidmillError(f"train_test_split {split!r}: choose one of {', '.join(PARTS)}")
-    if not 0 <= test_ratio < 1:
+    if split_by is not None and split_by not in SPLITS_BY:
+        raise SidmillError(f"split_by {split_by!r}: choose one of {', '.join(SPLITS_BY)}, or None")
+    if test_ratio is not None and not 0 <= test_ratio < 1:
         raise SidmillError(f"test_ratio {test_ratio}: a share from 0 to below 1")

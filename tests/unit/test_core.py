@@ -188,6 +188,22 @@ def test_a_list_of_names_is_never_long():
         assert said.endswith(f"and {count - 20:,} more") == (count > 20)
 
 
+def test_one_file_is_a_name_and_not_one_that_this_run_writes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = ("", "two/", "results/")
+    for name in (*(f"{folder}a.safetensors" for folder in folders), "two/b.safetensors"):
+        write_text(tmp_path / name, "x")
+
+    def find(path):
+        return expand_one(path, "recommender.load", (".safetensors",), foreign=True)
+
+    assert find("a.safetensors") == find("*.safetensors") == "a.safetensors"
+    with pytest.raises(SidmillError, match=r"recommender\.load: 'two' is 2 files: name one file"):
+        find("two")
+    with pytest.raises(SidmillError, match="lies in results/, which this run writes: copy it"):
+        find("results/a.safetensors")
+
+
 def test_expand_refuses_braces(tmp_path):
     (tmp_path / "a {b}.jsonl").write_text("x")
     for path in (tmp_path, tmp_path / "a*"):

@@ -21,7 +21,15 @@ FIELDS = dict.fromkeys(("user", "item", "time", "split", "history", "target"))
 PLAIN = {
     "format": "auto",
     "fields": FIELDS,
+    "columns": None,
+    "delimiter": None,
+    "encoding": "utf-8",
+    "list_separator": None,
+    "time_format": None,
+    "time_unit": "us",
+    "time_fractions": "error",
     "split": "leave_two_out",
+    "history_only": "hold_out",
     "valid_share": 0.1,
     "test_share": 0.1,
     "max_history": 1000,
@@ -217,7 +225,12 @@ def test_onerec_splits_and_other_columns(tmp_path):
     assert report["format"] == "onerec"
     assert items_of(users) == {"4": [1, 2, 3, 4, 5], "5": [9, 8]}
     assert users["4"]["splits"] == [0, 0, 0, 2, 2]
+    assert users["5"]["splits"] == [2, 2]
+    assert report["history_only"] == {"interactions": 1, "users": 1}
+    asked = {"split": "given", "fields": fields, "history_only": "train"}
+    users, _, report = run(tmp_path / "train", path, **asked)
     assert users["5"]["splits"] == [0, 2]
+    assert report["history_only"] == {"interactions": 1, "users": 1}
 
 
 def test_given_splits_are_kept_and_leakage_is_counted(tmp_path):

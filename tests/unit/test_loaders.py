@@ -1,6 +1,7 @@
 """Batches hold what the files hold, in every kind of process; the order is seeded."""
 
 import pickle
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def samples(loader):
             mask = batch["seq_mask"][row]
             assert user not in found
             assert (batch["ids"][row][~mask] == -1).all()
-            assert (batch["x"][row][~mask] == 0).all()
+            assert (batch["x"][row][~mask] == -1).all()
             history = batch["ids"][row][mask].tolist()
             found[user] = (history, batch["ids_fut"][row].tolist(), batch["x"][row][mask])
     return found
@@ -62,7 +63,7 @@ def test_training_samples_are_whole_histories_without_a_target(tmp_path):
         "x_fut": (torch.float32, (32, 1, DIM)),
         "seq_mask": (torch.bool, (32, 200)),
     }
-    assert not batch["x_fut"].any()
+    assert (batch["x_fut"] == -1).all()
     found = samples(loader)
     assert {user: sample[0] for user, sample in found.items()} == dict(enumerate(histories))
     for history, target, x in found.values():
@@ -98,6 +99,78 @@ def test_train_and_test_share_no_user_and_split_by_time_where_there_is_one(tmp_p
     assert parts["test"] == {user for user, time in enumerate(last) if time >= 15}
     assert parts["train"] == parts["all"] - parts["test"]
     assert len(parts["all"]) == 20
+
+
+class SeqBatch(NamedTuple):
+    """A consumer's own tuple, with the fields that trainers of this form name."""
+
+    user_ids: torch.Tensor
+    ids: torch.Tensor
+    ids_fut: torch.Tensor
+    x: torch.Tensor
+    x_fut: torch.Tensor
+    seq_mask: torch.Tensor
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_batch_answers_by_key_by_attribute_and_as_a_tuple_does(tmp_path, num_workers):
+    items, sequences, _ = write(tmp_path, make(20))
+    loader = create_h5_dataloader(items, sequences, 8, 9, num_workers=num_workers)
+    for batch in [*loader, loader.dataset[3], next(iter(loader)).to("cpu")]:
+        assert batch._fields == tuple(batch) == SeqBatch._fields
+        for name in SeqBatch._fields:
+            assert getattr(batch, name) is batch[name] is batch._asdict()[name]
+        moved = SeqBatch(*[value.to("cpu") for _, value in batch._asdict().items()])
+        assert moved.x is batch.x
+        assert torch.equal(SeqBatch(**batch).ids, batch.ids)
+        assert torch.equal(pickle.loads(pickle.dumps(batch)).x, batch.x)
+        assert not hasattr(batch, "y")
+
+
+def parts_of(items, sequences, **settings):
+    """Users of training and of validation."""
+    return [
+        samples(create_h5_dataloader(items, sequences, 8, train_test_split=part, **settings))
+        for part in ("train", "test")
+    ]
+
+
+@pytest.mark.parametrize("timed", [False, True])
+def test_every_sequence_is_trained_and_validated_unless_a_split_is_asked_for(tmp_path, timed):
+    histories = make(60)
+    times = [[1000 - row] * len(items) for row, items in enumerate(histories)] if timed else None
+    items, sequences, _ = write(tmp_path, histories, times)
+    long = {user for user, items in enumerate(histories) if len(items) > 1}
+
+    # By default all users are in both, whole in training, all but the last item in validation.
+    train, valid = parts_of(items, sequences)
+    assert set(train) == set(range(60))
+    assert set(valid) == long
+    for user, (history, target, _) in valid.items():
+        assert (history, target) == (histories[user][:-1], histories[user][-1:])
+    for name in ("eval", "valid"):
+        again = samples(create_h5_dataloader(items, sequences, 8, train_test_split=name))
+        assert set(again) == long
+
+    # A share, or a way to split, holds users out.
+    last = set(range(48, 60))
+    latest = set(range(12)) if timed else last
+    cases = [({"test_ratio": 0.2}, latest), ({"split_by": "auto"}, latest)]
+    cases += [({"split_by": "index"}, last)]
+    cases += [({"split_by": "time", "test_ratio": 0.2}, latest)] if timed else []
+    for asked, held_out in cases:
+        train, valid = parts_of(items, sequences, **asked)
+        assert set(train) == set(range(60)) - held_out
+        assert set(valid) == held_out & long
+
+
+@pytest.mark.parametrize("padding", [0.0, -1.0, 7.5])
+def test_padding_is_what_was_asked_for(tmp_path, padding):
+    items, sequences, _ = write(tmp_path, make(20))
+    for batch in create_h5_dataloader(items, sequences, 8, padding_value=padding):
+        assert (batch.x[~batch.seq_mask] == padding).all()
+        assert (batch.x_fut == padding).all()
+        assert (batch.ids[~batch.seq_mask] == -1).all()
 
 
 def test_order_is_seeded_and_changes_by_epoch(tmp_path):
@@ -169,6 +242,8 @@ def test_files_that_do_not_belong_together_are_named(tmp_path):
         ({"batch_size": 0}, "batch_size 0"),
         ({"train_test_split": "dev"}, "choose one of train, test"),
         ({"test_ratio": 1.0}, "test_ratio 1.0"),
+        ({"split_by": "users"}, "choose one of auto, time, index"),
+        ({"split_by": "time"}, "needs the dataset 'timestamps'.* take split_by 'index'"),
         ({"train_test_split": "test", "test_ratio": 0.0}, "no user of 2 is left for 'test'"),
     ],
 )

@@ -101,6 +101,30 @@ def test_ids_of_another_type_are_refused(tmp_path):
         batches(path)
 
 
+HOLDERS = {
+    "plain": lambda ids: ids,
+    "slice": lambda ids: pa.concat_arrays([ids[:1], ids])[1:],
+    "taken": lambda ids: ids.take(pa.array(np.arange(len(ids)))),
+    "mask": lambda ids: pa.array(ids.to_pylist(), ids.type, mask=np.zeros(len(ids), bool)),
+    "large": lambda ids: ids.cast(pa.large_string() if ids.type == pa.string() else pa.int64()),
+    "dictionary": lambda ids: ids.dictionary_encode().cast(ids.type),
+    "pieces": lambda ids: pa.chunked_array([ids[:3], ids[3:]]).combine_chunks(),
+}
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+@pytest.mark.parametrize("kind", ["integers", "texts"])
+def test_items_are_told_by_the_values_of_their_ids(holder, kind):
+    ids = list(range(3, 11)) if kind == "integers" else [f"id {n}é" for n in range(8)]
+    known = catalogue(8, 4, ids)
+    held = items.of(HOLDERS[holder](known.ids), known.vectors, known.fingerprint)
+    assert checkpoint.identify(held) == checkpoint.identify(known)
+    for other in (ids[::-1], [*ids[:-1], ids[-1] * 2]):
+        assert checkpoint.identify(catalogue(8, 4, other)) != checkpoint.identify(known)
+    joined = pa.array(["ab", "c"]), pa.array(["a", "bc"])
+    assert len({checkpoint.digest_of_ids(ids) for ids in joined}) == 2
+
+
 @pytest.mark.parametrize("ids", [[7, 3, 1_000], ["x", "y", "007"]])
 def test_memory_maps_give_the_items_of_the_vectors(tmp_path, ids):
     known = catalogue(3, 4, ids)
@@ -112,6 +136,8 @@ def test_memory_maps_give_the_items_of_the_vectors(tmp_path, ids):
     np.testing.assert_array_equal(opened.vectors[order], known.vectors)
     assert opened.fingerprint == known.fingerprint
     assert items.look_up(opened, pa.array(ids), "here").tolist() == order.tolist()
+    if isinstance(ids[0], str):  # rows of the maps are those of the catalogue
+        assert checkpoint.identify(opened) == checkpoint.identify(known)
 
 
 def test_items_leave_no_page_of_their_file_behind(tmp_path, resident_kib):

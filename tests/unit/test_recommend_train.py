@@ -134,7 +134,7 @@ def test_cut_after_any_save_it_ends_in_the_same_bytes(tmp_path, monkeypatch, seq
     assert n_saves > 5
 
 
-def test_the_state_of_another_training_is_not_used(tmp_path, sequences, caplog):
+def test_the_state_of_another_training_is_not_used(tmp_path, sequences, caplog, monkeypatch):
     path = tmp_path / "state"
     fit(sequences, state_path=path, seed=1)
     with caplog.at_level(logging.INFO):
@@ -144,6 +144,15 @@ def test_the_state_of_another_training_is_not_used(tmp_path, sequences, caplog):
     caplog.clear()
     with caplog.at_level(logging.INFO):
         fit(sequences, state_path=path, code="other")
+    assert "belongs to another training" in caplog.text
+    # One value of one item, which no sample of the vectors need hold.
+    monkeypatch.setattr(checkpoint, "SAMPLE_ROWS", 2)
+    other = catalogue()
+    other.vectors[11, 3] += 0.5
+    fit(sequences, state_path=path)
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        fit(sequences, items=other, state_path=path)
     assert "belongs to another training" in caplog.text
     path.write_bytes(b"damaged")
     assert same(weights(fit(sequences, state_path=path)[0]), weights(resumed))

@@ -49,6 +49,22 @@ def test_a_setting_reruns_what_it_makes(exported):
     assert exported.planned(*files) == set()
 
 
+def test_files_of_other_recommenders_are_made_on_demand(exported):
+    peers = "results/peers"
+    files = (
+        f"{peers}/lcrec/My-log/My-log.inter.json",
+        f"{peers}/minionerec/My-log/My-log.train.inter",
+        f"{peers}/missrec/My-log/My-log.feat1CLS",
+        f"{peers}/user_sequence/train/part-00000.jsonl",
+        f"{peers}/onerec/metadata.parquet",
+    )
+    exported.run(*TINY, *files)
+    assert all((exported.folder / file).is_file() for file in files)
+    assert len(exported.bytes("peers/missrec/My-log/My-log.feat1CLS")) == 201 * 16 * 4
+    assert len(json.loads(exported.bytes("peers/lcrec/My-log/My-log.inter.json"))) == 40
+    assert exported.planned(*TINY, *files) == set()
+
+
 def test_no_log_is_a_message(exported):
     none = exported.overlay("none.yaml", "interactions: {path: null}\n")
     done = exported.snakemake(

@@ -2,8 +2,10 @@
 
 import json
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import load_file
 
 pytestmark = pytest.mark.workflow
 
@@ -68,3 +70,24 @@ def test_killed_or_from_memory_maps_it_is_the_same_recommender(finished, workflo
     workflow.kill_when("recommender/model.safetensors.state", *arguments)
     workflow.run(*arguments)
     assert recommender(workflow) == recommender(finished)
+
+
+# Last: it leaves another model in the shared folder.
+@pytest.mark.parametrize("source", ["text", "mmap"])
+def test_training_starts_from_a_checkpoint(finished, source):
+    weights = finished.bytes("recommender/model.safetensors")
+    start = finished.folder / "start.safetensors"
+    start.write_bytes(weights)
+    settings = f"load: start.safetensors, train_from: {source}, max_epochs: 1"
+    overlay = finished.overlay("load.yaml", f"recommender: {{{settings}, learning_rate: 1.0e-9}}\n")
+    finished.run(*TINY, overlay, "--", "results/recommender/training.json")
+    began = load_file(start)
+    ended = load_file(finished.folder / "results/recommender/model.safetensors")
+    assert all(np.allclose(ended[name], began[name], atol=1e-6) for name in began)
+    inside = overlay_of(finished, "results/recommender/model.safetensors")
+    done = finished.snakemake(*TINY, inside, "--", "results/recommender/training.json")
+    assert "copy it to another folder, and name the copy" in done.stdout + done.stderr
+
+
+def overlay_of(workflow, path):
+    return workflow.overlay("inside.yaml", f"recommender: {{load: {path}}}\n")

@@ -61,6 +61,7 @@ wildcard_constraints:
     kind="dual|cross",
     dataset=r"(pretrain|sft)_[a-z_]+(\.(valid|test))?",
     mixture="mixture|rl",
+    name=r"[\w-]+",
     shard=r"\d{5}",
     shards=r"\d{5}",
 
@@ -244,9 +245,11 @@ def backend_in_use(wildcards):
 
 
 def own_recommender():
-    """The checkpoint that training starts from, where one is named."""
+    """The checkpoint that training starts from, one file, where one is named."""
     path = config["recommender"]["load"]
-    return expand_one(path, "recommender.load") if path else []
+    if not path:
+        return []
+    return expand_one(path, "recommender.load", (".safetensors",), foreign=True)
 
 
 def own_products():

@@ -1,11 +1,11 @@
 """
 Interaction log -> one history per user.
 
-READS    interactions.path                        missrec, sequences, events or onerec; file, folder or glob
+READS    interactions.path                        missrec, sequences, events, onerec or inter; file, folder or glob
          results/items/text.parquet               pid: the items that are known; results/given/codes.parquet without a catalogue
 LEAVES   results/interactions/sequences.parquet   user_id, item_ids, splits (0 train, 1 valid, 2 test), timestamps
          results/interactions/rejects.parquet     file, row, position, user_id, item_id, interactions, reason
-         results/interactions/report.json         users, lengths, items never seen, cold items, leakage, what was rejected
+         results/interactions/report.json         users, lengths, items never seen, cold items, ties, leakage, what was rejected
 """
 
 

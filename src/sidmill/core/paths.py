@@ -34,16 +34,30 @@ def expand(path: str, suffixes: tuple[str, ...], setting: str) -> list[str]:
     return found
 
 
-def expand_one(path: str, setting: str) -> str:
+def expand_one(
+    path: str, setting: str, suffixes: tuple[str, ...] = ("",), *, foreign: bool = False
+) -> str:
     """The one file behind ``path``, under the rules of :func:`expand`.
 
+    Args:
+        path: a file, or a folder or glob that holds one file.
+        setting: config key that holds ``path``, for the message.
+        suffixes: endings of the file, in lower case; the default takes any file, and no folder.
+        foreign: refuse a file in ``results/``, where a rule would wait for its own result.
+
     Raises:
-        SidmillError: as there, or if it is a folder or a glob of several files.
+        SidmillError: as :func:`expand`; if there is more than one file, or it lies in ``results/``.
     """
-    found = [] if Path(path).is_dir() else expand(path, ("",), setting)
+    is_folder = suffixes == ("",) and Path(path).is_dir()
+    found = [] if is_folder else expand(path, suffixes, setting)
     if len(found) != 1:
         what = f"{len(found)} files" if found else "a folder"
         raise SidmillError(f"{setting}: {path!r} is {what}: name one file")
+    if foreign and Path(found[0]).resolve().is_relative_to(Path(MADE_BY_RULES).resolve()):
+        raise SidmillError(
+            f"{setting}: {found[0]} lies in {MADE_BY_RULES}/, which this run writes: copy it to "
+            f"another folder, and name the copy"
+        )
     return found[0]
 
 

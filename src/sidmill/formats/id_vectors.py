@@ -55,7 +55,7 @@ def first_column(ids: pa.Array) -> FirstColumn:
 
 def _whole_numbers(ids: pa.Array) -> np.ndarray | None:
     """The ids as int64, where they are whole numbers, written plainly, that float32 holds."""
-    if ids.type == pa.string():
+    if not pa.types.is_integer(ids.type):
         if not pc.all(pc.match_substring_regex(ids, r"^(0|[1-9]\d{0,8})$"), min_count=0).as_py():
             return None
         ids = pc.cast(ids, pa.int64())

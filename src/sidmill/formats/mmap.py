@@ -1,4 +1,4 @@
-"""``mmap_idx_{M}``, ``mmap_emb_{N}_{D}`` and ``mmap.json``: the memory maps that MISSRec reads.
+"""``mmap_idx_{M}``, ``mmap_emb_{N}_{D}`` and ``mmap.json``: item vectors as memory maps.
 
     mmap_idx_{M}      int32 (M,), no header: item id to row of the other map, 0 for no item
     mmap_emb_{N}_{D}  float32 (N, D), no header: row 0 is zeros, for padding; items follow

@@ -11,6 +11,7 @@ import numpy as np
 
 from sidmill.formats.interactions import SPLITS, TEST, TRAIN, VALID
 from sidmill.interactions.histories import Histories
+from sidmill.interactions.rows import NOT_SAID
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 BUCKETS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)  # of the histogram: from each to the next
@@ -62,8 +63,18 @@ def begin(n_items: int, max_history: int) -> Tally:
     )
 
 
-def add(tally: Tally, histories: Histories, splits: np.ndarray) -> None:
-    """Count a block of histories with their final splits, int8 (n,)."""
+TIES = ("users", "interactions", "held_out_by_order")
+
+
+def add(tally: Tally, histories: Histories, splits: np.ndarray, ties_choose: bool) -> None:
+    """Count a block of histories.
+
+    Args:
+        tally: changed in place.
+        histories: the block.
+        splits: int8 (n,), their final splits.
+        ties_choose: whether the order among equal timestamps chose what is held out.
+    """
     lengths = np.diff(histories.offsets)
     owners = np.repeat(np.arange(len(lengths)), lengths)
     tally.lengths[:] += np.bincount(lengths, minlength=len(tally.lengths))
@@ -80,6 +91,29 @@ def add(tally: Tally, histories: Histories, splits: np.ndarray) -> None:
     for split in (VALID, TEST):
         np.add.at(tally.held_out[split - 1], histories.items[splits == split], 1)
     _add_leaks(tally.others, histories, splits, owners)
+    _add_ties(tally.others, histories, splits, owners, ties_choose)
+    unsaid = (histories.splits == NOT_SAID) & (histories.shown > TRAIN)
+    tally.others["history_only interactions"] += int(unsaid.sum())
+    tally.others["history_only users"] += len(np.unique(owners[unsaid]))
+
+
+def _add_ties(
+    ties: Counter, histories: Histories, splits: np.ndarray, owners: np.ndarray, choose: bool
+) -> None:
+    """Count interactions of a user that share their timestamp."""
+    if not len(owners) or not histories.timed.any():
+        return
+    timed = np.repeat(histories.timed, np.diff(histories.offsets))
+    same = (owners[1:] == owners[:-1]) & (histories.times[1:] == histories.times[:-1]) & timed[1:]
+    begins = np.flatnonzero(np.concatenate([[True], ~same]))  # of each stretch of equal times
+    sizes = np.diff(np.append(begins, len(owners)))
+    tied = np.repeat(sizes > 1, sizes)
+    ties["ties users"] += len(np.unique(owners[tied]))
+    ties["ties interactions"] += int(tied.sum())
+    if choose:
+        lowest, highest = (reduce.reduceat(splits, begins) for reduce in (np.minimum, np.maximum))
+        across = np.repeat(lowest != highest, sizes)
+        ties["ties held_out_by_order"] += int((across & (splits != TRAIN)).sum())
 
 
 def _add_leaks(
@@ -133,6 +167,10 @@ def summary(tally: Tally) -> dict:
             "never_in_train": int((~tally.trained).sum()),
         },
         "cold": {SPLITS[split]: _cold(tally, split) for split in (VALID, TEST)},
+        "ties": {name: tally.others[f"ties {name}"] for name in TIES},
+        "history_only": {
+            name: tally.others[f"history_only {name}"] for name in ("interactions", "users")
+        },
         "leakage": {name: tally.others[name] for name in LEAKS},
     }
 

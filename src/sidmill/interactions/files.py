@@ -1,12 +1,14 @@
-"""The files of an interaction log, and which of the four forms they are in."""
+"""The files of an interaction log, which of the forms they are in, and the splits they name."""
 
-from itertools import islice
+import os
+import re
 from pathlib import Path
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand
-from sidmill.formats import catalogue
+from sidmill.formats import log_rows
 from sidmill.formats.interactions import TEST, TRAIN, VALID
+from sidmill.formats.log_rows import Dialect
 
 SETTING = "interactions.path"
 SPLIT_NAMES = {
@@ -17,48 +19,105 @@ SPLIT_NAMES = {
     "dev": VALID,
     "test": TEST,
 }
-PROBED_ROWS = 100  # rows looked at to tell the form
+PROBED_ROWS = 100  # rows looked at to tell what a column holds
+WORD_ENDS = re.compile(r"[._\-\s]+")
+# The usual names of the fields that say what a row is; a row has one of them.
+TELLING = {
+    "missrec": ("user_sequence",),
+    "onerec": ("hist_video_pid", "target_video_pid"),
+    "sequences": ("item_ids",),
+    "inter": ("item_id_list",),
+    "events": ("item_id",),
+}
 
 
 def find(path: str | None) -> list[str]:
     """List the files behind ``interactions.path``; none for null.
 
-    A folder may hold the files, or the folders train, valid and test that do.
+    Of a folder all files are taken, those in folders inside it too; hidden ones, and those whose
+    name begins with an underscore, are not.
 
     Raises:
         SidmillError: if there is no such file.
     """
     if path is None:
         return []
-    if Path(path).is_dir():
-        folders = [entry for entry in sorted(Path(path).iterdir()) if entry.name in SPLIT_NAMES]
-        inner = [str(entry) for entry in folders if entry.is_dir()]
-        if inner:
-            return [file for entry in inner for file in expand(entry, catalogue.SUFFIXES, SETTING)]
-    return expand(path, catalogue.SUFFIXES, SETTING)
+    if not Path(path).is_dir():
+        return expand(path, log_rows.SUFFIXES, SETTING)
+    found, seen = [], set()
+    for folder, inner, names in os.walk(path, followlinks=True):
+        place = os.path.realpath(folder)
+        inner[:] = sorted(name for name in inner if not name.startswith((".", "_")))
+        if place in seen:  # a link to a folder above
+            inner.clear()
+            continue
+        seen.add(place)
+        if any(_is_log(name) for name in names):
+            found += expand(folder, log_rows.SUFFIXES, SETTING)
+    return found or expand(path, log_rows.SUFFIXES, SETTING)  # which says what is missing
 
 
-def split_of(file: str) -> int | None:
-    """The split that a file's folder, or the start of its name, says: train/x.jsonl, test.jsonl."""
-    stem = Path(file).name.lower().split(".")[0]
-    words = (Path(file).parent.name.lower(), stem, stem.split("-")[0], stem.split("_")[0])
-    return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)
+def _is_log(name: str) -> bool:
+    return name.lower().endswith(log_rows.SUFFIXES) and not name.startswith((".", "_"))
 
 
-def form_of(files: list[str], fields: dict[str, str | None]) -> str:
-    """Tell the form by the field names of the first readable row.
+def split_of(file: str, root: str | None = None) -> int | None:
+    """The split that a file's folder says, or its name: train/x.jsonl, test.jsonl, X.train.csv.
+
+    Args:
+        file: the file.
+        root: ``interactions.path``; of a folder, those between it and the file count too, the
+            nearest first. Otherwise only the file's own folder counts.
+    """
+    folders = [Path(file).parent.name]
+    if root is not None and Path(file).is_relative_to(root) and Path(root).is_dir():
+        inner = Path(file).relative_to(root).parent.parts
+        folders = [*reversed(inner), Path(root).resolve().name]
+    for folder in folders:
+        if folder.lower() in SPLIT_NAMES:
+            return SPLIT_NAMES[folder.lower()]
+    words = WORD_ENDS.split(Path(file).name.lower())
+    said = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+    return said.pop() if len(said) == 1 else None
+
+
+def form_of(files: list[str], fields: dict[str, str | None], dialect: Dialect) -> str:
+    """Tell the form by the field names of the first readable row of each file.
 
     Args:
         files: the files.
         fields: ``interactions.fields``, names that the user gave.
+        dialect: how delimited text is written.
 
     Raises:
-        SidmillError: if they fit no form.
+        SidmillError: if they fit no form, or files are of different forms.
     """
-    rows = list(islice((row for file in files for row in catalogue.read(file)), PROBED_ROWS))
-    found = next((set(row.fields) for row in rows if row.fields), set())
-    if not found and rows:
-        raise SidmillError(f"{files[0]}, row {rows[0].number}: {rows[0].problem}: mend the row")
+    told: dict[str, str] = {}
+    problem = None
+    for file in files:
+        for row in log_rows.read(file, dialect, known_names(fields)):
+            if row.fields:
+                told.setdefault(_form_of_row(file, list(row.fields), fields), file)
+                break
+            problem = problem or f"{file}, row {row.number}: {row.problem}: mend the row"
+    if len(told) > 1:
+        (first, one), (second, other) = list(told.items())[:2]
+        raise SidmillError(
+            f"{SETTING}: {one} holds {first}, {other} holds {second}: read files of one form at a "
+            f"time, or set interactions.format"
+        )
+    if not told and problem:
+        raise SidmillError(problem)
+    return next(iter(told)) if told else _form_of_row(files[0], [], fields)
+
+
+def known_names(fields: dict[str, str | None]) -> set[str]:
+    """Names that fields of a row have, the usual ones and those of the user."""
+    usual = {"user_id", "uid", "timestamp", "timestamps", "split", "splits"}
+    return usual.union(*TELLING.values(), filter(None, fields.values()))
+
+
+def _form_of_row(file: str, found: list[str], fields: dict[str, str | None]) -> str:
     history, target, item = (fields[name] for name in ("history", "target", "item"))
     if "user_sequence" in found:
         return "missrec"
@@ -66,10 +125,18 @@ def form_of(files: list[str], fields: dict[str, str | None]) -> str:
         return "onerec"
     if "item_ids" in found:
         return "sequences"
+    if "item_id_list" in found:
+        return "inter"
     if (item or "item_id") in found:
         return "events"
+    hint = "set interactions.format and interactions.fields"
+    if log_rows.is_table(file) and log_rows.looks_like_data(found):
+        hint = (
+            f"the first line looks like data; if the file has no header line, set "
+            f"interactions.columns to the names of its {len(found)} columns"
+        )
     raise SidmillError(
-        f"{SETTING}: {files[0]} has the fields {', '.join(sorted(map(str, found))) or 'none'}, "
+        f"{SETTING}: {file} has the fields {log_rows.shown(sorted(map(str, found))) or 'none'}, "
         f"which tell none of the forms missrec (user_sequence), sequences (item_ids), events "
-        f"(item_id) and onerec (hist_video_pid): set interactions.format and interactions.fields"
+        f"(item_id), inter (item_id_list) and onerec (hist_video_pid): {hint}"
     )

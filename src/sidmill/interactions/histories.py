@@ -3,8 +3,8 @@
 Letters: u users, n interactions of them all, one user after the other, oldest first.
 """
 
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Iterator
+from itertools import groupby, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,9 @@ import pyarrow as pa
 
 from sidmill.interactions.rows import NOT_SAID
 
-MERGED = ("missrec", "onerec")  # forms whose rows overlap
+MERGED = ("missrec", "onerec", "inter")  # forms whose rows overlap
+LONGEST_WINDOW = 64  # rows of more items are laid as they stand in the log
+GRAM = 4  # items by which the place of a row in a long history is looked up
 
 
 class Histories(NamedTuple):
@@ -25,6 +27,7 @@ class Histories(NamedTuple):
         splits: int8 (n,), ``NOT_SAID`` where the input says none.
         times: int64 (n,), 0 where the input says none.
         timed: bool (u,), whether the input says times.
+        shown: int8 (n,), the split of the first row that shows an interaction.
         restated: interactions that rows of overlapping forms say again.
         leaked: of these, held-out targets that rows of an earlier split hold as targets too.
     """
@@ -35,6 +38,7 @@ class Histories(NamedTuple):
     splits: np.ndarray
     times: np.ndarray
     timed: np.ndarray
+    shown: np.ndarray
     restated: int
     leaked: int
 
@@ -56,29 +60,34 @@ class Merged(NamedTuple):
     Attributes:
         items: numbers of items, oldest first.
         splits: one per item, ``NOT_SAID`` where no row says one.
+        shown: one per item, the split of the first row that shows it.
         misfits: places of the rows that fit nowhere.
         leaked: targets that rows of an earlier split have as targets too.
     """
 
     items: list[int]
     splits: list[int]
+    shown: list[int]
     misfits: list[int]
     leaked: int
 
 
-def group(table: pa.Table, form: str, refuse: Callable[[Refused], None]) -> Histories:
+def group(
+    table: pa.Table, form: str, refuse: Callable[[Refused], None], by_split: bool
+) -> Histories:
     """Make one history of each user's pieces.
 
     Users come in order of the hash of their id, which depends on nothing else. Events of a user
-    are sorted by time, and by catalogue order where times are equal. In ``sequences`` a user has
-    one row: later ones are refused. Rows of missrec and onerec are laid over each other: see
-    :func:`merge`.
+    are sorted by time; where times are equal, by the split that is said, with ``by_split``, and
+    then as they stand in the log: by file and row. In ``sequences`` a user has one row: later ones
+    are refused. Rows of the forms ``MERGED`` are laid over each other: see :func:`merge`.
 
     Args:
         table: all pieces of some users, as of :data:`sidmill.interactions.scan.PIECES` with
             ``hash``.
-        form: missrec, sequences, events or onerec.
+        form: missrec, sequences, events, onerec or inter.
         refuse: takes what fits no history.
+        by_split: whether the splits that events say count.
     """
     table = _sorted_by_user(table)
     if form == "sequences":
@@ -91,18 +100,19 @@ def group(table: pa.Table, form: str, refuse: Callable[[Refused], None]) -> Hist
     times = _filled(table["times"], sizes, 0)
     timed = np.zeros(len(users.dictionary), dtype=bool)
     timed[users.indices.to_numpy()] = table["times"].is_valid().to_numpy()
+    shown = np.zeros(len(items), dtype=np.int8)
     restated = leaked = 0
-    if form == "events":
-        order = np.lexsort((items, times, owners))
+    if form == "events":  # rows stand by file and row, and the sort is stable
+        order = np.lexsort((splits, times, owners) if by_split else (times, owners))
         items, splits, times = items[order], splits[order], times[order]
     elif form in MERGED:
-        owners, items, splits, restated, leaked = _merge_all(table, users, refuse)
+        owners, items, splits, shown, restated, leaked = _merge_all(table, users, refuse)
         times = np.zeros(len(items), dtype=np.int64)
     lengths = np.bincount(owners, minlength=len(users.dictionary))
     kept = lengths > 0
     offsets = np.concatenate([[0], np.cumsum(lengths[kept])])
     names = users.dictionary.filter(pa.array(kept))
-    return Histories(names, offsets, items, splits, times, timed[kept], restated, leaked)
+    return Histories(names, offsets, items, splits, times, timed[kept], shown, restated, leaked)
 
 
 def keep(histories: Histories, kept: np.ndarray) -> Histories:
@@ -116,46 +126,262 @@ def keep(histories: Histories, kept: np.ndarray) -> Histories:
         splits=histories.splits[inside],
         times=histories.times[inside],
         timed=histories.timed[kept],
+        shown=histories.shown[inside],
     )
 
 
 def merge(pieces: list[tuple[list[int], list[int], bool]]) -> Merged:
     """Lay overlapping rows of one user over each other.
 
-    Rows are taken by split, train first, then by length. A row that holds the history's beginning
-    (a padded row) has to continue it from the start; any other may begin anywhere, and is laid
-    where the most of its beginning repeats the end of the history so far. A row that the history
-    holds already adds nothing. An interaction is for validation or test if some row of that
-    split has it as a target and no train row has it; where no row says anything of an interaction,
-    it takes the split of the one before, so that nothing after a held-out one is trained on.
+    Rows are taken by split, train first, then by length; windows that continue each other in that
+    order, however they stand in the log. A row that holds the
+    history's beginning (a padded row) has to continue it from the start; any other may begin
+    anywhere, and is laid where the most of its beginning repeats the end of the history so far, or,
+    among rows of one split, the most of its end the beginning. A row that the history holds already
+    adds nothing. An interaction is for validation or test if some row of that split has it as a
+    target and no train row has it.
+
+    Time: linear in the items of the rows, apart from rows that do not fit at first.
 
     Args:
-        pieces: per row the items, their splits (``NOT_SAID`` for mere history), and whether it
-            holds the history's beginning.
+        pieces: per row the items, their splits (``NOT_SAID`` and below for mere history), and
+            whether it holds the history's beginning.
     """
+    ranks = [max(map(_of_row, said)) for _, said, _ in pieces]
     order = sorted(
-        range(len(pieces)),
-        key=lambda place: (max(pieces[place][1]), len(pieces[place][0]), place),
+        range(len(pieces)), key=lambda place: (ranks[place], len(pieces[place][0]), place)
     )
-    items: list[int] = []
-    splits: list[int] = []
-    misfits = []
-    leaked = 0
-    for place in order:
-        found, said, whole = pieces[place]
-        start = _where(items, found, whole)
+    groups = [list(places) for _, places in groupby(order, key=lambda place: ranks[place])]
+
+    # Rows of the first split make the history, in the first order in which all of them fit.
+    history, misfits = _History(), list(groups[0])
+    for places, is_last in _orders(pieces, groups[0]):
+        tried = _History()
+        left = _lay_all(tried, pieces, ranks, places, again=is_last, before=is_last)
+        if len(left) < len(misfits) or not history.items:
+            history, misfits = tried, left
+        if not misfits:
+            break
+
+    # Those of later splits go on from there.
+    for places in groups[1:]:
+        misfits = misfits + _lay_all(history, pieces, ranks, places, again=True, before=False)
+    return Merged(history.items, history.splits, history.shown, sorted(misfits), history.leaked)
+
+
+Pieces = list[tuple[list[int], list[int], bool]]
+
+
+def _of_row(said: int) -> int:
+    """The split of a row, by what it says of one of its items: see :data:`NOT_SAID`."""
+    return said if said >= 0 else NOT_SAID - said
+
+
+def _lay_all(
+    history: "_History",
+    pieces: Pieces,
+    ranks: list[int],
+    places: list[int],
+    again: bool,
+    before: bool,
+) -> list[int]:
+    """Lay rows over the history and return the misfits.
+
+    Args:
+        history: changed in place.
+        pieces: all rows.
+        ranks: the split of each.
+        places: the rows to lay, in order.
+        again: try misfits again while others still find their place.
+        before: put a row before the history where none fits behind it.
+    """
+    waiting = places
+    while waiting:
+        left = [place for place in waiting if not history.lay(*pieces[place], ranks[place])]
+        if len(left) == len(waiting) and before:
+            left = history.put_before(pieces, left, ranks)
+        if len(left) == len(waiting) or not again:
+            return left
+        waiting = left
+    return waiting
+
+
+def _orders(pieces: Pieces, places: list[int]) -> Iterator[tuple[list[int], bool]]:
+    """Orders in which rows may continue each other, the surest first; and whether it is the last.
+
+    Windows that all continue each other by one item have one order only. Otherwise rows are taken
+    as they stand in the log, and then as they overlap the most.
+    """
+    sliding = [place for place in places if not pieces[place][2]]
+    others = [place for place in places if pieces[place][2]]
+    chains = _chains(pieces, sliding, 1)
+    if len(sliding) > 1 and len(chains) == 1:
+        yield others + chains[0], False
+    length = max(len(pieces[place][0]) for place in places)
+    can_chain = len(sliding) > 1 and length <= LONGEST_WINDOW
+    yield places, not can_chain
+    if can_chain:
+        found = [place for chain in _chains(pieces, sliding, length) for place in chain]
+        yield others + found, True
+
+
+def _chains(pieces: Pieces, places: list[int], n_steps: int) -> list[list[int]]:
+    """Join windows into chains: each begins with what the one before it ends with.
+
+    The longest overlap is joined first: all items but one, then but two, up to ``n_steps``; only
+    where one window alone can follow, and it alone can be followed.
+    """
+    chains = {place: [place] for place in places}  # by the first window
+    joined: dict[int, int] = {}  # the first window of a chain that went into another: that one's
+    for step in range(1, n_steps + 1):
+        begins: dict[tuple, list[int]] = {}
+        ends: dict[tuple, list[int]] = {}
+        for first, chain in chains.items():
+            head, tail = pieces[first][0], pieces[chain[-1]][0]
+            if len(head) > step:
+                begins.setdefault(tuple(head[:-step]), []).append(first)
+            if len(tail) > step:
+                ends.setdefault(tuple(tail[step:]), []).append(first)
+        for key, before in ends.items():
+            after = begins.get(key, [])
+            if len(before) == len(after) == 1:
+                first = before[0]
+                while first in joined:
+                    first = joined[first]
+                if first != after[0]:
+                    chains[first] += chains.pop(after[0])
+                    joined[after[0]] = first
+    return list(chains.values())
+
+
+class _History:
+    """A history that grows at both ends, with the places of its short stretches.
+
+    Attributes:
+        items, splits, shown: see :class:`Merged`.
+        leaked: likewise.
+    """
+
+    def __init__(self) -> None:
+        self.items: list[int] = []
+        self.splits: list[int] = []
+        self.shown: list[int] = []
+        self.leaked = 0
+        self.whole = False
+        self._places: dict[tuple, list[int]] = {}
+
+    def lay(self, found: list[int], said: list[int], whole: bool, rank: int) -> bool:
+        """Lay a row of split ``rank`` over the history; False where it fits nowhere."""
+        start = self._where(found, whole)
         if start is None:
-            misfits.append(place)
-            continue
-        grown = start + len(found) - len(items)
+            return False
+        grown = start + len(found) - len(self.items)
         if grown > 0:
-            items += found[-grown:]
-            splits += [NOT_SAID] * grown
-        for offset, split in enumerate(said, start=start):
-            if splits[offset] == NOT_SAID:
-                splits[offset] = split
-            leaked += split > splits[offset]
-    return Merged(items, splits, sorted(misfits), leaked)
+            self._extend(found[-grown:], rank)
+        self._say(start, said)
+        self.whole |= whole
+        return True
+
+    def put_before(
+        self, pieces: list[tuple[list[int], list[int], bool]], places: list[int], ranks: list[int]
+    ) -> list[int]:
+        """Put the row before the history whose end repeats the most of its beginning.
+
+        Returns:
+            The places that are left.
+        """
+        if self.whole:
+            return places
+        overlaps = [
+            0 if pieces[place][2] else _overlap(pieces[place][0], self.items) for place in places
+        ]
+        best = max(range(len(places)), key=lambda number: overlaps[number])
+        if not overlaps[best]:
+            return places
+        items, said, _ = pieces[places[best]]
+        new = items[: len(items) - overlaps[best]]
+        self.items[:0] = new
+        self.splits[:0] = [NOT_SAID] * len(new)
+        self.shown[:0] = [ranks[places[best]]] * len(new)
+        self._places.clear()
+        self._index(0)
+        self._say(0, said)
+        return places[:best] + places[best + 1 :]
+
+    def _where(self, found: list[int], whole: bool) -> int | None:
+        """Where a row begins in the history, or None if it fits nowhere."""
+        size = min(len(self.items), len(found))
+        if not self.items or (whole and self.items[:size] == found[:size]):
+            return 0
+        if whole:
+            return None
+        for start in reversed(self._places.get(tuple(found[:GRAM]), ())):
+            if self.items[start : start + len(found)] == found:
+                return start
+        overlap = _overlap(self.items, found)
+        return len(self.items) - overlap if overlap else None
+
+    def _extend(self, new: list[int], rank: int) -> None:
+        before = len(self.items)
+        self.items += new
+        self.splits += [NOT_SAID] * len(new)
+        self.shown += [rank] * len(new)
+        self._index(before)
+
+    def _index(self, before: int) -> None:
+        """Note the stretches of up to GRAM items that end behind ``before``."""
+        for end in range(before + 1, len(self.items) + 1):
+            for length in range(1, min(GRAM, end) + 1):
+                self._places.setdefault(tuple(self.items[end - length : end]), []).append(
+                    end - length
+                )
+
+    def _say(self, start: int, said: list[int]) -> None:
+        for place, split in enumerate(said, start=start):
+            if split < 0:
+                continue
+            if self.splits[place] == NOT_SAID:
+                self.splits[place] = split
+            self.leaked += split > self.splits[place]
+
+
+def _overlap(first: list[int], second: list[int]) -> int:
+    """The most items at the end of one list that repeat the beginning of the other.
+
+    The matching of Knuth, Morris and Pratt: its time is linear.
+    """
+    size = min(len(first), len(second))
+    back = [0] * size  # of each place, how much of the beginning ends there
+    matched = 0
+    for place in range(1, size):
+        while matched and second[place] != second[matched]:
+            matched = back[matched - 1]
+        matched += second[place] == second[matched]
+        back[place] = matched
+    matched = 0
+    for place in range(len(first) - size, len(first)):
+        while matched and (matched == size or first[place] != second[matched]):
+            matched = back[matched - 1]
+        matched += first[place] == second[matched]
+    return matched
+
+
+def held_out(offsets: np.ndarray, splits: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    """Fill ``NOT_SAID`` so that training gets nothing that only validation or test rows show.
+
+    An interaction takes the latest split said before it in the history, as in :func:`carried`, but
+    never an earlier one than that of the first row that shows it.
+
+    Args:
+        offsets: int64 (u + 1,).
+        splits: int8 (n,).
+        shown: int8 (n,).
+
+    Returns:
+        int8 (n,).
+    """
+    filled = carried(offsets, splits)
+    return np.where(splits == NOT_SAID, np.maximum(filled, shown), filled).astype(np.int8)
 
 
 def carried(offsets: np.ndarray, splits: np.ndarray) -> np.ndarray:
@@ -175,31 +401,15 @@ def carried(offsets: np.ndarray, splits: np.ndarray) -> np.ndarray:
     return np.where(place >= begins, splits[np.maximum(place, 0)], 0).astype(np.int8)
 
 
-def _where(items: list[int], found: list[int], whole: bool) -> int | None:
-    """Where a row begins in a history, or None if it fits nowhere."""
-    size = min(len(items), len(found))
-    if not items or (whole and items[:size] == found[:size]):
-        return 0
-    if whole:
-        return None
-    for start in range(len(items) - len(found), -1, -1):
-        if items[start : start + len(found)] == found:
-            return start
-    for overlap in range(size, 0, -1):
-        if items[-overlap:] == found[:overlap]:
-            return len(items) - overlap
-    return None
-
-
 def _merge_all(
     table: pa.Table, users: pa.DictionaryArray, refuse: Callable[[Refused], None]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, int]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int, int]:
     codes = users.indices.to_numpy()
     bounds = np.flatnonzero(np.diff(codes, prepend=-1, append=-1))
     pieces = list(
         zip(*(table[name].to_pylist() for name in ("items", "splits", "whole")), strict=True)
     )
-    owners, items, splits = [], [], []
+    owners, items, splits, shown = [], [], [], []
     restated = leaked = 0
     for begin, end in pairwise(bounds):
         own = pieces[begin:end]
@@ -221,10 +431,12 @@ def _merge_all(
         owners.append(np.full(len(merged.items), codes[begin]))
         items += merged.items
         splits += merged.splits
+        shown += merged.shown
     return (
         np.concatenate([np.empty(0, dtype=np.int64), *owners]),
         np.array(items, dtype=np.int32),
         np.array(splits, dtype=np.int8),
+        np.array(shown, dtype=np.int8),
         restated,
         leaked,
     )

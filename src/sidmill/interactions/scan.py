@@ -4,21 +4,23 @@ A bad row goes as a whole; an item that the catalogue lacks goes alone, and the 
 stays.
 """
 
-import reprlib
 from collections.abc import Callable, Iterator
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import catalogue
+from sidmill.formats import log_rows
 from sidmill.formats.interactions import Reject
+from sidmill.formats.log_rows import Dialect, Row
 from sidmill.interactions import known as catalogue_ids
-from sidmill.interactions.files import split_of
+from sidmill.interactions import times as timestamps
+from sidmill.interactions.files import PROBED_ROWS
 from sidmill.interactions.known import UNKNOWN, KnownItems
-from sidmill.interactions.rows import BadRowError, Piece, parser
+from sidmill.interactions.rows import BadRowError, Parser, Piece, names_of, parser
+from sidmill.interactions.times import Clock
 
 BLOCK_ITEMS = 1 << 18
 PIECES = pa.schema(
@@ -34,6 +36,17 @@ PIECES = pa.schema(
 )
 
 
+OTHER_SPLIT = "add them, or set interactions.split: leave_two_out or leave_last_out"
+# What mends a column, where its values do not say it.
+REMEDIES = {
+    "user": "name the field of the users in interactions.fields.user",
+    "item": "write ids as in the catalogue, or name their field in interactions.fields",
+    "time": "name the field of the times in interactions.fields.time",
+    "split": "write train, valid or test there, name the files so (X.train.csv), or set "
+    "interactions.split: leave_two_out",
+}
+
+
 class Rules(NamedTuple):
     """What is refused, and how: see :func:`sidmill.interactions.read.read`."""
 
@@ -43,6 +56,31 @@ class Rules(NamedTuple):
     sorted_times: bool
     on_unknown_items: str
     on_bad_rows: str
+    clock: Clock
+
+
+class Log(NamedTuple):
+    """The files of a log, and how they are read.
+
+    Attributes:
+        files: the files, in order.
+        splits: what the name of each says, or None.
+        form: missrec, sequences, events, onerec or inter.
+        fields: other field names than the usual ones.
+        dialect: how delimited text is written.
+        names: names of fields that rows have.
+    """
+
+    files: list[str]
+    splits: list[int | None]
+    form: str
+    fields: dict[str, str | None]
+    dialect: Dialect
+    names: set[str]
+
+    def rows(self, number: int) -> Iterator[Row]:
+        """Read one of the files."""
+        return log_rows.read(self.files[number], self.dialect, self.names)
 
 
 class Place(NamedTuple):
@@ -53,9 +91,7 @@ class Place(NamedTuple):
 
 
 def pieces(
-    files: list[str],
-    form: str,
-    fields: dict[str, str | None],
+    log: Log,
     known: KnownItems,
     rules: Rules,
     reject: Callable[[Reject], None],
@@ -64,14 +100,12 @@ def pieces(
     """Yield the pieces of all files as tables of ``PIECES``, in reading order.
 
     Args:
-        files: the files, in order.
-        form: missrec, sequences, events or onerec.
-        fields: other field names than the usual ones.
+        log: the files, and how they are read.
         known: the catalogue.
         rules: what is refused.
         reject: takes what is refused.
-        counts: ``rows``, ``rows_rejected``, ``rows_with_splits``, ``interactions``,
-            ``interactions_rejected`` and ``unknown_items`` are added up here.
+        counts: ``rows``, ``rows_rejected``, ``rows_with_splits``, ``users_as_floats``,
+            ``interactions``, ``interactions_rejected`` and ``unknown_items`` are added up here.
 
     Memory: a block of 262,144 interactions.
 
@@ -79,62 +113,110 @@ def pieces(
         SidmillError: for the first bad row or unknown item where ``rules`` say error; if a file
             cannot be read to its end.
     """
-    parse = parser(form, fields)
+    parse = parser(log.form, log.fields, catalogue_ids.padding(known))
 
     def refuse(place: Place, user: str | None, error: BadRowError) -> None:
-        _refuse(files, place, user, error, rules, reject, counts)
+        if rules.on_bad_rows == "error":
+            raise SidmillError(_stopping(log, place, error, parse, known, rules))
+        counts["rows_rejected"] += 1
+        counts["interactions"] += error.interactions
+        counts["interactions_rejected"] += error.interactions
+        file = log.files[place.file]
+        reject(Reject(file, place.row, None, user, None, error.interactions, str(error)))
 
+    user_field = names_of(log.form, log.fields)["user"]
     waiting: list[tuple[Place, Piece]] = []
     size = 0
-    for number, file in enumerate(files):
-        file_split = split_of(file)
-        for row in catalogue.read(file):
+    for number in range(len(log.files)):
+        for row in log.rows(number):
             counts["rows"] += 1
             place = Place(number, row.number)
             try:
-                if row.problem:
-                    raise BadRowError(row.problem)
-                piece = parse(row.fields, file_split)
-                _check_said(piece, rules)
+                piece = _piece(row, parse, log.splits[number], rules)
                 counts["rows_with_splits"] += piece.splits is not None
+                said = row.fields.get(user_field)
+                counts["users_as_floats"] += said != piece.user and not isinstance(said, int)
             except BadRowError as error:
                 refuse(place, None, error)
                 continue
             waiting.append((place, piece))
             size += len(piece.items)
             if size >= BLOCK_ITEMS:
-                yield from _block(waiting, files, known, rules, reject, refuse, counts)
+                yield from _block(waiting, log.files, known, rules, reject, refuse, counts)
                 waiting, size = [], 0
-    yield from _block(waiting, files, known, rules, reject, refuse, counts)
+    yield from _block(waiting, log.files, known, rules, reject, refuse, counts)
+
+
+def settle_clock(log: Log, clock: Clock) -> Clock:
+    """Tell whether the log's timestamps are numbers or dates, by its first readable ones."""
+    field = names_of(log.form, log.fields).get("time")
+    if field is None:
+        return clock
+    probed: list[object] = []
+    for number in range(len(log.files)):
+        for row in islice(log.rows(number), PROBED_ROWS):
+            found = row.fields.get(field) if row.fields else None
+            probed += found if isinstance(found, list) else [] if found is None else [found]
+        if len(probed) >= PROBED_ROWS:
+            break
+    return timestamps.settle(clock, probed)
+
+
+def _piece(row: Row, parse: Parser, file_split: int | None, rules: Rules) -> Piece:
+    """Read one row.
+
+    Raises:
+        BadRowError: if it cannot be, or does not say what the settings want.
+    """
+    if row.problem:
+        raise BadRowError(row.problem)
+    piece = parse(row.fields, file_split)
+    _check_said(piece, rules)
+    return piece
+
+
+def _stopping(
+    log: Log, place: Place, error: BadRowError, parse: Parser, known: KnownItems, rules: Rules
+) -> str:
+    """Say what stops the reading: one row, or a column whose every value is so."""
+    file = log.files[place.file]
+    also = (
+        ", or set interactions.on_bad_rows: reject to list such rows in "
+        "results/interactions/rejects.parquet"
+    )
+    if error.role is None:
+        return f"{file}, row {place.row}: {error}: {error.remedy}{also}"
+    looked_at = alike = 0
+    fields: list[str] = []
+    for row in islice(log.rows(place.file), PROBED_ROWS):
+        looked_at += 1
+        fields = list(row.fields or fields)
+        try:
+            _mended(_piece(row, parse, log.splits[place.file], rules), known, rules)
+        except BadRowError as other:
+            alike += other.role == error.role
+    if looked_at == 1 or alike < looked_at:
+        return f"{file}, row {place.row}: {error}: {error.remedy}{also}"
+    name = names_of(log.form, log.fields).get(error.role)
+    there = (
+        "" if name in fields else f" (there is none of that name; it has {log_rows.shown(fields)})"
+    )
+    remedy = error.remedy if error.remedy != "mend the row" else REMEDIES[error.role]
+    return (
+        f"{file}, row {place.row}: {error}; it is so in all of the first {looked_at} rows, so look "
+        f"at the column {name!r}{there}: {remedy}"
+    )
 
 
 def _check_said(piece: Piece, rules: Rules) -> None:
     if rules.needs_splits and piece.splits is None:
-        raise BadRowError("no splits, which interactions.split: given wants", len(piece.items))
-    if rules.needs_times and piece.times is None:
-        raise BadRowError("no timestamps, which interactions.split: time wants", len(piece.items))
-
-
-def _refuse(
-    files: list[str],
-    place: Place,
-    user: str | None,
-    error: BadRowError,
-    rules: Rules,
-    reject: Callable[[Reject], None],
-    counts: dict[str, int],
-) -> None:
-    """Stop at a bad row, or list it."""
-    if rules.on_bad_rows == "error":
-        raise SidmillError(
-            f"{files[place.file]}, row {place.row}: {error}: mend the row, or set "
-            f"interactions.on_bad_rows: reject to list such rows in "
-            f"results/interactions/rejects.parquet"
+        reason = (
+            "no splits, which interactions.split: given wants; the file's name says none either"
         )
-    counts["rows_rejected"] += 1
-    counts["interactions"] += error.interactions
-    counts["interactions_rejected"] += error.interactions
-    reject(Reject(files[place.file], place.row, None, user, None, error.interactions, str(error)))
+        raise BadRowError(reason, len(piece.items), "split")
+    if rules.needs_times and piece.times is None:
+        reason = "no timestamps, which interactions.split: time wants"
+        raise BadRowError(reason, len(piece.items), "time", OTHER_SPLIT)
 
 
 def _block(
@@ -156,7 +238,10 @@ def _block(
             except BadRowError as error:
                 refuse(place, piece.user, error)
         waiting = good
-        arrays = _arrays(waiting, known, rules)
+        plain = rules._replace(
+            clock=rules.clock._replace(kind=timestamps.NUMBER, fractions="floor")
+        )
+        arrays = _arrays(waiting, known, plain)
     if not waiting:
         return
     ids, times = arrays
@@ -165,7 +250,7 @@ def _block(
     table = _table(waiting, numbers, times)
     missing = np.flatnonzero(numbers == UNKNOWN)
     if missing.size:
-        _refuse_items(waiting, ids, missing, files, rules, reject, counts)
+        _refuse_items(waiting, ids, missing, known, files, rules, reject, counts)
         table = _without(table, numbers != UNKNOWN)
     if table.num_rows:
         yield table
@@ -197,6 +282,8 @@ def _arrays(
         return None
     if times.type != pa.int64() or times.null_count:
         return None
+    if not rules.clock.plain:  # each is a date, or to be multiplied
+        return None
     times = times.to_numpy()
     falls = times[1:] < times[:-1]
     falls[np.cumsum(lengths)[:-1] - 1] = False  # from one row to the next
@@ -212,27 +299,20 @@ def _mended(piece: Piece, known: KnownItems, rules: Rules) -> Piece:
         )
     try:
         items = [catalogue_ids.as_id(known, item) for item in piece.items]
-        times = None if piece.times is None else [_time(time) for time in piece.times]
     except ValueError as error:
-        raise BadRowError(str(error), size) from None
+        raise BadRowError(str(error), size, "item") from None
+    times = None if piece.times is None else []
+    for time in piece.times or ():
+        try:
+            times.append(timestamps.read(time, rules.clock))
+        except ValueError as error:
+            remedy = timestamps.remedy(time, rules.clock)
+            raise BadRowError(str(error), size, "time", remedy) from None
     if times and rules.sorted_times:
         for earlier, later in pairwise(times):
             if later < earlier:
                 raise BadRowError(f"timestamps out of order: {later} after {earlier}", size)
     return piece._replace(items=items, times=times)
-
-
-def _time(value: object) -> int:
-    """A timestamp as a whole number; text and floats that are one will do."""
-    try:
-        number = int(value) if not isinstance(value, bool) else None
-        if number is None or number != float(value) or not -(2**63) <= number < 2**63:
-            raise ValueError
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(
-            f"timestamp {reprlib.repr(value)} is not a whole number of 64 bits"
-        ) from None
-    return number
 
 
 def _table(
@@ -263,6 +343,7 @@ def _refuse_items(
     waiting: list[tuple[Place, Piece]],
     ids: pa.Array,
     missing: np.ndarray,
+    known: KnownItems,
     files: list[str],
     rules: Rules,
     reject: Callable[[Reject], None],
@@ -278,9 +359,10 @@ def _refuse_items(
         if rules.on_unknown_items == "error":
             raise SidmillError(
                 f"{files[place.file]}, row {place.row}: user {piece.user!r} has item {item!r}, "
-                f"which is not in the catalogue: check that interactions.path and items.path "
-                f"belong together, or set interactions.on_unknown_items: reject to list such "
-                f"interactions in results/interactions/rejects.parquet"
+                f"which is not in the catalogue, whose ids are such as {known.ids[0].as_py()!r}: "
+                f"check that interactions.path and items.path belong together, or set "
+                f"interactions.on_unknown_items: reject to list such interactions in "
+                f"results/interactions/rejects.parquet"
             )
         reason = "item not in the catalogue"
         reject(Reject(files[place.file], place.row, position, piece.user, str(item), 1, reason))

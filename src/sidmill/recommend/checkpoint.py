@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import torch
 
-from sidmill.blocks import take
+from sidmill.blocks import read_blocks, take
 from sidmill.core.errors import SidmillError
 from sidmill.formats import tensors
 from sidmill.recommend import model as networks
@@ -43,16 +44,38 @@ class Fitted(NamedTuple):
 
 def identify(items: Items) -> dict:
     """Say which items and embeddings a model belongs to. Reads a sample of the vectors."""
-    digest = hashlib.sha256()
-    for buffer in items.ids.buffers():
-        digest.update(buffer or b"")
     rows = np.unique(np.linspace(0, len(items.vectors) - 1, SAMPLE_ROWS).astype(np.int64))
     sample = take(items.vectors, rows).astype(items.vectors.dtype)
     return {
         "fingerprint": items.fingerprint,
-        "ids": digest.hexdigest(),
+        "ids": digest_of_ids(items.ids),
         "vectors": hashlib.sha256(sample).hexdigest(),
     }
+
+
+def digest_of_ids(ids: pa.Array) -> str:
+    """SHA-256 of the values of ids (N,), int64 or string, in order, however Arrow holds them.
+
+    Equal ids have equal digests: slices too, with or without a validity bitmap, as large strings or
+    a dictionary. Memory: the ids once more.
+    """
+    if pa.types.is_integer(ids.type):
+        return hashlib.sha256(ids.cast(pa.int64()).to_numpy().astype("<i8").tobytes()).hexdigest()
+    texts = [text.encode() for text in ids.to_pylist()]
+    ends = np.cumsum([0, *map(len, texts)])
+    wide = ends[-1] >= 2**31
+    digest = hashlib.sha256(ends.astype("<i8" if wide else "<i4").tobytes())
+    for text in texts:
+        digest.update(text)
+    return digest.hexdigest()
+
+
+def digest_of_vectors(vectors: np.ndarray) -> str:
+    """SHA-256 of all rows (N, D), as float32. Memory: two blocks."""
+    digest = hashlib.sha256(str(vectors.shape).encode())
+    for _, block in read_blocks(vectors, SAMPLE_ROWS):
+        digest.update(np.ascontiguousarray(block))
+    return digest.hexdigest()
 
 
 def arrays_of(model: networks.Recommender, prefix: str) -> dict[str, np.ndarray]:

@@ -186,6 +186,7 @@ def fit(
         "shape": shape._asdict(),
         "recipe": recipe._asdict(),
         "identity": identity,
+        "vectors": checkpoint.digest_of_vectors(items.vectors),
         "sequences": digests.of_file(sequences_path),
         "start": digests.of_file(load) if load else None,
     }

@@ -1,0 +1,479 @@
+"""The rows of an interaction log: JSON, delimited text or parquet, one :class:`Row` per row.
+
+    .jsonl, .json     rows as objects, or one object: user id to the list of their item ids
+    .csv, .tsv        delimited text; .inter is the same with a typed header (user_id:token)
+    any other ending  delimited text, where a delimiter is named
+    .parquet          any integers, strings, lists, dictionaries, dates and times
+
+All but parquet also with .gz or .zst behind. A row that cannot be read is a row with a problem;
+what stops a file as a whole is an error. Numbers and ids come as stored, times of parquet as
+:class:`Moment`.
+
+Sources: the typed header is that of atomic files, https://recbole.io/atomic_files.html; the object
+of lists that of https://github.com/zhengbw0324/LC-Rec
+"""
+
+import codecs
+import csv
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import ijson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sidmill.core.errors import SidmillError
+from sidmill.formats import catalogue, lines
+from sidmill.formats.catalogue import Row
+
+COMPRESSIONS = (".gz", ".zst")
+DELIMITERS = {".csv": ",", ".tsv": "\t", ".inter": "\t"}
+SUFFIXES = (*catalogue.SUFFIXES, *(f".inter{end}" for end in ("", *COMPRESSIONS)))
+BATCH_ROWS = 1024
+MOST_NAMES = 20  # names that a message lists
+PROBED_KEYS = 20  # of a JSON object, to tell one user's row from a table of all users
+UNUSABLE = ('"', "\n", "\r", "\r\n", "\0")
+NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+ENCODING = "interactions.encoding"
+TYPED_NAME = re.compile(r"(.+):(token|token_seq|float|float_seq)")
+LIST_SEPARATORS = (",", ";", "|")  # the first of them that a list has parts it; else blanks do
+DATA_LIKE = re.compile(r"[-+]?\d[\d.,:/ T-]*(Z|[AP]M)?|\[.*\]|\d+(\s\d+)+", re.DOTALL)
+NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of such bytes
+
+
+class Moment(NamedTuple):
+    """A point in time, as nanoseconds since 1970 in UTC: what a date or time of parquet is."""
+
+    nanoseconds: int
+
+
+class Dialect(NamedTuple):
+    """How delimited text is written.
+
+    Attributes:
+        columns: names of the columns of files without a header line, or None.
+        delimiter: what parts columns; blank for any run of blanks; None: by the file's ending.
+        encoding: a codec of Python.
+        list_separator: what parts the entries of a list; None: told by each list.
+        lists: names of the columns that hold lists.
+    """
+
+    columns: tuple[str, ...] | None
+    delimiter: str | None
+    encoding: str
+    list_separator: str | None
+    lists: frozenset[str]
+
+
+def check(dialect: Dialect) -> None:
+    """Refuse a dialect that no file can have.
+
+    Raises:
+        SidmillError: naming the setting.
+    """
+    try:
+        codecs.lookup(dialect.encoding)
+    except (LookupError, ValueError):
+        raise SidmillError(
+            f"interactions.encoding: {dialect.encoding!r} is no encoding that Python knows: write "
+            f"utf-8, latin-1, cp1252, utf-16 or another of its codecs"
+        ) from None
+    if dialect.delimiter in UNUSABLE:
+        raise SidmillError(
+            f"interactions.delimiter: {dialect.delimiter!r} cannot part columns: name what stands "
+            f"between two of them, such as '::' or '|'"
+        )
+    names = dialect.columns or ()
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise SidmillError(f"interactions.columns: {twice!r} stands there twice: rename one")
+
+
+def read(path: str | Path, dialect: Dialect, known: set[str]) -> Iterator[Row]:
+    """Yield the rows of one file in order. Memory: one row, for parquet 1,024 rows.
+
+    Args:
+        path: the file.
+        dialect: how delimited text is written; nothing to the other kinds.
+        known: names of fields that rows have, to tell a row from an object of lists, whose rows
+            have the fields ``user_id`` and ``item_ids``.
+
+    Raises:
+        SidmillError: if the file as a whole cannot be read, or not from some row on.
+    """
+    kind = _kind(path)
+    if kind in (".json", ".jsonl"):
+        if _is_object_of_lists(path, known):
+            return _read_object(path)
+        return catalogue.read(path)
+    if kind == ".parquet":
+        _require_content(path)
+        return _read_parquet(path)
+    delimiter = dialect.delimiter or DELIMITERS.get(kind)
+    if delimiter is None:
+        raise SidmillError(
+            f"{path}: unknown kind of file: take one ending in .jsonl, .json, .csv, .tsv, .inter "
+            f"(also with .gz or .zst behind) or .parquet, or set interactions.delimiter to what "
+            f"parts its columns, as in '::'"
+        )
+    _require_content(path)
+    return _read_table(path, delimiter, dialect)
+
+
+def is_table(path: str | Path) -> bool:
+    """Whether a file is delimited text, where every value is text."""
+    return _kind(path) not in (".json", ".jsonl", ".parquet")
+
+
+def shown(names: list[str] | set[str]) -> str:
+    """Names for a message, 20 at most, none of any length."""
+    listed = [f"{name!s:.40}" for name in islice(names, MOST_NAMES)]
+    more = len(names) - len(listed)
+    return ", ".join(listed) + (f" and {more} more" if more else "")
+
+
+def looks_like_data(names: list[str]) -> bool:
+    """Whether a header line holds values and not names: numbers, dates, lists, nothing."""
+    return any(DATA_LIKE.fullmatch(name) for name in map(str, names))
+
+
+def _kind(path: str | Path) -> str:
+    base = str(path).lower().removesuffix(".gz").removesuffix(".zst")
+    return Path(base).suffix
+
+
+def _require_content(path: str | Path) -> None:
+    if not Path(path).is_file():
+        raise SidmillError(f"{path}: no such file")
+    if Path(path).stat().st_size == 0:
+        raise SidmillError(f"{path}: the file is empty, wanted at least one row")
+
+
+def _open(path: str | Path) -> io.BufferedReader:
+    """Open for reading bytes, decompressed."""
+    if str(path).lower().endswith(".gz"):
+        raw = gzip.open(path, "rb")  # noqa: SIM115 - the caller closes it
+    elif str(path).lower().endswith(".zst"):
+        raw = pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
+    else:
+        raw = Path(path).open("rb", buffering=0)  # noqa: SIM115
+    return io.BufferedReader(raw, 1 << 20)
+
+
+def _past_mark(stream: io.BufferedReader) -> io.BufferedReader:
+    """Skip a byte order mark of UTF-8."""
+    if stream.peek(3)[:3] == codecs.BOM_UTF8:
+        stream.read(3)
+    return stream
+
+
+# Delimited text
+
+
+def _read_table(path: str | Path, delimiter: str, dialect: Dialect) -> Iterator[Row]:
+    try:
+        with _open(path) as stream:
+            is_utf8 = codecs.lookup(dialect.encoding).name == "utf-8"
+            if is_utf8 and stream.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+                raise SidmillError(
+                    f"{path}: begins with the mark of UTF-16: set interactions.encoding: utf-16"
+                )
+            source = _past_mark(stream) if is_utf8 else stream
+            # A byte that is no text becomes a lone surrogate, which makes its row a bad one.
+            text = io.TextIOWrapper(source, dialect.encoding, "surrogateescape", newline="")
+            yield from _table_rows(path, text, delimiter, dialect)
+    except (OSError, EOFError, zlib.error, pa.ArrowInvalid, UnicodeError) as error:
+        raise SidmillError(
+            f"{path}: cannot be read to its end ({error}): is it whole, compressed as its name "
+            f"says, and written in interactions.encoding ({dialect.encoding})?"
+        ) from None
+
+
+def _table_rows(
+    path: str | Path, text: io.TextIOWrapper, delimiter: str, dialect: Dialect
+) -> Iterator[Row]:
+    """Yield the rows of delimited text: the header first, then each line or quoted record."""
+    records = _records(path, text, delimiter)
+    names = list(dialect.columns) if dialect.columns else None
+    lists = set(dialect.lists)
+    for number, last, values, problem in records:
+        if names is None:
+            if problem:
+                raise SidmillError(f"{path}: the header is {problem}: mend it")
+            names, typed_lists = _header(path, values)
+            lists |= typed_lists
+            continue
+        if dialect.columns and number == 1 and values == names:
+            raise SidmillError(
+                f"{path}: its first line is the header {shown(values)}: set interactions.columns: "
+                f"null, it names the columns of files without one"
+            )
+        if problem:
+            yield Row(number, None, problem)
+        elif len(values) != len(names):
+            span = f" in lines {number} to {last}" if last > number else ""
+            counted = "interactions.columns names" if dialect.columns else "the header has"
+            yield Row(number, None, f"{len(values)} columns{span}, {counted} {len(names)}")
+        elif any(map(NOT_UTF8.search, values)):
+            yield Row(
+                number, None, f"not {dialect.encoding.upper()}: is it latin-1? set {ENCODING}"
+            )
+        else:
+            fields = dict(zip(names, values, strict=True))
+            for name in lists & fields.keys():
+                fields[name] = _listed(fields[name], dialect.list_separator)
+            yield Row(number, fields)
+
+
+def _records(
+    path: str | Path, text: io.TextIOWrapper, delimiter: str
+) -> Iterator[tuple[int, int, list[str], str | None]]:
+    """Yield first line, last line, values and problem of each record that is not blank."""
+    source = _text_lines(path, text)
+    if len(delimiter) > 1 or delimiter == " " or _kind(path) == ".inter":  # no quotes in these
+        part = str.split if delimiter == " " else partial(_parted, delimiter)
+        for number, line in enumerate(source, start=1):
+            if line.strip():
+                yield number, number, part(line.rstrip("\r\n")), None
+        return
+    csv.field_size_limit(lines.LONGEST)
+    rows = csv.reader(source, delimiter=delimiter, strict=True)
+    while True:
+        first = rows.line_num + 1
+        try:
+            values = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if rows.line_num > first:
+                raise SidmillError(
+                    f"{path}, line {first}: a quote opened there is not closed where the field "
+                    f"ends, at line {rows.line_num}: mend it; no row after it can be told apart"
+                ) from None
+            yield first, first, [], f"not CSV ({error})"
+            continue
+        if values:
+            yield first, rows.line_num, values, None
+
+
+def _parted(delimiter: str, line: str) -> list[str]:
+    return line.split(delimiter)
+
+
+def _text_lines(path: str | Path, text: io.TextIOWrapper) -> Iterator[str]:
+    for number, line in enumerate(iter(partial(text.readline, lines.LONGEST), ""), start=1):
+        if len(line) == lines.LONGEST:
+            raise SidmillError(f"{path}, line {number}: {lines.TOO_LONG}: mend it")
+        yield line
+
+
+def _header(path: str | Path, values: list[str]) -> tuple[list[str], set[str]]:
+    """Names of the columns, without their types, and the names of those that hold lists."""
+    typed = [TYPED_NAME.fullmatch(value) for value in values]
+    lists = set()
+    if typed and all(typed):
+        lists = {match[1] for match in typed if match[2].endswith("_seq")}
+        values = [match[1] for match in typed]
+    repeated = next((name for name in values if values.count(name) > 1), None)
+    if repeated is not None:
+        hint = (
+            f": the first line looks like data, so name the {len(values)} columns in "
+            f"interactions.columns"
+            if looks_like_data(values)
+            else ": rename one"
+        )
+        raise SidmillError(f"{path}: two columns are named {repeated!r:.60}{hint}")
+    return values, lists
+
+
+def _listed(value: str, separator: str | None) -> list[str] | None:
+    """The entries of a list that is written as text; None where nothing is written.
+
+    Brackets and quotes around are taken off. Without a separator, entries are parted by commas;
+    where there is none by semicolons, then by bars, then by white space.
+    """
+    text = value.strip()
+    if not text:
+        return None
+    if separator is not None:
+        return [part.strip() for part in text.split(separator) if part.strip()]
+    if text[0] + text[-1] in ("[]", "()"):
+        text = text[1:-1].strip()
+    parts = text.split(next((mark for mark in LIST_SEPARATORS if mark in text), None))
+    return [part.strip().strip("'\"") for part in parts if part.strip()]
+
+
+# One JSON object
+
+
+def _is_object_of_lists(path: str | Path, known: set[str]) -> bool:
+    """Whether a JSON file is one object whose every value is a list, as far as its first keys."""
+    if not Path(path).is_file():
+        return False
+    seen = 0
+    try:
+        with _open(path) as stream:
+            events = ijson.basic_parse(_Guarded(path, _past_mark(stream)), use_float=True)
+            if next(events, (None, None))[0] != "start_map":
+                return False
+            for event, name in events:
+                if event == "end_map" or seen == PROBED_KEYS:
+                    return seen > 0
+                if event != "map_key" or name in known or next(events)[0] != "start_array":
+                    return False
+                # A list of lists, or of objects, is no list of ids.
+                while (inner := next(events))[0] != "end_array":
+                    if inner[0].startswith(("start", "map", "end")):
+                        return False
+                seen += 1
+    except (ijson.JSONError, UnicodeDecodeError, OSError, EOFError, zlib.error, StopIteration):
+        return False  # the reader of rows says what is wrong
+    except (SidmillError, pa.ArrowInvalid):
+        return False
+    return False
+
+
+def _read_object(path: str | Path) -> Iterator[Row]:
+    number = 0
+    try:
+        with _open(path) as stream:
+            source = _Guarded(path, _past_mark(stream))
+            pairs = ijson.kvitems(source, "", use_float=True)
+            for number, (user, items) in enumerate(pairs, start=1):
+                source.begin(number)
+                yield Row(number, {"user_id": user, "item_ids": items})
+    except (ijson.JSONError, UnicodeDecodeError, RecursionError) as error:
+        raise SidmillError(
+            f"{path}: cannot be read past entry {number} of its JSON object ({error}): mend what "
+            f"follows there; integers above 64 bits belong in quotes"
+        ) from None
+    except (OSError, EOFError, zlib.error, pa.ArrowInvalid) as error:
+        raise SidmillError(
+            f"{path}: cannot be read to its end ({error}): is it whole, and compressed as its name "
+            f"says?"
+        ) from None
+
+
+class _Guarded:
+    """A stream of JSON that stops where an entry is too long."""
+
+    def __init__(self, path: str | Path, stream: io.BufferedReader) -> None:
+        self.path, self.stream = path, stream
+        self.begin(0)
+
+    def begin(self, number: int) -> None:
+        """Begin to count behind an entry."""
+        self.number, self.left = number, lines.LONGEST
+
+    def read(self, size: int) -> bytes:
+        """Read on.
+
+        Raises:
+            SidmillError: if what follows the last entry is too long.
+        """
+        chunk = self.stream.read(size)
+        self.left -= len(chunk)
+        if self.left < 0:
+            raise SidmillError(
+                f"{self.path}: what follows entry {self.number} is {lines.TOO_LONG}: mend it"
+            )
+        return chunk
+
+
+# Parquet
+
+
+def _read_parquet(path: str | Path) -> Iterator[Row]:
+    try:
+        file = pq.ParquetFile(path)
+        names = file.schema_arrow.names
+        repeated = next((name for name in names if names.count(name) > 1), None)
+        if repeated is not None:
+            raise SidmillError(f"{path}: two columns are named {repeated!r}: rename one")
+        number = 0
+        for batch in file.iter_batches(batch_size=BATCH_ROWS):
+            bad: set[int] = set()
+            columns = [_values(column, bad) for column in batch.columns]
+            for place, values in enumerate(zip(*columns, strict=True)):
+                number += 1
+                if place in bad:
+                    yield Row(number, None, "not UTF-8")
+                else:
+                    yield Row(number, dict(zip(names, values, strict=True)))
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        raise SidmillError(
+            f"{path}: not a readable parquet file ({str(error).splitlines()[0]}): write it again"
+        ) from None
+
+
+def _values(column: pa.Array, bad: set[int]) -> list:
+    """The values of a column as Python has them; ``bad`` takes the rows that are no text.
+
+    Times of any unit become :class:`Moment`, binary columns text where they hold it: some writers
+    store strings so.
+    """
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return _values(column.dictionary_decode(), bad)
+    if pa.types.is_timestamp(kind):
+        return _moments(column.cast(pa.int64()), NS[kind.unit])
+    if pa.types.is_date32(kind):
+        return _moments(column.cast(pa.int32()), 86400 * NS["s"])
+    if pa.types.is_date64(kind):
+        return _moments(column.cast(pa.int64()), NS["ms"])
+    if (pa.types.is_nested(kind) and not _is_list(kind)) or pa.types.is_time(kind):
+        return list(column)  # no id and no timestamp: its row is refused where it is looked at
+    if _is_list(kind) and not pa.types.is_integer(kind.value_type):
+        return _nested(column, bad)
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return _each(column, lambda value: value.as_py().decode(), bad)
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:
+        return _each(column, lambda value: value.as_py(), bad)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return (
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
+
+
+def _moments(numbers: pa.Array, factor: int) -> list[Moment | None]:
+    return [None if value is None else Moment(value * factor) for value in numbers.to_pylist()]
+
+
+def _nested(column: pa.Array, bad: set[int]) -> list[list | None]:
+    """Lists of values that are no plain integers: the values at once, then cut into lists."""
+    sizes = pc.fill_null(pc.list_value_length(column), 0).to_pylist()
+    bad_values: set[int] = set()
+    values = _values(column.drop_null().flatten(), bad_values)
+    lists, begin = [], 0
+    for place, (size, is_there) in enumerate(
+        zip(sizes, column.is_valid().to_pylist(), strict=True)
+    ):
+        lists.append(values[begin : begin + size] if is_there else None)
+        if bad_values and not bad_values.isdisjoint(range(begin, begin + size)):
+            bad.add(place)
+        begin += size
+    return lists
+
+
+def _each(column: pa.Array, convert: Callable[[pa.Scalar], object], bad: set[int]) -> list:
+    """Convert value by value, where a whole column at once does not go."""
+    found = []
+    for place, value in enumerate(column):
+        try:
+            found.append(convert(value) if value.is_valid else None)
+        except UnicodeDecodeError:
+            found.append(None)
+            bad.add(place)
+    return found
