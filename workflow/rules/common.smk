@@ -54,7 +54,7 @@ wildcard_constraints:
     round="first|second",
     run="dual|bm25|fused|cross",
     kind="dual|cross",
-    dataset=r"(pretrain|sft)_[a-z_]+(\.(valid|test))?",
+    dataset=r"(pretrain|sft)_[A-Za-z0-9_-]+(\.(valid|test))?",
     mixture="mixture|rl",
     shard=r"\d{5}",
     shards=r"\d{5}",

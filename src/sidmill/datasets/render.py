@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from sidmill.core.errors import SidmillError
 from sidmill.datasets import keys, ragged, tasks
 from sidmill.datasets.tasks import Prompts, Task
 from sidmill.formats import dataset_rows
@@ -124,6 +125,7 @@ class Page:
         self.keys: np.ndarray = rows["key"].to_numpy()
         self.seed, self.plain = seed, plain
         self.made: dict[str, pa.Array] = {}
+        self.making: set[str] = set()
 
     def role(self, role: str) -> list[Part]:
         """What the text of one role is joined of."""
@@ -169,6 +171,11 @@ class Page:
                 "phrase": lambda: self._phrases(declared["phrase"]),
             }
             kind = self.task.kind(name)
+            if name in self.making:
+                raise SidmillError(
+                    f"field {name!r} is made of itself: see {self.task.prompts}.yaml"
+                )
+            self.making.add(name)
             text = make[kind]() if kind in make else self.escaped(self._column(name).cast(TEXT))
             self.made[name] = text
         return self.made[name]
@@ -236,6 +243,14 @@ class Page:
     def _phrases(self, name: str) -> pa.Array:
         """Wording for the value of another field."""
         values = pc.fill_null(self._column(name).cast(TEXT), "")
+        worded = pa.array(["", *self.prompts.phrases], TEXT)
+        unknown = values.filter(pc.invert(pc.is_in(values, worded)))
+        if len(unknown):
+            raise SidmillError(
+                f"the value {unknown[0].as_py()!r} of {name!r} has no wording: add it to phrases "
+                f"in {self.task.prompts}.yaml, or name the values to keep in the task: "
+                f"{name}: {{..., among: [{', '.join(self.prompts.phrases)}]}}"
+            )
         texts = _repeat("", len(self.keys))
         for value, wordings in self.prompts.phrases.items():
             chosen = pc.equal(values, value)
