@@ -305,6 +305,18 @@ def mixture_inputs(wildcards):
     ]
 
 
+def other_test_sizes(wildcards):
+    """What the other mixture holds out: rows by dataset."""
+    other = {"mixture": "rl", "rl": "mixture"}[wildcards.mixture]
+    sizes = config[other]["test_size"]
+    return {name: sizes[name] for name in sorted(sizes) if sizes[name]}
+
+
+def other_test_datasets(wildcards):
+    """The datasets that the other mixture holds rows out of, in the order of their names."""
+    return [f"results/datasets/{name}" for name in other_test_sizes(wildcards)]
+
+
 def all_shards(name):
     """Every shard of one pass of a dataset."""
     count = config["datasets"]["shards"]

@@ -5,7 +5,7 @@ READS    results/pid2sid.parquet, results/{quantizer}/quantizer.safetensors
          results/interactions/sequences.parquet   or datasets.users: user_id, item_ids, splits; or OneRec's columns
          results/items/text.parquet               or datasets.captions: pid, text or dense_caption
 LEAVES   results/datasets/{dataset}/              part-00000-of-00010.parquet: source, uuid, segments or messages, metadata
-         results/datasets/mixture/, rl/           train/ and test/: datasets in one, by weights
+         results/datasets/mixture/, rl/           train/ and test/: datasets in one, by weights; neither train/ has a user of either test/
          results/datasets/lint.json, report.json  what the linter found; what was read, left out and written
          results/vocabulary/model/                tokenizer and model with SID tokens
          results/vocabulary/trie.json, trie.safetensors, sids.regex   the SIDs that exist
@@ -103,6 +103,7 @@ rule make_dataset:
 rule mix_datasets:
     input:
         datasets=mixture_inputs,
+        others=other_test_datasets,
     output:
         train=directory("results/datasets/{mixture}/train"),
         test=directory("results/datasets/{mixture}/test"),
@@ -116,6 +117,7 @@ rule mix_datasets:
     threads: 1
     params:
         mixture=mixture_settings,
+        others=other_test_sizes,
         seed=config["run"]["seed"],
         code=code_of("mix_datasets.py"),
     message:
