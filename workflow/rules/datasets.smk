@@ -130,6 +130,7 @@ rule lint_datasets:
     input:
         datasets=expand("results/datasets/{dataset}", dataset=TASKS),
         pid2sid="results/pid2sid.parquet",
+        product=PRODUCTS,
     output:
         lint="results/datasets/lint.json",
     log:

@@ -107,15 +107,16 @@ def render(
         texts = [(role, page.text(role)) for role in prompts.roles]
         content = texts[0][1] if task.form == "segments" else _chat(texts)
     hashed = [content] if form == "onerec" else [text for _, text in texts]
+    owners = page.metadata()  # equal texts of two users are two rows
     columns = {
         "source": _repeat(task.source, len(rows)).cast(pa.string()),
-        "uuid": uuids(task.source, hashed),
+        "uuid": uuids(task.source, [*hashed, owners]),
         task.form: content,
     }
     if form == "chat" and task.form == "messages":
         columns[dataset_rows.ANSWERS] = page.answers(texts[-1][1])
         columns[dataset_rows.PIDS] = page.answer_pids()
-    columns["metadata"] = page.metadata()
+    columns["metadata"] = owners.cast(pa.string())
     return pa.Table.from_arrays(list(columns.values()), list(columns))
 
 
@@ -199,7 +200,7 @@ class Page:
                 text = self.field(name) if name in self.task.fields else column.cast(TEXT)
                 text = text if name in self.task.fields and not self.plain else json_escape(text)
                 parts += ['"', pc.fill_null(text, ""), '"']
-        return _join(*parts, "}").cast(pa.string())
+        return _join(*parts, "}")
 
     def answers(self, texts: pa.Array) -> pa.LargeListArray:
         """The SIDs of each answer; where an answer names items otherwise or not, its text."""
@@ -405,14 +406,14 @@ def json_escape(texts: pa.Array) -> pa.Array:
 
 
 def uuids(source: str, contents: list[pa.Array]) -> pa.Array:
-    """A uuid5 for each row, of its source and its texts: equal rows have equal ones.
+    """A uuid5 for each row, of its source, its texts and its metadata: equal rows have equal ones.
 
     The name behind it is ``source`` and the XXH3 of each text, 128 bits in hexadecimal, a line
     each: SHA-1 of the texts themselves takes as long as putting them together.
 
     Args:
         source: what the name begins with.
-        contents: large_string (n,) each.
+        contents: large_string (n,) each: texts, and whose row it is.
     """
     start = hashlib.sha1(NAMESPACE + source.encode(), usedforsecurity=False)
     names = [b""] * len(contents[0])

@@ -159,6 +159,15 @@ def load(path: str | Path, *, checked: bool = False) -> Task:
     return task
 
 
+def read_prompts(path: str | Path) -> dict[str, dict]:
+    """Read all languages of a prompts file.
+
+    Raises:
+        SidmillError: listing what is wrong with the file.
+    """
+    return _load(path, PROMPTS_SCHEMA)
+
+
 def load_prompts(path: str | Path, language: str, task: Task, *, checked: bool = False) -> Prompts:
     """Read the wordings of one language, and check that they and the task fit each other.
 
