@@ -47,7 +47,7 @@ def _found(patterns: list[re.Pattern], text: str) -> set[str]:
 
 
 def _patterns(wording: str, *, with_sid: bool) -> list[re.Pattern]:
-    """One pattern for each field that the SID may stand for, of a wording that is not fields alone."""
+    """One pattern per field that the SID may stand for; none of a wording of fields alone."""
     try:
         pieces = tasks.pieces(wording)
     except SidmillError:
