@@ -225,15 +225,11 @@ def test_a_token_of_other_case_takes_nobodys_place(tmp_path, normalized):
     assert after.get_vocab()["<S_A_1>"] not in ids.values()
 
 
-@pytest.mark.parametrize("other", ["<s_a_1><s_b_", "|sid_begin|><s_a_1>"])
-def test_a_tokenizer_that_cuts_sids_otherwise_is_refused(tmp_path, other):
+def test_a_tokenizer_that_cuts_sids_otherwise_is_refused(tmp_path):
     made = tiny_qwen3._tokenizer("left")
-    sid = sid_text.render(CODES[CODES[:, 0] == 1][:1])[0].as_py()
-    made.add_tokens([AddedToken(sid[sid.index(other[:5]) :][: len(other)], normalized=False)])
+    sid = sid_text.render(CODES[:1])[0].as_py()
+    made.add_tokens([AddedToken(sid[: sid.index("><s_b_") + 3], normalized=False)])  # two in one
     source = save(tmp_path / "m", "qwen3", tokenizer=made)
-    if other.startswith("|"):  # begins inside a token of ours, which is found first
-        expand(source, tmp_path / "out")
-        return
     with pytest.raises(SidmillError, match="this tokenizer changes SID tokens"):
         expand(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -306,7 +302,7 @@ def test_codebooks_of_other_sids_are_refused(tmp_path):
     for books in ([BOOKS[0], BOOKS[1][:2], BOOKS[2]], [*BOOKS, BOOKS[0]]):
         with pytest.raises(SidmillError, match="init: mean"):
             expand(source, tmp_path / "out", books=books)
-    expand(source, tmp_path / "out", books=[], init="mean")  # the remedy
+        expand(source, tmp_path / "out", books=books, init="mean")  # the remedy
     expand(source, tmp_path / "more", books=BOOKS[:2])  # a suffix has no codebook
     with pytest.raises(SidmillError, match="name another folder"):
         expand(source, source)

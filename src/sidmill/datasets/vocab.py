@@ -82,7 +82,8 @@ def expand(
         raise SidmillError("vocabulary.model: null: name the model that gets the SID tokens")
     if Path(folder).resolve() == Path(model).resolve():
         raise SidmillError(f"{folder} is the model itself: name another folder to write to")
-    _check_books(sizes, codebooks)
+    if init == "codebook":
+        _check_books(sizes, codebooks)
     source = {"trust_remote_code": False} | ({"revision": revision} if revision else {})
 
     # The tokenizer first: what it cannot hold costs no loading of weights.
