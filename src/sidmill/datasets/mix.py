@@ -188,7 +188,7 @@ def _common_form(folders: dict[str, str]) -> pa.Schema:
         for path in dataset_rows.parts(folder):
             schema = pq.read_schema(path).remove_metadata()
             form, first = form or schema, first or name
-            if schema.names != form.names or schema.field("source") != form.field("source"):
+            if schema.names != form.names:
                 raise SidmillError(
                     f"{first} and {name} cannot be mixed: one has the columns "
                     f"{', '.join(form.names)}, the other {', '.join(schema.names)}: weigh tasks of "
