@@ -9,6 +9,7 @@ from sidmill.commands.diff import diff
 from sidmill.commands.encode import encode
 from sidmill.commands.evaluate import evaluate
 from sidmill.commands.inspect import inspect
+from sidmill.commands.lint import lint
 from sidmill.commands.publish import publish
 from sidmill.commands.status import status
 from sidmill.commands.vocab import vocab
@@ -20,7 +21,7 @@ def commands() -> None:
     """Look into what SIDMill made, and use it outside the pipeline."""
 
 
-for command in (advise, diff, encode, evaluate, inspect, publish, status, vocab):
+for command in (advise, diff, encode, evaluate, inspect, lint, publish, status, vocab):
     commands.add_command(command)
 
 

@@ -55,6 +55,27 @@ def test_embeddings_from_codebooks_need_codebooks(sids, tmp_path):
         vocab.expand(tmp_path / "model", sids, SIZES, [], init="codebook", **settings)
 
 
+def derived(rules, name="start"):
+    """All that a grammar of alternatives writes."""
+    for branch in rules[name].split(" | "):
+        texts = [""]
+        for symbol in branch.split():
+            follow = [symbol] if symbol.startswith("<") else list(derived(rules, symbol))
+            texts = [text + more for text in texts for more in follow]
+        yield from texts
+
+
+@pytest.mark.parametrize("n_sids", [1, 2, 7, 40])
+@pytest.mark.parametrize("n_levels", [1, 2, 3, 5])
+def test_the_grammar_writes_each_sid_once_and_nothing_else(rng, tmp_path, n_sids, n_levels):
+    codes = np.unique(rng.integers(0, 4, (n_sids, n_levels)), axis=0).astype(np.int32)
+    trie.write_lark(tmp_path / "g", codes)
+    lines = (tmp_path / "g").read_text().splitlines()
+    rules = dict(line.split(": ", 1) for line in lines)
+    assert len(rules) == len(lines)
+    assert sorted(derived(rules)) == sorted(sid_text.render(codes).to_pylist())
+
+
 @pytest.mark.model
 @pytest.mark.parametrize("init", ["codebook", "mean", "random"])
 def test_a_model_with_sids_writes_only_those_that_exist(sids, rng, tmp_path, init):

@@ -59,7 +59,7 @@ wildcard_constraints:
     round="first|second",
     run="dual|bm25|fused|cross",
     kind="dual|cross",
-    dataset=r"(pretrain|sft)_[a-z_]+(\.(valid|test))?",
+    dataset=r"(pretrain|sft)_[A-Za-z0-9_-]+(\.(valid|test))?",
     mixture="mixture|rl",
     name=r"[\w-]+",
     shard=r"\d{5}",
@@ -436,6 +436,18 @@ def mixture_inputs(wildcards):
         f"results/datasets/{name}"
         for name in sorted(config[wildcards.mixture]["weights"])
     ]
+
+
+def other_test_sizes(wildcards):
+    """What the other mixture holds out: rows by dataset."""
+    other = {"mixture": "rl", "rl": "mixture"}[wildcards.mixture]
+    sizes = config[other]["test_size"]
+    return {name: sizes[name] for name in sorted(sizes) if sizes[name]}
+
+
+def other_test_datasets(wildcards):
+    """The datasets that the other mixture holds rows out of, in the order of their names."""
+    return [f"results/datasets/{name}" for name in other_test_sizes(wildcards)]
 
 
 def all_shards(name):

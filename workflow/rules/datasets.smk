@@ -5,10 +5,10 @@ READS    results/pid2sid.parquet, results/{quantizer}/quantizer.safetensors
          results/interactions/sequences.parquet   or datasets.users: user_id, item_ids, splits; or OneRec's columns
          results/items/text.parquet               or datasets.captions: pid, text or dense_caption
 LEAVES   results/datasets/{dataset}/              part-00000-of-00010.parquet: source, uuid, segments or messages, metadata
-         results/datasets/mixture/, rl/           train/ and test/: datasets in one, by weights
+         results/datasets/mixture/, rl/           train/ and test/: datasets in one, by weights; neither train/ has a user of either test/
          results/datasets/lint.json, report.json  what the linter found; what was read, left out and written
          results/vocabulary/model/                tokenizer and model with SID tokens
-         results/vocabulary/trie.json, trie.safetensors, sids.regex   the SIDs that exist
+         results/vocabulary/trie.json, trie.safetensors, sids.regex, sids.lark   the SIDs that exist
 
 {dataset} is a task, as in sft_video_rec, of the training split; sft_video_rec.valid and sft_video_rec.test are of the
 others. Each takes two passes, both in shards: item ids to numbers in a random order, then numbers to text.
@@ -105,6 +105,7 @@ rule make_dataset:
 rule mix_datasets:
     input:
         datasets=mixture_inputs,
+        others=other_test_datasets,
     output:
         train=directory("results/datasets/{mixture}/train"),
         test=directory("results/datasets/{mixture}/test"),
@@ -118,6 +119,7 @@ rule mix_datasets:
     threads: 1
     params:
         mixture=mixture_settings,
+        others=other_test_sizes,
         run=pick("run", "seed"),
         code=code_of("mix_datasets.py"),
     message:
@@ -130,6 +132,7 @@ rule lint_datasets:
     input:
         datasets=expand("results/datasets/{dataset}", dataset=TASKS),
         pid2sid="results/pid2sid.parquet",
+        product=PRODUCTS,
     output:
         lint="results/datasets/lint.json",
     log:
@@ -181,6 +184,7 @@ rule expand_vocabulary:
         trie="results/vocabulary/trie.safetensors",
         tree="results/vocabulary/trie.json",
         regex="results/vocabulary/sids.regex",
+        lark="results/vocabulary/sids.lark",
     log:
         "results/logs/expand_vocabulary.log",
     benchmark:

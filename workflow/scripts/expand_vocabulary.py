@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
 from sidmill.datasets import trie
-from sidmill.datasets.vocab import expand
+from sidmill.datasets.vocab import expand, lora_text
 from sidmill.formats import codes, quantizer
 
 if TYPE_CHECKING:
@@ -24,4 +24,6 @@ with job(snakemake) as log:
     trie.write(snakemake.output.trie, tree)
     trie.write_json(snakemake.output.tree, tree)
     trie.write_regex(snakemake.output.regex, items.codes)
+    trie.write_lark(snakemake.output.lark, items.codes)
+    log.info("with LoRA: %s", lora_text(snakemake.output.model, ids))
     log.info("wrote %s", snakemake.output.model)

@@ -14,6 +14,8 @@ with job(snakemake) as log:
         [*snakemake.input.datasets],
         snakemake.output.train,
         snakemake.output.test,
+        dict(zip(snakemake.input.others, snakemake.params.others.values(), strict=True)),
+        snakemake.wildcards.mixture == "rl",
         **snakemake.params.run,
         **snakemake.params.mixture,
     )

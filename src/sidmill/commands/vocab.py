@@ -13,6 +13,7 @@ import click
 @click.option("--quantizer", help="quantizer.safetensors; needed with --init codebook")
 @click.option("--init", type=click.Choice(["codebook", "mean", "random"]), default="codebook")
 @click.option("--pad-to", type=int, default=256, show_default=True)
+@click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto")
 @click.option("--seed", type=int, default=42, show_default=True)
 def vocab(
     model: str,
@@ -22,6 +23,7 @@ def vocab(
     quantizer: str | None,
     init: str,
     pad_to: int,
+    dtype: str,
     seed: int,
 ) -> None:
     """Add SID tokens to MODEL and its tokenizer; write both and the tree of SIDs to FOLDER."""
@@ -38,10 +40,13 @@ def vocab(
     items = codes.read(pid2sid, "sid")
     books = quantizers.read(quantizer).codebooks if quantizer else []
     settings = {"model": model, "revision": revision, "init": init, "pad_to": pad_to}
-    settings |= {"dtype": "auto", "seed": seed}
+    settings |= {"dtype": dtype, "seed": seed}
     ids = vocabulary.expand(folder, items.codes, items.sizes, books, **settings)
     tree = trie.build(items.codes, ids)
     trie.write(Path(folder) / "trie.safetensors", tree)
     trie.write_json(Path(folder) / "trie.json", tree)
     trie.write_regex(Path(folder) / "sids.regex", items.codes)
+    trie.write_lark(Path(folder) / "sids.lark", items.codes)
     click.echo(f"{len(ids)} tokens, {len(tree.nodes)} edges: {folder}")
+    click.echo("With LoRA the embeddings of the SID tokens must train too:")
+    click.echo(vocabulary.lora_text(folder, ids))

@@ -6,7 +6,7 @@ from pathlib import Path
 from sidmill.core.errors import SidmillError
 from sidmill.formats import report
 
-HEAD = ("read", "added", "written", "masks_of_other_length")
+HEAD = ("read", "added", "written", "masks_of_other_length", "marks_of_other_value")
 
 
 def total(

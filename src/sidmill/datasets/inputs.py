@@ -8,20 +8,22 @@ Splits keep to time: a target is never older than its history, and a history hol
 later split.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from sidmill.core.errors import SidmillError
 from sidmill.datasets import keys, ragged
 from sidmill.datasets.items import CAPTION
+from sidmill.formats import parquet, plain
 from sidmill.formats.interactions import ONEREC_SPLITS, SPLITS
 from sidmill.formats.text import shard_bounds
 
+IDS = ("uid", "pid", "user_id")  # columns of one id a row
+LISTED = 20  # file names in a message, at most
 BLOCK_ROWS = 1024
 BLOCK_VALUES = 4_000_000  # item ids of one block, where users become many rows
 
@@ -40,7 +42,7 @@ class Block(NamedTuple):
 
 def count(paths: list[str]) -> int:
     """Rows of parquet files."""
-    return sum(pq.ParquetFile(path).metadata.num_rows for path in paths)
+    return sum(parquet.open_file(path, {}).metadata.num_rows for path in paths)
 
 
 def read(
@@ -57,7 +59,7 @@ def read(
     """Yield the rows of one shard that belong to ``split``.
 
     Args:
-        paths: parquet files, one behind the other.
+        paths: parquet files, one behind the other, of the same columns.
         wanted: the columns that a task reads.
         split: train, valid or test; without a ``split`` column every row is train.
         windows: for sequences, ``user`` makes one row of a user, ``item`` one of each position.
@@ -67,44 +69,123 @@ def read(
         shards: how many parts.
 
     Raises:
-        SidmillError: if a column is missing, or the splits of a user go back in time.
+        SidmillError: if a column is missing, or in some files only, or of another type there, or
+            the splits of a user go back in time.
     """
+    # All files, before the first row: a later file must not change what an earlier one meant.
+    names = _common_names(paths, wanted)
     start, stop = shard_bounds(count(paths), shard, shards)
-    names = pq.ParquetFile(paths[0]).schema_arrow.names
     if "item_ids" in names and "user_id" in names:
         _require(paths[0], wanted, {"uid", "hist_video_pid", "target_video_pid"})
-        for row, batch in _batches(paths, ["user_id", "item_ids", "splits"], start, stop):
+        kinds = _common_kinds(paths, ["user_id", "item_ids", "splits"])
+        for row, batch in _batches(paths, kinds, start, stop):
             yield from _cut(row, batch, SPLITS.index(split), windows, target_max, history_max)
         return
+
+    # A catalogue's own text stands for captions.
     own_text = CAPTION in wanted and CAPTION not in names and "text" in names
-    _require(paths[0], wanted, {*names, CAPTION} if own_text else set(names))
-    read_names = [name for name in names if name in wanted or name == "split"]
-    for row, batch in _batches(paths, [*read_names, *["text"] * own_text], start, stop):
+    _require(paths[0], wanted, {*names, CAPTION} if own_text else names)
+    columns = [name for name in sorted(names) if name in wanted or name == "split"]
+    kinds = _common_kinds(paths, [*columns, *["text"] * own_text])
+    for row, batch in _batches(paths, kinds, start, stop):
         table = pa.Table.from_batches([batch])
         if own_text:
             table = table.rename_columns(
                 [CAPTION if n == "text" else n for n in table.column_names]
             )
         place = np.arange(row, row + len(batch))
-        inside = np.full(len(batch), split == "train")
+        numbers = np.zeros(len(batch), np.int64)
         if "split" in names:
-            wanted_split = pa.scalar(_onerec_split(table["split"].type, split))
-            inside = pc.fill_null(pc.equal(table["split"], wanted_split), False).to_numpy()
+            numbers = _split_numbers(table["split"])
+        inside = numbers == SPLITS.index(split)
         if not inside.all():
             table, place = table.filter(ragged.arrow(inside)), place[inside]
-        left_out = {"other_split": int((~inside).sum())}
+        unknown = int((numbers < 0).sum())
+        left_out = {"other_split": int((~inside).sum()) - unknown, "no_split": unknown}
         yield Block(table, place, np.zeros(len(place), np.int64), left_out)
 
 
-def _onerec_split(kind: pa.DataType, split: str) -> str | int:
-    """What the column ``split`` of OneRec's metadata says of a split; it has no valid one."""
-    if pa.types.is_string(kind):
-        return split
-    codes = {SPLITS[own]: theirs for theirs, own in ONEREC_SPLITS.items()}
-    return codes.get(split, -1)
+def _split_numbers(column: pa.ChunkedArray) -> np.ndarray:
+    """Splits of OneRec's metadata as places in ``SPLITS``, int64 (n,); -1 for any other value.
+
+    They are names, or the numbers of OneRec, which has no validation split, as such or as text.
+    """
+    codes = {str(theirs): own for theirs, own in ONEREC_SPLITS.items()}
+    codes |= {name: number for number, name in enumerate(SPLITS)}
+    column = column.combine_chunks()
+    if pa.types.is_boolean(column.type):  # is it a test row?
+        column = column.cast(pa.int64())
+    if pa.types.is_floating(column.type):
+        whole = pc.equal(pc.floor(column), column)
+        column = pc.if_else(whole, column, pa.scalar(None, column.type)).cast(pa.int64())
+    found = pc.index_in(column.cast(plain.TEXT), pa.array(list(codes), plain.TEXT))
+    numbers = np.array([*codes.values(), -1], np.int64)
+    return numbers[pc.fill_null(found, len(codes)).to_numpy(zero_copy_only=False)]
 
 
-def _require(path: str, wanted: set[str], there: set[str]) -> None:
+def _common_names(paths: list[str], wanted: set[str]) -> set[str]:
+    """The columns of the files that matter here.
+
+    Raises:
+        SidmillError: if one of them is in some files only.
+    """
+    found = {path: set(parquet.open_file(path, {}).schema_arrow.names) for path in paths}
+    shared = set.intersection(*found.values())
+    matter = wanted | {"split", "item_ids", "user_id", "splits"}
+    if CAPTION in wanted:
+        matter |= {"text"} if CAPTION not in shared else set()
+    for name in sorted(matter & set.union(*found.values()) - shared):
+        lacking = [path for path in paths if name not in found[path]]
+        having = next(path for path in paths if name in found[path])
+        raise SidmillError(
+            f"{', '.join(lacking[:LISTED])}: {len(lacking)} of {len(paths)} files have no column "
+            f"{name!r}, which {having} has: give all files of one input the same columns, or name "
+            f"the others alone in datasets.users or datasets.captions"
+        )
+    return shared
+
+
+def _common_kinds(paths: list[str], columns: list[str]) -> dict[str, pa.DataType]:
+    """The plain type of each column, the same in all files.
+
+    Raises:
+        SidmillError: if a file has, say, text where another has numbers.
+    """
+    kinds: dict[str, tuple[pa.DataType, str]] = {}
+    for path in paths:
+        schema = parquet.open_file(path, dict.fromkeys(columns, lambda _: True)).schema_arrow
+        for name in columns:
+            kind = plain.kind_of(schema.field(name).type, f"{path}: column {name!r}")
+            if name in IDS and pa.types.is_floating(kind):  # pandas: integers that lack a value
+                kind = pa.int64()
+            known, first = kinds.setdefault(name, (kind, path))
+            if pa.types.is_null(known) or 0 < _number(known) < _number(kind):
+                kinds[name] = (kind, path)
+            elif not _alike(kind, known):
+                raise SidmillError(
+                    f"{path}: column {name!r} is {kind}, in {first} it is {known}: write it as one "
+                    f"type in all files"
+                )
+    return {name: kind for name, (kind, _) in kinds.items()}
+
+
+def _number(kind: pa.DataType) -> int:
+    """1 for integers and 2 for floats, which hold them; 0 for other types."""
+    return 1 if pa.types.is_integer(kind) else 2 if pa.types.is_floating(kind) else 0
+
+
+def _alike(kind: pa.DataType, known: pa.DataType) -> bool:
+    """Whether columns of two types can be read as one: empty ones, numbers, lists of alike."""
+    if plain.is_list(kind) and plain.is_list(known):
+        return _alike(kind.value_type, known.value_type)
+    if pa.types.is_null(kind) or pa.types.is_null(known):
+        return True
+    mappings = (pa.types.is_struct, pa.types.is_map)  # a struct has the keys of its own file
+    same = any(test(kind) and test(known) for test in mappings)
+    return same or kind == known or (_number(kind) > 0 and _number(known) > 0)
+
+
+def _require(path: str, wanted: set[str], there: Set[str]) -> None:
     missing = sorted(wanted - there)
     if missing:
         raise SidmillError(
@@ -115,30 +196,55 @@ def _require(path: str, wanted: set[str], there: set[str]) -> None:
 
 
 def _batches(
-    paths: list[str], columns: list[str], start: int, stop: int
+    paths: list[str], kinds: dict[str, pa.DataType], start: int, stop: int
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yield row number and rows of ``start`` to ``stop``, through files and row groups."""
     first = 0
     for path in paths:
-        file = pq.ParquetFile(path)
+        file = parquet.open_file(path, {})
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             if first < stop and first + rows > start:
                 row = first
-                for batch in file.iter_batches(BLOCK_ROWS, row_groups=[group], columns=columns):
+                for batch in _read(file, group, list(kinds)):
                     begin, end = max(start - row, 0), min(stop - row, len(batch))
                     if begin < end:
-                        yield row + begin, batch.slice(begin, end - begin)
+                        yield row + begin, _plain(batch.slice(begin, end - begin), kinds, path)
                     row += len(batch)
             first += rows
+
+
+def _read(file: parquet.Parquet, group: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a row group; a damaged page names its file."""
+    with parquet.naming(file.path):
+        batches = file.iter_batches(BLOCK_ROWS, row_groups=[group], columns=columns)
+    while True:
+        with parquet.naming(file.path):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
+
+
+def _plain(batch: pa.RecordBatch, kinds: dict[str, pa.DataType], path: str) -> pa.RecordBatch:
+    """A batch in plain types: those of ``kinds``; lists and mappings keep those of their values."""
+    columns = []
+    for name, kind in kinds.items():
+        where = f"{path}: column {name!r}"
+        column = batch.column(batch.schema.get_field_index(name))
+        column = plain.whole(column, where) if name in IDS else plain.plain(column, where)
+        is_scalar = _number(kind) > 0 or kind == plain.TEXT
+        columns.append(column.cast(kind) if is_scalar and column.type != kind else column)
+    return pa.RecordBatch.from_arrays(columns, list(kinds))
 
 
 def _cut(
     row: int, batch: pa.RecordBatch, split: int, windows: str, target_max: int, history_max: int
 ) -> Iterator[Block]:
     """Cut the sequences of some users into histories and targets of one split."""
-    items, splits = ragged.of(batch["item_ids"]), ragged.of(batch["splits"]).values
-    _check_time(batch, items, splits)
+    items, of_items = ragged.of(batch["item_ids"]), ragged.of(batch["splits"])
+    _check_splits(batch, items, of_items)
+    splits = of_items.values
     starts, lengths = items.offsets[:-1], items.lengths
     before = _count(splits < split, items.offsets)  # items of earlier splits, per user
     inside = _count(splits == split, items.offsets)
@@ -178,7 +284,18 @@ def _count(marks: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     return totals[offsets[1:]] - totals[offsets[:-1]]
 
 
-def _check_time(batch: pa.RecordBatch, items: ragged.Ragged, splits: np.ndarray) -> None:
+def _check_splits(batch: pa.RecordBatch, items: ragged.Ragged, of_items: ragged.Ragged) -> None:
+    """Hold what :func:`_cut` relies on: a split for each item, which never goes back."""
+    uneven = np.flatnonzero(items.lengths != of_items.lengths)
+    if len(uneven):
+        user = uneven[0]
+        raise SidmillError(
+            f"user {batch['user_id'][user].as_py()!r} has {items.lengths[user]} items and "
+            f"{of_items.lengths[user]} splits: write one split (0, 1 or 2) per item"
+        )
+    splits = of_items.values
+    if not isinstance(splits, np.ndarray) or (splits < 0).any() or (splits >= len(SPLITS)).any():
+        raise SidmillError("splits hold other values than 0 (train), 1 (valid) and 2 (test)")
     back = np.zeros(len(splits), dtype=bool)
     back[1:] = splits[1:] < splits[:-1]
     firsts = items.offsets[:-1]

@@ -13,16 +13,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sidmill.datasets import ragged
-from sidmill.formats import codes, ids
+from sidmill.formats import codes, ids, plain
 
 CAPTION = "dense_caption"
 
 
 class Items(NamedTuple):
-    """``lookup`` finds the row of an id; ``codes`` int32 (N, L) are the items' SIDs."""
+    """``lookup`` finds the row of an id; ``codes`` int32 (N, L) are the items' SIDs; ``pids``."""
 
     lookup: ids.Lookup
     codes: np.ndarray
+    pids: pa.Array
 
 
 def load(path: str | Path) -> Items:
@@ -32,7 +33,7 @@ def load(path: str | Path) -> Items:
         SidmillError: if an item has two SIDs.
     """
     coded = codes.read(path, "sid")
-    return Items(ids.make(coded.ids, path), coded.codes)
+    return Items(ids.make(coded.ids, path), coded.codes, coded.ids.combine_chunks())
 
 
 def rows(lookup: ids.Lookup, pids: np.ndarray | pa.Array, column: str) -> np.ndarray:
@@ -62,7 +63,8 @@ def titles(items: Items, paths: Iterable[str | Path]) -> pa.LargeStringArray:
             place = rows(items.lookup, batch["pid"], "pid")
             known = np.flatnonzero(place >= 0)
             found[place[known]] = seen + known
-            lines.append(first_lines(batch[column].cast(pa.large_string())))
+            texts = plain.plain(batch[column], f"{path}: column {column!r}")
+            lines.append(first_lines(texts.cast(pa.large_string())))
             seen += len(batch)
     table = pa.chunked_array([*lines, pa.array([""], pa.large_string())]).combine_chunks()
     return table.take(ragged.arrow(np.where(found < 0, seen, found)))

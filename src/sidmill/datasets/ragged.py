@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+NOTHING = -(1 << 63)  # stands for a null among integers: no item has this id
 VALUES_AT_A_TIME = 1 << 17  # gathered: their places stay in the processor's cache
 
 
@@ -27,6 +28,8 @@ class Ragged(NamedTuple):
 
 def of(column: pa.ChunkedArray | pa.Array) -> Ragged:
     """Read a list column; a null is an empty list. Integers come as numpy, other types as Arrow."""
+    if pa.types.is_null(column.type):  # as writers type a column without any value
+        column = pa.nulls(len(column), pa.large_list(pa.int64()))
     lengths = pc.list_value_length(column)
     if lengths.null_count:
         lengths = pc.fill_null(lengths, 0)
@@ -34,8 +37,10 @@ def of(column: pa.ChunkedArray | pa.Array) -> Ragged:
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
     if pa.types.is_integer(values.type) or pa.types.is_boolean(values.type):
-        empty = False if pa.types.is_boolean(values.type) else -1
-        values = pc.fill_null(values, empty) if values.null_count else values
+        if values.null_count and pa.types.is_boolean(values.type):
+            values = pc.fill_null(values, False)
+        elif values.null_count:
+            values = pc.fill_null(values.cast(pa.int64()), NOTHING)
         values = values.to_numpy(zero_copy_only=False)
     return Ragged(values, offsets_of(np.asarray(lengths)))
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from sidmill.core.errors import SidmillError
 from sidmill.datasets import keys, ragged, tasks
 from sidmill.datasets.tasks import Prompts, Task
 from sidmill.formats import dataset_rows
@@ -27,6 +28,7 @@ NAMESPACE = hashlib.sha1(b"https://github.com/sidmill/datasets", usedforsecurity
     :16
 ]
 OTHER_CONTROLS = [chr(code) for code in range(32) if chr(code) not in "\n\r\t\b\f"]
+SID_KINDS = ("sids", "sid")
 DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
 HYPHENS = (8, 13, 18, 23)
 
@@ -50,10 +52,11 @@ class Strings:
 
 
 class Words(NamedTuple):
-    """What rendering needs besides the rows: per domain the SIDs, and the titles of items."""
+    """What rendering needs besides the rows: per domain SIDs and ids, and the titles of items."""
 
     sids: dict[str, Strings]
     titles: pa.LargeStringArray | None
+    pids: dict[str, pa.Array]
 
 
 class Drawn(NamedTuple):
@@ -88,7 +91,8 @@ def render(
         seed: covers the choice of wordings.
 
     Returns:
-        ``source``, ``uuid``, ``segments`` or ``messages``, ``metadata``.
+        ``source``, ``uuid``, ``segments`` or ``messages``, ``metadata``; of chat turns also what
+        :mod:`sidmill.formats.dataset_rows` says of ``ground_truth``.
     """
     page = Page(rows.combine_chunks(), task, prompts, words, seed, plain=form == "chat")
     if task.form == "segments" and form == "onerec":
@@ -103,12 +107,16 @@ def render(
         texts = [(role, page.text(role)) for role in prompts.roles]
         content = texts[0][1] if task.form == "segments" else _chat(texts)
     hashed = [content] if form == "onerec" else [text for _, text in texts]
+    owners = page.metadata()  # equal texts of two users are two rows
     columns = {
         "source": _repeat(task.source, len(rows)).cast(pa.string()),
-        "uuid": uuids(task.source, hashed),
+        "uuid": uuids(task.source, [*hashed, owners]),
         task.form: content,
-        "metadata": page.metadata(),
     }
+    if form == "chat" and task.form == "messages":
+        columns[dataset_rows.ANSWERS] = page.answers(texts[-1][1])
+        columns[dataset_rows.PIDS] = page.answer_pids()
+    columns["metadata"] = owners.cast(pa.string())
     return pa.Table.from_arrays(list(columns.values()), list(columns))
 
 
@@ -124,6 +132,7 @@ class Page:
         self.keys: np.ndarray = rows["key"].to_numpy()
         self.seed, self.plain = seed, plain
         self.made: dict[str, pa.Array] = {}
+        self.making: set[str] = set()
 
     def role(self, role: str) -> list[Part]:
         """What the text of one role is joined of."""
@@ -169,6 +178,11 @@ class Page:
                 "phrase": lambda: self._phrases(declared["phrase"]),
             }
             kind = self.task.kind(name)
+            if name in self.making:
+                raise SidmillError(
+                    f"field {name!r} is made of itself: see {self.task.prompts}.yaml"
+                )
+            self.making.add(name)
             text = make[kind]() if kind in make else self.escaped(self._column(name).cast(TEXT))
             self.made[name] = text
         return self.made[name]
@@ -186,7 +200,50 @@ class Page:
                 text = self.field(name) if name in self.task.fields else column.cast(TEXT)
                 text = text if name in self.task.fields and not self.plain else json_escape(text)
                 parts += ['"', pc.fill_null(text, ""), '"']
-        return _join(*parts, "}").cast(pa.string())
+        return _join(*parts, "}")
+
+    def answers(self, texts: pa.Array) -> pa.LargeListArray:
+        """The SIDs of each answer; where an answer names items otherwise or not, its text."""
+        lists = [
+            self._strings(name) for name in self._answering() if self.task.kind(name) in SID_KINDS
+        ]
+        if not lists:
+            return pa.LargeListArray.from_arrays(ragged.arrow(np.arange(len(texts) + 1)), texts)
+        return _beside(lists)
+
+    def answer_pids(self) -> pa.LargeListArray:
+        """The items that each answer names, in the type of the catalogue's ids."""
+        lists = []
+        for name in self._answering():
+            numbers = self._lists(name)
+            pids = self.words.pids[self._domain(name)].take(ragged.arrow(numbers.values))
+            lists.append(ragged.Ragged(pids, numbers.offsets))
+        if not lists:
+            nothing = self.words.pids["items"].slice(0, 0)
+            lists = [ragged.Ragged(nothing, np.zeros(len(self.keys) + 1, np.int64))]
+        return _beside(lists)
+
+    def _answering(self) -> list[str]:
+        """The fields of items that the wordings of the answer name, in order, each once."""
+        waiting, names = list(self.prompts.roles["assistant"]), {}
+        while waiting:
+            fields = [name for _, name in tasks.pieces(waiting.pop(0)) if name]
+            names |= dict.fromkeys(fields)
+            for name in fields:
+                if self.task.kind(name) == "lines":
+                    waiting += [
+                        wording
+                        for part in self.task.fields[name]["lines"]
+                        for wording in self.prompts.lines[part]
+                    ]
+        kinds = (*SID_KINDS, *tasks.TITLES)
+        return [name for name in names if self.task.kind(name) in kinds]
+
+    def _strings(self, name: str) -> ragged.Ragged:
+        """The SIDs of a field, one by one."""
+        numbers = self._lists(name)
+        texts = self.words.sids[self._domain(name)].texts.take(ragged.arrow(numbers.values))
+        return ragged.Ragged(texts, numbers.offsets)
 
     def escaped(self, texts: pa.Array) -> pa.Array:
         """Ready to stand in the content."""
@@ -236,6 +293,14 @@ class Page:
     def _phrases(self, name: str) -> pa.Array:
         """Wording for the value of another field."""
         values = pc.fill_null(self._column(name).cast(TEXT), "")
+        worded = pa.array(["", *self.prompts.phrases], TEXT)
+        unknown = values.filter(pc.invert(pc.is_in(values, worded)))
+        if len(unknown):
+            raise SidmillError(
+                f"the value {unknown[0].as_py()!r} of {name!r} has no wording: add it to phrases "
+                f"in {self.task.prompts}.yaml, or name the values to keep in the task: "
+                f"{name}: {{..., among: [{', '.join(self.prompts.phrases)}]}}"
+            )
         texts = _repeat("", len(self.keys))
         for value, wordings in self.prompts.phrases.items():
             chosen = pc.equal(values, value)
@@ -285,7 +350,7 @@ class Page:
     def _part(self, name: str, rows: np.ndarray) -> Part:
         """A field of some rows; SIDs stay numbers until all that stands around them is known."""
         everything = len(rows) == len(self.keys)
-        if self.task.kind(name) in ("sids", "sid"):
+        if self.task.kind(name) in SID_KINDS:
             lists = self._lists(name)
             return Sids(self._domain(name), lists if everything else ragged.pick(lists, rows))
         field = self.field(name)
@@ -341,14 +406,14 @@ def json_escape(texts: pa.Array) -> pa.Array:
 
 
 def uuids(source: str, contents: list[pa.Array]) -> pa.Array:
-    """A uuid5 for each row, of its source and its texts: equal rows have equal ones.
+    """A uuid5 for each row, of its source, its texts and its metadata: equal rows have equal ones.
 
     The name behind it is ``source`` and the XXH3 of each text, 128 bits in hexadecimal, a line
     each: SHA-1 of the texts themselves takes as long as putting them together.
 
     Args:
         source: what the name begins with.
-        contents: large_string (n,) each.
+        contents: large_string (n,) each: texts, and whose row it is.
     """
     start = hashlib.sha1(NAMESPACE + source.encode(), usedforsecurity=False)
     names = [b""] * len(contents[0])
@@ -371,6 +436,24 @@ def uuids(source: str, contents: list[pa.Array]) -> pa.Array:
     written[:, places[1::2]] = DIGITS[numbers & 15]
     offsets = np.arange(0, 36 * len(numbers) + 1, 36, dtype=np.int32)
     return pa.StringArray.from_buffers(len(numbers), pa.py_buffer(offsets), pa.py_buffer(written))
+
+
+def _beside(lists: list[ragged.Ragged]) -> pa.LargeListArray:
+    """Join list i of each: values of Arrow types, texts where the types differ."""
+    if len(lists) == 1:
+        return ragged.to_arrow(lists[0])
+    kinds = {each.values.type for each in lists}
+    kind = kinds.pop() if len(kinds) == 1 else TEXT
+    values = pa.concat_arrays([each.values.cast(kind) for each in lists])
+    starts = np.cumsum([0, *(len(each.values) for each in lists[:-1])])
+    numbers = [
+        ragged.Ragged(np.arange(len(each.values)) + start, each.offsets)
+        for each, start in zip(lists, starts.tolist(), strict=True)
+    ]
+    order = ragged.side_by_side(numbers)
+    return pa.LargeListArray.from_arrays(
+        ragged.arrow(order.offsets), values.take(ragged.arrow(order.values))
+    )
 
 
 def _chat(texts: list[tuple[str, pa.Array]]) -> pa.Array:

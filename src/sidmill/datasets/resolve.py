@@ -20,10 +20,10 @@ import pyarrow.compute as pc
 
 from sidmill.core.atomic import replacing
 from sidmill.core.errors import SidmillError
-from sidmill.datasets import inputs, keys, ragged, tasks
+from sidmill.datasets import entries, inputs, keys, ragged, tasks
 from sidmill.datasets import items as lookup
 from sidmill.datasets.tasks import Task
-from sidmill.formats import buckets, report
+from sidmill.formats import buckets, plain, report
 
 logger = logging.getLogger(__name__)
 
@@ -146,6 +146,7 @@ class Tally:
         self.left_out, self.seen, self.unknown = Counter(), Counter(), Counter()
         self.untitled = Counter()  # of items that have a SID
         self.masks_of_other_length = 0  # lists whose mask marks nothing, of rows that stay
+        self.marks_of_other_value = 0  # in masks and labels, neither 0 nor 1: they mark nothing
 
     def as_dict(self) -> dict:
         """As JSON: ``read`` rows are those ``written`` and those in ``left_out``."""
@@ -157,7 +158,10 @@ class Tally:
         }
         for name, count in self.untitled.items():
             fields[name]["without_title"] = count
-        masks = {"masks_of_other_length": self.masks_of_other_length}
+        masks = {
+            "masks_of_other_length": self.masks_of_other_length,
+            "marks_of_other_value": self.marks_of_other_value,
+        }
         return {**head, "left_out": left_out, **masks, "item_ids": fields}
 
 
@@ -172,6 +176,8 @@ class Resolver:
         self.limits, self.seed, self.tally = limits, seed, tally
         self.made: dict[str, object] = {}
         self.single: dict[str, object] = {}  # columns that are one value per multiplied row
+        self.flags: dict[str, np.ndarray] = {}  # by column of masks
+        self.uneven: set[tuple] = set()  # masks whose lengths were held against a list
         self.source: pa.Table = table
         self.parent = np.arange(table.num_rows)  # (n,), input row of each row
         self.numbers: np.ndarray = numbers
@@ -217,7 +223,7 @@ class Resolver:
                 "phrase": lambda _: None,
                 "text": lambda of: self._text(of[kind]),
                 "first_line": lambda of: lookup.first_lines(self._text(of[kind])),
-                "value": lambda of: self._column(of[kind]),
+                "value": self._value,
             }[kind]
             self.made[name] = make({**self.task.fields[name], "name": name})
         return self.made[name]
@@ -244,30 +250,36 @@ class Resolver:
         """One row per item of a list, or per entry of a mapping."""
         rows, n_broken = self.task.rows, 0
         if "entries" in rows:
-            words, lists, parents, n_broken = _entries(self.source[rows["entries"]])
-            self.tally.left_out["not_json"] += n_broken
-            self.single = {"keyword": words, "keyword_items": lists}
+            found = entries.read(self.source[rows["entries"]], self._names_items("keyword_items"))
+            self.tally.left_out["not_json"] += (n_broken := len(found.broken))
+            self.tally.left_out["bad_entry"] += len(found.bad)
+            self.single = {"keyword": found.words, "keyword_items": found.lists}
+            parents, met = found.rows, np.concatenate([found.rows, found.bad])
         else:
-            lists = ragged.of(self.source[rows["each"]])
+            lists = self._list(rows["each"])
             most = self.task.limit(rows.get("first", len(lists.values) + 1), *self.limits)
             self.single[rows["each"]] = ragged.limit(lists, most, "first").values
             for name in rows.get("with", ()):
-                beside = ragged.of(self.source[name])
-                fits = beside.lengths == lists.lengths
-                self.tally.masks_of_other_length += int((~fits).sum())
-                values = np.full(len(lists.values), -1, dtype=np.int64)
-                values[ragged.places(lists.offsets[:-1][fits], lists.lengths[fits])] = ragged.take(
-                    beside.values, ragged.places(beside.offsets[:-1][fits], beside.lengths[fits])
-                )
-                kept = ragged.limit(ragged.Ragged(values, lists.offsets), most, "first").values
-                self.single[name] = pa.array(kept, mask=kept < 0)
+                values, place = self._list(name).values, self._places(name, lists)
+                kept = ragged.limit(ragged.Ragged(place, lists.offsets), most, "first").values
+                self.single[name] = _with_nulls(values).take(pa.array(kept, mask=kept < 0))
             parents = np.repeat(np.arange(len(lists.lengths)), np.minimum(lists.lengths, most))
+            met = parents
+
+        # What became of the input rows, and a number of its own for each new one.
         parts = np.arange(len(parents)) - np.searchsorted(parents, parents)
-        children = np.bincount(parents, minlength=len(self.parent))
+        children = np.bincount(met, minlength=len(self.parent))
         self.tally.left_out["added"] += int(np.maximum(children - 1, 0).sum())
         self.tally.left_out["nothing_listed"] += int((children == 0).sum()) - n_broken
         self.parent = parents
         self.numbers = keys.mix(self.numbers[parents] + keys.mix(parts.astype(np.uint64)))
+
+    def _names_items(self, column: str) -> pa.DataType:
+        """The type of the ids that the fields made of a column look up."""
+        for declared in self.task.fields.values():
+            if column in (declared.get("sids"), declared.get("titles")):
+                return self.domains[declared.get("domain", "items")].lookup.kind
+        return self.domains["items"].lookup.kind
 
     def _column(self, name: str) -> pa.Array:
         if name in self.single:
@@ -277,11 +289,19 @@ class Resolver:
         return column if self.task.rows is None else column.take(ragged.arrow(self.parent))
 
     def _text(self, name: str) -> pa.Array:
-        return pc.fill_null(self._column(name).cast(pa.large_string()), "")
+        column = self._column(name)
+        if pa.types.is_nested(column.type):
+            raise SidmillError(f"column {name!r} is {column.type}: the task wants text there")
+        return pc.fill_null(column.cast(pa.large_string()), "")
 
     def _list(self, name: str) -> ragged.Ragged:
         """A list column; per input row, or per multiplied row where multiplying made it."""
-        return self.single[name] if name in self.single else ragged.of(self.source[name])
+        if name in self.single:
+            return self.single[name]
+        kind = self.source[name].type
+        if not (plain.is_list(kind) or pa.types.is_null(kind)):
+            raise SidmillError(f"column {name!r} is {kind}: the task wants a list in each row")
+        return ragged.of(self.source[name])
 
     def _items(self, declared: dict) -> ragged.Ragged:
         """Lists of rows of items, limited first, then without ids that no item has."""
@@ -332,16 +352,59 @@ class Resolver:
         return keep
 
     def _marked(self, column: str, lists: ragged.Ragged) -> np.ndarray:
-        mask = ragged.of(self.source[column])
-        if np.array_equal(mask.offsets, lists.offsets):
-            return np.asarray(mask.values) == 1
-        fits = mask.lengths == lists.lengths
-        self.tally.masks_of_other_length += int((~fits).sum())
-        keep = np.zeros(len(lists.values), dtype=bool)
-        keep[ragged.places(lists.offsets[:-1][fits], lists.lengths[fits])] = (
-            mask.values[ragged.places(mask.offsets[:-1][fits], mask.lengths[fits])] == 1
+        """Which values of ``lists`` the mask ``column`` marks with 1: bool (m,)."""
+        place, flags = self._places(column, lists), self._flags(column)
+        return flags[place] & (place >= 0) if len(flags) else np.zeros(len(place), bool)
+
+    def _places(self, column: str, lists: ragged.Ragged) -> np.ndarray:
+        """Where the value of ``column`` beside each value of ``lists`` stands: int64 (m,).
+
+        It is -1 in rows where the two lists differ in length.
+        """
+        beside = self._list(column)
+        if np.array_equal(beside.offsets, lists.offsets):
+            return np.arange(len(lists.values))
+        fits = beside.lengths == lists.lengths
+        if (pair := (column, lists.offsets.tobytes())) not in self.uneven:
+            self.uneven.add(pair)
+            self.tally.masks_of_other_length += int((~fits).sum())
+        place = np.full(len(lists.values), -1)
+        place[ragged.places(lists.offsets[:-1][fits], lists.lengths[fits])] = ragged.places(
+            beside.offsets[:-1][fits], beside.lengths[fits]
         )
-        return keep
+        return place
+
+    def _flags(self, column: str) -> np.ndarray:
+        """The values of a mask, bool (m,): which are 1, of whatever type of number."""
+        if column not in self.flags:
+            values = _with_nulls(self._list(column).values)
+            try:
+                numbers = values.cast(pa.float64())
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+                raise SidmillError(
+                    f"column {column!r} is a list of {values.type}: wanted 0 and 1"
+                ) from None
+            marks = pc.fill_null(numbers, np.nan).to_numpy(zero_copy_only=False)
+            others = (marks != 0) & (marks != 1) & ~np.isnan(marks)
+            self.tally.marks_of_other_value += int(others.sum())
+            self.flags[column] = marks == 1
+        return self.flags[column]
+
+    def _value(self, declared: dict) -> pa.Array:
+        """A column as it is; with ``among``, null where it has another value than those."""
+        column = self._column(declared["value"])
+        if "among" not in declared:
+            return column
+        column = column.cast(pa.int64()) if pa.types.is_boolean(column.type) else column
+        numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+        wanted = pa.array([value if numeric else str(value) for value in declared["among"]])
+        kind = wanted.type if numeric else plain.TEXT
+        column = column.cast(kind, safe=False) if not numeric else column
+        known = pc.is_in(column, wanted.cast(column.type))
+        there = pc.invert(pc.is_null(column, nan_is_null=True))
+        lost = int(pc.sum(pc.and_not(there, known)).as_py() or 0)
+        self.tally.marks_of_other_value += lost
+        return pc.if_else(known, column, pa.scalar(None, column.type)).cast(kind)
 
     def _choose(self, declared: dict) -> pa.Array:
         """Draw a label for each row among those whose mask marks an item; null without any."""
@@ -361,33 +424,11 @@ class Resolver:
         return ragged.arrow(self.field(declared["count"]).lengths)
 
 
-def _entries(column: pa.ChunkedArray) -> tuple[pa.Array, ragged.Ragged, np.ndarray, int]:
-    """Keys, lists and input rows of mappings: an Arrow map, or JSON text, parsed row by row.
-
-    The last is the number of rows whose text is no mapping.
-    """
-    column = column.combine_chunks()
-    if pa.types.is_map(column.type):
-        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
-        flat = pc.list_flatten(column)
-        keys_, lists = pc.struct_field(flat, 0), ragged.of(pc.struct_field(flat, 1))
-        return keys_.cast(pa.large_string()), lists, np.repeat(np.arange(len(lengths)), lengths), 0
-    words, values, parents, n_broken = [], [], [], 0
-    for row, text in enumerate(column.to_pylist()):
-        try:
-            entries = json.loads(text) if text else {}
-        except ValueError:
-            entries = None
-        if not isinstance(entries, dict):
-            n_broken += 1
-            continue
-        for word, pids in entries.items():
-            words.append(word)
-            values.append(pids or [])
-            parents.append(row)
-    numeric = all(isinstance(pid, int) for pids in values for pid in pids)
-    kind = pa.large_list(pa.int64() if numeric else pa.large_string())
-    if not numeric:
-        values = [[str(pid) for pid in pids] for pids in values]
-    lists = ragged.of(pa.array(values, kind))
-    return pa.array(words, pa.large_string()), lists, np.array(parents, dtype=np.int64), n_broken
+def _with_nulls(values: np.ndarray | pa.Array) -> pa.Array:
+    """Values of lists as Arrow: truth values as 1 and 0, a null as null."""
+    if not isinstance(values, np.ndarray):
+        return values
+    if values.dtype == bool:
+        return pa.array(values.astype(np.int64))
+    numbers = values.astype(np.int64, copy=False)
+    return pa.array(numbers, mask=numbers == ragged.NOTHING)

@@ -23,15 +23,22 @@ KINDS = {
     "title": (),  # one item id, as its title
     "text": (),  # a text column as it is
     "first_line": (),  # the first line of a text column
-    "value": (),  # a column of numbers or short texts
+    "value": ("among",),  # a column of numbers or short texts; with among, these values alone
     "choose": ("of", "where"),  # a label, drawn among those whose mask marks an item
     "lines": (),  # other fields, one line each, empty ones left out
     "phrase": (),  # wording that the prompts have for the value of another field
     "count": (),  # how many items another field holds
 }
 TITLES = ("titles", "title")
+# Kinds that are made of other fields, and the kinds that those can have; (): any.
+OF_FIELDS = {
+    "lines": (),
+    "phrase": ("choose", "value", "text", "first_line"),
+    "count": ("sids", "titles"),
+}
+VALUES = {"type": "array", "items": {"type": ["integer", "string"]}, "minItems": 1}
 BESIDE = {"where": NAME, "first": LIMIT, "last": LIMIT, "domain": {"enum": ["items", "product"]},
-          "join": {"type": "string"}, "of": NAME}  # fmt: skip
+          "join": {"type": "string"}, "of": NAME, "among": VALUES}  # fmt: skip
 LISTS = {"type": "array", "items": NAME, "minItems": 1}
 SCHEMA = {
     "type": "object",
@@ -72,6 +79,7 @@ SCHEMA = {
         "metadata": LISTS,
     },
 }
+BRACES = "write {name} for a field, and {{ or }} for a brace"
 ROLES = {"segments": ("text",), "messages": ("system", "user", "assistant")}
 WORDINGS = {"type": "array", "items": {"type": "string"}, "minItems": 1}
 PROMPTS_SCHEMA = {
@@ -111,6 +119,11 @@ class Task:
         """Kind of a field."""
         return next(key for key in self.fields[name] if key in KINDS)
 
+    def values(self, name: str) -> list[str]:
+        """The values that a field can have, as texts, where the task says them."""
+        declared = self.fields[name]
+        return [str(value) for value in declared.get("choose", declared.get("among", ()))]
+
     def limit(self, value: str | int, history_max: int | None, target_max: int | None) -> int:
         """The number behind a limit, capped by the setting for target, or that for the others."""
         cap = target_max if value == "target" else history_max
@@ -146,6 +159,15 @@ def load(path: str | Path, *, checked: bool = False) -> Task:
     return task
 
 
+def read_prompts(path: str | Path) -> dict[str, dict]:
+    """Read all languages of a prompts file.
+
+    Raises:
+        SidmillError: listing what is wrong with the file.
+    """
+    return _load(path, PROMPTS_SCHEMA)
+
+
 def load_prompts(path: str | Path, language: str, task: Task, *, checked: bool = False) -> Prompts:
     """Read the wordings of one language, and check that they and the task fit each other.
 
@@ -164,17 +186,37 @@ def load_prompts(path: str | Path, language: str, task: Task, *, checked: bool =
     roles = {role: words[role] for role in ROLES[task.form] if role in words}
     wanted = [role for role in ROLES[task.form] if role != "system"]
     problems = [f"no wording for {role!r}" for role in wanted if role not in roles]
-    lines, phrases = words.get("lines", {}), words.get("phrases", {})
+    lines = words.get("lines", {})
+    phrases = {str(value): texts for value, texts in words.get("phrases", {}).items()}
     for name, declared in task.fields.items():
         if task.kind(name) == "lines":
             problems += [f"no line for {part!r}" for part in declared["lines"] if part not in lines]
-    templates = [text for texts in (*roles.values(), *lines.values()) for text in texts]
-    for template in templates:
-        unknown = [name for _, name in pieces(template) if name and name not in task.fields]
-        problems += [f"{{{name}}} is no field of the task: {template!r}" for name in unknown]
+        if task.kind(name) == "phrase":
+            values = task.values(declared["phrase"])
+            problems += [f"no phrase for {value!r}" for value in values if value not in phrases]
+    groups = (*roles.values(), *lines.values(), *phrases.values())
+    for template in (text for texts in groups for text in texts):
+        problems += _template_problems(template, task)
     if problems:
         raise SidmillError(f"{path}, {language}: " + "; ".join(problems))
     return Prompts(roles, lines, phrases)
+
+
+def _template_problems(template: str, task: Task) -> list[str]:
+    """What is wrong with the braces of a wording."""
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        return [f"wording {template!r}: {error}: {BRACES}"]
+    problems = []
+    for _, name, spec, conversion in parts:
+        if name is None:
+            continue
+        if not name or spec or conversion:
+            problems.append(f"wording {template!r}: braces hold no name of a field: {BRACES}")
+        elif name not in task.fields:
+            problems.append(f"{{{name}}} is no field of the task: {template!r}")
+    return problems
 
 
 def pieces(template: str) -> list[tuple[str, str | None]]:
@@ -186,7 +228,7 @@ def pieces(template: str) -> list[tuple[str, str | None]]:
     try:
         return [(literal, name) for literal, name, _, _ in string.Formatter().parse(template)]
     except ValueError as error:
-        raise SidmillError(f"wording {template!r}: {error}: write {{{{ for a brace") from None
+        raise SidmillError(f"wording {template!r}: {error}: {BRACES}") from None
 
 
 def columns(task: Task) -> set[str]:
@@ -255,10 +297,16 @@ def _loose_ends(task: Task) -> Iterator[str]:
             yield f"{value!r} is not in limits"
     for name, declared in task.fields.items():
         kind = task.kind(name)
-        others = {"lines": declared.get("lines", []), "phrase": [declared.get("phrase")],
-                  "count": [declared.get("count")]}.get(kind, [])  # fmt: skip
-        yield from (
-            f"{name}: {other!r} is no field" for other in others if other not in task.fields
-        )
+        others = declared[kind] if kind == "lines" else [declared[kind]]
+        wanted = OF_FIELDS.get(kind, ())
+        for other in others if kind in OF_FIELDS else ():
+            if other not in task.fields:
+                yield f"{name}: {other!r} is no field"
+            elif wanted and task.kind(other) not in wanted:
+                yield f"{name}: {other!r} is of kind {task.kind(other)}: name one of {wanted}"
         if kind == "choose" and not ("of" in declared and "where" in declared):
             yield f"{name}: choose wants of and where"
+        chooser = next((part for _, part in pieces(declared.get("where", "")) if part), None)
+        drawn = chooser in task.fields and task.kind(chooser) == "choose"
+        if chooser is not None and kind != "choose" and not drawn:
+            yield f"{name}: where names {{{chooser}}}, which is no field of kind choose"

@@ -11,6 +11,7 @@ Shapes: N items, L levels, V nodes, E edges.
 """
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,8 @@ from transformers import LogitsProcessor
 from sidmill.core.atomic import replacing
 from sidmill.core.errors import SidmillError
 from sidmill.formats import sid_text, tensors
+
+logger = logging.getLogger(__name__)
 
 
 class Trie(NamedTuple):
@@ -39,6 +42,11 @@ class Trie(NamedTuple):
         while self.starts[node] < self.starts[node + 1]:
             node, depth = int(self.nodes[self.starts[node]]), depth + 1
         return depth
+
+    @property
+    def n_sids(self) -> int:
+        """SIDs of the tree."""
+        return int((self.starts[:-1] == self.starts[1:]).sum())
 
     def allowed(self, node: int) -> np.ndarray:
         """Tokens that may follow."""
@@ -144,6 +152,29 @@ def write_regex(path: str | Path, codes: np.ndarray) -> None:
         temporary.write_text(whole, encoding="utf-8")  # a line feed would be part of it
 
 
+def write_lark(path: str | Path, codes: np.ndarray) -> None:
+    """Write one grammar that matches each SID and nothing else, for llguidance.
+
+    Each SID token stands there as a token of the vocabulary, so it cannot be spelled in smaller
+    ones. Each prefix has a rule; those of equal continuations share it.
+    """
+    rules: dict[str, str] = {}  # what may follow, to its rule
+
+    def rule(rows: np.ndarray, level: int) -> str:
+        cuts = np.flatnonzero(np.diff(rows[:, level])) + 1
+        branches = []
+        for part in np.split(rows, cuts):
+            token = sid_text.token(level, int(part[0, level]))
+            last = level + 1 == rows.shape[1]
+            branches.append(token if last else f"{token} {rule(part, level + 1)}")
+        return rules.setdefault(" | ".join(branches), f"r{len(rules)}")
+
+    first = rule(np.unique(codes, axis=0), 0)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as out:
+        out.write(f"start: {sid_text.BEGIN} {first} {sid_text.END}\n")
+        out.writelines(f"{name}: {body}\n" for body, name in rules.items())
+
+
 class SidLogits(LogitsProcessor):
     """Let a model write ``n_items`` SIDs that exist, then its end token, and nothing else.
 
@@ -187,7 +218,20 @@ def prefix_allowed_tokens_fn(
 
 
 def beam_settings(trie: Trie, n_beams: int, n_items: int = 1) -> dict:
-    """What ``generate`` needs for ``n_beams`` distinct answers, with a model's own sampling off."""
+    """What ``generate`` needs for ``n_beams`` distinct answers, with a model's own sampling off.
+
+    A beam more than there are answers would end in one that is no SID, or in one twice: there are
+    as many beams as answers at most, and a warning says so.
+
+    Raises:
+        SidmillError: if ``n_beams`` or ``n_items`` is below 1.
+    """
+    if n_beams < 1 or n_items < 1:
+        raise SidmillError(f"{n_beams} beams of {n_items} items: wanted at least 1 of each")
+    answers = trie.n_sids**n_items
+    if answers < n_beams:
+        logger.warning("%d beams for %d answers: %d beams", n_beams, answers, answers)
+        n_beams = answers
     return {
         "num_beams": n_beams,
         "num_return_sequences": n_beams,

@@ -117,15 +117,13 @@ def gather(folders: list[str], target: str | Path) -> int:
 
 
 def _words(task, pid2sid, product_pid2sid, texts: list[str]) -> render.Words:
-    items = lookup.load(pid2sid)
-    sids = {"items": render.Strings(sid_text.render(items.codes))}
+    domains = {"items": lookup.load(pid2sid)}
     if any(declared.get("domain") == "product" for declared in task.fields.values()):
-        products = lookup.load(product_pid2sid)
-        sids["product"] = render.Strings(sid_text.render(products.codes))
-    titles = None
-    if tasks.names_titles(task):
-        titles = lookup.titles(items, texts)
-    return render.Words(sids, titles)
+        domains["product"] = lookup.load(product_pid2sid)
+    sids = {name: render.Strings(sid_text.render(each.codes)) for name, each in domains.items()}
+    pids = {name: each.pids for name, each in domains.items()}
+    titles = lookup.titles(domains["items"], texts) if tasks.names_titles(task) else None
+    return render.Words(sids, titles, pids)
 
 
 def _sorted_rows(paths: list[str], counts: list[dict], start: int, stop: int) -> Iterator[pa.Table]:

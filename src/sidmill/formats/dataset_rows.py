@@ -5,21 +5,37 @@
     segments  string        pretraining: JSON, [{"type": "text", "text": ...}]
     messages  string        chat: JSON, [{"role": ..., "content": [{"type": "text", "text": ...}]}]
               or list<struct<role, content>>, with ``form: chat``: what ``datasets`` and TRL take
+    ground_truth       list<string>  of chat turns with ``form: chat``: the SIDs of the answer, or
+                                     its text, where it has none
+    ground_truth_pids  list<pid>     beside it: the items that the answer names
     metadata  string        JSON, with uid, or pid and sid
+
+For reinforcement learning, with ``form: chat``, also what TRL's GRPOTrainer and verl read:
+
+    prompt        list<struct<role, content>>            the messages without the answer
+    data_source   string                                 as ``source``
+    reward_model  struct<style, ground_truth>            style is ``rule``
+    extra_info    struct<index, split, uuid>             index is the number of the row
 
 A dataset is a folder of ``part-00000-of-00010.parquet``.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sidmill.core.atomic import replacing
 from sidmill.core.errors import SidmillError
+from sidmill.formats import parquet
 
 CHAT = pa.large_list(pa.struct([("role", pa.large_string()), ("content", pa.large_string())]))
+ANSWERS, PIDS = "ground_truth", "ground_truth_pids"
+PART = re.compile(r"part-\d+-of-\d+\.parquet")
 COMPRESSION = "snappy"  # zstd left 41 MB for 73 MB, but its files took 0.61 s to write, not 0.43 s
 
 
@@ -75,6 +91,93 @@ def read(folder: str | Path) -> Iterator[pa.Table]:
         yield pq.read_table(path, partitioning=None)
 
 
+def files(place: str | Path) -> list[Path]:
+    """The parquet files of a dataset, of this or another program: a folder of any, or one file.
+
+    Raises:
+        SidmillError: if there is none, or one of those that the names promise is missing.
+    """
+    folder = Path(place)
+    if folder.is_file():
+        return [folder]
+    found = sorted(
+        path
+        for path in folder.rglob("*.parquet")
+        if not any(part[0] in "._" for part in path.relative_to(folder).parts)
+    )
+    if not found:
+        raise SidmillError(f"{place}: holds no parquet file: name the folder of a dataset, or one")
+    if any(PART.fullmatch(path.name) for path in found) and len({p.parent for p in found}) == 1:
+        return parts(found[0].parent)
+    return found
+
+
+def read_file(path: Path) -> pa.Table:
+    """Read one file of a dataset of this or another program.
+
+    Raises:
+        SidmillError: if it has neither messages nor segments, or cannot be read.
+    """
+    file = parquet.open_file(path, {})
+    names = file.schema_arrow.names
+    if not {"messages", "segments"} & set(names):
+        raise SidmillError(
+            f"{path}: no column messages or segments, only {', '.join(names[:20])}: rename the "
+            f"column of the texts"
+        )
+    wanted = ("source", "uuid", "segments", "messages", "metadata")
+    return file.read(columns=[name for name in wanted if name in names])
+
+
 def text_column(table: pa.Table) -> str:
     """The column that holds the text: segments or messages."""
     return "segments" if "segments" in table.column_names else "messages"
+
+
+def with_questions(table: pa.Table, first_row: int, split: str) -> pa.Table:
+    """Add the columns of reinforcement learning to rows of chat turns; other rows stay as they are.
+
+    Args:
+        table: rows (n,) of a dataset.
+        first_row: the number of its first row.
+        split: train or test.
+
+    Raises:
+        SidmillError: if the rows are plain texts, which ask nothing.
+    """
+    texts = table[text_column(table)]
+    if pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type):
+        if not texts[0].as_py().startswith("["):  # JSON, with form: onerec
+            raise SidmillError(
+                f"{table['source'][0].as_py()}: rows of plain text have no question and no answer "
+                f"to reward: name tasks of form messages in rl.weights"
+            )
+        return table
+
+    # The answer is the last turn of each row.
+    turns = table["messages"].combine_chunks()
+    lengths = pc.list_value_length(turns).to_numpy(zero_copy_only=False).astype(np.int64)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    kept = np.ones(offsets[-1], dtype=bool)
+    kept[offsets[1:] - 1] = False
+    asked = np.concatenate([[0], np.cumsum(lengths - 1)])
+    questions = pa.LargeListArray.from_arrays(
+        pa.array(asked), pc.list_flatten(turns).filter(pa.array(kept))
+    )
+
+    # What verl reads beside them.
+    answers, count = table[ANSWERS].combine_chunks(), table.num_rows
+    rule = pa.repeat(pa.scalar("rule"), count)
+    numbers = pa.array(np.arange(first_row, first_row + count))
+    added = {
+        "prompt": questions,
+        "data_source": table["source"],
+        "reward_model": pa.StructArray.from_arrays([rule, answers], ["style", ANSWERS]),
+        "extra_info": pa.StructArray.from_arrays(
+            [numbers, pa.repeat(pa.scalar(split), count), table["uuid"].combine_chunks()],
+            ["index", "split", "uuid"],
+        ),
+    }
+    for name, column in added.items():
+        table = table.append_column(name, column)
+    return table

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sidmill.core.errors import SidmillError
+from sidmill.formats import plain
 
 ABSENT = -1
 DENSE_FACTOR = 8  # integer ids get a direct table that may be so many times longer than they are
@@ -49,6 +50,8 @@ def make(ids: pa.Array | pa.ChunkedArray, where: str | Path = "the catalogue") -
         SidmillError: if an id stands there twice.
     """
     ids = _whole(ids)
+    if not _is_simple(ids.type):
+        ids = plain.whole(ids, str(where))
     if pc.count_distinct(ids).as_py() != len(ids):
         counts = ids.value_counts()
         twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))[0].as_py()
@@ -72,18 +75,23 @@ def find(
 
     Args:
         lookup: what :func:`make` gave.
-        wanted: ids (n,); a null is absent.
+        wanted: ids (n,), of any Arrow type that holds integers or text; a null is absent.
         where: where they stand, for the message.
 
     Returns:
         int32 (n,), ``ABSENT`` for ids that are not known.
 
     Raises:
-        SidmillError: if the ids are strings and those known are integers, or the reverse.
+        SidmillError: if the ids are strings and those known are integers, or the reverse, or
+            neither of both.
     """
     if not len(wanted):
         return np.empty(0, dtype=np.int32)
     wanted = _whole(wanted)
+    if not _is_simple(wanted.type):
+        wanted = plain.whole(wanted, where)
+    if pa.types.is_null(wanted.type):
+        return np.full(len(wanted), ABSENT, dtype=np.int32)
     if pa.types.is_integer(wanted.type) != pa.types.is_integer(lookup.kind):
         raise SidmillError(
             f"{where}: item ids are {wanted.type}, those of the catalogue {lookup.kind}: set "
@@ -106,6 +114,11 @@ def find(
     if wanted.null_count:
         known &= wanted.is_valid().to_numpy(zero_copy_only=False)
     return np.where(known, rows, np.int32(ABSENT))
+
+
+def _is_simple(kind: pa.DataType) -> bool:
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return text or pa.types.is_signed_integer(kind)
 
 
 def _whole(ids: pa.Array | pa.ChunkedArray) -> pa.Array:
