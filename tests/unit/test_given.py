@@ -7,6 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
+from conftest import ROOT
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats import codes as codes_format
@@ -235,11 +237,9 @@ def test_missing_and_unknown_items_are_told_in_one_message_with_true_remedies(tm
     out, rejects = tmp_path / "text.parquet", tmp_path / "rejects.parquet"
     rows = [{"item_id": pid, "title": f"item {pid}"} for pid in (1, 3, 2, 9)]
     (tmp_path / "items.json").write_text(json.dumps(rows))
-    items = {"id_field": "item_id", "id_type": "auto", "fields": ["title"], "template": None}
-    render.render(
-        str(out), str(rejects), (str(path), 0),
-        path=str(tmp_path / "items.json"), on_bad_rows="error", **items,
-    )  # fmt: skip
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())["items"]
+    items = config | {"path": str(tmp_path / "items.json"), "fields": ["title"]}
+    render.render(str(out), str(rejects), (str(path), 0), **items)
     assert pq.read_table(rejects).to_pylist()[0]["reason"] == "no SID in given.path"
     assert pq.read_table(rejects)["pid"].to_pylist() == ["9"]
     found = given.load(str(out), "", path=str(path), **(SETTINGS | reject))

@@ -470,11 +470,13 @@ def test_files_that_do_not_fit(tmp_path, path):
         file["item_ids"] = np.arange(3)
     with pytest.raises(SidmillError, match="no dataset 'embeddings'"):
         train(path, tmp_path / "c", data_paths=[str(tmp_path / "x.h5")])
+    store = tmp_path / "vectors.npy"
+    np.save(store, np.load(path))
     vectors.write_ids(
         tmp_path / "ids.parquet", pa.chunked_array([range(ROWS)]), (ROWS, DIM), {"a": 1}
     )
     with pytest.raises(SidmillError, match="holds other embeddings"):
-        train(path, tmp_path / "c", data_paths=[path])
+        train(path, tmp_path / "c", data_paths=[str(store)])
     items = np.load(path)
     items[9] = np.nan
     np.save(path, items)

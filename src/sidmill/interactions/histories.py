@@ -155,8 +155,8 @@ def merge(pieces: list[tuple[list[int], list[int], bool]]) -> Merged:
 
     # Rows of the first split make the history, in the first order in which all of them fit.
     history, misfits = _History(), list(groups[0])
-    for places, is_last in _orders(pieces, groups[0]):
-        tried = _History()
+    for places, is_last, by_one in _orders(pieces, groups[0]):
+        tried = _History(by_one)
         left = _lay_all(tried, pieces, ranks, places, again=is_last, before=is_last)
         if len(left) < len(misfits) or not history.items:
             history, misfits = tried, left
@@ -206,23 +206,29 @@ def _lay_all(
     return waiting
 
 
-def _orders(pieces: Pieces, places: list[int]) -> Iterator[tuple[list[int], bool]]:
-    """Orders in which rows may continue each other, the surest first; and whether it is the last.
+def _orders(pieces: Pieces, places: list[int]) -> Iterator[tuple[list[int], bool, bool]]:
+    """Orders in which rows may continue each other, the surest first.
 
     Windows that all continue each other by one item have one order only. Otherwise rows are taken
-    as they stand in the log, and then as they overlap the most.
+    as they stand in the log; again so, where a row that repeats an earlier stretch may continue the
+    history by one item all the same; and then as they overlap the most.
+
+    Yields:
+        The rows in order, whether this order is the last, and whether continuing the history by
+        one item comes before repeating an earlier stretch.
     """
     sliding = [place for place in places if not pieces[place][2]]
     others = [place for place in places if pieces[place][2]]
     chains = _chains(pieces, sliding, 1)
     if len(sliding) > 1 and len(chains) == 1:
-        yield others + chains[0], False
+        yield others + chains[0], False, False
     length = max(len(pieces[place][0]) for place in places)
     can_chain = len(sliding) > 1 and length <= LONGEST_WINDOW
-    yield places, not can_chain
+    yield places, not can_chain, False
+    yield places, False, True
     if can_chain:
         found = [place for chain in _chains(pieces, sliding, length) for place in chain]
-        yield others + found, True
+        yield others + found, True, False
 
 
 def _chains(pieces: Pieces, places: list[int], n_steps: int) -> list[list[int]]:
@@ -260,9 +266,12 @@ class _History:
     Attributes:
         items, splits, shown: see :class:`Merged`.
         leaked: likewise.
+        by_one: whether a row whose items all but the last repeat the end of the history continues
+            it, also where the whole row repeats an earlier stretch.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, by_one: bool = False) -> None:
+        self.by_one = by_one
         self.items: list[int] = []
         self.splits: list[int] = []
         self.shown: list[int] = []
@@ -315,6 +324,8 @@ class _History:
             return 0
         if whole:
             return None
+        if self.by_one and self.items[len(self.items) - len(found) + 1 :] == found[:-1]:
+            return len(self.items) - len(found) + 1
         for start in reversed(self._places.get(tuple(found[:GRAM]), ())):
             if self.items[start : start + len(found)] == found:
                 return start
