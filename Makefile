@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Packages are compiled when they are first imported, and kept so.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: run test lint unit workflow cluster lock clean
+.PHONY: run test settings lint unit workflow cluster lock clean
 
 run: .venv/run.stamp  ## the demo (or your config.yaml), to the SIDs and the report
 	snakemake --cores $(CORES)
@@ -14,6 +14,9 @@ run: .venv/run.stamp  ## the demo (or your config.yaml), to the SIDs and the rep
 	@echo "SIDs: results/pid2sid.parquet   report: results/report.html   explorer: results/explorer.html"
 
 test: .venv/dev.stamp lint unit workflow  ## all checks and tests; SIDMILL_LONG=1 adds those of a minute or more
+
+settings: .venv/dev.stamp  ## write config.yaml, its schema and docs/settings.md from src/sidmill/settings
+	python -m sidmill.settings
 
 lint: .venv/dev.stamp
 	ruff check

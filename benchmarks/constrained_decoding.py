@@ -26,8 +26,13 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from sidmill.datasets import trie, vocab
-from sidmill.formats import codes, dataset_rows, quantizer, sid_text
+from sidmill.datasets import trie, vocabulary
+from sidmill.formats import (
+    code_files,
+    dataset_rows,
+    quantizer_file,
+    sid_text,
+)
 
 PAD, OPEN, CLOSE = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 TEMPLATE = (
@@ -43,10 +48,10 @@ def main() -> None:
     torch.manual_seed(options.seed)
     results = Path(options.results)
     turns = {name: read(results / "datasets" / name) for name in (options.train, options.test)}
-    items = codes.read(results / "pid2sid.parquet", "sid")
+    items = code_files.read(results / "pid2sid.parquet", "sid")
     with tempfile.TemporaryDirectory() as folder:
         build(Path(folder, "base"), turns[options.train], options)
-        books = quantizer.read(results / options.quantizer / "quantizer.safetensors").codebooks
+        books = quantizer_file.read(results / options.quantizer / "quantizer.safetensors").codebooks
         settings = {
             "revision": None,
             "init": "codebook",
@@ -56,7 +61,7 @@ def main() -> None:
         }
         out = Path(folder, "expanded")
         base = str(Path(folder, "base"))
-        ids = vocab.expand(out, items.codes, items.sizes, books, model=base, **settings)
+        ids = vocabulary.expand(out, items.codes, items.sizes, books, model=base, **settings)
         model = AutoModelForCausalLM.from_pretrained(out)
         tokenizer = AutoTokenizer.from_pretrained(out)
     losses = train(model, tokenizer, turns[options.train], options)

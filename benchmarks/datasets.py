@@ -65,7 +65,7 @@ def make_input(options: argparse.Namespace) -> None:
 
 def run_sidmill(options: argparse.Namespace) -> None:
     """Both passes, as the rules make them."""
-    from sidmill.core.lean import without_pandas
+    from sidmill.core.no_pandas import without_pandas
 
     without_pandas()
     from sidmill.datasets import resolve, write

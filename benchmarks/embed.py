@@ -48,9 +48,9 @@ def main() -> None:
 
 def run_sidmill(options: argparse.Namespace) -> None:
     """Encode with SIDMill."""
-    from sidmill.embed import sentence
+    from sidmill.embed.backends import sentence_transformers
 
-    encoder = sentence.load(
+    encoder = sentence_transformers.load(
         model=_model(options),
         revision=None,
         dim=None,

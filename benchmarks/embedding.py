@@ -84,9 +84,9 @@ def make(options: argparse.Namespace) -> None:
 
 def run_sidmill(options: argparse.Namespace) -> None:
     """Embed with SIDMill: batches of so many padded tokens, texts of a length together."""
-    from sidmill.embed import sentence
+    from sidmill.embed.backends import sentence_transformers
 
-    encoder = sentence.load(
+    encoder = sentence_transformers.load(
         model=str(Path(options.folder, "model")),
         revision=None,
         dim=None,

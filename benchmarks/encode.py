@@ -73,16 +73,16 @@ def run_sidmill(options: argparse.Namespace) -> None:
     """Encode with SIDMill."""
     import pyarrow as pa
 
-    from sidmill import codec
-    from sidmill.formats import codes
+    from sidmill.formats import code_files
+    from sidmill.numeric import residual_codec
 
     vectors = np.load(Path(options.folder, "vectors.npy"), mmap_mode="r")
     codebooks = list(np.load(Path(options.folder, "codebooks.npy")))
-    codes.write(
+    code_files.write(
         Path(options.folder, "sidmill.parquet"),
         "codes",
         pa.chunked_array([pa.array(np.arange(len(vectors)))]),
-        codec.encode(vectors, codebooks, device="cpu", memory_mb=options.memory_mb),
+        residual_codec.encode(vectors, codebooks, device="cpu", memory_mb=options.memory_mb),
         [len(words) for words in codebooks],
     )
 

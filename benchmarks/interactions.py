@@ -53,21 +53,21 @@ def make(options: argparse.Namespace) -> None:
     """Write the catalogue, its vectors, and a log of histories with timestamps, out of order."""
     import pyarrow as pa
 
-    from sidmill.formats import text, vectors
+    from sidmill.formats import item_text, vector_store
 
     rng = np.random.default_rng(options.seed)
     ids = pa.array(np.arange(1, options.items + 1))
     words = pa.array([f"item {number}" for number in range(options.items)])
     table = pa.table({"pid": ids, "text": words})
     folder = Path(options.folder)
-    text.write(folder / "text.parquet", pa.int64(), [table])
+    item_text.write(folder / "text.parquet", pa.int64(), [table])
     shape = (options.items, options.dim)
     blocks = (
         rng.standard_normal((min(BLOCK_USERS, options.items - start), options.dim), np.float32)
         for start in range(0, options.items, BLOCK_USERS)
     )
-    vectors.write(folder / "vectors.npy", shape, "float32", blocks)
-    vectors.write_ids(folder / "ids.parquet", pa.chunked_array([ids]), shape, {})
+    vector_store.write(folder / "vectors.npy", shape, "float32", blocks)
+    vector_store.write_ids(folder / "ids.parquet", pa.chunked_array([ids]), shape, {})
     with (folder / "log.jsonl").open("w") as out:
         for user in range(options.users):
             size = 1 + int(rng.geometric(1 / options.mean_length)) % (20 * options.mean_length)
@@ -79,8 +79,8 @@ def make(options: argparse.Namespace) -> None:
 
 def read(options: argparse.Namespace) -> None:
     """Stage read_interactions."""
-    from sidmill.formats import report
     from sidmill.interactions.read import read
+    from sidmill.io import json_report
 
     folder = Path(options.folder)
     fields = dict.fromkeys(("user", "item", "time", "split", "history", "target"))
@@ -107,7 +107,7 @@ def read(options: argparse.Namespace) -> None:
         on_bad_rows="error",
         memory_mb=options.memory_mb,
     )
-    report.write(folder / "report.json", figures)
+    json_report.write(folder / "report.json", figures)
 
 
 def sequence_h5(options: argparse.Namespace) -> None:

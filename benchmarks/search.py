@@ -72,14 +72,14 @@ def make(options: argparse.Namespace) -> None:
 
 def run_sidmill(options: argparse.Namespace) -> None:
     """Search with SIDMill."""
-    from sidmill.retrieval import exact
+    from sidmill.numeric import exact_search
 
     vectors, queries = _load(options)
     ranks = np.arange(options.rows)
     began, cpu = time.perf_counter(), time.process_time()
     cuts = [options.rows * shard // options.shards for shard in range(options.shards + 1)]
     parts = [
-        exact.search(
+        exact_search.search(
             vectors,
             queries,
             ranks,
@@ -92,7 +92,7 @@ def run_sidmill(options: argparse.Namespace) -> None:
         )
         for start, stop in pairwise(cuts)
     ]
-    found = exact.merge(parts, ranks)
+    found = exact_search.merge(parts, ranks)
     _save(options, "sidmill", found.rows, time.perf_counter() - began, time.process_time() - cpu)
 
 

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 
-from sidmill.embed.openai import PROBE
+from sidmill.embed.backends.openai import PROBE
 
 WIDTH = 6
 

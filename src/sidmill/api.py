@@ -19,15 +19,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sidmill import codec, network
-from sidmill.core import config, paths, sections
+from sidmill.core import paths
 from sidmill.core.errors import SidmillError
-from sidmill.formats import codes as code_files
-from sidmill.formats import onerec, tensors, tokenizers
-from sidmill.formats import quantizer as format
-from sidmill.formats.quantizer import Quantizer
+from sidmill.formats import (
+    code_files,
+    foreign_tokenizers,
+    onerec_checkpoint,
+    quantizer_file,
+)
+from sidmill.formats.quantizer_file import Quantizer
 from sidmill.formats.vector_file import Streamed, open_vectors
+from sidmill.io import tensors
+from sidmill.numeric import mlp, residual_codec
 from sidmill.quantize import rqkmeans
+from sidmill.settings import base, check
+from sidmill.settings.quantize import Encoding, Rqkmeans
+from sidmill.settings.run import Run
 
 DEVICE = "auto"
 MEMORY_MB = 1024
@@ -70,7 +77,7 @@ def fit(
     """
     settings = _checked(
         "fit",
-        sections.RQKMEANS | {"seed": sections.SEED},
+        _properties(Rqkmeans) | {"seed": _properties(Run)["seed"]},
         {
             "n_levels": n_levels,
             "codebook_size": codebook_size,
@@ -97,7 +104,10 @@ def encode(
     device: str = DEVICE,
     memory_mb: int = MEMORY_MB,
 ) -> np.ndarray:
-    """Encode vectors, float (N, D), to codes, int32 (N, L): see :func:`sidmill.codec.encode`."""
+    """Encode vectors, float (N, D), to codes, int32 (N, L).
+
+    See :func:`sidmill.numeric.residual_codec.encode`.
+    """
     machine = _machine("encode", device, memory_mb)
     blocks = _encode(quantizer, _array(vectors), **machine)
     none = np.empty((0, len(quantizer.codebooks)), dtype=np.int32)
@@ -124,7 +134,7 @@ def encode_file(
         column: the list column of a parquet.
         id_column: the column of ids of a parquet; without one the rows are numbered.
         ids_path: ids of a .npy, in the same order: .parquet, .npy or .txt.
-        device: see :func:`sidmill.codec.encode`.
+        device: see :func:`sidmill.numeric.residual_codec.encode`.
         memory_mb: MiB for blocks.
 
     Returns:
@@ -138,7 +148,7 @@ def encode_file(
     paths.refuse_overwrite(codes_path, [vectors_path, ids_path])
     items = open_vectors(vectors_path, column, id_column=id_column, ids_path=ids_path)
     if items.fingerprint and quantizer.fingerprint:
-        format.check_fingerprint(quantizer, items.fingerprint, vectors_path)
+        quantizer_file.check_fingerprint(quantizer, items.fingerprint, vectors_path)
     blocks = _encode(quantizer, items.vectors, **machine)
     code_files.write(codes_path, "codes", items.ids, blocks, quantizer.codebook_sizes)
     return len(items.ids)
@@ -147,8 +157,8 @@ def encode_file(
 def decode(quantizer: Quantizer, codes: np.ndarray | torch.Tensor) -> np.ndarray:
     """Add up codewords and decode: codes int (N, M), M <= L, to vectors float32 (N, D)."""
     numbers = codes.detach().cpu().numpy() if isinstance(codes, torch.Tensor) else codes
-    total = codec.decode(numbers, quantizer.codebooks)
-    return np.asarray(network.load(quantizer.decoder, "cpu")(total))
+    total = residual_codec.decode(numbers, quantizer.codebooks)
+    return np.asarray(mlp.load(quantizer.decoder, "cpu")(total))
 
 
 def load(path: str | Path) -> Quantizer:
@@ -158,8 +168,8 @@ def load(path: str | Path) -> Quantizer:
         SidmillError: if the file is neither, or damaged.
     """
     if tensors.has_facts(path):
-        return format.read(path)
-    return tokenizers.read(path)
+        return quantizer_file.read(path)
+    return foreign_tokenizers.read(path)
 
 
 def save(path: str | Path, quantizer: Quantizer) -> None:
@@ -174,16 +184,16 @@ def save(path: str | Path, quantizer: Quantizer) -> None:
             "encoder: save it as .safetensors"
         )
     if Path(path).suffix == ".pt":
-        onerec.write(path, quantizer.codebooks)
+        onerec_checkpoint.write(path, quantizer.codebooks)
     else:
-        format.write(path, quantizer)
+        quantizer_file.write(path, quantizer)
 
 
 def _encode(
     quantizer: Quantizer, vectors: np.ndarray | Streamed, device: str, memory_mb: int
 ) -> Iterator[np.ndarray]:
     """Yield codes int32 (b, L), block by block."""
-    return codec.encode(
+    return residual_codec.encode(
         vectors,
         quantizer.codebooks,
         quantizer.prices,
@@ -196,14 +206,19 @@ def _encode(
 def _checked(function: str, properties: dict, arguments: dict) -> dict:
     """Arguments as Python's own numbers and lists, if the configuration may have them too."""
     plain = {name: _plain(value) for name, value in arguments.items()}
-    config.check_arguments(f"sidmill.api.{function}", plain, properties)
+    check.check_arguments(f"sidmill.api.{function}", plain, properties)
     return plain
 
 
 def _machine(function: str, device: str, memory_mb: int) -> dict:
     """Settings of the machine, checked."""
     arguments = {"device": device, "memory_mb": memory_mb}
-    return _checked(function, sections.ENCODING, arguments)
+    return _checked(function, _properties(Encoding), arguments)
+
+
+def _properties(section: type) -> dict:
+    """JSON Schema of each setting of a section."""
+    return base.schema(section)["properties"]
 
 
 def _plain(value: object) -> object:

@@ -7,8 +7,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from conftest import ROOT
 
-from sidmill.datasets import counts, resolve, tasks, write
-from sidmill.formats import codes, dataset_rows, sid_text
+from sidmill.datasets import (
+    counts,
+    resolve,
+    tasks,
+    write,
+)
+from sidmill.formats import code_files, dataset_rows, sid_text
 
 RESOURCES = ROOT / "workflow/resources"
 N_ITEMS = 30
@@ -18,7 +23,7 @@ TEXTS = sid_text.render(SIDS).to_pylist()
 
 def write_items(path, pids=range(N_ITEMS), sids=SIDS):
     sizes = (sids.max(axis=0) + 1).tolist()
-    codes.write(path, "sid", pa.chunked_array([pa.array(list(pids))]), [sids], sizes)
+    code_files.write(path, "sid", pa.chunked_array([pa.array(list(pids))]), [sids], sizes)
     return path
 
 

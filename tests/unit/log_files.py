@@ -5,7 +5,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sidmill.formats import text
+from sidmill.formats import item_text
 from sidmill.interactions.read import read
 
 FIELDS = dict.fromkeys(("user", "item", "time", "split", "history", "target"))
@@ -47,7 +47,7 @@ def read_log(folder, path, items=tuple(range(1, 11)), **changes):
     out = folder / "out"
     out.mkdir(parents=True, exist_ok=True)
     table = pa.table({"pid": pa.array(items, kind), "text": [f"item {item}" for item in items]})
-    text.write(out / "text.parquet", kind, [table])
+    item_text.write(out / "text.parquet", kind, [table])
     places = (out / "sequences.parquet", out / "rejects.parquet")
     report = read(out / "text.parquet", *places, path=str(path), **(PLAIN | changes))
     users, rejects = (pq.read_table(place).to_pylist() for place in places)

@@ -3,8 +3,8 @@
 import numpy as np
 import pyarrow as pa
 
-from sidmill.formats import interactions
-from sidmill.recommend import items
+from sidmill.formats import sequence_table
+from sidmill.recommend import item_features
 
 SETTINGS = {
     "load": None,
@@ -45,7 +45,7 @@ def catalogue(n_items=24, dim=8, ids=None, seed=0):
     """Items with random vectors; ids from 1 unless given."""
     vectors = np.random.default_rng(seed).standard_normal((n_items, dim), dtype=np.float32)
     ids = pa.array(np.arange(1, n_items + 1) if ids is None else ids)
-    return items.of(ids, vectors, {"backend": "random"})
+    return item_features.of(ids, vectors, {"backend": "random"})
 
 
 def write(path, histories, splits=None, pid_type=None):
@@ -55,8 +55,8 @@ def write(path, histories, splits=None, pid_type=None):
     pid_type = pid_type or pa.int64()
     users = [str(user) for user in range(len(histories))]
     columns = [users, histories, splits, [None] * len(users)]
-    table = pa.table(columns, schema=interactions.schema(pid_type))
-    interactions.write(path, pid_type, [table])
+    table = pa.table(columns, schema=sequence_table.schema(pid_type))
+    sequence_table.write(path, pid_type, [table])
     return path
 
 

@@ -7,11 +7,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from sidmill import codec
 from sidmill.cli import commands
 from sidmill.core.errors import SidmillError
+from sidmill.numeric import residual_codec
 from sidmill.quantize import rqkmeans
-from sidmill.quantize.advise import FIT, advise, effective_bits, even_rate
+from sidmill.quantize.advise import (
+    FIT,
+    advise,
+    effective_bits,
+    even_rate,
+)
 
 SETTINGS = {
     "target": 0.05,
@@ -80,7 +85,9 @@ def test_measured_is_what_a_fit_gives_even_where_codes_are_used_more_than_evenly
         books = rqkmeans.fit(
             vectors, n_levels=3, codebook_size=size, seed=0, device="cpu", memory_mb=64, **FIT
         ).codebooks
-        codes = np.concatenate(list(codec.encode(vectors, books, device="cpu", memory_mb=64)))
+        codes = np.concatenate(
+            list(residual_codec.encode(vectors, books, device="cpu", memory_mb=64))
+        )
         distinct = len(np.unique(codes[:, :length], axis=0))
         assert one["expected"] == pytest.approx(1 - distinct / n_items, abs=1e-12)
         assert even_rate(one["effective_bits"], n_items) == pytest.approx(one["expected"], abs=1e-9)

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from sidmill.formats import interactions
+from sidmill.formats import sequence_table
 from sidmill.sids.alignment import align, chance
 
 INT64 = pa.int64()
@@ -19,9 +19,9 @@ def write(path, users, kind=INT64):
             "splits": pa.array([[s for _, s in user] for user in users], pa.list_(pa.int8())),
             "timestamps": pa.nulls(len(users), pa.list_(pa.int64())),
         },
-        schema=interactions.schema(kind),
+        schema=sequence_table.schema(kind),
     )
-    interactions.write(path, kind, [table])
+    sequence_table.write(path, kind, [table])
     return path
 
 

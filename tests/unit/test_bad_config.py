@@ -11,9 +11,9 @@ from conftest import ROOT
 from snakemake.cli import parse_config
 from snakemake.utils import update_config
 
-from sidmill.core.config import check, read_command_line, refuse_repeats
 from sidmill.core.errors import SidmillError
 from sidmill.core.listing import some
+from sidmill.settings.check import check, read_command_line, refuse_repeats
 
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -37,7 +37,7 @@ def refusal(**sections):
             else keys
         )
     with pytest.raises(SidmillError) as error:
-        check(config, SCHEMA)
+        check(config)
     head, *lines = str(error.value).split("\n  ")
     assert head == f"{len(lines)} problem(s) in the configuration:"
     return lines
@@ -61,7 +61,7 @@ def test_every_misspelt_key_is_told_the_right_one():
         for section, keys in CONFIG.items()
     }
     with pytest.raises(SidmillError) as error:
-        check(config, SCHEMA)
+        check(config)
     for section, key in KEYS:
         guess = f"{section}: unknown key '{key}x': did you mean '{key}'?"
         assert guess in str(error.value)
@@ -70,12 +70,12 @@ def test_every_misspelt_key_is_told_the_right_one():
 def test_every_missing_key_and_every_misspelt_section_is_named():
     with pytest.raises(SidmillError) as error:
         check({section: {} if isinstance(keys, dict) else keys
-               for section, keys in CONFIG.items()}, SCHEMA)  # fmt: skip
+               for section, keys in CONFIG.items()})  # fmt: skip
     for section, keys in CONFIG.items():
         if isinstance(keys, dict):
             assert f"{section}: missing {some(keys)}: copy" in str(error.value)
     with pytest.raises(SidmillError) as error:
-        check({section + "z": keys for section, keys in CONFIG.items()}, SCHEMA)
+        check({section + "z": keys for section, keys in CONFIG.items()})
     for section in CONFIG:
         assert f"unknown key '{section}z': did you mean '{section}'?" in str(error.value)
 
@@ -314,7 +314,7 @@ def test_what_a_refusal_tells_to_do_helps(words):
             for key, value in keys.items():
                 keeps = isinstance(value, dict) and key == "fields"
                 config[section][key] = config[section][key] | value if keeps else value
-        check(config, SCHEMA)
+        check(config)
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ def test_settings_that_fit_given_sids_are_taken(settings):
         name: CONFIG[name] | (GIVEN | settings)[name] for name in (GIVEN | settings)
         if name != "quantizer"
     }  # fmt: skip
-    check(CONFIG | merged | {"quantizer": "given"}, SCHEMA)
+    check(CONFIG | merged | {"quantizer": "given"})
 
 
 @pytest.mark.parametrize("words", COMBINATIONS)
@@ -371,7 +371,7 @@ def on_command_line(*words):
     """The usual config with ``--config`` words, merged as Snakemake merges them."""
     config, given = copy.deepcopy(CONFIG), parse_config(words)
     update_config(config, given)
-    read_command_line(config, given, SCHEMA)
+    read_command_line(config, given)
     return config
 
 
@@ -396,7 +396,7 @@ def as_overlay(section, text):
 )
 def test_braces_on_the_command_line_are_read_as_an_overlay_is(section, text):
     assert on_command_line(f"{section}={text}") == as_overlay(section, text)
-    check(on_command_line(f"{section}={text}"), SCHEMA)
+    check(on_command_line(f"{section}={text}"))
 
 
 def test_every_setting_can_be_given_on_the_command_line():
@@ -411,7 +411,7 @@ def test_a_text_that_looks_like_a_number_stays_a_text_where_one_is_wanted():
     assert on_command_line("embedding={prompt: 123}")["embedding"]["prompt"] == "123"
     config = on_command_line("rqkmeans={n_iter: many}", "nothing={x: 1}")
     with pytest.raises(SidmillError, match=r"rqkmeans\.n_iter: found 'many', a str"):
-        check(config, SCHEMA)
+        check(config)
 
 
 @pytest.mark.parametrize(
@@ -446,7 +446,7 @@ def test_a_key_that_stands_twice_is_refused_with_its_lines(tmp_path, text, wante
 def test_each_problem_is_listed_once_and_no_list_is_long():
     """An overlay alone, as when config.yaml was not found: all of it is missing."""
     with pytest.raises(SidmillError) as error:
-        check({"items": {"path": "x"}, "run": {}}, SCHEMA)
+        check({"items": {"path": "x"}, "run": {}})
     head, *lines = str(error.value).split("\n  ")
     assert head == f"{len(lines)} problem(s) in the configuration:"
     assert len(set(lines)) == len(lines) == 3

@@ -21,15 +21,21 @@ from safetensors.numpy import save
 
 from sidmill.core.atomic import write_text
 from sidmill.core.errors import SidmillError
-from sidmill.datasets import items as sid_lookup
-from sidmill.embed import precomputed
-from sidmill.formats import interactions as histories
-from sidmill.formats import item_data, lines, mmap, sequence_data, text
+from sidmill.datasets import item_lookup
+from sidmill.embed.backends import precomputed
+from sidmill.formats import (
+    item_data,
+    item_text,
+    memory_maps,
+    sequence_data,
+    sequence_table,
+)
 from sidmill.interactions import read as log_reader
+from sidmill.io import text_lines
 from sidmill.items import render
 from sidmill.quantize import pretrained
-from sidmill.retrieval import learn_from
 from sidmill.retrieval import read as retrieval_reader
+from sidmill.retrieval import training_data
 
 LONGEST_MESSAGE = 1500
 TEN_MB = 10 << 20
@@ -300,7 +306,7 @@ def test_forms_that_are_no_fault_give_the_same(place, name):
     ],
 )
 def test_a_bomb_does_not_fill_the_memory(place, monkeypatch, name, before, after, words):
-    monkeypatch.setattr(lines, "LONGEST", 1 << 20)
+    monkeypatch.setattr(text_lines, "LONGEST", 1 << 20)
     bomb = b"".join(map(gzip.compress, (before, *[b"0" * (16 << 20)] * 4, after)))
     assert len(bomb) < 1 << 17
     put(place.data / name, bomb)
@@ -317,9 +323,9 @@ def test_a_bomb_does_not_fill_the_memory(place, monkeypatch, name, before, after
 
 def log(place, file, content, **settings):
     put(place.data / file, content)
-    schema = text.schema(pa.int64())
+    schema = item_text.schema(pa.int64())
     known = place.data.parent / "text.parquet"
-    text.write(known, pa.int64(), [pa.table([[1, 2, 3], ["x"] * 3], schema=schema)])
+    item_text.write(known, pa.int64(), [pa.table([[1, 2, 3], ["x"] * 3], schema=schema)])
     usual = {
         "path": str(place.data),
         "format": "auto",
@@ -551,7 +557,7 @@ def retrieval(place, kind, file, content, ids=None):
         )
     if kind == "qrels":
         return retrieval_reader.read_qrels(*out, qrels=path, **rules)
-    return learn_from.read_training(
+    return training_data.read_training(
         *out, None, None, kind=kind, path=path, form="rocketqa", **rules
     )
 
@@ -641,7 +647,7 @@ SIDS = {
 def test_bad_sids(place, name):
     content, *words = SIDS[name]
     path = put(place.data / "p.parquet", content)
-    refuses(lambda: sid_lookup.load(path), place.out, "p.parquet", *words)
+    refuses(lambda: item_lookup.load(path), place.out, "p.parquet", *words)
 
 
 def quantizer_file(facts=None, **tensors):
@@ -750,7 +756,7 @@ def test_bad_memory_maps(place, name):
              "mmap_emb_path": "emb", "mmap_emb_shape": [4, 2]}  # fmt: skip
     content = json.dumps(usual | content) if isinstance(content, dict) else content
     path = put(place.data / "m.json", content)
-    refuses(lambda: mmap.open_maps(path), place.out, *words)
+    refuses(lambda: memory_maps.open_maps(path), place.out, *words)
 
 
 def item_file(**changes):
@@ -829,7 +835,7 @@ def told(items, splits=None, times=None, pid=None):
 )
 def test_bad_histories(place, content, words):
     path = put(place.data / "s.parquet", content)
-    refuses(lambda: list(histories.read(path)), place.out, words)
+    refuses(lambda: list(sequence_table.read(path)), place.out, words)
 
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one(place):

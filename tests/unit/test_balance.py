@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sidmill import api
-from sidmill.formats import quantizer as format
+from sidmill.formats import quantizer_file
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -85,8 +85,8 @@ def test_new_items_follow_the_plain_rule_with_prices(fits, name):
 
 
 def test_prices_are_kept_in_the_file(tmp_path, fits):
-    format.write(tmp_path / "q.safetensors", fits["capacity"])
-    back = format.read(tmp_path / "q.safetensors")
+    quantizer_file.write(tmp_path / "q.safetensors", fits["capacity"])
+    back = quantizer_file.read(tmp_path / "q.safetensors")
     for ours, theirs in zip(fits["capacity"].prices, back.prices, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert list(back.balance) == fits["capacity"].balance

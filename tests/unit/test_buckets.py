@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 
-from sidmill.formats import buckets
+from sidmill.io import buckets
 
 
 def test_tables_are_gathered_to_the_budget(monkeypatch):

@@ -20,8 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import catalogue, encodings, json_values
+from sidmill.formats import catalogue
 from sidmill.formats.catalogue import Dialect
+from sidmill.io import encodings, json_values
 from sidmill.items.render import render
 
 USUAL = {

@@ -6,11 +6,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import ledger as ledgers
-from sidmill.formats.ledger import LEFT, LIVE, REMOVED, Ledger
-from sidmill.formats.quantizer import Quantizer
+from sidmill.formats import ledger_file
+from sidmill.formats.ledger_file import (
+    LEFT,
+    LIVE,
+    REMOVED,
+    Ledger,
+)
+from sidmill.formats.quantizer_file import Quantizer
 from sidmill.report import churn_plot
-from sidmill.sids import churn, kept
+from sidmill.sids import churn, published_sids
 
 LIMITS = {
     "seed": 0,
@@ -42,7 +47,7 @@ def grown(before, n_new, codes):
     """The next version: n items more, with these codes."""
     more = line(n_new, first_pid=1000, codes=codes)
     taken = 5000 + np.arange(n_new)
-    return kept.carry_on(
+    return published_sids.carry_on(
         before,
         pa.chunked_array([*before.ids.chunks, *more.ids.chunks]),
         np.concatenate([before.sids, np.column_stack([codes, taken]).astype(np.int32)]),
@@ -104,7 +109,9 @@ def test_many_small_steps_add_up(rng, tmp_path):
     """A version later the same items are no longer fresh, but the verdict stays."""
     before, new = line(200), np.zeros(80, dtype=int)
     now = grown(before, 80, new)
-    again = kept.carry_on(now, now.ids, now.sids, now.sizes, now.codes, now.digests, **KEEP)
+    again = published_sids.carry_on(
+        now, now.ids, now.sids, now.sizes, now.codes, now.digests, **KEEP
+    )
     vectors = vectors_of(now.codes[:, 0], rng, 0.5)
     first = measure(before, now, vectors, tmp_path)
     second = measure(now, again, vectors, tmp_path)
@@ -142,7 +149,7 @@ def test_every_item_is_counted_once_and_listed(tmp_path):
     codes = np.concatenate([before.codes[here], [[0], [1]]]).astype(np.int32)
     digests = np.array([*before.digests[here], b"x", b"y"], dtype="S16")
     digests[2] = b"another"
-    now = kept.carry_on(before, ids, sids, before.sizes, codes, digests, **KEEP)
+    now = published_sids.carry_on(before, ids, sids, before.sizes, codes, digests, **KEEP)
     found = measure(before, now, np.ones((9, 2), np.float32), tmp_path)
     assert found["items"] == {
         "published": 9, "now": 9, "unchanged": 5, "new": 2, "changed": 1, "returned": 1,
@@ -161,8 +168,8 @@ def test_every_item_is_counted_once_and_listed(tmp_path):
 def test_a_ledger_reads_back_as_it_was_written(tmp_path):
     for ids in (pa.chunked_array([[5, 6]]), pa.chunked_array([["a", "b"]])):
         one = line(2)._replace(ids=ids, digests=np.array([b"a\0b", b"\0" * 16], dtype="S16"))
-        ledgers.write(tmp_path / "ledger.parquet", one)
-        back = ledgers.read(tmp_path / "ledger.parquet")
+        ledger_file.write(tmp_path / "ledger.parquet", one)
+        back = ledger_file.read(tmp_path / "ledger.parquet")
         assert back.ids.equals(ids)
         for name in ("sids", "codes", "digests", "state", "versions", "trained"):
             np.testing.assert_array_equal(getattr(back, name), getattr(one, name))
@@ -177,9 +184,9 @@ def test_a_ledger_reads_back_as_it_was_written(tmp_path):
     ],
 )
 def test_a_damaged_ledger_is_refused(tmp_path, changes, message):
-    ledgers.write(tmp_path / "ledger.parquet", line(2)._replace(**changes))
+    ledger_file.write(tmp_path / "ledger.parquet", line(2)._replace(**changes))
     with pytest.raises(SidmillError, match=message):
-        ledgers.read(tmp_path / "ledger.parquet")
+        ledger_file.read(tmp_path / "ledger.parquet")
 
 
 def test_ledgers_of_different_lines_are_not_compared():
@@ -189,7 +196,7 @@ def test_ledgers_of_different_lines_are_not_compared():
 
 def test_the_plot_draws_what_is_not_known_too(rng, tmp_path):
     before = line(20)
-    again = kept.carry_on(
+    again = published_sids.carry_on(
         before, before.ids, before.sids, before.sizes, before.codes, before.digests, **KEEP
     )
     found = measure(before, again, vectors_of(before.codes[:, 0], rng, 0.5), tmp_path)
@@ -217,7 +224,7 @@ def test_what_removed_items_had_is_no_part_of_the_catalogue(rng, tmp_path, gone)
     vectors = vectors_of(now_codes[:, 0], rng, 0.5)
     found = {}
     for removed in ("reserve", "release"):
-        now = kept.carry_on(
+        now = published_sids.carry_on(
             before, ids, sids.astype(np.int32), before.sizes, now_codes, digests,
             changed="keep", removed=removed,
         )  # fmt: skip

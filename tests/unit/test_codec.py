@@ -12,13 +12,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidmill import blocks, codec, search, torch_search
 from sidmill.core.errors import SidmillError
-from sidmill.formats.quantizer import Network
+from sidmill.formats.quantizer_file import Network
+from sidmill.numeric import (
+    nearest_numpy,
+    nearest_torch,
+    residual_codec,
+    row_blocks,
+)
 
 
 def encode(vectors, codebooks, memory_mb=64):
-    return np.concatenate(list(codec.encode(vectors, codebooks, device="cpu", memory_mb=memory_mb)))
+    return np.concatenate(
+        list(residual_codec.encode(vectors, codebooks, device="cpu", memory_mb=memory_mb))
+    )
 
 
 def plain(vectors, codebooks):
@@ -60,22 +67,22 @@ def collapsed(seed, n_codes, dim, spread):
 @pytest.mark.parametrize("spread", [0, 1e-7, 1e-6, 1e-3])
 def test_collapsed_codebooks_are_decided_by_the_plain_rule(device, pairs, dim, spread, monkeypatch):
     """Many or all codewords lie within rounding of the nearest, in portions of any size."""
-    monkeypatch.setattr(search, "PAIRS_AT_ONCE", pairs)
-    monkeypatch.setattr(search, "VALUES_AT_ONCE", pairs)
+    monkeypatch.setattr(nearest_numpy, "PAIRS_AT_ONCE", pairs)
+    monkeypatch.setattr(nearest_numpy, "VALUES_AT_ONCE", pairs)
     vectors = normal(7, 60, dim)
     books = [collapsed(8, 90, dim, spread), np.float32(spread) * normal(9, 70, dim)]
     books[0][40:60] = normal(10, 20, dim)  # and some rows have few candidates
-    found = np.concatenate(list(codec.encode(vectors, books, device=device, memory_mb=64)))
+    found = np.concatenate(list(residual_codec.encode(vectors, books, device=device, memory_mb=64)))
     np.testing.assert_array_equal(found, plain(vectors, books))
 
 
 def test_a_collapsed_codebook_takes_no_more_memory_than_another():
     """Every pair of a row and a codeword is a candidate: 16 million of them."""
     words = collapsed(0, 8192, 8, 1e-7)
-    level = search.search_level(words)
+    level = nearest_numpy.search_level(words)
     left, spare = normal(2, 2048, 8), np.empty(2048 * 8192, np.float32)
     tracemalloc.start()
-    codes = search.nearest(left, level, spare)
+    codes = nearest_numpy.nearest(left, level, spare)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 24 * 2**20
@@ -97,7 +104,7 @@ def test_repeated_codewords_with_prices_go_by_the_plain_rule(data):
     vectors = scale * random.standard_normal((30, dim), dtype=np.float32)
     wanted = (np.square(vectors[:, None] - words).sum(axis=2) + prices).argmin(axis=1)
     for device in ("cpu", "cpu,cpu"):
-        found = codec.encode(vectors, [words], [prices], device=device, memory_mb=64)
+        found = residual_codec.encode(vectors, [words], [prices], device=device, memory_mb=64)
         np.testing.assert_array_equal(np.concatenate(list(found))[:, 0], wanted)
 
 
@@ -119,7 +126,7 @@ def test_codes_are_the_same_whatever_products_the_caller_allows(allowed, monkeyp
     try:
         torch.set_float32_matmul_precision(allowed)
         was = torch.backends.mkldnn.matmul.fp32_precision
-        for part in codec.encode(normal(3, 3000, 6), [normal(4, 9, 4)], encoder=encoder,
+        for part in residual_codec.encode(normal(3, 3000, 6), [normal(4, 9, 4)], encoder=encoder,
                                  device="cpu,cpu", memory_mb=1):  # fmt: skip
             assert len(part)
             assert torch.get_float32_matmul_precision() == allowed  # between two blocks too
@@ -176,7 +183,7 @@ def test_reads_a_memory_map_and_parts_of_it(tmp_path, dtype):
     for part in (slice(None), slice(7, 300), slice(0, 400, 3)):
         np.testing.assert_array_equal(encode(mapped[part], codebooks), expected[part])
     rows = np.array([0, 5, 6, 7, 30, 399])
-    found = [block.copy() for _, block in blocks.read_blocks(mapped, 4, rows)]
+    found = [block.copy() for _, block in row_blocks.read_blocks(mapped, 4, rows)]
     np.testing.assert_array_equal(np.concatenate(found), vectors[rows].astype(np.float32))
 
 
@@ -185,11 +192,13 @@ def test_a_block_rests_while_the_next_one_is_read(tmp_path, monkeypatch, dtype):
     vectors = normal(18, 4000, 64).astype(dtype)
     np.save(tmp_path / "v.npy", vectors)
     started = []
-    read = blocks._read_rows
+    read = row_blocks._read_rows
     monkeypatch.setattr(
-        blocks, "_read_rows", lambda *given: (started.append(1), read(*given), started.append(2))
+        row_blocks,
+        "_read_rows",
+        lambda *given: (started.append(1), read(*given), started.append(2)),
     )
-    for start, block in blocks.read_blocks(np.load(tmp_path / "v.npy", mmap_mode="r"), 1500):
+    for start, block in row_blocks.read_blocks(np.load(tmp_path / "v.npy", mmap_mode="r"), 1500):
         deadline = time.monotonic() + 10
         while len(started) < min(6, 2 * (start // 1500 + 2)):  # begins and ends, of the next too
             assert time.monotonic() < deadline
@@ -201,7 +210,7 @@ def test_who_reads_one_block_only_leaves_no_thread_and_no_file_behind(tmp_path):
     np.save(tmp_path / "v.npy", normal(20, 400, 16))
     mapped = np.load(tmp_path / "v.npy", mmap_mode="r")
     before = set(threading.enumerate()), len(list(Path("/proc/self/fd").iterdir()))
-    stream = blocks.read_blocks(mapped, 100)
+    stream = row_blocks.read_blocks(mapped, 100)
     next(stream)
     stream.close()
     assert (set(threading.enumerate()), len(list(Path("/proc/self/fd").iterdir()))) == before
@@ -211,7 +220,7 @@ def test_who_reads_one_block_only_leaves_no_thread_and_no_file_behind(tmp_path):
 def test_rows_that_do_not_exist_are_no_bytes_from_beside_the_file(tmp_path, rows):
     np.save(tmp_path / "v.npy", normal(21, 400, 16))
     with pytest.raises(IndexError):
-        blocks.take(np.load(tmp_path / "v.npy", mmap_mode="r"), np.array(rows))
+        row_blocks.take(np.load(tmp_path / "v.npy", mmap_mode="r"), np.array(rows))
 
 
 def test_what_stops_the_reader_stops_who_reads(tmp_path):
@@ -219,7 +228,7 @@ def test_what_stops_the_reader_stops_who_reads(tmp_path):
     mapped = np.load(tmp_path / "v.npy", mmap_mode="r")
     os.truncate(tmp_path / "v.npy", 20_000)
     with pytest.raises(SidmillError, match="shorter than its header"):
-        list(blocks.read_blocks(mapped, 100))
+        list(row_blocks.read_blocks(mapped, 100))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
@@ -229,8 +238,8 @@ def test_rows_taken_in_any_order_leave_no_page_of_the_map_behind(tmp_path, dtype
     np.save(tmp_path / "vectors.npy", vectors)
     mapped = np.load(tmp_path / "vectors.npy", mmap_mode="r")
     rows = np.array([3999, 0, 17, 17, 2048, 16])
-    np.testing.assert_array_equal(blocks.take(mapped, rows), vectors[rows].astype(np.float32))
-    assert blocks.take(mapped, rows[:0]).shape == (0, 64)
+    np.testing.assert_array_equal(row_blocks.take(mapped, rows), vectors[rows].astype(np.float32))
+    assert row_blocks.take(mapped, rows[:0]).shape == (0, 64)
     assert resident_kib(tmp_path / "vectors.npy") == 0
     mapped[rows]
     assert resident_kib(tmp_path / "vectors.npy") > 0
@@ -238,7 +247,7 @@ def test_rows_taken_in_any_order_leave_no_page_of_the_map_behind(tmp_path, dtype
 
 def test_codes_are_int32_blocks_in_row_order():
     vectors, codebooks = normal(14, 5000, 64), [normal(15, 30, 64)]
-    parts = list(codec.encode(vectors, codebooks, device="cpu", memory_mb=1))
+    parts = list(residual_codec.encode(vectors, codebooks, device="cpu", memory_mb=1))
     assert len(parts) > 1
     assert {block.dtype for block in parts} == {np.dtype(np.int32)}
     np.testing.assert_array_equal(np.concatenate(parts), plain(vectors, codebooks))
@@ -248,18 +257,20 @@ def test_decode_adds_the_chosen_words_of_a_prefix():
     codebooks = [normal(16, 5, 8), normal(17, 4, 8)]
     codes = np.array([[4, 0], [1, 3]], dtype=np.int32)
     both = codebooks[0][[4, 1]] + codebooks[1][[0, 3]]
-    np.testing.assert_array_equal(codec.decode(codes, codebooks), both)
-    np.testing.assert_array_equal(codec.decode(codes[:, :1], codebooks), codebooks[0][[4, 1]])
-    assert codec.decode(codes[:, :0], codebooks).tolist() == np.zeros((2, 8)).tolist()
-    assert codec.decode(codes, codebooks).dtype == np.float32
+    np.testing.assert_array_equal(residual_codec.decode(codes, codebooks), both)
+    np.testing.assert_array_equal(
+        residual_codec.decode(codes[:, :1], codebooks), codebooks[0][[4, 1]]
+    )
+    assert residual_codec.decode(codes[:, :0], codebooks).tolist() == np.zeros((2, 8)).tolist()
+    assert residual_codec.decode(codes, codebooks).dtype == np.float32
 
 
 def test_decode_refuses_what_is_not_of_its_codebooks():
     codebooks = [normal(18, 5, 8)]
     with pytest.raises(SidmillError, match="level 0 reach from 5 to 5, but its codebook has 5"):
-        codec.decode(np.array([[5]]), codebooks)
+        residual_codec.decode(np.array([[5]]), codebooks)
     with pytest.raises(SidmillError, match="do not fit 1 codebooks"):
-        codec.decode(np.array([[0, 0]]), codebooks)
+        residual_codec.decode(np.array([[0, 0]]), codebooks)
 
 
 def test_encode_says_what_is_wrong():
@@ -270,13 +281,13 @@ def test_encode_says_what_is_wrong():
     with pytest.raises(SidmillError, match="first at row 13"):
         encode(vectors, codebooks)
     with pytest.raises(SidmillError, match="too small for one row"):
-        blocks.rows_per_block(400_000, 1, 1)
+        row_blocks.rows_per_block(400_000, 1, 1)
 
 
 def test_large_values_are_no_infinities():
     """The squares of a block overflow together, and those of no row."""
     vectors = np.full((4096, 4), 2.0**58, dtype=np.float32)
-    blocks.require_finite(vectors, 0)
+    row_blocks.require_finite(vectors, 0)
 
 
 def test_a_truncated_file_is_named(tmp_path):
@@ -289,7 +300,9 @@ def test_a_truncated_file_is_named(tmp_path):
 
 
 def test_pick_device():
-    assert torch_search.pick_device("cpu") == torch.device("cpu")
-    assert torch_search.pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert nearest_torch.pick_device("cpu") == torch.device("cpu")
+    assert nearest_torch.pick_device("auto").type == (
+        "cuda" if torch.cuda.is_available() else "cpu"
+    )
     with pytest.raises(SidmillError, match="unknown device 'warp'"):
-        torch_search.pick_device("warp")
+        nearest_torch.pick_device("warp")

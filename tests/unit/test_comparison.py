@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import benchmark
+from sidmill.formats import benchmark_table
 from sidmill.report import comparison, comparison_plot
 
 SIZES = [4, 4]
@@ -119,8 +119,8 @@ def test_the_plot_says_every_value_and_has_the_same_bytes(gather, tmp_path, n_me
 def test_benchmark_files(tmp_path):
     path = tmp_path / "b.tsv"
     path.write_text("s\th:m:s\tmax_rss\n0.02\t0:00:00\t-\n")
-    assert benchmark.read(path) == (0.02, None)
+    assert benchmark_table.read(path) == (0.02, None)
     for text in ("", "s\tmax_rss\n", "x\n1\n", "s\tmax_rss\nNaN?\t1\n"):
         path.write_text(text)
         with pytest.raises(SidmillError, match="no benchmark of Snakemake"):
-            benchmark.read(path)
+            benchmark_table.read(path)

@@ -12,8 +12,19 @@ import pytest
 from conftest import ROOT
 
 from sidmill.core.errors import SidmillError
-from sidmill.datasets import counts, resolve, tasks, write
-from sidmill.formats import buckets, codes, dataset_rows, interactions, sid_text
+from sidmill.datasets import (
+    counts,
+    resolve,
+    tasks,
+    write,
+)
+from sidmill.formats import (
+    code_files,
+    dataset_rows,
+    sequence_table,
+    sid_text,
+)
+from sidmill.io import buckets
 
 RESOURCES = ROOT / "workflow/resources"
 TASKS = sorted(path.stem for path in (RESOURCES / "tasks").glob("*.yaml"))
@@ -27,7 +38,7 @@ def data(tmp_path_factory):
     folder, random = tmp_path_factory.mktemp("data"), np.random.default_rng(1)
     pids = pa.chunked_array([pa.array(np.arange(N_ITEMS) * 3)])
     sids = random.integers(0, 9, (N_ITEMS, 3)).astype(np.int32)
-    codes.write(folder / "pid2sid.parquet", "sid", pids, [sids], [9, 9, 9])
+    code_files.write(folder / "pid2sid.parquet", "sid", pids, [sids], [9, 9, 9])
 
     def lists(low, high):
         sizes = random.integers(low, high, N_USERS)
@@ -102,7 +113,7 @@ def table(folder):
 
 def test_each_row_of_pretraining_is_that_of_a_plain_loop(data, tmp_path):
     made = table(make(data, tmp_path / "a", "pretrain_video_rec")[0])
-    items = codes.read(data / "pid2sid.parquet", "sid")
+    items = code_files.read(data / "pid2sid.parquet", "sid")
     sids = dict(zip(items.ids.to_pylist(), sid_text.render(items.codes).to_pylist(), strict=True))
     wanted = {}
     for user in pq.read_table(data / "users.parquet").to_pylist():
@@ -204,7 +215,9 @@ def test_splits_of_sequences_keep_to_time(data, tmp_path, windows):
         "timestamps": [None] * 40,
     }
     path = tmp_path / "sequences.parquet"
-    interactions.write(path, pa.int64(), [pa.table(rows, schema=interactions.schema(pa.int64()))])
+    sequence_table.write(
+        path, pa.int64(), [pa.table(rows, schema=sequence_table.schema(pa.int64()))]
+    )
     sizes = Counter()
     for split in ("train", "valid", "test"):
         options = {"paths": [path], "split": split, "windows": windows}

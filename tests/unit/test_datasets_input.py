@@ -8,7 +8,7 @@ import pytest
 from dataset_run import N_ITEMS, TEXTS, answer, facts, run, write_items
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import ids, plain
+from sidmill.io import id_lookup, plain_columns
 
 N_USERS = 12
 USERS = {
@@ -276,18 +276,22 @@ def test_a_key_that_stands_twice_and_half_a_character_lose_nothing_else(tmp_path
 @pytest.mark.parametrize("kind", [pa.int8(), pa.uint64(), pa.float64(), pa.decimal128(19, 0),
                                   pa.dictionary(pa.int8(), pa.int64())])  # fmt: skip
 def test_ids_of_any_width_are_found(kind):
-    lookup = ids.make(pa.array([4, 9, 7]))
+    lookup = id_lookup.make(pa.array([4, 9, 7]))
     wanted = as_type([7, 8, 4], kind)
-    assert ids.find(lookup, wanted).tolist() == [2, ids.ABSENT, 0]
-    assert ids.find(ids.make(wanted), pa.array([4, 7])).tolist() == [2, 0]
+    assert id_lookup.find(lookup, wanted).tolist() == [2, id_lookup.ABSENT, 0]
+    assert id_lookup.find(id_lookup.make(wanted), pa.array([4, 7])).tolist() == [2, 0]
 
 
 @pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view(), pa.binary(),
                                   pa.dictionary(pa.int8(), pa.string())])  # fmt: skip
 def test_ids_of_any_text_are_found(kind):
-    lookup = ids.make(pa.array(["a", "b"]))
-    assert ids.find(lookup, as_type(["b", "c", "a"], kind)).tolist() == [1, ids.ABSENT, 0]
-    assert ids.find(lookup, pa.nulls(2)).tolist() == [ids.ABSENT] * 2
+    lookup = id_lookup.make(pa.array(["a", "b"]))
+    assert id_lookup.find(lookup, as_type(["b", "c", "a"], kind)).tolist() == [
+        1,
+        id_lookup.ABSENT,
+        0,
+    ]
+    assert id_lookup.find(lookup, pa.nulls(2)).tolist() == [id_lookup.ABSENT] * 2
 
 
 @pytest.mark.parametrize("kind", [pa.list_, pa.large_list, pa.list_view, pa.large_list_view])
@@ -296,17 +300,17 @@ def test_a_plain_column_holds_the_same_values(kind, values):
     rows = [[1, 2], None, [], [3]]
     if values == pa.string_view():
         rows = [["a", None], None, [], ["b"]]
-    column = plain.plain(pa.array(rows, kind(values)), "x")
+    column = plain_columns.plain(pa.array(rows, kind(values)), "x")
     assert column.to_pylist() == rows
-    assert column.type == plain.kind_of(kind(values), "x")
-    cut = plain.plain(pa.chunked_array([pa.array(rows, kind(values)).slice(1)]), "x")
+    assert column.type == plain_columns.kind_of(kind(values), "x")
+    cut = plain_columns.plain(pa.chunked_array([pa.array(rows, kind(values)).slice(1)]), "x")
     assert cut.to_pylist() == rows[1:]
-    assert plain.plain(column, "x") is column
+    assert plain_columns.plain(column, "x") is column
 
 
 def test_a_null_among_ids_is_no_item():
-    lookup = ids.make(pa.array([-1, 0]))
-    assert ids.find(lookup, pa.array([None, -1, 0])).tolist() == [ids.ABSENT, 0, 1]
+    lookup = id_lookup.make(pa.array([-1, 0]))
+    assert id_lookup.find(lookup, pa.array([None, -1, 0])).tolist() == [id_lookup.ABSENT, 0, 1]
 
 
 def test_a_null_in_a_list_is_no_item(tmp_path):

@@ -6,14 +6,15 @@ import shutil
 
 import pyarrow as pa
 import pytest
-import yaml
 from conftest import ROOT
 from dataset_run import RESOURCES, answer, facts, run
 
 from sidmill.core.errors import SidmillError
 from sidmill.datasets import tasks
+from sidmill.settings import base
+from sidmill.settings.config import Config
 
-SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+SCHEMA = base.schema(Config)
 COMMON = (ROOT / "workflow/rules/common.smk").read_text()
 USERS = pa.table({"uid": [1, 2], "hist_video_pid": [[1, 2], [3]], "target_video_pid": [[4], [5]],
                   "stars": [[1], [5]], "hist_video_like": [[1, 0], [1]]})  # fmt: skip
@@ -77,7 +78,7 @@ NAMES = ["sft_top10", "sft_2024_v2", "pretrain_video-rec2", "sft_NextTitle"]
 def test_a_task_may_have_any_plain_name(tmp_path, name, split):
     constraint = re.search(r'dataset=r"(.*)",', COMMON)[1]
     listed = SCHEMA["properties"]["datasets"]["properties"]["tasks"]["items"]["pattern"]
-    weighed = SCHEMA["$defs"]["mixture"]["properties"]["weights"]["propertyNames"]["pattern"]
+    weighed = SCHEMA["properties"]["mixture"]["properties"]["weights"]["propertyNames"]["pattern"]
     assert re.fullmatch(constraint, name + split)
     assert re.search(listed, name + split)
     assert bool(re.search(weighed, name + split)) == (not split)

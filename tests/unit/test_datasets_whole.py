@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from sidmill.cli import commands
 from sidmill.core.errors import SidmillError
 from sidmill.datasets import counts, lint, mix
-from sidmill.formats import buckets, codes, dataset_rows, report, sid_text
+from sidmill.formats import code_files, dataset_rows, sid_text
+from sidmill.io import buckets, json_report
 
 SID = sid_text.render(np.arange(30, dtype=np.int32).reshape(10, 3)).to_pylist()
 N_ROWS = 60
@@ -103,7 +104,7 @@ def test_a_test_size_that_cannot_be_is_refused(tmp_path):
 def pid2sid(tmp_path):
     sids = np.arange(30, dtype=np.int32).reshape(10, 3)
     path = tmp_path / "pid2sid.parquet"
-    codes.write(path, "sid", pa.chunked_array([pa.array(range(10))]), [sids], [30, 30, 30])
+    code_files.write(path, "sid", pa.chunked_array([pa.array(range(10))]), [sids], [30, 30, 30])
     return path
 
 
@@ -158,9 +159,9 @@ def test_the_linter_finds_what_is_planted_and_nothing_else(tmp_path, pid2sid):
 
 def test_the_report_sets_counts_beside_findings(tmp_path):
     for name, written in (("sft_a", 3), ("sft_b", 5)):
-        report.write(tmp_path / f"{name}.json", {"read": 6, "written": written})
+        json_report.write(tmp_path / f"{name}.json", {"read": 6, "written": written})
     found = {"rows": 8, "duplicate_rows": 1, "datasets": {"sft_a": {"rows": 3}}}
-    report.write(tmp_path / "lint.json", found)
+    json_report.write(tmp_path / "lint.json", found)
     paths = [str(tmp_path / f"{name}.json") for name in ("sft_a", "sft_b")]
     assert counts.combine(paths, tmp_path / "lint.json") == {
         "datasets": {
@@ -175,7 +176,7 @@ def test_the_report_sets_counts_beside_findings(tmp_path):
 def test_the_command_leaves_a_model_and_its_tree(tmp_path, pid2sid):
     from transformers import AutoTokenizer, Qwen3ForCausalLM
 
-    from sidmill.datasets import trie, vocab
+    from sidmill.datasets import trie, vocabulary
 
     source = tiny_qwen3.build(tmp_path / "source")
     Qwen3ForCausalLM.from_pretrained(source).save_pretrained(source)
@@ -187,7 +188,7 @@ def test_the_command_leaves_a_model_and_its_tree(tmp_path, pid2sid):
     assert done.exit_code == 0, done.output
     assert "92 tokens" in done.output
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
-    vocab.check_round_trip(tokenizer, codes.read(pid2sid, "sid").codes)
+    vocabulary.check_round_trip(tokenizer, code_files.read(pid2sid, "sid").codes)
     tree = trie.read(tmp_path / "out/trie.safetensors")
     ids = tokenizer(SID[4], add_special_tokens=False)["input_ids"]
     node = 0

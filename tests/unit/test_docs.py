@@ -12,6 +12,7 @@ import yaml
 from conftest import ROOT
 
 from sidmill.cli import commands
+from sidmill.settings.registry import QUANTIZERS
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PRESENT = [page for page in PAGES if page.name != "log.md"]  # which names what once was
@@ -106,7 +107,8 @@ def outputs() -> list[tuple[list[re.Pattern], bool]]:
     """Paths under results/ that rule files quote, part by part; whether each is a folder."""
     common = text_of(ROOT / "workflow/rules/common.smk")
     said = dict(re.findall(r'^    (\w+)=r?"([\w|]+)",', common, re.M))  # wildcard_constraints
-    said["learned"] = said["quantizer"]  # some of them, which the file joins
+    said["quantizer"] = "|".join([*QUANTIZERS, "published"])  # the file joins these names
+    said["encoded"] = said["learned"] = said["quantizer"]
 
     def pattern(part: str) -> re.Pattern:
         pieces = re.split(r"\{(\w+)(?:,[^{}]*)?\}", part)  # text and wildcards in turn

@@ -15,9 +15,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidmill.core.errors import SidmillError
-from sidmill.embed import backends, chunks, compute, cost, launch, shard, store, work
-from sidmill.embed.ahead import ahead
-from sidmill.formats import embeddings, match, report, text
+from sidmill.embed import (
+    backend_choice,
+    chunks,
+    compute,
+    cost,
+    shard,
+    store,
+    throughput,
+    workers,
+)
+from sidmill.embed.prefetch import ahead
+from sidmill.formats import catalogue_match, embedding_shards, item_text
+from sidmill.io import json_report
 
 DIM = 4
 PLAIN = {
@@ -53,11 +63,11 @@ class Fake:
         self.asked = []
         self.left = None
         self.space = "a"
-        monkeypatch.setitem(backends.CHUNK_ROWS, "openai", rows)
-        monkeypatch.setattr(backends, "choose", lambda pids, **settings: self.backend())
+        monkeypatch.setitem(backend_choice.CHUNK_ROWS, "openai", rows)
+        monkeypatch.setattr(backend_choice, "choose", lambda pids, **settings: self.backend())
 
     def backend(self):
-        return backends.Backend(self.stream, {"model": self.space, "dim": DIM})
+        return backend_choice.Backend(self.stream, {"model": self.space, "dim": DIM})
 
     def stream(self, parts, advance):
         for texts in parts:
@@ -68,7 +78,7 @@ class Fake:
             self.asked += texts
             found = [np.frombuffer(f"{line:>16}"[-16:].encode(), "<i4") for line in texts]
             vectors = np.array(found, np.float32).reshape(-1, DIM)
-            yield work.Encoded(vectors, work.Work(texts=len(texts)))
+            yield throughput.Encoded(vectors, throughput.Work(texts=len(texts)))
 
 
 @pytest.fixture
@@ -80,7 +90,9 @@ def write_text(folder, lines):
     folder.mkdir(parents=True, exist_ok=True)
     path = str(folder / "text.parquet")
     pids = pa.array(range(len(lines)), pa.int64())
-    text.write(path, pa.int64(), [pa.table({"pid": pids, "text": pa.array(lines, pa.string())})])
+    item_text.write(
+        path, pa.int64(), [pa.table({"pid": pids, "text": pa.array(lines, pa.string())})]
+    )
     return path
 
 
@@ -91,7 +103,7 @@ def embed(folder, text_path, number=0, shards=1, **changes):
         text_path, str(path), str(speed), shard=number, shards=shards, **PLAIN | changes
     )
     assert [entry.name for entry in path.parent.iterdir() if entry.name.startswith(".")] == []
-    return path, report.read(speed)
+    return path, json_report.read(speed)
 
 
 LINES = [f"text {n * n % 37}" for n in range(95)]
@@ -101,7 +113,11 @@ def test_equal_texts_are_computed_once_and_every_row_gets_its_own(fake, tmp_path
     path, figures = embed(tmp_path, write_text(tmp_path, LINES))
     assert sorted(fake.asked) == sorted(set(LINES))
     assert (figures["rows"], figures["texts"]) == (95, len(set(LINES)))
-    found = [(pid, row) for pids, rows in embeddings.read(path) for pid, row in zip(pids, rows)]  # noqa: B905
+    found = [
+        (pid, row)
+        for pids, rows in embedding_shards.read(path)
+        for pid, row in zip(pids, rows, strict=True)
+    ]
     assert [pid.as_py() for pid, _ in found] == list(range(95))
     for (_, row), line in zip(found, LINES, strict=True):
         wanted = np.frombuffer(f"{line:>16}".encode(), "<i4").astype(np.float32)
@@ -203,7 +219,7 @@ def test_a_later_text_may_change_without_losing_the_chunks_before_it(fake, tmp_p
 
 def test_no_row_and_fewer_rows_than_shards(fake, tmp_path):
     path = write_text(tmp_path, ["a", "a"])
-    rows = [len(list(embeddings.read(embed(tmp_path, path, n, 3)[0]))) for n in range(3)]
+    rows = [len(list(embedding_shards.read(embed(tmp_path, path, n, 3)[0]))) for n in range(3)]
     assert rows == [0, 1, 1]
 
 
@@ -212,12 +228,12 @@ def published(folder, fake, text_path, n_known):
     part, match_path = str(folder / "published.parquet"), str(folder / "match.parquet")
     known = pa.chunked_array([pa.array(range(n_known), pa.int64())])
     block = np.full((n_known, DIM), 7, np.float32)
-    embeddings.write(part, pa.int64(), fake.backend().fingerprint, [(known, block)])
-    count = text.count(text_path)
-    rows = np.concatenate([np.full(count - n_known, match.NEW), np.arange(n_known)])
+    embedding_shards.write(part, pa.int64(), fake.backend().fingerprint, [(known, block)])
+    count = item_text.count(text_path)
+    rows = np.concatenate([np.full(count - n_known, catalogue_match.NEW), np.arange(n_known)])
     pids = pa.array(range(count), pa.int64())
-    found = match.Match(rows, np.zeros(count, dtype=bool))
-    match.write(match_path, pa.int64(), [(pids, found)])
+    found = catalogue_match.Match(rows, np.zeros(count, dtype=bool))
+    catalogue_match.write(match_path, pa.int64(), [(pids, found)])
     return {"published": [part], "match_path": match_path}
 
 
@@ -240,8 +256,8 @@ def test_a_shard_with_nothing_to_embed_loads_no_model(fake, tmp_path, monkeypatc
     parts = [embed(tmp_path, path, n, 4, **before) for n in range(4)]
     assert len(loaded) == 2  # 35 items are new, of 95 in 4 shards
     assert [figures["texts"] > 0 for _, figures in parts] == [True, True, False, False]
-    assert len({str(embeddings.fingerprint(part)) for part, _ in parts}) == 1
-    found = np.concatenate([rows for part, _ in parts for _, rows in embeddings.read(part)])
+    assert len({str(embedding_shards.fingerprint(part)) for part, _ in parts}) == 1
+    found = np.concatenate([rows for part, _ in parts for _, rows in embedding_shards.read(part)])
     assert (found[35:] == 7).all()
     assert len(found) == 95
     cost.reckon([tmp_path / "speed.json"], items=None, price_per_hour=None)
@@ -264,7 +280,7 @@ def test_the_store_clears_what_an_interrupted_run_of_other_shards_left(fake, tmp
     (tmp_path / "e/.part-00001-of-00002.parquet.chunks").rename(tmp_path / "kept")
     part, _ = embed(tmp_path, path)
     (tmp_path / "kept").rename(tmp_path / "e/.part-00001-of-00002.parquet.chunks")
-    assert embeddings.read(part)
+    assert embedding_shards.read(part)
     store.store(
         [str(part)], path, str(tmp_path / "v.npy"), str(tmp_path / "i.parquet"), dtype="float32"
     )
@@ -279,7 +295,7 @@ def model(tmp_path_factory):
 
 
 def neural(model, monkeypatch):
-    monkeypatch.setitem(backends.CHUNK_ROWS, "sentence_transformers", 40)
+    monkeypatch.setitem(backend_choice.CHUNK_ROWS, "sentence_transformers", 40)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return {"backend": "sentence_transformers", "model": str(model)}
 
@@ -306,7 +322,7 @@ def test_two_processes_leave_the_bytes_of_one(model, monkeypatch, tmp_path, capl
     for key in ("rows", "texts", "tokens", "padded_tokens", "operations"):
         assert shared[key] == alone[key], key
     assert 0 < alone["matmul_share"] < 1.5
-    assert "process 1: INFO sidmill.embed.sentence: loaded" in caplog.text
+    assert "process 1: INFO sidmill.embed.backends.sentence_transformers: loaded" in caplog.text
 
 
 @pytest.mark.model
@@ -333,8 +349,8 @@ def test_a_killed_process_of_the_encoder_goes_on_to_the_same_bytes(model, monkey
     arguments["shard_path"] = str(tmp_path / "cut/e" / whole.name)
     code = (
         "import json, os, signal, sys\n"
-        "from sidmill.embed import backends, chunks, shard\n"
-        "backends.CHUNK_ROWS['sentence_transformers'] = 40\n"
+        "from sidmill.embed import backend_choice, chunks, shard\n"
+        "backend_choice.CHUNK_ROWS['sentence_transformers'] = 40\n"
         "keep = chunks.keep\n"
         "def once(*a): keep(*a); os.kill(os.getpid(), signal.SIGKILL)\n"
         "chunks.keep = once\n"
@@ -356,12 +372,12 @@ def members(monkeypatch, tmp_path):
     def make(code):
         patch = (
             "import os, time\n"
-            "from sidmill.embed import backends\n"
+            "from sidmill.embed import backend_choice\n"
             "from sidmill.core.errors import SidmillError\n"
             "def choose(pids, process, **settings):\n"
             f"    open({str(tmp_path)!r} + '/pids', 'a').write(f'{{os.getpid()}}\\n')\n"
             f"    {code}\n"
-            "backends.choose = choose\n"
+            "backend_choice.choose = choose\n"
         )
         (tmp_path / "sitecustomize.py").write_text(patch)
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
@@ -389,8 +405,8 @@ def eventually(condition, seconds=20):
 
 def test_processes_end_with_the_one_that_started_them_however_it_dies(members, tmp_path):
     task = members("time.sleep(120)")
-    code = "import json, sys; from sidmill.embed import compute, launch; "
-    code += "launch.run(compute.Task(**json.loads(sys.argv[1])), 2)"
+    code = "import json, sys; from sidmill.embed import compute, workers; "
+    code += "workers.run(compute.Task(**json.loads(sys.argv[1])), 2)"
     parent = subprocess.Popen([sys.executable, "-c", code, json.dumps(task._asdict())])
     pids = tmp_path / "pids"
     try:
@@ -407,7 +423,7 @@ def test_the_first_process_that_fails_ends_the_others(members, tmp_path, caplog)
     task = members("time.sleep(0 if process else 120); raise SidmillError('no GPU: get one')")
     began = time.monotonic()
     with caplog.at_level(logging.INFO), pytest.raises(SidmillError, match="process 1 of the 2"):
-        launch.run(task, 2)
+        workers.run(task, 2)
     assert time.monotonic() - began < 60
     assert "no GPU: get one" in caplog.text
     assert not any(map(running, (tmp_path / "pids").read_text().split()))
@@ -420,8 +436,8 @@ def test_processes_share_the_threads_of_the_job(monkeypatch, told, share):
         monkeypatch.setenv("OMP_NUM_THREADS", told)
         monkeypatch.setenv("MKL_NUM_THREADS", told)
     cores = str(max(1, len(os.sched_getaffinity(0)) // 2))
-    environment = launch._environment(2)
-    assert {environment[name] for name in launch.THREAD_LIMITS} == {share or cores}
+    environment = workers._environment(2)
+    assert {environment[name] for name in workers.THREAD_LIMITS} == {share or cores}
 
 
 def test_ahead_keeps_order_and_raises_in_its_place():
@@ -451,11 +467,11 @@ def test_ahead_makes_no_more_than_asked():
 
 
 def test_cost_is_arithmetic(tmp_path):
-    done = work.Work(texts=100, tokens=5000, padded_tokens=5100, squares=300_000)
-    model = work.Model(1000, 10, causal=False, matmul_rate=1e6, device="cpu")
-    figures = work.speed(done, model, rows=120, kept=20, seconds=50.0)
+    done = throughput.Work(texts=100, tokens=5000, padded_tokens=5100, squares=300_000)
+    model = throughput.Model(1000, 10, causal=False, matmul_rate=1e6, device="cpu")
+    figures = throughput.speed(done, model, rows=120, kept=20, seconds=50.0)
     for name in ("a", "b"):
-        report.write(tmp_path / name, figures)
+        json_report.write(tmp_path / name, figures)
     told = cost.reckon([tmp_path / "a", tmp_path / "b"], items=3_600_000, price_per_hour=2.5)
     assert told["texts_per_second"] == pytest.approx(2)
     assert told["useful_share"] == pytest.approx(5000 / 5100)
@@ -465,6 +481,6 @@ def test_cost_is_arithmetic(tmp_path):
     assert told["for_items"]["price"] == pytest.approx(1250)
     none = cost.reckon([tmp_path / "a"], items=None, price_per_hour=None)["for_items"]
     assert (none["items"], none["price"]) == (120, None)
-    report.write(tmp_path / "odd", {})
+    json_report.write(tmp_path / "odd", {})
     with pytest.raises(SidmillError, match="odd: lacks rows"):
         cost.reckon([tmp_path / "odd"], items=None, price_per_hour=None)

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from sidmill.core.errors import SidmillError
-from sidmill.embed import backends, dimensions, work
-from sidmill.formats import text
+from sidmill.embed import backend_choice, dimensions, throughput
+from sidmill.formats import item_text
 
 SETTINGS = {"backend": "openai", "dim": None}
 SAMPLE = {"sample": 1000, "neighbours": 5, "dims": None}
@@ -22,18 +22,18 @@ def embedded(monkeypatch, tmp_path):
         lines = lines or [str(n) for n in range(len(vectors))]
         rows = {line: vectors[n] for n, line in enumerate(lines)}
         table = pa.table({"pid": pa.array(range(len(lines)), pa.int64()), "text": lines})
-        text.write(tmp_path / "text.parquet", pa.int64(), [table])
+        item_text.write(tmp_path / "text.parquet", pa.int64(), [table])
 
         def stream(parts, advance):
             for part in parts:
                 found = np.array([rows[line] for line in part], np.float32)
-                yield work.Encoded(found, work.Work())
+                yield throughput.Encoded(found, throughput.Work())
 
         def choose(pids, **settings):
             assert settings["dim"] is None
-            return backends.Backend(stream, {"model": "m", "dim": vectors.shape[1]})
+            return backend_choice.Backend(stream, {"model": "m", "dim": vectors.shape[1]})
 
-        monkeypatch.setattr(backends, "choose", choose)
+        monkeypatch.setattr(backend_choice, "choose", choose)
         return tmp_path / "text.parquet"
 
     return make
@@ -52,10 +52,10 @@ def test_dimensions_that_hold_everything_keep_every_neighbour(embedded, rng):
 def test_a_file_of_new_items_alone_is_refused_with_the_reason(tmp_path, rng):
     lines = [str(n) for n in range(40)]
     table = pa.table({"pid": pa.array(range(40), pa.int64()), "text": lines})
-    text.write(tmp_path / "text.parquet", pa.int64(), [table])
+    item_text.write(tmp_path / "text.parquet", pa.int64(), [table])
     np.save(tmp_path / "new.npy", rng.standard_normal((5, 64)).astype(np.float32))
     np.save(tmp_path / "ids.npy", np.arange(35, 40))
-    own = dict.fromkeys(inspect.signature(backends.choose).parameters) | {
+    own = dict.fromkeys(inspect.signature(backend_choice.choose).parameters) | {
         "backend": "precomputed",
         "model": "mine",
         "path": str(tmp_path / "new.npy"),
@@ -70,11 +70,11 @@ def test_own_vectors_in_the_order_of_the_catalogue(tmp_path, rng):
     """The sample takes its own rows, not the first ones."""
     lines = [str(n) for n in range(90)]
     table = pa.table({"pid": pa.array(range(90), pa.int64()), "text": lines})
-    text.write(tmp_path / "text.parquet", pa.int64(), [table])
+    item_text.write(tmp_path / "text.parquet", pa.int64(), [table])
     vectors = rng.standard_normal((90, 64)).astype(np.float32)
     np.save(tmp_path / "own.npy", vectors)
     np.save(tmp_path / "ids.npy", np.arange(90))
-    own = dict.fromkeys(inspect.signature(backends.choose).parameters)
+    own = dict.fromkeys(inspect.signature(backend_choice.choose).parameters)
     for name in ("pids", "process", "order_path"):
         del own[name]
     own |= {"backend": "precomputed", "model": "mine", "path": str(tmp_path / "own.npy")}

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pytest
 
 from sidmill.core.errors import SidmillError
-from sidmill.embed import lsa
-from sidmill.formats import tensors, text
+from sidmill.embed.backends import lsa
+from sidmill.formats import item_text
+from sidmill.io import tensors
 
 SETTINGS = {"lsa_sample": 100_000, "lsa_features": 50_000, "seed": 42}
 WORDS = [f"word{n}" for n in range(60)]
@@ -22,7 +23,9 @@ PARTS = ("steel bolt", "brass nut", "rubber glove", "paper towel", "glass beaker
 def write_text(tmp_path):
     def write(texts):
         pids = pa.array(range(len(texts)), pa.int64())
-        text.write(tmp_path / "text.parquet", pa.int64(), [pa.table({"pid": pids, "text": texts})])
+        item_text.write(
+            tmp_path / "text.parquet", pa.int64(), [pa.table({"pid": pids, "text": texts})]
+        )
         return tmp_path / "text.parquet"
 
     return write

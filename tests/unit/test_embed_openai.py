@@ -14,8 +14,10 @@ import pytest
 from embedding_server import FAULTS, INDEXES, SHAPES, WIDTH, serving, vector
 
 from sidmill.core.errors import SidmillError
-from sidmill.embed import backends, openai, patience, shard
-from sidmill.formats import embeddings, report, text
+from sidmill.embed import backend_choice, retry, shard
+from sidmill.embed.backends import openai
+from sidmill.formats import embedding_shards, item_text
+from sidmill.io import json_report
 
 KEY = "sk-very-secret-word"
 TEXTS = [f"text number {n}" for n in range(50)]
@@ -265,16 +267,16 @@ def test_a_server_that_wants_a_day_is_left_alone(server):
 
 @pytest.mark.parametrize("told", ["soon", "", "nan", "Mon, 99 Foo"])
 def test_a_retry_after_that_says_nothing_is_passed_over(told):
-    assert patience.seconds_of(told) is None
+    assert retry.seconds_of(told) is None
 
 
 def test_waits_grow(monkeypatch):
     waits = []
-    patient = patience.Patience(4, 1.0)
+    patient = retry.Patience(4, 1.0)
     monkeypatch.setattr(patient._stopped, "wait", waits.append)
 
     def ask():
-        raise patience.AgainError("no")
+        raise retry.AgainError("no")
 
     with pytest.raises(SidmillError, match="failed 5 times, last with: no"):
         patient.insist(ask)
@@ -301,7 +303,7 @@ def test_no_secret_in_logs_messages_fingerprint_or_files(
 ):
     caplog.set_level(logging.DEBUG)
     table = pa.table({"pid": pa.array(range(50), pa.int64()), "text": TEXTS})
-    text.write(tmp_path / "text.parquet", pa.int64(), [table])
+    item_text.write(tmp_path / "text.parquet", pa.int64(), [table])
     server.faults = [fault, fault]
     told = []
     for _ in range(3):
@@ -337,9 +339,9 @@ OWN = ("model", "revision", "dim", "prompt", "normalize")
 def test_a_shard_that_the_server_broke_goes_on_and_asks_for_no_text_twice(
     server, tmp_path, monkeypatch
 ):
-    monkeypatch.setitem(backends.CHUNK_ROWS, "openai", 14)
+    monkeypatch.setitem(backend_choice.CHUNK_ROWS, "openai", 14)
     table = pa.table({"pid": pa.array(range(50), pa.int64()), "text": TEXTS})
-    text.write(tmp_path / "text.parquet", pa.int64(), [table])
+    item_text.write(tmp_path / "text.parquet", pa.int64(), [table])
     server.faults = [None, None, (404, {})]  # the second chunk
     with pytest.raises(SidmillError, match="answers 404"):
         embed(tmp_path, requests=1)
@@ -347,8 +349,8 @@ def test_a_shard_that_the_server_broke_goes_on_and_asks_for_no_text_twice(
     assert embed(tmp_path, requests=1) == 50
     asked = [line for *_, body in server.asked for line in body["input"]][1:]
     assert asked == [f"p: {line}" for line in TEXTS[14:]]
-    assert report.read(tmp_path / "speed.json")["texts_kept"] == 14
-    [(_, found)] = embeddings.read(tmp_path / "e/part.parquet")
+    assert json_report.read(tmp_path / "speed.json")["texts_kept"] == 14
+    [(_, found)] = embedding_shards.read(tmp_path / "e/part.parquet")
     wanted = expected([f"p: {line}" for line in TEXTS])
     np.testing.assert_allclose(
         found, wanted / np.linalg.norm(wanted, axis=1, keepdims=True), atol=1e-6

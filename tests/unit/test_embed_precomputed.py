@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sidmill.core.errors import SidmillError
-from sidmill.embed import precomputed
+from sidmill.embed.backends import precomputed
 
 N, DIM = 300, 12
 

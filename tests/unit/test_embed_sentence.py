@@ -12,7 +12,7 @@ import pytest
 
 from sidmill.core.errors import SidmillError
 from sidmill.embed.shard import embed_shard
-from sidmill.formats import embeddings, text
+from sidmill.formats import embedding_shards, item_text
 
 pytestmark = pytest.mark.model
 
@@ -41,9 +41,9 @@ TEXTS = [
 
 
 def load(model, **changes):
-    from sidmill.embed import sentence  # 9 seconds
+    from sidmill.embed.backends import sentence_transformers
 
-    return sentence.load(model=str(model), **{**SETTINGS, **changes})
+    return sentence_transformers.load(model=str(model), **{**SETTINGS, **changes})
 
 
 def encode(encoder, texts):
@@ -178,7 +178,7 @@ def test_fingerprint_names_the_content(qwen, copy):
 def test_shards_are_the_same_vectors(qwen, tmp_path):
     texts = [f"{line} {n}" for n in range(6) for line in TEXTS]
     table = pa.table({"pid": pa.array(range(len(texts)), pa.int64()), "text": texts})
-    text.write(tmp_path / "text.parquet", pa.int64(), [table])
+    item_text.write(tmp_path / "text.parquet", pa.int64(), [table])
     blocks = []
     for shard in range(3):
         path = str(tmp_path / f"part-{shard}.parquet")
@@ -202,7 +202,7 @@ def test_shards_are_the_same_vectors(qwen, tmp_path):
             http={},
             **SETTINGS,
         )
-        blocks += [vectors for _, vectors in embeddings.read(path)]
+        blocks += [vectors for _, vectors in embedding_shards.read(path)]
     np.testing.assert_allclose(np.concatenate(blocks), encode(load(qwen), texts), atol=1e-5)
 
 
@@ -425,10 +425,10 @@ def test_a_model_that_is_not_there_says_what_to_do(monkeypatch, name):
 
 
 def test_no_model_at_all():
-    from sidmill.embed import sentence
+    from sidmill.embed.backends import sentence_transformers
 
     with pytest.raises(SidmillError, match=r"embedding\.model is null"):
-        sentence.load(model=None, **SETTINGS)
+        sentence_transformers.load(model=None, **SETTINGS)
 
 
 def limited(monkeypatch, most):
@@ -539,7 +539,7 @@ def load_tokens(folder, line):
 
 
 def test_operations_are_those_of_the_configuration(qwen):
-    from sidmill.embed import work
+    from sidmill.embed import throughput
 
     config = json.loads((qwen / "config.json").read_text())
     hidden, inner = config["hidden_size"], config["intermediate_size"]
@@ -551,8 +551,10 @@ def test_operations_are_those_of_the_configuration(qwen):
     assert cost.attention_width == config["num_hidden_layers"] * heads * head
     assert cost.causal
     assert cost.matmul_rate > 1e8
-    done = work.Work(texts=2, tokens=30, padded_tokens=40, squares=500)
-    assert work.operations(done, cost) == 60 * cost.linear_weights + 1000 * cost.attention_width
+    done = throughput.Work(texts=2, tokens=30, padded_tokens=40, squares=500)
+    assert (
+        throughput.operations(done, cost) == 60 * cost.linear_weights + 1000 * cost.attention_width
+    )
 
 
 def test_a_model_that_does_not_say_its_shape_costs_nothing_known(qwen, monkeypatch, caplog):

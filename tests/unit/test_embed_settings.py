@@ -12,16 +12,19 @@ import pytest
 import yaml
 from embedding_server import serving
 
-from sidmill.core.config import check
 from sidmill.core.errors import SidmillError
-from sidmill.embed import backends, lsa, settings
+from sidmill.embed import backend_choice, backend_settings
+from sidmill.embed.backends import lsa
 from sidmill.embed.shard import embed_shard
-from sidmill.formats import embeddings, text
+from sidmill.formats import embedding_shards, item_text
+from sidmill.settings import base
+from sidmill.settings.check import check
+from sidmill.settings.embedding import Embedding
 
 ROOT = Path(__file__).parents[2]
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
-MACHINE = {"batch_tokens", "device", "attention", "compiled", "processes"}
+MACHINE = {*base.machine_keys(Embedding)}
 ELSEWHERE = {"shards", "lsa_sample", "lsa_features"}  # of the workflow, and of the rule that fits
 LINES = [f"word{n % 7} of{n % 5} line{n}" for n in range(30)]
 OTHER = {  # another value of each setting
@@ -34,6 +37,8 @@ OTHER = {  # another value of each setting
     "dim": 3,
     "max_length": 7,
     "dtype": "bfloat16",
+    "attention": "eager",
+    "compiled": True,
     "prompt": "about: ",
     "normalize": False,
 }
@@ -42,32 +47,34 @@ OTHER = {  # another value of each setting
 def test_the_table_names_every_setting_and_no_other():
     known = {*CONFIG["embedding"]} - MACHINE - ELSEWHERE - {"backend"}
     assert known == {*OTHER}
-    assert {key for keys in settings.READ.values() for key in keys} == known
-    schema = yaml.safe_load(SCHEMA.read_text())["properties"]["embedding"]["properties"]
-    assert [*settings.READ] == schema["backend"]["enum"]
+    assert {key for keys in backend_settings.READ.values() for key in keys} == known
+    backends_known = base.schema(Embedding)["properties"]["backend"]["enum"]
+    assert [*backend_settings.READ] == backends_known
 
 
 @pytest.mark.model
-@pytest.mark.parametrize(
-    ("backend", "module"), [("sentence_transformers", "sentence"), ("openai", "openai")]
-)
+@pytest.mark.parametrize(("backend", "module"), [("sentence_transformers",) * 2, ("openai",) * 2])
 def test_a_backend_reads_what_its_function_takes(backend, module):
-    load = importlib.import_module(f"sidmill.embed.{module}").load
+    load = importlib.import_module(f"sidmill.embed.backends.{module}").load
     taken = {*inspect.signature(load).parameters} & {*OTHER}
-    assert taken == {*settings.READ[backend]}
+    assert taken == {*backend_settings.READ[backend]}
 
 
 @pytest.mark.parametrize("key", OTHER)
-@pytest.mark.parametrize("backend", settings.READ)
+@pytest.mark.parametrize("backend", backend_settings.READ)
 def test_what_a_backend_does_not_read_is_no_parameter_of_its_jobs(backend, key):
     own = CONFIG["embedding"] | {"backend": backend}
-    before, after = (settings.read_by(backend, one) for one in (own, own | {key: OTHER[key]}))
-    assert (before != after) == (key in settings.READ[backend])
+    before, after = (
+        backend_settings.read_by(backend, one) for one in (own, own | {key: OTHER[key]})
+    )
+    assert (before != after) == (key in backend_settings.READ[backend])
 
 
 def test_the_order_of_keys_is_no_change():
     one, other = {"pid": "a", "embedding": "b"}, {"embedding": "b", "pid": "a"}
-    found = [str(settings.read_by("precomputed", {"fields": fields})) for fields in (one, other)]
+    found = [
+        str(backend_settings.read_by("precomputed", {"fields": fields})) for fields in (one, other)
+    ]
     assert found[0] == found[1]
 
 
@@ -75,7 +82,7 @@ def test_the_order_of_keys_is_no_change():
 def embed(tmp_path, monkeypatch):
     """Embed with some settings, and return vectors and fingerprint."""
     table = pa.table({"pid": pa.array(range(30), pa.int64()), "text": LINES})
-    text.write(tmp_path / "text.parquet", pa.int64(), [table])
+    item_text.write(tmp_path / "text.parquet", pa.int64(), [table])
     fitted = lsa.fit(tmp_path / "text.parquet", dim=4, lsa_sample=99, lsa_features=99, seed=0)
     lsa.save(tmp_path / "lsa.safetensors", fitted)
     vectors = np.random.default_rng(0).standard_normal((30, 6)).tolist()
@@ -94,10 +101,10 @@ def embed(tmp_path, monkeypatch):
             str(tmp_path / "speed.json"), shard=0, shards=1,
             model_path=str(tmp_path / "lsa.safetensors") if backend == "lsa" else None,
             match_path=None, published=[], code="", http=CONFIG["openai"],
-            **settings.read_by(backend, own) | {key: own[key] for key in MACHINE},
+            **backend_settings.read_by(backend, own) | {key: own[key] for key in MACHINE},
         )  # fmt: skip
-        [(_, found)] = embeddings.read(tmp_path / "shard.parquet")
-        return found.tolist(), embeddings.fingerprint(tmp_path / "shard.parquet")
+        [(_, found)] = embedding_shards.read(tmp_path / "shard.parquet")
+        return found.tolist(), embedding_shards.fingerprint(tmp_path / "shard.parquet")
 
     with serving() as server:
         monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{server.server_port}/v1")
@@ -108,14 +115,14 @@ def embed(tmp_path, monkeypatch):
 @pytest.mark.parametrize("backend", ["lsa", "openai", "precomputed"])
 def test_what_the_table_leaves_out_changes_no_vector(embed, backend):
     before = embed(backend)
-    for key in sorted({*OTHER} - {*settings.READ[backend]}):
+    for key in sorted({*OTHER} - {*backend_settings.READ[backend]}):
         assert embed(backend, **{key: OTHER[key]}) == before, key
 
 
 @pytest.mark.parametrize("backend", ["openai", "precomputed"])
 def test_what_the_table_names_changes_something(embed, backend):
     before = embed(backend)
-    for key in settings.READ[backend]:
+    for key in backend_settings.READ[backend]:
         try:
             after = embed(backend, **{key: OTHER[key]})
         except SidmillError:  # a file that is not there, a width that is wrong
@@ -158,7 +165,7 @@ def merged(**changes):
     return CONFIG | {section: CONFIG[section] | keys for section, keys in changes.items()}
 
 
-@pytest.mark.parametrize("backend", settings.READ)
+@pytest.mark.parametrize("backend", backend_settings.READ)
 def test_a_query_prompt_goes_with_every_backend_that_takes_prompts(backend):
     own = {
         "backend": backend,
@@ -167,45 +174,49 @@ def test_a_query_prompt_goes_with_every_backend_that_takes_prompts(backend):
     }
     queries = {"corpus": "items", "queries": "q.jsonl", "query_prompt": "Instruct: x\nQuery:"}
     config = merged(embedding=own, retrieval=queries)
-    if "prompt" in settings.READ[backend]:
-        check(config, SCHEMA)
+    if "prompt" in backend_settings.READ[backend]:
+        check(config)
     else:
         with pytest.raises(SidmillError, match=f"backend {backend} takes no prompt"):
-            check(config, SCHEMA)
+            check(config)
 
 
 @pytest.mark.parametrize("name", ["own.npy", "OWN.NPY"])
 def test_a_npy_wants_ids_or_the_order_of_the_catalogue(name):
     own = {"backend": "precomputed", "model": "m", "path": name}
     with pytest.raises(SidmillError, match=r"a .npy holds no ids: .* embedding.rows: catalogue"):
-        check(merged(embedding=own), SCHEMA)
-    check(merged(embedding=own | {"rows": "catalogue"}), SCHEMA)
-    check(merged(embedding=own | {"ids_path": "ids.txt"}), SCHEMA)
+        check(merged(embedding=own))
+    check(merged(embedding=own | {"rows": "catalogue"}))
+    check(merged(embedding=own | {"ids_path": "ids.txt"}))
     with pytest.raises(SidmillError, match=r"set embedding\.rows: ids, or ids_path to null"):
-        check(merged(embedding=own | {"ids_path": "ids.txt", "rows": "catalogue"}), SCHEMA)
+        check(merged(embedding=own | {"ids_path": "ids.txt", "rows": "catalogue"}))
 
 
 @pytest.mark.parametrize("features", ["auto", "words", "model"])
-@pytest.mark.parametrize("backend", settings.READ)
+@pytest.mark.parametrize("backend", backend_settings.READ)
 def test_tokens_of_words_do_not_follow_the_model(backend, features):
     own = {"backend": backend, "model": "a", "revision": None}
-    before, after = (settings.tokenizer_of(one, features) for one in (own, own | {"model": "b"}))
+    before, after = (
+        backend_settings.tokenizer_of(one, features) for one in (own, own | {"model": "b"})
+    )
     uses = features == "model" or (features == "auto" and backend == "sentence_transformers")
     assert (before != after) == uses
 
 
 def test_every_backend_of_the_table_is_one():
-    for backend in [*settings.READ, "glove"]:
-        own = dict.fromkeys(inspect.signature(backends.choose).parameters) | {"backend": backend}
+    for backend in [*backend_settings.READ, "glove"]:
+        own = dict.fromkeys(inspect.signature(backend_choice.choose).parameters) | {
+            "backend": backend
+        }
         own |= {"pids": lambda: pa.array([], pa.int64()), "http": CONFIG["openai"]}
         with pytest.raises((SidmillError, ValueError)) as error:
-            backends.choose(**own)
+            backend_choice.choose(**own)
         assert ("choose lsa" in str(error.value)) == (backend == "glove")
 
 
 def test_the_page_says_what_the_table_says():
     page = (ROOT / "docs/embedding.md").read_text()
-    for backend, keys in settings.READ.items():
+    for backend, keys in backend_settings.READ.items():
         line = re.search(rf"^\| `{backend}` \| (`.*) \|$", page, re.M)[1]
         named = {*re.findall(r"`(\w+)`", line)} - ELSEWHERE - {"openai"}
         assert named == {*keys}, backend

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 
 from sidmill.core.errors import SidmillError
-from sidmill.embed import lsa
+from sidmill.embed.backends import lsa
 from sidmill.embed.shard import embed_shard
-from sidmill.formats import embeddings, text
+from sidmill.formats import embedding_shards, item_text
 
 N_ITEMS = 9000  # more than one row group
 SETTINGS = {
@@ -46,7 +46,7 @@ def make_text(path, n_items, pid_type):
     words = rng.choice([f"w{n}" for n in range(40)], (n_items, 6), p=odds / odds.sum())
     pids = pa.array(np.arange(n_items) * 3 + 1).cast(pid_type)
     texts = [" ".join(row) for row in words]
-    text.write(path, pid_type, [pa.table({"pid": pids, "text": texts})])
+    item_text.write(path, pid_type, [pa.table({"pid": pids, "text": texts})])
     return str(path)
 
 
@@ -74,7 +74,7 @@ def embed(folder, text_path, model_path, shards, **changes):
             model_path=model_path,
             **{**SETTINGS, **changes},
         )
-        read = list(embeddings.read(path))
+        read = list(embedding_shards.read(path))
         assert rows == sum(len(pids) for pids, _ in read)
         ids += [pid for pids, _ in read for pid in pids.to_pylist()]
         blocks += [vectors for _, vectors in read]
@@ -100,7 +100,7 @@ def test_second_run_writes_the_same_bytes(source, tmp_path):
 
 def test_fingerprint_names_the_fit_and_no_path(source, tmp_path):
     embed(tmp_path, *source, 1)
-    facts = embeddings.fingerprint(tmp_path / "part-00000-of-00001.parquet")
+    facts = embedding_shards.fingerprint(tmp_path / "part-00000-of-00001.parquet")
     assert len(facts.pop("revision")) == 12
     assert facts == {
         "backend": "lsa",
@@ -118,7 +118,9 @@ def test_more_shards_than_items(source, tmp_path):
     text_path = make_text(tmp_path / "text.parquet", 2, pa.int64())
     ids, _ = embed(tmp_path / "out", text_path, source[1], 3)
     assert ids == [1, 4]
-    facts = [embeddings.fingerprint(path) for path in sorted((tmp_path / "out").glob("part-*"))]
+    facts = [
+        embedding_shards.fingerprint(path) for path in sorted((tmp_path / "out").glob("part-*"))
+    ]
     assert facts[0] == facts[1] == facts[2]
 
 
@@ -129,7 +131,7 @@ def test_string_ids_stay_strings(source, tmp_path):
 
 def test_texts_of_unknown_words_are_warned_of(source, tmp_path, caplog):
     table = pa.table({"pid": ["a", "b", "c"], "text": ["w1 w2", "unheard", "of"]})
-    text.write(tmp_path / "text.parquet", pa.string(), [table])
+    item_text.write(tmp_path / "text.parquet", pa.string(), [table])
     with caplog.at_level(logging.WARNING):
         _, vectors = embed(tmp_path / "out", str(tmp_path / "text.parquet"), source[1], 1)
     assert not vectors[1:].any()
@@ -143,7 +145,7 @@ def test_precomputed_takes_own_shards_back_bit_for_bit(source, tmp_path):
     again_ids, again = embed(tmp_path / "again", source[0], None, 2, **own)
     assert again_ids == ids
     np.testing.assert_array_equal(again, vectors)
-    facts = embeddings.fingerprint(tmp_path / "again/part-00001-of-00002.parquet")
+    facts = embedding_shards.fingerprint(tmp_path / "again/part-00001-of-00002.parquet")
     assert (facts["backend"], facts["model"], facts["dim"]) == ("precomputed", "mine", 8)
 
 
@@ -184,7 +186,8 @@ def test_settings_that_do_not_fit(source, tmp_path, changes, message):
 
 def test_lsa_does_not_pay_for_torch():
     code = (
-        "import sys; import sidmill.embed.shard, sidmill.embed.lsa, sidmill.embed.precomputed; "
+        "import sys; import sidmill.embed.shard; "
+        "import sidmill.embed.backends.lsa, sidmill.embed.backends.precomputed; "
         "sys.exit(bool({'torch', 'sentence_transformers', 'transformers'} & {*sys.modules}))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

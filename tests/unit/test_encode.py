@@ -9,14 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from sidmill import api, blocks
+from sidmill import api
 from sidmill.cli import commands
 from sidmill.commands import source
 from sidmill.core.errors import SidmillError
-from sidmill.formats import codes as code_files
-from sidmill.formats import embeddings, vector_file
-from sidmill.formats import vectors as store
+from sidmill.formats import code_files, embedding_shards, vector_file, vector_store
 from sidmill.formats.item_data import Block, write
+from sidmill.numeric import row_blocks
 
 FINGERPRINT = {"backend": "test", "dim": 12}
 N_ROWS = 500
@@ -39,12 +38,12 @@ def files(fitted, tmp_path):
     (tmp_path / "bare").mkdir()
     np.save(tmp_path / "bare/vectors.npy", vectors)
     np.save(tmp_path / "vectors.npy", vectors)
-    store.write_ids(tmp_path / "ids.parquet", IDS, vectors.shape, FINGERPRINT)
+    vector_store.write_ids(tmp_path / "ids.parquet", IDS, vectors.shape, FINGERPRINT)
     (tmp_path / "embeddings.parquet").mkdir()
     for part, (low, high) in enumerate([(0, 7), (7, 450), (450, N_ROWS)]):
         path = tmp_path / f"embeddings.parquet/part-{part}.parquet"
         rows = [(IDS.slice(low, high - low), vectors[low:high])]
-        embeddings.write(path, pa.int64(), FINGERPRINT, rows)
+        embedding_shards.write(path, pa.int64(), FINGERPRINT, rows)
     foreign = pa.FixedSizeListArray.from_arrays(vectors.astype(np.float64).ravel(), 12)
     pq.write_table(pa.table({"emb": foreign}), tmp_path / "foreign.parquet", row_group_size=90)
     features = np.zeros((N_ROWS, 3), np.int32)
@@ -111,7 +110,7 @@ def test_a_stream_is_read_in_blocks_like_an_array(files, fitted, n_rows, chosen,
     streamed = api.open_vectors(files / "embeddings.parquet").vectors
     rows = np.array([0, 6, 7, 63, 64, 449, 450, 499]) if chosen else None
     ours, plain = (
-        [(start, block.copy()) for start, block in blocks.read_blocks(source, n_rows, rows)]
+        [(start, block.copy()) for start, block in row_blocks.read_blocks(source, n_rows, rows)]
         for source in (streamed, fitted[0])
     )
     assert [start for start, _ in ours] == [start for start, _ in plain]
@@ -131,15 +130,15 @@ def test_mistakes_are_named(files, fitted):
         api.encode_file(other, files / "embeddings.parquet", out)
     added = files / "embeddings.parquet/part-9.parquet"
     new = pa.chunked_array([pa.array(np.arange(5000, 5000 + N_ROWS))])
-    embeddings.write(added, pa.int64(), FINGERPRINT, [(new.slice(0, 3), vectors[:3, :5])])
+    embedding_shards.write(added, pa.int64(), FINGERPRINT, [(new.slice(0, 3), vectors[:3, :5])])
     with pytest.raises(SidmillError, match=r"part-9.*row 0 has 5 dimensions"):
         api.encode_file(quantizer, files / "embeddings.parquet", out)
     bad = vectors.copy()
     bad[77, 3] = np.nan
-    embeddings.write(added, pa.int64(), FINGERPRINT, [(new, bad)])
+    embedding_shards.write(added, pa.int64(), FINGERPRINT, [(new, bad)])
     with pytest.raises(SidmillError, match="not finite, first at row 577"):
         api.encode_file(quantizer, files / "embeddings.parquet", out)
-    embeddings.write(added, pa.int64(), {"backend": "other"}, [(IDS, vectors)])
+    embedding_shards.write(added, pa.int64(), {"backend": "other"}, [(IDS, vectors)])
     with pytest.raises(SidmillError, match="different embeddings"):
         api.encode_file(quantizer, files / "embeddings.parquet", out)
     assert not out.exists()
@@ -165,10 +164,10 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import numpy as np
-from sidmill import codec
+from sidmill.numeric import residual_codec
 from sidmill.formats.vector_file import open_vectors
 vectors = open_vectors(sys.argv[1]).vectors
-for block in codec.encode(vectors, [np.load(sys.argv[2])], device="cpu", memory_mb=16):
+for block in residual_codec.encode(vectors, [np.load(sys.argv[2])], device="cpu", memory_mb=16):
     pass
 print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 """

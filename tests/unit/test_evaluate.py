@@ -20,9 +20,7 @@ from sidmill import api
 from sidmill.cli import commands
 from sidmill.commands import source
 from sidmill.core.errors import SidmillError
-from sidmill.formats import embeddings
-from sidmill.formats import quantizer as format
-from sidmill.formats import vectors as store
+from sidmill.formats import embedding_shards, quantizer_file, vector_store
 from sidmill.sids.evaluate import evaluate
 
 SETTINGS = {
@@ -63,7 +61,7 @@ def test_figures_equal_brute_force(fitted):
 
 def test_a_quantizer_that_loses_nothing_keeps_all_neighbours(rng):
     vectors = rng.standard_normal((60, 4)).astype(np.float32)
-    quantizer = format.Quantizer("rqkmeans", [vectors], {}, {})
+    quantizer = quantizer_file.Quantizer("rqkmeans", [vectors], {}, {})
     codes = np.arange(60, dtype=np.int32)[:, None]
     found = evaluate(quantizer, vectors, codes, None, **SETTINGS)
     assert found["neighbour_preservation"]["jaccard"] == 1.0
@@ -74,7 +72,7 @@ def test_a_quantizer_that_loses_nothing_keeps_all_neighbours(rng):
 def test_codes_at_random_keep_neighbours_by_chance_only(rng):
     vectors = rng.standard_normal((500, 4)).astype(np.float32)
     book = rng.standard_normal((500, 4)).astype(np.float32)
-    quantizer = format.Quantizer("rqkmeans", [book], {}, {})
+    quantizer = quantizer_file.Quantizer("rqkmeans", [book], {}, {})
     codes = np.arange(500, dtype=np.int32)[:, None]
     found = evaluate(quantizer, vectors, codes, None, **SETTINGS)["neighbour_preservation"]
     assert found["jaccard"] < 0.05
@@ -86,16 +84,16 @@ def files(fitted, tmp_path):
     """The same vectors as .npy, as .npy with ids, and as shards; a quantizer; histories."""
     vectors, quantizer = fitted
     ids = pa.chunked_array([np.arange(300)])
-    format.write(tmp_path / "quantizer.safetensors", quantizer)
+    quantizer_file.write(tmp_path / "quantizer.safetensors", quantizer)
     np.save(tmp_path / "bare.npy", vectors)
     (tmp_path / "store").mkdir()
     np.save(tmp_path / "store/vectors.npy", vectors)
-    store.write_ids(tmp_path / "store/ids.parquet", ids, vectors.shape, FINGERPRINT)
+    vector_store.write_ids(tmp_path / "store/ids.parquet", ids, vectors.shape, FINGERPRINT)
     for part, rows in enumerate((slice(0, 200), slice(200, 300))):
         path = tmp_path / f"embeddings.parquet/part-{part}.parquet"
         path.parent.mkdir(exist_ok=True)
         pids = ids.slice(rows.start, rows.stop - rows.start)
-        embeddings.write(path, pa.int64(), FINGERPRINT, [(pids, vectors[rows])])
+        embedding_shards.write(path, pa.int64(), FINGERPRINT, [(pids, vectors[rows])])
     write_sequences(tmp_path / "sequences.parquet", [[(item, 0) for item in range(0, 300, 3)]])
     return tmp_path
 
@@ -155,7 +153,7 @@ def test_mistakes_say_what_to_do(files, fitted):
     with pytest.raises(SidmillError, match="no such file"):
         call(files, "--vectors", files / "missing.npy")
     other = quantizer._replace(fingerprint={"backend": "other", "dim": 8})
-    format.write(files / "quantizer.safetensors", other)
+    quantizer_file.write(files / "quantizer.safetensors", other)
     with pytest.raises(SidmillError, match="trained on other embeddings"):
         call(files, "--vectors", files / "embeddings.parquet")
     np.save(files / "bare.npy", vectors[:, :5])

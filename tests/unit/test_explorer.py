@@ -11,8 +11,7 @@ import pyarrow as pa
 import pytest
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import codes as codes_format
-from sidmill.formats import text as text_format
+from sidmill.formats import code_files, item_text
 from sidmill.report import explorer
 from sidmill.sids import resolve
 
@@ -30,10 +29,10 @@ def explore(tmp_path):
         texts = [f"item {row}" for row in range(len(sids))] if texts is None else texts
         for name, column, rows in (("pid2sid", "sid", sids), ("codes", "codes", codes)):
             sizes = (rows.max(axis=0) + 1).tolist()
-            codes_format.write(tmp_path / f"{name}.parquet", column, pids, [rows], sizes)
+            code_files.write(tmp_path / f"{name}.parquet", column, pids, [rows], sizes)
         owners = pids if text_pids is None else pa.chunked_array([pa.array(text_pids)])
         table = pa.table({"pid": owners, "text": pa.array(texts, pa.string())})
-        text_format.write(tmp_path / "text.parquet", owners.type, [table])
+        item_text.write(tmp_path / "text.parquet", owners.type, [table])
         shown = explorer.write(
             tmp_path / "page.html",
             template_path=TEMPLATE,

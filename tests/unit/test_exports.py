@@ -11,7 +11,15 @@ import pytest
 
 from sidmill.core.errors import SidmillError
 from sidmill.embed import export
-from sidmill.formats import interactions, item_data, item_index, mmap, sequence_data, text, vectors
+from sidmill.formats import (
+    item_data,
+    item_text,
+    lcrec_index,
+    memory_maps,
+    sequence_data,
+    sequence_table,
+    vector_store,
+)
 from sidmill.interactions.export import write_sequence_h5
 
 INTEGERS, STRINGS = [7, 2, 30, 4], ["b", "a", "007", "7"]
@@ -30,10 +38,10 @@ def store(folder, ids, dtype="float32", dim=3):
     kind = pa.int64() if isinstance(ids[0], int) else pa.string()
     column = pa.chunked_array([pa.array(ids, kind)])
     values = np.random.default_rng(0).standard_normal((len(ids), dim)).astype(dtype)
-    vectors.write(folder / "vectors.npy", values.shape, dtype, [values])
-    vectors.write_ids(folder / "ids.parquet", column, values.shape, {"model": "m"})
+    vector_store.write(folder / "vectors.npy", values.shape, dtype, [values])
+    vector_store.write_ids(folder / "ids.parquet", column, values.shape, {"model": "m"})
     texts = [TEXTS[row % len(TEXTS)] for row in range(len(ids))]
-    text.write(folder / "text.parquet", kind, [pa.table({"pid": column, "text": texts})])
+    item_text.write(folder / "text.parquet", kind, [pa.table({"pid": column, "text": texts})])
     return values.astype(np.float32)
 
 
@@ -59,8 +67,8 @@ def write_items(folder, **changes):
 
 def write_sequences(folder, ids, rows, splits=("train", "valid", "test")):
     kind = pa.int64() if isinstance(ids[0], int) else pa.string()
-    table = pa.Table.from_pylist(rows, schema=interactions.schema(kind))
-    interactions.write(folder / "sequences.parquet", kind, [table])
+    table = pa.Table.from_pylist(rows, schema=sequence_table.schema(kind))
+    sequence_table.write(folder / "sequences.parquet", kind, [table])
     return write_sequence_h5(
         folder / "sequences.parquet",
         folder / "text.parquet",
@@ -96,17 +104,17 @@ def test_memory_maps_read_with_numpy_alone(tmp_path, ids, numbers, dtype):
     assert not index[np.setdiff1d(np.arange(m), numbers)].any()
     table = pq.read_table(folder / "item_index.parquet").to_pydict()
     assert table == {"pid": ids, "item_id": numbers}
-    maps = mmap.open_maps(folder / "mmap.json")
+    maps = memory_maps.open_maps(folder / "mmap.json")
     assert (maps.embeddings[maps.index[numbers]] == values).all()
     assert maps.fingerprint == {"model": "m"}
 
 
 def test_blocks_of_ids_and_maps_of_another_size(tmp_path, monkeypatch):
-    monkeypatch.setattr(mmap, "BLOCK_IDS", 7)
+    monkeypatch.setattr(memory_maps, "BLOCK_IDS", 7)
     ids = [int(n) for n in np.random.default_rng(0).permutation(np.arange(1, 100))[:50]]
     values = store(tmp_path, ids)
     write_mmap(tmp_path)
-    maps = mmap.open_maps(tmp_path / "mmap/mmap.json")
+    maps = memory_maps.open_maps(tmp_path / "mmap/mmap.json")
     assert (maps.embeddings[maps.index[ids]] == values).all()
     store(tmp_path, INTEGERS)
     write_mmap(tmp_path)
@@ -140,7 +148,7 @@ EMB = np.array([[0, 0], [1, 2], [3, 4]], dtype=np.float32)
 
 def test_maps_of_others_open_by_path_and_shape(tmp_path):
     paths = foreign(tmp_path, np.array([0, 2, 1]), EMB)
-    maps = mmap.open_pair(**paths, mmap_idx_shape=3, mmap_emb_shape=(3, 2))
+    maps = memory_maps.open_pair(**paths, mmap_idx_shape=3, mmap_emb_shape=(3, 2))
     assert maps.embeddings[maps.index[[1, 2]]].tolist() == [[3, 4], [1, 2]]
 
 
@@ -160,7 +168,7 @@ def test_maps_of_others_open_by_path_and_shape(tmp_path):
 def test_maps_that_do_not_fit_are_refused(tmp_path, index, embeddings, shapes, message):
     paths = foreign(tmp_path, np.array(index), embeddings)
     with pytest.raises(SidmillError, match=message):
-        mmap.open_pair(**paths, mmap_idx_shape=shapes[0], mmap_emb_shape=shapes[1])
+        memory_maps.open_pair(**paths, mmap_idx_shape=shapes[0], mmap_emb_shape=shapes[1])
 
 
 def test_a_map_that_is_gone_is_named(tmp_path):
@@ -168,7 +176,7 @@ def test_a_map_that_is_gone_is_named(tmp_path):
     write_mmap(tmp_path)
     (tmp_path / "mmap/mmap_emb_5_3").unlink()
     with pytest.raises(SidmillError, match=r"mmap_emb_5_3: no such file: .*--forcerun write_mmap"):
-        mmap.open_maps(tmp_path / "mmap/mmap.json")
+        memory_maps.open_maps(tmp_path / "mmap/mmap.json")
 
 
 @pytest.mark.parametrize(("ids", "numbers"), [(INTEGERS, INTEGERS), (STRINGS, [1, 2, 3, 4])])
@@ -373,7 +381,7 @@ def test_files_that_are_no_hdf5_or_lack_attributes(tmp_path, opener):
 
 def test_numbers_of_items_read_back(tmp_path):
     ids = pa.chunked_array([pa.array(STRINGS)])
-    item_index.write(tmp_path / "i.parquet", ids, item_index.number(ids, "x"))
-    pids, numbers = item_index.read(tmp_path / "i.parquet")
+    lcrec_index.write(tmp_path / "i.parquet", ids, lcrec_index.number(ids, "x"))
+    pids, numbers = lcrec_index.read(tmp_path / "i.parquet")
     assert pids.to_pylist() == STRINGS
     assert numbers.tolist() == [1, 2, 3, 4]

@@ -13,9 +13,9 @@ from sidmill.cli import commands
 from sidmill.commands import source
 from sidmill.core import paths
 from sidmill.core.errors import SidmillError
-from sidmill.embed import precomputed
-from sidmill.formats import codes, foreign, vector_file
-from sidmill.formats import vectors as store
+from sidmill.embed.backends import precomputed
+from sidmill.formats import code_files, vector_file, vector_store
+from sidmill.io import user_arrays
 from sidmill.quantize.rqvae import data
 
 N, DIM = 40, 6
@@ -96,14 +96,14 @@ def read_everywhere(path, ids_path, pids, quantizer, folder, fields=None):
     columns = {"column": names["embedding"], "id_column": names["pid"]}
     with source.open_vectors(str(path), ids_path and str(ids_path), None, **columns) as opened:
         np.testing.assert_array_equal(opened.vectors, VECTORS)
-        assert store.DTYPES.count(opened.vectors.dtype.name)
+        assert vector_store.DTYPES.count(opened.vectors.dtype.name)
         assert (opened.ids.to_pylist(), opened.has_ids) == (pids, True)
 
     arguments = ["--quantizer", quantizer, "--vectors", path, "--out", folder / "codes.parquet"]
     arguments += ["--column", names["embedding"], "--id-column", names["pid"]]
     arguments += ["--ids", ids_path] if ids_path else []
     CliRunner().invoke(commands, ["encode", *map(str, arguments)], catch_exceptions=False)
-    written = codes.read(folder / "codes.parquet", "codes")
+    written = code_files.read(folder / "codes.parquet", "codes")
     assert written.ids.to_pylist() == pids
     wanted = api.encode(api.load(quantizer), VECTORS, device="cpu")
     np.testing.assert_array_equal(written.codes, wanted)
@@ -256,10 +256,10 @@ def test_no_message_tells_to_delete_what_the_user_made(tmp_path, ids):
 
 
 def test_a_repeated_key_of_two_texts_is_no_repeated_text(monkeypatch):
-    monkeypatch.setattr(foreign, "keys_of", lambda ids: np.zeros(len(ids), np.uint64))
-    foreign.check_distinct(pa.chunked_array([WORDS, ["x"]]), "v")
+    monkeypatch.setattr(user_arrays, "keys_of", lambda ids: np.zeros(len(ids), np.uint64))
+    user_arrays.check_distinct(pa.chunked_array([WORDS, ["x"]]), "v")
     with pytest.raises(SidmillError, match=f"id '{WORDS[5]}' is there more than once"):
-        foreign.check_distinct(pa.chunked_array([WORDS, [WORDS[5]]]), "v")
+        user_arrays.check_distinct(pa.chunked_array([WORDS, [WORDS[5]]]), "v")
 
 
 # Where one reads, one does not write.
@@ -307,7 +307,7 @@ def test_encode_never_replaces_what_it_reads(tmp_path, quantizer, how):
     with pytest.raises(SidmillError, match="is read from: name another file"):
         CliRunner().invoke(commands, [*map(str, command)], catch_exceptions=False)
     api.encode_file(api.load(quantizer), read, tmp_path / "codes.parquet")  # the remedy
-    assert len(codes.read(tmp_path / "codes.parquet", "codes").ids) == N
+    assert len(code_files.read(tmp_path / "codes.parquet", "codes").ids) == N
 
 
 @pytest.mark.parametrize("folder", ["model", "model/sids", ".", "link"])

@@ -12,22 +12,21 @@ import pytest
 from sidmill.commands import source
 from sidmill.core.errors import SidmillError
 from sidmill.formats import (
-    codes,
-    embeddings,
-    interactions,
-    item_index,
-    ledger,
-    parquet,
-    quantizer,
-    report,
-    text,
+    code_files,
+    embedding_shards,
+    item_text,
+    lcrec_index,
+    ledger_file,
+    quantizer_file,
+    sequence_table,
     vector_file,
-    vectors,
+    vector_store,
 )
+from sidmill.io import json_report, parquet
 
 IDS = pa.chunked_array([pa.array([2**62, 5, -7])])
 CODES = np.array([[0, 3], [1, 0], [1, 2]], dtype=np.int32)
-FITTED = quantizer.Quantizer(
+FITTED = quantizer_file.Quantizer(
     "rqkmeans",
     [np.arange(6, dtype=np.float32).reshape(3, 2), np.ones((4, 2), np.float32)],
     {"n_levels": 2, "seed": 1},
@@ -36,8 +35,8 @@ FITTED = quantizer.Quantizer(
 
 
 def test_codes_round_trip(tmp_path):
-    codes.write(tmp_path / "c.parquet", "codes", IDS, [CODES[:1], CODES[1:]], [2, 4])
-    back = codes.read(tmp_path / "c.parquet", "codes")
+    code_files.write(tmp_path / "c.parquet", "codes", IDS, [CODES[:1], CODES[1:]], [2, 4])
+    back = code_files.read(tmp_path / "c.parquet", "codes")
     np.testing.assert_array_equal(back.codes, CODES)
     assert (back.ids.to_pylist(), back.sizes, back.codes.dtype) == (
         IDS.to_pylist(),
@@ -47,7 +46,7 @@ def test_codes_round_trip(tmp_path):
 
 
 def test_codes_are_lists_of_int32_to_other_readers(tmp_path):
-    codes.write(tmp_path / "c.parquet", "sid", IDS, [CODES], [2, 4])
+    code_files.write(tmp_path / "c.parquet", "sid", IDS, [CODES], [2, 4])
     table = pq.read_table(tmp_path / "c.parquet")
     assert table.schema.field("sid").type == pa.list_(pa.int32())
     assert table["sid"].to_pylist() == CODES.tolist()
@@ -56,8 +55,8 @@ def test_codes_are_lists_of_int32_to_other_readers(tmp_path):
 def test_bytes_depend_on_rows_and_not_on_how_they_were_cut(tmp_path, rng):
     many = rng.integers(0, 9, (20_000, 2), dtype=np.int32)
     ids = pa.chunked_array([pa.array(range(20_000))])
-    codes.write(tmp_path / "a", "codes", ids, [many], [9, 9])
-    codes.write(tmp_path / "b", "codes", ids, np.array_split(many, 7), [9, 9])
+    code_files.write(tmp_path / "a", "codes", ids, [many], [9, 9])
+    code_files.write(tmp_path / "b", "codes", ids, np.array_split(many, 7), [9, 9])
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -71,7 +70,7 @@ def test_bytes_depend_on_rows_and_not_on_how_they_were_cut(tmp_path, rng):
 )
 def test_codes_that_do_not_fit_are_refused(tmp_path, blocks, message):
     with pytest.raises(SidmillError, match=message):
-        codes.write(tmp_path / "c.parquet", "codes", IDS, blocks, [2, 4])
+        code_files.write(tmp_path / "c.parquet", "codes", IDS, blocks, [2, 4])
     assert not list(tmp_path.iterdir())
 
 
@@ -93,7 +92,7 @@ def test_codes_that_do_not_fit_are_refused(tmp_path, blocks, message):
 def test_foreign_codes_are_checked(tmp_path, table, message):
     pq.write_table(pa.table(table), tmp_path / "c.parquet")
     with pytest.raises(SidmillError, match=message):
-        codes.read(tmp_path / "c.parquet", "codes")
+        code_files.read(tmp_path / "c.parquet", "codes")
 
 
 LIST_KINDS = [pa.list_, pa.large_list, partial(pa.list_, list_size=2)]
@@ -121,32 +120,32 @@ def test_every_reader_takes_each_kind_of_list_and_id_that_the_check_accepts(
         return tmp_path / name
 
     for of in (pa.int32(), pa.int64()):
-        found = codes.read(write("c.parquet", pid=pids, sid=column(rows, of)), "sid")
+        found = code_files.read(write("c.parquet", pid=pids, sid=column(rows, of)), "sid")
         assert found.codes.tolist() == rows
         assert (found.codes.dtype, found.sizes) == (np.int32, [4, 3])
         assert found.ids.type == plain
         assert found.ids.cast(pa.string()).to_pylist() == names
 
-    line = ledger.Ledger(
+    line = ledger_file.Ledger(
         pa.chunked_array([pids]), np.array(rows, np.int32), np.array(rows, np.int32),
         np.array([b"a" * 16] * 3, "S16"), np.zeros(3, np.int8), np.ones(3, np.int32),
         np.ones(3, bool), [4, 3], 1,
     )  # fmt: skip
-    ledger.write(tmp_path / "plain.parquet", line)
+    ledger_file.write(tmp_path / "plain.parquet", line)
     table = pq.read_table(tmp_path / "plain.parquet")
     for name in ("sid", "codes"):
         place = table.schema.get_field_index(name)
         table = table.set_column(place, name, column(rows, pa.int32()))
     pq.write_table(table, tmp_path / "ledger.parquet")
-    back = ledger.read(tmp_path / "ledger.parquet")
+    back = ledger_file.read(tmp_path / "ledger.parquet")
     assert back.sids.tolist() == back.codes.tolist() == rows
     assert back.ids.type == plain
 
     path = write("item_index.parquet", pid=pids, item_id=pa.array([1, 2, 3]))
-    assert item_index.read(path)[0].type == plain
-    assert vectors.read_pids(write("ids.parquet", pid=pids)).type == plain
+    assert lcrec_index.read(path)[0].type == plain
+    assert vector_store.read_pids(write("ids.parquet", pid=pids)).type == plain
     path = write("part.parquet", pid=pids, embedding=column([[1.0, 2.0]] * 3, pa.float32()))
-    assert {ids.type for ids, _ in embeddings.read(path)} == {plain}
+    assert {ids.type for ids, _ in embedding_shards.read(path)} == {plain}
 
     path = write(
         "sequences.parquet",
@@ -155,7 +154,7 @@ def test_every_reader_takes_each_kind_of_list_and_id_that_the_check_accepts(
         splits=column([[0, 0]] * 3, pa.int8()),
         timestamps=column([[1, 2]] * 3, pa.int64()),
     )
-    for part in interactions.read(path):
+    for part in sequence_table.read(path):
         assert part["item_ids"].combine_chunks().offsets.to_pylist()[:2] == [0, 2]
 
 
@@ -184,7 +183,7 @@ def test_ids_of_two_files_may_be_two_kinds_of_text_and_not_text_and_numbers(tmp_
 
 
 def test_index_is_the_form_that_lc_rec_reads(tmp_path):
-    codes.write_index(IDS, CODES, path=tmp_path / "index.json")
+    code_files.write_index(IDS, CODES, path=tmp_path / "index.json")
     assert json.loads((tmp_path / "index.json").read_text()) == {
         str(2**62): ["<a_0>", "<b_3>"],
         "5": ["<a_1>", "<b_0>"],
@@ -194,14 +193,14 @@ def test_index_is_the_form_that_lc_rec_reads(tmp_path):
 
 def test_index_of_awkward_ids_is_json(tmp_path):
     ids = pa.chunked_array([pa.array(['a"b', "前\n", "<x>"])])
-    codes.write_index(ids, CODES, path=tmp_path / "index.json")
+    code_files.write_index(ids, CODES, path=tmp_path / "index.json")
     assert list(json.loads((tmp_path / "index.json").read_text())) == ['a"b', "前\n", "<x>"]
 
 
 def test_quantizer_round_trip_and_equal_bytes(tmp_path):
     for name in "ab":
-        quantizer.write(tmp_path / name, FITTED)
-    back = quantizer.read(tmp_path / "a")
+        quantizer_file.write(tmp_path / name, FITTED)
+    back = quantizer_file.read(tmp_path / "a")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert back[0] == FITTED[0]
     assert back[2:] == FITTED[2:]
@@ -211,22 +210,22 @@ def test_quantizer_round_trip_and_equal_bytes(tmp_path):
 
 def test_levels_are_read_in_numerical_order(tmp_path):
     books = [np.full((1, 2), level, np.float32) for level in range(12)]
-    quantizer.write(tmp_path / "q", FITTED._replace(codebooks=books))
-    assert [book[0, 0] for book in quantizer.read(tmp_path / "q").codebooks] == list(range(12))
+    quantizer_file.write(tmp_path / "q", FITTED._replace(codebooks=books))
+    assert [book[0, 0] for book in quantizer_file.read(tmp_path / "q").codebooks] == list(range(12))
 
 
 def test_a_quantizer_of_other_embeddings_is_refused():
     with pytest.raises(SidmillError, match=r"backend: 'lsa' in the quantizer, 'openai' in the"):
-        quantizer.check_fingerprint(FITTED, {"backend": "openai", "dim": 2}, "q")
-    quantizer.check_fingerprint(FITTED, {"dim": 2, "backend": "lsa"}, "q")
+        quantizer_file.check_fingerprint(FITTED, {"backend": "openai", "dim": 2}, "q")
+    quantizer_file.check_fingerprint(FITTED, {"dim": 2, "backend": "lsa"}, "q")
 
 
 @pytest.mark.parametrize("keep", [0, 4, 50, -1])
 def test_a_damaged_quantizer_is_refused(tmp_path, keep):
-    quantizer.write(tmp_path / "q", FITTED)
+    quantizer_file.write(tmp_path / "q", FITTED)
     (tmp_path / "q").write_bytes((tmp_path / "q").read_bytes()[:keep])
     with pytest.raises(SidmillError, match=r"q: not a readable quantizer .* by another copy"):
-        quantizer.read(tmp_path / "q")
+        quantizer_file.read(tmp_path / "q")
 
 
 @pytest.mark.parametrize("kind", ["flipped quantizer", "cut quantizer", "cut table"])
@@ -235,12 +234,12 @@ def test_what_mends_a_file_depends_on_who_made_it(tmp_path, kind):
     (tmp_path / "results").mkdir()
     path = tmp_path / "results/file"
     if "quantizer" in kind:
-        quantizer.write(path, FITTED)
+        quantizer_file.write(path, FITTED)
     else:
         pq.write_table(pa.table({"pid": [1, 2]}), path)
     whole = path.read_bytes()
     path.write_bytes(whole[:50] if "cut" in kind else whole[:-1] + bytes([whole[-1] ^ 1]))
-    read = quantizer.read if "quantizer" in kind else partial(parquet.open_file, columns={})
+    read = quantizer_file.read if "quantizer" in kind else partial(parquet.open_file, columns={})
     with pytest.raises(SidmillError, match="delete it and run again; one that no run makes here,"):
         read(path)
     own = shutil.copyfile(path, tmp_path / "own")
@@ -256,7 +255,7 @@ def test_what_mends_a_file_depends_on_who_made_it(tmp_path, kind):
 def test_a_codebook_with_a_nan_is_never_written(tmp_path):
     spoiled = FITTED._replace(codebooks=[np.full((2, 2), np.nan, np.float32)])
     with pytest.raises(SidmillError, match=r"codebook\.0 holds a NaN"):
-        quantizer.write(tmp_path / "q", spoiled)
+        quantizer_file.write(tmp_path / "q", spoiled)
 
 
 def test_embeddings_are_one_table_to_pandas_and_pyarrow(tmp_path, rng):
@@ -264,11 +263,11 @@ def test_embeddings_are_one_table_to_pandas_and_pyarrow(tmp_path, rng):
 
     values = rng.standard_normal((10, 4)).astype(np.float32)
     for shard in range(2):
-        start, stop = text.shard_bounds(10, shard, 2)
+        start, stop = item_text.shard_bounds(10, shard, 2)
         path = tmp_path / "embeddings.parquet" / f"part-0000{shard}-of-00002.parquet"
         pids = pa.array(range(start, stop))
-        embeddings.write(path, pa.int64(), {"dim": 4}, [(pids, values[start:stop])])
-        assert embeddings.fingerprint(path) == {"dim": 4}
+        embedding_shards.write(path, pa.int64(), {"dim": 4}, [(pids, values[start:stop])])
+        assert embedding_shards.fingerprint(path) == {"dim": 4}
     frame = pd.read_parquet(tmp_path / "embeddings.parquet")
     np.testing.assert_array_equal(np.stack(frame["embedding"]), values)
     assert frame["pid"].tolist() == list(range(10))
@@ -286,24 +285,24 @@ def test_ragged_embeddings_are_refused(tmp_path, rows, message):
     column = pa.array(rows, pa.list_(pa.float32()))
     pq.write_table(pa.table({"pid": [1, 2], "embedding": column}), tmp_path / "e.parquet")
     with pytest.raises(SidmillError, match=message):
-        list(embeddings.read(tmp_path / "e.parquet"))
+        list(embedding_shards.read(tmp_path / "e.parquet"))
 
 
 def test_vectors_and_ids_that_disagree_are_refused(tmp_path):
     paths = tmp_path / "vectors.npy", tmp_path / "ids.parquet"
-    vectors.write(paths[0], (3, 2), "float32", [np.ones((3, 2))])
-    vectors.write_ids(paths[1], IDS, (3, 2), {})
-    vectors.open_store(*paths)
-    vectors.write(paths[0], (4, 2), "float32", [np.ones((4, 2))])
+    vector_store.write(paths[0], (3, 2), "float32", [np.ones((3, 2))])
+    vector_store.write_ids(paths[1], IDS, (3, 2), {})
+    vector_store.open_store(*paths)
+    vector_store.write(paths[0], (4, 2), "float32", [np.ones((4, 2))])
     with pytest.raises(SidmillError, match=r"has shape \(4, 2\), .* was written for \(3, 2\)"):
-        vectors.open_store(*paths)
+        vector_store.open_store(*paths)
 
 
 def test_ids_of_another_tool_are_refused(tmp_path):
-    vectors.write(tmp_path / "vectors.npy", (3, 2), "float32", [np.ones((3, 2))])
+    vector_store.write(tmp_path / "vectors.npy", (3, 2), "float32", [np.ones((3, 2))])
     pq.write_table(pa.table({"pid": [1, 2, 3]}), tmp_path / "ids.parquet")
     with pytest.raises(SidmillError, match=r"was not written with a vectors\.npy: name"):
-        vectors.open_store(tmp_path / "vectors.npy", tmp_path / "ids.parquet")
+        vector_store.open_store(tmp_path / "vectors.npy", tmp_path / "ids.parquet")
 
 
 @pytest.mark.parametrize(
@@ -323,33 +322,33 @@ def test_other_npy_files_are_refused(tmp_path, data, message):
     else:
         np.save(path, data, allow_pickle=True)
     with pytest.raises(SidmillError, match=message):
-        vectors.open_npy(path)
+        vector_store.open_npy(path)
 
 
 def test_a_truncated_memory_map_is_refused(tmp_path):
-    vectors.write(tmp_path / "v.npy", (100, 8), "float32", [np.ones((100, 8))])
+    vector_store.write(tmp_path / "v.npy", (100, 8), "float32", [np.ones((100, 8))])
     with (tmp_path / "v.npy").open("r+b") as file:
         file.truncate(1000)
     with pytest.raises(SidmillError, match="not a readable"):
-        vectors.open_npy(tmp_path / "v.npy")
+        vector_store.open_npy(tmp_path / "v.npy")
 
 
 def test_text_is_read_by_any_range_of_rows(tmp_path):
     table = pa.table({"pid": range(20_000), "text": [f"text {i}" for i in range(20_000)]})
-    text.write(tmp_path / "t.parquet", pa.int64(), [table])
+    item_text.write(tmp_path / "t.parquet", pa.int64(), [table])
     for start, stop in [(0, 5), (8190, 8200), (16_000, 20_000), (7, 7), (0, None)]:
-        parts = list(text.read(tmp_path / "t.parquet", start, stop))
+        parts = list(item_text.read(tmp_path / "t.parquet", start, stop))
         rows = [pid for part in parts for pid in part["pid"].to_pylist()]
         assert rows == list(range(20_000))[start:stop]
 
 
 def test_equal_texts_have_equal_classes(tmp_path):
     table = pa.table({"pid": range(5), "text": ["b", "a", "b", "c", "a"]})
-    text.write(tmp_path / "t.parquet", pa.int64(), [table])
-    assert text.text_classes(tmp_path / "t.parquet").tolist() == [0, 1, 0, 2, 1]
+    item_text.write(tmp_path / "t.parquet", pa.int64(), [table])
+    assert item_text.text_classes(tmp_path / "t.parquet").tolist() == [0, 1, 0, 2, 1]
 
 
 def test_a_figure_that_is_no_number_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="JSON compliant"):
-        report.write(tmp_path / "q.json", {"mse": float("nan")})
+        json_report.write(tmp_path / "q.json", {"mse": float("nan")})
     assert not list(tmp_path.iterdir())

@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_rqvae import SETTINGS, same
 
-from sidmill import api, network
+from sidmill import api
 from sidmill.core.errors import SidmillError
-from sidmill.formats import quantizer
-from sidmill.formats.quantizer import Quantizer
-from sidmill.quantize.rqvae import fit, grid
+from sidmill.formats import quantizer_file
+from sidmill.formats.quantizer_file import Quantizer
+from sidmill.numeric import mlp
+from sidmill.quantize.rqvae import fit, fsq
 
 STEPS = st.lists(st.integers(2, 6), min_size=1, max_size=3)
 
@@ -30,7 +31,7 @@ def train(path, folder, **settings):
 
 @given(steps=STEPS, n_levels=st.integers(1, 3), seed=st.integers(0, 99))
 def test_the_nearest_codeword_is_the_nearest_step_in_every_dimension(steps, n_levels, seed):
-    words = grid.codebooks(steps=steps, n_levels=n_levels)
+    words = fsq.codebooks(steps=steps, n_levels=n_levels)
     width = len(steps)
     rows = np.random.default_rng(seed).normal(size=(20, n_levels * width)).astype(np.float32)
     left = rows.copy()
@@ -50,15 +51,13 @@ def test_the_cells_are_those_of_vector_quantize_pytorch(steps):
     FSQ = pytest.importorskip("vector_quantize_pytorch").FSQ
     other = FSQ(levels=steps)
     cells = other._indices_to_codes(torch.arange(int(np.prod(steps)))).numpy()
-    (words,) = grid.codebooks(steps=steps, n_levels=1)
+    (words,) = fsq.codebooks(steps=steps, n_levels=1)
     assert np.array_equal(np.unique(words, axis=0), np.unique(cells, axis=0))
 
 
 def test_the_grid_stays_as_it_was_laid_and_the_error_falls(tmp_path, path):
     trained = train(path, tmp_path / "a", epochs=12)
-    for words, laid in zip(
-        trained.codebooks, grid.codebooks(steps=[4, 3], n_levels=3), strict=True
-    ):
+    for words, laid in zip(trained.codebooks, fsq.codebooks(steps=[4, 3], n_levels=3), strict=True):
         assert np.array_equal(words, laid)
     one = train(path, tmp_path / "b", epochs=2)
     losses = [figures["error"] for figures in (trained.figures, one.figures)]
@@ -68,8 +67,8 @@ def test_the_grid_stays_as_it_was_laid_and_the_error_falls(tmp_path, path):
 def test_codes_of_the_file_are_those_of_the_training(tmp_path, path):
     trained = train(path, tmp_path / "a", epochs=8)
     made = Quantizer("fsq", trained.codebooks, {}, {}, trained.encoder, trained.decoder)
-    quantizer.write(tmp_path / "q.safetensors", made)
-    codes = api.encode(quantizer.read(tmp_path / "q.safetensors"), np.load(path))
+    quantizer_file.write(tmp_path / "q.safetensors", made)
+    codes = api.encode(quantizer_file.read(tmp_path / "q.safetensors"), np.load(path))
     reached = 1 - len(np.unique(codes, axis=0)) / len(codes)
     assert reached == pytest.approx(trained.figures["collision"], abs=0.006)
 
@@ -83,8 +82,8 @@ def test_far_outside_the_grid_every_dimension_is_rounded_to_its_step(tmp_path, p
     encoder = trained.encoder._replace(weights=weights, skip=skip)
     made = Quantizer("fsq", trained.codebooks, {}, {}, encoder, trained.decoder)
     rows = np.load(path)
-    inside = network.load(encoder, "cpu")(rows)
-    latents = network.load(encoder._replace(bound=None), "cpu")(rows)
+    inside = mlp.load(encoder, "cpu")(rows)
+    latents = mlp.load(encoder._replace(bound=None), "cpu")(rows)
     assert torch.equal(inside, latents.clamp(-1, 1))
     steps = np.linspace(-1, 1, 8)
     places = np.abs(latents.numpy().clip(-1, 1)[:, :, None] - steps).argmin(axis=2)
@@ -103,10 +102,10 @@ def test_more_cells_than_any_codebook_may_have(tmp_path, path):
     with pytest.raises(SidmillError, match=r"\[3000, 3000\] make 9,000,000 codes per level, more"):
         train(path, tmp_path / "a", grid_steps=[3000, 3000])
     with pytest.raises(SidmillError, match="1,048,576"):
-        grid.codebooks(steps=[2] * 21, n_levels=1)
+        fsq.codebooks(steps=[2] * 21, n_levels=1)
     divided = train(path, tmp_path / "a", grid_steps=[30], codebook_sizes=[4, 4, 4, 4])
     assert len(divided.codebooks) == 4  # steps divided among more levels, as the message says
-    largest = grid.codebooks(steps=[1024, 4], n_levels=1)
+    largest = fsq.codebooks(steps=[1024, 4], n_levels=1)
     assert len(largest[0]) == 4096
 
 

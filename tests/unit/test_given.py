@@ -11,14 +11,23 @@ import yaml
 from conftest import ROOT
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import codes as codes_format
-from sidmill.formats import given as files
-from sidmill.formats import ledger as ledgers
-from sidmill.formats import quantizer, text
+from sidmill.formats import (
+    code_files,
+    given_sids,
+    item_text,
+    ledger_file,
+    quantizer_file,
+)
 from sidmill.items import render
 from sidmill.quantize import pretrained
 from sidmill.report import comparison, explorer, plots
-from sidmill.sids import churn, evaluate, given, kept, quality
+from sidmill.sids import (
+    churn,
+    evaluate,
+    given,
+    published_sids,
+    quality,
+)
 from sidmill.sids.resolve import resolve
 
 SIDS = {1: [0, 2, 1], 2: [3, 2, 0], 3: [0, 2, 1]}
@@ -58,7 +67,7 @@ def write(folder, sids, form="index", kind=None, offset=0):
 def catalogue(folder, ids):
     kind = pa.int64() if isinstance(ids[0], int) else pa.string()
     path = folder / "text.parquet"
-    text.write(path, kind, [pa.table({"pid": ids, "text": [f"text {pid}" for pid in ids]})])
+    item_text.write(path, kind, [pa.table({"pid": ids, "text": [f"text {pid}" for pid in ids]})])
     return path
 
 
@@ -83,7 +92,7 @@ def test_every_form_gives_the_sids_in_the_order_of_the_catalogue(
     assert not len(found.others)
 
 
-@pytest.mark.parametrize("kind", files.INTEGERS, ids=str)
+@pytest.mark.parametrize("kind", given_sids.INTEGERS, ids=str)
 def test_ids_and_codes_of_every_type_of_integer_are_taken(tmp_path, kind):
     pids = pa.array(list(SIDS), kind)
     lists = pa.array(list(SIDS.values()), pa.list_(kind))
@@ -114,7 +123,7 @@ def test_without_a_catalogue_the_items_are_those_of_the_file(tmp_path, id_type, 
 
 def test_sizes_come_from_the_setting_else_from_the_file_else_from_the_codes(tmp_path):
     path = tmp_path / "pid2sid.parquet"
-    codes_format.write(path, "sid", pa.chunked_array([[1]]), [np.array([[0, 2]])], [8, 9])
+    code_files.write(path, "sid", pa.chunked_array([[1]]), [np.array([[0, 2]])], [8, 9])
     assert load(tmp_path, path, [1]).sizes == [8, 9]
     assert load(tmp_path, path, [1], codebook_sizes=[16, 16]).sizes == [16, 16]
     assert load(tmp_path, write(tmp_path, {1: [0, 2]}), [1]).sizes == [1, 3]
@@ -159,7 +168,7 @@ JSON_FAULTS = {
 def test_an_index_of_another_form_is_refused_with_the_item_and_the_token(tmp_path, words):
     (tmp_path / "i.json").write_text(words)
     with pytest.raises(SidmillError, match=JSON_FAULTS[words]):
-        files.read(tmp_path / "i.json")
+        given_sids.read(tmp_path / "i.json")
 
 
 @pytest.mark.parametrize(
@@ -187,27 +196,27 @@ def test_an_index_of_another_form_is_refused_with_the_item_and_the_token(tmp_pat
 def test_a_parquet_of_another_form_is_refused(tmp_path, columns, message):
     pq.write_table(pa.table(columns), tmp_path / "s.parquet")
     with pytest.raises(SidmillError, match=message) as caught:
-        files.read(tmp_path / "s.parquet")
+        given_sids.read(tmp_path / "s.parquet")
     assert "delete" not in str(caught.value)  # it is the user's
 
 
 @pytest.mark.parametrize("stored", ["[4, 3]", "[1, 3, 2]", '{"a": 1}', "[4, 3, 2.5]", "no JSON"])
 def test_metadata_that_does_not_fit_is_refused(tmp_path, stored):
     table = pa.table({"pid": list(SIDS), "sid": list(SIDS.values())})
-    table = table.replace_schema_metadata({codes_format.SIZES_KEY: stored})
+    table = table.replace_schema_metadata({code_files.SIZES_KEY: stored})
     pq.write_table(table, tmp_path / "s.parquet")
     with pytest.raises(SidmillError, match="metadata"):
-        files.read(tmp_path / "s.parquet")
+        given_sids.read(tmp_path / "s.parquet")
 
 
 def test_another_kind_of_file_is_refused(tmp_path):
     for name in ("sids.csv", "sids", "index.json.gz"):
         (tmp_path / name).write_text("1")
         with pytest.raises(SidmillError, match=r"SIDs are read from \.parquet"):
-            files.read(tmp_path / name)
+            given_sids.read(tmp_path / name)
     for name in ("none.json", "none.parquet"):
         with pytest.raises(SidmillError, match="no such file"):
-            files.read(tmp_path / name)
+            given_sids.read(tmp_path / name)
 
 
 def test_at_most_twenty_names_and_how_many_more(tmp_path):
@@ -220,7 +229,7 @@ def test_at_most_twenty_names_and_how_many_more(tmp_path):
     bad = {str(pid): ["<a_x>"] for pid in range(50)}
     (tmp_path / "bad.json").write_text(json.dumps(bad))
     with pytest.raises(SidmillError, match=r"50 of 50 items .* and 30 more"):
-        files.read(tmp_path / "bad.json")
+        given_sids.read(tmp_path / "bad.json")
 
 
 def test_missing_and_unknown_items_are_told_in_one_message_with_true_remedies(tmp_path, caplog):
@@ -282,7 +291,7 @@ def test_ids_that_cannot_be_the_catalogues_are_refused(tmp_path):
 
 def version_of(ids, codes, sids=None):
     n = len(ids)
-    return ledgers.Ledger(
+    return ledger_file.Ledger(
         pa.chunked_array([ids]), np.array(sids if sids is not None else codes, np.int32),
         np.array(codes, np.int32), np.array([b"x" * 16] * n, "S16"), np.zeros(n, np.int8),
         np.ones(n, np.int32), np.ones(n, bool), [16] * len(codes[0]), 1,
@@ -292,18 +301,18 @@ def version_of(ids, codes, sids=None):
 def test_another_sid_than_the_published_one_is_refused(tmp_path):
     path, ledger_path = write(tmp_path, SIDS), tmp_path / "ledger.parquet"
     codes = [SIDS[1], SIDS[2]]
-    ledgers.write(ledger_path, version_of([1, 2], codes))
+    ledger_file.write(ledger_path, version_of([1, 2], codes))
     assert len(load(tmp_path, path, [1, 2, 3], ledger_path).ids) == 3
-    ledgers.write(
+    ledger_file.write(
         ledger_path, version_of([1, 2], codes, [SIDS[1], [9, 9, 9]])
     )  # resolution moved 2
     assert len(load(tmp_path, path, [1, 2, 3], ledger_path).ids) == 3
-    ledgers.write(ledger_path, version_of([1, 2], [SIDS[1], [9, 9, 9]]))
+    ledger_file.write(ledger_path, version_of([1, 2], [SIDS[1], [9, 9, 9]]))
     with pytest.raises(
         SidmillError, match=r"1 items have another SID than in the published .*: 2:"
     ):
         load(tmp_path, path, [1, 2, 3], ledger_path)
-    ledgers.write(ledger_path, version_of([1], [[1, 2]]))
+    ledger_file.write(ledger_path, version_of([1], [[1, 2]]))
     with pytest.raises(SidmillError, match="SIDs of 3 tokens, those of the published version"):
         load(tmp_path, path, [1, 2, 3], ledger_path)
 
@@ -350,18 +359,18 @@ def test_a_quantizer_without_codebooks_is_read_only_where_it_is_meant(tmp_path):
     none = pa.chunked_array([pa.array([], pa.int64())])
     codes = np.zeros((1, 2), np.int32)
     loaded = given.Given(pa.chunked_array([[1]]), codes, [3, 4], none, codes[:0])
-    quantizer.write(path, given.quantizer_of(loaded, "folder/index.json"))
-    back = quantizer.read(path, without_codebooks=True)
+    quantizer_file.write(path, given.quantizer_of(loaded, "folder/index.json"))
+    back = quantizer_file.read(path, without_codebooks=True)
     assert (back.codebook_sizes, back.codebooks, back.kind) == ([3, 4], [], "given")
     assert back.settings["source"] == "index.json"
     for reader in (
-        quantizer.read,
+        quantizer_file.read,
         lambda path: pretrained.load(path=path, n_levels=None, dim=2, fingerprint={}),
     ):
         with pytest.raises(SidmillError, match="has no codebooks, and nothing can be encoded"):
             reader(path)
     with pytest.raises(SidmillError, match="has no codebooks, and says sizes of None"):
-        quantizer.write(path, quantizer.Quantizer("rqkmeans", [], {}, {}))
+        quantizer_file.write(path, quantizer_file.Quantizer("rqkmeans", [], {}, {}))
 
 
 def test_figures_are_null_where_they_need_what_is_not_there(shared, rng, tmp_path):
@@ -390,7 +399,7 @@ def test_figures_are_null_where_they_need_what_is_not_there(shared, rng, tmp_pat
         draw(blind | {"resolution": {"strategy": "none"}}, tmp_path / "plot.svg")
         assert (tmp_path / "plot.svg").read_bytes().startswith(b"<?xml")
 
-    fitted = quantizer.Quantizer("given", [], {"codebook_sizes": sizes}, {})
+    fitted = quantizer_file.Quantizer("given", [], {"codebook_sizes": sizes}, {})
     figures = evaluate.evaluate(
         fitted, vectors, codes, None, seed=0, neighbour_queries=5, n_neighbours=3,
         rbo_persistence=0.9, sequences=None,
@@ -404,10 +413,10 @@ def test_figures_are_null_where_they_need_what_is_not_there(shared, rng, tmp_pat
 def test_churn_of_given_sids(shared, tmp_path):
     codes, sizes = shared
     before = version_of(list(range(12)), codes.tolist())._replace(sizes=sizes)
-    now = kept.carry_on(
+    now = published_sids.carry_on(
         before, before.ids, codes, sizes, codes, before.digests, changed="keep", removed="reserve"
     )
-    fitted = quantizer.Quantizer("given", [], {"codebook_sizes": sizes}, {})
+    fitted = quantizer_file.Quantizer("given", [], {"codebook_sizes": sizes}, {})
     limits = {
         "seed": 0, "max_error_growth": 0.1, "max_divergence": 0.1, "max_displaced_share": 0.5,
         "max_untrained_share": 0.5, "min_items": 1, "neighbour_queries": 2, "neighbours": 2,
@@ -423,7 +432,7 @@ def test_the_explorer_shows_ids_where_there_are_no_texts(shared, tmp_path):
     codes, sizes = shared
     ids = pa.chunked_array([[f"<item {i}>" for i in range(12)]])
     for name, column in (("pid2sid", "sid"), ("codes", "codes")):
-        codes_format.write(tmp_path / f"{name}.parquet", column, ids, [codes], sizes)
+        code_files.write(tmp_path / f"{name}.parquet", column, ids, [codes], sizes)
     (tmp_path / "page.jinja").write_text("{{ title }} {{ data | safe }}")
     shown = explorer.write(
         tmp_path / "page.html", template_path=tmp_path / "page.jinja",

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import ids as id_rows
-from sidmill.formats import interactions
-from sidmill.quantize.rqvae import pairs
+from sidmill.formats import sequence_table
+from sidmill.io import id_lookup
+from sidmill.quantize.rqvae import consumption_pairs
 from sidmill.sids import alignment
 
 ANY = st.integers(-(2**63), 2**63 - 1)
@@ -24,24 +24,24 @@ def test_rows_are_those_of_a_dictionary(kind, one, data):
     known = data.draw(st.lists(one, unique=True, max_size=30))
     wanted = data.draw(st.lists(st.none() | one | st.sampled_from(known or [None]), max_size=30))
     table = {value: row for row, value in enumerate(known)}
-    lookup = id_rows.make(pa.array(known, kind))
-    found = id_rows.find(lookup, pa.array(wanted, kind))
+    lookup = id_lookup.make(pa.array(known, kind))
+    found = id_lookup.find(lookup, pa.array(wanted, kind))
     assert found.dtype == np.int32
-    assert found.tolist() == [table.get(value, id_rows.ABSENT) for value in wanted]
+    assert found.tolist() == [table.get(value, id_lookup.ABSENT) for value in wanted]
     cut = pa.chunked_array([wanted[:3], wanted[3:]], kind)
-    assert id_rows.find(lookup, cut).tolist() == found.tolist()
+    assert id_lookup.find(lookup, cut).tolist() == found.tolist()
 
 
 @pytest.mark.parametrize("twice", [[3, 1, 3], [3, 10**15, 3], ["a", "b", "a"]])
 def test_an_id_that_stands_twice_is_refused(twice):
     with pytest.raises(SidmillError, match=f"item {twice[0]!r} stands there twice"):
-        id_rows.make(pa.array(twice))
+        id_lookup.make(pa.array(twice))
 
 
 @pytest.mark.parametrize(("known", "wanted"), [([1, 2], ["1"]), (["1"], [1])])
 def test_numbers_are_not_looked_for_among_strings(known, wanted):
     with pytest.raises(SidmillError, match=r"log\.parquet: item ids are .*items\.id_type"):
-        id_rows.find(id_rows.make(pa.array(known)), pa.array(wanted), "log.parquet")
+        id_lookup.find(id_lookup.make(pa.array(known)), pa.array(wanted), "log.parquet")
 
 
 def test_strings_are_hashed_once_however_many_blocks_are_looked_up(tmp_path, monkeypatch):
@@ -54,14 +54,16 @@ def test_strings_are_hashed_once_however_many_blocks_are_looked_up(tmp_path, mon
             "splits": pa.array([[0, 0]] * (8192 * 4), pa.list_(pa.int8())),
             "timestamps": pa.nulls(8192 * 4, pa.list_(pa.int64())),
         },
-        schema=interactions.schema(pa.string()),
+        schema=sequence_table.schema(pa.string()),
     )
-    interactions.write(tmp_path / "sequences.parquet", pa.string(), [table])
+    sequence_table.write(tmp_path / "sequences.parquet", pa.string(), [table])
     pa.parquet.write_table(pa.table({"pid": ids}), tmp_path / "ids.parquet")
-    made, make = [], id_rows.make
-    monkeypatch.setattr(id_rows, "make", lambda known: made.append(1) or make(known))
+    made, make = [], id_lookup.make
+    monkeypatch.setattr(id_lookup, "make", lambda known: made.append(1) or make(known))
     monkeypatch.delattr(pc, "index_in")
-    found = pairs.load(str(tmp_path / "sequences.parquet"), str(tmp_path / "ids.parquet"))
+    found = consumption_pairs.load(
+        str(tmp_path / "sequences.parquet"), str(tmp_path / "ids.parquet")
+    )
     assert (len(found), sum(made)) == (8192 * 4, 1)
     codes = np.zeros((50, 1), dtype=np.int32)
     alignment.align(tmp_path / "sequences.parquet", pa.chunked_array([ids]), codes, [1])

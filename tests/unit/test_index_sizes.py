@@ -9,8 +9,8 @@ import faiss
 import numpy as np
 import pytest
 
-from sidmill import training_sizes
 from sidmill.core.errors import SidmillError
+from sidmill.numeric import training_sizes
 from sidmill.retrieval import index
 
 BUILD = {

@@ -14,20 +14,20 @@ from click.testing import CliRunner
 from sidmill.commands.inspect import inspect, lines
 from sidmill.core.errors import SidmillError
 from sidmill.core.terminal import columns, cut, safe
-from sidmill.embed import lsa
+from sidmill.embed.backends import lsa
 from sidmill.formats import (
-    codes,
-    embeddings,
+    code_files,
+    embedding_shards,
     item_data,
-    mmap,
-    onerec,
-    quantizer,
-    report,
-    runs,
+    item_text,
+    memory_maps,
+    onerec_checkpoint,
+    quantizer_file,
+    run_files,
     sequence_data,
-    text,
-    vectors,
-)  # fmt: skip
+    vector_store,
+)
+from sidmill.io import json_report
 from sidmill.items import demo
 from sidmill.items.render import render
 from sidmill.report import inspect as stage
@@ -50,26 +50,26 @@ def make(folder):
     lsa.save(folder / "lsa.safetensors", fitted)
     parts = folder / "embeddings.parquet"
     for shard in range(2):
-        embeddings.write(
+        embedding_shards.write(
             parts / f"part-{shard:05d}-of-00002.parquet", pa.int64(), PRINT, [(IDS, VECTORS)]
         )
-    vectors.write(folder / "vectors.npy", (3, 4), "float32", [VECTORS])
-    vectors.write_ids(folder / "ids.parquet", IDS, (3, 4), PRINT)
-    fitted = quantizer.Quantizer("rqkmeans", [VECTORS, VECTORS[:2]], {"n_levels": 2}, PRINT)
-    quantizer.write(folder / "quantizer.safetensors", fitted)
-    onerec.write(folder / "model.pt", [VECTORS, VECTORS])
+    vector_store.write(folder / "vectors.npy", (3, 4), "float32", [VECTORS])
+    vector_store.write_ids(folder / "ids.parquet", IDS, (3, 4), PRINT)
+    fitted = quantizer_file.Quantizer("rqkmeans", [VECTORS, VECTORS[:2]], {"n_levels": 2}, PRINT)
+    quantizer_file.write(folder / "quantizer.safetensors", fitted)
+    onerec_checkpoint.write(folder / "model.pt", [VECTORS, VECTORS])
     rows = np.array([[0, 1], [2, 0], [2, 1]], dtype=np.int32)
-    codes.write(folder / "codes.parquet", "codes", IDS, [rows], [3, 2])
-    codes.write(folder / "pid2sid.parquet", "sid", IDS, [rows], [3, 2])
-    codes.write_index(IDS, rows, path=folder / "index.json")
-    mmap.write(folder / "mmap.json", np.array([1, 2, 3]), (3, 4), [VECTORS], PRINT)
+    code_files.write(folder / "codes.parquet", "codes", IDS, [rows], [3, 2])
+    code_files.write(folder / "pid2sid.parquet", "sid", IDS, [rows], [3, 2])
+    code_files.write_index(IDS, rows, path=folder / "index.json")
+    memory_maps.write(folder / "mmap.json", np.array([1, 2, 3]), (3, 4), [VECTORS], PRINT)
     block = item_data.Block(VECTORS, np.ones((3, 2), np.int32), np.ones(3, np.int32))
     item_data.write(folder / "item_data.h5", np.array([1, 2, 3]), 4, 2, [block])
     histories = sequence_data.Block(["a", "b"], np.array([0, 2, 3]), np.array([1, 2, 3]), None)
     sequence_data.write(folder / "sequence.h5", 2, False, [histories])
-    run = runs.Run(["q1", "q2"], [["1", "2"], ["3", "1"]], np.float32([[2, 1], [2, 2]]))
-    runs.write(folder / "res.topk", folder / "run.trec", folder / "dual_res.json", run, "dual")
-    report.write(folder / "resolution.json", {"strategy": "none", "items_moved": 0})
+    run = run_files.Run(["q1", "q2"], [["1", "2"], ["3", "1"]], np.float32([[2, 1], [2, 2]]))
+    run_files.write(folder / "res.topk", folder / "run.trec", folder / "dual_res.json", run, "dual")
+    json_report.write(folder / "resolution.json", {"strategy": "none", "items_moved": 0})
     (folder / "train.tsv").write_text("s\tmax_rss\n1.5\t20\n")
 
 
@@ -170,7 +170,7 @@ def test_a_vector_that_is_not_finite_and_one_of_zeros_are_found(made, tmp_path):
     bad[1, 2], bad[2] = np.nan, 0
     np.save(tmp_path / "vectors.npy", bad)
     assert failed(tmp_path / "vectors.npy") == {"finite", "no zero vector"}
-    embeddings.write(tmp_path / "part.parquet", pa.int64(), PRINT, [(IDS, bad)])
+    embedding_shards.write(tmp_path / "part.parquet", pa.int64(), PRINT, [(IDS, bad)])
     assert failed(tmp_path / "part.parquet") == {"finite", "no zero vector"}
     shutil.copy2(made / "ids.parquet", tmp_path)
     np.save(tmp_path / "vectors.npy", VECTORS[:2])
@@ -180,7 +180,7 @@ def test_a_vector_that_is_not_finite_and_one_of_zeros_are_found(made, tmp_path):
 def test_repeated_ids_and_codes_out_of_range_are_found(tmp_path):
     schema = pa.schema(
         [("pid", pa.int64()), ("sid", pa.list_(pa.int32()))],
-        metadata={codes.SIZES_KEY: "[2, 2]"},
+        metadata={code_files.SIZES_KEY: "[2, 2]"},
     )
     table = pa.table({"pid": [1, 1, None], "sid": [[0, 1], [1, 2], [0, 0]]}, schema=schema)
     pq.write_table(table, tmp_path / "sids.parquet")
@@ -192,7 +192,7 @@ def test_shards_that_are_missing_or_of_another_embedding_are_found(made, tmp_pat
     shutil.copytree(made / "embeddings.parquet", folder)
     assert failed(folder) == {"ids unique"}  # both shards hold the same three
     other = folder / "part-00001-of-00002.parquet"
-    embeddings.write(other, pa.int64(), PRINT | {"model": "other"}, [(IDS, VECTORS)])
+    embedding_shards.write(other, pa.int64(), PRINT | {"model": "other"}, [(IDS, VECTORS)])
     assert "one fingerprint" in failed(folder)
     other.unlink()
     assert failed(folder) == {"all parts there"}
@@ -211,8 +211,8 @@ def test_a_large_file_is_looked_at_in_part(tmp_path, monkeypatch):
 
 def test_foreign_text_cannot_act_on_the_terminal(tmp_path):
     evil = "\x1b[2J\x07title\r\nnext\u202e\x9b31m"
-    schema = text.schema(pa.string())
-    text.write(
+    schema = item_text.schema(pa.string())
+    item_text.write(
         tmp_path / "text.parquet", pa.string(), [pa.table([["\x1b]0;x\x07"], [evil]], schema)]
     )
     done = CliRunner().invoke(inspect, [str(tmp_path / "text.parquet")])
@@ -265,7 +265,7 @@ def test_an_index_of_sids_is_told_however_its_lines_are_cut(tmp_path, layout, mo
     path = tmp_path / "Industrial.index.json"
     if layout == "ours":
         rows = np.array([[int(token[3:-1]) for token in sid] for sid in INDEX.values()])
-        codes.write_index(pa.chunked_array([list(INDEX)]), rows.astype(np.int32), path=path)
+        code_files.write_index(pa.chunked_array([list(INDEX)]), rows.astype(np.int32), path=path)
     else:
         path.write_text(json.dumps(INDEX, indent=None if layout == "large" else layout))
     if layout == "large":
@@ -301,10 +301,10 @@ def test_what_readers_of_json_stumble_over_is_found(tmp_path, text, what):
 def test_no_comma_parts_an_id_or_a_code(tmp_path, number):
     rows = np.array([[number % 2**31, 1024, 7000]], dtype=np.int32)
     ids = pa.chunked_array([pa.array([number])])
-    codes.write(tmp_path / "pid2sid.parquet", "sid", ids, [rows], [2**31 - 1, 2000, 8000])
+    code_files.write(tmp_path / "pid2sid.parquet", "sid", ids, [rows], [2**31 - 1, 2000, 8000])
     settings = {"n_levels": 1, "seed": number}
-    fitted = quantizer.Quantizer("rqkmeans", [np.eye(4, dtype=np.float32)], settings, PRINT)
-    quantizer.write(tmp_path / "quantizer.safetensors", fitted)
+    fitted = quantizer_file.Quantizer("rqkmeans", [np.eye(4, dtype=np.float32)], settings, PRINT)
+    quantizer_file.write(tmp_path / "quantizer.safetensors", fitted)
     shown = lines(stage.describe(str(tmp_path / "pid2sid.parquet"), 2, False))
     assert f"pid: {number}  sid: ({rows[0, 0]}, 1024, 7000)" in shown
     assert "(2147483647, 2000, 8000)" in shown

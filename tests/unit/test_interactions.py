@@ -12,10 +12,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import buckets, text
+from sidmill.formats import item_text
 from sidmill.interactions import splits
 from sidmill.interactions.histories import NOT_SAID, merge
 from sidmill.interactions.read import read
+from sidmill.io import buckets
 
 FIELDS = dict.fromkeys(("user", "item", "time", "split", "history", "target"))
 PLAIN = {
@@ -57,7 +58,7 @@ def run(folder, path, items=ITEMS, **changes):
     folder.mkdir(exist_ok=True)
     kind = pa.int64() if isinstance(items[0], int) else pa.string()
     table = pa.table({"pid": pa.array(items, kind), "text": [f"item {item}" for item in items]})
-    text.write(folder / "text.parquet", kind, [table])
+    item_text.write(folder / "text.parquet", kind, [table])
     out = folder / "out"
     report = read(
         folder / "text.parquet",
@@ -310,7 +311,7 @@ def test_files_shards_and_memory_change_no_byte(tmp_path, monkeypatch):
     second, _, _ = run(tmp_path / "b", tmp_path / "shards")
     # a budget of a few kB: several runs, many tables
     monkeypatch.setattr(buckets, "BYTES_PER_MB", 2000)
-    monkeypatch.setattr("sidmill.interactions.scan.BLOCK_ITEMS", 50)
+    monkeypatch.setattr("sidmill.interactions.validate.BLOCK_ITEMS", 50)
     third, _, small = run(tmp_path / "c", whole)
     assert list(first) == list(second) == list(third)
     written = [(tmp_path / name / "out/sequences.parquet").read_bytes() for name in "abc"]

@@ -9,13 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidmill import codec
 from sidmill.core import atomic
 from sidmill.core.errors import SidmillError
-from sidmill.formats import ledger as ledgers
-from sidmill.formats import match as matches
-from sidmill.formats import text
-from sidmill.sids import churn, kept, reassign, sinkhorn
+from sidmill.formats import catalogue_match, item_text, ledger_file
+from sidmill.numeric import residual_codec
+from sidmill.sids import (
+    churn,
+    published_sids,
+    reassign,
+    sinkhorn,
+)
 from sidmill.sids.resolve import resolve
 
 SETTINGS = {
@@ -36,7 +39,7 @@ N_TEXTS = 8  # so that texts repeat, and their vectors with them
 TEXT_VECTORS = np.random.default_rng(9).standard_normal((N_TEXTS, 3)).astype(np.float32)
 CODES = [
     tuple(codes)
-    for block in codec.encode(TEXT_VECTORS, BOOKS, device="cpu", memory_mb=64)
+    for block in residual_codec.encode(TEXT_VECTORS, BOOKS, device="cpu", memory_mb=64)
     for codes in block.tolist()
 ]
 
@@ -67,26 +70,28 @@ class Line:
         numbers = np.array([catalogue[pid] for pid in pids])
         path = self.folder / "text.parquet"
         table = pa.table({"pid": pids, "text": [f"text {number}" for number in numbers]})
-        text.write(path, pa.int64(), [table])
+        item_text.write(path, pa.int64(), [table])
         vectors = TEXT_VECTORS[numbers]
-        codes = np.concatenate(list(codec.encode(vectors, BOOKS, device="cpu", memory_mb=64)))
+        codes = np.concatenate(
+            list(residual_codec.encode(vectors, BOOKS, device="cpu", memory_mb=64))
+        )
         found = held = None
         if self.ledger:
-            kept.match(path, self.ledger, self.folder / "match.parquet")
-            found = matches.read(self.folder / "match.parquet")
-            held = kept.build(self.ledger, found, codes, **self.published)
-        classes = text.text_classes(path)
+            published_sids.match(path, self.ledger, self.folder / "match.parquet")
+            found = catalogue_match.read(self.folder / "match.parquet")
+            held = published_sids.build(self.ledger, found, codes, **self.published)
+        classes = item_text.text_classes(path)
         done = resolve(codes, SIZES, vectors, BOOKS, classes, held, **self.collisions)
         ids = pa.chunked_array([pids])
-        digests = text.digests(path)
-        ledger = kept.carry_on(
+        digests = item_text.digests(path)
+        ledger = published_sids.carry_on(
             self.ledger, ids, done.sids, done.sizes, codes, digests, **self.published
         )
-        ledgers.write(self.folder / "ledger.parquet", ledger)
+        ledger_file.write(self.folder / "ledger.parquet", ledger)
         if self.ledger:
             reused = churn.compare(self.ledger, ledger).reused
             self.reused = {pid for pid, given in zip(pids, reused, strict=True) if given}
-        self.ledger = ledgers.read(self.folder / "ledger.parquet")
+        self.ledger = ledger_file.read(self.folder / "ledger.parquet")
         sids = dict(zip(pids, map(tuple, done.sids.tolist()), strict=True))
         return sids, dict(zip(pids, found.changed.tolist(), strict=True)) if found else {}
 
@@ -215,8 +220,8 @@ def test_an_item_that_moves_is_named(tmp_path):
     ids = line.ledger.ids
     may_move = np.zeros(2, dtype=bool)
     with pytest.raises(SidmillError, match=r"1 published SIDs would move, first that of pid 6"):
-        kept.check(line.ledger, ids, sids, may_move, "reserve")
-    kept.check(line.ledger, ids, sids, ~may_move, "reserve")
+        published_sids.check(line.ledger, ids, sids, may_move, "reserve")
+    published_sids.check(line.ledger, ids, sids, ~may_move, "reserve")
 
 
 def test_a_new_item_that_gets_the_sid_of_a_removed_one_is_named(tmp_path, caplog):
@@ -242,7 +247,7 @@ def test_reassign_leaves_held_codes_and_moves_the_fewest(seed, sizes, data):
     held = all_codes[:n_held]
     books = [rng.standard_normal((size, 3)).astype(np.float32) for size in sizes]
     vectors = rng.standard_normal((n_items, 3)).astype(np.float32)
-    codes = np.concatenate(list(codec.encode(vectors, books, device="cpu", memory_mb=64)))
+    codes = np.concatenate(list(residual_codec.encode(vectors, books, device="cpu", memory_mb=64)))
     placed = reassign.reassign(codes, sizes, vectors, np.arange(n_items), books, held)
     taken = set(map(tuple, held.tolist()))
     got = list(map(tuple, placed.tolist()))

@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from log_files import put, read_log
 
-from sidmill.interactions.histories import NOT_SAID, carried, held_out, merge
+from sidmill.interactions.histories import (
+    NOT_SAID,
+    carried,
+    held_out,
+    merge,
+)
 from sidmill.interactions.rows import parser
 
 FIELDS = dict.fromkeys(("user", "item", "time", "split", "history", "target"))

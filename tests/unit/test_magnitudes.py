@@ -7,11 +7,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from sidmill import api, blocks
+from sidmill import api
 from sidmill.cli import commands
 from sidmill.core.errors import SidmillError
-from sidmill.formats.quantizer import Network, Quantizer
-from sidmill.quantize import opq, pca_grid, seeding
+from sidmill.formats.quantizer_file import Network, Quantizer
+from sidmill.numeric import row_blocks
+from sidmill.quantize import kmeans_pp, opq, pca_grid
 
 EXPONENTS = [-140, -100, -76, -41, -38, -25, -10, 10, 25, 45, 56, 59, 64, 100, 126]
 FIT = {"n_levels": 2, "codebook_size": 16, "device": "cpu"}
@@ -64,7 +65,7 @@ def test_a_power_of_two_changes_no_code_or_is_refused_with_a_remedy(exponent):
 def test_one_long_row_is_trained_on_or_named(value, device):
     vectors = rows(1, 256)
     vectors[37, 3] = value
-    if value < blocks.LONGEST:
+    if value < row_blocks.LONGEST:
         fitted = api.fit(vectors, **FIT)
         assert (api.encode(fitted, vectors, device=device)[37] >= 0).all()
         return
@@ -152,5 +153,5 @@ def test_seeding_ends_whatever_the_numbers(value):
     """Behind the checks as well: a loop that ends by chance alone could run for ever."""
     sample = torch.from_numpy(rows(5, 60))
     sample[::7] = value
-    words = seeding._plus_plus(sample, 50, torch.Generator().manual_seed(0))
+    words = kmeans_pp._plus_plus(sample, 50, torch.Generator().manual_seed(0))
     assert len(set(words.tolist())) == 50

@@ -5,8 +5,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from sidmill import blocks, codec
-from sidmill.sids import neighbours
+from sidmill.numeric import residual_codec, row_blocks
+from sidmill.sids import neighbour_agreement
 
 
 def lists(rng, n_queries=40, k=8, n_items=15):
@@ -18,9 +18,9 @@ def test_jaccard_equals_sets(rng):
     expected = np.mean(
         [len({*a} & {*b}) / len({*a} | {*b}) for a, b in zip(one.tolist(), other.tolist())]  # noqa: B905
     )
-    assert neighbours.jaccard(one, other) == pytest.approx(expected)
-    assert neighbours.jaccard(one, one) == 1.0
-    assert neighbours.jaccard(one, one + 100) == 0.0
+    assert neighbour_agreement.jaccard(one, other) == pytest.approx(expected)
+    assert neighbour_agreement.jaccard(one, one) == 1.0
+    assert neighbour_agreement.jaccard(one, one + 100) == 0.0
 
 
 @pytest.mark.parametrize("p", [0.1, 0.9, 0.98])
@@ -35,28 +35,31 @@ def test_rank_biased_overlap_equals_its_definition(rng, p):
 
     pairs = zip(one.tolist(), other.tolist(), strict=True)
     expected = np.mean([overlap(a, b) / overlap(a, a) for a, b in pairs])
-    assert neighbours.rank_biased_overlap(one, other, p) == pytest.approx(expected)
-    assert neighbours.rank_biased_overlap(one, one, p) == pytest.approx(1)
+    assert neighbour_agreement.rank_biased_overlap(one, other, p) == pytest.approx(expected)
+    assert neighbour_agreement.rank_biased_overlap(one, one, p) == pytest.approx(1)
 
 
 def test_the_top_of_a_list_weighs_more(rng):
     truth = np.arange(10)[None]
     top_right = np.r_[0:5, 20:25][None]
     top_wrong = np.r_[20:25, 0:5][None]
-    found = [neighbours.rank_biased_overlap(truth, guess, 0.9) for guess in (top_right, top_wrong)]
+    found = [
+        neighbour_agreement.rank_biased_overlap(truth, guess, 0.9)
+        for guess in (top_right, top_wrong)
+    ]
     assert found[0] > found[1] > 0
 
 
 def test_nearest_by_code_equals_brute_force_where_codes_differ(rng, monkeypatch):
-    monkeypatch.setattr(blocks, "MAX_BLOCK_ROWS", 11)
+    monkeypatch.setattr(row_blocks, "MAX_BLOCK_ROWS", 11)
     books = [rng.standard_normal((8, 5)).astype(np.float32) / 2**level for level in range(3)]
     codes = np.unique(rng.integers(0, 8, (90, 3)), axis=0).astype(np.int32)
-    decoded = codec.decode(codes, books)
+    decoded = residual_codec.decode(codes, books)
     distances = np.square(decoded[:, None] - decoded[None]).sum(2)
     np.fill_diagonal(distances, np.inf)
     queries = np.array([0, 7, 40])
-    found = neighbours.nearest_by_code(
-        codes, [8] * 3, partial(codec.decode, codebooks=books), queries, 6, seed=0
+    found = neighbour_agreement.nearest_by_code(
+        codes, [8] * 3, partial(residual_codec.decode, codebooks=books), queries, 6, seed=0
     )
     np.testing.assert_array_equal(found, distances[queries].argsort(axis=1)[:, :6])
 
@@ -64,12 +67,12 @@ def test_nearest_by_code_equals_brute_force_where_codes_differ(rng, monkeypatch)
 def test_items_of_one_code_come_first_in_an_order_that_the_seed_draws(rng):
     books = [np.eye(4, dtype=np.float32)]
     codes = np.repeat([0, 1, 2, 3], 10)[:, None].astype(np.int32)
-    decode = partial(codec.decode, codebooks=books)
+    decode = partial(residual_codec.decode, codebooks=books)
     queries = np.arange(40)
-    found = neighbours.nearest_by_code(codes, [4], decode, queries, 12, seed=0)
+    found = neighbour_agreement.nearest_by_code(codes, [4], decode, queries, 12, seed=0)
     assert (codes[found[:, :9], 0] == codes[queries]).all()  # the nine others of its code
     assert (codes[found[:, 9:], 0] != codes[queries]).all()
     assert (found != queries[:, None]).all()
     assert all(len(set(row)) == 12 for row in found.tolist())
-    again = neighbours.nearest_by_code(codes, [4], decode, queries, 12, seed=1)
+    again = neighbour_agreement.nearest_by_code(codes, [4], decode, queries, 12, seed=1)
     assert (found != again).any()

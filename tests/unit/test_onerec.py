@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from sidmill import api
 from sidmill.core.errors import SidmillError
-from sidmill.formats import onerec, quantizer
+from sidmill.formats import onerec_checkpoint, quantizer_file
 from sidmill.quantize import pretrained
 
 SPACE = {"backend": "sentence_transformers", "dim": 4}
@@ -29,7 +29,7 @@ def same(mine, theirs):
 
 
 def test_what_is_written_is_a_bare_state_dict_that_torch_loads(tmp_path, books):
-    onerec.write(tmp_path / "model.pt", books)
+    onerec_checkpoint.write(tmp_path / "model.pt", books)
     loaded = torch.load(tmp_path / "model.pt", weights_only=True)
     assert list(loaded) == ["centroids.0", "centroids.1"]
     assert same([tensor.numpy() for tensor in loaded.values()], books)
@@ -37,7 +37,7 @@ def test_what_is_written_is_a_bare_state_dict_that_torch_loads(tmp_path, books):
 
 def test_equal_codebooks_give_equal_bytes(tmp_path, books):
     for name in ("a.pt", "other.pt"):
-        onerec.write(tmp_path / name, books)
+        onerec_checkpoint.write(tmp_path / name, books)
     assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "other.pt").read_bytes()
 
 
@@ -63,7 +63,7 @@ def test_every_accepted_layout_is_read(tmp_path, books, wrap):
         torch.save({name: tensor.half() for name, tensor in state(books).items()}, path)
     else:
         torch.save(state(books) if wrap == "bare" else {wrap: state(books), "epoch": 3}, path)
-    assert same(onerec.read(path), books)
+    assert same(onerec_checkpoint.read(path), books)
 
 
 class Bomb:
@@ -91,7 +91,7 @@ class Bomb:
 def test_other_checkpoints_are_refused_with_the_reason(tmp_path, books, content, message):
     torch.save(content(books), tmp_path / "m.pt")
     with pytest.raises(SidmillError, match=message):
-        onerec.read(tmp_path / "m.pt")
+        onerec_checkpoint.read(tmp_path / "m.pt")
 
 
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04 cut short", pickle.dumps([1, 2])])
@@ -99,7 +99,7 @@ def test_damaged_files_are_refused(tmp_path, data):
     for name in ("m.pt", "m.safetensors"):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(SidmillError, match=r"m\.(pt|safetensors): "):
-            onerec.read(tmp_path / name)
+            onerec_checkpoint.read(tmp_path / name)
 
 
 def load(path, **settings):
@@ -109,21 +109,21 @@ def load(path, **settings):
 
 
 def test_a_checkpoint_becomes_a_quantizer_of_these_embeddings(tmp_path, books):
-    onerec.write(tmp_path / "m.pt", books)
+    onerec_checkpoint.write(tmp_path / "m.pt", books)
     assert load(tmp_path / "m.pt").fingerprint == SPACE
     assert same(load(tmp_path / "m.pt", n_levels=1).codebooks, books[:1])
 
 
 def test_a_quantizer_of_another_run_keeps_its_own_facts(tmp_path, books):
-    fitted = quantizer.Quantizer("rqkmeans", books, {"seed": 1}, SPACE)
-    quantizer.write(tmp_path / "q.safetensors", fitted)
+    fitted = quantizer_file.Quantizer("rqkmeans", books, {"seed": 1}, SPACE)
+    quantizer_file.write(tmp_path / "q.safetensors", fitted)
     assert load(tmp_path / "q.safetensors")[2:] == fitted[2:]
     with pytest.raises(SidmillError, match="was trained on other embeddings"):
         load(tmp_path / "q.safetensors", fingerprint={"backend": "other"})
 
 
 def test_a_checkpoint_cannot_belong_to_a_space_that_is_fitted_anew(tmp_path, books):
-    onerec.write(tmp_path / "m.pt", books)
+    onerec_checkpoint.write(tmp_path / "m.pt", books)
     with pytest.raises(SidmillError, match="LSA, which is fitted to each catalogue anew"):
         load(tmp_path / "m.pt", fingerprint={"backend": "lsa", "dim": 4})
 
@@ -133,7 +133,7 @@ def test_a_checkpoint_cannot_belong_to_a_space_that_is_fitted_anew(tmp_path, boo
     [({"n_levels": 3}, "has 2 levels"), ({"dim": 5}, "on 4 dimensions, the embeddings have 5")],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, books, settings, message):
-    onerec.write(tmp_path / "m.pt", books)
+    onerec_checkpoint.write(tmp_path / "m.pt", books)
     with pytest.raises(SidmillError, match=message):
         load(tmp_path / "m.pt", **settings)
 

@@ -6,8 +6,8 @@ import faiss
 import numpy as np
 import pytest
 
-from sidmill import codec, training_sizes
 from sidmill.core.errors import SidmillError
+from sidmill.numeric import residual_codec, training_sizes
 from sidmill.quantize import opq
 
 SETTINGS = {"n_iter": 5, "max_points_per_centroid": 256, "seed": 0, "memory_mb": 64}
@@ -22,7 +22,7 @@ def vectors():
 
 
 def encode(vectors, books):
-    return np.concatenate(list(codec.encode(vectors, books, device="cpu", memory_mb=64)))
+    return np.concatenate(list(residual_codec.encode(vectors, books, device="cpu", memory_mb=64)))
 
 
 @pytest.mark.parametrize("sizes", [[16, 16], [16, 16, 16], [20, 9]])
@@ -31,7 +31,7 @@ def test_residual_encoding_is_the_exact_product_assignment(vectors, sizes):
     books = opq.fit(vectors, codebook_sizes=sizes, **SETTINGS)
     assert [len(book) for book in books] == sizes
     codes, mean = encode(vectors, books), vectors.mean(axis=0)
-    total = codec.decode(codes, books)
+    total = residual_codec.decode(codes, books)
     vectors, decoded = vectors - mean, np.zeros_like(vectors)
     books[0] = books[0] - mean  # the first level holds the offset of all
     for level, book in enumerate(books):
@@ -55,7 +55,7 @@ def test_the_words_of_two_parts_are_orthogonal(vectors):
 
 def test_as_good_as_opq_of_faiss(vectors):
     books = opq.fit(vectors, codebook_sizes=[16, 16], **(SETTINGS | {"n_iter": 20}))
-    ours = np.square(vectors - codec.decode(encode(vectors, books), books)).sum()
+    ours = np.square(vectors - residual_codec.decode(encode(vectors, books), books)).sum()
     index = faiss.index_factory(16, "OPQ2,PQ2x4np")
     index.train(vectors)
     theirs = np.square(vectors - index.sa_decode(index.sa_encode(vectors))).sum()
@@ -67,7 +67,7 @@ def test_better_than_product_quantization_without_rotation(vectors):
     plain = faiss.ProductQuantizer(16, 2, 4)
     plain.train(vectors)
     without = np.square(vectors - plain.decode(plain.compute_codes(vectors))).sum()
-    assert np.square(vectors - codec.decode(encode(vectors, books), books)).sum() < without
+    assert np.square(vectors - residual_codec.decode(encode(vectors, books), books)).sum() < without
 
 
 def test_same_seed_same_bytes_whatever_the_threads(vectors):
@@ -146,7 +146,7 @@ def test_fewer_rows_than_dimensions_are_repeated(n_rows, dim, size, monkeypatch)
     monkeypatch.setattr(opq, "_repeated", lambda *given: seen.append(repeated(*given)) or seen[-1])
     books = opq.fit(vectors, codebook_sizes=[size, size], **SETTINGS)
     assert len(seen[0]) >= 2 * dim
-    error = np.square(vectors - codec.decode(encode(vectors, books), books)).sum()
+    error = np.square(vectors - residual_codec.decode(encode(vectors, books), books)).sum()
     assert error <= np.square(vectors - vectors.mean(axis=0)).sum() + 1e-4
 
 

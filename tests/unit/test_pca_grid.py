@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidmill import codec
+from sidmill.numeric import residual_codec
 from sidmill.quantize import pca_grid
 
 SETTINGS = {"sample": 10_000, "seed": 0, "memory_mb": 64}
@@ -21,11 +21,11 @@ def vectors(rng):
 
 
 def encode(vectors, books):
-    return np.concatenate(list(codec.encode(vectors, books, device="cpu", memory_mb=64)))
+    return np.concatenate(list(residual_codec.encode(vectors, books, device="cpu", memory_mb=64)))
 
 
 def error(vectors, books):
-    return np.square(vectors - codec.decode(encode(vectors, books), books)).sum()
+    return np.square(vectors - residual_codec.decode(encode(vectors, books), books)).sum()
 
 
 def test_every_level_lowers_the_error_and_stays_within_its_codes(vectors):
@@ -77,7 +77,7 @@ def test_same_seed_same_bytes_and_constant_vectors(vectors):
     assert [book.tobytes() for book in one] == [book.tobytes() for book in two]
     constant = np.ones((50, 3), np.float32)
     books = pca_grid.fit(constant, codebook_sizes=[4, 4], **SETTINGS)
-    np.testing.assert_allclose(codec.decode(encode(constant, books), books), constant)
+    np.testing.assert_allclose(residual_codec.decode(encode(constant, books), books), constant)
 
 
 def test_many_steps_on_one_axis_take_no_table_of_rows_and_steps(rng):

@@ -10,7 +10,12 @@ import pytest
 from log_files import put, read_log
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import interactions, item_index, text, vectors
+from sidmill.formats import (
+    item_text,
+    lcrec_index,
+    sequence_table,
+    vector_store,
+)
 from sidmill.interactions import peers
 
 N_ITEMS, DIM = 30, 4
@@ -30,7 +35,7 @@ def made(request, tmp_path):
     kind = pa.int64() if isinstance(ids[0], int) else pa.string()
     lines = [f"title {place}\nabout {place}\nmore" for place in range(N_ITEMS)]
     table = pa.table({"pid": pa.array(ids, kind), "text": lines})
-    text.write(tmp_path / "text.parquet", kind, [table])
+    item_text.write(tmp_path / "text.parquet", kind, [table])
     values = np.random.default_rng(0).standard_normal((N_ITEMS, DIM)).astype(np.float32)
     np.save(tmp_path / "vectors.npy", values)
     write_ids(tmp_path, pa.array(ids, kind))
@@ -45,12 +50,12 @@ def made(request, tmp_path):
     ]
     columns = [list(histories), list(histories.values()), splits, [None] * len(histories)]
     path = tmp_path / "sequences.parquet"
-    interactions.write(path, kind, [pa.table(columns, schema=interactions.schema(kind))])
+    sequence_table.write(path, kind, [pa.table(columns, schema=sequence_table.schema(kind))])
     return tmp_path, ids, values, histories
 
 
 def write_ids(folder, ids):
-    vectors.write_ids(folder / "ids.parquet", pa.chunked_array([ids]), (N_ITEMS, DIM), {})
+    vector_store.write_ids(folder / "ids.parquet", pa.chunked_array([ids]), (N_ITEMS, DIM), {})
 
 
 def three(folder, pattern):
@@ -123,7 +128,7 @@ def test_missrec_finds_the_vector_of_each_item_by_its_token(made):
         np.testing.assert_array_equal(
             features[[int(token) for token in before]], values[[place[item] for item in history]]
         )
-    pids, numbers = item_index.read(folder / "item_index.parquet")
+    pids, numbers = lcrec_index.read(folder / "item_index.parquet")
     assert dict(zip(pids.to_pylist(), numbers.tolist(), strict=True)) == {
         item: number + 1 for item, number in place.items()
     }
@@ -185,17 +190,17 @@ def test_users_that_are_no_integers_stay_texts(tmp_path):
     kind = pa.int64()
     table = pa.table(
         [["7", "anna"], [[1, 2, 3]] * 2, [[0, 1, 2]] * 2, [None] * 2],
-        schema=interactions.schema(kind),
+        schema=sequence_table.schema(kind),
     )
-    interactions.write(tmp_path / "s.parquet", kind, [table])
+    sequence_table.write(tmp_path / "s.parquet", kind, [table])
     peers.write_onerec(tmp_path / "s.parquet", tmp_path / "m.parquet")
     assert pd.read_parquet(tmp_path / "m.parquet")["uid"].tolist() == ["7", "anna"]
 
 
 def test_ids_with_blanks_are_refused_and_nothing_is_left(tmp_path):
     kind = pa.string()
-    table = pa.table([["a"], [["x y", "z"]], [[0, 0]], [None]], schema=interactions.schema(kind))
-    interactions.write(tmp_path / "s.parquet", kind, [table])
+    table = pa.table([["a"], [["x y", "z"]], [[0, 0]], [None]], schema=sequence_table.schema(kind))
+    sequence_table.write(tmp_path / "s.parquet", kind, [table])
     with pytest.raises(SidmillError, match="'x y' holds a blank"):
         peers.write_inter(tmp_path / "s.parquet", three(tmp_path, "X.{}.inter"))
     assert [path.name for path in tmp_path.iterdir()] == ["s.parquet"]

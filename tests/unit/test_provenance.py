@@ -19,8 +19,8 @@ from test_rqkmeans import normal
 from test_rqvae import train
 
 from sidmill.core import provenance
-from sidmill.embed import lsa
-from sidmill.formats import embeddings
+from sidmill.embed.backends import lsa
+from sidmill.formats import embedding_shards
 from sidmill.quantize import rqkmeans
 from sidmill.quantize.rqvae import fit as rqvae_fit
 from sidmill.sids import resolve as resolving
@@ -316,10 +316,10 @@ def test_an_edit_changes_the_codes_of_the_rules_that_compute_with_it_alone(copy)
     assert changed("embed/progress.py", "BETWEEN_LINES = 30", "BETWEEN_LINES = 9") == set()
     assert changed("embed/compute.py", "texts were done by", "texts come from") == set()
     assert changed("embed/shard.py", "NAMED_IDS = 5", "NAMED_IDS = 6") != set()
-    assert changed("embed/openai.py", "import httpx2", "import httpx2, json") == {
+    assert changed("embed/backends/openai.py", "import httpx2", "import httpx2, json") == {
         ("embed_shard", "openai"), ("measure_dimensions", "openai"),
     }  # fmt: skip
-    assert changed("embed/patience.py", "import random", "import random, json") == {
+    assert changed("embed/retry.py", "import random", "import random, json") == {
         ("embed_shard", "openai"), ("measure_dimensions", "openai"),
     }  # fmt: skip
     assert changed("embed/batches.py", "import numpy as np", "import numpy as np, json") == {
@@ -328,11 +328,11 @@ def test_an_edit_changes_the_codes_of_the_rules_that_compute_with_it_alone(copy)
     assert changed("embed/chunks.py", "import json", "import json, os") == {
         key for key in before if key[0] == "embed_shard"
     }
-    balanced = changed("quantize/balance.py", "import logging", "import logging, os")
+    balanced = changed("quantize/load_balance.py", "import logging", "import logging, os")
     assert {key for key in balanced if key[0] == "train_rqkmeans"} == {
         ("train_rqkmeans", "sinkhorn"), ("train_rqkmeans", "capacity"),
     }  # fmt: skip
-    assert changed("quantize/rqvae/grid.py", "import ", "import os, ") == {("train_rqvae", "fsq")}
+    assert changed("quantize/rqvae/fsq.py", "import ", "import os, ") == {("train_rqvae", "fsq")}
     assert rules("quantize/opq.py", "import logging", "import logging, os") == {"train_opq"}
     assert rules("sids/reassign.py", "MIN_BEAM = 32", "MIN_BEAM = 64") == {"resolve_collisions"}
 
@@ -373,23 +373,23 @@ def test_a_backend_runs_without_the_modules_of_the_others(tmp_path, monkeypatch,
     used = {*modules[backend]}
     for name in {name for names in modules.values() for name in names} - used:
         monkeypatch.setitem(sys.modules, name, None)
-        monkeypatch.delattr(f"sidmill.embed.{name.rpartition('.')[2]}", raising=False)
+        monkeypatch.delattr(f"sidmill.embed.backends.{name.rpartition('.')[2]}", raising=False)
     settings = {"lsa": {"dim": 4}, "precomputed": {"path": str(own), "model": "own", "dim": None}}
     model_path = str(tmp_path / "lsa.safetensors") if backend == "lsa" else None
     _, found = embed(tmp_path / "again", path, model_path, 1, backend=backend, **settings[backend])
-    whole = np.concatenate([vectors for _, vectors in embeddings.read(own)])
+    whole = np.concatenate([vectors for _, vectors in embedding_shards.read(own)])
     np.testing.assert_allclose(found, whole, atol=1e-6)
 
 
 def test_quantizers_run_without_the_modules_of_what_was_not_chosen(tmp_path, monkeypatch, rng):
     vectors = normal(0, 60, 12)
-    monkeypatch.setattr(rqkmeans, "balancing", Unused())
+    monkeypatch.setattr(rqkmeans, "load_balance", Unused())
     rqkmeans.fit(vectors, **RQKMEANS)
     with pytest.raises(AssertionError, match="was called"):
         rqkmeans.fit(vectors, **RQKMEANS | {"balance": "capacity"})
 
     np.save(tmp_path / "v.npy", vectors)
-    monkeypatch.setattr(rqvae_fit, "grid", Unused())
+    monkeypatch.setattr(rqvae_fit, "fsq", Unused())
     train(str(tmp_path / "v.npy"), tmp_path / "made", epochs=2)
 
     monkeypatch.setattr(resolving, "sinkhorn", Unused())

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from sidmill import blocks, codec
-from sidmill.sids.neighbours import nearest_items
+from sidmill.numeric import residual_codec, row_blocks
+from sidmill.sids.neighbour_agreement import nearest_items
 from sidmill.sids.quality import measure
 
 BOOKS = [np.zeros((4, 2), np.float32), np.zeros((4, 2), np.float32)]
@@ -74,7 +74,9 @@ def test_errors_equal_those_of_decoded_codes(rng):
     codes = rng.integers(0, 4, (50, 2))
     found = figures(codes, vectors=vectors, books=books)
     for level in (1, 2):
-        squares = np.square(vectors - codec.decode(codes[:, :level], books)).astype(np.float64)
+        squares = np.square(vectors - residual_codec.decode(codes[:, :level], books)).astype(
+            np.float64
+        )
         assert found["levels"][level - 1]["mse"] == pytest.approx(squares.mean())
         share = squares.sum() / np.square(vectors).sum()
         assert found["levels"][level - 1]["relative_loss"] == pytest.approx(share)
@@ -82,7 +84,7 @@ def test_errors_equal_those_of_decoded_codes(rng):
 
 
 def test_nearest_items_equal_brute_force(rng, monkeypatch):
-    monkeypatch.setattr(blocks, "MAX_BLOCK_ROWS", 17)  # many blocks, the last one short
+    monkeypatch.setattr(row_blocks, "MAX_BLOCK_ROWS", 17)  # many blocks, the last one short
     vectors = rng.standard_normal((100, 5)).astype(np.float32)
     distances = np.square(vectors[:, None] - vectors[None]).sum(2)
     np.fill_diagonal(distances, np.inf)

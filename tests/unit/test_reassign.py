@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidmill import codec
 from sidmill.core.errors import SidmillError
+from sidmill.numeric import residual_codec
 from sidmill.sids import reassign as module
 from sidmill.sids.resolve import resolve
 
@@ -31,7 +31,9 @@ def problem(rng, n_items, sizes, dim=4, crowding=0.5):
         (rng.standard_normal((size, dim)) / 2**level).astype(np.float32)
         for level, size in enumerate(sizes)
     ]
-    codes = np.concatenate(list(codec.encode(vectors, codebooks, device="cpu", memory_mb=64)))
+    codes = np.concatenate(
+        list(residual_codec.encode(vectors, codebooks, device="cpu", memory_mb=64))
+    )
     return vectors, codebooks, codes
 
 
@@ -47,7 +49,7 @@ def fewest_moves(codes):
 
 
 def error(vectors, codebooks, codes):
-    return np.square(vectors.astype(np.float64) - codec.decode(codes, codebooks)).sum()
+    return np.square(vectors.astype(np.float64) - residual_codec.decode(codes, codebooks)).sum()
 
 
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 5), min_size=1, max_size=4), st.data())
@@ -174,7 +176,7 @@ def test_of_equal_items_the_first_stays_and_the_others_take_codes_in_order(
     vectors = np.tile(rng.standard_normal(dim).astype(np.float32), (n_items, 1))
     codes = np.tile(np.array([[1, 4]], np.int32), (n_items, 1))
     sids = run(vectors, codebooks, codes).sids
-    cost = np.square(vectors.astype(np.float64) - codec.decode(sids, codebooks)).sum(1)
+    cost = np.square(vectors.astype(np.float64) - residual_codec.decode(sids, codebooks)).sum(1)
     inside = np.flatnonzero(sids[:, 0] == 1)
     assert sids[0].tolist() == [1, 4]
     assert len(inside) == min(n_items, n_codes)

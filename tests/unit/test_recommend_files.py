@@ -12,17 +12,18 @@ import torch
 from recommend_data import SETTINGS, catalogue, chains, write
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import codes, id_vectors, ids
+from sidmill.formats import code_files, id_vectors
+from sidmill.io import id_lookup
 from sidmill.recommend import (
     baselines,
     checkpoint,
     evaluate,
-    histories,
     infer,
     score,
     table,
     topk,
     train,
+    windows,
 )
 from sidmill.report import recommender_plot
 
@@ -62,7 +63,7 @@ def inferred(run, tmp_path, monkeypatch):
 
 def sids(items, columns):
     ids = pa.chunked_array([items.ids])
-    return codes.Codes(ids, np.asarray(columns, np.int32), [int(np.max(columns)) + 1])
+    return code_files.Codes(ids, np.asarray(columns, np.int32), [int(np.max(columns)) + 1])
 
 
 def test_the_files_score_as_the_model_does(run, inferred):
@@ -83,8 +84,8 @@ def test_the_files_score_as_the_model_does(run, inferred):
     assert known[:, 0].tolist() == list(range(24))
     assert pq.read_table(inferred.item_ids)["pid"].to_pylist() == items.ids.to_pylist()
     fitted = checkpoint.load(folder / "model.safetensors", torch.device("cpu"))
-    (group,) = histories.read_groups(path, items)
-    scored = score.scorer(fitted, score.catalogue(fitted, items))(histories.latest(group)).numpy()
+    (group,) = windows.read_groups(path, items)
+    scored = score.scorer(fitted, score.catalogue(fitted, items))(windows.latest(group)).numpy()
     np.testing.assert_allclose(users[:, 1:] @ known[:, 1:].T, scored, atol=1e-5)
 
 
@@ -128,7 +129,7 @@ def test_vectors_of_other_histories_are_refused(run, inferred, tmp_path):
 
 def test_neighbours_by_text_are_the_same_in_blocks(run, monkeypatch):
     _, items, path = run
-    asked = histories.queries(next(iter(histories.read_groups(path, items))), 2)
+    asked = windows.queries(next(iter(windows.read_groups(path, items))), 2)
     whole = baselines.text_knn(items, 0.8)(asked).numpy()
     unit = items.vectors / np.linalg.norm(items.vectors, axis=1, keepdims=True)
     taste = baselines.histories_of(asked, 0.8, len(unit)) @ unit
@@ -165,7 +166,7 @@ def test_lists_are_the_best_items_in_order(run, inferred, tmp_path, mask_seen, i
     for user, row in enumerate(pq.read_table(path).to_pylist()):
         wanted = np.argsort(-scores[user])
         if mask_seen:
-            had = set(ids.find(items.numbers, pa.array(row["item_ids"])))
+            had = set(id_lookup.find(items.numbers, pa.array(row["item_ids"])))
             wanted = [item for item in wanted if item not in had]
         assert found[user]["user_id"] == row["user_id"]
         assert found[user]["item_ids"] == [items.ids[int(item)].as_py() for item in wanted[:5]]

@@ -11,9 +11,14 @@ from hypothesis import strategies as st
 from recommend_data import catalogue, write
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import ids as id_rows
-from sidmill.formats import interactions, item_index, mmap, vectors
-from sidmill.recommend import checkpoint, histories, items
+from sidmill.formats import (
+    lcrec_index,
+    memory_maps,
+    sequence_table,
+    vector_store,
+)
+from sidmill.io import id_lookup
+from sidmill.recommend import checkpoint, item_features, windows
 
 ITEMS = catalogue()
 BATCHES = {"batch_users": 3, "max_length": 4, "shuffle_users": 8, "seed": 1, "epoch": 0}
@@ -25,7 +30,7 @@ def histories_and_splits():
 
 
 def batches(path, **settings):
-    return list(histories.training_batches(path, ITEMS, **(BATCHES | settings)))
+    return list(windows.training_batches(path, ITEMS, **(BATCHES | settings)))
 
 
 @settings(max_examples=30, deadline=None)
@@ -37,7 +42,7 @@ def test_every_training_target_comes_once_after_what_went_before_it(tmp_path_fac
     wanted = Counter(pair for row in train for pair in pairwise(row))
     found = Counter()
     for batch in batches(path):
-        inside = batch.targets != histories.NOTHING
+        inside = batch.targets != windows.NOTHING
         assert batch.inputs.shape[1] <= 4
         found.update(zip(batch.inputs[inside], batch.targets[inside], strict=True))
         for inputs, targets, kept in zip(batch.inputs, batch.targets, inside, strict=True):
@@ -55,10 +60,10 @@ def test_every_training_target_comes_once_after_what_went_before_it(tmp_path_fac
 def test_items_met_are_those_of_the_training_batches(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("sequences") / "sequences.parquet"
     write(path, [[i for i, _ in row] for row in rows], [[s for _, s in row] for row in rows])
-    had, followed = histories.met_in_training(path, ITEMS)
+    had, followed = windows.met_in_training(path, ITEMS)
     wanted = {item - 1 for row in rows for item, split in row if split == 0}
     assert set(np.flatnonzero(had)) == wanted
-    targets = [batch.targets[batch.targets != histories.NOTHING] for batch in batches(path)]
+    targets = [batch.targets[batch.targets != windows.NOTHING] for batch in batches(path)]
     assert set(np.flatnonzero(followed)) == {int(i) for part in targets for i in part}
 
 
@@ -70,7 +75,7 @@ def test_epochs_differ_in_order_and_a_seed_repeats_them(tmp_path):
 
 
 def test_groups_are_shuffled_and_no_user_is_lost(tmp_path, monkeypatch):
-    monkeypatch.setattr(histories, "GROUP_USERS", 4)
+    monkeypatch.setattr(windows, "GROUP_USERS", 4)
     rows = [[user % 24 + 1] * 2 + [1, 1] for user in range(24)]
     path = write(tmp_path / "s.parquet", rows)
     seen = [batch.inputs[:, 0] for batch in batches(path)]
@@ -80,8 +85,8 @@ def test_groups_are_shuffled_and_no_user_is_lost(tmp_path, monkeypatch):
 
 def test_a_query_sees_what_goes_before_its_target_and_nothing_else(tmp_path):
     path = write(tmp_path / "s.parquet", [[5, 6, 7, 8], [9], [3, 4]], [[0, 1, 2, 2], [2], [2, 1]])
-    (group,) = histories.read_groups(path, ITEMS)
-    asked = histories.queries(group, interactions.TEST)
+    (group,) = windows.read_groups(path, ITEMS)
+    asked = windows.queries(group, sequence_table.TEST)
     assert asked.users.tolist() == [0, 0]
     assert asked.n_without_history == 2
     spans = zip(asked.begins, asked.positions, strict=True)
@@ -117,7 +122,7 @@ HOLDERS = {
 def test_items_are_told_by_the_values_of_their_ids(holder, kind):
     ids = list(range(3, 11)) if kind == "integers" else [f"id {n}é" for n in range(8)]
     known = catalogue(8, 4, ids)
-    held = items.of(HOLDERS[holder](known.ids), known.vectors, known.fingerprint)
+    held = item_features.of(HOLDERS[holder](known.ids), known.vectors, known.fingerprint)
     assert checkpoint.identify(held) == checkpoint.identify(known)
     for other in (ids[::-1], [*ids[:-1], ids[-1] * 2]):
         assert checkpoint.identify(catalogue(8, 4, other)) != checkpoint.identify(known)
@@ -128,14 +133,16 @@ def test_items_are_told_by_the_values_of_their_ids(holder, kind):
 @pytest.mark.parametrize("ids", [[7, 3, 1_000], ["x", "y", "007"]])
 def test_memory_maps_give_the_items_of_the_vectors(tmp_path, ids):
     known = catalogue(3, 4, ids)
-    numbers = item_index.number(pa.chunked_array([known.ids]), "here")
-    mmap.write(tmp_path / "mmap.json", numbers, (3, 4), [known.vectors], {"backend": "random"})
-    item_index.write(tmp_path / "item_index.parquet", pa.chunked_array([known.ids]), numbers)
-    opened = items.load(None, None, tmp_path / "mmap.json")
-    order = id_rows.find(opened.numbers, pa.array(ids))
+    numbers = lcrec_index.number(pa.chunked_array([known.ids]), "here")
+    memory_maps.write(
+        tmp_path / "mmap.json", numbers, (3, 4), [known.vectors], {"backend": "random"}
+    )
+    lcrec_index.write(tmp_path / "item_index.parquet", pa.chunked_array([known.ids]), numbers)
+    opened = item_features.load(None, None, tmp_path / "mmap.json")
+    order = id_lookup.find(opened.numbers, pa.array(ids))
     np.testing.assert_array_equal(opened.vectors[order], known.vectors)
     assert opened.fingerprint == known.fingerprint
-    assert items.look_up(opened, pa.array(ids), "here").tolist() == order.tolist()
+    assert item_features.look_up(opened, pa.array(ids), "here").tolist() == order.tolist()
     if isinstance(ids[0], str):  # rows of the maps are those of the catalogue
         assert checkpoint.identify(opened) == checkpoint.identify(known)
 
@@ -143,12 +150,12 @@ def test_memory_maps_give_the_items_of_the_vectors(tmp_path, ids):
 def test_items_leave_no_page_of_their_file_behind(tmp_path, resident_kib):
     known = catalogue(9000, 16)
     np.save(tmp_path / "vectors.npy", known.vectors)
-    stored = items.of(known.ids, vectors.open_npy(tmp_path / "vectors.npy"), {})
+    stored = item_features.of(known.ids, vector_store.open_npy(tmp_path / "vectors.npy"), {})
     some = np.array([8999, 0, 17, 17, 4096])
-    whitening = items.measure_whitening(stored)
-    for mine, wanted in zip(whitening, items.measure_whitening(known), strict=True):
+    whitening = item_features.measure_whitening(stored)
+    for mine, wanted in zip(whitening, item_features.measure_whitening(known), strict=True):
         np.testing.assert_array_equal(mine, wanted)
-    np.testing.assert_array_equal(items.gather(stored, None, some), known.vectors[some])
+    np.testing.assert_array_equal(item_features.gather(stored, None, some), known.vectors[some])
     assert checkpoint.identify(stored) == checkpoint.identify(known._replace(fingerprint={}))
     assert resident_kib(tmp_path / "vectors.npy") == 0
     stored.vectors[some]
@@ -157,8 +164,12 @@ def test_items_leave_no_page_of_their_file_behind(tmp_path, resident_kib):
 
 def test_whitened_vectors_are_centred_and_uncorrelated():
     known = catalogue(2000, 6)
-    skewed = items.of(known.ids, known.vectors @ np.diag([1, 2, 3, 4, 5, 9.0]).astype("f4") + 7, {})
-    white = items.gather(skewed, items.measure_whitening(skewed), np.arange(len(skewed.vectors)))
+    skewed = item_features.of(
+        known.ids, known.vectors @ np.diag([1, 2, 3, 4, 5, 9.0]).astype("f4") + 7, {}
+    )
+    white = item_features.gather(
+        skewed, item_features.measure_whitening(skewed), np.arange(len(skewed.vectors))
+    )
     np.testing.assert_allclose(white.mean(axis=0), 0, atol=1e-4)
     correlation = np.corrcoef(white.T)
     np.testing.assert_allclose(correlation, np.eye(6), atol=1e-3)

@@ -8,7 +8,12 @@ from ir_measures import RR, R, nDCG
 from recommend_data import catalogue, write
 
 from sidmill.core.errors import SidmillError
-from sidmill.recommend import baselines, histories, metrics, rank
+from sidmill.recommend import (
+    baselines,
+    metrics,
+    rank,
+    windows,
+)
 
 N_ITEMS = 60
 IR = {f"HR@{k}": R @ k for k in metrics.CUTOFFS}
@@ -19,7 +24,7 @@ IR |= {f"NDCG@{k}": nDCG @ k for k in metrics.CUTOFFS} | {"MRR": RR}
 def asked(rng):
     numbers = rng.integers(N_ITEMS, size=300).astype(np.int32)
     positions = np.arange(5, 300, 3)
-    return histories.Queries(
+    return windows.Queries(
         np.arange(len(positions)) // 2, np.maximum(positions - 6, 0), positions, numbers, 0
     )
 
@@ -117,8 +122,8 @@ def test_baselines_are_what_they_say(tmp_path, rng):
     for user, row in enumerate(rows):
         dense[user, [item - 1 for item in row[:-2]]] = 1
     np.testing.assert_array_equal(had.toarray(), dense)
-    (group,) = histories.read_groups(path, known)
-    asked = histories.queries(group, 2)
+    (group,) = windows.read_groups(path, known)
+    asked = windows.queries(group, 2)
     counts = dense.sum(axis=0)
     popular = baselines.popularity(counts)(asked).numpy()
     np.testing.assert_array_equal(popular, np.tile(counts, (30, 1)))

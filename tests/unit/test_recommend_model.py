@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from sidmill.recommend import model
+from sidmill.recommend import sequence_model
 
-SHAPE = model.Shape("text+id", "mlp", 3, 16, 2, 2, 4, 8, 30)
+SHAPE = sequence_model.Shape("text+id", "mlp", 3, 16, 2, 2, 4, 8, 30)
 
 
 def made(**changes):
     torch.manual_seed(0)
-    return model.Recommender(SHAPE._replace(**changes), 0.2, 0.2).eval()
+    return sequence_model.Recommender(SHAPE._replace(**changes), 0.2, 0.2).eval()
 
 
 @pytest.mark.parametrize("n_interests", [0, 4])
@@ -26,7 +26,7 @@ def test_a_position_depends_on_nothing_after_it(n_interests):
 def test_an_interest_is_met_once():
     clusters = torch.tensor([[2, 1, 2, 0]])
     wanted = [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 0, 1]]
-    assert model.first_seen(clusters)[0, 0].int().tolist() == wanted
+    assert sequence_model.first_seen(clusters)[0, 0].int().tolist() == wanted
 
 
 def test_the_order_of_items_counts():
@@ -37,7 +37,7 @@ def test_the_order_of_items_counts():
 
 def test_scores_depend_on_how_far_back_an_item_lies_and_not_on_where_the_window_starts():
     states = torch.randn(1, 1, 1, 8).expand(1, 1, 12, 8)
-    turned = model.rotate(states)[0, 0]
+    turned = sequence_model.rotate(states)[0, 0]
     products = turned @ turned.T
     torch.testing.assert_close(products[2, 0], products[11, 9])
     assert abs(products[2, 0] - products[5, 0]) > 1e-3
@@ -53,7 +53,7 @@ def test_text_alone_cannot_tell_items_of_one_text_apart_and_ids_can(adaptor):
 
 
 def test_a_gate_that_picks_one_expert_gives_its_projection():
-    network = model.Moe(SHAPE, 0.0).eval()
+    network = sequence_model.Moe(SHAPE, 0.0).eval()
     vectors = torch.rand(5, 8) + 0.5
     with torch.no_grad():
         network.gate.weight.copy_(torch.tensor([-50.0, 50.0, -50.0])[:, None].expand(3, 8))

@@ -8,7 +8,15 @@ import torch
 from recommend_data import SETTINGS, catalogue, chains, write
 
 from sidmill.core.errors import SidmillError
-from sidmill.recommend import checkpoint, histories, metrics, rank, score, state, train
+from sidmill.recommend import (
+    checkpoint,
+    metrics,
+    rank,
+    score,
+    state,
+    train,
+    windows,
+)
 
 ITEMS = catalogue()
 
@@ -28,7 +36,7 @@ def fit(path, items=ITEMS, **settings):
 
 def hit_rate(fitted, path, items=ITEMS):
     known = score.catalogue(fitted, items)
-    parts = (histories.queries(group, 2) for group in histories.read_groups(path, items))
+    parts = (windows.queries(group, 2) for group in windows.read_groups(path, items))
     found = rank.rank(
         score.scorer(fitted, known),
         parts,
@@ -73,7 +81,7 @@ def with_new_items(share=0.2):
 def places(fitted, items, history):
     """Where each item stands in the list after a history of item numbers: 0 is first."""
     begin, end = np.array([0]), np.array([len(history)])
-    asked = histories.Queries(np.array([0]), begin, end, np.array(history, np.int32), 0)
+    asked = windows.Queries(np.array([0]), begin, end, np.array(history, np.int32), 0)
     scores = score.scorer(fitted, score.catalogue(fitted, items))(asked)[0]
     return scores.argsort(descending=True).argsort().numpy()
 

@@ -11,10 +11,22 @@ import pyarrow.parquet as pq
 import pytest
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import neighbours, passages, qrels, runs, text
-from sidmill.formats.runs import Run
-from sidmill.formats.vectors import VectorStore
-from sidmill.retrieval import bm25, learn_from, measure, read, search
+from sidmill.formats import (
+    item_text,
+    neighbour_lists,
+    passages,
+    qrels,
+    run_files,
+)
+from sidmill.formats.run_files import Run
+from sidmill.formats.vector_store import VectorStore
+from sidmill.retrieval import (
+    bm25,
+    measure,
+    read,
+    search,
+    training_data,
+)
 from sidmill.retrieval.choose import choose
 
 USUAL = {"form": "auto", "on_bad_rows": "error", "max_reject_share": 0.25}
@@ -200,7 +212,7 @@ def test_files_in_another_encoding_stop_and_the_remedy_works(tmp_path, kind, on_
         if kind == "qrels":
             read.read_qrels(*out, qrels=path, **rules)
         elif kind == "dual":
-            learn_from.read_training(
+            training_data.read_training(
                 *out, None, None, kind="dual", path=path, form="rocketqa", **rules
             )
         else:
@@ -225,7 +237,7 @@ def a_run(pids, qids=("q 1",)):
 
 def write_run(folder, run):
     paths = [folder / name for name in ("res.topk", "run.trec", "res.json")]
-    runs.write(*map(str, paths), run, "tag")
+    run_files.write(*map(str, paths), run, "tag")
     return paths
 
 
@@ -237,7 +249,7 @@ def write_run(folder, run):
 def test_ids_with_spaces_leave_run_trec_alone_out(tmp_path, caplog, pids, spaced):
     run = a_run(pids, ["q1"])
     topk, trec, foreign = write_run(tmp_path, run)
-    again = runs.read(topk)
+    again = run_files.read(topk)
     assert (again.qids, again.pids) == (run.qids, run.pids)
     assert json.loads(foreign.read_text()) == {"q1": list(pids)}
     assert (trec.read_text() == "") == spaced
@@ -251,7 +263,7 @@ def test_ids_that_break_lines_are_refused_before_the_search(tmp_path, pid):
     assert not list(tmp_path.iterdir())
     for name, pids in (("corpus", [pid, "b"]), ("queries", ["q"])):
         table = pa.table({"pid": pids, "text": ["x"] * len(pids)})
-        text.write(tmp_path / name, pa.string(), [table])
+        item_text.write(tmp_path / name, pa.string(), [table])
     paths = [tmp_path / name for name in ("corpus", "queries", "spool")]
     with pytest.raises(SidmillError, match="tab or a line break"):
         bm25.search(*paths, top_k=1, exclude_own=False, k1=1.5, b=0.75)
@@ -282,7 +294,7 @@ def test_the_own_passage_is_counted_and_left_out_where_wanted(rng, tmp_path, cap
     def found(k, exclude_own):
         paths = [tmp_path / f"{shard}" for shard in range(shards)]
         for shard, path in enumerate(paths):
-            neighbours.write(path, search.search_shard(
+            neighbour_lists.write(path, search.search_shard(
                 corpus, asked, None, shard=shard, shards=shards, top_k=k, exclude_own=exclude_own,
                 **effort,
             ))  # fmt: skip
@@ -305,7 +317,7 @@ def test_bm25_leaves_the_own_passage_out(tmp_path):
     lines = ["red bolt", "red lamp", "blue bolt", "glove"]
     for name in ("corpus", "queries"):
         table = pa.table({"pid": list("abcd"), "text": lines})
-        text.write(tmp_path / name, pa.string(), [table])
+        item_text.write(tmp_path / name, pa.string(), [table])
     paths = [tmp_path / name for name in ("corpus", "queries", "spool")]
     run = bm25.search(*paths, top_k=3, exclude_own=True, k1=1.5, b=0.75)
     assert run.scores.shape == (4, 3)
@@ -322,7 +334,7 @@ def test_bm25_leaves_the_own_passage_out(tmp_path):
 @pytest.mark.parametrize("kind", [pa.int64(), pa.string()])
 def test_answers_that_the_corpus_or_the_run_lacks_are_counted_and_said(tmp_path, caplog, kind):
     table = pa.table({"pid": pa.array([1, 2, 3]).cast(kind), "text": list("abc")})
-    text.write(tmp_path / "corpus", kind, [table])
+    item_text.write(tmp_path / "corpus", kind, [table])
     judged = {"q1": {"1": 1, "9": 2, "8": 0}, "q2": {"3": 1}, "q3": {"7": 1}}
     run = a_run(["1", "2"], ["q1", "q2"])
     figures, _ = measure.measure({"x": run}, judged, str(tmp_path / "corpus"), resamples=10, seed=0)
@@ -374,7 +386,7 @@ def test_res_topk_feeds_the_converter_of_dureader(tmp_path, has_maps):
 def test_names_of_dureader_are_refused_for_other_passages_and_the_remedy_works(tmp_path):
     chosen, trec, _ = write_run(tmp_path, a_run(["a", "b"], ["1"]))
     table = pa.table({"pid": ["1"], "text": ["red"]})
-    text.write(tmp_path / "queries.parquet", pa.string(), [table])
+    item_text.write(tmp_path / "queries.parquet", pa.string(), [table])
     (tmp_path / "out").mkdir()
     out = tmp_path / "out/res.topk", tmp_path / "out/run.trec"
     names = {"query_ids": None, "corpus_ids": None}

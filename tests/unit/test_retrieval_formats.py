@@ -13,10 +13,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import qrels, runs, text, triples
-from sidmill.formats.runs import Run
-from sidmill.formats.vectors import VectorStore
-from sidmill.retrieval import bm25, fuse, learn_from, measure, mine, read
+from sidmill.formats import (
+    item_text,
+    qrels,
+    run_files,
+    triples,
+)
+from sidmill.formats.run_files import Run
+from sidmill.formats.vector_store import VectorStore
+from sidmill.retrieval import (
+    bm25,
+    fuse,
+    measure,
+    mine,
+    read,
+    training_data,
+)
 
 
 def texts(path):
@@ -141,12 +153,12 @@ def test_training_lines(tmp_path):
     out, rejects = tmp_path / "out.parquet", tmp_path / "rejects.parquet"
     path = write(tmp_path, "dual.tsv", "q\t\tyes\tT\tno\t0\nq\tyes\n")
     settings = {"kind": "dual", "path": path, "form": "rocketqa", **judged_rows("reject")}
-    assert learn_from.read_training(out, rejects, None, None, **settings) == 1
+    assert training_data.read_training(out, rejects, None, None, **settings) == 1
     wanted = [{"query": "q", "positive": "yes", "negative": "T\nno"}]
     assert pq.read_table(out).to_pylist() == wanted
     path = write(tmp_path, "cross.tsv", "q\t\tyes\t1\nq\t\tno\t2\n")
     with pytest.raises(SidmillError, match="line 2: the label is '2'"):
-        learn_from.read_training(
+        training_data.read_training(
             out,
             rejects,
             None,
@@ -164,9 +176,9 @@ def judged(tmp_path):
     for name, lines in (("corpus", {1: "T\none", 2: "two", 3: "three", 4: "four"}),
                         ("queries", {7: "seven", 8: "eight", 9: "nine"})):  # fmt: skip
         table = pa.table(
-            {"pid": list(lines), "text": list(lines.values())}, text.schema(pa.int64())
+            {"pid": list(lines), "text": list(lines.values())}, item_text.schema(pa.int64())
         )
-        text.write(tmp_path / name, pa.int64(), [table])
+        item_text.write(tmp_path / name, pa.int64(), [table])
     return [tmp_path / name for name in ("out.parquet", "rejects.parquet", "corpus", "queries")]
 
 
@@ -182,12 +194,12 @@ def test_judgements_of_beir_and_trec_become_training_rows(tmp_path, judged, line
         "form": "qrels",
         **judged_rows("error"),
     }
-    assert learn_from.read_training(*judged, kind="dual", **settings) == 3
+    assert training_data.read_training(*judged, kind="dual", **settings) == 3
     rows = pq.read_table(judged[0]).to_pylist()
     assert [tuple(row.values()) for row in rows] == [
         ("seven", "T\none", "four"), ("seven", "two", "four"), ("eight", "three", None)
     ]  # fmt: skip
-    assert learn_from.read_training(*judged, kind="cross", **settings) == 4
+    assert training_data.read_training(*judged, kind="cross", **settings) == 4
     rows = pq.read_table(judged[0]).to_pylist()
     assert [(row["passage"], row["label"]) for row in rows] == [
         ("T\none", 1), ("two", 1), ("four", 0), ("three", 1)
@@ -198,11 +210,13 @@ def test_judgements_without_text_are_named_or_listed(tmp_path, judged):
     path = write(tmp_path, "qrels.tsv", "7\t1\t1\n7\t99\t1\n6\t1\t1\n")
     settings = {"kind": "dual", "path": path, "form": "qrels"}
     with pytest.raises(SidmillError, match=r"line 2: passage '99' has no text"):
-        learn_from.read_training(*judged, **judged_rows("error"), **settings)
-    assert learn_from.read_training(*judged, **judged_rows("reject"), **settings) == 1
+        training_data.read_training(*judged, **judged_rows("error"), **settings)
+    assert training_data.read_training(*judged, **judged_rows("reject"), **settings) == 1
     assert pq.read_table(judged[1])["row"].to_pylist() == [2, 3]
     with pytest.raises(SidmillError, match=r"cross\.source: mined"):
-        learn_from.read_training(*judged, **judged_rows("reject"), **{**settings, "kind": "cross"})
+        training_data.read_training(
+            *judged, **judged_rows("reject"), **{**settings, "kind": "cross"}
+        )
 
 
 def a_run(rng, n=6, k=4):
@@ -214,8 +228,8 @@ def a_run(rng, n=6, k=4):
 def test_a_run_survives_its_file_and_trec_can_read_it(rng, tmp_path):
     run = a_run(rng)
     paths = [str(tmp_path / name) for name in ("res.topk", "run.trec", "res.json")]
-    runs.write(*paths, run, "tag")
-    again = runs.read(paths[0])
+    run_files.write(*paths, run, "tag")
+    again = run_files.read(paths[0])
     assert (again.qids, again.pids) == (run.qids, run.pids)
     np.testing.assert_array_equal(again.scores, run.scores)
     assert json.loads((tmp_path / "res.json").read_text()) == dict(
@@ -231,7 +245,7 @@ def test_a_run_without_exactly_k_passages_is_not_written(rng, tmp_path, wrong):
     run.pids[3][:] = wrong
     paths = [str(tmp_path / name) for name in ("res.topk", "run.trec", "res.json")]
     with pytest.raises(SidmillError, match=r"'q3'|holds a tab"):
-        runs.write(*paths, run, "tag")
+        run_files.write(*paths, run, "tag")
     assert not list(tmp_path.iterdir())
 
 
@@ -276,11 +290,11 @@ def test_the_bootstrap_tells_a_real_difference_from_none(rng):
 
 
 def test_bm25_finds_words_in_chinese_and_english_and_fills_up_by_id(tmp_path):
-    schema = text.schema(pa.int64())
+    schema = item_text.schema(pa.int64())
     passages = ["国家法定节假日", "red bolt and bolt", "red lamp", "gloves"]
     for name, lines in (("corpus", passages), ("queries", ["节假日", "BOLT", "nothing known"])):
         table = pa.table({"pid": range(len(lines)), "text": lines}, schema=schema)
-        text.write(tmp_path / name, pa.int64(), [table])
+        item_text.write(tmp_path / name, pa.int64(), [table])
     paths = [tmp_path / name for name in ("corpus", "queries", "spool")]
     run = bm25.search(*paths, top_k=4, exclude_own=False, k1=1.5, b=0.75)
     assert not paths[2].exists()
@@ -306,7 +320,7 @@ def test_bm25_keeps_words_of_other_scripts_whole(tmp_path, query, answer, other)
     for lines in ([answer, other], [other, answer]):
         for name, column in (("corpus", lines), ("queries", [query])):
             table = pa.table({"pid": range(len(column)), "text": column})
-            text.write(tmp_path / name, pa.int64(), [table])
+            item_text.write(tmp_path / name, pa.int64(), [table])
         paths = [tmp_path / name for name in ("corpus", "queries", "spool")]
         run = bm25.search(*paths, top_k=2, exclude_own=False, k1=1.5, b=0.75)
         assert run.pids[0][0] == str(lines.index(answer))
@@ -324,8 +338,8 @@ def test_bm25_by_blocks_is_bm25s_of_the_whole_corpus(tmp_path_factory, data):
     lines = [" ".join(rng.choice(list("abcdefg"), rng.integers(1, 9))) for _ in range(n_rows)]
     asked = ["a b", "g a g", "h", "c zz d"]
     for name, ids, column in (("corpus", pids, lines), ("queries", range(4), asked)):
-        table = pa.table({"pid": ids, "text": column}, schema=text.schema(pa.int64()))
-        text.write(folder / name, pa.int64(), [table])
+        table = pa.table({"pid": ids, "text": column}, schema=item_text.schema(pa.int64()))
+        item_text.write(folder / name, pa.int64(), [table])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bm25, "POSTINGS_PER_BLOCK", data.draw(st.integers(1, 100)))
         patch.setattr(bm25, "PASSAGES_PER_BLOCK", data.draw(st.integers(1, 50)))
@@ -356,9 +370,9 @@ def test_mined_negatives_are_near_but_no_answers_and_below_the_margin(tmp_path):
     names = ["answer", "twin of it", "near", "middle", "far"]
     rows = [("query", "answer", "far"), ("other", "near", None)]
     triples.write(tmp_path / "triples", triples.TRIPLES, rows)
-    schema = text.schema(pa.string())
+    schema = item_text.schema(pa.string())
     corpus = pa.table({"pid": list("abcde"), "text": names}, schema=schema)
-    text.write(tmp_path / "corpus", pa.string(), [corpus])
+    item_text.write(tmp_path / "corpus", pa.string(), [corpus])
     files = [tmp_path / name for name in ("pool", "queries")]
     mine.write_pool(tmp_path / "triples", tmp_path / "corpus", *files)
     pool = texts(files[0])
@@ -400,8 +414,10 @@ def test_the_margin_lies_below_an_answer_of_negative_score_too(tmp_path, margin,
     scores = np.array([[-0.200], [-0.195], [-0.205], [-0.400]], dtype=np.float32)
     triples.write(tmp_path / "triples", triples.TRIPLES, [("query", "answer", None)])
     for name, lines in (("pool", names), ("queries", ["query"])):
-        table = pa.table({"pid": range(len(lines)), "text": lines}, schema=text.schema(pa.int64()))
-        text.write(tmp_path / name, pa.int64(), [table])
+        table = pa.table(
+            {"pid": range(len(lines)), "text": lines}, schema=item_text.schema(pa.int64())
+        )
+        item_text.write(tmp_path / name, pa.int64(), [table])
     pool = VectorStore(scores, pa.chunked_array([pa.array(range(4))]), {})
     query = VectorStore(np.ones((1, 1), np.float32), pa.chunked_array([pa.array([0])]), {})
     files = [tmp_path / name for name in ("triples", "pool", "queries")]
@@ -432,7 +448,7 @@ def test_the_plot_and_the_table_hold_every_run(tmp_path):
 
 @pytest.mark.parametrize("kind", [pa.int64(), pa.string()])
 def test_answers_get_their_sids_in_memory_that_the_catalogue_does_not_change(tmp_path, kind):
-    from sidmill.formats.codes import Codes
+    from sidmill.formats.code_files import Codes
     from sidmill.retrieval import answers
 
     n_items = answers.BLOCK + 9
@@ -451,7 +467,7 @@ def test_answers_get_their_sids_in_memory_that_the_catalogue_does_not_change(tmp
 
 
 def test_an_answer_that_is_no_item_is_refused(rng, tmp_path):
-    from sidmill.formats.codes import Codes
+    from sidmill.formats.code_files import Codes
     from sidmill.retrieval import answers
 
     run = a_run(rng)

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import neighbours, vectors
-from sidmill.formats.vectors import VectorStore
-from sidmill.retrieval import exact, index, search
+from sidmill.formats import neighbour_lists, vector_store
+from sidmill.formats.vector_store import VectorStore
+from sidmill.numeric import exact_search
+from sidmill.retrieval import index, search
 
 EXACT = {"search_batch": 100, "device": "cpu", "memory_mb": 64}
 FAISS = {"nprobe": 8, "ef_search": 64, "candidates": 100}
@@ -34,9 +35,9 @@ def brute_force(corpus, queries, ids, k):
 
 
 def find(corpus, queries, ids, k, start=0, stop=None, **settings):
-    ranks = exact.id_ranks(pa.chunked_array([pa.array(ids)]))
+    ranks = exact_search.id_ranks(pa.chunked_array([pa.array(ids)]))
     stop = len(corpus) if stop is None else stop
-    return exact.search(
+    return exact_search.search(
         corpus, queries, ranks, start=start, stop=stop, top_k=k, **{**EXACT, **settings}
     )
 
@@ -60,7 +61,9 @@ def test_exact_search_is_brute_force_whatever_the_blocks_and_shards(data):
         find(corpus, queries, ids, k, start, stop, search_batch=data.draw(st.integers(1, 10)))
         for start, stop in pairwise(cuts)
     ]
-    merged = exact.merge(parts[::-1], exact.id_ranks(pa.chunked_array([pa.array(ids)])))
+    merged = exact_search.merge(
+        parts[::-1], exact_search.id_ranks(pa.chunked_array([pa.array(ids)]))
+    )
     np.testing.assert_array_equal(merged.rows, wanted[0])
     np.testing.assert_array_equal(merged.scores, wanted[1])
 
@@ -71,7 +74,7 @@ def test_small_blocks_of_a_map_give_the_same(rng, tmp_path):
     queries = corpus[:40]
     whole = find(corpus, queries, np.arange(3000), 10, memory_mb=999)
     blocks = find(
-        vectors.open_npy(tmp_path / "vectors.npy"), queries, np.arange(3000), 10, memory_mb=1
+        vector_store.open_npy(tmp_path / "vectors.npy"), queries, np.arange(3000), 10, memory_mb=1
     )
     np.testing.assert_array_equal(whole.rows, blocks.rows)
     np.testing.assert_array_equal(whole.scores, blocks.scores)
@@ -82,12 +85,12 @@ def test_threads_in_any_order_give_the_same(rng, tmp_path, monkeypatch):
     corpus = rng.standard_normal((3000, 24), dtype=np.float32).round(0)  # many ties
     np.save(tmp_path / "vectors.npy", corpus)
     queries, ids = corpus[:50], rng.permutation(3000)
-    monkeypatch.setattr(exact, "BLOCK_ROWS", 37)
-    monkeypatch.setattr(exact, "MIN_ROWS", 1)
+    monkeypatch.setattr(exact_search, "BLOCK_ROWS", 37)
+    monkeypatch.setattr(exact_search, "MIN_ROWS", 1)
     wanted = brute_force(corpus, queries, ids, 20)
     for threads in (1, 2, 7):
-        monkeypatch.setattr(exact.torch, "get_num_threads", lambda threads=threads: threads)
-        stored = vectors.open_npy(tmp_path / "vectors.npy")
+        monkeypatch.setattr(exact_search.torch, "get_num_threads", lambda threads=threads: threads)
+        stored = vector_store.open_npy(tmp_path / "vectors.npy")
         found = find(stored, queries, ids, 20, search_batch=20)
         np.testing.assert_array_equal(found.rows, wanted[0])
         np.testing.assert_array_equal(found.scores, wanted[1])
@@ -146,7 +149,7 @@ def test_more_shards_than_rows_give_the_same_run(rng, tmp_path):
     for shards in (1, 4, 40):
         paths = [tmp_path / f"{shards}-{shard}" for shard in range(shards)]
         for path, found in zip(paths, search_all(corpus, corpus, shards=shards), strict=True):
-            neighbours.write(path, found)
+            neighbour_lists.write(path, found)
         runs.append(search.merge_shards(paths, corpus.ids, corpus.ids, exclude_own=False))
     for run in runs:
         assert run.pids == runs[0].pids
@@ -179,8 +182,10 @@ def test_an_index_is_repeatable_and_finds_most(clustered, tmp_path, kind, recall
     (found,) = search_all(corpus, queries, first, top_k=20)
     assert index.recall(found.rows, wanted.rows) >= recall
     # what it finds has the exact score, in the exact order
-    line, place = 7, exact.id_ranks(corpus.ids)
-    scores = exact.score(np.repeat(clustered[[210]], 20, axis=0), clustered[found.rows[line]])
+    line, place = 7, exact_search.id_ranks(corpus.ids)
+    scores = exact_search.score(
+        np.repeat(clustered[[210]], 20, axis=0), clustered[found.rows[line]]
+    )
     np.testing.assert_array_equal(found.scores[line], scores)
     assert (np.lexsort((place[found.rows[line]], -scores)) == np.arange(20)).all()
     figures = index.measure(
@@ -214,7 +219,7 @@ def test_too_few_found_says_what_to_raise(clustered, tmp_path):
     index.build(clustered, tmp_path / "x.faiss", index="IVF300,Flat", **BUILD)
     corpus = store(clustered)
     (found,) = search_all(corpus, store(clustered[:2]), tmp_path / "x.faiss", top_k=50, nprobe=1)
-    neighbours.write(tmp_path / "part", found)
+    neighbour_lists.write(tmp_path / "part", found)
     with pytest.raises(SidmillError, match=r"raise faiss\.nprobe"):
         search.merge_shards(
             [tmp_path / "part"], corpus.ids, corpus.ids.slice(0, 2), exclude_own=False

@@ -11,8 +11,8 @@ import tiny_qwen3
 import tiny_rerankers
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import neighbours, text, triples
-from sidmill.formats.runs import Run
+from sidmill.formats import item_text, neighbour_lists, triples
+from sidmill.formats.run_files import Run
 
 pytestmark = pytest.mark.model
 
@@ -109,9 +109,14 @@ def test_weights_that_are_not_finite_are_no_model(files, tmp_path):
 
 def test_judgements_of_cranfield_train_both_encoders_for_a_few_steps(tmp_path, real_data):
     """BEIR's files as they are: a dual encoder, mined negatives, and a cross encoder of them."""
-    from sidmill.embed import sentence
-    from sidmill.formats.vectors import VectorStore
-    from sidmill.retrieval import cross, learn_from, mine, read
+    from sidmill.embed.backends import sentence_transformers
+    from sidmill.formats.vector_store import VectorStore
+    from sidmill.retrieval import (
+        cross,
+        mine,
+        read,
+        training_data,
+    )
 
     folder = real_data / "cranfield"
     corpus, queries, rejects = (tmp_path / name for name in ("corpus", "queries", "rejects"))
@@ -134,21 +139,21 @@ def test_judgements_of_cranfield_train_both_encoders_for_a_few_steps(tmp_path, r
     given = {"path": str(tmp_path / "train.tsv"), "form": "qrels", "on_bad_rows": "reject"}
     given["max_reject_share"] = 1.0
     out = tmp_path / "triples.parquet"
-    assert learn_from.read_training(out, rejects, corpus, queries, kind="dual", **given) > 190
-    lines = [line for table in text.read(corpus) for line in table["text"].to_pylist()]
+    assert training_data.read_training(out, rejects, corpus, queries, kind="dual", **given) > 190
+    lines = [line for table in item_text.read(corpus) for line in table["text"].to_pylist()]
     tiny_rerankers.bert(tmp_path / "bert", lines)
     figures = train_dual(
         tmp_path, tmp_path, max_rows=96, epochs=1, batch_size=16, dev_share=0.4, evaluations=1
     )
     assert figures["steps"] >= 3
     mine.write_pool(out, None, tmp_path / "pool", tmp_path / "asked")
-    encoder = sentence.load(
+    encoder = sentence_transformers.load(
         model=str(tmp_path / "model"), revision=None, dim=None, batch_tokens=4096, max_length=64,
         dtype="float32", device="cpu", attention="auto", compiled=False, prompt="", normalize=True,
     )  # fmt: skip
 
     def embed(name):
-        (found,) = [table["text"].to_pylist() for table in text.read(tmp_path / name)]
+        (found,) = [table["text"].to_pylist() for table in item_text.read(tmp_path / name)]
         return VectorStore(encoder.encode(found, lambda n: None), np.arange(len(found)), {})
 
     mined = mine.mine(
@@ -180,13 +185,13 @@ def weights(folder):
 
 @pytest.mark.parametrize(("model", "pooling", "mini"), [("bert", "cls", None), ("qwen3", None, 4)])
 def test_a_dual_encoder_learns_and_loads_as_an_embedder(files, tmp_path, model, pooling, mini):
-    from sidmill.embed import sentence
+    from sidmill.embed.backends import sentence_transformers
 
     figures = train_dual(files, tmp_path, model, pooling, mini_batch=mini)
     assert figures["dev_mrr_10_after"] > figures["dev_mrr_10_before"] + 0.1
     assert json.loads((tmp_path / "model/training.json").read_text()) == figures
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
-    encoder = sentence.load(
+    encoder = sentence_transformers.load(
         model=str(tmp_path / "model"), revision=None, dim=None, batch_tokens=999, max_length=64,
         dtype="float32", device="cpu", attention="auto", compiled=False, prompt="", normalize=True,
     )  # fmt: skip
@@ -273,7 +278,7 @@ def test_a_hub_model_that_does_not_say_how_to_pool_is_refused_unread(files, tmp_
     from huggingface_hub.errors import EntryNotFoundError
     from sentence_transformers import SentenceTransformer
 
-    from sidmill.formats import hub
+    from sidmill.io import hf_hub
     from sidmill.retrieval import dual
 
     read = []
@@ -285,7 +290,7 @@ def test_a_hub_model_that_does_not_say_how_to_pool_is_refused_unread(files, tmp_
         read.append(model)
         return SentenceTransformer(str(files / "bert"), device="cpu")
 
-    monkeypatch.setattr(hub, "hf_hub_download", download)
+    monkeypatch.setattr(hf_hub, "hf_hub_download", download)
     monkeypatch.setattr(dual, "SentenceTransformer", load)
     with pytest.raises(SidmillError, match=r"does not say how to pool.*dual\.pooling"):
         dual.load("some/bert", None, None, 64, "cpu")
@@ -302,12 +307,12 @@ def test_a_cross_encoder_learns_and_reranks(files, tmp_path, monkeypatch, model)
     )  # fmt: skip
     learned = model == "bert"  # the other one is too small to learn this in a few seconds
     assert figures["dev_average_precision_after"] > (0.6 if learned else 0.4)
-    schema = text.schema(pa.int64())
+    schema = item_text.schema(pa.int64())
     lines = [passage(name) for name in NAMES]
     ids = range(len(NAMES))
     for name, column in (("corpus", lines), ("queries", NAMES)):
         table = pa.table({"pid": ids, "text": column}, schema=schema)
-        text.write(tmp_path / name, pa.int64(), [table])
+        item_text.write(tmp_path / name, pa.int64(), [table])
     # the answer stands last among those read again; what is not read again keeps its place
     found = [[str((n + shift) % 40) for shift in (7, 13, 0, 5, 6)] for n in ids]
     run = Run([str(n) for n in ids], found, np.tile(np.arange(5, 0, -1, np.float32), (40, 1)))
@@ -317,7 +322,7 @@ def test_a_cross_encoder_learns_and_reranks(files, tmp_path, monkeypatch, model)
         settings = {"model": str(tmp_path / "model"), "depth": 3, **RERANK, **changes}
         paths = [tmp_path / f"{shard}-of-{shards}" for shard in range(shards)]
         for shard, path in enumerate(paths):
-            neighbours.write(path, rerank.rerank_shard(
+            neighbour_lists.write(path, rerank.rerank_shard(
                 run, tmp_path / "corpus", tmp_path / "queries",
                 shard=shard, shards=shards, **settings,
             ))  # fmt: skip

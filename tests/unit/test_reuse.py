@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from sidmill.core.errors import SidmillError
 from sidmill.embed import fingerprint, reuse
 from sidmill.embed.shard import embed_shard
-from sidmill.formats import embeddings, match, parquet, text
+from sidmill.formats import catalogue_match, embedding_shards, item_text
+from sidmill.io import parquet
 
 SETTINGS = {
     "model_path": None,
@@ -48,9 +49,11 @@ def publish(folder, n_items, n_shards):
     """Shards of published vectors; vector i is that of row i."""
     paths = []
     for shard in range(n_shards):
-        rows = np.arange(*text.shard_bounds(n_items, shard, n_shards))
+        rows = np.arange(*item_text.shard_bounds(n_items, shard, n_shards))
         path = folder / f"old-{shard}.parquet"
-        embeddings.write(path, pa.int64(), FACTS, [(pa.chunked_array([rows]), vectors_of(rows))])
+        embedding_shards.write(
+            path, pa.int64(), FACTS, [(pa.chunked_array([rows]), vectors_of(rows))]
+        )
         paths.append(str(path))
     return paths
 
@@ -61,11 +64,11 @@ def run(rows, published, folder, dim=3):
     places = pa.array(np.arange(len(rows)))
     path, shard_path = str(folder / "text.parquet"), str(folder / "part.parquet")
     table = pa.table({"pid": places, "text": places.cast(pa.string())})
-    text.write(path, pa.int64(), [table])
+    item_text.write(path, pa.int64(), [table])
     with reuse.fresh(path, 0, len(rows), rows, shard_path) as (fresh_text, fresh_shard):
-        asked = [pid for table in text.read(fresh_text) for pid in table["pid"].to_pylist()]
+        asked = [pid for table in item_text.read(fresh_text) for pid in table["pid"].to_pylist()]
         new = [(pa.chunked_array([asked], pa.int64()), vectors_of(-1000 - np.array(asked)))]
-        embeddings.write(fresh_shard, pa.int64(), FACTS, new if asked else [])
+        embedding_shards.write(fresh_shard, pa.int64(), FACTS, new if asked else [])
         blocks = list(reuse.blocks(path, 0, len(rows), rows, published, fresh_shard, dim))
     assert not [path for path in folder.iterdir() if "fresh" in path.name]
     ids = [pid for pids, _ in blocks for pid in pids.to_pylist()]
@@ -92,7 +95,7 @@ def shard(folder, text_path, found, published, source, number=0, shards=1):
         text_path, str(path), f"{path}.json", shard=number, shards=shards, match_path=found,
         published=published, path=source, **SETTINGS,
     )  # fmt: skip
-    return np.concatenate([vectors for _, vectors in embeddings.read(path)])
+    return np.concatenate([vectors for _, vectors in embedding_shards.read(path)])
 
 
 def test_only_the_others_are_asked_for_whatever_the_shards(tmp_path):
@@ -102,11 +105,11 @@ def test_only_the_others_are_asked_for_whatever_the_shards(tmp_path):
     changed = np.array([False, False, False, True, False, False, False])
     pids = pa.array([9, 0, 70, 3, 4, 71, 1])
     text_path, found = str(tmp_path / "text.parquet"), str(tmp_path / "match.parquet")
-    text.write(text_path, pa.int64(), [pa.table({"pid": pids, "text": list("abcdefg")})])
-    match.write(found, pa.int64(), [(pids, match.Match(rows, changed))])
+    item_text.write(text_path, pa.int64(), [pa.table({"pid": pids, "text": list("abcdefg")})])
+    catalogue_match.write(found, pa.int64(), [(pids, catalogue_match.Match(rows, changed))])
     source = str(tmp_path / "own.parquet")
     own = pa.chunked_array([[70, 3, 71]])
-    embeddings.write(source, pa.int64(), {}, [(own, vectors_of([-5, -6, -7]))])
+    embedding_shards.write(source, pa.int64(), {}, [(own, vectors_of([-5, -6, -7]))])
     expected = vectors_of([9, 0, -5, -6, 4, -7, 1])
     for shards in (1, 2, 3):
         parts = [
@@ -122,16 +125,16 @@ def test_a_version_with_the_digest_of_older_programs_is_gone_on_from(tmp_path, c
     whole, ends = fingerprint.folder_digest(model), fingerprint.ends_digest(model)
     found = FACTS | {"revision": whole}
     path = str(tmp_path / "part.parquet")
-    embeddings.write(path, pa.int64(), FACTS | {"revision": ends}, [])
+    embedding_shards.write(path, pa.int64(), FACTS | {"revision": ends}, [])
     assert reuse.go_on(found, [path], str(model)) == FACTS | {"revision": ends}
     assert "is taken for the same model" in caplog.text
     # Any other difference is one.
     for changed in (found | {"prompt": "x"}, FACTS | {"revision": "another"}):
-        embeddings.write(path, pa.int64(), FACTS | {"revision": ends}, [])
+        embedding_shards.write(path, pa.int64(), FACTS | {"revision": ends}, [])
         (model / "model.safetensors").write_bytes(bytes([changed["prompt"] == ""] * (3 << 20)))
         with pytest.raises(SidmillError, match="was embedded otherwise"):
             reuse.go_on(changed, [path], str(model))
-    embeddings.write(path, pa.int64(), found, [])
+    embedding_shards.write(path, pa.int64(), found, [])
     assert reuse.go_on(found, [path], str(model)) == found
 
 

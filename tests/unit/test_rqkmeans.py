@@ -5,11 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from sidmill import codec
 from sidmill.core.errors import SidmillError
-from sidmill.quantize import clusters as clustering
-from sidmill.quantize import rqkmeans, swaps
-from sidmill.torch_search import Piece
+from sidmill.numeric import residual_codec
+from sidmill.numeric.nearest_torch import Piece
+from sidmill.quantize import lloyd, rqkmeans, split_merge
 
 SETTINGS = {
     "n_levels": 3,
@@ -48,9 +47,15 @@ def normal(seed, *shape):
 
 def errors(vectors, codebooks):
     """Mean squared error before the first level, and after each."""
-    codes = np.concatenate(list(codec.encode(vectors, codebooks, device="cpu", memory_mb=64)))
+    codes = np.concatenate(
+        list(residual_codec.encode(vectors, codebooks, device="cpu", memory_mb=64))
+    )
     return [
-        float(np.square(vectors - codec.decode(codes[:, :n], codebooks)).mean(dtype=np.float64))
+        float(
+            np.square(vectors - residual_codec.decode(codes[:, :n], codebooks)).mean(
+                dtype=np.float64
+            )
+        )
         for n in range(len(codebooks) + 1)
     ]
 
@@ -111,7 +116,9 @@ def test_error_is_at_most_that_of_faiss(kind, seed):
 def test_first_code_is_the_planted_group(seed):
     vectors, labels = planted(seed)
     codebooks = fit(vectors, **SETTINGS | {"n_levels": 1, "codebook_size": 16, "seed": seed})
-    codes = np.concatenate(list(codec.encode(vectors, codebooks, device="cpu", memory_mb=64)))
+    codes = np.concatenate(
+        list(residual_codec.encode(vectors, codebooks, device="cpu", memory_mb=64))
+    )
     assert len(set(zip(labels.tolist(), codes[:, 0].tolist(), strict=True))) == 16
 
 
@@ -185,7 +192,9 @@ def test_empty_clusters_are_filled():
     """The sample misses a far group that the passes over every row must find."""
     vectors = np.concatenate([normal(10, 5000, 8), 100 + normal(11, 5, 8)])
     codebooks = fit(vectors, **SETTINGS | {"n_levels": 1, "codebook_size": 3})
-    codes = np.concatenate(list(codec.encode(vectors, codebooks, device="cpu", memory_mb=64)))
+    codes = np.concatenate(
+        list(residual_codec.encode(vectors, codebooks, device="cpu", memory_mb=64))
+    )
     assert set(codes[:, 0]) == {0, 1, 2}
 
 
@@ -193,14 +202,14 @@ def test_swap_never_raises_the_error():
     vectors, _ = planted(12)
     sample = torch.from_numpy(vectors)
     generator = torch.Generator().manual_seed(0)
-    clusters = clustering.empty(sample[:16].clone())
+    clusters = lloyd.empty(sample[:16].clone())
     spare = torch.empty(len(sample) * 16)
-    codes = clustering.visit(clusters, [Piece(0, sample)], None, hartigan=False, spares=[spare])
-    clustering.centre(clusters)
-    before = clustering.explained(clusters)
-    after, n_pairs = swaps.swap(clusters, sample, codes, 100, generator)
+    codes = lloyd.visit(clusters, [Piece(0, sample)], None, hartigan=False, spares=[spare])
+    lloyd.centre(clusters)
+    before = lloyd.explained(clusters)
+    after, n_pairs = split_merge.swap(clusters, sample, codes, 100, generator)
     assert n_pairs > 0
-    assert clustering.explained(clusters) > before
+    assert lloyd.explained(clusters) > before
     counts = torch.bincount(after, minlength=16)
     np.testing.assert_array_equal(counts.numpy(), clusters.counts.numpy())
 

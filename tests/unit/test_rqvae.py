@@ -19,12 +19,27 @@ import torch
 import yaml
 from conftest import ROOT
 
-from sidmill import api, latents, network
+from sidmill import api
 from sidmill.core.errors import SidmillError
-from sidmill.formats import embeddings, interactions, item_data, quantizer, vectors
-from sidmill.formats.quantizer import Quantizer
+from sidmill.formats import (
+    embedding_shards,
+    item_data,
+    quantizer_file,
+    sequence_table,
+    vector_store,
+)
+from sidmill.formats.quantizer_file import Quantizer
+from sidmill.numeric import latents, mlp
 from sidmill.quantize import rqkmeans
-from sidmill.quantize.rqvae import checkpoints, data, fit, measure, pairs, start, training
+from sidmill.quantize.rqvae import (
+    checkpoints,
+    consumption_pairs,
+    data,
+    fit,
+    init,
+    measure,
+    training,
+)
 
 SETTINGS = yaml.safe_load((ROOT / "config.yaml").read_text())["rqvae"] | {
     "codebook_sizes": [8, 6, 4],
@@ -175,7 +190,7 @@ def test_a_real_kill(tmp_path, path):
     whole = train(path, tmp_path / "whole", epochs=12)
     request = SETTINGS | {"paths": [path], "folder": str(tmp_path / "killed"), "epochs": 12}
     (tmp_path / "request.json").write_text(json.dumps(request))
-    command = [sys.executable, "-m", "sidmill.quantize.rqvae.member", tmp_path / "request.json"]
+    command = [sys.executable, "-m", "sidmill.quantize.rqvae.worker", tmp_path / "request.json"]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     child = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     while not (tmp_path / "killed/last.safetensors").exists():
@@ -211,8 +226,8 @@ def test_the_quantizer_file_does_what_the_training_measured(tmp_path, path):
     trained = train(path, tmp_path / "c", choose="last", batch_norm=True)
     items = np.load(path)
     found = Quantizer("rqvae", trained.codebooks, {}, {}, trained.encoder, trained.decoder)
-    quantizer.write(tmp_path / "q.safetensors", found)
-    loaded = quantizer.read(tmp_path / "q.safetensors")
+    quantizer_file.write(tmp_path / "q.safetensors", found)
+    loaded = quantizer_file.read(tmp_path / "q.safetensors")
     assert loaded.dim == DIM
     codes = api.encode(loaded, items)
     last = table(tmp_path / "c")[-1]
@@ -229,7 +244,7 @@ def test_a_row_has_one_latent_wherever_it_stands(tmp_path, path):
     whole = np.concatenate(
         [block.copy() for block in latents.blocks(items, trained.encoder, "cpu", 64)]
     )
-    run = network.load(trained.encoder, torch.device("cpu"))
+    run = mlp.load(trained.encoder, torch.device("cpu"))
     for row in (0, 7, ROWS - 1):
         np.testing.assert_array_equal(run(torch.from_numpy(items[row : row + 1]))[0], whole[row])
     order = np.random.default_rng(0).permutation(ROWS)
@@ -255,7 +270,7 @@ def test_a_latent_depends_on_its_row_alone_whatever_the_widths(rng, threads):
             rows = rng.standard_normal((300, layers[0]), np.float32)
             order = rng.permutation(len(rows))
             for past in (None, skip):
-                run = network.load(quantizer.Network(made, biases, past), "cpu")
+                run = mlp.load(quantizer_file.Network(made, biases, past), "cpu")
                 whole = run(rows)
                 assert torch.equal(run(rows[order]), whole[order]), layers
                 for row in (0, 7, 255, 299):
@@ -276,7 +291,7 @@ def test_a_network_is_the_product_of_its_layers(rng):
         past = None if past is None else np.asarray(past)
         for bound in (None, np.array(1, np.float32)):
             wanted = plain + beside if bound is None else (plain + beside).clip(-1, 1)
-            found = network.load(quantizer.Network(weights, biases, past, bound), "cpu")(rows)
+            found = mlp.load(quantizer_file.Network(weights, biases, past, bound), "cpu")(rows)
             np.testing.assert_allclose(found.numpy(), wanted, atol=1e-4)
 
 
@@ -300,7 +315,7 @@ def test_files_in_hdf5_and_parquet_and_many_train_alike(tmp_path, path):
     folder.mkdir()
     for number, part in enumerate((items[100:130], items[130:])):
         block = (pa.chunked_array([np.arange(len(part))]), part)
-        embeddings.write(folder / f"part-{number}.parquet", pa.int64(), {}, [block])
+        embedding_shards.write(folder / f"part-{number}.parquet", pa.int64(), {}, [block])
     several = [str(tmp_path / "item_data.h5"), str(folder)]
     found = train(path, tmp_path / "many", data_paths=several)
     assert same(found, wanted)
@@ -327,7 +342,7 @@ def test_a_warm_start_begins_at_residual_k_means(tmp_path, path):
     kmeans |= {"balance": "none", "max_load": 1.5, "code": ""}
     kmeans |= {"seed": 0, "device": "cpu", "memory_mb": 64}
     given = rqkmeans.fit(items, n_levels=3, codebook_size=[8, 6, 4], **kmeans).codebooks
-    quantizer.write(tmp_path / "q.safetensors", Quantizer("rqkmeans", given, {}, {}))
+    quantizer_file.write(tmp_path / "q.safetensors", Quantizer("rqkmeans", given, {}, {}))
     warm = {"warm_start": str(tmp_path / "q.safetensors"), "choose": "last"}
     still = {
         "test_ratio": 0.0,
@@ -354,12 +369,12 @@ def test_a_warm_start_forgets_what_is_held_out(tmp_path, path):
     """Codebooks that learned every item by heart begin no better than any on those held out."""
     items, held = np.load(path), data.held_out(ROWS, 0.2, 0)
     books = [items[np.flatnonzero(held)[:8]], *(np.zeros((n, DIM), np.float32) for n in (6, 4))]
-    quantizer.write(tmp_path / "q.safetensors", Quantizer("rqkmeans", books, {}, {}))
+    quantizer_file.write(tmp_path / "q.safetensors", Quantizer("rqkmeans", books, {}, {}))
     rows = data.open_rows([path], tmp_path, torch.device("cpu"), 64)
     names = {name: SETTINGS[name] for name in fit.Settings._fields}
     model = fit.Autoencoder(DIM, fit.Settings(**names | {"e_dim": DIM, "skip": "identity"}))
-    start.scale(model, rows, held, torch.device("cpu"))
-    start.copy_codewords(model, books, rows, held, torch.device("cpu"))
+    init.scale(model, rows, held, torch.device("cpu"))
+    init.copy_codewords(model, books, rows, held, torch.device("cpu"))
     words = model.codebooks[0].detach().numpy()
     scaled = model.scaled(torch.from_numpy(items)).numpy()
     codes = np.square(scaled[~held, None] - scaled[held][None, :8]).sum(axis=2).argmin(axis=1)
@@ -472,7 +487,7 @@ def test_files_that_do_not_fit(tmp_path, path):
         train(path, tmp_path / "c", data_paths=[str(tmp_path / "x.h5")])
     store = tmp_path / "vectors.npy"
     np.save(store, np.load(path))
-    vectors.write_ids(
+    vector_store.write_ids(
         tmp_path / "ids.parquet", pa.chunked_array([range(ROWS)]), (ROWS, DIM), {"a": 1}
     )
     with pytest.raises(SidmillError, match="holds other embeddings"):
@@ -486,7 +501,7 @@ def test_files_that_do_not_fit(tmp_path, path):
 
 def test_pairs_come_from_the_training_part_of_histories(tmp_path, path):
     ids = pa.chunked_array([range(100, 100 + ROWS)])
-    vectors.write_ids(tmp_path / "ids.parquet", ids, (ROWS, DIM), {})
+    vector_store.write_ids(tmp_path / "ids.parquet", ids, (ROWS, DIM), {})
     users = pa.table(
         {
             "user_id": ["a", "b"],
@@ -494,14 +509,16 @@ def test_pairs_come_from_the_training_part_of_histories(tmp_path, path):
             "splits": [[0, 0, 0, 0, 2], [0, 0]],
             "timestamps": [None, None],
         },
-        schema=interactions.schema(pa.int64()),
+        schema=sequence_table.schema(pa.int64()),
     )
-    interactions.write(tmp_path / "sequences.parquet", pa.int64(), [users])
-    found = pairs.load(str(tmp_path / "sequences.parquet"), str(tmp_path / "ids.parquet"))
+    sequence_table.write(tmp_path / "sequences.parquet", pa.int64(), [users])
+    found = consumption_pairs.load(
+        str(tmp_path / "sequences.parquet"), str(tmp_path / "ids.parquet")
+    )
     assert found.tolist() == [[0, 5], [5, 2], [1, 0]]
     pq.write_table(pa.table({"pid_a": [100], "pid_b": [7]}), tmp_path / "p.parquet")
     with pytest.raises(SidmillError, match="item 7 is not in the catalogue"):
-        pairs.load(str(tmp_path / "p.parquet"), str(tmp_path / "ids.parquet"))
+        consumption_pairs.load(str(tmp_path / "p.parquet"), str(tmp_path / "ids.parquet"))
     settings = {"ids_path": str(tmp_path / "ids.parquet"), "contrastive_weight": 1.0}
     settings["sequences_path"] = str(tmp_path / "sequences.parquet")
     train(path, tmp_path / "c", **settings)

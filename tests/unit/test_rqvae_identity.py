@@ -11,8 +11,9 @@ import torch
 from test_rqvae import DIM, SETTINGS, same, train
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import quantizer, tensors, vectors
-from sidmill.formats.quantizer import Quantizer
+from sidmill.formats import quantizer_file, vector_store
+from sidmill.formats.quantizer_file import Quantizer
+from sidmill.io import tensors
 from sidmill.quantize.rqvae import checkpoints, data, training
 
 N_ROWS = 40
@@ -92,7 +93,7 @@ def test_the_same_vectors_in_another_file_or_read_by_batches_are_the_same_data(
 def test_other_partners_are_another_training(identity_of, tmp_path, rows):
     """The same items in other pairs: as many pairs, and every item as often."""
     ids = pa.chunked_array([range(N_ROWS)])
-    vectors.write_ids(tmp_path / "ids.parquet", ids, (N_ROWS, DIM), {})
+    vector_store.write_ids(tmp_path / "ids.parquet", ids, (N_ROWS, DIM), {})
     found = []
     for partners in ([1, 2, 3, 4], [2, 1, 4, 3], [2, 1, 4, 3]):
         table = pa.table({"pid_a": [5, 6, 7, 8], "pid_b": partners})
@@ -107,7 +108,7 @@ def test_other_codebooks_to_start_from_are_another_training(identity_of, tmp_pat
     found = []
     for words in (book, -book, book[::-1].copy(), book[:, ::-1].copy(), book):
         books = [words, np.zeros_like(words)]
-        quantizer.write(tmp_path / "q.safetensors", Quantizer("rqkmeans", books, {}, {}))
+        quantizer_file.write(tmp_path / "q.safetensors", Quantizer("rqkmeans", books, {}, {}))
         found.append(identity_of(rows, warm_start=str(tmp_path / "q.safetensors")))
     assert all(one != found[0] for one in found[1:4])
     assert found[4] == found[0]

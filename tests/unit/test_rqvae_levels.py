@@ -5,8 +5,13 @@ import pytest
 import torch
 from scipy.special import logsumexp
 
-from sidmill import codec
-from sidmill.quantize.rqvae import assign, collisions, levels, losses
+from sidmill.numeric import residual_codec
+from sidmill.quantize.rqvae import (
+    colliding_pairs,
+    losses,
+    nearest,
+    residual_quantizer,
+)
 
 
 def normal(seed, *shape):
@@ -15,7 +20,7 @@ def normal(seed, *shape):
 
 def quantize(latents, books, **settings):
     plain = {"sk_epsilons": [], "sk_iters": 50, "estimator": "straight_through"}
-    return levels.quantize(latents, books, **(plain | settings))
+    return residual_quantizer.quantize(latents, books, **(plain | settings))
 
 
 def books(n_levels=3, n_codes=16, dim=8):
@@ -29,7 +34,7 @@ def test_the_commitment_of_every_level_reaches_the_encoder(level):
     given = books()
     left = latents
     for words in given[:level]:
-        left = left - words[assign.nearest(left.detach(), words)]
+        left = left - words[nearest.nearest(left.detach(), words)]
     whole = quantize(latents, given).commitment
     (gradient,) = torch.autograd.grad(whole, latents)
     fewer = [words for number, words in enumerate(given) if number != level]
@@ -40,7 +45,7 @@ def test_the_commitment_of_every_level_reaches_the_encoder(level):
         by_hand = torch.zeros_like(latents)
         rest = latents.detach()
         for words in given:
-            chosen = words[assign.nearest(rest, words)]
+            chosen = words[nearest.nearest(rest, words)]
             by_hand += 2 * (rest - chosen) / rest.numel() / len(given)
             rest = rest - chosen
         torch.testing.assert_close(gradient, by_hand)
@@ -71,7 +76,9 @@ def test_codes_and_latents_are_those_of_the_codec_and_of_residual_vq():
     codes = torch.stack(found.codes, dim=1)
     torch.testing.assert_close(codes, their_codes[0])
     torch.testing.assert_close(found.latents, theirs[0])
-    ours = codec.encode(latents.numpy(), [w.numpy() for w in given], device="cpu", memory_mb=64)
+    ours = residual_codec.encode(
+        latents.numpy(), [w.numpy() for w in given], device="cpu", memory_mb=64
+    )
     np.testing.assert_array_equal(np.concatenate(list(ours)), codes.numpy())
 
 
@@ -89,7 +96,9 @@ def test_the_decoder_takes_the_codewords_whatever_the_gradient(estimator):
 def test_rotation_keeps_the_angle_between_gradient_and_codeword():
     latents, goal = normal(5, 20, 8).requires_grad_(), normal(6, 20, 8)
     pull = normal(7, 20, 8)
-    (gradient,) = torch.autograd.grad((levels.rotate(latents, goal) * pull).sum(), latents)
+    (gradient,) = torch.autograd.grad(
+        (residual_quantizer.rotate(latents, goal) * pull).sum(), latents
+    )
     cosine = torch.nn.functional.cosine_similarity
     torch.testing.assert_close(cosine(gradient, latents.detach()), cosine(pull, goal))
 
@@ -107,11 +116,11 @@ def reference_plan(costs, epsilon, n_iter):
 @pytest.mark.parametrize("epsilon", [1.0, 0.1, 0.01])
 def test_sinkhorn_agrees_with_a_float64_reference(epsilon):
     costs = torch.cdist(normal(1, 96, 8), normal(2, 16, 8)).square().double()
-    found = assign.log_plan(costs, epsilon, 50).exp()
+    found = nearest.log_plan(costs, epsilon, 50).exp()
     wanted = reference_plan(costs.numpy(), epsilon, 50)
     np.testing.assert_allclose(found.numpy(), wanted, atol=1e-9)
     np.testing.assert_allclose(found.sum(dim=1).numpy(), 1)
-    found = assign.log_plan(costs, 1.0, 200).exp()
+    found = nearest.log_plan(costs, 1.0, 200).exp()
     np.testing.assert_allclose(found.sum(dim=0).numpy(), 6, rtol=1e-6)
 
 
@@ -124,30 +133,30 @@ def test_sinkhorn_holds_where_weights_are_smaller_than_any_number(epsilon, shape
     words[0] += far
     rows[-1] *= 1 + far
     costs = torch.cdist(rows, words).square().double()
-    found = assign.log_plan(costs, epsilon, 20).exp()
+    found = nearest.log_plan(costs, epsilon, 20).exp()
     assert found.isfinite().all()
     np.testing.assert_allclose(found.sum(dim=1).numpy(), 1)
     if shape[0] * shape[1] < 5000 and shape[1] > 1:
         wanted = reference_plan(costs.numpy(), epsilon, 20)
         np.testing.assert_allclose(found.numpy(), wanted, atol=1e-6)
     if far == 5.0 and shape == (1024, 128):  # a share of the codewords, not one of them
-        assert len(assign.balanced(rows, words, epsilon, 50).unique()) > 64
+        assert len(nearest.balanced(rows, words, epsilon, 50).unique()) > 64
 
 
 def test_balanced_codes_use_every_codeword_where_nearest_ones_do_not():
     rows, words = normal(1, 256, 8), normal(2, 16, 8)
     words[3:] += 5
-    assert len(assign.nearest(rows, words).unique()) <= 3
-    assert len(assign.balanced(rows, words, 0.01, 100).unique()) == 16
+    assert len(nearest.nearest(rows, words).unique()) <= 3
+    assert len(nearest.balanced(rows, words, 0.01, 100).unique()) == 16
 
 
 def test_averages_move_to_the_mean_of_their_rows():
     words, left = normal(1, 4, 8), normal(2, 400, 8)
-    code = assign.nearest(left, words)
-    averages = levels.Averages(torch.ones(4), words.clone())
-    counts, sums = levels.count_and_sum(left, code, 4)
+    code = nearest.nearest(left, words)
+    averages = residual_quantizer.Averages(torch.ones(4), words.clone())
+    counts, sums = residual_quantizer.count_and_sum(left, code, 4)
     for _ in range(200):
-        levels.average(words, averages, counts, sums, 0.9)
+        residual_quantizer.average(words, averages, counts, sums, 0.9)
     means = torch.stack([left[code == number].mean(dim=0) for number in range(4)])
     torch.testing.assert_close(words, means, atol=1e-4, rtol=1e-4)
 
@@ -175,8 +184,8 @@ def test_repulsion_ends_at_the_margin_and_survives_equal_rows():
 def test_pairs_are_items_that_share_every_code():
     codes = np.array([[1, 1], [0, 2], [1, 1], [1, 0], [1, 1], [0, 2]], dtype=np.int32)
     usable = np.array([True, True, True, True, True, False])
-    assert collisions.pairs(codes, usable).tolist() == [[0, 2], [2, 4]]
-    assert collisions.pairs(codes[:2], usable[:2]).shape == (0, 2)
+    assert colliding_pairs.pairs(codes, usable).tolist() == [[0, 2], [2, 4]]
+    assert colliding_pairs.pairs(codes[:2], usable[:2]).shape == (0, 2)
 
 
 def test_contrastive_is_lowest_where_partners_agree():

@@ -16,7 +16,8 @@ from torch import nn
 
 from sidmill import api
 from sidmill.core.errors import SidmillError
-from sidmill.formats import onerec, quantizer, state_dict, tokenizers
+from sidmill.formats import foreign_tokenizers, onerec_checkpoint, quantizer_file
+from sidmill.io import state_dict
 from sidmill.quantize import pretrained
 from sidmill.report import inspect
 
@@ -167,7 +168,10 @@ def test_wrapped_checkpoints_of_onerec(tmp_path, rng, wrap):
         "nested": {"model": {"state_dict": ddp}},
     }[wrap]
     torch.save(content, tmp_path / "m.pt")
-    for found in (onerec.read(tmp_path / "m.pt"), tokenizers.read(tmp_path / "m.pt").codebooks):
+    for found in (
+        onerec_checkpoint.read(tmp_path / "m.pt"),
+        foreign_tokenizers.read(tmp_path / "m.pt").codebooks,
+    ):
         assert all(map(np.array_equal, found, books))
 
 
@@ -283,8 +287,8 @@ def test_it_becomes_the_quantizer_of_a_run(tmp_path, vectors):
     settings = {"path": tmp_path / "m.pth", "dim": DIM, "fingerprint": SPACE}
     loaded = pretrained.load(**settings, n_levels=2)
     assert loaded.fingerprint == SPACE
-    quantizer.write(tmp_path / "q.safetensors", loaded)
-    found = api.encode(quantizer.read(tmp_path / "q.safetensors"), vectors)
+    quantizer_file.write(tmp_path / "q.safetensors", loaded)
+    found = api.encode(quantizer_file.read(tmp_path / "q.safetensors"), vectors)
     np.testing.assert_array_equal(found, greedy(model, vectors)[0][:, :2])
     with pytest.raises(SidmillError, match="has 3 levels"):
         pretrained.load(**settings, n_levels=4)

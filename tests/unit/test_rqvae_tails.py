@@ -13,25 +13,25 @@ import torch
 from conftest import ROOT
 from test_rqvae import DIM, SETTINGS, train
 
-from sidmill import torch_search
 from sidmill.core.errors import SidmillError
-from sidmill.formats import quantizer
-from sidmill.formats.quantizer import Quantizer
+from sidmill.formats import quantizer_file
+from sidmill.formats.quantizer_file import Quantizer
+from sidmill.numeric import nearest_torch
 from sidmill.quantize.rqvae import (
-    collisions,
+    colliding_pairs,
     data,
-    launch,
-    levels,
+    distributed,
+    init,
     losses,
     measure,
-    member,
-    start,
-    team,
+    residual_quantizer,
     training,
+    worker,
+    workers,
 )
-from sidmill.quantize.rqvae.model import Autoencoder
-from sidmill.quantize.rqvae.settings import LEAST_ROWS, Settings, check_rows
-from sidmill.recommend import model as recommender
+from sidmill.quantize.rqvae.autoencoder import Autoencoder
+from sidmill.quantize.rqvae.trials import LEAST_ROWS, Settings, check_rows
+from sidmill.recommend import sequence_model
 
 CPU = torch.device("cpu")
 SMALL = {
@@ -72,7 +72,7 @@ def test_every_process_has_rows_to_compare_in_every_batch(processes):
             assert bounds[-1] == n_rows
             assert sizes.min() >= least, (n_rows, batch_size)
             shares = [
-                len(team.share(np.arange(size), team.Team(rank, processes)))
+                len(distributed.share(np.arange(size), distributed.Team(rank, processes)))
                 for size in set(sizes.tolist())
                 for rank in range(processes)
             ]
@@ -145,8 +145,8 @@ def test_each_process_of_several_takes_finite_steps_at_every_tail(
     tmp_path, monkeypatch, rows_file, processes
 ):
     """What one process of several computes, without the others: sums are left as they are."""
-    monkeypatch.setattr(team, "add_up", lambda tensors, crew: list(tensors))
-    monkeypatch.setattr(team, "follow", lambda tensors, crew: None)
+    monkeypatch.setattr(distributed, "add_up", lambda tensors, crew: list(tensors))
+    monkeypatch.setattr(distributed, "follow", lambda tensors, crew: None)
     least = LEAST_ROWS * processes
     for n_rows in sorted({least, least + 1, *(16 + rest for rest in range(least + 1))}):
         settings = settings_of(**SMALL, batch_norm=True)
@@ -155,7 +155,7 @@ def test_each_process_of_several_takes_finite_steps_at_every_tail(
         for rank in (0, processes - 1):
             torch.manual_seed(0)
             state = training.make_state(Autoencoder(DIM, settings), settings)
-            start.scale(state.model, rows, held, CPU)
+            init.scale(state.model, rows, held, CPU)
             _, codes = measure.measure(state.model, rows, held, CPU)
             figures = training.run_epoch(
                 state,
@@ -163,11 +163,11 @@ def test_each_process_of_several_takes_finite_steps_at_every_tail(
                 rows,
                 np.arange(n_rows),
                 None,
-                collisions.pairs(codes, ~held),
+                colliding_pairs.pairs(codes, ~held),
                 epoch=0,
                 quantizing=True,
                 device=CPU,
-                crew=team.Team(rank, processes),
+                crew=distributed.Team(rank, processes),
             )
             assert np.isfinite(figures["loss"])
 
@@ -193,10 +193,10 @@ CURVES = {
         rows, rows.detach().flip(0), torch.tensor(1.0)
     ),
     "contrastive": lambda rows: losses.contrastive(rows, rows.detach().flip(0), 0.1),
-    "rotation": lambda rows: levels.rotate(rows, torch.ones_like(rows)).sum(),
-    "rotation to zero": lambda rows: levels.rotate(rows, 0 * rows.detach()).sum(),
-    "rotation to the opposite": lambda rows: levels.rotate(rows, -rows.detach()).sum(),
-    "cosine of the recommender": lambda rows: recommender.unit(rows).sum(),
+    "rotation": lambda rows: residual_quantizer.rotate(rows, torch.ones_like(rows)).sum(),
+    "rotation to zero": lambda rows: residual_quantizer.rotate(rows, 0 * rows.detach()).sum(),
+    "rotation to the opposite": lambda rows: residual_quantizer.rotate(rows, -rows.detach()).sum(),
+    "cosine of the recommender": lambda rows: sequence_model.unit(rows).sum(),
 }
 
 
@@ -213,7 +213,7 @@ def test_no_gradient_is_nan_or_drowns_the_others(curve, point):
 def test_rotation_of_a_row_without_length_gives_the_codeword():
     goal = torch.tensor([[1.0, 2], [0, 0], [0, 0], [3, 4], [1, 0]])
     rows = torch.tensor([[0.0, 0], [1, 1], [0, 0], [3, 4], [-1, 0]], requires_grad=True)
-    turned = levels.rotate(rows, goal)
+    turned = residual_quantizer.rotate(rows, goal)
     torch.testing.assert_close(turned.detach(), goal, atol=1e-6, rtol=1e-6)
     (gradient,) = torch.autograd.grad(turned.sum(), rows)
     assert (gradient[:3] == 1).all()  # these pass straight
@@ -273,7 +273,7 @@ def test_a_warm_start_needs_no_training_row_for_each_codeword(tmp_path, rows_fil
     """Its codebooks were fitted to all rows; some of these are held out now."""
     rows = np.load(rows_file(20))
     books = [rows, np.zeros((2, DIM), np.float32)]
-    quantizer.write(tmp_path / "q.safetensors", Quantizer("rqkmeans", books, {}, {}))
+    quantizer_file.write(tmp_path / "q.safetensors", Quantizer("rqkmeans", books, {}, {}))
     warm = SMALL | {"warm_start": str(tmp_path / "q.safetensors"), "test_ratio": 0.3}
     trained = train(rows_file(20), tmp_path / "c", **warm)
     assert [len(words) for words in trained.codebooks] == [20, 2]
@@ -311,7 +311,8 @@ def test_weights_that_the_last_step_of_an_epoch_spoils_are_no_fault_of_the_items
 SCRIPT = """
 import json, sys
 import numpy as np
-from sidmill.quantize.rqvae import fit, team, training
+from sidmill.quantize.rqvae import fit, training
+from sidmill.quantize.rqvae import distributed
 
 run_epoch, epochs = training.run_epoch, iter(range(99))
 
@@ -341,7 +342,7 @@ def test_all_processes_have_the_same_state_after_every_epoch(tmp_path, rows_file
         "MASTER_PORT": port,
         "WORLD_SIZE": "2",
         "OMP_NUM_THREADS": "1",
-        team.MEMBER: "1",
+        distributed.MEMBER: "1",
     }
     command = [sys.executable, tmp_path / "script.py", json.dumps(request), tmp_path]
     members = [
@@ -362,29 +363,29 @@ def test_a_process_that_fails_says_why_through_the_one_that_started_it(
     """The member runs here: what torchrun adds to it is that there are several."""
 
     def run(command, env):
-        monkeypatch.setenv(team.MEMBER, env[team.MEMBER])
+        monkeypatch.setenv(distributed.MEMBER, env[distributed.MEMBER])
         monkeypatch.setenv("WORLD_SIZE", "1")
         monkeypatch.setattr(sys, "argv", command[command.index("-m", 4) + 1 :])
         with pytest.raises(SystemExit):
-            member.main()
+            worker.main()
         return subprocess.CompletedProcess(command, 2)
 
-    monkeypatch.setattr(launch.subprocess, "run", run)
+    monkeypatch.setattr(workers.subprocess, "run", run)
     settings = SMALL | {"processes": 2, "batch_size": 3}
     with pytest.raises(SidmillError, match=r"batch_size is 3 for 2 processes.*at least 4"):
         train(rows_file(30), tmp_path / "c", **settings)
-    assert not (tmp_path / "c" / launch.FAILURE).exists()
+    assert not (tmp_path / "c" / workers.FAILURE).exists()
     check_rows(settings_of(**SMALL | {"batch_size": 4}), 30, 30, 2, True)
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):
-    monkeypatch.setattr(torch_search.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(nearest_torch.torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     for device in ("auto", "cuda", "cuda:1"):
         with pytest.raises(SidmillError, match=r"processes to at most 2, or set .* to cpu"):
-            launch.check_devices(3, device)
-        launch.check_devices(2, device)
-    launch.check_devices(3, "cpu")
+            workers.check_devices(3, device)
+        workers.check_devices(2, device)
+    workers.check_devices(3, "cpu")
 
 
 @pytest.mark.parametrize("processes", [2, 3])
@@ -396,12 +397,12 @@ def test_processes_share_the_threads_of_the_job(tmp_path, monkeypatch, processes
         seen.update(env)
         return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr(launch.subprocess, "run", run)
+    monkeypatch.setattr(workers.subprocess, "run", run)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
-    for name in launch.THREADS:
+    for name in workers.THREADS:
         monkeypatch.setenv(name, "8")
-    launch.run(processes, {"device": "cpu"}, tmp_path)
-    assert {seen[name] for name in launch.THREADS} == {str(8 // processes)}
+    workers.run(processes, {"device": "cpu"}, tmp_path)
+    assert {seen[name] for name in workers.THREADS} == {str(8 // processes)}
 
 
 def test_vectors_of_another_model_are_refused_before_training(tmp_path, rows_file):

@@ -20,7 +20,14 @@ from sidmill.core.checkout import commit_of
 from sidmill.core.errors import SidmillError
 from sidmill.core.secrets import shown_settings
 from sidmill.datasets.mix import mix
-from sidmill.formats import benchmark, codes, embeddings, report, text, vectors
+from sidmill.formats import (
+    benchmark_table,
+    code_files,
+    embedding_shards,
+    item_text,
+    vector_store,
+)
+from sidmill.io import json_report
 from sidmill.items.render import render
 from sidmill.report import flow, run
 
@@ -49,12 +56,12 @@ def results(tmp_path):
     for shard, (first, last) in enumerate([(0, 1), (1, 3)]):
         part = folder / f"items/embeddings.parquet/part-{shard:05d}-of-00002.parquet"
         block = (ids.slice(first, last - first), rows[first:last])
-        embeddings.write(part, pa.int64(), PRINT, [block])
-    vectors.write(folder / "items/vectors.npy", (3, 2), "float32", [rows])
-    vectors.write_ids(folder / "items/ids.parquet", ids, (3, 2), PRINT)
+        embedding_shards.write(part, pa.int64(), PRINT, [block])
+    vector_store.write(folder / "items/vectors.npy", (3, 2), "float32", [rows])
+    vector_store.write_ids(folder / "items/ids.parquet", ids, (3, 2), PRINT)
     sids = np.array([[0], [1], [2]], dtype=np.int32)
     for name, column in (("rqkmeans/codes", "codes"), ("codes", "codes"), ("pid2sid", "sid")):
-        codes.write(folder / f"{name}.parquet", column, ids, [sids], [3])
+        code_files.write(folder / f"{name}.parquet", column, ids, [sids], [3])
     (folder / "benchmarks").mkdir()
     for name, seconds in (("render_text", 1.5), ("embed_shard.items.00000-of-00002", 2)):
         (folder / f"benchmarks/{name}.tsv").write_text(f"s\tmax_rss\n{seconds}\t30\n")
@@ -73,7 +80,7 @@ def test_rows_are_followed_through_every_stage(results):
 def rewrite(results, name, n_items):
     ids = pa.chunked_array([pa.array(range(1, n_items + 1))])
     rows = np.zeros((n_items, 1), dtype=np.int32)
-    codes.write(results / name, "codes", ids, [rows], [3])
+    code_files.write(results / name, "codes", ids, [rows], [3])
 
 
 def test_a_stage_that_lost_a_row_is_named(results):
@@ -81,7 +88,7 @@ def test_a_stage_that_lost_a_row_is_named(results):
     with pytest.raises(SidmillError, match=r"'encode with rqkmeans': 3 in, but 2 out"):
         flow.follow(results)
     rewrite(results, "rqkmeans/codes.parquet", 3)
-    text.write(results / "items/text.parquet", pa.int64(), [])
+    item_text.write(results / "items/text.parquet", pa.int64(), [])
     with pytest.raises(SidmillError, match=r"'read items': 4 in, but 0 out \+ 1 rejects"):
         run.describe(results, results, {})
 
@@ -105,10 +112,10 @@ def test_shards_of_an_unfinished_number_do_not_count(results):
 
 def test_interactions_and_datasets_account_for_every_row(tmp_path):
     counts = {"read": 10, "added": 2, "written": 9, "left_out": {"no_history": 3}}
-    report.write(tmp_path / "datasets/counts/sft_video_rec.json", counts)
+    json_report.write(tmp_path / "datasets/counts/sft_video_rec.json", counts)
     (stage,) = flow.follow(tmp_path)
     assert stage.holds
-    report.write(tmp_path / "datasets/counts/sft_video_rec.json", counts | {"written": 8})
+    json_report.write(tmp_path / "datasets/counts/sft_video_rec.json", counts | {"written": 8})
     with pytest.raises(SidmillError, match=r"'dataset sft_video_rec': 10 in, but 8 out"):
         flow.follow(tmp_path)
 
@@ -122,7 +129,7 @@ def test_a_mixture_is_told_and_held_to_nothing(tmp_path):
         [tmp_path / "a", tmp_path / "b"], tmp_path / "train", tmp_path / "test",
         seed=0, weights={"a": 2, "b": 1}, test_size={}, rows_per_file=100,
     )  # fmt: skip
-    report.write(tmp_path / "datasets/counts/mixture.json", counts)
+    json_report.write(tmp_path / "datasets/counts/mixture.json", counts)
     (stage,) = flow.follow(tmp_path)
     assert stage[:3] == ("mix mixture", None, 18)
     assert stage.holds is None
@@ -136,7 +143,7 @@ def test_times_of_shards_are_summed_and_memory_is_the_largest(tmp_path):
         path = tmp_path / f"{name}.tsv"
         path.write_text(f"s\tmax_rss\n{seconds}\t{peak}\n")
         at(path, second if name != "a.items.00000-of-00001" else -1)  # left from before
-    found = {(time.rule, time.what): time[2:5] for time in benchmark.gather(tmp_path)}
+    found = {(time.rule, time.what): time[2:5] for time in benchmark_table.gather(tmp_path)}
     assert found == {
         ("a", "items"): (2, 3, 30), ("a", "corpus"): (1, 4, None), ("b", ""): (1, 5, None),
         ("c", "x.y"): (1, 6, 7),
@@ -199,7 +206,7 @@ def test_the_script_tells_commit_and_version_of_the_checkout(results, tmp_path):
     )
     script = checkout / "workflow/scripts/describe_run.py"
     runpy.run_path(str(script), init_globals={"snakemake": given})
-    told = report.read(results / "run.json")
+    told = json_report.read(results / "run.json")
     assert told["git"] == commit_of(checkout, "Snakefile")._asdict()
     assert told["versions"]["sidmill"] == "98.7"
 

@@ -8,17 +8,36 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from sidmill import api, codec
-from sidmill.datasets import counts, lint, mix, vocab, write
+from sidmill import api
+from sidmill.datasets import (
+    counts,
+    lint,
+    mix,
+    vocabulary,
+    write,
+)
 from sidmill.datasets import resolve as resolve_rows
-from sidmill.embed import cost, dimensions, export, lsa, openai, shard, store
-from sidmill.formats import codes
+from sidmill.embed import (
+    cost,
+    dimensions,
+    export,
+    shard,
+    store,
+)
+from sidmill.embed.backends import lsa, openai
+from sidmill.formats import code_files
 from sidmill.interactions import export as histories
 from sidmill.interactions import read as read_histories
 from sidmill.items import demo, render
-from sidmill.quantize import opq, pca_grid, pretrained, rqkmeans
+from sidmill.numeric import residual_codec
+from sidmill.quantize import (
+    opq,
+    pca_grid,
+    pretrained,
+    rqkmeans,
+)
 from sidmill.quantize.rqvae import fit as rqvae
-from sidmill.quantize.rqvae import grid
+from sidmill.quantize.rqvae import fsq
 from sidmill.recommend import evaluate as recommender_metrics
 from sidmill.recommend import topk, train
 from sidmill.report import comparison, explorer
@@ -29,14 +48,21 @@ from sidmill.retrieval import (
     dual,
     fuse,
     index,
-    learn_from,
     measure,
     mine,
     read,
     rerank,
     search,
+    training_data,
 )
-from sidmill.sids import churn, evaluate, given, kept, quality, resolve
+from sidmill.sids import (
+    churn,
+    evaluate,
+    given,
+    published_sids,
+    quality,
+    resolve,
+)
 
 RULE_FILES = sorted((ROOT / "workflow/rules").glob("*.smk"))
 SCRIPTS = sorted((ROOT / "workflow/scripts").glob("*.py"))
@@ -103,16 +129,16 @@ FUNCTIONS = {
             *("ids_path", "sequences_path"),
         },
     ),
-    "fsq": (grid.codebooks, {"n_levels"}),
+    "fsq": (fsq.codebooks, {"n_levels"}),
     "pretrained": (pretrained.load, {"dim", "fingerprint"}),
     "given": (given.load, {"id_type"}),
     "opq": (opq.fit, {"seed", "codebook_sizes"}),
     "pca_grid": (pca_grid.fit, {"seed", "codebook_sizes"}),
-    "encoding": (codec.encode, set()),
+    "encoding": (residual_codec.encode, set()),
     "collisions": (resolve.resolve, set()),
-    "published": (kept.build, set()),
+    "published": (published_sids.build, set()),
     "churn": (churn.measure, {"seed"}),
-    "index": (codes.write_index, set()),
+    "index": (code_files.write_index, set()),
     "quality": (quality.measure, {"seed"}),
     "evaluation": (evaluate.evaluate, {"seed"}),
     "comparison": (comparison.compare, {"codebook_sizes"}),
@@ -131,7 +157,7 @@ FUNCTIONS = {
     ),
     "bm25": (bm25.search, {"top_k", "exclude_own"}),
     "fusion": (fuse.fuse, set()),
-    "training": (learn_from.read_training, {"kind", "path"}),
+    "training": (training_data.read_training, {"kind", "path"}),
     "dual": (dual.train, {"query_prompt", "prompt", "seed", "code"}),
     "mining": (mine.mine, {"search_batch", "device", "memory_mb"}),
     "cross": (cross.train, {"seed", "code"}),
@@ -149,7 +175,7 @@ FUNCTIONS = {
     "lint": (lint.lint, set()),
     "mixture": (mix.mix, {"seed"}),
     "rl": (mix.mix, {"seed"}),
-    "vocabulary": (vocab.expand, {"seed"}),
+    "vocabulary": (vocabulary.expand, {"seed"}),
     "explorer": (
         explorer.write,
         {"seed", "template_path", "pid2sid_path", "codes_path", "text_path"},

@@ -9,7 +9,7 @@ import pytest
 
 from sidmill.core.errors import SidmillError
 from sidmill.embed.store import store
-from sidmill.formats import embeddings, text, vectors
+from sidmill.formats import embedding_shards, item_text, vector_store
 
 SPACE = {"backend": "lsa", "model": "m", "dim": 4}
 
@@ -24,7 +24,7 @@ def case(tmp_path, rng):
         def __init__(self):
             self.folder = tmp_path
             self.expected = values
-            self.bounds = [text.shard_bounds(10, shard, 3) for shard in range(3)]
+            self.bounds = [item_text.shard_bounds(10, shard, 3) for shard in range(3)]
             self.shards = [
                 str(tmp_path / f"part-0000{shard}-of-00003.parquet") for shard in range(3)
             ]
@@ -33,17 +33,17 @@ def case(tmp_path, rng):
             start, stop = self.bounds[shard]
             block = values[start:stop] if block is None else block
             pids = ids[start:stop] if pids is None else pids
-            embeddings.write(self.shards[shard], pa.string(), space, [(pids, block)])
+            embedding_shards.write(self.shards[shard], pa.string(), space, [(pids, block)])
 
         def store(self, dtype="float32"):
             paths = [
                 str(tmp_path / name) for name in ("text.parquet", "vectors.npy", "ids.parquet")
             ]
             store(self.shards, *paths, dtype=dtype)
-            return vectors.open_store(*paths[1:])
+            return vector_store.open_store(*paths[1:])
 
     table = pa.table({"pid": ids, "text": ["x"] * 10})
-    text.write(tmp_path / "text.parquet", pa.string(), [table])
+    item_text.write(tmp_path / "text.parquet", pa.string(), [table])
     case = Case()
     for shard in range(3):
         case.write_shard(shard)
@@ -121,6 +121,6 @@ def test_a_value_too_large_for_float16_is_refused(case):
 
 def test_a_repeated_id_in_text_is_refused(case):
     table = pa.table({"pid": ["B0"] * 10, "text": ["x"] * 10})
-    text.write(case.folder / "text.parquet", pa.string(), [table])
+    item_text.write(case.folder / "text.parquet", pa.string(), [table])
     with pytest.raises(SidmillError, match="'B0' stands in it more than once"):
         case.store()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from sidmill.formats import tensors
+from sidmill.io import tensors
 
 CUBE = np.arange(4 * 6 * 3).reshape(4, 6, 3)
 LAYOUTS = {

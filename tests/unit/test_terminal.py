@@ -14,7 +14,12 @@ from hypothesis import strategies as st
 from sidmill import cli
 from sidmill.core.errors import SidmillError
 from sidmill.core.logs import JsonLines, Lines
-from sidmill.core.terminal import MOST_NAMES, UNSAFE, names, safe_lines
+from sidmill.core.terminal import (
+    MOST_NAMES,
+    UNSAFE,
+    names,
+    safe_lines,
+)
 
 EVIL = "\x1b]0;title\x07 \x1b[31m \x9b2J \u202ertl\u2066 \ud800 \x7f \r \u2028 \x00 \u200b end"
 

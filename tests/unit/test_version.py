@@ -8,7 +8,8 @@ from click.testing import CliRunner
 from sidmill.cli import commands
 from sidmill.commands import publishing
 from sidmill.core.errors import SidmillError
-from sidmill.formats import report, version
+from sidmill.formats import version_folder
+from sidmill.io import json_report
 
 FACTS = {"version": 1, "items": 3, "reserved": 0}
 
@@ -20,21 +21,25 @@ def run(tmp_path, monkeypatch):
     shards = tmp_path / "results/items/embeddings.parquet"
     shards.mkdir(parents=True)
     sources = {}
-    for name in version.NEEDED:
+    for name in version_folder.NEEDED:
         sources[name.partition(".")[0]] = f"results/{name}"
         (tmp_path / "results" / name).write_text(name)
     for number in range(2):
         (shards / f"part-{number}.parquet").write_text(f"shard {number}")
     sources["shards"] = [f"results/items/embeddings.parquet/part-{n}.parquet" for n in range(2)]
     sources |= {"lsa": [], "parent": []}
-    report.write("results/version.json", version.describe(sources, FACTS))
+    json_report.write("results/version.json", version_folder.describe(sources, FACTS))
     return tmp_path
 
 
 def test_a_version_holds_what_the_manifest_says(run):
     manifest = publishing.publish("results/version.json", "versions/1")
-    found = version.find("versions/1", "published.path")
-    assert version.verify(found["all"]) == manifest == report.read("versions/1/manifest.json")
+    found = version_folder.find("versions/1", "published.path")
+    assert (
+        version_folder.verify(found["all"])
+        == manifest
+        == json_report.read("versions/1/manifest.json")
+    )
     assert (manifest["version"], manifest["parent"]) == (1, None)
     assert found["ledger"] == ["versions/1/ledger.parquet"]
     assert [path[-14:] for path in found["embeddings"]] == ["part-0.parquet", "part-1.parquet"]
@@ -48,7 +53,7 @@ def test_it_stays_when_the_run_goes_on(run):
 
     publishing.publish("results/version.json", "versions/1")
     write_text("results/pid2sid.parquet", "another")
-    version.verify(version.find("versions/1", "published.path")["all"])
+    version_folder.verify(version_folder.find("versions/1", "published.path")["all"])
 
 
 @pytest.mark.parametrize("link", [True, False])
@@ -61,7 +66,7 @@ def test_links_or_copies_are_the_same(run, monkeypatch, link):
     publishing.publish("results/version.json", "versions/1")
     same = (run / "results/codes.parquet").samefile(run / "versions/1/codes.parquet")
     assert same == link
-    version.verify(version.find("versions/1", "published.path")["all"])
+    version_folder.verify(version_folder.find("versions/1", "published.path")["all"])
 
 
 def test_a_version_is_never_written_again(run):
@@ -97,14 +102,14 @@ def test_what_a_kill_left_is_made_anew(run):
 
 def test_a_changed_byte_and_a_lost_file_are_named(run):
     publishing.publish("results/version.json", "versions/1")
-    found = version.find("versions/1", "published.path")
+    found = version_folder.find("versions/1", "published.path")
     path = run / "versions/1/embeddings.parquet/part-1.parquet"
     path.unlink()
     with pytest.raises(SidmillError, match=r"versions/1 lacks embeddings\.parquet/part-1\.parquet"):
-        version.find("versions/1", "published.path")
+        version_folder.find("versions/1", "published.path")
     path.write_text("shard X")
     with pytest.raises(SidmillError, match=r"part-1\.parquet: 7 bytes, .* was changed after it"):
-        version.verify(found["all"])
+        version_folder.verify(found["all"])
 
 
 @pytest.mark.parametrize(
@@ -121,12 +126,12 @@ def test_a_foreign_manifest_is_refused(run, manifest, message):
     (run / "odd").mkdir()
     (run / "odd/manifest.json").write_text(manifest)
     with pytest.raises(SidmillError, match=message):
-        version.find("odd", "published.path")
+        version_folder.find("odd", "published.path")
 
 
 def test_a_folder_that_is_no_version_is_refused(run):
     with pytest.raises(SidmillError, match=r"published\.path: no manifest\.json in results"):
-        version.find("results", "published.path")
+        version_folder.find("results", "published.path")
 
 
 def test_the_command_says_what_it_made(run):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sidmill.commands.diff import diff
 from sidmill.core.errors import SidmillError
-from sidmill.formats import codes
+from sidmill.formats import code_files
 from sidmill.sids import versions
 
 PIDS = {"int64": list(range(12)), "string": [f"item {number}" for number in range(12)]}
@@ -20,7 +20,9 @@ SIDS = st.tuples(*[st.integers(0, 2)] * 2)
 
 def write(path, items, kind="int64", sizes=(3, 3)):
     rows = np.array(list(items.values()), dtype=np.int32).reshape(-1, len(sizes))
-    codes.write(path, "sid", pa.chunked_array([pa.array(list(items), kind)]), [rows], list(sizes))
+    code_files.write(
+        path, "sid", pa.chunked_array([pa.array(list(items), kind)]), [rows], list(sizes)
+    )
     return path
 
 
@@ -97,7 +99,7 @@ def test_ids_of_another_type_and_sids_of_another_length_are_refused(folder):
 
 def test_an_id_that_stands_twice_is_refused_with_the_name_of_its_file(folder):
     rows = np.zeros((2, 2), dtype=np.int32)
-    codes.write(folder / "twice.parquet", "sid", pa.chunked_array([[7, 7]]), [rows], [3, 3])
+    code_files.write(folder / "twice.parquet", "sid", pa.chunked_array([[7, 7]]), [rows], [3, 3])
     once = write(folder / "old.parquet", {7: (0, 0)})
     for pair in ((once, folder / "twice.parquet"), (folder / "twice.parquet", once)):
         with pytest.raises(SidmillError, match=r"twice\.parquet: item 7 stands there twice"):

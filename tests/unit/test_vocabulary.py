@@ -8,7 +8,7 @@ import tiny_qwen3
 import torch
 
 from sidmill.core.errors import SidmillError
-from sidmill.datasets import trie, vocab
+from sidmill.datasets import trie, vocabulary
 from sidmill.formats import sid_text
 
 SIZES = [5, 4, 6]
@@ -52,7 +52,7 @@ def test_the_tree_holds_the_sids_and_nothing_else(sids, tree, tmp_path):
 def test_embeddings_from_codebooks_need_codebooks(sids, tmp_path):
     settings = {"model": "m", "revision": None, "pad_to": 1, "dtype": "auto", "seed": 1}
     with pytest.raises(SidmillError, match="given SIDs have none: set mean or random"):
-        vocab.expand(tmp_path / "model", sids, SIZES, [], init="codebook", **settings)
+        vocabulary.expand(tmp_path / "model", sids, SIZES, [], init="codebook", **settings)
 
 
 def derived(rules, name="start"):
@@ -93,12 +93,12 @@ def test_a_model_with_sids_writes_only_those_that_exist(sids, rng, tmp_path, ini
         "dtype": "auto",
         "seed": 1,
     }
-    ids = vocab.expand(tmp_path / "model", sids, SIZES, books, **settings)
+    ids = vocabulary.expand(tmp_path / "model", sids, SIZES, books, **settings)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     assert model.config.vocab_size % 256 == 0
     assert tokenizer.chat_template == AutoTokenizer.from_pretrained(source).chat_template
-    vocab.check_round_trip(tokenizer, sids)
+    vocabulary.check_round_trip(tokenizer, sids)
     if init == "codebook":
         rows = model.get_input_embeddings().weight.detach()
         rows = rows[[ids[sid_text.token(0, code)] for code in range(SIZES[0])]]

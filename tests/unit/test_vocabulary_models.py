@@ -31,7 +31,7 @@ from transformers import (
 )
 
 from sidmill.core.errors import SidmillError
-from sidmill.datasets import trie, vocab
+from sidmill.datasets import trie, vocabulary
 from sidmill.formats import sid_text
 
 pytestmark = pytest.mark.model
@@ -100,7 +100,7 @@ def save(folder, kind, *, head="own", tokenizer=None, extra_rows=0, change=None)
 def expand(source, folder, *, sizes=SIZES, codes=CODES, books=BOOKS, **changes):
     settings = {"seed": 1, "model": str(source), "revision": None, "init": "codebook"}
     settings |= {"pad_to": 64, "dtype": "auto"} | changes
-    return vocab.expand(folder, codes, sizes, books, **settings)
+    return vocabulary.expand(folder, codes, sizes, books, **settings)
 
 
 def load(folder):
@@ -221,7 +221,7 @@ def test_a_token_of_other_case_takes_nobodys_place(tmp_path, normalized):
     made.add_tokens([AddedToken("<S_A_1>", normalized=normalized)])
     ids = expand(save(tmp_path / "m", "qwen3", tokenizer=made), tmp_path / "out")
     after = AutoTokenizer.from_pretrained(tmp_path / "out")
-    vocab.check_round_trip(after, CODES, ids)
+    vocabulary.check_round_trip(after, CODES, ids)
     assert after.get_vocab()["<S_A_1>"] not in ids.values()
 
 
@@ -314,7 +314,7 @@ def test_codebooks_of_other_sids_are_refused(tmp_path):
 @pytest.mark.parametrize(("kind", "head"), MAKES)
 def test_the_advice_names_every_matrix_with_a_row_per_token(tmp_path, kind, head):
     ids = expand(save(tmp_path / "m", kind, head=head), tmp_path / "out")
-    model, advice = load(tmp_path / "out"), vocab.lora(tmp_path / "out", ids)
+    model, advice = load(tmp_path / "out"), vocabulary.lora(tmp_path / "out", ids)
     n_rows = model.get_input_embeddings().weight.shape[0]
     every = model.named_parameters(remove_duplicate=False)
     holding = {name: weight.data_ptr() for name, weight in every if n_rows in weight.shape}
@@ -323,7 +323,7 @@ def test_the_advice_names_every_matrix_with_a_row_per_token(tmp_path, kind, head
     assert set(holding.values()) == named
     assert len(advice) == 2
     assert all(numbers == sorted(ids.values()) for numbers in advice.values())
-    text = vocab.lora_text(tmp_path / "out", ids)
+    text = vocabulary.lora_text(tmp_path / "out", ids)
     space = {"LoraConfig": lambda *_, **given: given["trainable_token_indices"]}
     exec(text.replace("\n", "\nfound = "), space)
     assert space["found"] == advice

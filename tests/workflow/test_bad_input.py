@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sidmill.formats import quantizer
+from sidmill.formats import quantizer_file
 
 pytestmark = pytest.mark.workflow
 
@@ -260,8 +260,8 @@ def test_a_quantizer_of_other_embeddings_is_refused_and_recovered(shop):
     reset(shop)
     shop.run("--configfile", CONFIG, "--", "results/pid2sid.parquet")
     path = shop.folder / "results/rqkmeans/quantizer.safetensors"
-    fitted = quantizer.read(path)
-    quantizer.write(path, fitted._replace(fingerprint=fitted.fingerprint | {"model": "other"}))
+    fitted = quantizer_file.read(path)
+    quantizer_file.write(path, fitted._replace(fingerprint=fitted.fingerprint | {"model": "other"}))
     done = shop.snakemake("--configfile", CONFIG, "--", "results/pid2sid.parquet")
     assert done.returncode != 0
     assert "was trained on other embeddings (model: 'other'" in done.stdout + done.stderr

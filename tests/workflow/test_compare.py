@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sidmill.formats import interactions, quantizer
+from sidmill.formats import quantizer_file, sequence_table
 
 pytestmark = [pytest.mark.workflow, pytest.mark.long]
 
@@ -38,9 +38,9 @@ def finished(make_workflow):
             "splits": [[0] * 100, [0] * 100],
             "timestamps": [None, None],
         },
-        schema=interactions.schema(pa.int64()),
+        schema=sequence_table.schema(pa.int64()),
     )
-    interactions.write(workflow.folder / "histories.parquet", pa.int64(), [table])
+    sequence_table.write(workflow.folder / "histories.parquet", pa.int64(), [table])
     workflow.run(*TARGETS, *TINY)
     return workflow
 
@@ -60,7 +60,7 @@ def test_every_member_is_measured_by_one_rule(finished):
 
 def test_a_balanced_member_is_balanced_though_the_config_asks_for_none(finished):
     plain, balanced = (
-        quantizer.read(finished.folder / f"results/{name}/quantizer.safetensors")
+        quantizer_file.read(finished.folder / f"results/{name}/quantizer.safetensors")
         for name in ("rqkmeans", "rqkmeans_balanced")
     )
     assert (plain.settings["balance"], balanced.settings["balance"]) == ("none", "capacity")

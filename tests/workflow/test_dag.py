@@ -100,7 +100,7 @@ def test_touching_every_script_and_module_reruns_nothing(copy):
         ("src/sidmill/quantize/rqkmeans.py", "logger = ", "other = 1\nlogger = ", TRAINING | AFTER),
         ("src/sidmill/sids/reassign.py", "MIN_BEAM = 32", "MIN_BEAM = 64", AFTER),
         ("workflow/resources/explorer.html.jinja", "</body>", " </body>", {"explore_sids", "all"}),
-        ("src/sidmill/embed/lsa.py", "import ", "OTHER = 1\nimport ", None),
+        ("src/sidmill/embed/backends/lsa.py", "import ", "OTHER = 1\nimport ", None),
     ],
 )  # fmt: skip
 def test_editing_code_reruns_what_it_makes_and_what_follows(copy, name, old, new, rerun):
@@ -118,7 +118,12 @@ def test_words_plumbing_and_what_this_run_does_not_use_rerun_nothing(copy):
     edit(copy, "src/sidmill/core/locks.py", "is still at work", "works still")
     edit(copy, "src/sidmill/core/locks.py", "O_RDWR", "O_RDONLY")
     edit(copy, "src/sidmill/quantize/rqkmeans.py", "cannot fill", "are too few for")
-    edit(copy, "src/sidmill/embed/openai.py", "import httpx2\n", "import httpx2\nimport this\n")
+    edit(
+        copy,
+        "src/sidmill/embed/backends/openai.py",
+        "import httpx2\n",
+        "import httpx2\nimport this\n",
+    )
     assert copy.planned(*TINY) == set()
 
 

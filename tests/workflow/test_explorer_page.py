@@ -7,8 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from sidmill.formats import codes as codes_format
-from sidmill.formats import text as text_format
+from sidmill.formats import code_files, item_text
 from sidmill.report import explorer
 
 pytestmark = [
@@ -65,9 +64,9 @@ def explore(folder, items):
     pids = pa.chunked_array([pa.array([pid for pid, _, _, _ in items], pa.int64())])
     for name, column, place in (("pid2sid", "sid", 1), ("codes", "codes", 2)):
         rows = np.array([item[place] for item in items], dtype=np.int32)
-        codes_format.write(folder / f"{name}.parquet", column, pids, [rows], [16] * rows.shape[1])
+        code_files.write(folder / f"{name}.parquet", column, pids, [rows], [16] * rows.shape[1])
     table = pa.table({"pid": pids, "text": [text for _, _, _, text in items]})
-    text_format.write(folder / "text.parquet", pids.type, [table])
+    item_text.write(folder / "text.parquet", pids.type, [table])
     explorer.write(
         folder / "page.html",
         template_path=TEMPLATE,

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from sidmill.formats import embeddings
+from sidmill.formats import embedding_shards
 
 pytestmark = pytest.mark.workflow
 
@@ -59,7 +59,7 @@ def sids(folder):
 
 def vectors(folder):
     paths = sorted((folder / "embeddings.parquet").glob("part-*"))
-    blocks = [block for path in paths for block in embeddings.read(path)]
+    blocks = [block for path in paths for block in embedding_shards.read(path)]
     ids = [pid for pids, _ in blocks for pid in pids.to_pylist()]
     return dict(zip(ids, np.concatenate([part for _, part in blocks]), strict=True))
 

@@ -17,8 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from snakemake.exceptions import WorkflowError
 
-from sidmill.core import locks, origin
-from sidmill.core.config import check, read_command_line, refuse_repeats
+from sidmill.core import demo_guard, locks
 from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand as expand_path
 from sidmill.core.paths import expand_one, files_of
@@ -26,10 +25,14 @@ from sidmill.core.provenance import source_digest
 from sidmill.core.secrets import in_order, shown_settings
 from sidmill.datasets.tasks import load as load_task
 from sidmill.datasets.tasks import load_prompts, names_titles
-from sidmill.embed.settings import read_by, tokenizer_of
+from sidmill.embed.backend_settings import read_by, tokenizer_of
 from sidmill.formats.catalogue import SUFFIXES
 from sidmill.interactions.files import find as find_interactions
 from sidmill.items.render import NO_CATALOGUE
+from sidmill.settings.base import science_keys
+from sidmill.settings.check import check, read_command_line, refuse_repeats
+from sidmill.settings.config import SECTIONS
+from sidmill.settings.registry import NETWORKS, QUANTIZERS
 
 STATE = Path(".snakemake")
 VECTOR_FILES = (".npy", ".h5", ".parquet")
@@ -37,25 +40,15 @@ FIRST_ROUND = "results/dual/first/model"
 SHORT_COLLECTIONS = ("queries", "mining_queries")
 PROBLEMS = []
 TO_MAKE = {}  # outputs of this run, by path
-LEARNED = ("rqvae", "rqkmeans_plus", "fsq")  # networks, all trained by one rule
-MACHINE_SETTINGS = (
-    "attention",
-    "batch_tokens",
-    "compiled",
-    "device",
-    "memory_mb",
-    "processes",
-    "search_batch",
-)
 
 
 wildcard_constraints:
     asked="queries|training_queries",
     balanced="|_balanced",  # rqkmeans{balanced}
     collection="items|corpus|queries|mining_corpus|mining_queries",
-    learned="|".join(LEARNED),
-    encoded="rqkmeans|rqkmeans_balanced|rqkmeans_plus|rqvae|fsq|opq|pca_grid|pretrained|published",
-    quantizer="rqkmeans|rqkmeans_balanced|rqkmeans_plus|rqvae|fsq|opq|pca_grid|pretrained|published|given",
+    learned="|".join(NETWORKS),
+    encoded="|".join([*(name for name in QUANTIZERS if name != "given"), "published"]),
+    quantizer="|".join([*QUANTIZERS, "published"]),
     round="first|second",
     run="dual|bm25|fused|cross",
     kind="dual|cross",
@@ -114,9 +107,8 @@ def settings(section, *others):
     Left out are ``others``, which the rule does not use, and settings of the machine, which
     scripts read from ``snakemake.config``: a change of those reruns nothing.
     """
-    left_out = {*MACHINE_SETTINGS, *others}
-    found = in_order(config[section])
-    return {key: value for key, value in found.items() if key not in left_out}
+    science = [key for key in science_keys(SECTIONS[section]) if key not in others]
+    return pick(section, *sorted(science))
 
 
 def pick(section, *keys):
@@ -367,7 +359,7 @@ def training_costs():
 
 def training_cost(quantizer):
     """The benchmark file of the rule that trains a quantizer."""
-    name = f"rqvae.{quantizer}" if quantizer in LEARNED else quantizer
+    name = f"rqvae.{quantizer}" if quantizer in NETWORKS else quantizer
     return f"results/benchmarks/train_{name}.tsv"
 
 
@@ -459,15 +451,16 @@ def all_shards(name):
     ]
 
 
-SCHEMA = Path(workflow.basedir) / "workflow/schemas/config.schema.yaml"
 if workflow.is_main_process:
     or_stop(refuse_repeats, workflow.configfiles)
-read_command_line(config, dict(workflow.config_settings.config or {}), SCHEMA)
-or_stop(check, config, SCHEMA)
+read_command_line(config, dict(workflow.config_settings.config or {}))
+or_stop(check, config)
 if workflow.is_main_process:
     locks.enter(STATE)
     or_stop(
-        origin.refuse_demo, STATE, config["items"]["path"] or config["given"]["path"]
+        demo_guard.refuse_demo,
+        STATE,
+        config["items"]["path"] or config["given"]["path"],
     )
 
 # Looked up here and not in the rules: Snakemake lets a rule with a missing input pass in silence while its output exists.
@@ -505,8 +498,8 @@ if PROBLEMS:
 
 
 onsuccess:
-    origin.end(STATE, is_recorded)
+    demo_guard.end(STATE, is_recorded)
 
 
 onerror:
-    origin.end(STATE, is_recorded)
+    demo_guard.end(STATE, is_recorded)

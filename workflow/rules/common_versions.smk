@@ -1,7 +1,7 @@
 """What a run takes from the published version that it goes on from. No rule lives here."""
 
-from sidmill.formats.version import find as find_version
-from sidmill.formats.version import read as read_version
+from sidmill.formats.version_folder import find as find_version
+from sidmill.formats.version_folder import read as read_version
 
 
 def own_version():

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.formats import codes, runs
+from sidmill.formats import code_files, run_files
 from sidmill.retrieval.answers import attach
 
 if TYPE_CHECKING:
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 with job(snakemake) as log:
     rows = attach(
-        runs.read(snakemake.input.topk),
-        codes.read(snakemake.input.pid2sid, "sid"),
+        run_files.read(snakemake.input.topk),
+        code_files.read(snakemake.input.pid2sid, "sid"),
         snakemake.output.answers,
     )
     log.info("wrote %s, %d rows", snakemake.output.answers, rows)

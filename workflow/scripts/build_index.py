@@ -3,14 +3,14 @@
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.formats import vectors
+from sidmill.formats import vector_store
 from sidmill.retrieval import index
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    corpus = vectors.open_store(snakemake.input.vectors, snakemake.input.ids)
+    corpus = vector_store.open_store(snakemake.input.vectors, snakemake.input.ids)
     recipe = index.build(
         corpus.vectors,
         snakemake.output.index,

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.formats import report
+from sidmill.io import json_report
 from sidmill.report import comparison, comparison_plot
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ with job(snakemake) as log:
         **snakemake.params.budget,
         **snakemake.params.comparison,
     )
-    report.write(snakemake.output.comparison, compared)
+    json_report.write(snakemake.output.comparison, compared)
     comparison.write_table(snakemake.output.table, compared)
     comparison_plot.plot(snakemake.output.plot, compared)
     log.info("wrote %s, %d quantizers", snakemake.output.comparison, len(compared["members"]))

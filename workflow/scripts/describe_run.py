@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.formats import report
+from sidmill.io import json_report
 from sidmill.report import run
 
 if TYPE_CHECKING:
@@ -16,5 +16,5 @@ with job(snakemake) as log:
         Path(snakemake.scriptdir).resolve().parents[1],  # Snakemake gives workflow/rules/../scripts
         snakemake.params.settings,
     )
-    report.write(snakemake.output.run, described)
+    json_report.write(snakemake.output.run, described)
     log.info("wrote %s", snakemake.output.run)

@@ -3,15 +3,16 @@
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.formats import ledger, quantizer, report, version
+from sidmill.formats import ledger_file, quantizer_file, version_folder
+from sidmill.io import json_report
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    given = ledger.read(snakemake.input.ledger)
-    fitted = quantizer.read(snakemake.input.quantizer, without_codebooks=True)
-    manifest = version.describe(
+    given = ledger_file.read(snakemake.input.ledger)
+    fitted = quantizer_file.read(snakemake.input.quantizer, without_codebooks=True)
+    manifest = version_folder.describe(
         dict(snakemake.input.items()),
         {
             "version": given.version,
@@ -23,5 +24,5 @@ with job(snakemake) as log:
             "published": snakemake.params.published,
         },
     )
-    report.write(snakemake.output.version, manifest)
+    json_report.write(snakemake.output.version, manifest)
     log.info("wrote %s, version %d", snakemake.output.version, given.version)

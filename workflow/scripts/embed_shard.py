@@ -22,8 +22,6 @@ with job(snakemake) as log:
         **snakemake.params.code,
         batch_tokens=machine["batch_tokens"],
         device=machine["device"],
-        attention=machine["attention"],
-        compiled=machine["compiled"],
         processes=machine["processes"],
         http=snakemake.config["openai"],
         **snakemake.params.embedding,

@@ -2,23 +2,23 @@
 
 from typing import TYPE_CHECKING
 
-from sidmill import codec
 from sidmill.core.job import job
-from sidmill.formats import codes, quantizer, vectors
+from sidmill.formats import code_files, quantizer_file, vector_store
+from sidmill.numeric import residual_codec
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    items = vectors.open_store(snakemake.input.vectors, snakemake.input.ids)
-    fitted = quantizer.read(snakemake.input.quantizer)
-    quantizer.check_fingerprint(fitted, items.fingerprint, snakemake.input.quantizer)
-    blocks = codec.encode(
+    items = vector_store.open_store(snakemake.input.vectors, snakemake.input.ids)
+    fitted = quantizer_file.read(snakemake.input.quantizer)
+    quantizer_file.check_fingerprint(fitted, items.fingerprint, snakemake.input.quantizer)
+    blocks = residual_codec.encode(
         items.vectors,
         fitted.codebooks,
         fitted.prices,
         fitted.encoder,
         **snakemake.config["encoding"],
     )
-    codes.write(snakemake.output.codes, "codes", items.ids, blocks, fitted.codebook_sizes)
+    code_files.write(snakemake.output.codes, "codes", items.ids, blocks, fitted.codebook_sizes)
     log.info("wrote %s, %d rows", snakemake.output.codes, len(items.ids))

@@ -3,15 +3,16 @@
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.formats import codes, report
-from sidmill.recommend import items, table
+from sidmill.formats import code_files
+from sidmill.io import json_report
+from sidmill.recommend import item_features, table
 from sidmill.recommend.evaluate import evaluate
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    known = items.load(
+    known = item_features.load(
         snakemake.input.get("vectors"), snakemake.input.get("ids"), snakemake.input.get("mmap")
     )
     figures = evaluate(
@@ -19,14 +20,14 @@ with job(snakemake) as log:
         known,
         snakemake.input.model,
         {
-            "before": codes.read(snakemake.input.codes, "codes"),
-            "after": codes.read(snakemake.input.pid2sid, "sid"),
+            "before": code_files.read(snakemake.input.codes, "codes"),
+            "after": code_files.read(snakemake.input.pid2sid, "sid"),
         },
         device=snakemake.config["recommender_evaluation"]["device"],
         memory_mb=snakemake.config["recommender_evaluation"]["memory_mb"],
         **snakemake.params.run,
         **snakemake.params.evaluation,
     )
-    report.write(snakemake.output.metrics, figures)
+    json_report.write(snakemake.output.metrics, figures)
     table.write(snakemake.output.table, figures)
     log.info("wrote %s", snakemake.output.metrics)

@@ -4,19 +4,19 @@ from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
 from sidmill.datasets import trie
-from sidmill.datasets.vocab import expand, lora_text
-from sidmill.formats import codes, quantizer
+from sidmill.datasets.vocabulary import expand, lora_text
+from sidmill.formats import code_files, quantizer_file
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    items = codes.read(snakemake.input.pid2sid, "sid")
+    items = code_files.read(snakemake.input.pid2sid, "sid")
     ids = expand(
         snakemake.output.model,
         items.codes,
         items.sizes,
-        quantizer.read(snakemake.input.quantizer, without_codebooks=True).codebooks,
+        quantizer_file.read(snakemake.input.quantizer, without_codebooks=True).codebooks,
         **snakemake.params.run,
         **snakemake.params.vocabulary,
     )

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.embed import lsa
+from sidmill.embed.backends import lsa
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -3,13 +3,15 @@
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.formats import runs
+from sidmill.formats import run_files
 from sidmill.retrieval.fuse import fuse
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    run = fuse(runs.read_list(snakemake.input.runs), constant=snakemake.params.fusion["constant"])
-    runs.write(*snakemake.output, run, "fused")
+    run = fuse(
+        run_files.read_list(snakemake.input.runs), constant=snakemake.params.fusion["constant"]
+    )
+    run_files.write(*snakemake.output, run, "fused")
     log.info("wrote %s %s", snakemake.output.topk, run.scores.shape)

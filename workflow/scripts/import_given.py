@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.formats import codes, quantizer
+from sidmill.formats import code_files, quantizer_file
 from sidmill.sids import given
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ with job(snakemake) as log:
         id_type=snakemake.params.id_type,
         **snakemake.params.given,
     )
-    codes.write(snakemake.output.codes, "codes", loaded.ids, [loaded.codes], loaded.sizes)
-    quantizer.write(
+    code_files.write(snakemake.output.codes, "codes", loaded.ids, [loaded.codes], loaded.sizes)
+    quantizer_file.write(
         snakemake.output.quantizer, given.quantizer_of(loaded, snakemake.params.given["path"])
     )
     given.write_rejects(snakemake.output.rejects, loaded)

@@ -3,16 +3,16 @@
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.formats import quantizer, vectors
+from sidmill.formats import quantizer_file, vector_store
 from sidmill.quantize import pretrained
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    items = vectors.open_store(snakemake.input.vectors, snakemake.input.ids)
+    items = vector_store.open_store(snakemake.input.vectors, snakemake.input.ids)
     loaded = pretrained.load(
         dim=items.vectors.shape[1], fingerprint=items.fingerprint, **snakemake.params.pretrained
     )
-    quantizer.write(snakemake.output.quantizer, loaded)
+    quantizer_file.write(snakemake.output.quantizer, loaded)
     log.info("wrote %s, codebooks %s", snakemake.output.quantizer, loaded.codebook_sizes)

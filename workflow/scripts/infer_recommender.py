@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.recommend import items
+from sidmill.recommend import item_features
 from sidmill.recommend.infer import Files, infer
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    known = items.load(
+    known = item_features.load(
         snakemake.input.get("vectors"), snakemake.input.get("ids"), snakemake.input.get("mmap")
     )
     files = Files(

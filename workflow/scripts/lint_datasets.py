@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
 from sidmill.datasets.lint import lint
-from sidmill.formats import report
+from sidmill.io import json_report
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -18,5 +18,5 @@ with job(snakemake) as log:
         Path(snakemake.scriptdir).parent / "resources/prompts",
         **snakemake.params.lint,
     )
-    report.write(snakemake.output.lint, found)
+    json_report.write(snakemake.output.lint, found)
     log.info("wrote %s", snakemake.output.lint)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from sidmill.core.job import job
 from sidmill.datasets.counts import total
 from sidmill.datasets.write import gather
-from sidmill.formats import report
+from sidmill.io import json_report
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -15,5 +15,5 @@ with job(snakemake) as log:
         [*snakemake.input.counts], snakemake.wildcards.dataset, **snakemake.params.datasets
     )
     files = gather([*snakemake.input.parts], snakemake.output.dataset)
-    report.write(snakemake.output.counts, counts)
+    json_report.write(snakemake.output.counts, counts)
     log.info("wrote %s, %d files", snakemake.output.dataset, files)

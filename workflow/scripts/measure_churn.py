@@ -3,22 +3,23 @@
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.formats import ledger, quantizer, report, vectors
+from sidmill.formats import ledger_file, quantizer_file, vector_store
+from sidmill.io import json_report
 from sidmill.sids import churn
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    items = vectors.open_if_any(snakemake.input.vectors, snakemake.input.ids)
+    items = vector_store.open_if_any(snakemake.input.vectors, snakemake.input.ids)
     figures = churn.measure(
-        ledger.read(snakemake.input.before),
-        ledger.read(snakemake.input.now),
+        ledger_file.read(snakemake.input.before),
+        ledger_file.read(snakemake.input.now),
         items and items.vectors,
-        quantizer.read(snakemake.input.quantizer, without_codebooks=True),
+        quantizer_file.read(snakemake.input.quantizer, without_codebooks=True),
         snakemake.output.listing,
         **snakemake.params.run,
         **snakemake.params.churn,
     )
-    report.write(snakemake.output.churn, figures)
+    json_report.write(snakemake.output.churn, figures)
     log.info("wrote %s: retraining is %s", snakemake.output.churn, figures["retrain"])

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
 from sidmill.embed import dimensions
-from sidmill.formats import report
+from sidmill.io import json_report
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -15,10 +15,8 @@ with job(snakemake) as log:
         "model_path": snakemake.input.get("model"),
         "batch_tokens": machine["batch_tokens"],
         "device": machine["device"],
-        "attention": machine["attention"],
-        "compiled": machine["compiled"],
         "http": snakemake.config["openai"],
     }
     figures = dimensions.measure(snakemake.input.text, backend, **snakemake.params.matryoshka)
-    report.write(snakemake.output.report, figures)
+    json_report.write(snakemake.output.report, figures)
     log.info("%s", figures)

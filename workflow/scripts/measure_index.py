@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.formats import report, vectors
+from sidmill.formats import vector_store
+from sidmill.io import json_report
 from sidmill.retrieval import index
 
 if TYPE_CHECKING:
@@ -13,8 +14,8 @@ with job(snakemake) as log:
     machine = snakemake.config["retrieval"]
     figures = index.measure(
         snakemake.input.index,
-        vectors.open_store(snakemake.input.vectors, snakemake.input.ids),
-        vectors.open_npy(snakemake.input.queries),
+        vector_store.open_store(snakemake.input.vectors, snakemake.input.ids),
+        vector_store.open_npy(snakemake.input.queries),
         **snakemake.params.retrieval,
         search_batch=machine["search_batch"],
         memory_mb=machine["memory_mb"],
@@ -22,5 +23,5 @@ with job(snakemake) as log:
         **snakemake.params.run,
         **snakemake.params.faiss,
     )
-    report.write(snakemake.output.figures, {"index": machine["index"], **figures})
+    json_report.write(snakemake.output.figures, {"index": machine["index"], **figures})
     log.info("wrote %s: %s", snakemake.output.figures, figures)

@@ -3,17 +3,23 @@
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.formats import codes, quantizer, report, text, vectors
+from sidmill.formats import (
+    code_files,
+    item_text,
+    quantizer_file,
+    vector_store,
+)
+from sidmill.io import json_report
 from sidmill.sids.quality import measure
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    items = vectors.open_if_any(snakemake.input.vectors, snakemake.input.ids)
-    fitted = quantizer.read(snakemake.input.quantizer, without_codebooks=True)
-    before = codes.read(snakemake.input.codes, "codes")
-    after = codes.read(snakemake.input.pid2sid, "sid")
+    items = vector_store.open_if_any(snakemake.input.vectors, snakemake.input.ids)
+    fitted = quantizer_file.read(snakemake.input.quantizer, without_codebooks=True)
+    before = code_files.read(snakemake.input.codes, "codes")
+    after = code_files.read(snakemake.input.pid2sid, "sid")
     figures = measure(
         before.codes,
         before.sizes,
@@ -21,13 +27,13 @@ with job(snakemake) as log:
         after.sizes,
         items and items.vectors,
         fitted.codebooks,
-        text.text_classes(snakemake.input.text),
+        item_text.text_classes(snakemake.input.text),
         fitted.decoder,
         **snakemake.params.run,
         **snakemake.params.quality,
     )
-    resolution = report.read(snakemake.input.resolution)
-    report.write(
+    resolution = json_report.read(snakemake.input.resolution)
+    json_report.write(
         snakemake.output.quality,
         {
             "quantizer": fitted.kind,

@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.formats import qrels, report, runs
+from sidmill.formats import qrels, run_files
+from sidmill.io import json_report
 from sidmill.retrieval.measure import measure, write_table
 
 if TYPE_CHECKING:
@@ -11,12 +12,12 @@ if TYPE_CHECKING:
 
 with job(snakemake) as log:
     figures, per_query = measure(
-        runs.read_all(snakemake.input.runs, snakemake.params.metrics["runs"]),
+        run_files.read_all(snakemake.input.runs, snakemake.params.metrics["runs"]),
         qrels.read(snakemake.input.qrels),
         snakemake.input.corpus,
         resamples=snakemake.params.metrics["resamples"],
         **snakemake.params.run,
     )
     write_table(snakemake.output.per_query, per_query)
-    report.write(snakemake.output.metrics, figures)
+    json_report.write(snakemake.output.metrics, figures)
     log.info("wrote %s: %s", snakemake.output.metrics, figures["runs"])

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.formats import runs, vectors
+from sidmill.formats import run_files, vector_store
 from sidmill.retrieval.search import merge_shards
 
 if TYPE_CHECKING:
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 with job(snakemake) as log:
     run = merge_shards(
         snakemake.input.shards,
-        vectors.read_pids(snakemake.input.ids),
-        vectors.read_pids(snakemake.input.query_ids),
+        vector_store.read_pids(snakemake.input.ids),
+        vector_store.read_pids(snakemake.input.query_ids),
         exclude_own=snakemake.params.exclude_own,
     )
-    runs.write(*snakemake.output, run, "dual")
+    run_files.write(*snakemake.output, run, "dual")
     log.info("wrote %s %s", snakemake.output.topk, run.scores.shape)

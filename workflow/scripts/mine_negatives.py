@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.formats import vectors
+from sidmill.formats import vector_store
 from sidmill.retrieval.mine import mine
 
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ with job(snakemake) as log:
         snakemake.input.triples,
         snakemake.input.pool,
         snakemake.input.queries,
-        vectors.open_store(snakemake.input.pool_vectors, snakemake.input.pool_ids),
-        vectors.open_store(snakemake.input.query_vectors, snakemake.input.query_ids),
+        vector_store.open_store(snakemake.input.pool_vectors, snakemake.input.pool_ids),
+        vector_store.open_store(snakemake.input.query_vectors, snakemake.input.query_ids),
         snakemake.output.triples,
         snakemake.output.pairs,
         search_batch=machine["search_batch"],

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
 from sidmill.datasets.mix import mix
-from sidmill.formats import report
+from sidmill.io import json_report
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -19,5 +19,5 @@ with job(snakemake) as log:
         **snakemake.params.run,
         **snakemake.params.mixture,
     )
-    report.write(snakemake.output.counts, counts)
+    json_report.write(snakemake.output.counts, counts)
     log.info("wrote %s", snakemake.output.train)

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.formats import report
 from sidmill.interactions.read import read
+from sidmill.io import json_report
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -17,5 +17,5 @@ with job(snakemake) as log:
         memory_mb=snakemake.config["interactions"]["memory_mb"],
         **snakemake.params.interactions,
     )
-    report.write(snakemake.output.report, figures)
+    json_report.write(snakemake.output.report, figures)
     log.info("wrote %s, %d users", snakemake.output.sequences, figures["users"])

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.retrieval.learn_from import read_training
+from sidmill.retrieval.training_data import read_training
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

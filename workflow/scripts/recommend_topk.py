@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.formats import codes
+from sidmill.formats import code_files
 from sidmill.recommend.topk import recommend
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ with job(snakemake) as log:
         snakemake.input.listing,
         snakemake.input.sequences,
         snakemake.input.item_ids,
-        codes.read(snakemake.input.pid2sid, "sid"),
+        code_files.read(snakemake.input.pid2sid, "sid"),
         snakemake.output.topk,
         **snakemake.params.topk,
     )

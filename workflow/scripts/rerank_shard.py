@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.formats import neighbours, runs
+from sidmill.formats import neighbour_lists, run_files
 from sidmill.retrieval.rerank import rerank_shard
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 with job(snakemake) as log:
     machine = snakemake.config["rerank"]
     found = rerank_shard(
-        runs.read(snakemake.input.topk),
+        run_files.read(snakemake.input.topk),
         snakemake.input.corpus,
         snakemake.input.queries,
         shard=int(snakemake.wildcards.shard),
@@ -21,5 +21,5 @@ with job(snakemake) as log:
         device=machine["device"],
         **snakemake.params.rerank,
     )
-    neighbours.write(snakemake.output.found, found)
+    neighbour_lists.write(snakemake.output.found, found)
     log.info("wrote %s %s", snakemake.output.found, found.scores.shape)

@@ -3,20 +3,26 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sidmill import latents
 from sidmill.core.job import job
-from sidmill.formats import codes, quantizer, report, text, vectors
-from sidmill.sids import kept
+from sidmill.formats import (
+    code_files,
+    item_text,
+    quantizer_file,
+    vector_store,
+)
+from sidmill.io import json_report
+from sidmill.numeric import latents
+from sidmill.sids import published_sids
 from sidmill.sids.resolve import resolve
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    items = vectors.open_if_any(snakemake.input.vectors, snakemake.input.ids)
-    coded = codes.read(snakemake.input.codes, "codes")
-    fitted = quantizer.read(snakemake.input.quantizer, without_codebooks=True)
-    stay = kept.load(
+    items = vector_store.open_if_any(snakemake.input.vectors, snakemake.input.ids)
+    coded = code_files.read(snakemake.input.codes, "codes")
+    fitted = quantizer_file.read(snakemake.input.quantizer, without_codebooks=True)
+    stay = published_sids.load(
         snakemake.input.ledger,
         snakemake.input.match,
         coded.codes,
@@ -33,18 +39,20 @@ with job(snakemake) as log:
             coded.sizes,
             projected,
             fitted.codebooks,
-            text.text_classes(snakemake.input.text),
+            item_text.text_classes(snakemake.input.text),
             stay,
             **snakemake.params.collisions,
         )
-    kept.guard(
+    published_sids.guard(
         snakemake.input.ledger,
         stay,
         coded.ids,
         resolution.sids,
         **snakemake.params.published,
     )
-    codes.write(snakemake.output.pid2sid, "sid", coded.ids, [resolution.sids], resolution.sizes)
-    codes.write_index(coded.ids, resolution.sids, path=snakemake.output.index)
-    report.write(snakemake.output.resolution, resolution.cost)
+    code_files.write(
+        snakemake.output.pid2sid, "sid", coded.ids, [resolution.sids], resolution.sizes
+    )
+    code_files.write_index(coded.ids, resolution.sids, path=snakemake.output.index)
+    json_report.write(snakemake.output.resolution, resolution.cost)
     log.info("wrote %s", snakemake.output.pid2sid)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.formats import runs
+from sidmill.formats import run_files
 from sidmill.retrieval import bm25
 
 if TYPE_CHECKING:
@@ -17,5 +17,5 @@ with job(snakemake) as log:
         **snakemake.params.retrieval,
         **snakemake.params.bm25,
     )
-    runs.write(*snakemake.output, run, "bm25")
+    run_files.write(*snakemake.output, run, "bm25")
     log.info("wrote %s %s", snakemake.output.topk, run.scores.shape)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.formats import neighbours, vectors
+from sidmill.formats import neighbour_lists, vector_store
 from sidmill.retrieval.search import search_shard
 
 if TYPE_CHECKING:
@@ -13,8 +13,8 @@ with job(snakemake) as log:
     machine = snakemake.config["retrieval"]
     shard, shards = int(snakemake.wildcards.shard), int(snakemake.wildcards.shards)
     found = search_shard(
-        vectors.open_store(snakemake.input.vectors, snakemake.input.ids, (shard, shards)),
-        vectors.open_store(snakemake.input.queries, snakemake.input.query_ids),
+        vector_store.open_store(snakemake.input.vectors, snakemake.input.ids, (shard, shards)),
+        vector_store.open_store(snakemake.input.queries, snakemake.input.query_ids),
         snakemake.input.get("index") or None,
         shard=shard,
         shards=shards,
@@ -24,5 +24,5 @@ with job(snakemake) as log:
         memory_mb=machine["memory_mb"],
         **snakemake.params.faiss,
     )
-    neighbours.write(snakemake.output.found, found)
+    neighbour_lists.write(snakemake.output.found, found)
     log.info("wrote %s %s", snakemake.output.found, found.rows.shape)

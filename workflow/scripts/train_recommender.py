@@ -3,15 +3,15 @@
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.formats import report
-from sidmill.recommend import checkpoint, items, state
+from sidmill.io import json_report
+from sidmill.recommend import checkpoint, item_features, state
 from sidmill.recommend.train import fit
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    known = items.load(
+    known = item_features.load(
         snakemake.input.get("vectors"), snakemake.input.get("ids"), snakemake.input.get("mmap")
     )
     machine = snakemake.config["recommender"]
@@ -29,6 +29,6 @@ with job(snakemake) as log:
         **snakemake.params.recommender,
     )
     checkpoint.save(snakemake.output.model, fitted)
-    report.write(snakemake.output.training, {"epochs": curve})
+    json_report.write(snakemake.output.training, {"epochs": curve})
     state.discard(state_path)
     log.info("wrote %s", snakemake.output.model)

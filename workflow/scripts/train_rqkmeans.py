@@ -3,14 +3,14 @@
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.formats import onerec, quantizer, vectors
+from sidmill.formats import onerec_checkpoint, quantizer_file, vector_store
 from sidmill.quantize import resume, rqkmeans
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    items = vectors.open_store(snakemake.input.vectors, snakemake.input.ids)
+    items = vector_store.open_store(snakemake.input.vectors, snakemake.input.ids)
     settings = {**snakemake.params.run, **snakemake.params.rqkmeans}
     machine = snakemake.config["rqkmeans"]
     state_path = f"{snakemake.output.quantizer}.state"
@@ -22,7 +22,7 @@ with job(snakemake) as log:
         **snakemake.params.code,
         **settings,
     )
-    fitted = quantizer.Quantizer(
+    fitted = quantizer_file.Quantizer(
         f"rqkmeans{snakemake.wildcards.balanced}",
         levels.codebooks,
         settings,
@@ -30,7 +30,7 @@ with job(snakemake) as log:
         prices=levels.prices,
         balance=levels.balance,
     )
-    quantizer.write(snakemake.output.quantizer, fitted)
-    onerec.write(snakemake.output.checkpoint, levels.codebooks)
+    quantizer_file.write(snakemake.output.quantizer, fitted)
+    onerec_checkpoint.write(snakemake.output.checkpoint, levels.codebooks)
     resume.discard(state_path)
     log.info("wrote %s, codebooks %s", snakemake.output.quantizer, fitted.codebook_sizes)

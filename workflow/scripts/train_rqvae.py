@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.formats import quantizer, vectors
+from sidmill.formats import quantizer_file, vector_store
 from sidmill.quantize.rqvae import fit, tracking
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    items = vectors.open_store(snakemake.input.vectors, snakemake.input.ids)
+    items = vector_store.open_store(snakemake.input.vectors, snakemake.input.ids)
     settings = {**snakemake.params.run, **snakemake.params.rqvae}
     machine = snakemake.config["rqvae"]
     folder = Path(snakemake.output.quantizer).with_name("checkpoints")
@@ -29,7 +29,7 @@ with job(snakemake) as log:
         sequences_path=snakemake.input.get("pairs") or None,
         **settings,
     )
-    fitted = quantizer.Quantizer(
+    fitted = quantizer_file.Quantizer(
         snakemake.wildcards.learned,
         trained.codebooks,
         settings | {"checkpoint": trained.figures},
@@ -37,6 +37,6 @@ with job(snakemake) as log:
         trained.encoder,
         trained.decoder,
     )
-    quantizer.write(snakemake.output.quantizer, fitted)
+    quantizer_file.write(snakemake.output.quantizer, fitted)
     tracking.publish(folder, snakemake.output.metrics)
     log.info("wrote %s, codebooks %s", snakemake.output.quantizer, fitted.codebook_sizes)

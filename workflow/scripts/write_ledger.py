@@ -3,22 +3,22 @@
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.formats import codes, ledger, text
-from sidmill.sids import kept
+from sidmill.formats import code_files, item_text, ledger_file
+from sidmill.sids import published_sids
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    named = codes.read(snakemake.input.pid2sid, "sid")
-    written = kept.carry_on(
-        kept.ledger_before(snakemake.input.ledger),
+    named = code_files.read(snakemake.input.pid2sid, "sid")
+    written = published_sids.carry_on(
+        published_sids.ledger_before(snakemake.input.ledger),
         named.ids,
         named.codes,
         named.sizes,
-        codes.read(snakemake.input.codes, "codes").codes,
-        text.digests(snakemake.input.text),
+        code_files.read(snakemake.input.codes, "codes").codes,
+        item_text.digests(snakemake.input.text),
         **snakemake.params.published,
     )
-    ledger.write(snakemake.output.ledger, written)
+    ledger_file.write(snakemake.output.ledger, written)
     log.info("wrote %s, version %d", snakemake.output.ledger, written.version)

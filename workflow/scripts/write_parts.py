@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.core.lean import without_pandas
+from sidmill.core.no_pandas import without_pandas
 from sidmill.datasets.write import write_parts
 
 if TYPE_CHECKING:

@@ -53,7 +53,7 @@ def evaluate(
     from sidmill import api
     from sidmill.commands.source import open_vectors
     from sidmill.core.errors import SidmillError
-    from sidmill.formats.quantizer import check_fingerprint
+    from sidmill.formats.quantizer_file import check_fingerprint
     from sidmill.sids import evaluate as stage
 
     fitted = api.load(quantizer)

@@ -1,12 +1,17 @@
-"""Publishing: what a run left becomes a version (:mod:`sidmill.formats.version`)."""
+"""Publishing: what a run left becomes a version (:mod:`sidmill.formats.version_folder`)."""
 
 import os
 import shutil
 from pathlib import Path
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import report
-from sidmill.formats.version import MANIFEST, SHARDS, facts_of, read
+from sidmill.formats.version_folder import (
+    MANIFEST,
+    SHARDS,
+    facts_of,
+    read,
+)
+from sidmill.io import json_report
 
 
 def publish(run_path: str | Path, folder: str | Path) -> dict:
@@ -41,7 +46,7 @@ def publish(run_path: str | Path, folder: str | Path) -> dict:
             for name, entry in run["files"].items()
         }
         manifest = run | {"files": files}
-        report.write(partial / MANIFEST, manifest)
+        json_report.write(partial / MANIFEST, manifest)
         for place in (partial / SHARDS, partial):
             if place.is_dir():
                 _flush(place)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import vector_file, vectors
+from sidmill.formats import vector_file, vector_store
 
 GIB = 1 << 30
 
@@ -57,5 +57,5 @@ def _copy(streamed: vector_file.Streamed, target: Path) -> np.ndarray:
             f"{target.parent.parent} has {free / GIB:.1f} GiB free, a copy of {n_rows} vectors "
             f"of {dim} takes {wanted / GIB:.1f}: name a folder with room by --scratch"
         )
-    vectors.write(target, streamed.shape, "float32", streamed.read())
-    return vectors.open_npy(target)
+    vector_store.write(target, streamed.shape, "float32", streamed.read())
+    return vector_store.open_npy(target)

@@ -29,16 +29,14 @@ def vocab(
     """Add SID tokens to MODEL and its tokenizer; write both and the tree of SIDs to FOLDER."""
     from sidmill.core.errors import SidmillError
     from sidmill.core.paths import refuse_overwrite
-    from sidmill.datasets import trie
-    from sidmill.datasets import vocab as vocabulary
-    from sidmill.formats import codes
-    from sidmill.formats import quantizer as quantizers
+    from sidmill.datasets import trie, vocabulary
+    from sidmill.formats import code_files, quantizer_file
 
     if init == "codebook" and not quantizer:
         raise SidmillError("--init codebook wants --quantizer; else take --init mean")
     refuse_overwrite(folder, [model, pid2sid, quantizer], "FOLDER")
-    items = codes.read(pid2sid, "sid")
-    books = quantizers.read(quantizer).codebooks if quantizer else []
+    items = code_files.read(pid2sid, "sid")
+    books = quantizer_file.read(quantizer).codebooks if quantizer else []
     settings = {"model": model, "revision": revision, "init": init, "pad_to": pad_to}
     settings |= {"dtype": dtype, "seed": seed}
     ids = vocabulary.expand(folder, items.codes, items.sizes, books, **settings)

@@ -36,14 +36,14 @@ ROOT = Path(__file__).parents[__name__.count(".")]  # the folder that the packag
 PLUMBING = (
     "sidmill.core.errors",
     "sidmill.core.job",
-    "sidmill.core.lean",
+    "sidmill.core.no_pandas",
     "sidmill.core.listing",
     "sidmill.core.locks",
     "sidmill.core.logs",
     "sidmill.core.secrets",
     "sidmill.core.terminal",
     "sidmill.embed.progress",
-    "sidmill.formats.remedy",
+    "sidmill.io.remedy",
 )
 
 LOGGERS = ("log", "logger")
@@ -73,17 +73,17 @@ CHOICES = {
     "backend": Choice(
         ("embed_shard", "measure_dimensions"),
         {
-            "lsa": ("sidmill.embed.lsa",),
-            "sentence_transformers": ("sidmill.embed.sentence",),
-            "openai": ("sidmill.embed.openai",),
-            "precomputed": ("sidmill.embed.precomputed",),
+            "lsa": ("sidmill.embed.backends.lsa",),
+            "sentence_transformers": ("sidmill.embed.backends.sentence_transformers",),
+            "openai": ("sidmill.embed.backends.openai",),
+            "precomputed": ("sidmill.embed.backends.precomputed",),
         },
     ),
     "balance": Choice(
         ("train_rqkmeans",),
-        dict.fromkeys(("sinkhorn", "capacity"), ("sidmill.quantize.balance",)),
+        dict.fromkeys(("sinkhorn", "capacity"), ("sidmill.quantize.load_balance",)),
     ),
-    "learned": Choice(("train_rqvae",), {"fsq": ("sidmill.quantize.rqvae.grid",)}),
+    "learned": Choice(("train_rqvae",), {"fsq": ("sidmill.quantize.rqvae.fsq",)}),
     "strategy": Choice(("resolve_collisions",), {"sinkhorn": ("sidmill.sids.sinkhorn",)}),
 }
 

@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import report
+from sidmill.io import json_report
 
 HEAD = ("read", "added", "written", "masks_of_other_length", "marks_of_other_value")
 
@@ -26,7 +26,7 @@ def total(
     """
     head, left_out, fields = Counter(), Counter(), {}
     for path in paths:
-        counts = report.read(path)["counts"]
+        counts = json_report.read(path)["counts"]
         head.update({key: counts[key] for key in HEAD})
         left_out.update(counts["left_out"])
         for name, seen in counts["item_ids"].items():
@@ -61,9 +61,9 @@ def total(
 
 def combine(paths: list[str], lint_path: str | Path) -> dict:
     """The counts of all datasets, each with what the linter found in it."""
-    found = report.read(lint_path)
+    found = json_report.read(lint_path)
     datasets = {}
     for path in paths:
         name = Path(path).stem
-        datasets[name] = {**report.read(path), "lint": found["datasets"].get(name, {})}
+        datasets[name] = {**json_report.read(path), "lint": found["datasets"].get(name, {})}
     return {"datasets": datasets, "lint": {k: v for k, v in found.items() if k != "datasets"}}

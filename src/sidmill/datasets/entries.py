@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
 from sidmill.datasets import ragged
-from sidmill.formats import plain
+from sidmill.io import plain_columns
 
 INT64_MAX = 2**63 - 1
 
@@ -51,15 +51,15 @@ def read(column: pa.Array | pa.ChunkedArray, ids: pa.DataType) -> Entries:
     Raises:
         SidmillError: if the column is of another type.
     """
-    column = plain.plain(column, "the column of mappings")
+    column = plain_columns.plain(column, "the column of mappings")
     kind = column.type
     known = (pa.types.is_map, pa.types.is_struct, pa.types.is_null)
-    if not (kind == plain.TEXT or any(test(kind) for test in known)):
+    if not (kind == plain_columns.TEXT or any(test(kind) for test in known)):
         raise SidmillError(f"the column of mappings is {kind}: wanted a map, a struct or JSON text")
     one = _integer if pa.types.is_integer(ids) else _text
     words, values, rows, bad, broken = [], [], [], [], []
     for row, value in enumerate(column.to_pylist()):
-        pairs = _pairs(value, is_json=kind == plain.TEXT)
+        pairs = _pairs(value, is_json=kind == plain_columns.TEXT)
         if pairs is None:
             broken.append(row)
             continue
@@ -73,9 +73,9 @@ def read(column: pa.Array | pa.ChunkedArray, ids: pa.DataType) -> Entries:
             words.append(str(word))
             values.append(found)
             rows.append(row)
-    kind = pa.large_list(pa.int64() if pa.types.is_integer(ids) else plain.TEXT)
+    kind = pa.large_list(pa.int64() if pa.types.is_integer(ids) else plain_columns.TEXT)
     numbers = (np.array(each, dtype=np.int64) for each in (rows, bad, broken))
-    return Entries(pa.array(words, plain.TEXT), ragged.of(pa.array(values, kind)), *numbers)
+    return Entries(pa.array(words, plain_columns.TEXT), ragged.of(pa.array(values, kind)), *numbers)
 
 
 def _pairs(value: object, *, is_json: bool) -> Iterable[tuple] | None:
@@ -97,7 +97,7 @@ def _integer(pid: object) -> int | None:
     """An id of a catalogue of integers, or None for what can be none."""
     if isinstance(pid, str) and pid.removeprefix("-").isdecimal() and len(pid) < 21:
         pid = int(pid)
-    if isinstance(pid, float) and pid.is_integer() and abs(pid) <= plain.WHOLE_FLOATS:
+    if isinstance(pid, float) and pid.is_integer() and abs(pid) <= plain_columns.WHOLE_FLOATS:
         pid = int(pid)
     whole = isinstance(pid, int) and not isinstance(pid, bool)
     return pid if whole and -INT64_MAX <= pid <= INT64_MAX else None

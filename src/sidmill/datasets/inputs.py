@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sidmill.core.errors import SidmillError
-from sidmill.datasets import keys, ragged
-from sidmill.datasets.items import CAPTION
-from sidmill.formats import parquet, plain
-from sidmill.formats.interactions import ONEREC_SPLITS, SPLITS
-from sidmill.formats.text import shard_bounds
+from sidmill.datasets import ragged, row_hash
+from sidmill.datasets.item_lookup import CAPTION
+from sidmill.formats.item_text import shard_bounds
+from sidmill.formats.sequence_table import ONEREC_SPLITS, SPLITS
+from sidmill.io import parquet, plain_columns
 
 IDS = ("uid", "pid", "user_id")  # columns of one id a row
 LISTED = 20  # file names in a message, at most
@@ -118,7 +118,7 @@ def _split_numbers(column: pa.ChunkedArray) -> np.ndarray:
     if pa.types.is_floating(column.type):
         whole = pc.equal(pc.floor(column), column)
         column = pc.if_else(whole, column, pa.scalar(None, column.type)).cast(pa.int64())
-    found = pc.index_in(column.cast(plain.TEXT), pa.array(list(codes), plain.TEXT))
+    found = pc.index_in(column.cast(plain_columns.TEXT), pa.array(list(codes), plain_columns.TEXT))
     numbers = np.array([*codes.values(), -1], np.int64)
     return numbers[pc.fill_null(found, len(codes)).to_numpy(zero_copy_only=False)]
 
@@ -155,7 +155,7 @@ def _common_kinds(paths: list[str], columns: list[str]) -> dict[str, pa.DataType
     for path in paths:
         schema = parquet.open_file(path, dict.fromkeys(columns, lambda _: True)).schema_arrow
         for name in columns:
-            kind = plain.kind_of(schema.field(name).type, f"{path}: column {name!r}")
+            kind = plain_columns.kind_of(schema.field(name).type, f"{path}: column {name!r}")
             if name in IDS and pa.types.is_floating(kind):  # pandas: integers that lack a value
                 kind = pa.int64()
             known, first = kinds.setdefault(name, (kind, path))
@@ -176,7 +176,7 @@ def _number(kind: pa.DataType) -> int:
 
 def _alike(kind: pa.DataType, known: pa.DataType) -> bool:
     """Whether columns of two types can be read as one: empty ones, numbers, lists of alike."""
-    if plain.is_list(kind) and plain.is_list(known):
+    if plain_columns.is_list(kind) and plain_columns.is_list(known):
         return _alike(kind.value_type, known.value_type)
     if pa.types.is_null(kind) or pa.types.is_null(known):
         return True
@@ -232,8 +232,12 @@ def _plain(batch: pa.RecordBatch, kinds: dict[str, pa.DataType], path: str) -> p
     for name, kind in kinds.items():
         where = f"{path}: column {name!r}"
         column = batch.column(batch.schema.get_field_index(name))
-        column = plain.whole(column, where) if name in IDS else plain.plain(column, where)
-        is_scalar = _number(kind) > 0 or kind == plain.TEXT
+        column = (
+            plain_columns.whole(column, where)
+            if name in IDS
+            else plain_columns.plain(column, where)
+        )
+        is_scalar = _number(kind) > 0 or kind == plain_columns.TEXT
         columns.append(column.cast(kind) if is_scalar and column.type != kind else column)
     return pa.RecordBatch.from_arrays(columns, list(kinds))
 
@@ -306,5 +310,5 @@ def _check_splits(batch: pa.RecordBatch, items: ragged.Ragged, of_items: ragged.
             f"user {batch['user_id'][user].as_py()!r} has an item of an earlier split behind one "
             f"of a later split: its history would hold what it is asked for; split by time"
         )
-    if items.lengths.max(initial=0) >= 1 << keys.EXPLODE_BITS:
+    if items.lengths.max(initial=0) >= 1 << row_hash.EXPLODE_BITS:
         raise SidmillError(f"a user has {items.lengths.max()} items: at most a million are taken")

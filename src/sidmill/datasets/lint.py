@@ -25,7 +25,7 @@ import numpy as np
 
 from sidmill.core.errors import SidmillError
 from sidmill.datasets.captions import Wordings
-from sidmill.formats import codes, dataset_rows, sid_text
+from sidmill.formats import code_files, dataset_rows, sid_text
 
 EXAMPLES = 5  # of each finding
 BYTES_PER_TOKEN = 4  # of text that is no SID, where no tokenizer is given
@@ -80,7 +80,7 @@ def lint(
     Raises:
         SidmillError: if a file has neither messages nor segments, or a row that is no JSON.
     """
-    domains = [codes.read(path, "sid").codes for path in (pid2sid, product_pid2sid) if path]
+    domains = [code_files.read(path, "sid").codes for path in (pid2sid, product_pid2sid) if path]
     known = {tuple(sid) for domain in domains for sid in domain.tolist()}
     levels = list(dict.fromkeys(domain.shape[1] for domain in domains))
     rules = Rules(known, levels, Wordings(prompts), _counter(tokenizer), token_budget)

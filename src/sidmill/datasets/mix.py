@@ -26,8 +26,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sidmill.core.errors import SidmillError
-from sidmill.datasets import keys, ragged
-from sidmill.formats import buckets, dataset_rows
+from sidmill.datasets import ragged, row_hash
+from sidmill.formats import dataset_rows
+from sidmill.io import buckets
 
 logger = logging.getLogger(__name__)
 
@@ -213,10 +214,10 @@ def _copies(
     """Rows, each as often as a share says, and where each goes: int64 (n,), uint64 (n,)."""
     ids = [_number(text) for text in table["uuid"].take(pa.array(picked)).to_pylist()]
     key = np.array(ids, np.uint64)
-    copies = (share + keys.share(keys.derive(key, seed, "copies"))).astype(np.int64)
+    copies = (share + row_hash.share(row_hash.derive(key, seed, "copies"))).astype(np.int64)
     again = ragged.places(np.zeros(len(copies), np.int64), copies).astype(np.uint64)
-    return np.repeat(picked, copies), keys.mix(
-        np.repeat(keys.derive(key, seed, part), copies) + again
+    return np.repeat(picked, copies), row_hash.mix(
+        np.repeat(row_hash.derive(key, seed, part), copies) + again
     )
 
 
@@ -280,7 +281,7 @@ def _owner(metadata: str, uuid: str, seed: int) -> tuple[int, int]:
     facts = json.loads(metadata)
     kind = next((kind for kind, key in enumerate(OWNERS) if key in facts), len(OWNERS))
     name = f"{OWNERS[kind]} {facts[OWNERS[kind]]}" if kind < len(OWNERS) else uuid
-    return int(keys.stream(seed, f"owner {name}")), kind
+    return int(row_hash.stream(seed, f"owner {name}")), kind
 
 
 def _number(uuid: str) -> int:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from sidmill.core.errors import SidmillError
-from sidmill.datasets import keys, ragged, tasks
+from sidmill.datasets import ragged, row_hash, tasks
 from sidmill.datasets.tasks import Prompts, Task
 from sidmill.formats import dataset_rows
 
@@ -319,7 +319,7 @@ class Page:
         own = self.keys[rows]
         drawn = np.zeros(len(rows), np.int64)
         if count > 1:
-            drawn = keys.below(keys.derive(own, self.seed, use), count)
+            drawn = row_hash.below(row_hash.derive(own, self.seed, use), count)
         cut = [tasks.pieces(wording) for wording in wordings]
         shapes: dict[tuple, list[int]] = {}
         for number, parts in enumerate(cut):

@@ -20,10 +20,16 @@ import pyarrow.compute as pc
 
 from sidmill.core.atomic import replacing
 from sidmill.core.errors import SidmillError
-from sidmill.datasets import entries, inputs, keys, ragged, tasks
-from sidmill.datasets import items as lookup
+from sidmill.datasets import (
+    entries,
+    inputs,
+    item_lookup,
+    ragged,
+    row_hash,
+    tasks,
+)
 from sidmill.datasets.tasks import Task
-from sidmill.formats import buckets, plain, report
+from sidmill.io import buckets, json_report, plain_columns
 
 logger = logging.getLogger(__name__)
 
@@ -80,13 +86,13 @@ def resolve(
         SidmillError: if the input lacks a column or has ids of another type than the items.
     """
     task = tasks.load(task_path, checked=True)
-    domains = {"items": lookup.load(pid2sid)}
+    domains = {"items": item_lookup.load(pid2sid)}
     if any(declared.get("domain") == "product" for declared in task.fields.values()):
         if product_pid2sid is None:
             raise SidmillError(f"{dataset} needs a second domain: set datasets.product_pid2sid")
-        domains["product"] = lookup.load(product_pid2sid)
-    titled = lookup.titled(domains["items"], texts) if tasks.names_titles(task) else None
-    base, tally = keys.stream(seed, f"{dataset} {split}"), Tally()
+        domains["product"] = item_lookup.load(product_pid2sid)
+    titled = item_lookup.titled(domains["items"], texts) if tasks.names_titles(task) else None
+    base, tally = row_hash.stream(seed, f"{dataset} {split}"), Tally()
     bits = bucket_bits(inputs.count(paths))
     limits = (history_max, target_max)
     blocks = inputs.read(
@@ -110,7 +116,7 @@ def resolve(
             writer = pa.ipc.new_file(sink, pa.schema([("key", pa.uint64())]))
         writer.close()
     counts = {"bits": bits, "batches": batches, "counts": tally.as_dict()}
-    report.write(counts_path, counts)
+    json_report.write(counts_path, counts)
     logger.info("%s %s: %s", dataset, split, json.dumps(counts["counts"]))
     return counts
 
@@ -125,7 +131,7 @@ def _tables(blocks, task, domains, titled, base, limits, seed, tally) -> Iterato
     for block in blocks:
         tally.left_out.update(block.left_out)
         tally.left_out["read"] += len(block.rows) + sum(block.left_out.values())
-        numbers = keys.of_rows(base, block.rows, block.parts)
+        numbers = row_hash.of_rows(base, block.rows, block.parts)
         yield Resolver(task, domains, titled, block.table, numbers, limits, seed, tally).table()
 
 
@@ -171,7 +177,7 @@ class Resolver:
     def __init__(self, task, domains, titled, table, numbers, limits, seed, tally) -> None:
         """Take a block; rows are multiplied here, if the task wants it."""
         self.task: Task = task
-        self.domains: dict[str, lookup.Items] = domains
+        self.domains: dict[str, item_lookup.Items] = domains
         self.titled: np.ndarray | None = titled  # bool (N,), which items have a title
         self.limits, self.seed, self.tally = limits, seed, tally
         self.made: dict[str, object] = {}
@@ -188,7 +194,10 @@ class Resolver:
         """Key, metadata and fields of the rows that have all they need."""
         keep = np.ones(len(self.parent), dtype=bool)
         if self.task.sample < 1:
-            keep = keys.share(keys.derive(self.numbers, self.seed, "sample")) < self.task.sample
+            keep = (
+                row_hash.share(row_hash.derive(self.numbers, self.seed, "sample"))
+                < self.task.sample
+            )
             self.tally.left_out["not_sampled"] += int((~keep).sum())
         for name in self.task.needs:
             there = self.present(name)
@@ -222,7 +231,7 @@ class Resolver:
                 "lines": lambda _: None,
                 "phrase": lambda _: None,
                 "text": lambda of: self._text(of[kind]),
-                "first_line": lambda of: lookup.first_lines(self._text(of[kind])),
+                "first_line": lambda of: item_lookup.first_lines(self._text(of[kind])),
                 "value": self._value,
             }[kind]
             self.made[name] = make({**self.task.fields[name], "name": name})
@@ -272,7 +281,7 @@ class Resolver:
         self.tally.left_out["added"] += int(np.maximum(children - 1, 0).sum())
         self.tally.left_out["nothing_listed"] += int((children == 0).sum()) - n_broken
         self.parent = parents
-        self.numbers = keys.mix(self.numbers[parents] + keys.mix(parts.astype(np.uint64)))
+        self.numbers = row_hash.mix(self.numbers[parents] + row_hash.mix(parts.astype(np.uint64)))
 
     def _names_items(self, column: str) -> pa.DataType:
         """The type of the ids that the fields made of a column look up."""
@@ -299,7 +308,7 @@ class Resolver:
         if name in self.single:
             return self.single[name]
         kind = self.source[name].type
-        if not (plain.is_list(kind) or pa.types.is_null(kind)):
+        if not (plain_columns.is_list(kind) or pa.types.is_null(kind)):
             raise SidmillError(f"column {name!r} is {kind}: the task wants a list in each row")
         return ragged.of(self.source[name])
 
@@ -328,7 +337,7 @@ class Resolver:
 
     def _find(self, name: str, ids: np.ndarray | pa.Array, column: str) -> np.ndarray:
         domain = self.task.fields[name].get("domain", "items")
-        found = lookup.rows(self.domains[domain].lookup, ids, column)
+        found = item_lookup.rows(self.domains[domain].lookup, ids, column)
         self.tally.seen[name] += len(found)
         self.tally.unknown[name] += int((found < 0).sum())
         if self.task.kind(name) in tasks.TITLES:
@@ -398,7 +407,7 @@ class Resolver:
         column = column.cast(pa.int64()) if pa.types.is_boolean(column.type) else column
         numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
         wanted = pa.array([value if numeric else str(value) for value in declared["among"]])
-        kind = wanted.type if numeric else plain.TEXT
+        kind = wanted.type if numeric else plain_columns.TEXT
         column = column.cast(kind, safe=False) if not numeric else column
         known = pc.is_in(column, wanted.cast(column.type))
         there = pc.invert(pc.is_null(column, nan_is_null=True))
@@ -415,7 +424,9 @@ class Resolver:
             kept = ragged.where(lists, self._marked(column, lists))
             marked[:, number] = kept.lengths > 0
         options = marked.sum(axis=1)
-        drawn = keys.below(keys.derive(self.numbers, self.seed, name), np.maximum(options, 1))
+        drawn = row_hash.below(
+            row_hash.derive(self.numbers, self.seed, name), np.maximum(options, 1)
+        )
         picked = (np.cumsum(marked, axis=1) == (drawn + 1)[:, None]) & marked
         words = pa.array(labels, pa.large_string())
         return words.take(pa.array(picked.argmax(axis=1), mask=options == 0))

@@ -22,7 +22,8 @@ from transformers import LogitsProcessor
 
 from sidmill.core.atomic import replacing
 from sidmill.core.errors import SidmillError
-from sidmill.formats import sid_text, tensors
+from sidmill.formats import sid_text
+from sidmill.io import tensors
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def build(codes: np.ndarray, ids: dict[str, int]) -> Trie:
 
     Args:
         codes: int32 (N, L); repeated SIDs count once.
-        ids: token to id, as :func:`sidmill.datasets.vocab.expand` returns them.
+        ids: token to id, as :func:`sidmill.datasets.vocabulary.expand` returns them.
 
     Raises:
         SidmillError: if a token has no id.

@@ -15,10 +15,15 @@ import numpy as np
 import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
-from sidmill.datasets import items as lookup
-from sidmill.datasets import ragged, render, tasks
-from sidmill.formats import buckets, dataset_rows, report, sid_text
-from sidmill.formats.text import shard_bounds
+from sidmill.datasets import (
+    item_lookup,
+    ragged,
+    render,
+    tasks,
+)
+from sidmill.formats import dataset_rows, sid_text
+from sidmill.formats.item_text import shard_bounds
+from sidmill.io import buckets, json_report
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +77,7 @@ def write_parts(
     task = tasks.load(task_path, checked=True)
     wordings = Path(prompts_folder) / f"{task.prompts}.yaml"
     prompts = tasks.load_prompts(wordings, language, task, checked=True)
-    counts = [report.read(path) for path in counts_paths]
+    counts = [json_report.read(path) for path in counts_paths]
     total = sum(rows for each in counts for _, rows, _ in each["batches"])
     n_files = max(-(-total // rows_per_file), 1)
     first, last = shard_bounds(n_files, shard, shards)
@@ -117,12 +122,12 @@ def gather(folders: list[str], target: str | Path) -> int:
 
 
 def _words(task, pid2sid, product_pid2sid, texts: list[str]) -> render.Words:
-    domains = {"items": lookup.load(pid2sid)}
+    domains = {"items": item_lookup.load(pid2sid)}
     if any(declared.get("domain") == "product" for declared in task.fields.values()):
-        domains["product"] = lookup.load(product_pid2sid)
+        domains["product"] = item_lookup.load(product_pid2sid)
     sids = {name: render.Strings(sid_text.render(each.codes)) for name, each in domains.items()}
     pids = {name: each.pids for name, each in domains.items()}
-    titles = lookup.titles(domains["items"], texts) if tasks.names_titles(task) else None
+    titles = item_lookup.titles(domains["items"], texts) if tasks.names_titles(task) else None
     return render.Words(sids, titles, pids)
 
 

@@ -21,7 +21,8 @@ import numpy as np
 import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import digests, report, text, vectors
+from sidmill.formats import item_text, vector_store
+from sidmill.io import json_report, row_digests
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ def plan(
         rows: rows per chunk.
         identity: what vectors follow from besides their text, JSON.
     """
-    lines = text.digests(text_path, start, stop)
+    lines = item_text.digests(text_path, start, stop)
     running = blake2b(json.dumps([identity, rows], sort_keys=True).encode(), digest_size=12)
     keys = []
     for begin in range(0, len(lines), rows):
@@ -106,7 +107,7 @@ def done(plan: Plan, chunk: int, dim: int) -> bool:
 def texts(plan: Plan, text_path: str, chunk: int) -> list[str]:
     """The texts that a chunk computes, in row order."""
     begin, end = plan.bounds(chunk)
-    tables = text.read(text_path, plan.start + begin, plan.start + end)
+    tables = item_text.read(text_path, plan.start + begin, plan.start + end)
     column = pa.chunked_array([part for t in tables for part in t["text"].chunks], pa.string())
     return column.take(plan.new(chunk) - begin).to_pylist()
 
@@ -114,8 +115,8 @@ def texts(plan: Plan, text_path: str, chunk: int) -> list[str]:
 def keep(plan: Plan, chunk: int, found: np.ndarray) -> None:
     """Write the vectors of a chunk, atomically, then their digests."""
     plan.sums_path(chunk).unlink(missing_ok=True)
-    sums = vectors.write(plan.path(chunk), found.shape, "float32", [found])
-    report.write(plan.sums_path(chunk), {"xxh3_64": sums})
+    sums = vector_store.write(plan.path(chunk), found.shape, "float32", [found])
+    json_report.write(plan.sums_path(chunk), {"xxh3_64": sums})
 
 
 def assemble(plan: Plan, text_path: str) -> Iterator[tuple[pa.ChunkedArray, np.ndarray]]:
@@ -138,7 +139,7 @@ def assemble(plan: Plan, text_path: str) -> Iterator[tuple[pa.ChunkedArray, np.n
         for home in np.unique(homes):
             here = homes == home
             block[here] = maps[home][count[firsts[here]] - 1 - before[home]]
-        tables = text.read(text_path, plan.start + begin, plan.start + end)
+        tables = item_text.read(text_path, plan.start + begin, plan.start + end)
         pids = [part for table in tables for part in table["pid"].chunks]
         yield pa.chunked_array(pids), block
 
@@ -146,11 +147,11 @@ def assemble(plan: Plan, text_path: str) -> Iterator[tuple[pa.ChunkedArray, np.n
 def _open(plan: Plan, chunk: int) -> np.ndarray:
     """Map the vectors of a chunk, after a look at all of its bytes."""
     path = plan.path(chunk)
-    sums = report.read(plan.sums_path(chunk)).get("xxh3_64", [])
-    found = vectors.open_npy(path)
-    if len(sums) != -(-path.stat().st_size // digests.PORTION):
+    sums = json_report.read(plan.sums_path(chunk)).get("xxh3_64", [])
+    found = vector_store.open_npy(path)
+    if len(sums) != -(-path.stat().st_size // row_digests.PORTION):
         raise SidmillError(f"{plan.sums_path(chunk)}: not the digests of {path}: delete both")
-    digests.check(path, sums, range(len(sums)))
+    row_digests.check(path, sums, range(len(sums)))
     return found
 
 

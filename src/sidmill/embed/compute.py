@@ -6,8 +6,14 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from sidmill.embed import backends, chunks, progress, reuse, work
-from sidmill.formats import text
+from sidmill.embed import (
+    backend_choice,
+    chunks,
+    progress,
+    reuse,
+    throughput,
+)
+from sidmill.formats import item_text
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +72,7 @@ def compute(task: Task, process: int, processes: int) -> Done:
         logger.info("%d texts were done by an earlier run", kept)
     if missing and task.checked and process == 0:
         chosen.check(chunks.texts(prepared, task.text_path, missing[0])[:CHECKED_TEXTS])
-    watch = work.Stopwatch()
+    watch = throughput.Stopwatch()
     works = []
     reader = (chunks.texts(prepared, task.text_path, chunk) for chunk in missing)
     with progress.counting(todo, "texts") as advance:
@@ -77,7 +83,7 @@ def compute(task: Task, process: int, processes: int) -> Done:
     seconds = watch.seconds()
     cost = chosen.cost() if works else None
     rows = sum(stop - start for start, stop in map(prepared.bounds, own))
-    figures = work.speed(work.total(works), cost, rows=rows, kept=kept, seconds=seconds)
+    figures = throughput.speed(throughput.total(works), cost, rows=rows, kept=kept, seconds=seconds)
     return Done(chosen.fingerprint, figures)
 
 
@@ -93,7 +99,7 @@ def plan(task: Task, fingerprint: dict) -> chunks.Plan:
     )
 
 
-def choose(task: Task, process: int) -> backends.Backend:
+def choose(task: Task, process: int) -> backend_choice.Backend:
     """Load the backend of a task.
 
     Raises:
@@ -101,9 +107,11 @@ def choose(task: Task, process: int) -> backends.Backend:
     """
 
     def pids() -> pa.Array:
-        return pa.chunked_array(list(_pids(task)), text.pid_type(task.text_path)).combine_chunks()
+        return pa.chunked_array(
+            list(_pids(task)), item_text.pid_type(task.text_path)
+        ).combine_chunks()
 
-    chosen = backends.choose(pids, process=process, **task.settings)
+    chosen = backend_choice.choose(pids, process=process, **task.settings)
     if task.published:
         known = reuse.go_on(chosen.fingerprint, task.published, task.settings["model"])
         chosen = chosen._replace(fingerprint=known)
@@ -111,5 +119,5 @@ def choose(task: Task, process: int) -> backends.Backend:
 
 
 def _pids(task: Task) -> Iterator[pa.Array]:
-    for table in text.read(task.text_path, task.start, task.stop):
+    for table in item_text.read(task.text_path, task.start, task.stop):
         yield from table["pid"].chunks

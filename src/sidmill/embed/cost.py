@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sidmill.core.errors import SidmillError
-from sidmill.embed import work
-from sidmill.formats import report
+from sidmill.embed import throughput
+from sidmill.io import json_report
 
-SUMS = (*work.COUNTS, "seconds")
+SUMS = (*throughput.COUNTS, "seconds")
 
 
 def reckon(paths: Sequence[str | Path], *, items: int | None, price_per_hour: float | None) -> dict:
@@ -37,7 +37,7 @@ def reckon(paths: Sequence[str | Path], *, items: int | None, price_per_hour: fl
     return {
         "shards": len(shards),
         **whole,
-        **work.rates(whole, seconds),
+        **throughput.rates(whole, seconds),
         "operations": done if known else None,
         "matmul_share": done / rated if rated else None,
         "devices": sorted({shard["device"] for shard in known}),
@@ -51,7 +51,7 @@ def reckon(paths: Sequence[str | Path], *, items: int | None, price_per_hour: fl
 
 
 def _read(path: str | Path) -> dict:
-    shard = report.read(path)
+    shard = json_report.read(path)
     missing = [key for key in (*SUMS, "operations", "matmul_rate", "device") if key not in shard]
     if missing:
         raise SidmillError(f"{path}: lacks {', '.join(missing)}: delete it and run again")

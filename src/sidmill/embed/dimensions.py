@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
-from sidmill.embed import backends, progress
-from sidmill.embed.unit import unit_rows
-from sidmill.formats import text
+from sidmill.embed import backend_choice, progress
+from sidmill.embed.normalization import unit_rows
+from sidmill.formats import item_text
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def measure(
     settings |= {"order_path": text_path if in_order else None}
     whole = settings | {"dim": dim if settings["backend"] == "lsa" else None, "normalize": False}
     try:
-        chosen = backends.choose(lambda: pids, process=0, **whole)
+        chosen = backend_choice.choose(lambda: pids, process=0, **whole)
     except SidmillError as error:
         if settings["backend"] != "precomputed":
             raise
@@ -82,17 +82,17 @@ def measure(
 
 def _sample(text_path: str, sample: int) -> tuple[pa.Array, list[str]]:
     """Ids and texts of evenly spread rows; texts that were there already are passed over."""
-    count = text.count(text_path)
+    count = item_text.count(text_path)
     rows = (
         np.unique(np.linspace(0, count - 1, min(sample, count)).astype(np.int64)) if count else []
     )
     wanted = np.zeros(count, dtype=bool)
     wanted[rows] = True
     tables, row = [], 0
-    for table in text.read(text_path):
+    for table in item_text.read(text_path):
         tables.append(table.filter(pa.array(wanted[row : row + table.num_rows])))
         row += table.num_rows
-    chosen = pa.concat_tables(tables) if tables else text.schema(pa.int64()).empty_table()
+    chosen = pa.concat_tables(tables) if tables else item_text.schema(pa.int64()).empty_table()
     first: dict[str, int] = {}
     for number, line in enumerate(chosen["text"].to_pylist()):
         first.setdefault(line, number)

@@ -8,9 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from sidmill import blocks as storage
 from sidmill.embed.features import token_ids
-from sidmill.formats import item_data, item_index, mmap, vectors
+from sidmill.formats import (
+    item_data,
+    lcrec_index,
+    memory_maps,
+    vector_store,
+)
+from sidmill.numeric import row_blocks
 
 BLOCK_BYTES = 32 << 20
 
@@ -32,12 +37,12 @@ def write_mmap(
     Raises:
         SidmillError: if an integer id is below 1, or out of all proportion.
     """
-    items = vectors.open_store(vectors_path, ids_path)
-    numbers = item_index.number(items.ids, ids_path)
-    facts = mmap.write(
+    items = vector_store.open_store(vectors_path, ids_path)
+    numbers = lcrec_index.number(items.ids, ids_path)
+    facts = memory_maps.write(
         json_path, numbers, items.vectors.shape, _blocks(items.vectors), items.fingerprint
     )
-    item_index.write(index_path, items.ids, numbers)
+    lcrec_index.write(index_path, items.ids, numbers)
     return facts
 
 
@@ -76,8 +81,8 @@ def write_item_h5(
     Raises:
         SidmillError: if an integer id is below 1, or the tokenizer cannot be loaded.
     """
-    items = vectors.open_store(vectors_path, ids_path)
-    numbers = item_index.number(items.ids, ids_path)
+    items = vector_store.open_store(vectors_path, ids_path)
+    numbers = lcrec_index.number(items.ids, ids_path)
     found = token_ids(
         text_path,
         backend=backend,
@@ -90,13 +95,13 @@ def write_item_h5(
     dim = items.vectors.shape[1]
     blocks = _with_vectors(items.vectors, found)
     item_data.write(h5_path, numbers, dim, max_feature_len, blocks)
-    item_index.write(index_path, items.ids, numbers)
+    lcrec_index.write(index_path, items.ids, numbers)
     return len(numbers), dim, max_feature_len
 
 
 def _blocks(store: np.ndarray) -> Iterator[np.ndarray]:
     rows = max(BLOCK_BYTES // (4 * store.shape[1]), 1)
-    for _, block in storage.read_blocks(store, rows):
+    for _, block in row_blocks.read_blocks(store, rows):
         yield block
 
 
@@ -108,7 +113,7 @@ def _with_vectors(
     for tokens, lengths in found:
         rows = np.arange(first, first + len(tokens))
         step = max(BLOCK_BYTES // (4 * store.shape[1]), 1)
-        for start, block in storage.read_blocks(store, step, rows):
+        for start, block in row_blocks.read_blocks(store, step, rows):
             part = slice(start, start + len(block))
             yield item_data.Block(block, tokens[part], lengths[part])
         first += len(tokens)

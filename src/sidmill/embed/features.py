@@ -14,7 +14,7 @@ import numpy as np
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.words import words
-from sidmill.formats import text
+from sidmill.formats import item_text
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def token_ids(
         chosen = "model" if backend == "sentence_transformers" else "words"
     number = _of_model(model, revision) if chosen == "model" else _of_words(feature_buckets)
     cut = total = 0
-    for table in text.read(text_path):
+    for table in item_text.read(text_path):
         found = number(table["text"].to_pylist())
         block = np.zeros((len(found), max_feature_len), dtype=np.int32)
         lengths = np.array([min(len(ids), max_feature_len) for ids in found], dtype=np.int32)

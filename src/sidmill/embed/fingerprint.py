@@ -7,7 +7,7 @@ so the same model in another folder, or on another computer, names the same spac
 import hashlib
 from pathlib import Path
 
-from sidmill.core import digests
+from sidmill.core import checksums
 
 DIGITS = 12  # hex digits kept of a SHA-256
 MIB = 1 << 20
@@ -41,7 +41,7 @@ def make(
 
 def file_digest(path: str | Path) -> str:
     """Return 12 hex digits of the SHA-256 of a whole file."""
-    return digests.of_file(path)[:DIGITS]
+    return checksums.of_file(path)[:DIGITS]
 
 
 def folder_digest(path: str | Path) -> str:
@@ -57,7 +57,7 @@ def folder_digest(path: str | Path) -> str:
         name = file.relative_to(root)
         if any(part.startswith(".") for part in name.parts):
             continue
-        digest.update(f"{name.as_posix()}\0{digests.of_file(file)}\0".encode())
+        digest.update(f"{name.as_posix()}\0{checksums.of_file(file)}\0".encode())
     return digest.hexdigest()[:DIGITS]
 
 

@@ -4,7 +4,7 @@ import time
 
 import torch
 
-from sidmill.embed.work import Model
+from sidmill.embed.throughput import Model
 
 PRODUCT_SECONDS = 0.3  # the rate is measured for about so long
 ROWS = 2048

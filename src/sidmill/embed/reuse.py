@@ -17,11 +17,12 @@ import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
 from sidmill.embed import fingerprint
-from sidmill.formats import embeddings, match, parquet, text
+from sidmill.formats import catalogue_match, embedding_shards, item_text
+from sidmill.io import parquet
 
 logger = logging.getLogger(__name__)
 
-NONE = match.NEW
+NONE = catalogue_match.NEW
 Blocks = Iterator[tuple[pa.ChunkedArray, np.ndarray]]
 
 
@@ -38,8 +39,8 @@ def published_rows(
     """
     if match_path is None:
         return np.full(stop - start, NONE, dtype=np.int64)
-    found = match.read(match_path, start, stop)
-    n_vectors = sum(sum(embeddings.group_sizes(path)) for path in published)
+    found = catalogue_match.read(match_path, start, stop)
+    n_vectors = sum(sum(embedding_shards.group_sizes(path)) for path in published)
     # Items that were removed once stand after the others: their vectors are gone.
     return np.where(found.changed | (found.rows >= n_vectors), NONE, found.rows)
 
@@ -68,8 +69,8 @@ def fresh(
     shard = Path(shard_path)
     paths = [shard.with_name(f".{shard.name}.fresh-{what}") for what in ("text", "embeddings")]
     try:
-        tables = _without(text.read(text_path, start, stop), known)
-        text.write(paths[0], text.pid_type(text_path), tables)
+        tables = _without(item_text.read(text_path, start, stop), known)
+        item_text.write(paths[0], item_text.pid_type(text_path), tables)
         yield str(paths[0]), str(paths[1])
     finally:
         for path in paths:
@@ -100,13 +101,13 @@ def blocks(
         dim: D.
     """
     known = rows != NONE
-    vectors_of = (vectors for _, vectors in embeddings.read(fresh_shard))
+    vectors_of = (vectors for _, vectors in embedding_shards.read(fresh_shard))
     with tempfile.TemporaryFile(dir=Path(fresh_shard).parent) as spill:
         _copy(published, rows, dim, spill)
         spill.seek(0)
         spare: list[np.ndarray] = []
         begin = 0
-        for table in text.read(text_path, start, stop):
+        for table in item_text.read(text_path, start, stop):
             old = known[begin : begin + table.num_rows]
             vectors = np.empty((len(old), dim), dtype=np.float32)
             stored = spill.read(int(old.sum()) * dim * vectors.itemsize)
@@ -127,7 +128,7 @@ def go_on(found: dict, published: list[str], model: str | None) -> dict:
     Raises:
         SidmillError: if it is another space.
     """
-    before = embeddings.fingerprint(published[0])
+    before = embedding_shards.fingerprint(published[0])
     is_folder = model is not None and Path(model).is_dir()
     differs_in_revision = found | {"revision": before.get("revision")} == before != found
     if is_folder and differs_in_revision and fingerprint.ends_digest(model) == before["revision"]:
@@ -148,7 +149,7 @@ def check(found: dict, published: list[str]) -> None:
     Raises:
         SidmillError: naming each fact that differs.
     """
-    before = embeddings.fingerprint(published[0])
+    before = embedding_shards.fingerprint(published[0])
     differing = [
         f"{key} {before.get(key)!r} there, {found.get(key)!r} here"
         for key in sorted({*before, *found})
@@ -188,10 +189,10 @@ def _copy(published: list[str], rows: np.ndarray, dim: int, spill: BinaryIO) -> 
     wanted = kept[order]
     first = 0
     for path in published:
-        for group, size in enumerate(embeddings.group_sizes(path)):
+        for group, size in enumerate(embedding_shards.group_sizes(path)):
             begin, end = np.searchsorted(wanted, [first, first + size])
             if begin < end:
-                vectors = embeddings.read_group(path, group)
+                vectors = embedding_shards.read_group(path, group)
                 if vectors.shape[1] != dim:
                     raise SidmillError(
                         f"{path}: vectors of {vectors.shape[1]} dimensions, wanted {dim}: take "

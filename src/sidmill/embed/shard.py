@@ -6,8 +6,17 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pyarrow as pa
 
-from sidmill.embed import backends, chunks, compute, launch, progress, reuse, work
-from sidmill.formats import embeddings, report, text
+from sidmill.embed import (
+    backend_choice,
+    chunks,
+    compute,
+    progress,
+    reuse,
+    throughput,
+    workers,
+)
+from sidmill.formats import embedding_shards, item_text
+from sidmill.io import json_report
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +92,9 @@ def embed_shard(
         processes: processes that share the shard, one GPU each; for ``sentence_transformers``.
         prompt: put before every text.
         normalize: scale vectors to unit length.
-            Null for settings that the backend does not read (:mod:`sidmill.embed.settings`).
-        http: how the server of ``openai`` is asked, see :func:`sidmill.embed.openai.load`.
+            Null for settings that the backend does not read: see
+            :mod:`sidmill.embed.backend_settings`.
+        http: how the server of ``openai`` is asked, see :func:`sidmill.embed.backends.openai.load`.
 
     Returns:
         Number of rows written.
@@ -92,14 +102,14 @@ def embed_shard(
     Raises:
         SidmillError: if a setting does not fit the backend, or the backend cannot do its work.
     """
-    start, stop = text.shard_bounds(text.count(text_path), shard, shards)
+    start, stop = item_text.shard_bounds(item_text.count(text_path), shard, shards)
     logger.info("shard %d of %d: rows %d to %d of %s", shard, shards, start, stop, text_path)
     task = compute.Task(
         text_path=text_path,
         shard_path=shard_path,
         start=start,
         stop=stop,
-        rows=backends.CHUNK_ROWS.get(backend, 0),
+        rows=backend_choice.CHUNK_ROWS.get(backend, 0),
         code=code,
         checked=shard == 0,
         published=published,
@@ -130,56 +140,56 @@ def embed_shard(
     kept = reuse.published_rows(match_path, published, start, stop)
     with reuse.fresh(task.text_path, start, stop, kept, shard_path) as (fresh_text, fresh_shard):
         new = task._replace(
-            text_path=fresh_text, shard_path=fresh_shard, start=0, stop=text.count(fresh_text)
+            text_path=fresh_text, shard_path=fresh_shard, start=0, stop=item_text.count(fresh_text)
         )
         if new.stop or shard == 0:
             _embed(new, members, speed_path)
         else:
             _nothing(new, speed_path)
-        facts = embeddings.fingerprint(fresh_shard)
+        facts = embedding_shards.fingerprint(fresh_shard)
         blocks = reuse.blocks(text_path, start, stop, kept, published, fresh_shard, facts["dim"])
-        return embeddings.write(shard_path, text.pid_type(text_path), facts, blocks)
+        return embedding_shards.write(shard_path, item_text.pid_type(text_path), facts, blocks)
 
 
 def _embed(task: compute.Task, processes: int, speed_path: str) -> int:
     """Embed all texts of a task."""
-    pid_type = text.pid_type(task.text_path)
+    pid_type = item_text.pid_type(task.text_path)
     if not task.rows:
         facts, blocks, figures = _at_once(task)
-        written = embeddings.write(task.shard_path, pid_type, facts, _warned(blocks))
-        report.write(speed_path, figures())
+        written = embedding_shards.write(task.shard_path, pid_type, facts, _warned(blocks))
+        json_report.write(speed_path, figures())
         return written
     count = -(-(task.stop - task.start) // task.rows)
     members = min(processes, max(count, 1))
-    done = launch.run(task, members) if members > 1 else compute.compute(task, 0, 1)
+    done = workers.run(task, members) if members > 1 else compute.compute(task, 0, 1)
     plan = compute.plan(task, done.fingerprint)
     blocks = chunks.assemble(plan, task.text_path)
-    written = embeddings.write(task.shard_path, pid_type, done.fingerprint, _warned(blocks))
-    report.write(speed_path, done.figures)
+    written = embedding_shards.write(task.shard_path, pid_type, done.fingerprint, _warned(blocks))
+    json_report.write(speed_path, done.figures)
     chunks.clear(plan)
     return written
 
 
 def _nothing(task: compute.Task, speed_path: str) -> None:
     """Embed no text, in the published space, without loading a model: shard 0 checks the space."""
-    facts = embeddings.fingerprint(task.published[0])
-    embeddings.write(task.shard_path, text.pid_type(task.text_path), facts, iter(()))
-    figures = work.speed(work.Work(), None, rows=0, kept=0, seconds=0)
-    report.write(speed_path, figures)
+    facts = embedding_shards.fingerprint(task.published[0])
+    embedding_shards.write(task.shard_path, item_text.pid_type(task.text_path), facts, iter(()))
+    figures = throughput.speed(throughput.Work(), None, rows=0, kept=0, seconds=0)
+    json_report.write(speed_path, figures)
 
 
 def _at_once(task: compute.Task) -> tuple[dict, Blocks, Callable[[], dict]]:
     """Vectors of a backend that needs no chunks: as they come."""
     chosen = compute.choose(task, 0)
-    watch = work.Stopwatch()
-    done: list[work.Work] = []
+    watch = throughput.Stopwatch()
+    done: list[throughput.Work] = []
     rows = task.stop - task.start
 
     def blocks() -> Blocks:
         pids = []
 
         def read() -> Iterator[list[str]]:
-            for table in text.read(task.text_path, task.start, task.stop):
+            for table in item_text.read(task.text_path, task.start, task.stop):
                 pids.append(table["pid"])
                 yield table["text"].to_pylist()
 
@@ -189,7 +199,9 @@ def _at_once(task: compute.Task) -> tuple[dict, Blocks, Callable[[], dict]]:
                 yield pids.pop(), found.vectors
 
     def figures() -> dict:
-        return work.speed(work.total(done), None, rows=rows, kept=0, seconds=watch.seconds())
+        return throughput.speed(
+            throughput.total(done), None, rows=rows, kept=0, seconds=watch.seconds()
+        )
 
     return chosen.fingerprint, blocks(), figures
 

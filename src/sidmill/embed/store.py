@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import embeddings, text, vectors
+from sidmill.formats import embedding_shards, item_text, vector_store
 
 logger = logging.getLogger(__name__)
 
@@ -46,12 +46,12 @@ def store(
         SidmillError: if the gate finds anything.
     """
     fingerprint = _one_fingerprint(shard_paths)
-    ids = pa.chunked_array([table["pid"].combine_chunks() for table in text.read(text_path)])
+    ids = pa.chunked_array([table["pid"].combine_chunks() for table in item_text.read(text_path)])
     _check_unique(ids, text_path)
     dim = _dimension(shard_paths, text_path)
     shape = (len(ids), dim)
-    sums = vectors.write(vectors_path, shape, dtype, _gate(shard_paths, ids, dim, dtype))
-    vectors.write_ids(ids_path, ids, shape, fingerprint, sums)
+    sums = vector_store.write(vectors_path, shape, dtype, _gate(shard_paths, ids, dim, dtype))
+    vector_store.write_ids(ids_path, ids, shape, fingerprint, sums)
     _remove_other_shards(shard_paths)
     logger.info("%d vectors of %d dimensions, %s", *shape, dtype)
     return shape
@@ -106,7 +106,7 @@ def check_values(block: np.ndarray, path: str, pids: pa.ChunkedArray, dtype: str
 
 def _blocks(shard_paths: list[str]) -> Iterator[tuple[str, pa.ChunkedArray, np.ndarray]]:
     for path in shard_paths:
-        for pids, block in embeddings.read(path):
+        for pids, block in embedding_shards.read(path):
             yield path, pids, block
 
 
@@ -124,9 +124,9 @@ def _remove_other_shards(shard_paths: list[str]) -> None:
 
 
 def _one_fingerprint(shard_paths: list[str]) -> dict:
-    first = embeddings.fingerprint(shard_paths[0])
+    first = embedding_shards.fingerprint(shard_paths[0])
     for path in shard_paths[1:]:
-        other = embeddings.fingerprint(path)
+        other = embedding_shards.fingerprint(path)
         differing = [key for key in sorted({*first, *other}) if first.get(key) != other.get(key)]
         if differing:
             facts = ", ".join(

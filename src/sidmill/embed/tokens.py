@@ -15,7 +15,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from sidmill.embed.batches import by_token_budget, rounded_up
-from sidmill.embed.work import Work
+from sidmill.embed.throughput import Work
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import encodings, json_values, lines
+from sidmill.io import encodings, json_values, text_lines
 
 COMPRESSIONS = (".gz", ".zst")
 KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -128,14 +128,14 @@ def encoding_of(path: str | Path, dialect: Dialect = PLAIN) -> str:
     """The encoding that a file is read in; that of a parquet file is UTF-8."""
     if _readable_kind(path, dialect) == ".parquet":
         return encodings.UTF8
-    with lines.opened(path) as stream:
+    with text_lines.opened(path) as stream:
         return encodings.name_of(stream, dialect.encoding)
 
 
 def holds_utf8(path: str | Path) -> bool:
     """Whether a line of a file holds letters beyond ASCII that are UTF-8."""
-    with lines.opened(path) as stream:
-        for line in lines.read(stream):
+    with text_lines.opened(path) as stream:
+        for line in text_lines.read(stream):
             if line is not None and not line.isascii():
                 try:
                     line.decode()
@@ -172,12 +172,12 @@ def _kind(path: str | Path, dialect: Dialect) -> str:
 
 
 def _read_text(path: str | Path, kind: str, dialect: Dialect) -> Iterator[Row]:
-    with lines.opened(path) as raw:
+    with text_lines.opened(path) as raw:
         stream = encodings.as_utf8(raw, dialect.encoding)
         if kind in TABLES:
             yield from _read_table(path, stream, dialect.separator or TABLES[kind], dialect)
             return
-        with lines.opened(path) as again:
+        with text_lines.opened(path) as again:
             form = json_values.shape(encodings.as_utf8(again, dialect.encoding))
         if form == "lines":
             yield from _read_lines(stream, dialect)
@@ -192,9 +192,9 @@ def _bad_encoding(dialect: Dialect) -> str:
 
 
 def _read_lines(stream: io.BufferedReader, dialect: Dialect) -> Iterator[Row]:
-    for number, line in enumerate(lines.read(stream), start=1):
+    for number, line in enumerate(text_lines.read(stream), start=1):
         if line is None:
-            yield Row(number, None, lines.TOO_LONG)
+            yield Row(number, None, text_lines.TOO_LONG)
             continue
         if line.isspace():
             continue
@@ -283,15 +283,15 @@ def _read_table(
 
 
 def _text_lines(path: str | Path, text: io.TextIOWrapper) -> Iterator[str]:
-    for number, line in enumerate(iter(partial(text.readline, lines.LONGEST), ""), start=1):
-        if len(line) == lines.LONGEST:
-            raise SidmillError(f"{path}, line {number}: {lines.TOO_LONG}: mend it")
+    for number, line in enumerate(iter(partial(text.readline, text_lines.LONGEST), ""), start=1):
+        if len(line) == text_lines.LONGEST:
+            raise SidmillError(f"{path}, line {number}: {text_lines.TOO_LONG}: mend it")
         yield line
 
 
 def _quoted_rows(path: str | Path, texts: Iterator[str], separator: str) -> Iterator[_Line]:
     """The rows of a table whose fields may stand in double quotes; blank lines are none."""
-    csv.field_size_limit(lines.LONGEST)
+    csv.field_size_limit(text_lines.LONGEST)
     rows = csv.reader(texts, delimiter=separator, strict=True)
     while True:
         first = rows.line_num + 1

@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 
 from sidmill.core.atomic import replacing
 from sidmill.core.errors import SidmillError
-from sidmill.formats import parquet
+from sidmill.io import parquet
 
 CHAT = pa.large_list(pa.struct([("role", pa.large_string()), ("content", pa.large_string())]))
 ANSWERS, PIDS = "ground_truth", "ground_truth_pids"

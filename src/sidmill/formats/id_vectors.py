@@ -21,7 +21,8 @@ import pyarrow.compute as pc
 
 from sidmill.core.atomic import replacing
 from sidmill.core.errors import SidmillError
-from sidmill.formats import report, vectors
+from sidmill.formats import vector_store
+from sidmill.io import json_report
 
 ROWS_PER_FILE = 100_000
 EXACT = 2**24  # the last whole number up to which float32 has them all
@@ -117,7 +118,7 @@ def read(path: str | Path) -> np.ndarray:
     Raises:
         SidmillError: if it is missing, damaged or of another kind.
     """
-    return vectors.open_npy(path)
+    return vector_store.open_npy(path)
 
 
 def write_listing(
@@ -129,7 +130,7 @@ def write_listing(
         "items": {"files": [ITEM_FILE], "rows": len(items.values), "first_column": items.kind},
         "users": {"files": files, "rows": len(users.values), "first_column": users.kind},
     }
-    report.write(path, listing)
+    json_report.write(path, listing)
 
 
 def _cut(blocks: Iterable[np.ndarray], n_rows: int) -> Iterator[np.ndarray]:

@@ -31,8 +31,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import catalogue, lines
+from sidmill.formats import catalogue
 from sidmill.formats.catalogue import Row
+from sidmill.io import text_lines
 
 COMPRESSIONS = (".gz", ".zst")
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".inter": "\t"}
@@ -244,7 +245,7 @@ def _records(
             if line.strip():
                 yield number, number, part(line.rstrip("\r\n")), None
         return
-    csv.field_size_limit(lines.LONGEST)
+    csv.field_size_limit(text_lines.LONGEST)
     rows = csv.reader(source, delimiter=delimiter, strict=True)
     while True:
         first = rows.line_num + 1
@@ -269,9 +270,9 @@ def _parted(delimiter: str, line: str) -> list[str]:
 
 
 def _text_lines(path: str | Path, text: io.TextIOWrapper) -> Iterator[str]:
-    for number, line in enumerate(iter(partial(text.readline, lines.LONGEST), ""), start=1):
-        if len(line) == lines.LONGEST:
-            raise SidmillError(f"{path}, line {number}: {lines.TOO_LONG}: mend it")
+    for number, line in enumerate(iter(partial(text.readline, text_lines.LONGEST), ""), start=1):
+        if len(line) == text_lines.LONGEST:
+            raise SidmillError(f"{path}, line {number}: {text_lines.TOO_LONG}: mend it")
         yield line
 
 
@@ -371,7 +372,7 @@ class _Guarded:
 
     def begin(self, number: int) -> None:
         """Begin to count behind an entry."""
-        self.number, self.left = number, lines.LONGEST
+        self.number, self.left = number, text_lines.LONGEST
 
     def read(self, size: int) -> bytes:
         """Read on.
@@ -383,7 +384,7 @@ class _Guarded:
         self.left -= len(chunk)
         if self.left < 0:
             raise SidmillError(
-                f"{self.path}: what follows entry {self.number} is {lines.TOO_LONG}: mend it"
+                f"{self.path}: what follows entry {self.number} is {text_lines.TOO_LONG}: mend it"
             )
         return chunk
 

@@ -24,7 +24,8 @@ from typing import NamedTuple
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.terminal import names as shown_names
-from sidmill.formats import catalogue, encodings, json_values, lines
+from sidmill.formats import catalogue
+from sidmill.io import encodings, json_values, text_lines
 
 logger = logging.getLogger(__name__)
 
@@ -145,10 +146,10 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str, str | None]]:
     Raises:
         SidmillError: if there is no such file, or it cannot be read to its end.
     """
-    with lines.opened(path) as file:
-        for number, line in enumerate(lines.read(encodings.as_utf8(file)), start=1):
+    with text_lines.opened(path) as file:
+        for number, line in enumerate(text_lines.read(encodings.as_utf8(file)), start=1):
             if line is None:
-                yield number, "", lines.TOO_LONG
+                yield number, "", text_lines.TOO_LONG
                 continue
             try:
                 text = line.decode("utf-8").rstrip("\r\n")
@@ -260,11 +261,11 @@ def _names_of_lines(path: str) -> Iterator[str]:
     The map is streamed as long as its keys count from 0; otherwise it is read whole.
     """
     number = 0
-    with lines.opened(path) as file:
+    with text_lines.opened(path) as file:
         stream = encodings.as_utf8(file)
         if not stream.peek(1)[:1] or json_values.shape(stream) == "array":
             read_json(path)  # says what it is
-    with lines.opened(path) as file:
+    with text_lines.opened(path) as file:
         for number, found in enumerate(json_values.read(path, encodings.as_utf8(file), "keyed")):
             if found.problem or found.key != str(number):
                 break

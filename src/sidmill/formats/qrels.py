@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from sidmill.formats import parquet
 from sidmill.formats.passages import is_json, read_lines
+from sidmill.io import parquet
 
 HEADER = ["query-id", "corpus-id", "score"]
 SCHEMA = pa.schema([("qid", pa.string()), ("pid", pa.string()), ("label", pa.int64())])

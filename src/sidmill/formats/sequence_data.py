@@ -19,8 +19,8 @@ import h5py
 import numpy as np
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import hdf5
-from sidmill.formats.hdf5 import Wanted
+from sidmill.io import hdf5
+from sidmill.io.hdf5 import Wanted
 
 DATASETS = [
     Wanted("user_ids", "vlen str", ("s",)),

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from sidmill.formats import parquet
 from sidmill.formats.passages import join_title, read_lines
+from sidmill.io import parquet
 
 TRIPLES = pa.schema([("query", pa.string()), ("positive", pa.string()), ("negative", pa.string())])
 PAIRS = pa.schema([("query", pa.string()), ("passage", pa.string()), ("label", pa.int64())])

@@ -6,7 +6,7 @@
     .parquet  a file, a folder or a glob: a column of vectors, every one D long; ids from another
               column, if there is such a one
 
-What other tools write is read by :mod:`sidmill.formats.foreign`. Without ids the rows are numbered
+What other tools write is read by :mod:`sidmill.io.user_arrays`. Without ids the rows are numbered
 from 0. What cannot be mapped as it is, is read in order, as often as one likes, and never as a
 whole.
 """
@@ -23,8 +23,9 @@ import pyarrow.parquet as pq
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand
-from sidmill.formats import embeddings, foreign, parquet, vectors
+from sidmill.formats import embedding_shards, vector_store
 from sidmill.formats.item_data import open_item_data
+from sidmill.io import parquet, user_arrays
 
 BATCH_ROWS = 4096
 BUFFER_BYTES = 2**20  # read at once; by default pyarrow reads a column of a row group whole
@@ -106,8 +107,8 @@ def open_rows(path: str | Path, column: str = "embedding") -> np.ndarray | Strea
     if suffix == ".h5":
         return _open_h5(path).vectors
     if suffix == ".npy":
-        return _plain_or_cut(foreign.open_matrix(path, "its name"))
-    file = parquet.open_file(path, {column: foreign.holds_vectors})
+        return _plain_or_cut(user_arrays.open_matrix(path, "its name"))
+    file = parquet.open_file(path, {column: user_arrays.holds_vectors})
     first = next(_read_parquet([str(path)], column), None)
     if first is None:
         raise SidmillError(f"{path}: holds no vector")
@@ -118,21 +119,25 @@ def open_rows(path: str | Path, column: str = "embedding") -> np.ndarray | Strea
 def fingerprint_of(path: str | Path) -> dict:
     """The fingerprint that a parquet carries, or the ids.parquet beside a vectors.npy; else {}."""
     if Path(path).suffix.lower() == ".parquet":
-        return parquet.metadata_json(parquet.open_file(path, {}), embeddings.FINGERPRINT_KEY)
-    ids = vectors.ids_beside(path)
-    return vectors.open_store(path, ids).fingerprint if ids and vectors.is_own_ids(ids) else {}
+        return parquet.metadata_json(parquet.open_file(path, {}), embedding_shards.FINGERPRINT_KEY)
+    ids = vector_store.ids_beside(path)
+    return (
+        vector_store.open_store(path, ids).fingerprint
+        if ids and vector_store.is_own_ids(ids)
+        else {}
+    )
 
 
 def _plain_or_cut(mapped: np.ndarray) -> np.ndarray | Streamed:
     """A map that every stage can take, or its rows as they are read."""
-    return mapped if foreign.is_plain(mapped) else Streamed(mapped.shape, partial(_cut, mapped))
+    return mapped if user_arrays.is_plain(mapped) else Streamed(mapped.shape, partial(_cut, mapped))
 
 
 def _open_npy(path: Path, ids_path: str | Path | None, id_column: str) -> VectorFile:
-    ids_path = ids_path or vectors.ids_beside(path)
-    if ids_path and vectors.is_own_ids(ids_path):
-        return VectorFile(*vectors.open_store(path, ids_path), has_ids=True)
-    mapped = foreign.open_matrix(path, "its name")
+    ids_path = ids_path or vector_store.ids_beside(path)
+    if ids_path and vector_store.is_own_ids(ids_path):
+        return VectorFile(*vector_store.open_store(path, ids_path), has_ids=True)
+    mapped = user_arrays.open_matrix(path, "its name")
     source = _plain_or_cut(mapped)
     if not ids_path:
         return VectorFile(source, _numbered(len(mapped)), {}, has_ids=False)
@@ -147,8 +152,8 @@ def _open_npy(path: Path, ids_path: str | Path | None, id_column: str) -> Vector
 
 def _ids_of_file(path: str | Path, column: str) -> pa.ChunkedArray:
     """All ids of a file; lines of a .txt are integers if all of them are."""
-    read = partial(foreign.read_ids, path, column, "the file of ids")
-    if Path(path).suffix.lower() == ".txt" and not foreign.are_integers(path):
+    read = partial(user_arrays.read_ids, path, column, "the file of ids")
+    if Path(path).suffix.lower() == ".txt" and not user_arrays.are_integers(path):
         return _joined(read(as_text=True), path)
     return _joined(read(as_text=False), path)
 
@@ -161,7 +166,7 @@ def _joined(blocks: Iterator[pa.ChunkedArray], path: str | Path) -> pa.ChunkedAr
             f"{path}: ids are integers in one file and text in another: write them alike"
         )
     ids = pa.chunked_array(chunks) if chunks else _ids(np.empty(0, np.int64))
-    foreign.check_distinct(ids, path)
+    user_arrays.check_distinct(ids, path)
     return ids
 
 
@@ -177,11 +182,11 @@ def _open_h5(path: str | Path) -> VectorFile:
 def _open_parquet(name: str, column: str, id_column: str) -> VectorFile:
     paths = expand(name, (".parquet",), "vectors")
     hint = f": name the column of the vectors (column {column!r} is looked for)"
-    files = [parquet.open_file(path, {column: foreign.holds_vectors}, hint) for path in paths]
+    files = [parquet.open_file(path, {column: user_arrays.holds_vectors}, hint) for path in paths]
     first = next(_read_parquet(paths, column), None)
     if first is None:
         raise SidmillError(f"{paths[0]}: holds no vector")
-    prints = [parquet.metadata_json(file, embeddings.FINGERPRINT_KEY) for file in files]
+    prints = [parquet.metadata_json(file, embedding_shards.FINGERPRINT_KEY) for file in files]
     for path, found in zip(paths, prints, strict=True):
         if found != prints[0]:
             raise SidmillError(f"{path} and {paths[0]} are of different embeddings: take one out")
@@ -198,13 +203,13 @@ def _open_parquet(name: str, column: str, id_column: str) -> VectorFile:
                 f"{paths[0]} has no column {id_column!r}: name the one that holds the ids"
             )
         return VectorFile(source, _numbered(n_rows), prints[0], has_ids=False)
-    blocks = (block for path in paths for block in foreign.read_id_column(path, id_column))
+    blocks = (block for path in paths for block in user_arrays.read_id_column(path, id_column))
     return VectorFile(source, _joined(blocks, name), prints[0], has_ids=True)
 
 
 def _cut(array: np.ndarray) -> Iterator[np.ndarray]:
     for start in range(0, len(array), BATCH_ROWS):
-        yield foreign.rows_of(array, slice(start, start + BATCH_ROWS))
+        yield user_arrays.rows_of(array, slice(start, start + BATCH_ROWS))
 
 
 def _read_h5(path: str | Path) -> Iterator[np.ndarray]:
@@ -223,7 +228,7 @@ def _read_parquet(paths: list[str], column: str) -> Iterator[np.ndarray]:
             for batch in file.iter_batches(BATCH_ROWS, columns=[column], use_threads=False):
                 if not len(batch):
                     continue
-                block = foreign.vectors_of(batch[column], path, row)
+                block = user_arrays.vectors_of(batch[column], path, row)
                 dim = dim or block.shape[1]
                 if block.shape[1] != dim:
                     raise SidmillError(

@@ -8,8 +8,13 @@ import numpy as np
 import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import ids as id_rows
-from sidmill.formats import interactions, item_index, sequence_data, vectors
+from sidmill.formats import (
+    lcrec_index,
+    sequence_data,
+    sequence_table,
+    vector_store,
+)
+from sidmill.io import id_lookup
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +40,9 @@ def write_sequence_h5(
     Raises:
         SidmillError: if no user is left, or an item is not in the catalogue.
     """
-    wanted = [interactions.SPLITS.index(split) for split in splits]
+    wanted = [sequence_table.SPLITS.index(split) for split in splits]
     users = timed = left_out = 0
-    for table in interactions.read(sequences_path):
+    for table in sequence_table.read(sequences_path):
         block = _chosen(table, wanted)
         users += len(block)
         left_out += table.num_rows - len(block)
@@ -54,7 +59,7 @@ def write_sequence_h5(
 
 def _known(text_path: str | Path) -> pa.Array | None:
     """The catalogue's ids where they are strings, which have to be numbered."""
-    ids = vectors.read_pids(text_path)
+    ids = vector_store.read_pids(text_path)
     return None if ids.type == pa.int64() else ids.combine_chunks()
 
 
@@ -62,9 +67,9 @@ def _blocks(
     sequences_path: str | Path, known: pa.Array | None, wanted: list[int], timed: bool
 ) -> Iterator[sequence_data.Block]:
     if known is not None:
-        lookup = id_rows.make(known)
-        numbers = item_index.number(pa.chunked_array([known]), sequences_path)
-    for table in interactions.read(sequences_path):
+        lookup = id_lookup.make(known)
+        numbers = lcrec_index.number(pa.chunked_array([known]), sequences_path)
+    for table in sequence_table.read(sequences_path):
         block = _chosen(table, wanted)
         if not len(block):
             continue
@@ -75,8 +80,8 @@ def _blocks(
         if known is None:
             items = ids.to_numpy()
         else:
-            places = id_rows.find(lookup, ids, str(sequences_path))
-            if (places == id_rows.ABSENT).any():
+            places = id_lookup.find(lookup, ids, str(sequences_path))
+            if (places == id_lookup.ABSENT).any():
                 lost = ids[int(places.argmin())].as_py()
                 raise SidmillError(
                     f"{sequences_path}: item {lost!r} is not in the catalogue: make it anew"
@@ -88,7 +93,7 @@ def _blocks(
 
 def _chosen(table: pa.Table, wanted: list[int]) -> pa.Table:
     """Keep the interactions of the splits wanted, and the users who have any."""
-    if len(set(wanted)) == len(interactions.SPLITS):
+    if len(set(wanted)) == len(sequence_table.SPLITS):
         return table
     table = table.combine_chunks()
     lists = {name: table[name].combine_chunks() for name in table.column_names[1:]}

@@ -7,8 +7,8 @@ from pathlib import Path
 from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand
 from sidmill.formats import log_rows
-from sidmill.formats.interactions import TEST, TRAIN, VALID
 from sidmill.formats.log_rows import Dialect
+from sidmill.formats.sequence_table import TEST, TRAIN, VALID
 
 SETTING = "interactions.path"
 SPLIT_NAMES = {

@@ -83,7 +83,7 @@ def group(
     are refused. Rows of the forms ``MERGED`` are laid over each other: see :func:`merge`.
 
     Args:
-        table: all pieces of some users, as of :data:`sidmill.interactions.scan.PIECES` with
+        table: all pieces of some users, as of :data:`sidmill.interactions.validate.PIECES` with
             ``hash``.
         form: missrec, sequences, events, onerec or inter.
         refuse: takes what fits no history.

@@ -25,12 +25,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sidmill.blocks import MAX_BLOCK_ROWS, read_blocks
 from sidmill.core.atomic import replacing
 from sidmill.core.errors import SidmillError
-from sidmill.formats import ids as id_rows
-from sidmill.formats import interactions, item_index, parquet, text, vectors
-from sidmill.formats.interactions import SPLITS, TEST, TRAIN, VALID
+from sidmill.formats import (
+    item_text,
+    lcrec_index,
+    sequence_table,
+    vector_store,
+)
+from sidmill.formats.sequence_table import (
+    SPLITS,
+    TEST,
+    TRAIN,
+    VALID,
+)
+from sidmill.io import id_lookup, parquet
+from sidmill.numeric.row_blocks import MAX_BLOCK_ROWS, read_blocks
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +87,7 @@ def write_lcrec(
         out.write("\n}\n" if counts["users"] else "{}\n")
     with replacing(item_path) as temporary, _text(temporary) as out:
         separator = "{\n"
-        for table in text.read(text_path):
+        for table in item_text.read(text_path):
             for pid, item in zip(table["pid"].to_pylist(), table["text"].to_pylist(), strict=True):
                 title, _, description = item.partition("\n")
                 fields = {"title": title, "description": description.replace("\n", " ")}
@@ -139,7 +149,7 @@ def write_missrec(
     Raises:
         SidmillError: if an item of the histories has no vector.
     """
-    store = vectors.open_store(vectors_path, ids_path)
+    store = vector_store.open_store(vectors_path, ids_path)
     ids = store.ids.combine_chunks()
     numbers = np.arange(1, len(ids) + 1)
     counts = _write_inter(_users(sequences_path, (ids, numbers)), paths, sequences_path)
@@ -147,7 +157,7 @@ def write_missrec(
         out.write(np.zeros(store.vectors.shape[1], dtype="<f4"))
         for _, block in read_blocks(store.vectors, MAX_BLOCK_ROWS):
             out.write(np.ascontiguousarray(block, dtype="<f4"))
-    item_index.write(index_path, store.ids, numbers)
+    lcrec_index.write(index_path, store.ids, numbers)
     return counts
 
 
@@ -194,7 +204,7 @@ def write_onerec(sequences_path: str | Path, metadata_path: str | Path) -> dict[
     Returns:
         ``train`` and ``test``: rows; ``left_out``: users with neither.
     """
-    items = interactions.pid_type(sequences_path)
+    items = sequence_table.pid_type(sequences_path)
     users = pa.int64() if _all_integers(sequences_path) else pa.string()
     lists = pa.list_(items)
     schema = pa.schema(
@@ -203,7 +213,7 @@ def write_onerec(sequences_path: str | Path, metadata_path: str | Path) -> dict[
     counts = {"train": 0, "test": 0, "left_out": 0}
 
     def tables() -> Iterator[pa.Table]:
-        for group in interactions.read(sequences_path):
+        for group in sequence_table.read(sequences_path):
             rows = []
             for user in _of_table(group):
                 name = int(user.name) if users == pa.int64() else user.name
@@ -289,13 +299,13 @@ def _users(
     sequences_path: str | Path, numbered: tuple[pa.Array, np.ndarray] | None = None
 ) -> Iterator[User]:
     """All users; items as in the catalogue, or by the numbers that ``numbered`` gives to ids."""
-    lookup = None if numbered is None else id_rows.make(numbered[0])
-    for table in interactions.read(sequences_path):
+    lookup = None if numbered is None else id_lookup.make(numbered[0])
+    for table in sequence_table.read(sequences_path):
         if lookup is not None:
             lists = table["item_ids"].combine_chunks()
             ids = lists.flatten()
-            places = id_rows.find(lookup, ids, str(sequences_path))
-            if (places == id_rows.ABSENT).any():
+            places = id_lookup.find(lookup, ids, str(sequences_path))
+            if (places == id_lookup.ABSENT).any():
                 lost = ids[int(places.argmin())].as_py()
                 raise SidmillError(
                     f"{sequences_path}: item {lost!r} is not in the catalogue: make it anew"
@@ -314,10 +324,10 @@ def _of_table(table: pa.Table) -> Iterator[User]:
 
 def _numbered(text_path: str | Path, source: str | Path) -> tuple[pa.Array, np.ndarray]:
     """The catalogue's ids and their integers, as in item_index.parquet."""
-    parts = [table["pid"].combine_chunks() for table in text.read(text_path)]
+    parts = [table["pid"].combine_chunks() for table in item_text.read(text_path)]
     ids = pa.chunked_array(parts).combine_chunks()
     ids = ids if pa.types.is_integer(ids.type) else ids.cast(pa.string())
-    return ids, item_index.number(pa.chunked_array([ids]), source)
+    return ids, lcrec_index.number(pa.chunked_array([ids]), source)
 
 
 def _all_integers(sequences_path: str | Path) -> bool:
@@ -325,7 +335,7 @@ def _all_integers(sequences_path: str | Path) -> bool:
     plain = r"^(0|-?[1-9][0-9]{0,17})$"
     return all(
         pc.all(pc.match_substring_regex(table["user_id"], plain)).as_py()
-        for table in interactions.read(sequences_path)
+        for table in sequence_table.read(sequences_path)
     )
 
 

@@ -17,21 +17,22 @@ import numpy as np
 import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import buckets, interactions, log_rows
+from sidmill.formats import log_rows, sequence_table
 from sidmill.formats.log_rows import Dialect
 from sidmill.interactions import (
-    figures,
+    catalogue_ids,
     files,
     histories,
-    known,
+    partition_by_user,
     rows,
-    scan,
-    spill,
     splits,
+    statistics,
     times,
+    validate,
 )
 from sidmill.interactions.histories import Histories, Refused
 from sidmill.interactions.times import Clock
+from sidmill.io import buckets
 
 logger = logging.getLogger(__name__)
 
@@ -112,8 +113,8 @@ def read(
     form = log.form
     if form in histories.MERGED and split == "time":
         raise SidmillError(f"interactions.split: time needs timestamps, which {form} has not")
-    items = known.load(text_path)
-    rules = scan.Rules(
+    items = catalogue_ids.load(text_path)
+    rules = validate.Rules(
         max_history=max_history,
         needs_splits=split == "given",
         needs_times=split == "time",
@@ -123,20 +124,20 @@ def read(
         clock=clock,
     )
     counts: Counter[str] = Counter()
-    tally = figures.begin(len(items.ids), max_history)
+    tally = statistics.begin(len(items.ids), max_history)
     block_mb = max(memory_mb // SHARE_OF_MEMORY, 1)
     runs_folder = Path(sequences_path).with_name(f".{Path(sequences_path).name}.runs")
-    first_refused: list[interactions.Reject] = []
-    with interactions.rejects_writer(rejects_path) as write, buckets.folder(runs_folder) as place:
+    first_refused: list[sequence_table.Reject] = []
+    with sequence_table.rejects_writer(rejects_path) as write, buckets.folder(runs_folder) as place:
         reject = _noting(write, first_refused)
-        pieces = scan.pieces(log, items, rules, reject, counts)
-        runs = spill.write(pieces, scan.PIECES, place, block_mb)
+        pieces = validate.pieces(log, items, rules, reject, counts)
+        runs = partition_by_user.write(pieces, validate.PIECES, place, block_mb)
         grouped = partial(_blocks, runs, block_mb, form, split == "given", max_history)
         decide = _decider(split, history_only, grouped, place, valid_share, test_share)
         blocks = grouped(partial(_refuse, found, rules, reject, counts), counts)
         tables = _tables(blocks, decide, items, tally, form == "events" and split in LEFT_OUT)
         tables = _not_empty(tables, found, counts, first_refused)
-        interactions.write(sequences_path, items.ids.type, tables)
+        sequence_table.write(sequences_path, items.ids.type, tables)
     return _report(form, split, history_only, found, counts, tally, first_refused)
 
 
@@ -147,7 +148,7 @@ def _describe(
     fields: dict[str, str | None],
     dialect: Dialect,
     clock: Clock,
-) -> tuple[scan.Log, Clock]:
+) -> tuple[validate.Log, Clock]:
     """Settle on form, splits of files and kind of times before the first row is taken."""
     log_rows.check(dialect)
     times.check(clock)
@@ -159,16 +160,16 @@ def _describe(
     form = files.form_of(found, fields, dialect) if format == "auto" else format
     dialect = dialect._replace(lists=rows.list_names(form, fields))
     said = [files.split_of(file, path) for file in found]
-    log = scan.Log(found, said, form, fields, dialect, files.known_names(fields))
-    return log, scan.settle_clock(log, clock)
+    log = validate.Log(found, said, form, fields, dialect, files.known_names(fields))
+    return log, validate.settle_clock(log, clock)
 
 
 def _noting(
-    reject: Callable[[interactions.Reject], None], first: list[interactions.Reject]
-) -> Callable[[interactions.Reject], None]:
+    reject: Callable[[sequence_table.Reject], None], first: list[sequence_table.Reject]
+) -> Callable[[sequence_table.Reject], None]:
     """Note the first line that goes to rejects.parquet."""
 
-    def add(line: interactions.Reject) -> None:
+    def add(line: sequence_table.Reject) -> None:
         if not first:
             first.append(line)
         reject(line)
@@ -206,7 +207,7 @@ def _times(path: Path) -> Iterator[np.ndarray]:
 
 
 def _blocks(
-    runs: spill.Runs,
+    runs: partition_by_user.Runs,
     block_mb: int,
     form: str,
     by_split: bool,
@@ -215,7 +216,7 @@ def _blocks(
     counts: Counter,
 ) -> Iterator[Histories]:
     """Yield the histories of all users, those that are too long taken out."""
-    for table in spill.read(runs, block_mb):
+    for table in partition_by_user.read(runs, block_mb):
         block = histories.group(table, form, refuse, by_split)
         counts["restated"] += block.restated
         counts["leaked"] += block.leaked
@@ -241,14 +242,14 @@ def _blocks(
 def _tables(
     blocks: Iterator[Histories],
     decide: Callable[[Histories], np.ndarray],
-    items: known.KnownItems,
-    tally: figures.Tally,
+    items: catalogue_ids.KnownItems,
+    tally: statistics.Tally,
     ties_choose: bool,
 ) -> Iterator[pa.Table]:
-    schema = interactions.schema(items.ids.type)
+    schema = sequence_table.schema(items.ids.type)
     for block in blocks:
         said = decide(block)
-        figures.add(tally, block, said, ties_choose)
+        statistics.add(tally, block, said, ties_choose)
         offsets = pa.array(block.offsets.astype(np.int32))
         ids = items.ids.take(pa.array(block.items))
         columns = [
@@ -264,7 +265,7 @@ def _not_empty(
     tables: Iterator[pa.Table],
     found: list[str],
     counts: Counter,
-    first_refused: list[interactions.Reject],
+    first_refused: list[sequence_table.Reject],
 ) -> Iterator[pa.Table]:
     users = 0
     for table in tables:
@@ -282,8 +283,8 @@ def _not_empty(
 
 def _refuse(
     found: list[str],
-    rules: scan.Rules,
-    reject: Callable[[interactions.Reject], None],
+    rules: validate.Rules,
+    reject: Callable[[sequence_table.Reject], None],
     counts: Counter,
     refused: Refused,
 ) -> None:
@@ -298,7 +299,7 @@ def _refuse(
     counts["rows_rejected"] += refused.rows
     counts["interactions_rejected"] += refused.interactions
     reject(
-        interactions.Reject(
+        sequence_table.Reject(
             file, refused.row, None, refused.user, None, refused.interactions, refused.reason
         )
     )
@@ -310,10 +311,10 @@ def _report(
     history_only: str,
     found: list[str],
     counts: Counter,
-    tally: figures.Tally,
-    first_refused: list[interactions.Reject],
+    tally: statistics.Tally,
+    first_refused: list[sequence_table.Reject],
 ) -> dict:
-    summary = figures.summary(tally)
+    summary = statistics.summary(tally)
     written = summary["interactions"]
     accounted = written + counts["interactions_rejected"] + counts["restated"]
     if accounted != counts["interactions"]:

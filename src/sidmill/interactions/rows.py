@@ -18,7 +18,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from sidmill.formats.interactions import ONEREC_SPLITS, SPLITS, TEST, TRAIN, VALID
+from sidmill.formats.sequence_table import (
+    ONEREC_SPLITS,
+    SPLITS,
+    TEST,
+    TRAIN,
+    VALID,
+)
 from sidmill.interactions.files import SPLIT_NAMES
 
 # What a row says of an item that it shows as history, not as a target: this, less the row's own

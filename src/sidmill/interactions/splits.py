@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sidmill.formats.interactions import TEST, TRAIN, VALID
+from sidmill.formats.sequence_table import TEST, TRAIN, VALID
 
 BINS = 1 << 16
 MIN_FOR_TWO = 3  # a user with fewer interactions trains with all of them

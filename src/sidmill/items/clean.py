@@ -12,7 +12,7 @@ import math
 import re
 from html.entities import html5
 
-from sidmill.formats import json_values
+from sidmill.io import json_values
 
 # Entities end in a semicolon here: "Pens&notebooks" and "?a=1&region=us" are none.
 ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")

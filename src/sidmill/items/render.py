@@ -27,8 +27,9 @@ from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand
 from sidmill.core.terminal import names as shown_names
 from sidmill.core.terminal import safe
-from sidmill.formats import catalogue, encodings, given, parquet, text
-from sidmill.formats.rejects import NOT_UTF8, Tally
+from sidmill.formats import catalogue, given_sids, item_text
+from sidmill.formats.reject_counts import NOT_UTF8, Tally
+from sidmill.io import encodings, parquet
 from sidmill.items.clean import UnreadableError, plain_text
 
 logger = logging.getLogger(__name__)
@@ -154,7 +155,7 @@ def render(
     repeated = _find_repeated(source, ids)
     first_place: dict[int | str, str] = {}  # of repeated ids only
     tally, n_items = Tally(), 0
-    have_sids = None if sids is None else set(given.read(*sids, ids.integer).ids.to_pylist())
+    have_sids = None if sids is None else set(given_sids.read(*sids, ids.integer).ids.to_pylist())
 
     def item(file: str, row: catalogue.Row) -> tuple[int | str, str]:
         if row.problem:
@@ -189,7 +190,7 @@ def render(
                 yield _table(good, schema)
                 good = []
             if len(bad) == parquet.ROWS_PER_GROUP:
-                rejects.write_table(_table(bad, text.REJECTS_SCHEMA))
+                rejects.write_table(_table(bad, item_text.REJECTS_SCHEMA))
                 bad = []
 
         # Whatever is wrong with the whole is said before a file appears.
@@ -197,12 +198,12 @@ def render(
         _check_outcome(source, unseen, n_items, tally)
         tally.check(max_reject_share, "items", dialect.named("encoding"), (NO_SID,))
         yield _table(good, schema)
-        rejects.write_table(_table(bad, text.REJECTS_SCHEMA))
+        rejects.write_table(_table(bad, item_text.REJECTS_SCHEMA))
 
-    schema = text.schema(pa.int64() if ids.integer else pa.string())
-    with parquet.writer(rejects_path, text.REJECTS_SCHEMA) as rejects:
-        text.write(text_path, schema.field("pid").type, good_rows(rejects))
-        rejects.add_key_value_metadata({text.ROWS_READ_KEY: str(tally.rows)})
+    schema = item_text.schema(pa.int64() if ids.integer else pa.string())
+    with parquet.writer(rejects_path, item_text.REJECTS_SCHEMA) as rejects:
+        item_text.write(text_path, schema.field("pid").type, good_rows(rejects))
+        rejects.add_key_value_metadata({item_text.ROWS_READ_KEY: str(tally.rows)})
     counts = Counts(tally.rows, n_items, tally.rows - n_items)
     logger.info("%(rows)d rows: %(items)d items, %(rejects)d rejects", counts._asdict())
     for line in tally.lines():

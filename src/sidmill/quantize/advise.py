@@ -24,11 +24,10 @@ import math
 import numpy as np
 from scipy.optimize import brentq
 
-from sidmill import blocks as storage
-from sidmill import codec
 from sidmill.core.errors import SidmillError
+from sidmill.numeric import residual_codec, row_blocks
 from sidmill.quantize import rqkmeans
-from sidmill.quantize.draw import draw
+from sidmill.quantize.sample import draw
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +171,9 @@ def _rates(rows: np.ndarray, size: int, lengths: list[int], machine: dict) -> li
     books = rqkmeans.fit(
         rows, n_levels=max(lengths), codebook_size=size, **FIT, **machine
     ).codebooks
-    blocks = codec.encode(rows, books, device=machine["device"], memory_mb=machine["memory_mb"])
+    blocks = residual_codec.encode(
+        rows, books, device=machine["device"], memory_mb=machine["memory_mb"]
+    )
     codes = np.concatenate(list(blocks))
     distinct = [len(np.unique(codes[:, :length], axis=0)) for length in lengths]
     return [(len(rows) - number) / len(rows) for number in distinct]
@@ -192,7 +193,7 @@ def _beyond(
 def _identical(vectors: np.ndarray) -> float:
     """Share of rows that repeat an earlier one."""
     digests = np.empty(len(vectors), dtype=np.uint64)
-    for start, block in storage.read_blocks(vectors, storage.MAX_BLOCK_ROWS):
+    for start, block in row_blocks.read_blocks(vectors, row_blocks.MAX_BLOCK_ROWS):
         for row, vector in enumerate(block, start):
             digest = hashlib.blake2b(vector.tobytes(), digest_size=8).digest()
             digests[row] = int.from_bytes(digest, "little")

@@ -18,9 +18,9 @@ import logging
 import faiss
 import numpy as np
 
-from sidmill import blocks, training_sizes
 from sidmill.core.errors import SidmillError
-from sidmill.quantize.draw import draw, memory_for
+from sidmill.numeric import row_blocks, training_sizes
+from sidmill.quantize.sample import draw, memory_for
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def fit(
 
     Raises:
         SidmillError: if there are fewer rows than codewords or fewer dimensions than levels, or a
-            row is not finite or out of the range of :func:`sidmill.blocks.require_finite`.
+            row is not finite or out of the range of ``row_blocks.require_finite``.
     """
     n_items, dim = vectors.shape
     n_levels, largest = len(codebook_sizes), max(codebook_sizes)
@@ -78,8 +78,8 @@ def fit(
     # Centre the sample, and bring very large or small values near 1.
     mean = sample.mean(axis=0, dtype=np.float64)
     sample -= mean.astype(np.float32)
-    values = blocks.exponents(blocks.largest_values(sample))
-    scale = blocks.safe_scale(float(values.mean()) if len(values) else 0.0)
+    values = row_blocks.exponents(row_blocks.largest_values(sample))
+    scale = row_blocks.safe_scale(float(values.mean()) if len(values) else 0.0)
     sample *= np.float32(scale)
 
     # Learn the rotation, and k-means of each part of the rotated sample.

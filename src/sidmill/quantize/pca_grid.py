@@ -18,9 +18,9 @@ import logging
 
 import numpy as np
 
-from sidmill import blocks
 from sidmill.core.errors import SidmillError
-from sidmill.quantize.draw import draw, memory_for
+from sidmill.numeric import row_blocks
+from sidmill.quantize.sample import draw, memory_for
 
 logger = logging.getLogger(__name__)
 
@@ -86,8 +86,8 @@ def _principal_axes(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nda
     """Mean (D,), axes (D, D) as columns, and variances (D,) along them, falling; float64."""
     n_items, dim = vectors.shape
     total, products = np.zeros(dim), np.zeros((dim, dim))
-    for start, block in blocks.read_blocks(vectors, blocks.MAX_BLOCK_ROWS):
-        blocks.require_finite(block, start)
+    for start, block in row_blocks.read_blocks(vectors, row_blocks.MAX_BLOCK_ROWS):
+        row_blocks.require_finite(block, start)
         exact = block.astype(np.float64)
         total += exact.sum(axis=0)
         products += exact.T @ exact

@@ -6,16 +6,17 @@ Shapes: L levels, K_l codewords at level l, D dimensions.
 from pathlib import Path
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import quantizer, tensors, tokenizers
+from sidmill.formats import foreign_tokenizers, quantizer_file
+from sidmill.io import tensors
 
 
 def load(
     *, path: str | Path, n_levels: int | None, dim: int, fingerprint: dict
-) -> quantizer.Quantizer:
+) -> quantizer_file.Quantizer:
     """Load a quantizer of SIDMill, OneRec, LC-Rec or MiniOneRec, for embeddings at hand.
 
     Args:
-        path: quantizer.safetensors, or a checkpoint as :mod:`sidmill.formats.tokenizers` reads.
+        path: quantizer.safetensors, or a checkpoint as ``formats.foreign_tokenizers`` reads.
         n_levels: take the first so many levels, or None for all.
         dim: D of the embeddings.
         fingerprint: of the embeddings. A file of SIDMill must have the same; a checkpoint has
@@ -26,8 +27,8 @@ def load(
             fingerprint, or none while the embeddings are of LSA.
     """
     if tensors.has_facts(path):
-        loaded = quantizer.read(path)
-        quantizer.check_fingerprint(loaded, fingerprint, path)
+        loaded = quantizer_file.read(path)
+        quantizer_file.check_fingerprint(loaded, fingerprint, path)
     elif fingerprint.get("backend") == "lsa":
         raise SidmillError(
             f"{path} does not say which embeddings it belongs to, and these are of LSA, which is "
@@ -35,7 +36,7 @@ def load(
             f"LSA, or embed with the model that the checkpoint was trained on"
         )
     else:
-        loaded = tokenizers.read(path, fingerprint)
+        loaded = foreign_tokenizers.read(path, fingerprint)
     if n_levels is not None and n_levels > len(loaded.codebooks):
         raise SidmillError(
             f"{path} has {len(loaded.codebooks)} levels, pretrained.n_levels is {n_levels}: lower "

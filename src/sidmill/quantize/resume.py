@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import tensors
+from sidmill.io import tensors
 
 logger = logging.getLogger(__name__)
 

@@ -21,16 +21,22 @@ import numpy as np
 import torch
 import xxhash
 
-from sidmill import blocks, torch_search
 from sidmill.core.errors import SidmillError
 from sidmill.formats.vector_file import Streamed
-from sidmill.quantize import balance as balancing
-from sidmill.quantize import clusters as clustering
-from sidmill.quantize import refill, resume, rows, seeding, swaps
-from sidmill.quantize.clusters import Clusters
+from sidmill.numeric import nearest_torch, row_blocks
+from sidmill.numeric.nearest_torch import Piece
+from sidmill.quantize import (
+    kmeans_pp,
+    lloyd,
+    load_balance,
+    reseed_empty,
+    residual_rows,
+    resume,
+    split_merge,
+)
+from sidmill.quantize.lloyd import Clusters
+from sidmill.quantize.residual_rows import Source
 from sidmill.quantize.resume import Fitted
-from sidmill.quantize.rows import Source
-from sidmill.torch_search import Piece
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +114,7 @@ def fit(
         max_points_per_centroid: train on a sample of so many rows per codeword of the largest
             level; 0 or None trains on every row.
         balance: ``none``; ``sinkhorn`` evens out how many rows a codeword has; ``capacity`` limits
-            it. See :mod:`sidmill.quantize.balance`.
+            it. See :mod:`sidmill.quantize.load_balance`.
         max_load: with ``capacity``, the largest load over the mean.
         seed: covers the samples, the first codewords and the directions of splits.
         device: ``auto`` (every GPU, or the CPU without one), ``cpu``, ``cuda:1``, or several with
@@ -135,16 +141,22 @@ def fit(
         )
     chosen = _training_rows(n_items, max_points_per_centroid, max(sizes), seed)
     n_rows = _whole_pieces(
-        blocks.rows_per_block(vectors.shape[1], max(sizes), max(1, memory_mb // 2))
+        row_blocks.rows_per_block(vectors.shape[1], max(sizes), max(1, memory_mb // 2))
     )
-    n_rows = min(n_rows, blocks.MAX_BLOCK_ROWS)
-    devices = torch_search.lanes(torch_search.pick_devices(device), _block_rows(max(sizes), n_rows))
+    n_rows = min(n_rows, row_blocks.MAX_BLOCK_ROWS)
+    devices = nearest_torch.lanes(
+        nearest_torch.pick_devices(device), _block_rows(max(sizes), n_rows)
+    )
     source = Source(vectors, chosen, [], [], devices, n_rows, scale=1.0)
     data = _look_through(source)
     error, scale = data.squares * data.scale**2, data.scale
-    source = rows.hold(source._replace(scale=scale))
-    n_values = rows.count(source) * vectors.shape[1] * scale**2  # a mean over it is unscaled
-    logger.info("%d rows, %d for training: mse %.6g", n_items, rows.count(source), error / n_values)
+    source = residual_rows.hold(source._replace(scale=scale))
+    n_values = (
+        residual_rows.count(source) * vectors.shape[1] * scale**2
+    )  # a mean over it is unscaled
+    logger.info(
+        "%d rows, %d for training: mse %.6g", n_items, residual_rows.count(source), error / n_values
+    )
     identity = {
         "settings": [
             *(sizes, n_iter, tolerance, max_points_per_centroid),
@@ -157,7 +169,7 @@ def fit(
     n_finished = len(finished.codebooks)
     assigned = {name: saved.arrays.pop(name) for name in map(_assigned, range(n_finished))}
     for words, prices, codes in zip_longest(finished.codebooks, finished.prices, assigned.values()):
-        source = rows.explain(source, torch_search.copies(words, devices, prices), codes)
+        source = residual_rows.explain(source, nearest_torch.copies(words, devices, prices), codes)
     error = errors[-1] if errors else error
     unfinished: resume.Saved | None = saved if saved.arrays else None
 
@@ -167,7 +179,7 @@ def fit(
     for level, size in list(enumerate(sizes))[n_finished:]:
         began = time.perf_counter()
         source = source._replace(block_rows=_block_rows(size, n_rows))
-        with torch_search.rough_products():
+        with nearest_torch.rough_products():
             state = _fit_level(
                 *(source, size, n_iter, tolerance, error, [seed, level], memory_mb),
                 *(unfinished, keep_level),
@@ -179,17 +191,17 @@ def fit(
             drawer = np.random.default_rng([seed, level, 1])
             sample = _sample(source, size, drawer, memory_mb)
             generator = torch.Generator().manual_seed(int(drawer.integers(2**63)))
-            balanced = balancing.settle(
+            balanced = load_balance.settle(
                 source, state.clusters.words, sample, generator, balance, max_load
             )
             words, prices, codes = balanced.words, balanced.prices, None
             finished.prices.append(prices)
             finished.balance.append(balanced.facts)
         finished.codebooks.append(words)
-        ready = torch_search.copies(words, devices, prices)
+        ready = nearest_torch.copies(words, devices, prices)
         if codes is None:
             codes, error = _assign(source, ready)
-        source = rows.explain(source, ready, codes)
+        source = residual_rows.explain(source, ready, codes)
         assigned[_assigned(level)] = codes
         errors.append(error)
         keep_level({}, {})
@@ -235,7 +247,9 @@ def _assigned(level: int) -> str:
 
 def _whole_pieces(n_rows: int) -> int:
     """Round down to pieces that devices share, where there is more than one."""
-    return n_rows - n_rows % torch_search.PIECE_ROWS if n_rows > torch_search.PIECE_ROWS else n_rows
+    return (
+        n_rows - n_rows % nearest_torch.PIECE_ROWS if n_rows > nearest_torch.PIECE_ROWS else n_rows
+    )
 
 
 def _block_rows(size: int, n_rows: int) -> int:
@@ -252,20 +266,20 @@ def _look_through(source: Source) -> _Data:
         nonlocal total, largest, exponents, n_exponents
         total += _squares(torch.from_numpy(block))
         digest.update(block)
-        values = blocks.largest_values(block)
+        values = row_blocks.largest_values(block)
         largest = max(largest, float(values.max()))
-        found = blocks.exponents(values)
+        found = row_blocks.exponents(values)
         exponents, n_exponents = exponents + float(found.sum()), n_exponents + len(found)
 
-    for start, block in blocks.read_blocks(source.vectors, source.block_rows):
-        blocks.require_finite(block, start)
+    for start, block in row_blocks.read_blocks(source.vectors, source.block_rows):
+        row_blocks.require_finite(block, start)
         if source.rows is None:
             measure(block)
     if source.rows is not None:
-        for _, block in blocks.read_blocks(source.vectors, source.block_rows, source.rows):
+        for _, block in row_blocks.read_blocks(source.vectors, source.block_rows, source.rows):
             measure(block)
-    blocks.require_squares(largest)
-    scale = blocks.safe_scale(exponents / max(1, n_exponents))
+    row_blocks.require_squares(largest)
+    scale = row_blocks.safe_scale(exponents / max(1, n_exponents))
     return _Data(total, digest.hexdigest(), scale)
 
 
@@ -304,8 +318,8 @@ def _fit_level(
             level=seed[-1],
             n_passes=0,
             error=float("inf"),
-            clusters=clustering.empty(sampled.words),
-            codes=np.zeros(rows.count(source), dtype=code_type),
+            clusters=lloyd.empty(sampled.words),
+            codes=np.zeros(residual_rows.count(source), dtype=code_type),
             hartigan=True,
         )
     while state.n_passes < n_iter:
@@ -343,7 +357,7 @@ def _unpack(saved: resume.Saved, level: int, device: torch.device) -> tuple[Stat
         hartigan=facts["hartigan"],
     )
     words = torch.from_numpy(arrays["best"]).to(device)
-    best = state._replace(error=facts["best_error"], clusters=clustering.empty(words))
+    best = state._replace(error=facts["best_error"], clusters=lloyd.empty(words))
     return state, best
 
 
@@ -357,8 +371,8 @@ def _fit_sample(
     """Find the structure of the rows in a sample that fits in half of ``memory_mb``."""
     sample = _sample(source, size, drawer, memory_mb)
     step = source.block_rows
-    words = seeding.seed_words(sample[: SEEDING_ROWS * size], size, generator, step)
-    clusters = clustering.empty(words)
+    words = kmeans_pp.seed_words(sample[: SEEDING_ROWS * size], size, generator, step)
+    clusters = lloyd.empty(words)
     codes: torch.Tensor | None = None
     spares = _spares(source, size)
     passes_left = SWAP_PASSES + SAMPLE_PASSES
@@ -369,15 +383,15 @@ def _fit_sample(
             was = None if codes is None else codes[part]
             pieces = [
                 Piece(place, left.to(source.devices[place]))
-                for place, left in torch_search.cut(start, sample[part], len(source.devices))
+                for place, left in nearest_torch.cut(start, sample[part], len(source.devices))
             ]
-            after.append(clustering.visit(clusters, pieces, was, True, spares))
+            after.append(lloyd.visit(clusters, pieces, was, True, spares))
             if codes is not None:
-                clustering.centre(clusters)
+                lloyd.centre(clusters)
         codes = torch.cat(after)
-        clustering.centre(clusters)
+        lloyd.centre(clusters)
         if passes_left > SAMPLE_PASSES:
-            codes, n_pairs = swaps.swap(clusters, sample, codes, step, generator)
+            codes, n_pairs = split_merge.swap(clusters, sample, codes, step, generator)
             logger.debug("level %d: %d merges and splits", len(source.levels) + 1, n_pairs)
             if n_pairs < FEW_SWAPS * size:
                 passes_left = SAMPLE_PASSES + 1
@@ -387,42 +401,46 @@ def _fit_sample(
 
 def _sample(source: Source, size: int, drawer: np.random.Generator, memory_mb: int) -> torch.Tensor:
     """Draw as many rows as serve, and as fit in half of ``memory_mb``."""
-    row_bytes = blocks.FLOAT_BYTES * source.vectors.shape[1]
-    fitting = max(size, memory_mb * blocks.MIB // 2 // row_bytes)
-    return rows.sample(source, min(rows.count(source), SAMPLE_ROWS * size, fitting), drawer)
+    row_bytes = row_blocks.FLOAT_BYTES * source.vectors.shape[1]
+    fitting = max(size, memory_mb * row_blocks.MIB // 2 // row_bytes)
+    return residual_rows.sample(
+        source, min(residual_rows.count(source), SAMPLE_ROWS * size, fitting), drawer
+    )
 
 
 def _pass(source: Source, state: State, before: float, prior: Clusters | None) -> State:
     """Visit every training row once; ``prior`` holds the sample's members in the first pass."""
     clusters, codes = state.clusters, state.codes
     spares = _spares(source, len(clusters.words))
-    for part, pieces in rows.pieces(source):
+    for part, pieces in residual_rows.pieces(source):
         was = None
         if state.n_passes:
             was = torch.from_numpy(codes[part].astype(np.int64)).to(source.device)
-        now = clustering.visit(clusters, pieces, was, state.hartigan, spares)
+        now = lloyd.visit(clusters, pieces, was, state.hartigan, spares)
         codes[part] = now.cpu().numpy()
-        clustering.centre(clusters, prior)
-    clustering.centre(clusters)
-    refill.fill_empty(source, clusters, codes)
-    error = max(0.0, before - clustering.explained(clusters))
+        lloyd.centre(clusters, prior)
+    lloyd.centre(clusters)
+    reseed_empty.fill_empty(source, clusters, codes)
+    error = max(0.0, before - lloyd.explained(clusters))
     logger.debug("level %d pass %d: error %.6g", state.level + 1, state.n_passes + 1, error)
     return state._replace(n_passes=state.n_passes + 1, error=error)
 
 
 def _spares(source: Source, size: int) -> list[torch.Tensor]:
     """Memory for the scores of a piece on each device."""
-    return [torch.empty(torch_search.PIECE_ROWS * size, device=device) for device in source.devices]
+    return [
+        torch.empty(nearest_torch.PIECE_ROWS * size, device=device) for device in source.devices
+    ]
 
 
-def _assign(source: Source, level: list[torch_search.Level]) -> tuple[np.ndarray, float]:
+def _assign(source: Source, level: list[nearest_torch.Level]) -> tuple[np.ndarray, float]:
     """Assign every training row as the codec does; return codes and the sum of squares left."""
     size = len(level[0].words)
-    codes = np.empty(rows.count(source), dtype=np.min_scalar_type(size - 1))
+    codes = np.empty(residual_rows.count(source), dtype=np.min_scalar_type(size - 1))
     spares = _spares(source, size)
     error = 0.0
-    for part, pieces in rows.pieces(source):
-        now = torch_search.nearest_of_pieces(pieces, level, spares)
+    for part, pieces in residual_rows.pieces(source):
+        now = nearest_torch.nearest_of_pieces(pieces, level, spares)
         codes[part] = np.concatenate([found.cpu().numpy() for found in now])
         for (place, left), found in zip(pieces, now, strict=True):
             error += _squares(left - level[place].words.index_select(0, found))

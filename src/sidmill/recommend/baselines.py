@@ -13,10 +13,10 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from sidmill.blocks import read_blocks, require_finite
-from sidmill.recommend.histories import Queries, read_groups, training_part
-from sidmill.recommend.items import BLOCK_ROWS, Items
+from sidmill.numeric.row_blocks import read_blocks, require_finite
+from sidmill.recommend.item_features import BLOCK_ROWS, Items
 from sidmill.recommend.rank import Scorer
+from sidmill.recommend.windows import Queries, read_groups, training_part
 
 
 def training_matrix(path: str | Path, items: Items) -> sparse.csr_matrix:

@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from sidmill.blocks import read_blocks, take
 from sidmill.core.errors import SidmillError
-from sidmill.formats import tensors
-from sidmill.recommend import model as networks
-from sidmill.recommend.items import Items, Whitening
+from sidmill.io import tensors
+from sidmill.numeric.row_blocks import read_blocks, take
+from sidmill.recommend import sequence_model
+from sidmill.recommend.item_features import Items, Whitening
 
 MODEL = "model."
 WHITENING = "whitening."
@@ -36,7 +36,7 @@ class Fitted(NamedTuple):
         identity: which items it was trained on.
     """
 
-    model: networks.Recommender
+    model: sequence_model.Recommender
     whitening: Whitening | None
     settings: dict
     identity: dict
@@ -78,12 +78,12 @@ def digest_of_vectors(vectors: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def arrays_of(model: networks.Recommender, prefix: str) -> dict[str, np.ndarray]:
+def arrays_of(model: sequence_model.Recommender, prefix: str) -> dict[str, np.ndarray]:
     """Weights and buffers as arrays, each name after ``prefix``."""
     return {prefix + name: value.cpu().numpy() for name, value in model.state_dict().items()}
 
 
-def fill(model: networks.Recommender, arrays: dict[str, np.ndarray], prefix: str) -> None:
+def fill(model: sequence_model.Recommender, arrays: dict[str, np.ndarray], prefix: str) -> None:
     """Put arrays made by :func:`arrays_of` into a model of the same shape."""
     named = {
         name.removeprefix(prefix): torch.from_numpy(value)
@@ -114,7 +114,7 @@ def load(path: str | Path, device: torch.device) -> Fitted:
     """
     arrays, facts = tensors.read(path, "recommender")
     try:
-        network = networks.Recommender(networks.Shape(**facts["shape"]), 0.0, 0.0)
+        network = sequence_model.Recommender(sequence_model.Shape(**facts["shape"]), 0.0, 0.0)
         fill(network, arrays, MODEL)
         identity, settings = facts["identity"], facts["settings"]
     except (KeyError, TypeError, RuntimeError) as error:

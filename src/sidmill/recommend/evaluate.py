@@ -14,17 +14,24 @@ from typing import NamedTuple
 import numpy as np
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import ids, interactions
-from sidmill.formats.codes import Codes
-from sidmill.recommend import baselines, checkpoint, metrics, rank, score
-from sidmill.recommend.histories import Queries, queries, read_groups
-from sidmill.recommend.items import Items
-from sidmill.torch_search import pick_device
+from sidmill.formats import sequence_table
+from sidmill.formats.code_files import Codes
+from sidmill.io import id_lookup
+from sidmill.numeric.nearest_torch import pick_device
+from sidmill.recommend import (
+    baselines,
+    checkpoint,
+    metrics,
+    rank,
+    score,
+)
+from sidmill.recommend.item_features import Items
+from sidmill.recommend.windows import Queries, queries, read_groups
 
 logger = logging.getLogger(__name__)
 
 OWN = "recommender"
-SPLITS = {"valid": interactions.VALID, "test": interactions.TEST}
+SPLITS = {"valid": sequence_table.VALID, "test": sequence_table.TEST}
 
 
 class Asked(NamedTuple):
@@ -146,7 +153,7 @@ def number_sids(items: Items, codes: Codes, name: str) -> np.ndarray:
     Raises:
         SidmillError: if an item has no SID.
     """
-    places = ids.find(ids.make(codes.ids), items.ids, name)
+    places = id_lookup.find(id_lookup.make(codes.ids), items.ids, name)
     missing = np.flatnonzero(places < 0)
     if missing.size:
         raise SidmillError(

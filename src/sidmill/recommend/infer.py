@@ -14,11 +14,12 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from sidmill.core import digests
-from sidmill.formats import id_vectors, interactions, parquet
-from sidmill.recommend import checkpoint, histories, score
-from sidmill.recommend.items import Items
-from sidmill.torch_search import pick_device
+from sidmill.core import checksums
+from sidmill.formats import id_vectors, sequence_table
+from sidmill.io import parquet
+from sidmill.numeric.nearest_torch import pick_device
+from sidmill.recommend import checkpoint, score, windows
+from sidmill.recommend.item_features import Items
 
 logger = logging.getLogger(__name__)
 
@@ -56,13 +57,13 @@ def infer(
     id_vectors.write(files.folder / id_vectors.ITEM_FILE, dim, named_items.values, blocks)
     _write_ids(files.item_ids, "pid", items.ids)
 
-    tables = interactions.read(sequences_path)
+    tables = sequence_table.read(sequences_path)
     user_ids = pa.concat_arrays([table["user_id"].combine_chunks() for table in tables])
     named_users = id_vectors.first_column(user_ids)
     users = _user_blocks(sequences_path, items, fitted, known)
     written = id_vectors.write_users(files.folder, dim, named_users.values, users)
     _write_ids(files.user_ids, "user_id", user_ids)
-    of = digests.of_file(sequences_path)
+    of = checksums.of_file(sequences_path)
     id_vectors.write_listing(files.listing, named_items, named_users, written, of)
     logger.info("%d items, %d users, %d dimensions", len(items.ids), len(user_ids), dim)
 
@@ -70,8 +71,8 @@ def infer(
 def _user_blocks(
     path: str | Path, items: Items, fitted: checkpoint.Fitted, known: score.Catalogue
 ) -> Iterator[np.ndarray]:
-    for group in histories.read_groups(path, items):
-        yield score.user_vectors(fitted, known, histories.latest(group)).cpu().numpy()
+    for group in windows.read_groups(path, items):
+        yield score.user_vectors(fitted, known, windows.latest(group)).cpu().numpy()
 
 
 def _write_ids(path: str | Path, column: str, ids: pa.Array) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sidmill.core.errors import SidmillError
-from sidmill.recommend.histories import Queries
+from sidmill.recommend.windows import Queries
 
 FLOAT_BYTES = 4
 COPIES = 4  # of a block of scores, comparisons included

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sidmill.recommend import model as networks
+from sidmill.recommend import sequence_model
 from sidmill.recommend.checkpoint import Fitted
-from sidmill.recommend.histories import Queries, pad
-from sidmill.recommend.items import Items, Whitening, gather
+from sidmill.recommend.item_features import Items, Whitening, gather
+from sidmill.recommend.windows import Queries, pad
 
 ITEM_BLOCK = 8192
 USER_BLOCK = 256
@@ -34,7 +34,10 @@ class Inputs(NamedTuple):
 
 
 def inputs(
-    model: networks.Recommender, whitening: Whitening | None, items: Items, numbers: np.ndarray
+    model: sequence_model.Recommender,
+    whitening: Whitening | None,
+    items: Items,
+    numbers: np.ndarray,
 ) -> Inputs:
     """Read what the model needs of some items, onto its device."""
     shape = model.shape
@@ -81,7 +84,7 @@ def catalogue(fitted: Fitted, items: Items) -> Catalogue:
     blocks = list(item_blocks(fitted, items))
     made = torch.cat([block for block, _ in blocks])
     clusters = torch.cat([part for _, part in blocks]) if fitted.model.shape.n_interests else None
-    return Catalogue(made, networks.unit(made), clusters)
+    return Catalogue(made, sequence_model.unit(made), clusters)
 
 
 @torch.no_grad()

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import tensors
-from sidmill.recommend import checkpoint, model
+from sidmill.io import tensors
+from sidmill.recommend import checkpoint, sequence_model
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class State(NamedTuple):
 
 def save(
     state: State,
-    network: model.Recommender,
+    network: sequence_model.Recommender,
     optimizer: torch.optim.Optimizer,
     best: dict[str, np.ndarray],
     progress: Progress,
@@ -70,7 +70,7 @@ def save(
 
 
 def restore(
-    state: State, network: model.Recommender, optimizer: torch.optim.Optimizer
+    state: State, network: sequence_model.Recommender, optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, np.ndarray], Progress]:
     """Put what was kept into the network and the optimiser.
 

@@ -11,13 +11,14 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
-from sidmill.blocks import MAX_BLOCK_ROWS, read_blocks, take
-from sidmill.core import digests
+from sidmill.core import checksums
 from sidmill.core.errors import SidmillError
-from sidmill.formats import id_vectors, ids, interactions, parquet, report, topk
-from sidmill.formats.codes import Codes
-from sidmill.formats.vectors import read_ids
-from sidmill.recommend.histories import GROUP_USERS
+from sidmill.formats import id_vectors, sequence_table, topk_table
+from sidmill.formats.code_files import Codes
+from sidmill.formats.vector_store import read_ids
+from sidmill.io import id_lookup, json_report, parquet
+from sidmill.numeric.row_blocks import MAX_BLOCK_ROWS, read_blocks, take
+from sidmill.recommend.windows import GROUP_USERS
 
 logger = logging.getLogger(__name__)
 
@@ -56,10 +57,10 @@ def recommend(
     Raises:
         SidmillError: if the vectors are not of these histories, or an item has no SID.
     """
-    listing = report.read(listing_path)
+    listing = json_report.read(listing_path)
     folder = Path(listing_path).parent
-    n_users = interactions.count(sequences_path)
-    if listing.get("sequences") != digests.of_file(sequences_path):
+    n_users = sequence_table.count(sequences_path)
+    if listing.get("sequences") != checksums.of_file(sequences_path):
         raise SidmillError(
             f"{listing_path} lists {listing['users']['rows']} users of other histories than those "
             f"of {sequences_path}, {n_users} users: delete it and run again"
@@ -69,13 +70,15 @@ def recommend(
     listed = parquet.open_file(item_ids_path, {"pid": parquet.is_pid})
     item_ids = read_ids(listed).combine_chunks()
     places = _places(item_ids, sids)
-    numbers = ids.make(item_ids)
+    numbers = id_lookup.make(item_ids)
     item_sids = sids.codes[places]
     searched = (
         _search(found, users, first, sequences_path, numbers, item_ids, item_sids, k, mask_seen)
         for first in range(0, n_users, GROUP_USERS)
     )
-    return topk.write(output_path, item_ids.type, (table for part in searched for table in part))
+    return topk_table.write(
+        output_path, item_ids.type, (table for part in searched for table in part)
+    )
 
 
 def _index(vectors: np.ndarray, kind: str) -> faiss.Index:
@@ -92,7 +95,7 @@ def _index(vectors: np.ndarray, kind: str) -> faiss.Index:
 
 def _places(item_ids: pa.Array, sids: Codes) -> np.ndarray:
     """Rows of ``sids`` that hold the items: int32 (N,)."""
-    places = ids.find(ids.make(sids.ids), item_ids, "the vectors of items")
+    places = id_lookup.find(id_lookup.make(sids.ids), item_ids, "the vectors of items")
     if (places < 0).any():
         lost = item_ids[int(np.flatnonzero(places < 0)[0])].as_py()
         raise SidmillError(f"item {lost!r} has a vector and no SID: run both on one catalogue")
@@ -104,7 +107,7 @@ def _search(
     users: list[np.ndarray],
     first: int,
     sequences_path: str | Path,
-    numbers: ids.Lookup,
+    numbers: id_lookup.Lookup,
     item_ids: pa.Array,
     sids: np.ndarray,
     k: int,
@@ -112,7 +115,7 @@ def _search(
 ) -> Iterator[pa.Table]:
     """Yield the lists of a group of users, in blocks."""
     row = first
-    for table in interactions.read(sequences_path, first, first + GROUP_USERS):
+    for table in sequence_table.read(sequences_path, first, first + GROUP_USERS):
         for start in range(0, table.num_rows, SEARCH_BLOCK):
             part = table.slice(start, SEARCH_BLOCK)
             rows = np.arange(row, row + part.num_rows)
@@ -134,7 +137,7 @@ def _block(
     found: faiss.Index,
     vectors: np.ndarray,
     table: pa.Table,
-    numbers: ids.Lookup,
+    numbers: id_lookup.Lookup,
     item_ids: pa.Array,
     sids: np.ndarray,
     k: int,
@@ -146,7 +149,7 @@ def _block(
     scores, items = found.search(vectors, min(k + longest, found.ntotal))
     kept = items >= 0  # an approximate index may come back with fewer
     if mask_seen:
-        had = ids.find(numbers, lists.flatten(), "sequences.parquet").astype(np.int64)
+        had = id_lookup.find(numbers, lists.flatten(), "sequences.parquet").astype(np.int64)
         owners = np.repeat(np.arange(len(lengths)), lengths)
         pairs = owners.astype(np.int64) * found.ntotal + had
         kept &= ~np.isin(np.arange(len(items))[:, None] * found.ntotal + items, pairs)
@@ -161,4 +164,4 @@ def _block(
         pa.ListArray.from_arrays(bounds, pa.array(scores[kept])),
         pa.ListArray.from_arrays(bounds, codes.cast(pa.list_(pa.int32()))),
     ]
-    return pa.table(columns, schema=topk.schema(item_ids.type))
+    return pa.table(columns, schema=topk_table.schema(item_ids.type))

@@ -20,12 +20,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sidmill.core import digests
+from sidmill.core import checksums
 from sidmill.core.errors import SidmillError
-from sidmill.formats import interactions
-from sidmill.recommend import checkpoint, metrics, model, rank, score, state
+from sidmill.formats import sequence_table
+from sidmill.numeric.nearest_torch import pick_device
+from sidmill.recommend import (
+    checkpoint,
+    metrics,
+    rank,
+    score,
+    sequence_model,
+    state,
+)
 from sidmill.recommend.checkpoint import Fitted
-from sidmill.recommend.histories import (
+from sidmill.recommend.item_features import Items, gather, measure_whitening
+from sidmill.recommend.windows import (
     NOTHING,
     Batch,
     Queries,
@@ -34,8 +43,6 @@ from sidmill.recommend.histories import (
     read_groups,
     training_batches,
 )
-from sidmill.recommend.items import Items, gather, measure_whitening
-from sidmill.torch_search import pick_device
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +180,7 @@ def fit(
         shuffle_users, save_steps, dtype, seed,
     )  # fmt: skip
     n_items, dim = items.vectors.shape
-    shape = model.Shape(
+    shape = sequence_model.Shape(
         features, adaptor, n_experts, hidden_dim, n_layers, n_heads, n_interests, dim, n_items
     )
     _check(shape, recipe)
@@ -187,8 +194,8 @@ def fit(
         "recipe": recipe._asdict(),
         "identity": identity,
         "vectors": checkpoint.digest_of_vectors(items.vectors),
-        "sequences": digests.of_file(sequences_path),
-        "start": digests.of_file(load) if load else None,
+        "sequences": checksums.of_file(sequences_path),
+        "start": checksums.of_file(load) if load else None,
     }
     kept = state.State(state_path, training)
     before = torch.are_deterministic_algorithms_enabled()
@@ -199,7 +206,7 @@ def fit(
         torch.use_deterministic_algorithms(before)
 
 
-def _check(shape: model.Shape, recipe: Recipe) -> None:
+def _check(shape: sequence_model.Shape, recipe: Recipe) -> None:
     """Refuse settings that do not fit each other."""
     if shape.hidden_dim % (2 * shape.n_heads):
         raise SidmillError(
@@ -226,7 +233,7 @@ def _first(
     items: Items,
     met: Met,
     identity: dict,
-    shape: model.Shape,
+    shape: sequence_model.Shape,
     recipe: Recipe,
     whiten: bool,
     load: str | None,
@@ -235,7 +242,7 @@ def _first(
     """Make the model of before the first step, or take that of a checkpoint."""
     settings = {"max_length": recipe.max_length, "temperature": recipe.temperature}
     torch.manual_seed(recipe.seed)
-    network = model.Recommender(shape, recipe.dropout, recipe.text_dropout)
+    network = sequence_model.Recommender(shape, recipe.dropout, recipe.text_dropout)
     if "id" in shape.features:
         unmet = np.delete(np.arange(shape.n_items), met.numbers)
         network.ids.weight.data[torch.from_numpy(unmet)] = 0.0  # and 0 they stay
@@ -322,7 +329,7 @@ def _patient(progress: state.Progress, recipe: Recipe) -> bool:
     return progress.epoch - 1 - max(progress.best_epoch, 0) < recipe.patience
 
 
-def _optimizer(network: model.Recommender, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimizer(network: sequence_model.Recommender, recipe: Recipe) -> torch.optim.Optimizer:
     """AdamW whose weight decay leaves norms and biases alone."""
     decayed = [weight for weight in network.parameters() if weight.ndim > 1]
     others = [weight for weight in network.parameters() if weight.ndim <= 1]
@@ -362,7 +369,7 @@ def _step(
         made = network.items(known.vectors, known.numbers)  # (n, H)
         clusters = None if known.clusters is None else known.clusters[history]
         users = network.users(functional.embedding(history, made), clusters)[asked]
-        scores = users @ model.unit(made[compared]).T / recipe.temperature
+        scores = users @ sequence_model.unit(made[compared]).T / recipe.temperature
     loss = functional.cross_entropy(scores.float(), wanted, label_smoothing=recipe.label_smoothing)
     if not torch.isfinite(loss):
         raise SidmillError(
@@ -431,13 +438,13 @@ def _validate(
     """NDCG@10 on the validation items of about ``valid_users`` users; None if there are none."""
     fitted.model.eval()
     known = score.catalogue(fitted, items)
-    share = min(1.0, recipe.valid_users / interactions.count(path))
+    share = min(1.0, recipe.valid_users / sequence_table.count(path))
 
     def parts():
         for group in read_groups(path, items):
             rng = np.random.default_rng([recipe.seed, group.first])
             drawn = rng.random(len(group.bounds) - 1) < share
-            asked = queries(group, interactions.VALID)
+            asked = queries(group, sequence_table.VALID)
             yield _only(asked, drawn[asked.users - group.first])
 
     found = rank.rank(

@@ -6,7 +6,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from sidmill.report.plots import AFTER, BEFORE, DASHED, INK, MUTED, REFERENCE, RULE, page
+from sidmill.report.plots import (
+    AFTER,
+    BEFORE,
+    DASHED,
+    INK,
+    MUTED,
+    REFERENCE,
+    RULE,
+    page,
+)
 
 HEIGHT = 2.6  # inches
 BAR = 0.27

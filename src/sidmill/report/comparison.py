@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from sidmill.core.atomic import write_text
 from sidmill.core.errors import SidmillError
-from sidmill.formats import benchmark, report
-from sidmill.formats.quantizer import GIVEN
+from sidmill.formats import benchmark_table
+from sidmill.formats.quantizer_file import GIVEN
+from sidmill.io import json_report
 
 
 class Figure(NamedTuple):
@@ -85,10 +86,12 @@ def compare(
     found = []
     trainings = iter(benchmarks)
     for name, evaluation in zip(members, evaluations, strict=True):
-        figures = report.read(evaluation)
+        figures = json_report.read(evaluation)
         _check_budget(name, figures["codebook_sizes"], codebook_sizes)
         trained = (
-            benchmark.Benchmark(None, None) if name == GIVEN else benchmark.read(next(trainings))
+            benchmark_table.Benchmark(None, None)
+            if name == GIVEN
+            else benchmark_table.read(next(trainings))
         )
         found.append(_member(name, figures, trained))
         common = {key: figures[key] for key in ("items", "dim", "neighbour_preservation")}
@@ -142,7 +145,7 @@ def _check_budget(name: str, sizes: list[int], budget: list[int]) -> None:
         )
 
 
-def _member(name: str, figures: dict, trained: benchmark.Benchmark) -> dict:
+def _member(name: str, figures: dict, trained: benchmark_table.Benchmark) -> dict:
     preserved, consumed = figures["neighbour_preservation"], figures["co_consumption"] or {}
     utilisation = [level["utilisation"] for level in figures["levels"]]
     member = {

@@ -11,7 +11,15 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from sidmill.report.comparison import FIGURES, Figure, best
-from sidmill.report.plots import AFTER, BEFORE, INK, MUTED, REFERENCE, WIDTH, page
+from sidmill.report.plots import (
+    AFTER,
+    BEFORE,
+    INK,
+    MUTED,
+    REFERENCE,
+    WIDTH,
+    page,
+)
 
 COLUMNS = 4
 BAR = 0.25  # inches of height for one quantizer

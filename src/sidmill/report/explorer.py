@@ -19,8 +19,7 @@ from jinja2 import Environment, StrictUndefined
 
 from sidmill.core.atomic import write_text
 from sidmill.core.errors import SidmillError
-from sidmill.formats import codes as codes_format
-from sidmill.formats import text as text_format
+from sidmill.formats import code_files, item_text
 
 TEXT_CHARACTERS = 240
 COLLISION_SHARE = 5  # of a sample, one part in five for shared SIDs, one for those parted
@@ -90,10 +89,10 @@ def write(
     Raises:
         SidmillError: if there is no item, or the files are not of the same items in one order.
     """
-    ids, sids, sizes = codes_format.read(pid2sid_path, "sid")
+    ids, sids, sizes = code_files.read(pid2sid_path, "sid")
     if not len(ids):
         raise SidmillError(f"{pid2sid_path}: no items, so there is nothing to explore")
-    quantized = codes_format.read(codes_path, "codes")
+    quantized = code_files.read(codes_path, "codes")
     if not ids.equals(quantized.ids):
         raise SidmillError(_disagreement(pid2sid_path, len(ids), codes_path, len(quantized.ids)))
     codes = quantized.codes
@@ -192,12 +191,12 @@ def _texts(
     path: str | Path, ids: pa.ChunkedArray, rows: np.ndarray, ids_path: str | Path
 ) -> tuple[list[str], list[bytes]]:
     """Return the texts of ``rows``, shortened, and a digest of each whole text, in that order."""
-    n_items = text_format.count(path)
+    n_items = item_text.count(path)
     texts, digests = [""] * len(rows), [b""] * len(rows)
     by_row = np.argsort(rows, kind="stable")
     wanted = rows[by_row]
     start = 0
-    for table in text_format.read(path):
+    for table in item_text.read(path):
         stop = start + table.num_rows
         if n_items != len(ids) or not table["pid"].equals(ids.slice(start, table.num_rows)):
             break

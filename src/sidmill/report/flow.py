@@ -12,7 +12,13 @@ from typing import NamedTuple
 import pyarrow.parquet as pq
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import item_data, mmap, parquet, report, text, vectors
+from sidmill.formats import (
+    item_data,
+    item_text,
+    memory_maps,
+    vector_store,
+)
+from sidmill.io import json_report, parquet
 
 COLLECTIONS = ("items", "corpus", "queries", "mining_corpus", "mining_queries")
 
@@ -85,7 +91,7 @@ def _collection(folder: Path) -> Iterator[Stage]:
     if not texts.is_file():
         return
     if rejects.is_file():
-        taken = text.rows_read(rejects)
+        taken = item_text.rows_read(rejects)
         yield Stage(f"read {folder.name}", taken, _rows(texts), _rows(rejects))
     shards = whole_set(sorted((folder / "embeddings.parquet").glob("part-*.parquet")))
     if not shards:
@@ -96,7 +102,7 @@ def _collection(folder: Path) -> Iterator[Stage]:
     stored, ids = folder / "vectors.npy", folder / "ids.parquet"
     if stored.is_file() and ids.is_file():
         stale = is_stale(shards, [stored, ids])
-        count = len(vectors.open_npy(stored))
+        count = len(vector_store.open_npy(stored))
         yield Stage(f"store {folder.name}", embedded, count, stale=stale)
 
 
@@ -114,7 +120,7 @@ def _codes(folder: Path) -> Iterator[Stage]:
 def _exports(folder: Path) -> Iterator[Stage]:
     ids, maps, items = (folder / name for name in ("items/ids.parquet", *EXPORTS))
     if maps.is_file() and ids.is_file():
-        rows = mmap.open_maps(maps).embeddings.shape[0] - 1  # row 0 is padding
+        rows = memory_maps.open_maps(maps).embeddings.shape[0] - 1  # row 0 is padding
         yield Stage("memory maps", _rows(ids), rows, stale=is_stale([ids], [maps]))
     if items.is_file() and ids.is_file():
         data = item_data.open_item_data(items)
@@ -127,7 +133,7 @@ def _interactions(folder: Path) -> Iterator[Stage]:
     told, rejects = folder / "report.json", folder / "rejects.parquet"
     if not told.is_file() or not rejects.is_file():
         return
-    counts = report.read(told)["interactions_accounted_for"]
+    counts = json_report.read(told)["interactions_accounted_for"]
     with parquet.naming(rejects):
         rejected = sum(
             sum(filter(None, batch.column(0).to_pylist()))
@@ -139,7 +145,7 @@ def _interactions(folder: Path) -> Iterator[Stage]:
 
 def _datasets(folder: Path) -> Iterator[Stage]:
     for path in sorted((folder / "counts").glob("*.json")):
-        counts = report.read(path)
+        counts = json_report.read(path)
         if "read" not in counts:  # a mixture draws rows, as often as weights say
             drawn = sum(sum(counts[part].values()) for part in ("train", "test"))
             yield Stage(f"mix {path.stem}", None, drawn)

@@ -5,7 +5,15 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from sidmill.report.plots import AFTER, BEFORE, INK, MUTED, RULE, WIDTH, page
+from sidmill.report.plots import (
+    AFTER,
+    BEFORE,
+    INK,
+    MUTED,
+    RULE,
+    WIDTH,
+    page,
+)
 
 SHOWN = ("HR@10", "NDCG@10", "MRR")
 NAME_WIDTH = 1.1  # inches for the names of the methods

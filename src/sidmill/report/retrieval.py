@@ -7,7 +7,14 @@ import matplotlib.style
 from matplotlib.figure import Figure
 
 from sidmill.core.atomic import replacing
-from sidmill.report.plots import AFTER, BEFORE, INK, MUTED, REFERENCE, STYLE
+from sidmill.report.plots import (
+    AFTER,
+    BEFORE,
+    INK,
+    MUTED,
+    REFERENCE,
+    STYLE,
+)
 
 COLOURS = (BEFORE, AFTER, REFERENCE, INK)  # the baseline is grey
 WIDTH, ROOM, BAR = 9.6, 1.1, 0.26  # inches: of the figure, around the bars, of one bar

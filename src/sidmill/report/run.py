@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from sidmill.core import digests
+from sidmill.core import checksums
 from sidmill.core.checkout import commit_of
-from sidmill.formats import benchmark, parquet, tensors
-from sidmill.formats import quantizer as quantizers
-from sidmill.formats.embeddings import FINGERPRINT_KEY
+from sidmill.formats import benchmark_table, quantizer_file
+from sidmill.formats.embedding_shards import FINGERPRINT_KEY
+from sidmill.io import parquet, tensors
 from sidmill.report.flow import follow
 
 PACKAGES = (
@@ -42,7 +42,7 @@ def describe(results: str | Path, workflow: str | Path, settings: dict) -> dict:
         SidmillError: if a stage lost or made rows, or a file cannot be read.
     """
     folder, commit = Path(results), commit_of(workflow, "Snakefile")
-    rules = benchmark.gather(folder / "benchmarks", left_out=("describe_run",))
+    rules = benchmark_table.gather(folder / "benchmarks", left_out=("describe_run",))
     return {
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(workflow),
@@ -101,12 +101,12 @@ def _fingerprints(folder: Path) -> Iterator[tuple[str, dict]]:
         yield str(ids.with_name("vectors.npy")), parquet.metadata_json(file, FINGERPRINT_KEY)
     for path in sorted(folder.glob("*/quantizer.safetensors")):
         if tensors.has_facts(path):
-            yield str(path), quantizers.read(path, without_codebooks=True).fingerprint
+            yield str(path), quantizer_file.read(path, without_codebooks=True).fingerprint
 
 
 def _digest(files: list[Path]) -> str:
     """SHA-256 of one file, or of the digests of several in the order of their names."""
-    found = [digests.of_file(path) for path in files]
+    found = [checksums.of_file(path) for path in files]
     if len(found) == 1:
         return found[0]
     return hashlib.sha256("\n".join(found).encode()).hexdigest()

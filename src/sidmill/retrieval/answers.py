@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import parquet
-from sidmill.formats.codes import Codes
-from sidmill.formats.runs import Run
+from sidmill.formats.code_files import Codes
+from sidmill.formats.run_files import Run
+from sidmill.io import parquet
 
 BLOCK = 1 << 20  # ids of the catalogue looked at at a time
 SCHEMA = pa.schema(

@@ -26,10 +26,10 @@ from scipy.sparse import csc_matrix
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.words import words
-from sidmill.formats import runs, text, vectors
-from sidmill.formats.runs import Run
-from sidmill.retrieval import exact
-from sidmill.retrieval.best import Best
+from sidmill.formats import item_text, run_files, vector_store
+from sidmill.formats.run_files import Run
+from sidmill.numeric import exact_search
+from sidmill.numeric.topk_heap import Best
 from sidmill.retrieval.search import as_run, wanted
 
 logger = logging.getLogger(__name__)
@@ -82,18 +82,18 @@ def search(
     Raises:
         SidmillError: if k is above N, or no passage holds a word.
     """
-    pids, qids = vectors.read_pids(corpus_path), vectors.read_pids(queries_path)
+    pids, qids = vector_store.read_pids(corpus_path), vector_store.read_pids(queries_path)
     top_k = wanted(top_k, len(pids), exclude_own)
-    runs.check_ids(pids.to_pylist(), str(corpus_path))
-    runs.check_ids(qids.to_pylist(), str(queries_path))
+    run_files.check_ids(pids.to_pylist(), str(corpus_path))
+    run_files.check_ids(qids.to_pylist(), str(queries_path))
     vocabulary: dict[str, int] = {}
     asked = [
         np.array([vocabulary.setdefault(word, len(vocabulary)) for word in _words(line)], np.int32)
-        for table in text.read(queries_path)
+        for table in item_text.read(queries_path)
         for line in table["text"].to_pylist()
     ]
     n_words, frequencies = 0, np.zeros(len(vocabulary), dtype=np.int64)
-    best = Best(len(asked), top_k, exact.id_ranks(pids))
+    best = Best(len(asked), top_k, exact_search.id_ranks(pids))
     try:
         with Path(spool_path).open("w+b") as spool:
             n_blocks = 0
@@ -130,7 +130,7 @@ def _words(line: str) -> list[str]:
 def _cut(corpus_path: str | Path, vocabulary: dict[str, int]) -> Iterator[Block]:
     """Yield the passages as blocks, all of them in row order."""
     lengths, sizes, terms = array("i"), array("i"), array("i")
-    for table in text.read(corpus_path):
+    for table in item_text.read(corpus_path):
         for line in table["text"].to_pylist():
             found = _words(line)
             known = [vocabulary[word] for word in found if word in vocabulary]

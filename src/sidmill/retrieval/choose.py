@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from sidmill.core.atomic import replacing
-from sidmill.formats import passages, runs, text
+from sidmill.formats import item_text, passages, run_files
 
 
 def choose(
@@ -41,10 +41,10 @@ def choose(
             shutil.copyfile(run_path, temporary)
         return
 
-    run = runs.read(run_path)
+    run = run_files.read(run_path)
     if query_ids:
         texts = {str(qid): key for key, qid in passages.read_json(query_ids).items()}
     else:
-        texts = text.find(queries_path, set(run.qids))
+        texts = item_text.find(queries_path, set(run.qids))
     numbers = passages.lines_of_passages(corpus_ids) if corpus_ids else None
-    runs.write_dureader(topk_out, run, texts, numbers)
+    run_files.write_dureader(topk_out, run, texts, numbers)

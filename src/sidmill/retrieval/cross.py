@@ -22,7 +22,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, Pretrai
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.terminal import names
-from sidmill.formats import hub, triples
+from sidmill.formats import triples
+from sidmill.io import hf_hub
 from sidmill.retrieval import training
 
 METRIC = "dev_average_precision"
@@ -167,7 +168,7 @@ def load(
         )
     except (OSError, ValueError, ImportError) as error:
         raise SidmillError(
-            f"{setting} {model!r} cannot be loaded ({hub.first_line(error)}): name a hub id "
+            f"{setting} {model!r} cannot be loaded ({hf_hub.first_line(error)}): name a hub id "
             f"or a folder with model.safetensors"
         ) from None
 
@@ -194,7 +195,7 @@ def _check_head(
         "a reranker has one output with weights of its own, or is a language model that answers "
         "yes or no: name one, or train one (cross.model) and set rerank.model: results/cross/model"
     )
-    modules = hub.find_modules(model, revision, setting.partition(".")[0])
+    modules = hf_hub.find_modules(model, revision, setting.partition(".")[0])
     kinds = [] if modules is None else [
         each["type"].rpartition(".")[2] for each in json.loads(Path(modules).read_text("utf-8"))
     ]  # fmt: skip

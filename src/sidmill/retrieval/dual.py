@@ -25,7 +25,8 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from sentence_transformers.sentence_transformer.training_args import BatchSamplers
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import hub, triples
+from sidmill.formats import triples
+from sidmill.io import hf_hub
 from sidmill.retrieval import training
 
 METRIC = "dev_cosine_mrr@10"
@@ -133,7 +134,7 @@ def load(
     Raises:
         SidmillError: if it cannot be loaded, or nothing says how to pool its tokens.
     """
-    if pooling is None and hub.find_modules(model, revision, "dual") is None:
+    if pooling is None and hf_hub.find_modules(model, revision, "dual") is None:
         raise SidmillError(
             f"{model} does not say how to pool its tokens: set dual.pooling (BERT and ERNIE: cls, "
             f"Qwen3: lasttoken)"
@@ -157,7 +158,7 @@ def load(
             encoder = SentenceTransformer(modules=[body, head, Normalize()], device=place)
     except (OSError, ValueError, ImportError) as error:
         raise SidmillError(
-            f"dual.model {model!r} cannot be loaded ({hub.first_line(error)}): name a hub id "
+            f"dual.model {model!r} cannot be loaded ({hf_hub.first_line(error)}): name a hub id "
             f"or a folder with model.safetensors"
         ) from None
     own = min(max_length, encoder.max_seq_length or max_length)

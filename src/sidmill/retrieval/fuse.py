@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats.runs import Run
+from sidmill.formats.run_files import Run
 
 
 def fuse(runs: Sequence[Run], *, constant: float) -> Run:

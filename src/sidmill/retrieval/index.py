@@ -20,13 +20,12 @@ from typing import NamedTuple
 import faiss
 import numpy as np
 
-from sidmill import blocks, training_sizes
 from sidmill.core.atomic import replacing
 from sidmill.core.errors import SidmillError
-from sidmill.formats.neighbours import Neighbours
-from sidmill.formats.vectors import VectorStore
-from sidmill.retrieval import exact
-from sidmill.retrieval.best import Best
+from sidmill.formats.neighbour_lists import Neighbours
+from sidmill.formats.vector_store import VectorStore
+from sidmill.numeric import exact_search, row_blocks, training_sizes
+from sidmill.numeric.topk_heap import Best
 
 logger = logging.getLogger(__name__)
 
@@ -84,10 +83,10 @@ def build(
             _require_rows(recipe, parts, n_rows)
             kept = _prepare(built, ef_construction, seed)
             if not built.is_trained:
-                built.train(blocks.take(vectors, rows))
+                built.train(row_blocks.take(vectors, rows))
             del kept
-            for start, block in blocks.read_blocks(vectors, BLOCK_ROWS):
-                blocks.require_finite(block, start)
+            for start, block in row_blocks.read_blocks(vectors, BLOCK_ROWS):
+                row_blocks.require_finite(block, start)
                 built.add(block)
                 logger.info("%d of %d passages added", start + len(block), n_rows)
         except RuntimeError as error:
@@ -203,9 +202,9 @@ def measure(
     """
     rows = _sample(len(queries), measured_queries, seed)
     asked = np.ascontiguousarray(queries[rows], dtype=np.float32)
-    ranks = exact.id_ranks(corpus.ids)
+    ranks = exact_search.id_ranks(corpus.ids)
     began = time.perf_counter()
-    wanted = exact.search(
+    wanted = exact_search.search(
         corpus.vectors,
         asked,
         ranks,
@@ -253,12 +252,12 @@ def _exact_scores(
     query, rows = query[order], rows[order]
     wanted, begins = np.unique(rows, return_index=True)
     begins = np.append(begins, len(rows))
-    for start, block in blocks.read_blocks(vectors, exact.PAIRS, wanted):
+    for start, block in row_blocks.read_blocks(vectors, exact_search.PAIRS, wanted):
         first, last = begins[start], begins[start + len(block)]
-        for low in range(first, last, exact.PAIRS):
-            part = slice(low, min(low + exact.PAIRS, last))
+        for low in range(first, last, exact_search.PAIRS):
+            part = slice(low, min(low + exact_search.PAIRS, last))
             column = np.searchsorted(wanted[start : start + len(block)], rows[part])
-            yield query[part], rows[part], exact.score(queries[query[part]], block[column])
+            yield query[part], rows[part], exact_search.score(queries[query[part]], block[column])
 
 
 def _open(path: str | Path, nprobe: int, ef_search: int) -> faiss.Index:

@@ -17,8 +17,9 @@ import pyarrow as pa
 from ir_measures import AP, RR, Success, nDCG
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import parquet, text
-from sidmill.formats.runs import Run
+from sidmill.formats import item_text
+from sidmill.formats.run_files import Run
+from sidmill.io import parquet
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ def _judgements(
         "answers_without_query": sum(qid not in asked for qid, _ in answers),
     }
     if corpus_path is not None:
-        held = text.find_ids(corpus_path, {pid for _, pid in answers})
+        held = item_text.find_ids(corpus_path, {pid for _, pid in answers})
         lacking = [(qid, pid) for qid, pid in answers if pid not in held]
         counts["answers_without_passage"] = len(lacking)
         if lacking:

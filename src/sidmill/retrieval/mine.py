@@ -15,11 +15,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from sidmill import blocks
 from sidmill.core.errors import SidmillError
-from sidmill.formats import text, triples
-from sidmill.formats.vectors import VectorStore
-from sidmill.retrieval import exact
+from sidmill.formats import item_text, triples
+from sidmill.formats.vector_store import VectorStore
+from sidmill.numeric import exact_search, row_blocks
 from sidmill.retrieval.search import check_alike
 
 logger = logging.getLogger(__name__)
@@ -53,11 +52,11 @@ def write_pool(
                     if line is not None and (key := _digest(line)) not in seen:
                         seen.add(key)
                         yield line
-        for table in text.read(corpus_path) if corpus_path else ():
+        for table in item_text.read(corpus_path) if corpus_path else ():
             yield from (line for line in table["text"].to_pylist() if _digest(line) not in seen)
 
-    text.write(pool_path, pa.int64(), _tables(passages()))
-    text.write(queries_path, pa.int64(), _tables(iter(queries)))
+    item_text.write(pool_path, pa.int64(), _tables(passages()))
+    item_text.write(queries_path, pa.int64(), _tables(iter(queries)))
 
 
 def mine(
@@ -110,7 +109,7 @@ def mine(
         raise SidmillError(f"{queries_path}: not the queries of {triples_path}: run again")
     asked = np.empty(queries.vectors.shape, dtype=np.float32)
     asked[:] = queries.vectors
-    found = exact.search(
+    found = exact_search.search(
         pool.vectors,
         asked,
         np.arange(len(pool.vectors)),
@@ -138,7 +137,7 @@ def mine(
             f"no passage scores below {margin} of an answer among the first {depth}: raise "
             f"mining.margin or mining.depth"
         )
-    names = [line for table in text.read(queries_path) for line in table["text"].to_pylist()]
+    names = [line for table in item_text.read(queries_path) for line in table["text"].to_pylist()]
     words = _words(pool_path, np.unique(np.concatenate([*kept, *answers])))
     triples.write(mined_path, triples.TRIPLES, _triples(names, answers, kept, words))
     triples.write(pairs_path, triples.PAIRS, _pairs(names, answers, kept, words))
@@ -162,7 +161,7 @@ def _answers(
             wanted.setdefault(query, set()).add(_digest(positive))
     rows = dict.fromkeys(set().union(*wanted.values()), -1)
     row = 0
-    for table in text.read(pool_path):
+    for table in item_text.read(pool_path):
         for line in table["text"].to_pylist():
             key = _digest(line)
             if rows.get(key) == -1:
@@ -171,7 +170,7 @@ def _answers(
     missing = sum(place < 0 for place in rows.values())
     if missing:
         raise SidmillError(f"{pool_path} lacks {missing} answers of {triples_path}: run again")
-    names = (line for table in text.read(queries_path) for line in table["text"].to_pylist())
+    names = (line for table in item_text.read(queries_path) for line in table["text"].to_pylist())
     return [np.array(sorted(rows[key] for key in wanted.get(name, ())), np.int64) for name in names]
 
 
@@ -184,10 +183,10 @@ def _answer_scores(
     rows = np.concatenate(answers)
     wanted, place = np.unique(rows, return_inverse=True)
     order = np.argsort(place, kind="stable")
-    for start, block in blocks.read_blocks(vectors, exact.PAIRS, wanted):
+    for start, block in row_blocks.read_blocks(vectors, exact_search.PAIRS, wanted):
         low, high = np.searchsorted(place[order], (start, start + len(block)))
         part = order[low:high]
-        scores = exact.score(queries[query[part]], block[place[part] - start])
+        scores = exact_search.score(queries[query[part]], block[place[part] - start])
         np.minimum.at(lowest, query[part], scores)
     return lowest
 
@@ -212,7 +211,7 @@ def _pairs(
 def _words(path: str | Path, rows: np.ndarray) -> dict[int, str]:
     """The texts of some rows. Memory: these, and a row group."""
     found, first = {}, 0
-    for table in text.read(path):
+    for table in item_text.read(path):
         begin, end = np.searchsorted(rows, (first, first + table.num_rows))
         lines = table["text"].take(rows[begin:end] - first).to_pylist()
         found.update(zip(rows[begin:end].tolist(), lines, strict=True))

@@ -16,9 +16,10 @@ import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand
-from sidmill.formats import encodings, parquet, passages, text
+from sidmill.formats import item_text, passages
 from sidmill.formats import qrels as judgements
-from sidmill.formats.rejects import NOT_UTF8, Tally
+from sidmill.formats.reject_counts import NOT_UTF8, Tally
+from sidmill.io import encodings, parquet
 
 logger = logging.getLogger(__name__)
 
@@ -92,9 +93,9 @@ class Rejects:
     def write(self, path: str | Path) -> None:
         """Write rejects.parquet."""
         columns = list(zip(*self.found, strict=True)) or [[], [], [], []]
-        schema = text.REJECTS_SCHEMA
+        schema = item_text.REJECTS_SCHEMA
         if self.rows_read:
-            schema = schema.with_metadata({text.ROWS_READ_KEY: str(self.rows_read)})
+            schema = schema.with_metadata({item_text.ROWS_READ_KEY: str(self.rows_read)})
         parquet.write(path, schema, [pa.table(list(map(list, columns)), schema=schema)])
 
 
@@ -214,7 +215,7 @@ def _write_texts(
     if first is None:
         raise SidmillError(f"{source}: no line of it gives a text{rejects.first()}")
     kind = type(first.id)
-    schema = text.schema(pa.int64() if kind is int else pa.string())
+    schema = item_text.schema(pa.int64() if kind is int else pa.string())
     keys = array("q")
 
     def tables() -> Iterator[pa.Table]:
@@ -234,7 +235,7 @@ def _write_texts(
         rejects.check(rejects.rows_read - len(rejects.found))
         yield _table(waiting, schema, keys)
 
-    rows = text.write(text_path, schema.field("pid").type, tables())
+    rows = item_text.write(text_path, schema.field("pid").type, tables())
     try:
         _check_unique(text_path, keys)
     except SidmillError:
@@ -293,7 +294,7 @@ def _check_unique(text_path: str, keys: array) -> None:
     suspects = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
     seen: dict[int | str, int] = {}
     row = 0
-    for table in text.read(text_path) if suspects else ():
+    for table in item_text.read(text_path) if suspects else ():
         for pid in table["pid"].to_pylist():
             if _key(pid) in suspects and seen.setdefault(pid, row) != row:
                 raise SidmillError(

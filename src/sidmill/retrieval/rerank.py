@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import neighbours, text
-from sidmill.formats.neighbours import Neighbours
-from sidmill.formats.runs import Run
+from sidmill.formats import item_text, neighbour_lists
+from sidmill.formats.neighbour_lists import Neighbours
+from sidmill.formats.run_files import Run
 from sidmill.retrieval import cross
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def rerank_shard(
     """
     depth = min(depth, run.scores.shape[1])
     lines = max(1, PAIRS_AT_ONCE // depth)
-    portions = text.shard_bounds(-(-len(run.qids) // lines), shard, shards)
+    portions = item_text.shard_bounds(-(-len(run.qids) // lines), shard, shards)
     start, stop = (min(portion * lines, len(run.qids)) for portion in portions)
     if start == stop:
         return Neighbours(np.empty((0, depth), np.int64), np.empty((0, depth), np.float32))
@@ -105,7 +105,7 @@ def merge(run: Run, part_paths: Sequence[str | Path]) -> Run:
     Raises:
         SidmillError: if the shards are not of this run.
     """
-    parts = [neighbours.read(path) for path in part_paths]
+    parts = [neighbour_lists.read(path) for path in part_paths]
     places, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
     if len(places) != len(run.qids):
         raise SidmillError(
@@ -144,7 +144,7 @@ def _score(
 
 
 def _texts(path: str | Path, wanted: set[str]) -> dict[str, str]:
-    found = text.find(path, wanted)
+    found = item_text.find(path, wanted)
     missing = wanted - found.keys()
     if missing:
         raise SidmillError(

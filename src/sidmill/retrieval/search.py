@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import neighbours, runs, text
-from sidmill.formats.neighbours import Neighbours
-from sidmill.formats.runs import Run
-from sidmill.formats.vectors import VectorStore
-from sidmill.retrieval import exact
+from sidmill.formats import item_text, neighbour_lists, run_files
+from sidmill.formats.neighbour_lists import Neighbours
+from sidmill.formats.run_files import Run
+from sidmill.formats.vector_store import VectorStore
+from sidmill.numeric import exact_search
 
 logger = logging.getLogger(__name__)
 
@@ -62,14 +62,14 @@ def search_shard(
     check_alike(corpus, queries)
     n_rows = len(corpus.vectors)
     top_k = wanted(top_k, n_rows, exclude_own)
-    runs.check_ids(corpus.ids.to_pylist(), "the passages")
-    runs.check_ids(queries.ids.to_pylist(), "the queries")
+    run_files.check_ids(corpus.ids.to_pylist(), "the passages")
+    run_files.check_ids(queries.ids.to_pylist(), "the queries")
     asked = np.empty(queries.vectors.shape, dtype=np.float32)
     asked[:] = queries.vectors
-    ranks = exact.id_ranks(corpus.ids)
+    ranks = exact_search.id_ranks(corpus.ids)
     if index_path is None:
-        start, stop = text.shard_bounds(n_rows, shard, shards)
-        return exact.search(
+        start, stop = item_text.shard_bounds(n_rows, shard, shards)
+        return exact_search.search(
             corpus.vectors,
             asked,
             ranks,
@@ -129,8 +129,8 @@ def merge_shards(
     Raises:
         SidmillError: if a query has fewer than k passages.
     """
-    parts = [neighbours.read(path) for path in part_paths]
-    return as_run(exact.merge(parts, exact.id_ranks(pids)), pids, qids, exclude_own)
+    parts = [neighbour_lists.read(path) for path in part_paths]
+    return as_run(exact_search.merge(parts, exact_search.id_ranks(pids)), pids, qids, exclude_own)
 
 
 def as_run(

@@ -21,7 +21,8 @@ from transformers.utils import logging as transformers_logging
 
 from sidmill.core.atomic import write_text
 from sidmill.core.errors import SidmillError
-from sidmill.formats import report, triples
+from sidmill.formats import triples
+from sidmill.io import json_report
 
 logger = logging.getLogger(__name__)
 
@@ -262,7 +263,7 @@ def finish(trained: BaseModel, model_dir: str | Path, state_dir: str | Path, fig
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     trained.save_pretrained(str(partial), create_model_card=False)
-    report.write(partial / NAME, figures)
+    json_report.write(partial / NAME, figures)
     shutil.rmtree(target, ignore_errors=True)
     partial.replace(target)
     shutil.rmtree(state_dir)

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from sidmill.formats import ids as id_rows
-from sidmill.formats import interactions
+from sidmill.formats import sequence_table
+from sidmill.io import id_lookup
 from sidmill.sids import prefixes
 
 LONGEST_PREFIX = 2
@@ -24,7 +24,7 @@ def align(path: str | Path, ids: pa.ChunkedArray, codes: np.ndarray, sizes: list
     """Measure how often consecutive items share a prefix, against chance.
 
     Pairs of one item with itself are left out of both. Memory: one row group of histories, and
-    some 60 bytes per item beside what :func:`sidmill.formats.ids.make` takes.
+    some 60 bytes per item beside what :func:`sidmill.io.id_lookup.make` takes.
 
     Args:
         path: sequences.parquet.
@@ -41,12 +41,12 @@ def align(path: str | Path, ids: pa.ChunkedArray, codes: np.ndarray, sizes: list
     """
     lengths = range(1, min(LONGEST_PREFIX, codes.shape[1]) + 1)
     numbers = prefixes.number(codes, sizes).numbers
-    lookup = id_rows.make(ids)
+    lookup = id_lookup.make(ids)
     seen = np.zeros(len(ids), dtype=np.int64)  # how often an item is one of a pair
     shared = dict.fromkeys(lengths, 0)
     pairs = unknown = 0
     for one, other in _consecutive(path, lookup):
-        known = (one != id_rows.ABSENT) & (other != id_rows.ABSENT)
+        known = (one != id_lookup.ABSENT) & (other != id_lookup.ABSENT)
         unknown += int((~known).sum())
         one, other = one[known & (one != other)], other[known & (one != other)]
         pairs += len(one)
@@ -76,13 +76,13 @@ def chance(numbers: np.ndarray, popularity: np.ndarray) -> float:
 
 
 def _consecutive(
-    path: str | Path, lookup: id_rows.Lookup
+    path: str | Path, lookup: id_lookup.Lookup
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the rows of consecutive training items, one row group of histories at a time."""
-    for table in interactions.read(path):
+    for table in sequence_table.read(path):
         items = table["item_ids"].combine_chunks()
         users = np.repeat(np.arange(len(items)), np.diff(items.offsets.to_numpy()))
-        training = table["splits"].combine_chunks().flatten().to_numpy() == interactions.TRAIN
+        training = table["splits"].combine_chunks().flatten().to_numpy() == sequence_table.TRAIN
         together = (users[1:] == users[:-1]) & training[1:] & training[:-1]
-        rows = id_rows.find(lookup, items.flatten(), str(path))
+        rows = id_lookup.find(lookup, items.flatten(), str(path))
         yield rows[:-1][together], rows[1:][together]

@@ -14,14 +14,19 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from sidmill import blocks, network
 from sidmill.core.errors import SidmillError
-from sidmill.formats import churn as lists
-from sidmill.formats import ids as id_rows
-from sidmill.formats.ledger import LEFT, LIVE, REMOVED, Ledger
-from sidmill.formats.quantizer import Quantizer
+from sidmill.formats import churn_table
+from sidmill.formats.ledger_file import (
+    LEFT,
+    LIVE,
+    REMOVED,
+    Ledger,
+)
+from sidmill.formats.quantizer_file import Quantizer
+from sidmill.io import id_lookup
+from sidmill.numeric import mlp, row_blocks
 from sidmill.sids import prefixes, versions
-from sidmill.sids.neighbours import nearest_items
+from sidmill.sids.neighbour_agreement import nearest_items
 
 logger = logging.getLogger(__name__)
 
@@ -64,9 +69,9 @@ def compare(before: Ledger, now: Ledger) -> Changes:
             f"{before.version}: delete results/ledger.parquet and run again"
         )
     live = now.state == LIVE
-    lookup = id_rows.make(before.ids.slice(0, before.owners))
-    rows = id_rows.find(lookup, now.ids.slice(0, int(live.sum())), "results/ledger.parquet")
-    known = rows != id_rows.ABSENT
+    lookup = id_lookup.make(before.ids.slice(0, before.owners))
+    rows = id_lookup.find(lookup, now.ids.slice(0, int(live.sum())), "results/ledger.parquet")
+    known = rows != id_lookup.ABSENT
     stayed = np.zeros(len(before.ids), dtype=bool)
     stayed[rows[known]] = True
     return Changes(
@@ -210,7 +215,7 @@ def _list(path: str, before: Ledger, now: Ledger, changes: Changes) -> None:
     known = [None if row < 0 else before.sids[row] for row in changes.rows[here]]
     gone = changes.gone
     ids = [now.ids.take(pa.array(here)), before.ids.take(pa.array(gone))]
-    lists.write(
+    churn_table.write(
         path,
         pa.chunked_array([chunk for part in ids for chunk in part.chunks], now.ids.type),
         [*what.tolist(), *["removed"] * len(gone)],
@@ -229,8 +234,8 @@ def _squared_errors(
     errors, energy = np.zeros((3, codes.shape[1])), np.zeros(3)
     if vectors is None or not quantizer.codebooks:
         return errors, energy
-    reconstruct = network.load(quantizer.decoder, "cpu")
-    for start, block in blocks.read_blocks(vectors, blocks.MAX_BLOCK_ROWS):
+    reconstruct = mlp.load(quantizer.decoder, "cpu")
+    for start, block in row_blocks.read_blocks(vectors, row_blocks.MAX_BLOCK_ROWS):
         kinds = group[start : start + len(block)]
         energy += np.bincount(kinds, np.square(block, dtype=np.float64).sum(1), minlength=3)
         known = np.zeros((len(block), quantizer.codebooks[0].shape[1]), dtype=np.float32)

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from sidmill import codec, network
-from sidmill.formats.quantizer import Quantizer
-from sidmill.sids import alignment, neighbours, quality
+from sidmill.formats.quantizer_file import Quantizer
+from sidmill.numeric import mlp, residual_codec
+from sidmill.sids import alignment, neighbour_agreement, quality
 
 
 def evaluate(
@@ -49,24 +49,26 @@ def evaluate(
     generator = np.random.default_rng(seed)
     queries = np.sort(generator.choice(n_items, min(neighbour_queries, n_items), replace=False))
     n_neighbours = min(n_neighbours, n_items - 1)
-    near = neighbours.nearest_items(vectors, queries, n_neighbours)
+    near = neighbour_agreement.nearest_items(vectors, queries, n_neighbours)
     by_code = None
     if n_neighbours and fitted.codebooks:
-        reconstruct = network.load(fitted.decoder, "cpu")
+        reconstruct = mlp.load(fitted.decoder, "cpu")
 
         def decode(some: np.ndarray) -> np.ndarray:
-            return np.asarray(reconstruct(codec.decode(some, fitted.codebooks)))
+            return np.asarray(reconstruct(residual_codec.decode(some, fitted.codebooks)))
 
-        by_code = neighbours.nearest_by_code(codes, sizes, decode, queries, n_neighbours, seed)
+        by_code = neighbour_agreement.nearest_by_code(
+            codes, sizes, decode, queries, n_neighbours, seed
+        )
     facts = (vectors, fitted.codebooks, fitted.decoder, None, queries, near)
     figures = quality.figures(codes, sizes, *facts)
     preserved = {
         "queries": len(queries),
         "neighbours": n_neighbours,
-        "jaccard": None if by_code is None else neighbours.jaccard(near, by_code),
+        "jaccard": None if by_code is None else neighbour_agreement.jaccard(near, by_code),
         "rbo": None
         if by_code is None
-        else neighbours.rank_biased_overlap(near, by_code, rbo_persistence),
+        else neighbour_agreement.rank_biased_overlap(near, by_code, rbo_persistence),
         "rbo_persistence": rbo_persistence,
     }
     return {

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import given, ids, ledger, parquet, vectors
-from sidmill.formats.quantizer import GIVEN, Quantizer
+from sidmill.formats import given_sids, ledger_file, vector_store
+from sidmill.formats.quantizer_file import GIVEN, Quantizer
+from sidmill.io import id_lookup, parquet
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def load(
     Args:
         text_path: text.parquet; empty where the items of the file are the catalogue.
         ledger_path: of a published version whose SIDs stay; empty for none.
-        path: the file, as :func:`sidmill.formats.given.read` takes it.
+        path: the file, as :func:`sidmill.formats.given_sids.read` takes it.
         id_offset: added to its ids.
         codebook_sizes: K_l per level; None: what the file says, or its largest codes + 1.
         on_missing_sids: ``error``, or ``reject`` where text.parquet has no items without one.
@@ -65,25 +66,25 @@ def load(
         SidmillError: if an item has no SID; if there are others, under ``error``; if a published
             SID is another one; if a codebook is too small for its codes.
     """
-    items = vectors.read_pids(text_path) if text_path else None
+    items = vector_store.read_pids(text_path) if text_path else None
     integer = {"int": True, "string": False}.get(id_type)
     if items is not None:
         integer = pa.types.is_integer(items.type)
-    found = given.read(path, id_offset, integer)
+    found = given_sids.read(path, id_offset, integer)
     sizes = _sizes(path, found, codebook_sizes)
 
     # Rows of the file, in the order of the catalogue.
     items = found.ids if items is None else items
-    rows = ids.find(ids.make(found.ids, path), items, str(text_path))
+    rows = id_lookup.find(id_lookup.make(found.ids, path), items, str(text_path))
     known = np.zeros(len(found.ids), dtype=bool)
-    known[rows[rows != ids.ABSENT]] = True
+    known[rows[rows != id_lookup.ABSENT]] = True
     others = np.flatnonzero(~known)
-    missing = np.flatnonzero(rows == ids.ABSENT)
+    missing = np.flatnonzero(rows == id_lookup.ABSENT)
     _check_items(
         path, found.ids, items, missing, others, id_offset, on_missing_sids, on_unknown_items
     )
     if len(others):
-        names = given.named(found.ids.take(pa.array(others)).to_pylist())
+        names = given_sids.named(found.ids.take(pa.array(others)).to_pylist())
         logger.warning(
             "%d SIDs of items that the catalogue lacks are left out: %s", len(others), names
         )
@@ -111,7 +112,7 @@ def write_rejects(path: str | Path, loaded: Given) -> None:
     parquet.write(path, schema, [pa.table([loaded.others, lists], schema=schema)])
 
 
-def _sizes(path: str, found: given.Codes, wanted: list[int] | None) -> list[int]:
+def _sizes(path: str, found: given_sids.Codes, wanted: list[int] | None) -> list[int]:
     least = (found.codes.max(axis=0) + 1).tolist()
     if wanted is None:
         return found.sizes
@@ -142,12 +143,12 @@ def _check_items(
                 ", or set given.on_missing_sids: reject, which leaves these items out of the "
                 "catalogue and lists them in results/items/rejects.parquet"
             )
-        names = given.named(items.take(pa.array(missing)).to_pylist())
+        names = given_sids.named(items.take(pa.array(missing)).to_pylist())
         problems.append(
             f"{len(missing)} of {len(items)} items of the catalogue have no SID: {names}: {remedy}"
         )
     if len(others) and on_unknown_items == "error":
-        names = given.named(file_ids.take(pa.array(others)).to_pylist())
+        names = given_sids.named(file_ids.take(pa.array(others)).to_pylist())
         problems.append(
             f"{len(others)} of {len(file_ids)} SIDs are of items that the catalogue lacks: "
             f"{names}: add these items, or set given.on_unknown_items: reject, which leaves their "
@@ -175,21 +176,21 @@ def _check_published(
     """Refuse another SID for an item than the one that it was published with."""
     if not ledger_path:
         return
-    before = ledger.read(ledger_path)
+    before = ledger_file.read(ledger_path)
     n_levels = before.codes.shape[1]
     if n_levels != codes.shape[1]:
         raise SidmillError(
             f"{path}: SIDs of {codes.shape[1]} tokens, those of the published version are of "
             f"{n_levels}: name SIDs of the same form, or set published.path: null"
         )
-    rows = ids.find(ids.make(before.ids.slice(0, before.owners)), items, path)
-    known = np.flatnonzero(rows != ids.ABSENT)
+    rows = id_lookup.find(id_lookup.make(before.ids.slice(0, before.owners)), items, path)
+    known = np.flatnonzero(rows != id_lookup.ABSENT)
     was = rows[known]
     same = (before.codes[was] == codes[known]).all(axis=1)
     same |= (before.sids[was, :n_levels] == codes[known]).all(axis=1)
     moved = known[~same]
     if len(moved):
-        names = given.named(items.take(pa.array(moved)).to_pylist())
+        names = given_sids.named(items.take(pa.array(moved)).to_pylist())
         raise SidmillError(
             f"{path}: {len(moved)} items have another SID than in the published version: {names}: "
             f"name their published SIDs, or set published.path: null, which makes all SIDs new"

@@ -13,10 +13,10 @@ import math
 
 import numpy as np
 
-from sidmill import blocks, network
-from sidmill.formats.quantizer import Network
+from sidmill.formats.quantizer_file import Network
+from sidmill.numeric import mlp, row_blocks
 from sidmill.sids import prefixes
-from sidmill.sids.neighbours import nearest_items
+from sidmill.sids.neighbour_agreement import nearest_items
 
 logger = logging.getLogger(__name__)
 
@@ -219,9 +219,9 @@ def _losses(
     if vectors is None or not codebooks:
         return []
     errors = np.zeros(codes.shape[1])
-    reconstruct = network.load(decoder, "cpu")
+    reconstruct = mlp.load(decoder, "cpu")
     energy = 0.0
-    for start, block in blocks.read_blocks(vectors, blocks.MAX_BLOCK_ROWS):
+    for start, block in row_blocks.read_blocks(vectors, row_blocks.MAX_BLOCK_ROWS):
         energy += float(np.square(block, dtype=np.float64).sum())
         known = np.zeros((len(block), codebooks[0].shape[1]), dtype=np.float32)
         for level, words in enumerate(codebooks[: codes.shape[1]]):

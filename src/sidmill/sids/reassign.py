@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from sidmill import blocks, codec
+from sidmill.numeric import residual_codec, row_blocks
 from sidmill.sids import prefixes
 
 logger = logging.getLogger(__name__)
@@ -56,8 +56,8 @@ class Space:
 
     def left(self, items: np.ndarray, prefix: np.ndarray) -> np.ndarray:
         """What prefixes, one for all or one each, leave unexplained of items: float64 (m, D)."""
-        target = blocks.take(self.vectors, self.rows[items]).astype(np.float64)
-        return target - codec.decode(np.atleast_2d(prefix), self.codebooks)
+        target = row_blocks.take(self.vectors, self.rows[items]).astype(np.float64)
+        return target - residual_codec.decode(np.atleast_2d(prefix), self.codebooks)
 
     def words(self, level: int) -> Words:
         """The codebook of a level in float64, converted once: that costs more than a few items."""

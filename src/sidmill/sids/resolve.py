@@ -17,11 +17,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sidmill import blocks, codec
 from sidmill.core.errors import SidmillError
 from sidmill.formats.sid_text import MAX_LEVELS
+from sidmill.numeric import residual_codec, row_blocks
 from sidmill.sids import prefixes, reassign, sinkhorn
-from sidmill.sids.kept import Kept
+from sidmill.sids.published_sids import Kept
 
 logger = logging.getLogger(__name__)
 
@@ -229,9 +229,9 @@ def _cost(
     added = 0.0
     for start in range(0, len(moved), BLOCK_ROWS):
         rows = moved[start : start + BLOCK_ROWS]
-        target = blocks.take(vectors, rows).astype(np.float64)
+        target = row_blocks.take(vectors, rows).astype(np.float64)
         for picked, sign in ((sids, 1), (codes, -1)):
-            added += sign * np.square(target - codec.decode(picked[rows], codebooks)).sum()
+            added += sign * np.square(target - residual_codec.decode(picked[rows], codebooks)).sum()
     return {
         "items_moved": len(moved),
         "moved_by_level": np.bincount(first_level, minlength=codes.shape[1]).tolist(),

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import codes
-from sidmill.formats import ids as id_rows
+from sidmill.formats import code_files
+from sidmill.io import id_lookup
 
 
 class Comparison(NamedTuple):
@@ -35,8 +35,8 @@ class Comparison(NamedTuple):
             which has it still. So items join a SID where collisions are not resolved.
     """
 
-    old: codes.Codes
-    new: codes.Codes
+    old: code_files.Codes
+    new: code_files.Codes
     added: np.ndarray
     removed: np.ndarray
     moved: np.ndarray
@@ -69,7 +69,7 @@ def compare(old_path: str | Path, new_path: str | Path) -> Comparison:
     """Compare two versions of ``pid2sid.parquet``, whatever the order of their rows.
 
     Memory: about 220 bytes per item of both with integer ids; strings add the look-up of
-    :mod:`sidmill.formats.ids`.
+    :mod:`sidmill.io.id_lookup`.
 
     Args:
         old_path: the version that was published.
@@ -79,7 +79,7 @@ def compare(old_path: str | Path, new_path: str | Path) -> Comparison:
         SidmillError: if a file is no ``pid2sid.parquet`` or holds an id twice, or if the two have
             ids of different types or SIDs of different lengths.
     """
-    old, new = codes.read(old_path, "sid"), codes.read(new_path, "sid")
+    old, new = code_files.read(old_path, "sid"), code_files.read(new_path, "sid")
     if pa.types.is_integer(old.ids.type) != pa.types.is_integer(new.ids.type):
         raise SidmillError(
             f"{old_path} has item ids of type {old.ids.type}, {new_path} of type {new.ids.type}: "
@@ -92,9 +92,9 @@ def compare(old_path: str | Path, new_path: str | Path) -> Comparison:
             f"the one is a SID of the other, so all items moved: keep the number of levels and "
             f"collisions.strategy between versions"
         )
-    rows_in_old = id_rows.find(id_rows.make(old.ids, old_path), new.ids).astype(np.int64)
-    id_rows.make(new.ids, new_path)
-    known = rows_in_old != id_rows.ABSENT
+    rows_in_old = id_lookup.find(id_lookup.make(old.ids, old_path), new.ids).astype(np.int64)
+    id_lookup.make(new.ids, new_path)
+    known = rows_in_old != id_lookup.ABSENT
     tenures = follow(old.codes, new.codes, rows_in_old)
     moved = np.flatnonzero(known & ~tenures.same)
     stays = np.zeros(len(old.codes), dtype=bool)
@@ -121,7 +121,7 @@ def follow(old: np.ndarray, new: np.ndarray, rows_in_old: np.ndarray) -> Tenures
         rows_in_old: int (M,), the row that an item had in ``old``, ``ABSENT`` for none.
     """
     before, after = _numbered(old, new)
-    same = rows_in_old != id_rows.ABSENT
+    same = rows_in_old != id_lookup.ABSENT
     same[same] = before[rows_in_old[same]] == after[same]
     n_sids = 1 + max(before.max(initial=-1), after.max(initial=-1))
     owned, kept = np.zeros((2, n_sids), dtype=bool)  # SIDs of old, and those with an old owner left

@@ -21,7 +21,7 @@ import torch
 
 from sidmill.core.atomic import replacing
 from sidmill.core.errors import SidmillError
-from sidmill.formats import tensors
+from sidmill.io import tensors
 from sidmill.quantize.rqvae.training import State
 
 logger = logging.getLogger(__name__)

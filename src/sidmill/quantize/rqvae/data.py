@@ -16,11 +16,11 @@ import numpy as np
 import torch
 import xxhash
 
-from sidmill import blocks as storage
 from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand
-from sidmill.formats import vector_file, vectors
-from sidmill.quantize.rqvae.settings import LEAST_ROWS
+from sidmill.formats import vector_file, vector_store
+from sidmill.numeric import row_blocks
+from sidmill.quantize.rqvae.trials import LEAST_ROWS
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def open_rows(paths: list[str], scratch: str | Path, device: torch.device, memor
             )
     rows = Rows(files, np.cumsum([0, *map(len, files)]), None)
     n_rows, dim = rows.shape
-    if n_rows * dim * storage.FLOAT_BYTES > memory_mb * storage.MIB:
+    if n_rows * dim * row_blocks.FLOAT_BYTES > memory_mb * row_blocks.MIB:
         logger.info("%d x %d vectors are read for each batch", n_rows, dim)
         return rows
     held = np.concatenate([np.asarray(file, dtype=np.float32) for file in files])
@@ -81,7 +81,7 @@ def take(rows: Rows, chosen: np.ndarray, device: torch.device) -> torch.Tensor:
     ):
         if high > low:
             wanted = chosen[low:high] - start
-            parts += [block for _, block in storage.read_blocks(file, len(wanted), wanted)]
+            parts += [block for _, block in row_blocks.read_blocks(file, len(wanted), wanted)]
     return torch.from_numpy(np.concatenate(parts)).to(device)
 
 
@@ -162,5 +162,5 @@ def _open(path: str, copy: Path) -> np.ndarray:
     rows = vector_file.open_rows(path)
     if isinstance(rows, np.ndarray):
         return rows
-    vectors.write(copy, rows.shape, "float32", rows.read())
-    return vectors.open_npy(copy)
+    vector_store.write(copy, rows.shape, "float32", rows.read())
+    return vector_store.open_npy(copy)

@@ -19,29 +19,29 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from sidmill import torch_search
 from sidmill.core.errors import SidmillError
-from sidmill.formats import quantizer
-from sidmill.formats.quantizer import Network
+from sidmill.formats import quantizer_file
+from sidmill.formats.quantizer_file import Network
+from sidmill.numeric import nearest_torch
 from sidmill.quantize.rqvae import (
     checkpoints,
-    collisions,
+    colliding_pairs,
+    consumption_pairs,
     data,
-    grid,
-    launch,
+    distributed,
+    fsq,
+    init,
     measure,
-    pairs,
-    start,
-    team,
     tracking,
     training,
+    workers,
 )
+from sidmill.quantize.rqvae.autoencoder import Autoencoder
 from sidmill.quantize.rqvae.checkpoints import Progress
 from sidmill.quantize.rqvae.data import Rows
-from sidmill.quantize.rqvae.model import Autoencoder
-from sidmill.quantize.rqvae.settings import Settings, check_rows, checked
-from sidmill.quantize.rqvae.team import Team
+from sidmill.quantize.rqvae.distributed import Team
 from sidmill.quantize.rqvae.training import State
+from sidmill.quantize.rqvae.trials import Settings, check_rows, checked
 
 logger = logging.getLogger(__name__)
 
@@ -187,13 +187,13 @@ def fit(
     """
     arguments = dict(locals())
     settings = checked(Settings(**{name: arguments[name] for name in Settings._fields}))
-    if processes > 1 and not team.is_member():
-        launch.run(processes, arguments, Path(folder))
-    if not team.is_member():
+    if processes > 1 and not distributed.is_member():
+        workers.run(processes, arguments, Path(folder))
+    if not distributed.is_member():
         for left in Path(folder).glob(".scratch-*"):  # of a run that was killed
             shutil.rmtree(left, ignore_errors=True)
     with (
-        team.joined(torch_search.pick_device(device)) as (crew, own_device),
+        distributed.joined(nearest_torch.pick_device(device)) as (crew, own_device),
         _repeatable(own_device),
     ):
         scratch = Path(folder, f".scratch-{crew.rank}")
@@ -255,7 +255,7 @@ def _pairs(
             "rqvae.contrastive_weight needs pairs of the items that are trained on: name them in "
             "rqvae.pairs_path or interactions.path, and leave rqvae.data_paths empty"
         )
-    return pairs.load(path, ids_path)
+    return consumption_pairs.load(path, ids_path)
 
 
 def _train(
@@ -270,7 +270,7 @@ def _train(
     save_limit: int,
     tracker: str,
 ) -> Trained:
-    given = quantizer.read(warm_start).codebooks if warm_start else None
+    given = quantizer_file.read(warm_start).codebooks if warm_start else None
     if given:
         settings = settings._replace(
             codebook_sizes=[len(words) for words in given],
@@ -279,8 +279,8 @@ def _train(
         )
     cells = None
     if grid_steps:
-        cells = grid.codebooks(steps=grid_steps, n_levels=len(settings.codebook_sizes))
-        settings = grid.suited(settings, cells)
+        cells = fsq.codebooks(steps=grid_steps, n_levels=len(settings.codebook_sizes))
+        settings = fsq.suited(settings, cells)
     n_rows, dim = rows.shape
     if given and settings.e_dim != dim:
         raise SidmillError(
@@ -297,12 +297,12 @@ def _train(
     check_rows(settings, len(training_rows), n_rows, place.processes, needs_kmeans=given is None)
     torch.manual_seed(settings.seed)
     model = Autoencoder(dim, settings).to(place.device)
-    rows_digest = start.scale(model, rows, held, place.device)
+    rows_digest = init.scale(model, rows, held, place.device)
     if given:
-        start.copy_codewords(model, given, rows, held, place.device)
+        init.copy_codewords(model, given, rows, held, place.device)
     if cells:
-        start.lay_grid(model, cells, rows, held, place.device)
-    team.follow(model.state_dict().values(), place.crew)
+        init.lay_grid(model, cells, rows, held, place.device)
+    distributed.follow(model.state_dict().values(), place.crew)
     identity = {
         "settings": _identity(settings),
         "code": code,
@@ -322,7 +322,7 @@ def _train(
         eval_step=settings.eval_step,
         sweep=place.crew.rank == 0,
     )
-    team.wait(place.crew)
+    distributed.wait(place.crew)
     if given and not progress.epoch:
         progress = progress._replace(quantizing=True)
     if progress.epoch < settings.epochs:  # else other processes trained, or an earlier run
@@ -347,7 +347,7 @@ def _train(
                 save_limit,
                 log,
             )
-    team.wait(place.crew)
+    distributed.wait(place.crew)
     figures = checkpoints.restore_chosen(place.folder, choose, state, place.device)
     model.eval()
     logger.info("%s becomes the quantizer: %s", choose, figures)
@@ -371,7 +371,7 @@ def _run(
     first = place.crew.rank == 0
     waiting: list[dict] = []
     began, n_before = time.perf_counter(), progress.epoch
-    colliding = collisions.NONE
+    colliding = colliding_pairs.NONE
     if progress.quantizing and progress.epoch:
         colliding = _colliding(state, settings, rows, held, place)
     bar = tqdm(
@@ -379,7 +379,7 @@ def _run(
     )
     for epoch in range(progress.epoch, settings.epochs):
         if not progress.quantizing and epoch >= settings.autoencoder_epochs:
-            start.fit_codewords(
+            init.fit_codewords(
                 state.model,
                 rows,
                 training_rows,
@@ -388,7 +388,7 @@ def _run(
                 place.device,
                 place.memory_mb,
             )
-            team.follow([words.data for words in state.model.codebooks], place.crew)
+            distributed.follow([words.data for words in state.model.codebooks], place.crew)
             training.restart_averages(state)
             progress = progress._replace(quantizing=True)
             colliding = _colliding(state, settings, rows, held, place)
@@ -418,7 +418,7 @@ def _run(
         figures = None
         if progress.quantizing:
             figures, codes = measure.measure(state.model, rows, held, place.device)
-            colliding = collisions.pairs(codes, ~held)
+            colliding = colliding_pairs.pairs(codes, ~held)
             row.update(figures)
             bar.set_postfix(
                 loss=f"{row['loss']:.4f}", collisions=f"{figures['collision_rate']:.4f}"
@@ -438,9 +438,9 @@ def _colliding(
 ) -> np.ndarray:
     """Pairs of training rows that share all codes, int64 (C, 2), where they are to be parted."""
     if not settings.repulsion_weight:
-        return collisions.NONE
+        return colliding_pairs.NONE
     _, codes = measure.measure(state.model, rows, held, place.device)
-    return collisions.pairs(codes, ~held)
+    return colliding_pairs.pairs(codes, ~held)
 
 
 def _not_finite(step: int, epoch: int, settings: Settings, progress: Progress, place: Place) -> str:

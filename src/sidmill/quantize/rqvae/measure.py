@@ -6,9 +6,9 @@ Shapes: N rows, D dimensions, L levels.
 import numpy as np
 import torch
 
-from sidmill.quantize.rqvae import assign, data
+from sidmill.quantize.rqvae import data, nearest
+from sidmill.quantize.rqvae.autoencoder import Autoencoder
 from sidmill.quantize.rqvae.data import Rows
-from sidmill.quantize.rqvae.model import Autoencoder
 
 
 @torch.no_grad()
@@ -38,7 +38,7 @@ def measure(
     for start, block in data.blocks(rows, device):
         left = latents = model.encode(model.scaled(block))
         for level, words in enumerate(model.codebooks):
-            code = assign.nearest(left, words)
+            code = nearest.nearest(left, words)
             codes[start : start + len(block), level] = code.cpu().numpy()
             left = left - words[code]
         wanted = torch.from_numpy(judged[start : start + len(block)]).to(device)

@@ -13,12 +13,17 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from sidmill.quantize.rqvae import data, levels, losses, team
+from sidmill.quantize.rqvae import (
+    data,
+    distributed,
+    losses,
+    residual_quantizer,
+)
+from sidmill.quantize.rqvae.autoencoder import Autoencoder
 from sidmill.quantize.rqvae.data import Rows
-from sidmill.quantize.rqvae.levels import Averages, Quantized
-from sidmill.quantize.rqvae.model import Autoencoder
-from sidmill.quantize.rqvae.settings import Settings
-from sidmill.quantize.rqvae.team import Team
+from sidmill.quantize.rqvae.distributed import Team
+from sidmill.quantize.rqvae.residual_quantizer import Averages, Quantized
+from sidmill.quantize.rqvae.trials import Settings
 
 OPTIMIZERS = {
     "adamw": torch.optim.AdamW,
@@ -129,7 +134,7 @@ def run_epoch(
     quantized = None
     for step, (first, last) in enumerate(pairwise(bounds)):
         batch = np.sort(order[first:last])
-        mine = team.share(batch, crew)
+        mine = distributed.share(batch, crew)
         partners = clashing = None
         if pairs is not None:
             partners = _draw(pairs, settings.batch_size, drawer, rows, device, crew)
@@ -183,7 +188,7 @@ def _losses(
     latents, *others = encoded.float().split([len(rows) for rows in groups])
     quantized = None
     if quantizing:
-        quantized = levels.quantize(
+        quantized = residual_quantizer.quantize(
             latents,
             list(model.codebooks),
             sk_epsilons=settings.sk_epsilons,
@@ -206,7 +211,7 @@ def _losses(
         total = total + settings.diversity_weight * parts["diversity"]
     if quantized and settings.repulsion_weight:  # in every process, with pairs or without
         missed = torch.stack([quantized.missed * len(vectors), none + len(vectors)])
-        team.add_up([missed], crew)
+        distributed.add_up([missed], crew)
     if clashing and quantized:
         parts["repulsion"] = losses.repulsion(*others[:2], missed[0] / missed[1]) / len(vectors)
         total = total + settings.repulsion_weight * parts["repulsion"]
@@ -227,7 +232,7 @@ def _move(state: State, loss: torch.Tensor, settings: Settings, crew: Team) -> N
     counted = state.model.running_statistics()
     for part in counted:
         part.div_(crew.size)
-    team.add_up([*(part.grad for part in moved), *counted], crew)
+    distributed.add_up([*(part.grad for part in moved), *counted], crew)
 
     if settings.clip:
         torch.nn.utils.clip_grad_norm_(moved, settings.clip)
@@ -239,9 +244,9 @@ def _average(state: State, quantized: Quantized, settings: Settings, crew: Team)
     for words, averages, code, left in zip(
         state.model.codebooks, state.averages, quantized.codes, quantized.left, strict=True
     ):
-        counts, sums = levels.count_and_sum(left, code, len(words))
-        team.add_up((counts, sums), crew)
-        levels.average(words, averages, counts, sums, settings.ema_decay)
+        counts, sums = residual_quantizer.count_and_sum(left, code, len(words))
+        distributed.add_up((counts, sums), crew)
+        residual_quantizer.average(words, averages, counts, sums, settings.ema_decay)
 
 
 @torch.no_grad()
@@ -254,7 +259,7 @@ def _restart(
     crew: Team,
 ) -> int:
     """Put codewords that no row chose in this epoch on rows of the last batch far from theirs."""
-    team.add_up(used, crew)
+    distributed.add_up(used, crew)
     n_restarted = 0
     for level, words in enumerate(state.model.codebooks):
         dead = (used[level] == 0).nonzero()[:, 0]
@@ -268,7 +273,7 @@ def _restart(
             apart, len(dead), replacement=len(dead) > len(apart), generator=generator
         )
         words[dead] = left[rows.to(left.device)]
-        team.follow([words.data], crew)
+        distributed.follow([words.data], crew)
         for part in state.optimizer.state.get(words, {}).values():
             if isinstance(part, torch.Tensor) and part.shape == words.shape:
                 part[dead] = 0
@@ -287,7 +292,7 @@ def _draw(
     crew: Team,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw pairs, with replacement: two tensors float32 (b, D), row for row partners."""
-    chosen = team.share(pairs[drawer.integers(len(pairs), size=n_pairs)], crew)
+    chosen = distributed.share(pairs[drawer.integers(len(pairs), size=n_pairs)], crew)
     found = []
     for column in chosen.T:
         known, back = np.unique(column, return_inverse=True)

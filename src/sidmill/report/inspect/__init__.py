@@ -9,7 +9,12 @@ import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.listing import some
-from sidmill.report.inspect import arrays, containers, tables, texts
+from sidmill.report.inspect import (
+    arrays,
+    containers,
+    tables,
+    texts,
+)
 from sidmill.report.inspect.facts import ANOTHER, Budget, Description
 
 # What the readers raise for damage that their formats do not foresee.

@@ -9,9 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import mmap, parquet, vectors
-from sidmill.formats.embeddings import FINGERPRINT_KEY
-from sidmill.report.inspect.facts import ANOTHER, BLOCK_BYTES, Budget, Description
+from sidmill.formats import memory_maps, vector_store
+from sidmill.formats.embedding_shards import FINGERPRINT_KEY
+from sidmill.io import parquet
+from sidmill.report.inspect.facts import (
+    ANOTHER,
+    BLOCK_BYTES,
+    Budget,
+    Description,
+)
 from sidmill.report.inspect.tables import Norms
 
 MAP = re.compile(r"mmap_(idx_(\d+)|emb_(\d+)_(\d+))")
@@ -26,7 +32,7 @@ def describe_npy(path: str, budget: Budget) -> Description:
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except vectors.UNREADABLE as error:
+    except vector_store.UNREADABLE as error:
         raise SidmillError(f"{path}: not a readable .npy file ({error}): {ANOTHER}") from None
     found = Description(path, "array", Path(path).stat().st_size)
     found.facts |= {"shape": list(array.shape), "dtype": array.dtype.name}
@@ -53,7 +59,7 @@ def describe_map(path: str, budget: Budget) -> Description:
     """
     name = MAP.fullmatch(Path(path).name)
     shape = [int(size) for size in name.groups()[1:] if size is not None] if name else []
-    dtype = mmap.IDX_DTYPE if len(shape) == 1 else mmap.EMB_DTYPE
+    dtype = memory_maps.IDX_DTYPE if len(shape) == 1 else memory_maps.EMB_DTYPE
     size, wanted = Path(path).stat().st_size, int(np.prod(shape, dtype=object)) * dtype.itemsize
     if size != wanted or not size:
         raise SidmillError(
@@ -76,7 +82,7 @@ def describe_map(path: str, budget: Budget) -> Description:
 
 def describe_maps(path: str, budget: Budget) -> Description:
     """Describe the pair that mmap.json names."""
-    maps = mmap.open_maps(path)
+    maps = memory_maps.open_maps(path)
     sizes = maps.index.nbytes + maps.embeddings.nbytes
     found = Description(path, "memory maps for MISSRec", sizes)
     found.facts["index"] = f"int32 {maps.index.shape}"

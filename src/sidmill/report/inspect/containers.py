@@ -13,8 +13,19 @@ from safetensors import SafetensorError, safe_open
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.listing import some
-from sidmill.formats import hdf5, item_data, quantizer, sequence_data, tensors, tokenizers
-from sidmill.report.inspect.facts import ANOTHER, LOOKED_BYTES, Budget, Description
+from sidmill.formats import (
+    foreign_tokenizers,
+    item_data,
+    quantizer_file,
+    sequence_data,
+)
+from sidmill.io import hdf5, tensors
+from sidmill.report.inspect.facts import (
+    ANOTHER,
+    LOOKED_BYTES,
+    Budget,
+    Description,
+)
 from sidmill.report.inspect.tables import Norms
 
 SHOWN_TENSORS = 12
@@ -45,9 +56,9 @@ def describe_safetensors(path: str, budget: Budget) -> Description:
     found.facts["tensors"] = _listed(forms)
     found.facts |= {key: value for key, value in facts.items() if key != "names"}
     if found.kind.startswith("quantizer"):
-        _describe_codebooks(found, quantizer.read(path, without_codebooks=True))
+        _describe_codebooks(found, quantizer_file.read(path, without_codebooks=True))
     elif found.kind in CHECKPOINTS:
-        _describe_codebooks(found, tokenizers.read(path))
+        _describe_codebooks(found, foreign_tokenizers.read(path))
     else:
         _check_finite(found, path, forms, budget)
     return found
@@ -59,7 +70,7 @@ def describe_checkpoint(path: str, _: Budget) -> Description:
     Raises:
         SidmillError: if it is another, or holds more than tensors.
     """
-    read = tokenizers.read(path)
+    read = foreign_tokenizers.read(path)
     kind = "RQ-VAE checkpoint of LC-Rec" if read.encoder else "OneRec checkpoint"
     found = Description(path, kind, Path(path).stat().st_size)
     _describe_codebooks(found, read)
@@ -133,7 +144,7 @@ def _listed(forms: dict[str, tuple[str, list[int]]]) -> dict[str, str]:
     return first | {"...": f"and {len(listed) - SHOWN_TENSORS} more"}
 
 
-def _describe_codebooks(found: Description, read: quantizer.Quantizer) -> None:
+def _describe_codebooks(found: Description, read: quantizer_file.Quantizer) -> None:
     if not read.codebooks:  # SIDs that were given
         found.facts["codebook sizes"] = read.codebook_sizes
         return

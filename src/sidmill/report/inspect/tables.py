@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.listing import some
-from sidmill.formats import parquet
+from sidmill.io import parquet
 from sidmill.report.inspect.facts import Budget, Description, looked_at
 
 BATCH_ROWS = 2048

@@ -13,7 +13,12 @@ from pathlib import Path
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.listing import some
-from sidmill.report.inspect.facts import ANOTHER, LOOKED_ROWS, Budget, Description
+from sidmill.report.inspect.facts import (
+    ANOTHER,
+    LOOKED_ROWS,
+    Budget,
+    Description,
+)
 
 WHOLE_JSON = 16 << 20
 LONGEST_LINE = 1 << 20

@@ -1,0 +1,1 @@
+"""One module per embedding backend: what ``embedding.backend`` names."""

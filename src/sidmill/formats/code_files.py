@@ -1,0 +1,136 @@
+"""``codes.parquet`` and ``pid2sid.parquet``: a list of int32 per item; and ``index.json``.
+
+    codes.parquet    pid, codes list<int32>   what the quantizer says
+    pid2sid.parquet  pid, sid list<int32>     what the item is called, collisions resolved
+    index.json       {"pid": ["<a_0>", "<b_12>", "<c_7>"]}   the LC-Rec and MiniOneRec form
+
+The two parquet files carry the size of each level in their schema metadata.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from sidmill.core.atomic import replacing
+from sidmill.core.errors import SidmillError
+from sidmill.io import parquet
+from sidmill.io.remedy import remedy
+
+SIZES_KEY = "sidmill.codebook_sizes"
+BLOCK_ROWS = 65536
+INT32_MAX = 2**31 - 1
+INTEGERS = (pa.int32(), pa.int64())
+
+
+class Codes(NamedTuple):
+    """Codes of N items: ``ids`` (N,), ``codes`` int32 (N, L), ``sizes`` K_l per level."""
+
+    ids: pa.ChunkedArray
+    codes: np.ndarray
+    sizes: list[int]
+
+
+def write(
+    path: str | Path,
+    column: str,
+    ids: pa.ChunkedArray,
+    blocks: Iterable[np.ndarray],
+    sizes: list[int],
+) -> None:
+    """Write codes block by block, atomically.
+
+    Args:
+        path: the parquet file.
+        column: ``codes`` or ``sid``.
+        ids: int64 or string (N,).
+        blocks: int32 (n, L) in row order, N rows in all.
+        sizes: K_l per level.
+
+    Raises:
+        SidmillError: if a code is outside [0, K_l), or there are not N rows.
+    """
+    schema = pa.schema(
+        [("pid", ids.type), (column, pa.list_(pa.int32()))],
+        metadata={SIZES_KEY: json.dumps([int(size) for size in sizes])},
+    )
+
+    def tables() -> Iterator[pa.Table]:
+        row = 0
+        for block in blocks:
+            _check_range(path, block, sizes, row)
+            lists = pa.FixedSizeListArray.from_arrays(
+                np.ascontiguousarray(block, dtype=np.int32).ravel(), len(sizes)
+            )
+            pids = ids.slice(row, len(block))
+            row += len(block)
+            yield pa.table([pids, lists.cast(pa.list_(pa.int32()))], schema=schema)
+        if row != len(ids):
+            raise SidmillError(f"{path}: {row} rows of codes for {len(ids)} ids")
+
+    parquet.write(path, schema, tables())
+
+
+def read(path: str | Path, column: str, advice: str | None = None) -> Codes:
+    """Read codes, whichever kind of list they are. Memory: 20 L bytes per item, and the ids.
+
+    Args:
+        path: the parquet file.
+        column: ``codes`` or ``sid``.
+        advice: what mends the file, for messages; None for what :func:`remedy` says.
+
+    Raises:
+        SidmillError: if the file lacks a column, rows differ in length, or a code is out of range.
+    """
+    advice = advice or remedy(path)
+    file = parquet.open_file(path, {"pid": parquet.is_pid, column: parquet.is_list_of(*INTEGERS)})
+    table = file.read(columns=["pid", column])
+    if table["pid"].null_count:
+        raise SidmillError(f"{path}: {table['pid'].null_count} rows without a pid: {advice}")
+    codes = parquet.matrix(path, table[column], column, advice)
+
+    # The sizes as they were written; a file of other software says none: then what is used.
+    stored = parquet.metadata_json(file, SIZES_KEY)
+    if not len(codes):
+        codes = codes.reshape(0, len(stored))
+    sizes = list(stored or (np.minimum(codes.max(axis=0), INT32_MAX) + 1 if len(codes) else []))
+    if len(codes) and (len(sizes) != codes.shape[1] or not all(np.isreal(size) for size in sizes)):
+        raise SidmillError(
+            f"{path}: its metadata says sizes {sizes} for {codes.shape[1]} levels: {advice}"
+        )
+    _check_range(path, codes, sizes, 0)
+    ids = parquet.pids(table["pid"])
+    return Codes(ids, codes.astype(np.int32), [int(size) for size in sizes])
+
+
+def write_index(ids: pa.ChunkedArray, codes: np.ndarray, *, path: str | Path) -> None:
+    """Write index.json, one item a line, in row order. Memory: one block of rows.
+
+    Args:
+        ids: int64 or string (N,); JSON keys are strings.
+        codes: int32 (N, L).
+        path: the JSON file.
+    """
+    letters = [chr(ord("a") + level) for level in range(codes.shape[1])]
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as out:
+        separator = "{\n"
+        for start in range(0, len(codes), BLOCK_ROWS):
+            pids = ids.slice(start, BLOCK_ROWS).to_pylist()
+            for pid, row in zip(pids, codes[start : start + BLOCK_ROWS].tolist(), strict=True):
+                tokens = [f"<{letter}_{code}>" for letter, code in zip(letters, row, strict=True)]
+                out.write(f"{separator}{json.dumps(str(pid))}: {json.dumps(tokens)}")
+                separator = ",\n"
+        out.write("\n}\n" if len(codes) else "{}\n")
+
+
+def _check_range(path: str | Path, block: np.ndarray, sizes: list[int], row: int) -> None:
+    outside = np.argwhere((block < 0) | (block >= np.asarray(sizes)))
+    if len(outside):
+        item, level = outside[0]
+        raise SidmillError(
+            f"{path}: code {block[item, level]} of row {row + item}, level {level}, is outside "
+            f"[0, {sizes[level]})"
+        )

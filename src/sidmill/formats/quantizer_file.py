@@ -1,0 +1,257 @@
+"""``quantizer.safetensors``: the one form that every quantizer leaves.
+
+    codebook.{l}           float32 (K_l, d), level 0 first
+    price.{l}              float32 (K_l,), of balanced codebooks: added to the squared distance
+
+A quantizer that learned its own space, such as an RQ-VAE, also holds the way there and back:
+
+    encoder.{i}.weight     float32 (out, in) of layer i; the first takes D, the last gives d
+    encoder.{i}.bias       float32 (out,)
+    encoder.skip           float32 () or (d, D), where the input also goes past the layers
+    encoder.bound          float32 (), where what comes out is clamped to -bound and bound
+    decoder.*              the same, from d to D
+
+SIDs that were given, and not made here, have a quantizer without codebooks: ``kind`` is given, and
+``settings`` has ``codebook_sizes``.
+
+Facts, as :mod:`sidmill.io.tensors` keeps them: ``kind``, ``settings``, ``fingerprint``, and of
+balanced codebooks ``balance``.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from sidmill.core.errors import SidmillError
+from sidmill.io import tensors
+
+GIVEN = "given"  # the kind of a quantizer that has no codebooks
+
+
+class Network(NamedTuple):
+    """Linear layers with ReLU between them: ``layers(x) + skip x``. See :mod:`sidmill.numeric.mlp`.
+
+    With a bound, every component of that is clamped to between -bound and bound.
+
+    Attributes:
+        weights: float32 (out, in) per layer.
+        biases: float32 (out,) per layer.
+        skip: float32 (last out, first in), or () for a multiple of the input, or None.
+        bound: float32 (), above 0, or None.
+    """
+
+    weights: list[np.ndarray]
+    biases: list[np.ndarray]
+    skip: np.ndarray | None
+    bound: np.ndarray | None = None
+
+    @property
+    def width(self) -> int:
+        """The largest number of values that a row has inside."""
+        return max(max(weight.shape) for weight in self.weights)
+
+
+class Quantizer(NamedTuple):
+    """Codebooks, and where they come from.
+
+    Attributes:
+        kind: rqkmeans, ...
+        codebooks: float32 (K_l, d) per level; none where SIDs were given.
+        settings: the settings it was trained with.
+        fingerprint: the embeddings it was trained on.
+        encoder: from vectors (D) to the space of the codebooks (d); None where they are one.
+        decoder: the way back.
+        prices: float32 (K_l,) per level, or empty.
+        balance: per level what the prices cost and gained, or empty.
+    """
+
+    kind: str
+    codebooks: list[np.ndarray]
+    settings: dict
+    fingerprint: dict
+    encoder: Network | None = None
+    decoder: Network | None = None
+    prices: Sequence[np.ndarray] = ()
+    balance: Sequence[dict] = ()
+
+    @property
+    def dim(self) -> int:
+        """D, the dimension of the vectors it takes."""
+        return (self.encoder.weights[0] if self.encoder else self.codebooks[0]).shape[1]
+
+    @property
+    def codebook_sizes(self) -> list[int]:
+        """K_l per level."""
+        if self.kind == GIVEN and not self.codebooks:
+            return list(self.settings["codebook_sizes"])
+        return [len(codebook) for codebook in self.codebooks]
+
+
+def write(path: str | Path, quantizer: Quantizer) -> None:
+    """Write a quantizer atomically; equal quantizers are equal bytes.
+
+    Raises:
+        SidmillError: if a codebook is not float32 (K_l, d) with one d, or not finite.
+    """
+    _check(path, quantizer)
+    books = {f"codebook.{level}": book for level, book in enumerate(quantizer.codebooks)}
+    prices = {f"price.{level}": price for level, price in enumerate(quantizer.prices)}
+    facts = {name: getattr(quantizer, name) for name in ("kind", "settings", "fingerprint")}
+    networks = _network_tensors(quantizer.encoder, "encoder")
+    networks |= _network_tensors(quantizer.decoder, "decoder")
+    balance = {"balance": list(quantizer.balance)} if quantizer.balance else {}
+    tensors.write(path, books | prices | networks, facts | balance)
+
+
+def read(path: str | Path, without_codebooks: bool = False) -> Quantizer:
+    """Read a quantizer.
+
+    Args:
+        path: quantizer.safetensors.
+        without_codebooks: take that of given SIDs too, which has none.
+
+    Raises:
+        SidmillError: if the file is not safetensors, was not written as a quantizer, or its
+            codebooks are not as :func:`write` takes them.
+    """
+    found, facts = tensors.read(path, "quantizer")
+    names = {name for name in found if name.startswith("codebook.")}
+    levels = range(len(names))
+    given = facts.get("kind") == GIVEN and not names
+    if given and not without_codebooks:
+        raise SidmillError(
+            f"{path}: its SIDs were given, so it has no codebooks, and nothing can be encoded with "
+            f"it: name a quantizer that was trained"
+        )
+    if not given and (not names or names != {f"codebook.{level}" for level in levels}):
+        raise SidmillError(
+            f"{path}: wanted codebook.0, codebook.1, ..., found "
+            f"{', '.join(sorted(names)) or 'none'}: train the quantizer again"
+        )
+
+    _check_facts(path, facts)
+    codebooks = [found[f"codebook.{level}"] for level in levels]
+    prices = tuple(found[f"price.{level}"] for level in levels if f"price.{level}" in found)
+    networks = {name: _read_network(found, name) for name in ("encoder", "decoder")}
+    quantizer = Quantizer(codebooks=codebooks, prices=prices, **facts, **networks)
+    _check(path, quantizer)
+    return quantizer
+
+
+def check_fingerprint(quantizer: Quantizer, fingerprint: dict, path: str | Path) -> None:
+    """Refuse to use a quantizer on embeddings that it was not trained on.
+
+    Raises:
+        SidmillError: naming each fact that differs.
+    """
+    trained = quantizer.fingerprint
+    differing = [
+        f"{key}: {trained.get(key)!r} in the quantizer, {fingerprint.get(key)!r} in the vectors"
+        for key in sorted({*trained, *fingerprint})
+        if trained.get(key) != fingerprint.get(key)
+    ]
+    if differing:
+        raise SidmillError(
+            f"{path} was trained on other embeddings ({'; '.join(differing)}): train it on these, "
+            f"or embed the items as it expects"
+        )
+
+
+def _network_tensors(network: Network | None, name: str) -> dict[str, np.ndarray]:
+    if network is None:
+        return {}
+    single = {"skip": network.skip, "bound": network.bound}
+    found = {f"{name}.{key}": part for key, part in single.items() if part is not None}
+    for number, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
+        found |= {f"{name}.{number}.weight": weight, f"{name}.{number}.bias": bias}
+    return found
+
+
+def _read_network(found: dict[str, np.ndarray], name: str) -> Network | None:
+    numbers = range(sum(key.startswith(f"{name}.") and key.endswith(".weight") for key in found))
+    if not numbers:
+        return None
+    none = np.empty(0, dtype=np.float32)  # what a damaged file lacks; _check names it
+    weights = [found.get(f"{name}.{number}.weight", none) for number in numbers]
+    biases = [found.get(f"{name}.{number}.bias", none) for number in numbers]
+    return Network(weights, biases, found.get(f"{name}.skip"), found.get(f"{name}.bound"))
+
+
+def _check_facts(path: str | Path, facts: dict) -> None:
+    kinds = {"kind": str, "settings": dict, "fingerprint": dict, "balance": list}
+    for name, kind in kinds.items():
+        if not isinstance(facts.get(name, [] if name == "balance" else None), kind):
+            raise SidmillError(
+                f"{path}: its fact {name} is {facts.get(name)!r:.80}, wanted a {kind.__name__}: "
+                f"train the quantizer again"
+            )
+    if stray := sorted(set(facts) - set(kinds)):
+        raise SidmillError(
+            f"{path}: holds unknown facts ({', '.join(stray)}): is it of a newer SIDMill? Train "
+            f"the quantizer again"
+        )
+
+
+def _check(path: str | Path, quantizer: Quantizer) -> None:
+    codebooks = quantizer.codebooks
+    if not codebooks:
+        sizes = quantizer.settings.get("codebook_sizes")
+        whole = isinstance(sizes, list) and sizes and all(isinstance(one, int) for one in sizes)
+        if quantizer.kind != GIVEN or not whole:
+            raise SidmillError(
+                f"{path}: has no codebooks, and says sizes of {sizes!r:.80}: make it again"
+            )
+        return
+    flat = next((level for level, book in enumerate(codebooks) if book.ndim != 2), None)
+    if flat is not None:
+        raise SidmillError(
+            f"{path}: codebook.{flat} has shape {codebooks[flat].shape}, wanted (K, d): train again"
+        )
+    sizes = [(np.dtype(np.float32), (len(book),)) for book in codebooks]
+    prices = quantizer.prices
+    if prices and [(price.dtype, price.shape) for price in prices] != sizes:
+        raise SidmillError(
+            f"{path}: prices {[price.shape for price in prices]} for codebooks of "
+            f"{[len(book) for book in codebooks]} words: train again"
+        )
+    for level, book in enumerate(codebooks):
+        if book.dtype != np.float32 or book.ndim != 2 or book.shape[1] != codebooks[0].shape[1]:
+            raise SidmillError(
+                f"{path}: codebook.{level} is {book.dtype} {book.shape}, wanted float32 "
+                f"(K, {codebooks[0].shape[-1]})"
+            )
+        if not np.isfinite(book).all():
+            raise SidmillError(f"{path}: codebook.{level} holds a NaN or an infinity: train again")
+    if (quantizer.encoder is None) != (quantizer.decoder is None):
+        raise SidmillError(f"{path}: encoder and decoder belong together: train again")
+    if quantizer.encoder and quantizer.decoder:
+        inner, outer = codebooks[0].shape[1], quantizer.dim
+        _check_network(path, "encoder", quantizer.encoder, outer, inner)
+        _check_network(path, "decoder", quantizer.decoder, inner, outer)
+
+
+def _check_network(path: str | Path, name: str, network: Network, start: int, end: int) -> None:
+    width = start
+    for number, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
+        if weight.ndim != 2 or weight.shape[1] != width or bias.shape != weight.shape[:1]:
+            raise SidmillError(
+                f"{path}: {name}.{number} has weight {weight.shape} and bias {bias.shape} for an "
+                f"input of {width}: train again"
+            )
+        width = len(weight)
+    if width != end:
+        raise SidmillError(f"{path}: {name} gives {width} dimensions, wanted {end}: train again")
+    shapes = [(end, start), *([()] if end == start else [])]
+    if network.skip is not None and network.skip.shape not in shapes:
+        raise SidmillError(
+            f"{path}: {name}.skip is {network.skip.shape}, wanted "
+            f"{' or '.join(map(str, shapes))}: train again"
+        )
+    if network.bound is not None and not (network.bound.shape == () and network.bound > 0):
+        raise SidmillError(f"{path}: {name}.bound is no number above 0: train again")
+    single = [part for part in (network.skip, network.bound) if part is not None]
+    parts = [*network.weights, *network.biases, *single]
+    if any(part.dtype != np.float32 or not np.isfinite(part).all() for part in parts):
+        raise SidmillError(f"{path}: {name} is not finite float32: train again")

@@ -1,0 +1,150 @@
+"""A published version: a folder that is never written again, and what stands in it.
+
+    manifest.json           what it is made of, with a SHA-256 of every other file
+    pid2sid.parquet         the SIDs
+    ledger.parquet          these, and those of items that are gone: what later versions go on from
+    quantizer.safetensors   the codebooks that later versions encode with
+    embeddings.parquet/     the vectors, in shards; given SIDs may have none
+    codes.parquet, text.parquet, quality.json, resolution.json
+    lsa.safetensors         the embedder, where it was fitted here
+    churn.json, churn.parquet  what changed since the version before, where there is one
+
+``results/version.json`` is the manifest of the run at hand, which also says where each file lies.
+"""
+
+from pathlib import Path
+
+from sidmill.core import checksums
+from sidmill.core.errors import SidmillError
+from sidmill.formats.quantizer_file import GIVEN
+from sidmill.io import json_report
+from sidmill.io.remedy import MANIFEST
+
+FORM = 1
+NEEDED = (
+    "pid2sid.parquet",
+    "ledger.parquet",
+    "quantizer.safetensors",
+    "codes.parquet",
+    "text.parquet",
+)
+SHARDS = "embeddings.parquet"
+
+
+def describe(sources: dict[str, str | list[str]], facts: dict) -> dict:
+    """Make the manifest of a run.
+
+    Args:
+        sources: its files, shards as a list under ``shards``, and under ``parent`` the manifest of
+            the version that it goes on from; empty ones are left out.
+        facts: what else the manifest says.
+
+    Returns:
+        ``facts``, the SHA-256 of the parent's manifest, and under ``files`` the source, the size
+        and the SHA-256 of each file.
+    """
+    found = {name: path for name, path in sources.items() if path}
+    parent, shards = found.pop("parent", None), found.pop("shards", [])
+    places = {Path(path).name: path for path in found.values()}
+    places |= {f"{SHARDS}/{Path(path).name}": path for path in shards}
+    files = {name: {"source": str(path), **facts_of(path)} for name, path in sorted(places.items())}
+    return {
+        "form": FORM,
+        **facts,
+        "parent": checksums.of_file(parent) if parent else None,
+        "files": files,
+    }
+
+
+def find(folder: str | Path, setting: str) -> dict[str, list[str]]:
+    """List the files of a version, without reading them but for the manifest.
+
+    Args:
+        folder: the version.
+        setting: config key that names it, for the message.
+
+    Returns:
+        Paths by the first part of their names, such as ``ledger`` or ``embeddings``; ``all`` has
+        all of them, the manifest first.
+
+    Raises:
+        SidmillError: if it is no version, or lacks a file.
+    """
+    manifest = Path(folder, MANIFEST)
+    if not manifest.is_file():
+        raise SidmillError(
+            f"{setting}: no {MANIFEST} in {folder} (relative to {Path.cwd()}): name a folder that "
+            f"`sidmill publish` made, or null"
+        )
+    facts = read(manifest, "take another copy of that version")
+    files = facts["files"]
+    missing = sorted(name for name in {*files, *NEEDED} if not Path(folder, name).is_file())
+    shards = [name for name in files if name.startswith(f"{SHARDS}/")]
+    embedded = facts.get("quantizer") != GIVEN  # given SIDs need no vectors
+    if missing or (embedded and not shards):
+        raise SidmillError(
+            f"{setting}: {folder} lacks {', '.join(missing) or SHARDS}: take another copy of that "
+            f"version"
+        )
+    found: dict[str, list[str]] = {"all": [str(manifest)]}
+    for name in sorted(files):
+        path = str(Path(folder, name))
+        found["all"].append(path)
+        found.setdefault(name.partition(".")[0], []).append(path)
+    return found
+
+
+def verify(paths: list[str]) -> dict:
+    """Read every file of a version, and hold it against the manifest.
+
+    Args:
+        paths: the manifest, then the files, as :func:`find` gives them under ``all``.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        SidmillError: naming the first file that is not as it was published.
+    """
+    if not paths:
+        raise SidmillError("published.path is null: name a version that `sidmill publish` made")
+    manifest = read(paths[0], "take another copy of that version")
+    for name, entry in sorted(manifest["files"].items()):
+        path = Path(paths[0]).parent / name
+        found = facts_of(path)
+        if found != {key: entry.get(key) for key in found}:
+            raise SidmillError(
+                f"{path}: {found['bytes']} bytes, SHA-256 {found['sha256'][:12]}; its manifest "
+                f"says {entry.get('bytes')} bytes, {str(entry.get('sha256'))[:12]}: it was changed "
+                f"after it was published; take another copy of that version"
+            )
+    return manifest
+
+
+def file_of(paths: list[str], name: str) -> Path:
+    """The path of one file of a version, given as in :func:`verify`."""
+    return Path(paths[0]).parent / name
+
+
+def read(path: str | Path, hint: str) -> dict:
+    """Read a manifest and refuse another form."""
+    if not Path(path).is_file():
+        raise SidmillError(f"{path}: no such file: {hint}")
+    manifest = json_report.read(path)
+    files = manifest.get("files")
+    if manifest.get("form") != FORM or not isinstance(files, dict):
+        raise SidmillError(
+            f"{path}: no manifest of form {FORM} (found {manifest.get('form')!r}): {hint}"
+        )
+    strays = [name for name in files if Path(name).is_absolute() or ".." in Path(name).parts]
+    if strays or not all(isinstance(entry, dict) for entry in files.values()):
+        raise SidmillError(f"{path}: it names files outside of its folder ({strays}): {hint}")
+    return manifest
+
+
+def facts_of(path: str | Path) -> dict:
+    """Size and SHA-256 of a file."""
+    try:
+        return {"bytes": Path(path).stat().st_size, "sha256": checksums.of_file(path)}
+    except FileNotFoundError:
+        raise SidmillError(f"{path}: no such file") from None

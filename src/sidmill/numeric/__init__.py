@@ -1,0 +1,1 @@
+"""Numerics that stages share: blocks of rows, nearest codewords, exact search."""

@@ -1,0 +1,370 @@
+"""The search for codewords with torch: what training runs on, and encoding on a GPU.
+
+Shapes: K codewords, D dimensions, b rows of one block, p rows of one piece of it.
+
+The same rule as :mod:`sidmill.numeric.nearest_numpy`: products on the device propose, and NumPy
+decides.
+
+Several devices share the rows: blocks are cut into pieces, dealt out in turn. Where pieces end
+depends on the rows alone, and what is found is put together in row order, so that the result is
+the same for any number of GPUs, and of CPUs as far as a product's last bits do not depend on how
+many cores share it.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from functools import cache
+from itertools import pairwise
+from threading import Barrier
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+
+from sidmill.core.errors import SidmillError
+from sidmill.formats.quantizer_file import Network
+from sidmill.numeric import mlp, nearest_numpy
+
+PIECE_ROWS = 1024  # rows of one product, whatever the number of devices
+
+Found = TypeVar("Found")
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device called ``name``; ``auto`` is the first GPU, or the CPU without one.
+
+    Raises:
+        SidmillError: if torch does not know the device, or cannot reach it.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise SidmillError(
+            f"unknown device {name!r}: set device to auto, cpu, cuda or cuda:1"
+        ) from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise SidmillError(
+            f"device {name!r} asked for, but torch finds no GPU: set device to auto or cpu"
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise SidmillError(
+            f"device {name!r} asked for, but torch finds {torch.cuda.device_count()} GPU(s), of "
+            f"which the last is cuda:{torch.cuda.device_count() - 1}: set device to one of them"
+        )
+    return device
+
+
+def pick_devices(names: str) -> list[torch.device]:
+    """Return the devices called ``names``; ``auto`` is every GPU, or the CPU without one.
+
+    Args:
+        names: ``auto``, or devices with commas between them, such as ``cuda:0,cuda:1``. One may
+            stand there twice.
+
+    Raises:
+        SidmillError: if torch does not know or reach one, or they are of two kinds.
+    """
+    if names == "auto" and torch.cuda.is_available():
+        names = ",".join(f"cuda:{number}" for number in range(torch.cuda.device_count()))
+    devices = [pick_device(name.strip()) for name in names.split(",")]
+    if len({device.type for device in devices}) > 1:
+        raise SidmillError(
+            f"devices {names!r} are of two kinds, whose roundings differ: name one kind"
+        )
+    if devices[0].type not in ("cpu", "cuda"):
+        raise SidmillError(
+            f"device {names!r}: codewords are searched on CPUs and CUDA devices alone: set device "
+            "to auto, cpu, cuda or cuda:1"
+        )
+    return devices
+
+
+def lanes(devices: list[torch.device], n_rows: int) -> list[torch.device]:
+    """Devices that share blocks of ``n_rows``: a lone CPU stands there once per lane of its cores.
+
+    The lanes of a CPU are threads that share its cores evenly, one piece in each at a time: beside
+    a product, much that is done to a piece would keep one core busy and leave the others idle.
+    """
+    if len(devices) > 1 or devices[0].type != "cpu":
+        return devices
+    return devices * max(1, min(torch.get_num_threads(), n_rows // PIECE_ROWS))
+
+
+def at_once(work: Callable[..., Found], jobs: list[tuple]) -> list[Found]:
+    """Call ``work`` with the arguments of each job; the first of them is a tensor.
+
+    On CPUs threads share the jobs. On GPUs they begin in turn: ``work`` should not wait for one.
+    """
+    if len(jobs) < 2 or jobs[0][0].device.type != "cpu":
+        return [work(*job) for job in jobs]
+    n_cores = torch.get_num_threads()
+    pool = _threads(min(len(jobs), n_cores), n_cores)
+    return list(pool.map(work, *zip(*jobs, strict=True)))
+
+
+@cache
+def _threads(n_lanes: int, n_cores: int) -> ThreadPoolExecutor:
+    """Threads that compute on so many cores together; they stay."""
+    pool = ThreadPoolExecutor(n_lanes, thread_name_prefix="lane")
+    share_cores(pool, n_lanes, max(1, n_cores // n_lanes))
+    return pool
+
+
+os.register_at_fork(after_in_child=_threads.cache_clear)  # a child has none of the threads
+
+
+def share_cores(pool: ThreadPoolExecutor, n_threads: int, n_cores: int) -> None:
+    """Start the threads of a pool, and let products in each of them take ``n_cores`` cores.
+
+    torch's setting counts for the thread that calls and for those that come later, so the caller's
+    is put back.
+    """
+    before = torch.get_num_threads()
+    all_there = Barrier(n_threads)
+
+    def begin(_: int) -> None:
+        torch.get_num_threads()  # takes over what holds for all, once, so that it does not later
+        torch.set_num_threads(n_cores)
+        all_there.wait()  # each thread takes one call
+
+    try:
+        list(pool.map(begin, range(n_threads)))
+    except BaseException:  # a thread could not start: those that wait for it would wait for ever
+        all_there.abort()
+        pool.shutdown(cancel_futures=True)
+        raise
+    finally:
+        torch.set_num_threads(before)
+
+
+def rough_products() -> AbstractContextManager[None]:
+    """Let products round their factors where the processor is faster so; sums stay float32.
+
+    bfloat16 on CPUs with AVX512-BF16 or AMX, TF32 on GPUs; others compute as before. For searches
+    that only guide a training: a code that counts is decided outside.
+    """
+    return mlp.products("bf16", "tf32")
+
+
+class Level(NamedTuple):
+    """One codebook, on the device."""
+
+    words: torch.Tensor  # float32 (K, D)
+    halves: torch.Tensor  # float32 (K,), half of norm squared and price; infinite for a repeat
+    host: nearest_numpy.Level
+
+
+class Piece(NamedTuple):
+    """A part of a block, on the device that works on it."""
+
+    place: int  # of the device among the devices
+    rows: torch.Tensor  # float32 (p, D), p at most PIECE_ROWS
+
+
+def search_level(
+    words: np.ndarray, device: torch.device, prices: np.ndarray | None = None
+) -> Level:
+    """Prepare a codebook for :func:`nearest_of_pieces`, as ``nearest_numpy.search_level`` does."""
+    host = nearest_numpy.search_level(words, prices)
+    on_device = (torch.from_numpy(part).to(device) for part in (host.words, host.halves))
+    return Level(*on_device, host)
+
+
+def copies(
+    words: np.ndarray, devices: list[torch.device], prices: np.ndarray | None = None
+) -> list[Level]:
+    """Prepare a codebook on each device."""
+    first = search_level(words, devices[0], prices)
+    return [
+        Level(first.words.to(device), first.halves.to(device), first.host) for device in devices
+    ]
+
+
+def nearest_of_pieces(
+    pieces: list[Piece], levels: list[Level], spares: list[torch.Tensor]
+) -> list[torch.Tensor]:
+    """Return the codes of each piece, int64 (p,) on its device; devices work at the same time.
+
+    Args:
+        pieces: residuals, dealt out to the devices in turn.
+        levels: the codebook, one copy per device.
+        spares: float32, at least p K numbers on each device, to write the scores to.
+    """
+    found = []
+    with mlp.exact_products():
+        for together in rounds(pieces, len(levels)):
+            jobs = [(left, levels[place], spares[place]) for place, left in together]
+            proposed = at_once(propose, jobs)
+            found += [
+                decide(one, left, level)
+                for one, (left, level, _) in zip(proposed, jobs, strict=True)
+            ]
+    return found
+
+
+class Proposed(NamedTuple):
+    """What a product finds, on the device, perhaps still being computed."""
+
+    codes: torch.Tensor  # int64 (b,)
+    best: torch.Tensor  # float32 (b,), the lowest score
+    second: torch.Tensor  # float32 (b,), the next one
+    squares: torch.Tensor  # float32 (b,), of the rows' norms
+    scores: torch.Tensor  # float32 (b, K), infinite at ``codes``
+
+
+def propose(left: torch.Tensor, level: Level, spare: torch.Tensor | None) -> Proposed:
+    """Start a search, in :func:`sidmill.numeric.mlp.exact_products`; a GPU is not waited for."""
+    scores = score(left, level.words, level.halves, spare)
+    codes = lowest(scores)
+    best = scores.gather(1, codes[:, None])[:, 0]
+    scores.scatter_(1, codes[:, None], torch.inf)
+    return Proposed(codes, best, scores.amin(dim=1), square_norms(left), scores)
+
+
+def decide(found: Proposed, left: torch.Tensor, level: Level) -> torch.Tensor:
+    """Codes of rows (b, D) by the rule of :mod:`sidmill.numeric.nearest_numpy`: int64 (b,)."""
+    codes, scores = found.codes, found.scores
+    host, n_codes = level.host, len(level.host.words)
+    limit = found.best.cpu().numpy() + margins(found, left, level)
+    limit = torch.from_numpy(limit).to(left.device)
+    unsure = (found.second <= limit).nonzero()[:, 0]
+    for some in unsure.split(max(1, nearest_numpy.PAIRS_AT_ONCE // n_codes)):
+        near = scores[some] <= limit[some, None]
+        near[torch.arange(len(some), device=codes.device), codes[some]] = True
+        decided = nearest_numpy.decide(
+            left[some].cpu().numpy(), host.words, host.prices, near.cpu().numpy()
+        )
+        codes[some] = torch.from_numpy(decided).to(codes.device)
+    return codes
+
+
+def margins(found: Proposed, left: torch.Tensor, level: Level) -> np.ndarray:
+    """How far scores may be apart and still be decided by rounding: float32 (b,)."""
+    squares, host = found.squares.cpu().numpy(), level.host
+    return nearest_numpy.margin(squares, host.reach, host.dearest, left.shape[1])
+
+
+def score(
+    rows: torch.Tensor, words: torch.Tensor, half_norms: torch.Tensor, spare: torch.Tensor | None
+) -> torch.Tensor:
+    """Half of the squared distances less the rows' own half norms: float32 (b, K).
+
+    Args:
+        rows: float32 (b, D).
+        words: float32 (K, D).
+        half_norms: float32 (K,), half of the words' squared norms.
+        spare: memory for the result, at least b K numbers; None takes new memory.
+    """
+    out = None
+    if spare is not None:
+        out = spare[: len(rows) * len(words)].view(len(rows), len(words))
+    return torch.addmm(half_norms, rows, words.T, alpha=-1, out=out)
+
+
+def square_norms(words: torch.Tensor) -> torch.Tensor:
+    """Squared norms of the rows of float32 (K, D), without a second (K, D): float32 (K,)."""
+    return torch.linalg.vector_norm(words, dim=1).square_()
+
+
+def lowest(scores: torch.Tensor) -> torch.Tensor:
+    """Column of the lowest score of each row, int64; on a CPU NumPy's search is the faster one."""
+    if scores.device.type == "cpu":
+        return torch.from_numpy(scores.numpy().argmin(axis=1))
+    return scores.argmin(dim=1)
+
+
+def cut(start: int, block: torch.Tensor, n_devices: int) -> list[Piece]:
+    """Cut a block (b, D) at row numbers that PIECE_ROWS divides; nothing is copied or moved yet.
+
+    Args:
+        start: row number of its first row.
+        block: float32 (b, D).
+        n_devices: to whom the pieces are dealt out in turn, so that consecutive ones differ.
+    """
+    first = PIECE_ROWS - start % PIECE_ROWS
+    edges = [0, *range(first, len(block), PIECE_ROWS), len(block)]
+    return [
+        Piece((start + low) // PIECE_ROWS % n_devices, block[low:high])
+        for low, high in pairwise(edges)
+    ]
+
+
+def rounds(pieces: list[Piece], n_devices: int) -> Iterator[list[Piece]]:
+    """Group pieces that different devices hold."""
+    return (pieces[first : first + n_devices] for first in range(0, len(pieces), n_devices))
+
+
+def to_devices(
+    stream: Iterator[tuple[int, np.ndarray]], devices: list[torch.device]
+) -> Iterator[tuple[int, list[Piece]]]:
+    """Deal blocks out; on GPUs the next block travels while this one is worked on.
+
+    Pinned memory is asked for anew for each block: torch gives memory that was let go out again
+    only after an event behind its last copy, so no block is written over while it still travels.
+
+    Args:
+        stream: row numbers and float32 (b, D); each block may overwrite the one before it.
+        devices: CPUs share the block's memory.
+
+    Yields:
+        The row number, and the block's pieces, overwritten by a later block.
+    """
+    if devices[0].type != "cuda":
+        for start, block in stream:
+            yield start, cut(start, torch.from_numpy(block), len(devices))
+        return
+    streams = [torch.cuda.Stream(device) for device in devices]
+    waiting: tuple[int, list[Piece], torch.Tensor] | None = None
+    for start, block in stream:
+        pinned = torch.from_numpy(block).pin_memory()  # a copy: the block may be overwritten
+        arriving = []
+        for place, rows in cut(start, pinned, len(devices)):
+            with torch.cuda.stream(streams[place]):
+                arriving.append(Piece(place, rows.to(devices[place], non_blocking=True)))
+        if waiting is not None:
+            yield waiting[:2]
+        for lane, device in zip(streams, devices, strict=True):
+            torch.cuda.current_stream(device).wait_stream(lane)
+        for place, rows in arriving:
+            rows.record_stream(torch.cuda.current_stream(devices[place]))
+        waiting = start, arriving, pinned
+    if waiting is not None:
+        yield waiting[:2]
+
+
+def encode(
+    stream: Iterator[tuple[int, np.ndarray]],
+    encoder: Network | None,
+    priced: list[tuple[np.ndarray, np.ndarray | None]],
+    devices: list[torch.device],
+) -> Iterator[np.ndarray]:
+    """Encode blocks on devices: the part of ``residual_codec.encode`` that needs torch.
+
+    Args:
+        stream: row numbers and float32 (b, D); each block may overwrite the one before it.
+        encoder: the quantizer's own, or None.
+        priced: codebook, float32 (K_l, D), and prices, float32 (K_l,) or None, per level.
+        devices: where to search; they share the rows of a block.
+
+    Yields:
+        int32 (b, L).
+    """
+    levels = [copies(words, devices, prices) for words, prices in priced]
+    largest = max(len(words) for words, _ in priced)
+    spares = [torch.empty(PIECE_ROWS * largest, device=device) for device in devices]
+    projects = [mlp.load(encoder, device) for device in devices]
+    for _, pieces in to_devices(stream, devices):
+        # each (p, D), what no level has explained yet
+        pieces = [Piece(place, projects[place](rows)) for place, rows in pieces]
+        columns = []
+        for number, level in enumerate(levels):
+            codes = nearest_of_pieces(pieces, level, spares)
+            columns.append(np.concatenate([part.cpu().numpy() for part in codes]))
+            if number + 1 < len(levels):
+                for (place, left), part in zip(pieces, codes, strict=True):
+                    left -= level[place].words.index_select(0, part)
+        yield np.stack(columns, axis=1).astype(np.int32)

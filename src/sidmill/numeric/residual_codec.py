@@ -1,0 +1,176 @@
+"""Codes from vectors and vectors from codes: the one rule that every quantizer shares.
+
+Shapes: N rows, D dimensions, L levels, K_l codewords at level l, b rows of one block.
+
+Level l takes the codeword nearest to what the levels before left unexplained, as in the residual
+vector quantizer of SoundStream, https://arxiv.org/abs/2107.03312. What "nearest" means to the last
+bit stands in ``nearest_numpy``. Where a quantizer learned its own space, its encoder comes
+first (``mlp``), and the rule holds for the latents that it gives. Codebooks alone
+need no torch on a CPU: its import would cost a small run more than the codes.
+"""
+
+import ctypes
+import logging
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from sidmill.core.errors import SidmillError
+from sidmill.formats.quantizer_file import Network
+from sidmill.formats.vector_file import Streamed
+from sidmill.numeric import mlp, nearest_numpy, row_blocks
+
+logger = logging.getLogger(__name__)
+
+
+def encode(
+    vectors: np.ndarray | Streamed,
+    codebooks: Sequence[np.ndarray],
+    prices: Sequence[np.ndarray] = (),
+    encoder: Network | None = None,
+    *,
+    device: str,
+    memory_mb: int,
+) -> Iterator[np.ndarray]:
+    """Encode rows, block by block, in row order.
+
+    Equal costs go to the lower code. The decision is the one of ``nearest_numpy``, on every
+    device: codebooks alone give the same codes on all of them. Latents of an encoder differ from
+    one kind of device to another in their last bits, and so may the code of an item that lies
+    between two codewords. Memory: one block with its temporaries, at most ``memory_mb``, and the
+    codebooks.
+
+    Args:
+        vectors: float32 or float16 (N, D), finite, in memory, memory-mapped or streamed from
+            parquet or HDF5 (:func:`sidmill.formats.vector_file.open_vectors`).
+        codebooks: float32 (K_l, D) per level, or (K_l, d) behind an encoder.
+        prices: float32 (K_l,) per level, of balanced codebooks; empty for zeros.
+        encoder: the quantizer's own, from D to d, or None.
+        device: ``auto`` (every GPU, or the CPU without one), ``cpu``, ``cuda:1``, or several with
+            commas between them, which share the rows; the codes are the same.
+        memory_mb: MiB for one block with its temporaries.
+
+    Yields:
+        int32 (b, L), values in [0, K_l).
+
+    Raises:
+        SidmillError: if the dimensions differ, a row is not finite or out of the range of
+            ``row_blocks.require_finite``, vectors and codewords are all so short that
+            their squares vanish, or ``memory_mb`` is too small.
+    """
+    dim = encoder.weights[0].shape[1] if encoder else codebooks[0].shape[1]
+    if len(vectors.shape) != 2 or vectors.shape[1] != dim:
+        raise SidmillError(
+            f"vectors {vectors.shape} do not fit a quantizer of dimension {dim}: "
+            "train the quantizer on these embeddings"
+        )
+    largest = max(len(words) for words in codebooks)
+    width = max(dim, encoder.width if encoder else 0)
+    n_rows = min(row_blocks.rows_per_block(width, largest, memory_mb), row_blocks.MAX_BLOCK_ROWS)
+    priced = list(zip(codebooks, prices or [None] * len(codebooks), strict=True))
+    began = time.perf_counter()
+    _require_codewords(codebooks, prices)
+    reach = max(float(np.abs(words).max()) for words in codebooks)
+    stream = _finite(vectors, n_rows, short=encoder is None and reach < row_blocks.SHORTEST)
+    if device == "cpu" or (device == "auto" and not _has_gpu_driver()):
+        spare = np.empty(n_rows * largest, dtype=np.float32)
+        yield from _encode_here(_latents(stream, encoder), priced, spare)
+    else:
+        from sidmill.numeric import nearest_torch
+
+        devices = nearest_torch.pick_devices(device)
+        yield from nearest_torch.encode(stream, encoder, priced, devices)
+    seconds = time.perf_counter() - began
+    logger.info("encoded %d items, %.0f items/s", len(vectors), len(vectors) / seconds)
+
+
+def decode(codes: np.ndarray, codebooks: Sequence[np.ndarray]) -> np.ndarray:
+    """Add up the chosen codewords, level by level.
+
+    Args:
+        codes: integers (n, M), M <= L: a prefix of the levels will do.
+        codebooks: float32 (K_l, D) per level.
+
+    Returns:
+        float32 (n, D).
+
+    Raises:
+        SidmillError: if codes are no integers, there are more columns than levels, or a code is
+            not in [0, K_l).
+    """
+    codes = np.asarray(codes)
+    if codes.dtype.kind not in "iu":
+        raise SidmillError(f"codes are {codes.dtype}, wanted integers: pass what encode() gives")
+    if codes.ndim != 2 or codes.shape[1] > len(codebooks):
+        raise SidmillError(
+            f"codes {codes.shape} do not fit {len(codebooks)} codebooks: "
+            "pass (n, M) with at most one column per level"
+        )
+    total = np.zeros((len(codes), codebooks[0].shape[1]), dtype=np.float32)
+    for level, words in enumerate(codebooks[: codes.shape[1]]):
+        column = codes[:, level]
+        if column.size and not 0 <= column.min() <= column.max() < len(words):
+            raise SidmillError(
+                f"codes of level {level} reach from {column.min()} to {column.max()}, but its "
+                f"codebook has {len(words)} words: codes and codebooks are not of one quantizer"
+            )
+        total += words[column]
+    return total
+
+
+def _require_codewords(codebooks: Sequence[np.ndarray], prices: Sequence[np.ndarray]) -> None:
+    """Stop at codewords or prices that no cost can be computed from."""
+    for level, words in enumerate(codebooks):
+        longest = np.sqrt(np.einsum("ij,ij->i", words, words, dtype=np.float64).max())
+        dearest = np.abs(prices[level]).max() if len(prices) else 0.0
+        if not (longest <= row_blocks.LONGEST and dearest <= row_blocks.LONGEST**2):
+            raise SidmillError(
+                f"codebook {level} has codewords of length {longest:.3g} and prices of "
+                f"{dearest:.3g}, too large for squared distances in float32: train the quantizer "
+                f"again on vectors that are not longer than {row_blocks.LONGEST:g}"
+            )
+
+
+def _finite(
+    vectors: np.ndarray | Streamed, n_rows: int, short: bool
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Read blocks of rows that are in range; ``short``: whether all codewords are below it."""
+    for start, block in row_blocks.read_blocks(vectors, n_rows):
+        row_blocks.require_finite(block, start)
+        if short:
+            row_blocks.require_squares(float(row_blocks.largest_values(block).max()))
+        yield start, block
+
+
+def _latents(
+    stream: Iterator[tuple[int, np.ndarray]], encoder: Network | None
+) -> Iterator[np.ndarray]:
+    project = mlp.load(encoder, "cpu")
+    return (np.asarray(project(block)) for _, block in stream)
+
+
+def _encode_here(
+    stream: Iterator[np.ndarray],
+    priced: list[tuple[np.ndarray, np.ndarray | None]],
+    spare: np.ndarray,
+) -> Iterator[np.ndarray]:
+    levels = [nearest_numpy.search_level(words, price) for words, price in priced]
+    for left in stream:  # (b, D), what no level has explained yet
+        codes = np.empty((len(left), len(levels)), dtype=np.int32)
+        for number, level in enumerate(levels):
+            codes[:, number] = nearest_numpy.nearest(left, level, spare)
+            if number + 1 < len(levels):
+                left -= level.words[codes[:, number]]
+        yield codes
+
+
+def _has_gpu_driver() -> bool:
+    """Whether a GPU may be there; only then is torch worth its import to ask it."""
+    for name in ("libcuda.so.1", "libamdhip64.so", "nvcuda.dll"):
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            continue
+        return True
+    return False

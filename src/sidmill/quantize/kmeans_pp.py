@@ -1,0 +1,116 @@
+"""First codewords for k-means: k-means++ drawn in batches, without the codeword that takes all.
+
+Shapes: m sample rows, D dimensions, K codewords.
+
+Source: k-means++, https://theory.stanford.edu/~sergei/papers/kMeansPP-soda.pdf. One draw at a time
+reads the sample K times; here 64 candidates are drawn at once from the distances as they stand,
+measured by one matrix product, and each is kept with the probability ``distance now / distance at
+the draw``. That is rejection sampling, so the codewords follow the k-means++ distribution exactly.
+"""
+
+import torch
+
+from sidmill.numeric import nearest_torch
+
+BATCH = 64
+CROWD = 8  # a first codeword with this many times the mean load is drawn again
+CROWD_ROUNDS = 10
+LOAD_ROWS = 4  # rows per codeword that loads are counted on
+
+
+def seed_words(
+    sample: torch.Tensor, n_codes: int, generator: torch.Generator, step: int
+) -> torch.Tensor:
+    """Choose rows of the sample as first codewords.
+
+    In many dimensions rows lie further from each other than from their mean, so a row near the
+    mean, chosen as a codeword, attracts nearly every other row and k-means cannot leave that
+    state. A codeword with more than ``CROWD`` times the mean load is replaced by one of its rows,
+    which costs nothing where the load is a dense group: its rows are alike.
+
+    Args:
+        sample: float32 (m, D), m >= ``n_codes``.
+        n_codes: K.
+        generator: a CPU generator; every draw comes from it.
+        step: rows scored at once, (step, K) numbers.
+
+    Returns:
+        float32 (K, D).
+    """
+    chosen = _plus_plus(sample, n_codes, generator)
+    words = sample[chosen]
+    sample = sample[: LOAD_ROWS * n_codes]
+    best, codes = _closest(sample, words, step)
+    for _ in range(CROWD_ROUNDS):
+        loads = torch.bincount(codes, minlength=n_codes)
+        crowded = loads > CROWD * max(1, len(sample) / n_codes)
+        fresh = crowded.nonzero()[:, 0]
+        if not len(fresh):
+            break
+        for code in fresh.tolist():
+            members = (codes == code).nonzero()[:, 0]
+            words[code] = sample[members[_draw_one(len(members), generator)]]
+        left = crowded[codes].nonzero()[:, 0]  # rows whose word is gone: they look at all words
+        score, place = _closest(sample, words[fresh], step)  # the others at the fresh ones alone
+        nearer = score > best
+        best, codes = torch.where(nearer, score, best), torch.where(nearer, fresh[place], codes)
+        best[left], codes[left] = _closest(sample[left], words, step)
+    return words
+
+
+def _closest(
+    sample: torch.Tensor, words: torch.Tensor, step: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Score of the nearest word of each row, the higher the nearer, and which word it is."""
+    halves = nearest_torch.square_norms(words) / 2
+    found = [(part @ words.T).sub_(halves).max(dim=1) for part in sample.split(step)]
+    return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])
+
+
+def _plus_plus(sample: torch.Tensor, n_codes: int, generator: torch.Generator) -> torch.Tensor:
+    norms = nearest_torch.square_norms(sample)
+    chosen = [_draw_one(len(sample), generator)]
+    apart = _distances(sample, norms, chosen)[:, 0]  # (m,), to the nearest codeword
+    while len(chosen) < n_codes:
+        apart[chosen] = 0
+        cumulated = apart.cpu().double().cumsum(dim=0)  # a GPU adds up in another order each time
+        if not cumulated[-1] > 0:  # every row is a codeword or the copy of one: take what is left
+            chosen += _not_among(chosen, len(sample), n_codes - len(chosen))
+            break
+        draws = torch.rand(BATCH, 2, generator=generator, dtype=torch.float64)
+        places = torch.searchsorted(cumulated, draws[:, 0] * cumulated[-1])
+        drawn = places.clamp_(max=len(sample) - 1).tolist()
+        table = _distances(sample, norms, drawn)  # (m, BATCH)
+        drawn_at = apart[drawn].tolist()
+        keep = draws[:, 1].tolist()
+        between = table[drawn].tolist()  # (BATCH, BATCH)
+        accepted: list[int] = []
+        for number, row in enumerate(drawn):
+            now = min([drawn_at[number], *(between[number][other] for other in accepted)])
+            known = any(drawn[other] == row for other in accepted)
+            if not known and keep[number] * drawn_at[number] < now:
+                accepted.append(number)
+        accepted = accepted[: n_codes - len(chosen)]
+        chosen += [drawn[number] for number in accepted]
+        if not accepted:  # the first one is kept for certain, unless rounding leaves no distance
+            chosen += _not_among(chosen, len(sample), n_codes - len(chosen))
+            break
+        apart = torch.minimum(apart, table[:, accepted].amin(dim=1))
+    return torch.tensor(chosen, device=sample.device)
+
+
+def _not_among(chosen: list[int], n_rows: int, n_wanted: int) -> list[int]:
+    """The first ``n_wanted`` rows of ``n_rows`` that are not chosen yet."""
+    free = torch.ones(n_rows, dtype=torch.bool)
+    free[chosen] = False
+    return free.nonzero()[:n_wanted, 0].tolist()
+
+
+def _distances(sample: torch.Tensor, norms: torch.Tensor, rows: list[int]) -> torch.Tensor:
+    """Squared distances (m, len(rows)) of every row to some rows."""
+    products = sample @ sample[rows].T
+    return products.mul_(-2).add_(norms[:, None]).add_(norms[rows]).clamp_(min=0)
+
+
+def _draw_one(n: int, generator: torch.Generator) -> int:
+    return int(torch.randint(n, (1,), generator=generator))

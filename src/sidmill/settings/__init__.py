@@ -1,0 +1,1 @@
+"""Settings are types: one frozen dataclass for each section of config.yaml."""

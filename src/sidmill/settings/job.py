@@ -1,0 +1,22 @@
+"""The settings of one job, as its script reads them."""
+
+from typing import Any
+
+from sidmill.settings import base
+
+
+def of_job(snakemake: Any, cls: Any) -> Any:
+    """Make the section that a rule names in its params.
+
+    Science comes from the rule's params, so that a change of it reruns the rule; a science setting
+    that the rule leaves out has its default here, whatever the configuration says, so that a job
+    cannot read what its rule does not name. Machine settings come from the configuration.
+
+    Args:
+        snakemake: the object that Snakemake puts in a script's namespace.
+        cls: the class of the section; the rule has a param of the section's name.
+    """
+    science = dict(snakemake.params[cls.SECTION])
+    configured = snakemake.config[cls.SECTION]
+    machine = {key: configured[key] for key in base.machine_keys(cls)}
+    return base.read(cls, science | machine)

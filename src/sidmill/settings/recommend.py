@@ -1,0 +1,110 @@
+"""Settings of recommend."""
+
+from typing import Literal
+
+from sidmill.settings.base import machine, science, section
+
+
+@section(
+    "recommender",
+    "asked for by results/recommender/metrics.json and topk.parquet (docs/recommender.md)",
+)
+class Recommender:
+    """Training of the sequence recommender."""
+
+    train_from: Literal["text", "mmap"] = science(
+        "text", "text: the embeddings of this run | mmap: memory maps"
+    )
+    mmap_path: str | None = science(
+        None, "mmap: the mmap.json of maps made elsewhere; null: results/mmap/mmap.json"
+    )
+    load: str | None = science(
+        None, "a model.safetensors of the same shape to start from; null: from nothing"
+    )
+    features: Literal["text", "id", "text+id"] = science(
+        "text+id",
+        (
+            "what an item is: text | id | text+id; all but id score what nobody had, text "
+            "also items added later"
+        ),
+    )
+    adaptor: Literal["mlp", "moe"] = science(
+        "mlp", "from embeddings to the model: mlp | moe (mixture of whitening experts)"
+    )
+    n_experts: int = science(4, "of moe", minimum=1)
+    whiten: bool = science(True, "decorrelate the embeddings first; without it ids drown the text")
+    hidden_dim: int = science(
+        64, "width of the model, a multiple of 2 n_heads; more with more interactions", minimum=2
+    )
+    n_layers: int = science(2, "Transformer blocks", minimum=1)
+    n_heads: int = science(2, "attention heads", minimum=1)
+    n_interests: int = science(
+        0, "clusters of items that histories are also read by; 0: none", minimum=0
+    )
+    max_length: int = science(50, "latest items of a history that the model looks at", minimum=1)
+    dropout: float = science(0.3, "share; less with more data", minimum=0, below=1)
+    text_dropout: float = science(
+        0.2, "share of the embeddings and the adaptor", minimum=0, below=1
+    )
+    loss: Literal["full", "in_batch"] = science(
+        "full",
+        "full: against all answers in train | in_batch: those of a batch, from 50,000 items on",
+    )
+    n_negatives: int = science(
+        1024, "in_batch: random items added to those of the batch", minimum=0
+    )
+    temperature: float = science(0.07, "cosines are divided by it; lower is sharper", above=0)
+    label_smoothing: float = science(
+        0.0, "share of a target spread over all items", minimum=0, below=1
+    )
+    batch_users: int = science(128, "histories in a step", minimum=1)
+    learning_rate: float = science(0.001, "of AdamW; halve it when the loss jumps", above=0)
+    weight_decay: float = science(0.01, "of AdamW", minimum=0)
+    warmup_steps: int = science(50, "steps over which the learning rate rises", minimum=0)
+    max_epochs: int = science(100, "passes over the histories, at most", minimum=1)
+    patience: int = science(
+        6, "epochs without a better valid NDCG@10 before training ends", minimum=1
+    )
+    valid_users: int = science(20000, "users looked at after an epoch, about so many", minimum=1)
+    shuffle_users: int = science(
+        131072, "users mixed at a time; their histories are in memory", minimum=1
+    )
+    save_steps: int = science(
+        1000, "steps between saved states; a killed training goes on from the last", minimum=1
+    )
+    dtype: Literal["float32", "bfloat16"] = science(
+        "float32", "float32 | bfloat16 (matrix products; meant for GPUs)"
+    )
+    device: str = machine("auto", "auto | cpu | cuda", pattern="^(auto|cpu|cuda(:[0-9]+)?)$")
+    memory_mb: int = machine(1024, "MiB for scores in validation", minimum=16)
+
+
+@section("recommender_evaluation")
+class RecommenderEvaluation:
+    """Metrics of the recommender and its baselines."""
+
+    mask_seen: bool = science(
+        False, "true: rank only what the user did not have; false where people buy again"
+    )
+    knn_shrinkage: float = science(
+        5.0, "item-kNN: added to the denominator of cosines, in users", minimum=0
+    )
+    knn_decay: float = science(
+        0.6, "kNN: weight of an item against the one after it", above=0, maximum=1
+    )
+    n_resamples: int = science(
+        1000, "bootstrap resamples of the users behind the intervals; 0: none", minimum=0
+    )
+    device: str = machine("auto", "auto | cpu | cuda", pattern="^(auto|cpu|cuda(:[0-9]+)?)$")
+    memory_mb: int = machine(1024, "MiB for scores", minimum=16)
+
+
+@section("recommender_topk")
+class RecommenderTopk:
+    """Lists for every user."""
+
+    k: int = science(20, "items per user", minimum=1)
+    mask_seen: bool = science(False, "true: leave out what the user had")
+    index: Literal["flat", "hnsw"] = science(
+        "flat", "flat: exact | hnsw: approximate, for millions of items"
+    )

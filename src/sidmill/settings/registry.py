@@ -1,0 +1,46 @@
+"""What a configuration chooses by name: quantizers, embedding backends, collision strategies.
+
+Each entry names the section that holds its settings and the function that does the work, as
+``module:function``. Names alone are imported here, so that the workflow can read the registry
+without loading a stage.
+"""
+
+from typing import NamedTuple
+
+
+class Quantizer(NamedTuple):
+    """One way to come to codes.
+
+    Attributes:
+        section: section of its settings, or None where another one's hold.
+        function: what fits or reads it.
+        is_network: whether it is an encoder with codebooks, which ``train_rqvae`` trains.
+        is_compared: whether a comparison takes it.
+    """
+
+    section: str
+    function: str
+    is_network: bool = False
+    is_compared: bool = True
+
+
+QUANTIZERS = {
+    "rqkmeans": Quantizer("rqkmeans", "sidmill.quantize.rqkmeans:fit"),
+    "rqkmeans_balanced": Quantizer("rqkmeans", "sidmill.quantize.rqkmeans:fit"),
+    "rqvae": Quantizer("rqvae", "sidmill.quantize.rqvae.fit:fit", is_network=True),
+    "rqkmeans_plus": Quantizer("rqvae", "sidmill.quantize.rqvae.fit:fit", is_network=True),
+    "fsq": Quantizer("fsq", "sidmill.quantize.rqvae.fit:fit", is_network=True),
+    "opq": Quantizer("opq", "sidmill.quantize.opq:fit"),
+    "pca_grid": Quantizer("pca_grid", "sidmill.quantize.pca_grid:fit"),
+    "pretrained": Quantizer("pretrained", "sidmill.quantize.pretrained:load", is_compared=False),
+    "given": Quantizer("given", "sidmill.sids.given:load"),
+}
+NETWORKS = [name for name, entry in QUANTIZERS.items() if entry.is_network]
+COMPARED = [name for name, entry in QUANTIZERS.items() if entry.is_compared]
+
+BACKENDS = {
+    name: f"sidmill.embed.backends.{name}"
+    for name in ("lsa", "sentence_transformers", "openai", "precomputed")
+}
+
+STRATEGIES = ["reassign", "sinkhorn", "suffix", "none"]

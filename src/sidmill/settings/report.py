@@ -1,0 +1,11 @@
+"""Settings of report."""
+
+from sidmill.settings.base import science, section
+
+
+@section("explorer")
+class Explorer:
+    """The page that shows the SIDs."""
+
+    title: str = science("Semantic IDs", "heading of results/explorer.html")
+    max_items: int = science(20000, "larger catalogues are sampled", minimum=1)

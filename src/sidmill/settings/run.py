@@ -1,0 +1,10 @@
+"""Settings of run."""
+
+from sidmill.settings.base import science, section
+
+
+@section("run")
+class Run:
+    """What holds for the whole run."""
+
+    seed: int = science(42, "the one seed behind every random draw", minimum=0, maximum=4294967295)

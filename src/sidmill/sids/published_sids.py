@@ -1,0 +1,260 @@
+"""SIDs that a published version gave stay where they are: which these are, and what is taken.
+
+An item is the same as long as its pid is. What a version gave is written in its ledger
+(:mod:`sidmill.formats.ledger_file`), which goes from version to version: SIDs of removed items wait
+there for their return, and SIDs that an item left are given to nobody else, if ``removed`` is
+``reserve``.
+
+Shapes: N items of the catalogue, M rows of the ledger, T tokens of a SID, L levels, H held SIDs.
+"""
+
+import logging
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from sidmill.core.errors import SidmillError
+from sidmill.formats import catalogue_match, item_text, ledger_file
+from sidmill.formats.catalogue_match import Match
+from sidmill.formats.ledger_file import Ledger
+from sidmill.io import id_lookup
+from sidmill.sids import prefixes, versions
+
+logger = logging.getLogger(__name__)
+
+
+class Kept(NamedTuple):
+    """What the resolution of collisions may not touch.
+
+    Attributes:
+        sids: int32 (N, T), the published SID of each item that is ``fixed``.
+        fixed: bool (N,), whose SID stays.
+        changed: bool (N,), whose text is not the published one.
+        held: int32 (H, T), distinct SIDs that no other item may get.
+    """
+
+    sids: np.ndarray
+    fixed: np.ndarray
+    changed: np.ndarray
+    held: np.ndarray
+
+
+def match(text_path: str, ledger: Ledger, match_path: str) -> int:
+    """Look the items of a catalogue up in a ledger, and write match.parquet.
+
+    Memory: the ids of the ledger (:mod:`sidmill.io.id_lookup`), 16 bytes per item of the catalogue.
+
+    Returns:
+        How many items were there before with the same text.
+    """
+    lookup = id_lookup.make(ledger.ids.slice(0, ledger.owners))
+    digests = item_text.digests(text_path)
+    same = 0
+
+    def blocks():
+        nonlocal same
+        start = 0
+        for table in item_text.read(text_path):
+            rows = id_lookup.find(lookup, table["pid"], text_path).astype(np.int64)
+            known = rows != catalogue_match.NEW
+            changed = known & (ledger.digests[rows] != digests[start : start + len(rows)])
+            same += int((known & ~changed).sum())
+            start += len(rows)
+            yield table["pid"], Match(rows, changed)
+
+    catalogue_match.write(match_path, item_text.pid_type(text_path), blocks())
+    return same
+
+
+def build(ledger: Ledger, match: Match, codes: np.ndarray, *, changed: str, removed: str) -> Kept:
+    """Say which SIDs stay, and which are taken.
+
+    With ``changed: resolve`` an item whose new text gives the codes that it had, or the SID that it
+    has, stays too. Memory: about 60 bytes per row of the ledger.
+
+    Args:
+        ledger: of the published version.
+        match: of all N items of the catalogue.
+        codes: int32 (N, L), what the published quantizer says of them.
+        changed: ``keep``: the SID of an item whose text changed stays; ``resolve``: it gets the SID
+            of its new text.
+        removed: ``reserve``: SIDs of items that are gone, and SIDs that an item left, are given to
+            nobody else, which the strategy ``none`` cannot do; ``release``: they are free again.
+    """
+    rows = match.rows
+    fixed = match.known.copy()
+    if changed == "resolve":
+        altered = np.flatnonzero(match.changed)
+        before, now = rows[altered], codes[altered]
+        same = (ledger.codes[before] == now).all(axis=1)
+        same |= (ledger.sids[before, : now.shape[1]] == now).all(axis=1)
+        fixed[altered[~same]] = False
+    sids = np.zeros((len(rows), ledger.sids.shape[1]), dtype=np.int32)
+    sids[fixed] = ledger.sids[rows[fixed]]
+    taken = ledger.sids if removed == "reserve" else sids[fixed]
+    held = _distinct(taken, ledger.sizes)
+    logger.info(
+        "%d of %d items keep their SID, %d SIDs are taken", fixed.sum(), len(rows), len(held)
+    )
+    return Kept(sids, fixed, match.changed, held)
+
+
+def load(
+    ledger_path: str, match_path: str, codes: np.ndarray, *, changed: str, removed: str
+) -> Kept | None:
+    """:func:`build` from files; None where ``ledger_path`` is empty: nothing is published."""
+    if not ledger_path:
+        return None
+    ledger, found = ledger_file.read(ledger_path), catalogue_match.read(match_path)
+    return build(ledger, found, codes, changed=changed, removed=removed)
+
+
+def ledger_before(path: str) -> Ledger | None:
+    """The published ledger; None where ``path`` is empty."""
+    return ledger_file.read(path) if path else None
+
+
+def guard(
+    ledger_path: str,
+    kept: Kept | None,
+    ids: pa.ChunkedArray,
+    sids: np.ndarray,
+    *,
+    changed: str,
+    removed: str,
+) -> None:
+    """Stop before SIDs are written that break a promise: see :func:`check`."""
+    if kept is not None:
+        may_move = kept.changed & (changed == "resolve")
+        check(ledger_file.read(ledger_path), ids, sids, may_move, removed)
+
+
+def check(
+    ledger: Ledger, ids: pa.ChunkedArray, sids: np.ndarray, may_move: np.ndarray, removed: str
+) -> None:
+    """Stop where an item's SID is not the published one, or a reserved one is given away.
+
+    A SID is given away where an item gets it that has not had it, and nobody of the catalogue whose
+    it was has it still. With ``removed: release`` that is logged.
+
+    Args:
+        ledger: of the published version.
+        ids: of all N items.
+        sids: int32 (N, T), what they shall be called now.
+        may_move: bool (N,), items that are allowed another SID.
+        removed: as in :func:`build`.
+
+    Raises:
+        SidmillError: naming the first such item, and how many there are.
+    """
+    lookup = id_lookup.make(ledger.ids.slice(0, ledger.owners))
+    rows = id_lookup.find(lookup, ids, "pid2sid.parquet")
+    bound = np.flatnonzero((rows != id_lookup.ABSENT) & ~may_move)
+    moved = bound[(ledger.sids[rows[bound]] != sids[bound]).any(axis=1)]
+    if len(moved):
+        first = moved[0]
+        raise SidmillError(
+            f"{len(moved)} published SIDs would move, first that of pid {ids[first].as_py()!r}, "
+            f"from {ledger.sids[rows[first]].tolist()} to {sids[first].tolist()}: delete "
+            f"results/pid2sid.parquet and run again; if it stays so, this is a fault of SIDMill"
+        )
+    given = np.flatnonzero(versions.follow(ledger.sids, sids, rows).reused)
+    if not len(given):
+        return
+    found = (
+        f"{len(given)} items get SIDs that others had who are gone or have another one, first pid "
+        f"{ids[given[0]].as_py()!r}, that gets {sids[given[0]].tolist()}"
+    )
+    if removed == "reserve":
+        raise SidmillError(
+            f"{found}: with published.removed: reserve nobody may: delete results/pid2sid.parquet "
+            f"and run again, with another collisions.strategy than none or with release"
+        )
+    logger.warning("%s: published.removed is release", found)
+
+
+def carry_on(
+    ledger: Ledger | None,
+    ids: pa.ChunkedArray,
+    sids: np.ndarray,
+    sizes: list[int],
+    codes: np.ndarray,
+    digests: np.ndarray,
+    *,
+    changed: str,
+    removed: str,
+) -> Ledger:
+    """Make the ledger of the next version.
+
+    Args:
+        ledger: of the version before; None for the first one.
+        ids: of the N items of the catalogue.
+        sids: int32 (N, T).
+        sizes: how many values each token has.
+        codes: int32 (N, L).
+        digests: S16 (N,), of their texts.
+        changed: as in :func:`build`.
+        removed: as in :func:`build`.
+
+    Raises:
+        SidmillError: if a published SID moved that should not, or a reserved one is given away.
+    """
+    n_items = len(ids)
+    live = np.full(n_items, ledger_file.LIVE, dtype=np.int8)
+    if ledger is None:
+        first, trained = np.ones(n_items, dtype=np.int32), np.ones(n_items, dtype=bool)
+        return Ledger(ids, sids, codes, digests, live, first, trained, sizes, 1)
+    rows = id_lookup.find(
+        id_lookup.make(ledger.ids.slice(0, ledger.owners)), ids, "pid2sid.parquet"
+    )
+    known = rows != id_lookup.ABSENT
+    altered = known & (ledger.digests[rows] != digests)
+    check(ledger, ids, sids, altered & (changed == "resolve"), removed)
+    stayed = known & (ledger.sids[rows] == sids).all(axis=1)
+    number = ledger.version + 1
+    now = Ledger(
+        ids,
+        sids,
+        codes,
+        digests,
+        live,
+        np.where(stayed, ledger.versions[rows], number).astype(np.int32),
+        known & ~altered & ledger.trained[rows],
+        sizes,
+        number,
+    )
+    if removed == "release":
+        return now
+    gone = np.delete(np.arange(ledger.owners), rows[known])
+    left = np.r_[rows[known & ~stayed], ledger.owners : len(ledger.ids)]
+    return _join(
+        now, _part(ledger, gone, ledger_file.REMOVED), _part(ledger, left, ledger_file.LEFT)
+    )
+
+
+def _part(ledger: Ledger, rows: np.ndarray, state: int) -> Ledger:
+    """Some rows of a ledger, with a state of their own."""
+    picked = {
+        name: getattr(ledger, name)[rows]
+        for name in ("sids", "codes", "digests", "versions", "trained")
+    }
+    states = np.full(len(rows), state, dtype=np.int8)
+    return ledger._replace(ids=ledger.ids.take(pa.array(rows)), state=states, **picked)
+
+
+def _join(first: Ledger, *others: Ledger) -> Ledger:
+    """Ledgers one after the other, with the sizes and the version of the first."""
+    parts = [first, *others]
+    joined = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("sids", "codes", "digests", "state", "versions", "trained")
+    }
+    ids = pa.chunked_array([chunk for part in parts for chunk in part.ids.chunks], first.ids.type)
+    return first._replace(ids=ids, **joined)
+
+
+def _distinct(sids: np.ndarray, sizes: list[int]) -> np.ndarray:
+    """Each of the SIDs once, int32 (H, T)."""
+    _, first = np.unique(prefixes.number(sids, sizes).numbers[-1], return_index=True)
+    return sids[first]
