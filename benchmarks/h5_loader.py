@@ -74,6 +74,7 @@ def run_sidmill(options: argparse.Namespace) -> None:
         folder / "sequence.h5",
         batch_size=options.batch_size,
         train_test_split="all",
+        padding_value=0.0,
     )
     _epoch(options, "sidmill", loader)
 

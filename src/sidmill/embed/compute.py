@@ -32,7 +32,7 @@ class Task(NamedTuple):
         code: names the code.
         checked: whether this shard compares a smaller precision with the full one: one does.
         published: shards whose vectors go into the same file, so of the same space; maybe none.
-        settings: of the backend, see :func:`sidmill.embed.backends.choose`.
+        settings: of the backend, see :func:`sidmill.embed.backend_choice.choose`.
     """
 
     text_path: str
