@@ -39,7 +39,6 @@ VECTOR_FILES = (".npy", ".h5", ".parquet")
 FIRST_ROUND = "results/dual/first/model"
 SHORT_COLLECTIONS = ("queries", "mining_queries")
 PROBLEMS = []
-TO_MAKE = {}  # outputs of this run, by path
 
 
 wildcard_constraints:
@@ -191,19 +190,6 @@ def catalogue_files(wildcards):
     if config["items"]["path"] is None:
         raise WorkflowError(NO_CATALOGUE)
     return CATALOGUE
-
-
-def outputs_to_make():
-    """What this run is going to make, by path."""
-    jobs = workflow.dag.needrun_jobs()
-    TO_MAKE.update((str(file), file) for job in jobs for file in job.output)
-    return list(TO_MAKE)
-
-
-def is_recorded(path):
-    """Whether Snakemake has a record of making an output of this run."""
-    workflow.persistence.deactivate_cache()  # a record that was missing as the run began
-    return path in TO_MAKE and bool(workflow.persistence.metadata(TO_MAKE[path]))
 
 
 def learned_from():
