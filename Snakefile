@@ -37,8 +37,8 @@ report: "workflow/report/workflow.rst"
 # for finished: common_internals.smk says how.
 onstart:
     or_stop(locks.hold_folder, STATE)
-    or_stop(origin.begin, STATE, outputs_to_make(), is_recorded)
-    origin.note(STATE, config["items"]["path"] or config["given"]["path"])
+    or_stop(demo_guard.begin, STATE, outputs_to_make(), is_recorded)
+    demo_guard.note(STATE, config["items"]["path"] or config["given"]["path"])
     mark_incomplete()
 
 

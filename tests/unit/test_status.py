@@ -161,5 +161,5 @@ def test_what_snakemake_complains_of_is_told_without_its_frames():
 
 
 def test_the_sentences_of_this_version_of_snakemake_were_looked_at():
-    """With another version: run ``sidmill status`` after a change of each kind, then name it here."""
+    """With another version: run ``sidmill status`` after each kind of change, then name it here."""
     assert version("snakemake") == "9.27.1"

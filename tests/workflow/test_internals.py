@@ -17,5 +17,5 @@ def test_private_attributes_stand_in_one_file():
 
 
 def test_they_were_seen_with_the_version_that_is_installed():
-    """With another version: run tests/workflow/test_crash.py and test_given.py, then name it here."""
+    """With another version: run test_crash.py and test_given.py beside this, then name it here."""
     assert version("snakemake") == "9.27.1"
