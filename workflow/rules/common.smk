@@ -140,7 +140,7 @@ def own_quantizer():
     """The checkpoint of the user, where the quantizer is pretrained."""
     if config["quantizer"] != "pretrained":
         return []
-    return expand_path(config["pretrained"]["path"], (), "pretrained.path")
+    return expand_one(config["pretrained"]["path"], "pretrained.path")
 
 
 def own_sids():
@@ -154,14 +154,14 @@ def own_sids():
             f"given.path: {path} lies in results/, which this run writes: move it elsewhere, for "
             f"instance to given/{Path(path).name}"
         )
-    return expand_path(path, (), "given.path")
+    return expand_one(path, "given.path")
 
 
 def sids_to_keep():
     """The SIDs outside of which items are left out of the catalogue: file and offset of its ids; or none."""
     if not OWN_SIDS or config["given"]["on_missing_sids"] == "error":
         return None
-    return [OWN_SIDS[0], config["given"]["id_offset"]]
+    return [OWN_SIDS, config["given"]["id_offset"]]
 
 
 def where_codebooks(path):
