@@ -101,9 +101,7 @@ def training_files(wildcards):
 
 def training_settings(wildcards):
     """Where these lines are, and what they look like."""
-    return {"path": config["training"][wildcards.kind]} | pick(
-        "training", "form", "on_bad_rows", "max_reject_share"
-    )
+    return pick("training", wildcards.kind, "form", "on_bad_rows", "max_reject_share")
 
 
 def dual_inputs(wildcards):

@@ -138,7 +138,7 @@ rule merge_shards:
         "../../envs/sidmill.yaml"
     threads: 1
     params:
-        exclude_own=config["retrieval"]["exclude_own"],
+        retrieval=pick("retrieval", "exclude_own"),
         code=code_of("merge_shards.py"),
     message:
         "Merging the shards of the search"
@@ -162,7 +162,7 @@ rule measure_retrieval:
         "../../envs/sidmill.yaml"
     threads: 1
     params:
-        metrics=settings("retrieval_metrics"),
+        retrieval_metrics=settings("retrieval_metrics"),
         run=pick("run", "seed"),
         code=code_of("measure_retrieval.py"),
     message:
@@ -219,7 +219,7 @@ rule measure_index:
         "../../envs/sidmill.yaml"
     threads: 2
     params:
-        retrieval=pick("retrieval", "top_k"),
+        retrieval=pick("retrieval", "index", "top_k"),
         faiss=pick("faiss", "nprobe", "ef_search", "candidates", "measured_queries"),
         run=pick("run", "seed"),
         code=code_of("measure_index.py"),
@@ -293,7 +293,7 @@ rule rerank_shard:
         "../../envs/sidmill.yaml"
     threads: 2
     params:
-        rerank=settings("rerank", "run", "shards", "batch_size"),
+        rerank=settings("rerank", "run", "shards"),
         code=code_of("rerank_shard.py"),
     message:
         "Reranking {input.topk}, shard {wildcards.shard} of {wildcards.shards}"
@@ -341,7 +341,7 @@ rule choose_run:
         "../../envs/sidmill.yaml"
     threads: 1
     params:
-        names=pick("retrieval", "topk_names", "query_ids", "corpus_ids"),
+        retrieval=pick("retrieval", "topk_names", "query_ids", "corpus_ids"),
         code=code_of("choose_run.py"),
     message:
         "Taking {input.chosen}"

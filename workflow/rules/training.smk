@@ -106,6 +106,7 @@ rule mine_negatives:
     threads: 2
     params:
         mining=settings("mining", "pool"),
+        retrieval={},  # machine settings alone
         code=code_of("mine_negatives.py"),
     message:
         "Mining hard negatives"
