@@ -54,6 +54,7 @@ def write(topk_path: str, trec_path: str, json_path: str, run: Run, tag: str) ->
         topk_path, (f"{qid}\t{pid}\t{rank}\t{score:.9g}\n" for qid, pid, rank, score in _lines(run))
     )
 
+    # White space in an id would add a column.
     spaced = next((name for name in _names(run) if name.split() != [name]), None)
     if spaced is not None:
         logger.warning(

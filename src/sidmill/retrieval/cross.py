@@ -124,6 +124,8 @@ def load(settings: Cross | Rerank) -> CrossEncoder:
     model = training.require_model(settings.model, setting)
     dtype = torch.float32 if is_training else getattr(torch, settings.dtype)
     options: dict[str, Any] = {"use_safetensors": True, "dtype": dtype}
+
+    # No code of the model's authors is run, and no pickle is read.
     try:
         config = AutoConfig.from_pretrained(
             model, revision=settings.revision, trust_remote_code=False

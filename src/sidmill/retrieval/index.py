@@ -139,6 +139,7 @@ def search(
             f"{vectors.shape}: delete it and run again"
         )
 
+    # Candidates of faiss, then their exact scores.
     best = Best(len(queries), top_k, ranks)
     n_candidates = min(settings.candidates, len(vectors))
     for low in range(0, len(queries), QUERY_ROWS):
@@ -327,11 +328,12 @@ def _require_rows(recipe: str, parts: list[_Part], n_rows: int) -> None:
                 f"train on and gets {part.rows} of {n_rows}: {remedy}"
             )
 
+    # The part with the fewest rows per centroid stands for all.
     scarce = [part for part in parts if training_sizes.are_few(part.rows, part.centroids)]
     if scarce:
         part = max(scarce, key=lambda part: part.centroids / part.rows)
         logger.warning(
-            "%d passages are few to find the %d centroids of the %s by: faiss asks for %d",
+            "%d passages are few to find the %d centroids of the %s: faiss asks for %d",
             part.rows,
             part.centroids,
             part.name,

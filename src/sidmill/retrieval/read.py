@@ -59,7 +59,7 @@ class Rejects:
                 advice = encodings.remedy(file, None)
             raise SidmillError(
                 f"{file}, line {row}: {reason}: {advice}, or set {self.section}.on_bad_rows: "
-                f"reject to list such lines beside the result"
+                f"reject to list such lines next to the result"
             )
         self.tally.add(file, row, reason)
         shown = None if key is None else _encodable(key)

@@ -69,6 +69,7 @@ def rerank_shard(
     queries = _read_texts(queries_path, set(run.qids[start:stop]))
     reader = cross.load(settings)
 
+    # A portion at a time: (q, d) scores.
     scores = np.empty((stop - start, depth), dtype=np.float32)
     for low in range(start, stop, portion):
         high = min(low + portion, stop)

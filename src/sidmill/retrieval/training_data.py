@@ -115,8 +115,8 @@ def _rows_of_judgements(
         logger.warning("%d queries have no answer and are left out", len(unanswered))
     if kind == "cross" and not others.keys() & answers.keys():
         raise SidmillError(
-            "training.cross: no query has a passage judged 0 beside an answer, so there is nothing "
-            "to tell apart: set cross.source: mined and training.dual"
+            "training.cross: no query has a passage judged 0 as well as an answer, so there is "
+            "nothing to learn: set cross.source: mined and training.dual"
         )
 
     # A triple per answer or hard negative, whichever are more; the others repeat in turn.
