@@ -303,6 +303,8 @@ def test_a_hub_model_that_does_not_say_how_to_pool_is_refused_unread(files, tmp_
 
 @pytest.mark.parametrize("model", ["bert", "qwen3-reranker"])
 def test_a_cross_encoder_learns_and_reranks(files, tmp_path, monkeypatch, model):
+    import torch
+
     from sidmill.retrieval import rerank
 
     figures = train_cross(files / "pairs.parquet", tmp_path, files / model)
@@ -329,6 +331,10 @@ def test_a_cross_encoder_learns_and_reranks(files, tmp_path, monkeypatch, model)
         return rerank.merge(run, paths), paths
 
     runs = [reranked(1)[0], reranked(1, batch_size=3)[0]]
+    # names of one device give the same bytes; a GPU may differ in the last bits
+    cpu = "cpu" if torch.cuda.is_available() else "auto"
+    for device in (cpu, "cpu"):
+        assert reranked(1, device=device)[0].scores.tobytes() == runs[0].scores.tobytes()
     # more shards than portions, and of uneven size: the same bytes
     for shards in (3, 6):
         sharded, paths = reranked(shards)
