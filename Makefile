@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Packages are compiled when they are first imported, and kept so.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: run test settings lint unit workflow cluster lock clean
+.PHONY: run test settings docs lint unit workflow cluster lock clean
 
 run: .venv/run.stamp  ## the demo (or your config.yaml), to the SIDs and the report
 	snakemake --cores $(CORES)
@@ -17,6 +17,9 @@ test: .venv/dev.stamp lint unit workflow  ## all checks and tests; SIDMILL_LONG=
 
 settings: .venv/dev.stamp  ## write config.yaml, its schema and docs/settings.md from src/sidmill/settings
 	python -m sidmill.settings
+
+docs: .venv/dev.stamp  ## write the diagrams of docs/index.md from the rules and the layers
+	python docs/diagrams.py
 
 lint: .venv/dev.stamp
 	ruff check

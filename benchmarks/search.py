@@ -73,23 +73,15 @@ def make(options: argparse.Namespace) -> None:
 def run_sidmill(options: argparse.Namespace) -> None:
     """Search with SIDMill."""
     from sidmill.numeric import exact_search
+    from sidmill.settings.retrieval import Retrieval
 
     vectors, queries = _load(options)
+    settings = Retrieval(device="cpu", memory_mb=options.memory_mb)
     ranks = np.arange(options.rows)
     began, cpu = time.perf_counter(), time.process_time()
     cuts = [options.rows * shard // options.shards for shard in range(options.shards + 1)]
     parts = [
-        exact_search.search(
-            vectors,
-            queries,
-            ranks,
-            start=start,
-            stop=stop,
-            top_k=options.k,
-            search_batch=1000,
-            device="cpu",
-            memory_mb=options.memory_mb,
-        )
+        exact_search.search(vectors, queries, ranks, range(start, stop), options.k, settings)
         for start, stop in pairwise(cuts)
     ]
     found = exact_search.merge(parts, ranks)
@@ -112,23 +104,21 @@ def run_faiss(options: argparse.Namespace) -> None:
 def run_index(options: argparse.Namespace) -> None:
     """Build an approximate index and measure it at several settings."""
     from sidmill.retrieval import index
+    from sidmill.settings.retrieval import Faiss
 
     vectors, queries = _load(options)
-    kind = options.side
-    path = Path(options.folder, f"{kind}.faiss")
-    began, cpu = time.perf_counter(), time.process_time()
-    recipe = index.build(
-        vectors,
-        path,
-        index=kind,
-        lists=None,
-        code_bytes=32,
+    settings = Faiss(
         links=options.links,
         ef_construction=options.ef_construction,
         train_sample=options.train_sample,
-        repeatable=options.repeatable,
-        seed=options.seed,
+        repeatable=bool(options.repeatable),
     )
+    kind = options.side
+    path = Path(options.folder, f"{kind}.faiss")
+    began, cpu = time.perf_counter(), time.process_time()
+    recipe = index.build(vectors, path, kind, settings, options.seed)
+
+    # Size, time and memory of the building.
     built = {
         "factory": recipe,
         "build_seconds": round(time.perf_counter() - began, 1),
@@ -137,27 +127,21 @@ def run_index(options: argparse.Namespace) -> None:
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
     print(f"{kind}: {built}", file=sys.stderr, flush=True)
-    wanted = np.load(Path(options.folder, "sidmill.npy"))
+
+    # Recall and time at each effort, against the exact search that ran before.
+    exact = np.load(Path(options.folder, "sidmill.npy"))
     plane = []
     for effort, candidates in product(EFFORTS[kind], (options.k, 4 * options.k)):
         began, cpu = time.perf_counter(), time.process_time()
-        found = index.search(
-            path,
-            vectors,
-            queries,
-            np.arange(options.rows),
-            top_k=options.k,
-            search_batch=1000,
-            nprobe=effort,
-            ef_search=effort,
-            candidates=candidates,
-        )
+        effort_settings = Faiss(nprobe=effort, ef_search=effort, candidates=candidates)
+        ranks = np.arange(options.rows)
+        found = index.search(path, vectors, queries, ranks, options.k, effort_settings)
         seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
         plane.append(
             {
                 "effort": effort,
                 "candidates": candidates,
-                "recall": round(index.recall(found.rows, wanted), 4),
+                "recall": round(index.recall(found.rows, exact), 4),
                 "ms_per_query": round(1000 * seconds / options.queries, 3),
                 "cpu_ms_per_query": round(1000 * cpu / options.queries, 3),
             }

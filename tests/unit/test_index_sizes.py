@@ -12,11 +12,9 @@ import pytest
 from sidmill.core.errors import SidmillError
 from sidmill.numeric import training_sizes
 from sidmill.retrieval import index
+from sidmill.settings.retrieval import Faiss
 
-BUILD = {
-    "lists": None, "code_bytes": 4, "links": 8, "ef_construction": 20,
-    "train_sample": 600, "repeatable": True, "seed": 0,
-}  # fmt: skip
+BUILD = {"code_bytes": 4, "links": 8, "ef_construction": 20, "train_sample": 600}
 # A factory string, the rows that it needs in 16 dimensions, and the part that needs them.
 NEEDS = {
     "Flat": (0, ""),
@@ -72,14 +70,14 @@ def test_the_remedy_works(recipe, vectors, tmp_path):
     needed, _ = NEEDS[recipe]
     for n_rows, n_sample in ((600, needed - 1), (max(1, needed - 1), 600)):
         error = lacking(recipe, min(n_rows, n_sample), n_rows)
-        changed = {**BUILD, "index": recipe, "train_sample": n_sample}
+        built, sample = recipe, n_sample
         if "raise faiss.train_sample" in error:
-            changed["train_sample"] = int(re.search(r"at least (\d+)", error).group(1))
+            sample = int(re.search(r"at least (\d+)", error).group(1))
         elif error:
             assert "set retrieval.index to flat or hnsw" in error
-            changed["index"] = "hnsw"
-        changed["train_sample"] = max(1, changed["train_sample"])
-        index.build(vectors[:n_rows], tmp_path / "x.faiss", **changed)
+            built = "hnsw"
+        settings = Faiss(**{**BUILD, "train_sample": max(1, sample)})
+        index.build(vectors[:n_rows], tmp_path / "x.faiss", built, settings, 0)
         assert faiss.read_index(str(tmp_path / "x.faiss")).ntotal == n_rows
 
 
@@ -99,9 +97,9 @@ def test_cells_of_cells_are_trained_on_cells():
 @pytest.mark.parametrize("recipe", ["IDMap,Flat", "IDMap2,HNSW8,Flat", "PCA8,IDMap,Flat"])
 def test_numbers_of_its_own_are_refused_with_a_remedy(recipe, vectors, tmp_path):
     with pytest.raises(SidmillError, match="leave IDMap out"):
-        index.build(vectors, tmp_path / "x.faiss", index=recipe, **BUILD)
+        index.build(vectors, tmp_path / "x.faiss", recipe, Faiss(**BUILD), 0)
     mended = re.sub("IDMap2?,", "", recipe)
-    assert index.build(vectors, tmp_path / "x.faiss", index=mended, **BUILD) == mended
+    assert index.build(vectors, tmp_path / "x.faiss", mended, Faiss(**BUILD), 0) == mended
 
 
 def test_what_faiss_refuses_while_rows_are_added_is_a_mistake_and_no_crash(
@@ -109,13 +107,13 @@ def test_what_faiss_refuses_while_rows_are_added_is_a_mistake_and_no_crash(
 ):
     monkeypatch.setattr(index, "BLOCK_ROWS", 500)  # a graph of this kind takes all rows at once
     with pytest.raises(SidmillError, match=r"change retrieval\.index"):
-        index.build(vectors, tmp_path / "x.faiss", index="NSG8,Flat", **BUILD)
+        index.build(vectors, tmp_path / "x.faiss", "NSG8,Flat", Faiss(**BUILD), 0)
     assert not (tmp_path / "x.faiss").exists()
 
 
 @pytest.mark.parametrize("recipe", ["ivfpq", "opq", "PQ4", "RQ3x5", "IVF16,Flat", "OPQ4,PQ4x4"])
 def test_few_rows_are_said_once(recipe, vectors, tmp_path, caplog, capfd):
-    index.build(vectors, tmp_path / "x.faiss", index=recipe, **{**BUILD, "lists": 16})
+    index.build(vectors, tmp_path / "x.faiss", recipe, Faiss(**BUILD, lists=16), 0)
     written = capfd.readouterr()
     assert "WARNING clustering" not in written.out + written.err
     few = [line for line in caplog.messages if "passages are few" in line]
@@ -137,6 +135,6 @@ def test_no_filter_is_trained_that_nobody_asks(recipe):
 def test_what_threads_change_is_built_on_one(recipe, vectors, tmp_path):
     found = []
     for name in ("a", "b"):
-        index.build(vectors, tmp_path / name, index=recipe, **BUILD)
+        index.build(vectors, tmp_path / name, recipe, Faiss(**BUILD), 0)
         found.append((tmp_path / name).read_bytes())
     assert found[0] == found[1]

@@ -28,8 +28,7 @@ from sidmill.retrieval import (
     training_data,
 )
 from sidmill.retrieval.choose import choose
-
-USUAL = {"form": "auto", "on_bad_rows": "error", "max_reject_share": 0.25}
+from sidmill.settings.retrieval import Bm25, Faiss, Retrieval, RetrievalMetrics, Training
 
 
 def put(folder, name, content):
@@ -41,9 +40,9 @@ def read_texts(folder, kind, path, ids=None, **changes):
     """Texts by id, and the rejects."""
     out = [folder / name for name in ("text.parquet", "rejects.parquet")]
     if kind == "corpus":
-        read.read_corpus(*out, corpus=path, corpus_ids=ids, **USUAL | changes)
+        read.read_corpus(*out, Retrieval(corpus=path, corpus_ids=ids, **changes))
     else:
-        read.read_queries(*out, queries=path, query_ids=ids, **USUAL | changes)
+        read.read_queries(*out, Retrieval(queries=path, query_ids=ids, **changes))
     table = pq.read_table(out[0])
     found = dict(zip(table["pid"].to_pylist(), table["text"].to_pylist(), strict=True))
     return found, pq.read_table(out[1]).to_pylist()
@@ -210,11 +209,9 @@ def test_files_in_another_encoding_stop_and_the_remedy_works(tmp_path, kind, on_
         out = tmp_path / "out.parquet", tmp_path / "rejects.parquet"
         rules = {"on_bad_rows": on_bad_rows, "max_reject_share": 1.0}
         if kind == "qrels":
-            read.read_qrels(*out, qrels=path, **rules)
+            read.read_qrels(*out, Retrieval(qrels=path, **rules))
         elif kind == "dual":
-            training_data.read_training(
-                *out, None, None, kind="dual", path=path, form="rocketqa", **rules
-            )
+            training_data.read_training(*out, None, None, "dual", Training(dual=path, **rules))
         else:
             read_texts(tmp_path, kind, path, **rules)
 
@@ -266,13 +263,11 @@ def test_ids_that_break_lines_are_refused_before_the_search(tmp_path, pid):
         item_text.write(tmp_path / name, pa.string(), [table])
     paths = [tmp_path / name for name in ("corpus", "queries", "spool")]
     with pytest.raises(SidmillError, match="tab or a line break"):
-        bm25.search(*paths, top_k=1, exclude_own=False, k1=1.5, b=0.75)
+        bm25.search(*paths, Retrieval(top_k=1), Bm25())
     vectors = np.eye(2, dtype=np.float32)
     corpus = VectorStore(vectors, pa.chunked_array([[pid, "b"]]), {})
     with pytest.raises(SidmillError, match="tab or a line break"):
-        search.search_shard(corpus, corpus, None, shard=0, shards=1, top_k=1, exclude_own=False,
-                            search_batch=9, device="cpu", memory_mb=9, nprobe=0, ef_search=0,
-                            candidates=0)  # fmt: skip
+        search.search_shard(corpus, corpus, None, 0, 1, Retrieval(top_k=1), Faiss())
 
 
 # --- queries that stand in the corpus
@@ -288,17 +283,14 @@ def test_the_own_passage_is_counted_and_left_out_where_wanted(rng, tmp_path, cap
     asked = VectorStore(
         vectors[15:], pa.chunked_array([pa.array([15, 16, 17, 18, 99]).cast(kind)]), {}
     )
-    effort = {"search_batch": 9, "device": "cpu", "memory_mb": 9, "nprobe": 0, "ef_search": 0,
-              "candidates": 0}  # fmt: skip
 
     def found(k, exclude_own):
+        settings = Retrieval(top_k=k, exclude_own=exclude_own)
         paths = [tmp_path / f"{shard}" for shard in range(shards)]
         for shard, path in enumerate(paths):
-            neighbour_lists.write(path, search.search_shard(
-                corpus, asked, None, shard=shard, shards=shards, top_k=k, exclude_own=exclude_own,
-                **effort,
-            ))  # fmt: skip
-        return search.merge_shards(paths, ids, asked.ids, exclude_own=exclude_own)
+            part = search.search_shard(corpus, asked, None, shard, shards, settings, Faiss())
+            neighbour_lists.write(path, part)
+        return search.merge_shards(paths, ids, asked.ids, settings)
 
     plain, without = found(6, False), found(5, True)
     assert "4 of 5 queries have the id of a passage, which may be found" in caplog.text
@@ -319,13 +311,13 @@ def test_bm25_leaves_the_own_passage_out(tmp_path):
         table = pa.table({"pid": list("abcd"), "text": lines})
         item_text.write(tmp_path / name, pa.string(), [table])
     paths = [tmp_path / name for name in ("corpus", "queries", "spool")]
-    run = bm25.search(*paths, top_k=3, exclude_own=True, k1=1.5, b=0.75)
+    run = bm25.search(*paths, Retrieval(top_k=3, exclude_own=True), Bm25())
     assert run.scores.shape == (4, 3)
     for qid, pids in zip(run.qids, run.pids, strict=True):
         assert sorted([qid, *pids]) == list("abcd")
     assert run.pids[0][:2] == ["b", "c"]
     with pytest.raises(SidmillError, match="at most 3"):
-        bm25.search(*paths, top_k=4, exclude_own=True, k1=1.5, b=0.75)
+        bm25.search(*paths, Retrieval(top_k=4, exclude_own=True), Bm25())
 
 
 # --- judgements that no run can meet
@@ -337,12 +329,13 @@ def test_answers_that_the_corpus_or_the_run_lacks_are_counted_and_said(tmp_path,
     item_text.write(tmp_path / "corpus", kind, [table])
     judged = {"q1": {"1": 1, "9": 2, "8": 0}, "q2": {"3": 1}, "q3": {"7": 1}}
     run = a_run(["1", "2"], ["q1", "q2"])
-    figures, _ = measure.measure({"x": run}, judged, str(tmp_path / "corpus"), resamples=10, seed=0)
+    metrics = RetrievalMetrics(resamples=100)
+    figures, _ = measure.measure({"x": run}, judged, str(tmp_path / "corpus"), metrics, 0)
     assert figures["judgements"] == {
         "answers": 4, "answers_without_passage": 2, "answers_without_query": 1
     }  # fmt: skip
     assert "2 of 4 answers are passages that the corpus lacks, such as '9'" in caplog.text
-    figures, _ = measure.measure({"x": run}, {"q2": judged["q2"]}, None, resamples=10, seed=0)
+    figures, _ = measure.measure({"x": run}, {"q2": judged["q2"]}, None, metrics, 0)
     assert figures["judgements"]["answers_without_passage"] is None
 
 
@@ -374,12 +367,13 @@ def test_res_topk_feeds_the_converter_of_dureader(tmp_path, has_maps):
     chosen, trec, _ = write_run(tmp_path / "dual", run)
 
     out = tmp_path / "res.topk", tmp_path / "run.trec"
+    files = chosen, trec, tmp_path / "queries.parquet", *out
     names = {"query_ids": query_ids, "corpus_ids": corpus_ids}
-    choose(chosen, trec, tmp_path / "queries.parquet", *out, topk_names="dureader", **names)
+    choose(*files, Retrieval(topk_names="dureader", **names))
     wanted = dict(zip(texts_to_ids.values(), run.pids, strict=True))
     assert converted(out[0], texts_to_ids, lines_to_ids) == wanted
     assert out[1].read_bytes() == trec.read_bytes()
-    choose(chosen, trec, tmp_path / "queries.parquet", *out, topk_names="ids", **names)
+    choose(*files, Retrieval(topk_names="ids", **names))
     assert out[0].read_bytes() == chosen.read_bytes()
 
 
@@ -389,17 +383,17 @@ def test_names_of_dureader_are_refused_for_other_passages_and_the_remedy_works(t
     item_text.write(tmp_path / "queries.parquet", pa.string(), [table])
     (tmp_path / "out").mkdir()
     out = tmp_path / "out/res.topk", tmp_path / "out/run.trec"
-    names = {"query_ids": None, "corpus_ids": None}
+    files = chosen, trec, tmp_path / "queries.parquet", *out
     with pytest.raises(SidmillError, match=r"'a' has no line number.*topk_names: ids"):
-        choose(chosen, trec, tmp_path / "queries.parquet", *out, topk_names="dureader", **names)
-    choose(chosen, trec, tmp_path / "queries.parquet", *out, topk_names="ids", **names)
+        choose(*files, Retrieval(topk_names="dureader"))
+    choose(*files, Retrieval(topk_names="ids"))
     assert out[0].read_bytes() == chosen.read_bytes()
 
 
 def test_judgements_keep_ids_with_spaces_of_tab_separated_files(tmp_path):
     path = put(tmp_path, "q.tsv", "query-id\tcorpus-id\tscore\nq 1\tSKU 12\t1\n")
     out = tmp_path / "qrels.parquet", tmp_path / "rejects.parquet"
-    read.read_qrels(*out, qrels=path, on_bad_rows="error", max_reject_share=0.5)
+    read.read_qrels(*out, Retrieval(qrels=path))
     assert qrels.read(out[0]) == {"q 1": {"SKU 12": 1}}
 
 

@@ -29,6 +29,14 @@ from sidmill.retrieval import (
     read,
     training_data,
 )
+from sidmill.settings.retrieval import (
+    Bm25,
+    Fusion,
+    Mining,
+    Retrieval,
+    RetrievalMetrics,
+    Training,
+)
 
 
 def texts(path):
@@ -42,18 +50,13 @@ def write(folder, name, content):
     return str(path)
 
 
-def rows(on_bad_rows, form="auto"):
-    """Settings of reading lines."""
-    return {"on_bad_rows": on_bad_rows, "form": form, "max_reject_share": 1.0}
-
-
-def judged_rows(on_bad_rows):
-    return {"on_bad_rows": on_bad_rows, "max_reject_share": 1.0}
+REJECT = {"on_bad_rows": "reject", "max_reject_share": 1.0}
 
 
 def read_corpus(folder, path, ids=None, on_bad_rows="error"):
     found, rejects = folder / "text.parquet", folder / "rejects.parquet"
-    read.read_corpus(found, rejects, corpus=path, corpus_ids=ids, **rows(on_bad_rows))
+    rules = {"on_bad_rows": on_bad_rows, "max_reject_share": 1.0}
+    read.read_corpus(found, rejects, Retrieval(corpus=path, corpus_ids=ids, **rules))
     return texts(found), pq.read_table(rejects).to_pylist()
 
 
@@ -106,8 +109,7 @@ def test_queries_take_their_id_from_the_map(tmp_path):
     path = write(tmp_path, "dev.q", "国家\t-\t-\t0\nother\t-\t-\t0\n")
     ids = write(tmp_path, "q2qid.json", '{"国家": "q7"}')
     found, rejects = tmp_path / "text.parquet", tmp_path / "rejects.parquet"
-    settings = {"queries": path, "query_ids": ids, **rows("reject")}
-    read.read_queries(found, rejects, **settings)
+    read.read_queries(found, rejects, Retrieval(queries=path, query_ids=ids, **REJECT))
     assert texts(found) == {"q7": "国家"}
     assert "has no id for it" in pq.read_table(rejects)["reason"][0].as_py()
 
@@ -123,7 +125,7 @@ def test_queries_take_their_id_from_the_map(tmp_path):
 def test_judgements_in_three_forms(tmp_path, name, content):
     out, rejects = tmp_path / "qrels.parquet", tmp_path / "rejects.parquet"
     path = write(tmp_path, name, content)
-    read.read_qrels(out, rejects, qrels=path, **judged_rows("error"))
+    read.read_qrels(out, rejects, Retrieval(qrels=path))
     found = qrels.read(out)["1"]
     assert found["a"] > 0
     assert found.get("b", 0) == 0
@@ -133,8 +135,8 @@ def test_contradicting_and_broken_judgements_are_named(tmp_path):
     out, rejects = tmp_path / "qrels.parquet", tmp_path / "rejects.parquet"
     path = write(tmp_path, "q.txt", "1 0 a 1\n1 0 a 1\n1 0 a 0\n1 0\n1 0 b x\n")
     with pytest.raises(SidmillError, match="line 3: judged 0 here and 1 in line 1"):
-        read.read_qrels(out, rejects, qrels=path, **judged_rows("error"))
-    assert read.read_qrels(out, rejects, qrels=path, **judged_rows("reject")) == 1
+        read.read_qrels(out, rejects, Retrieval(qrels=path))
+    assert read.read_qrels(out, rejects, Retrieval(qrels=path, **REJECT)) == 1
     assert pq.read_table(rejects)["row"].to_pylist() == [3, 4, 5]
 
 
@@ -142,32 +144,23 @@ def test_contradicting_and_broken_judgements_are_named(tmp_path):
 def test_only_the_header_of_beir_is_passed_over(tmp_path, first):
     out, rejects = tmp_path / "qrels.parquet", tmp_path / "rejects.parquet"
     path = write(tmp_path, "q.txt", f"{first}\nq1 d2 1\n")
-    assert read.read_qrels(out, rejects, qrels=path, **judged_rows("reject")) == 1
+    assert read.read_qrels(out, rejects, Retrieval(qrels=path, **REJECT)) == 1
     assert pq.read_table(rejects)["row"].to_pylist() == [1]
     beir = write(tmp_path, "q.tsv", "query-id\tcorpus-id\tscore\nq1\td2\t1\n")
-    assert read.read_qrels(out, rejects, qrels=beir, **judged_rows("error")) == 1
+    assert read.read_qrels(out, rejects, Retrieval(qrels=beir)) == 1
     assert pq.read_table(rejects).num_rows == 0
 
 
 def test_training_lines(tmp_path):
     out, rejects = tmp_path / "out.parquet", tmp_path / "rejects.parquet"
     path = write(tmp_path, "dual.tsv", "q\t\tyes\tT\tno\t0\nq\tyes\n")
-    settings = {"kind": "dual", "path": path, "form": "rocketqa", **judged_rows("reject")}
-    assert training_data.read_training(out, rejects, None, None, **settings) == 1
+    files = out, rejects, None, None
+    assert training_data.read_training(*files, "dual", Training(dual=path, **REJECT)) == 1
     wanted = [{"query": "q", "positive": "yes", "negative": "T\nno"}]
     assert pq.read_table(out).to_pylist() == wanted
     path = write(tmp_path, "cross.tsv", "q\t\tyes\t1\nq\t\tno\t2\n")
     with pytest.raises(SidmillError, match="line 2: the label is '2'"):
-        training_data.read_training(
-            out,
-            rejects,
-            None,
-            None,
-            kind="cross",
-            path=path,
-            form="rocketqa",
-            **judged_rows("error"),
-        )
+        training_data.read_training(*files, "cross", Training(cross=path))
 
 
 @pytest.fixture
@@ -189,17 +182,14 @@ def judged(tmp_path):
 )  # fmt: skip
 def test_judgements_of_beir_and_trec_become_training_rows(tmp_path, judged, lines):
     """Each judged passage is learned from; a query without an answer is not."""
-    settings = {
-        "path": write(tmp_path, "qrels.tsv", lines),
-        "form": "qrels",
-        **judged_rows("error"),
-    }
-    assert training_data.read_training(*judged, kind="dual", **settings) == 3
+    path = write(tmp_path, "qrels.tsv", lines)
+    settings = Training(form="qrels", dual=path, cross=path)
+    assert training_data.read_training(*judged, "dual", settings) == 3
     rows = pq.read_table(judged[0]).to_pylist()
     assert [tuple(row.values()) for row in rows] == [
         ("seven", "T\none", "four"), ("seven", "two", "four"), ("eight", "three", None)
     ]  # fmt: skip
-    assert training_data.read_training(*judged, kind="cross", **settings) == 4
+    assert training_data.read_training(*judged, "cross", settings) == 4
     rows = pq.read_table(judged[0]).to_pylist()
     assert [(row["passage"], row["label"]) for row in rows] == [
         ("T\none", 1), ("two", 1), ("four", 0), ("three", 1)
@@ -208,15 +198,13 @@ def test_judgements_of_beir_and_trec_become_training_rows(tmp_path, judged, line
 
 def test_judgements_without_text_are_named_or_listed(tmp_path, judged):
     path = write(tmp_path, "qrels.tsv", "7\t1\t1\n7\t99\t1\n6\t1\t1\n")
-    settings = {"kind": "dual", "path": path, "form": "qrels"}
+    settings = {"form": "qrels", "dual": path, "cross": path}
     with pytest.raises(SidmillError, match=r"line 2: passage '99' has no text"):
-        training_data.read_training(*judged, **judged_rows("error"), **settings)
-    assert training_data.read_training(*judged, **judged_rows("reject"), **settings) == 1
+        training_data.read_training(*judged, "dual", Training(**settings))
+    assert training_data.read_training(*judged, "dual", Training(**settings, **REJECT)) == 1
     assert pq.read_table(judged[1])["row"].to_pylist() == [2, 3]
     with pytest.raises(SidmillError, match=r"cross\.source: mined"):
-        training_data.read_training(
-            *judged, **judged_rows("reject"), **{**settings, "kind": "cross"}
-        )
+        training_data.read_training(*judged, "cross", Training(**settings, **REJECT))
 
 
 def a_run(rng, n=6, k=4):
@@ -258,9 +246,8 @@ def test_metrics_by_hand():
         "unanswered": {"0": 0},
     }  # fmt: skip
     judged["missing"] = {"0": 1}
-    figures, table = measure.measure(
-        {"x": Run(["a", "b", "c"], pids, scores)}, judged, resamples=100, seed=0
-    )
+    runs = {"x": Run(["a", "b", "c"], pids, scores)}
+    figures, table = measure.measure(runs, judged, None, RetrievalMetrics(resamples=100), 0)
     found = figures["runs"]["x"]
     assert figures["queries"] == 4
     assert found["MRR@10"] == pytest.approx((1 + 1 / 5) / 4)
@@ -277,14 +264,15 @@ def test_the_bootstrap_tells_a_real_difference_from_none(rng):
     scores = np.tile(np.array([2, 1], dtype=np.float32), (200, 1))
     all_runs = {name: Run(list(judged), p, scores) for name, p in
                 (("base", base), ("good", good), ("swap", swap))}  # fmt: skip
-    figures, _ = measure.measure(all_runs, judged, resamples=1000, seed=3)
+    metrics = RetrievalMetrics(resamples=1000)
+    figures, _ = measure.measure(all_runs, judged, None, metrics, 3)
     better = figures["differences"]["good - base"]["MAP"]
     assert better["low"] > 0
     assert better["p"] < 0.01
     same = figures["differences"]["swap - base"]["MAP"]
     assert same["low"] < 0 < same["high"]
     assert same["p"] > 0.3
-    assert measure.measure(all_runs, judged, resamples=1000, seed=3)[0] == figures
+    assert measure.measure(all_runs, judged, None, metrics, 3)[0] == figures
     # metrics that look deeper than the runs are left out
     assert "Recall@50" not in figures["runs"]["base"]
 
@@ -296,7 +284,7 @@ def test_bm25_finds_words_in_chinese_and_english_and_fills_up_by_id(tmp_path):
         table = pa.table({"pid": range(len(lines)), "text": lines}, schema=schema)
         item_text.write(tmp_path / name, pa.int64(), [table])
     paths = [tmp_path / name for name in ("corpus", "queries", "spool")]
-    run = bm25.search(*paths, top_k=4, exclude_own=False, k1=1.5, b=0.75)
+    run = bm25.search(*paths, Retrieval(top_k=4), Bm25())
     assert not paths[2].exists()
     assert run.pids[0] == ["0", "1", "2", "3"]
     assert run.pids[1] == ["1", "0", "2", "3"]
@@ -322,7 +310,7 @@ def test_bm25_keeps_words_of_other_scripts_whole(tmp_path, query, answer, other)
             table = pa.table({"pid": range(len(column)), "text": column})
             item_text.write(tmp_path / name, pa.int64(), [table])
         paths = [tmp_path / name for name in ("corpus", "queries", "spool")]
-        run = bm25.search(*paths, top_k=2, exclude_own=False, k1=1.5, b=0.75)
+        run = bm25.search(*paths, Retrieval(top_k=2), Bm25())
         assert run.pids[0][0] == str(lines.index(answer))
         assert run.scores[0, 0] > run.scores[0, 1]
 
@@ -344,7 +332,7 @@ def test_bm25_by_blocks_is_bm25s_of_the_whole_corpus(tmp_path_factory, data):
         patch.setattr(bm25, "POSTINGS_PER_BLOCK", data.draw(st.integers(1, 100)))
         patch.setattr(bm25, "PASSAGES_PER_BLOCK", data.draw(st.integers(1, 50)))
         paths = [folder / name for name in ("corpus", "queries", "spool")]
-        run = bm25.search(*paths, top_k=k, exclude_own=False, k1=1.2, b=0.6)
+        run = bm25.search(*paths, Retrieval(top_k=k), Bm25(k1=1.2, b=0.6))
     whole = bm25s.BM25(k1=1.2, b=0.6, method="lucene")
     whole.index([line.split() for line in lines], show_progress=False)
     for query, line in enumerate(asked):
@@ -358,11 +346,11 @@ def test_bm25_by_blocks_is_bm25s_of_the_whole_corpus(tmp_path_factory, data):
 def test_fusion_is_the_sum_of_reciprocal_ranks():
     scores = np.array([[2, 1]], dtype=np.float32)
     one, two = Run(["q"], [["a", "b"]], scores), Run(["q"], [["c", "b"]], scores)
-    run = fuse.fuse([one, two], constant=60)
+    run = fuse.fuse([one, two], Fusion(constant=60))
     assert run.pids == [["b", "a"]]  # a and c tie: the lower id
     assert run.scores[0] == pytest.approx([2 / 62, 1 / 61])
     with pytest.raises(SidmillError, match="not in every run"):
-        fuse.fuse([one, Run(["r"], [["a", "b"]], scores)], constant=60)
+        fuse.fuse([one, Run(["r"], [["a", "b"]], scores)], Fusion())
 
 
 def test_mined_negatives_are_near_but_no_answers_and_below_the_margin(tmp_path):
@@ -395,15 +383,51 @@ def test_mined_negatives_are_near_but_no_answers_and_below_the_margin(tmp_path):
 
     outputs = [tmp_path / "mined", tmp_path / "pairs"]
     counts = mine.mine(
-        tmp_path / "triples", *files, store(pool), store(texts(files[1])), *outputs,
-        depth=5, skip=0, margin=0.95, negatives=2, search_batch=10, device="cpu", memory_mb=64,
-    )  # fmt: skip
+        mine.Texts(tmp_path / "triples", *files),
+        store(pool),
+        store(texts(files[1])),
+        *outputs,
+        Mining(depth=5, negatives=2),
+        Retrieval(),
+    )
     assert counts == {"queries": 2, "negatives": 4, "without": 0}
     found = [tuple(row.values()) for row in pq.read_table(outputs[0]).to_pylist()]
     assert found[:2] == [("query", "answer", "near"), ("query", "answer", "middle")]
     assert found[2:] == [("other", "near", "twin of it"), ("other", "near", "answer")]
     labels = pq.read_table(outputs[1]).to_pylist()
     assert [row["label"] for row in labels] == [1, 0, 0, 1, 0, 0]
+
+
+def test_machine_settings_change_no_byte_of_mined_negatives(rng, tmp_path):
+    names = [f"text {n}" for n in range(60)]
+    rows = [(f"q{n}", names[n], None) for n in range(20)]
+    triples.write(tmp_path / "triples", triples.TRIPLES, rows)
+    files = tmp_path / "pool", tmp_path / "queries"
+    for path, lines in zip(files, (names, [f"q{n}" for n in range(20)]), strict=True):
+        item_text.write(path, pa.int64(), [pa.table({"pid": range(len(lines)), "text": lines})])
+    pool, queries = (
+        VectorStore(rng.standard_normal((n, 8), dtype=np.float32), pa.chunked_array([range(n)]), {})
+        for n in (60, 20)
+    )
+    found = []
+    for batch, memory, device in ((1, 16, "cpu"), (7, 17, "auto"), (1000, 512, "cpu")):
+        outputs = tmp_path / f"mined-{batch}", tmp_path / f"pairs-{batch}"
+        machine = Retrieval(search_batch=batch, memory_mb=memory, device=device)
+        settings = Mining(depth=30, margin=9.0)
+        mine.mine(mine.Texts(tmp_path / "triples", *files), pool, queries, *outputs, settings,
+                  machine)  # fmt: skip
+        found.append([path.read_bytes() for path in outputs])
+    assert found[0] == found[1] == found[2]
+
+
+def test_queries_of_a_training_name_the_settings_of_the_training(tmp_path):
+    path = write(tmp_path, "q.jsonl", '{"text": "x"}\n')
+    settings = Retrieval(queries=path)
+    out = tmp_path / "text.parquet", tmp_path / "rejects.parquet"
+    with pytest.raises(SidmillError, match=r"set training\.on_bad_rows: reject"):
+        read.read_queries(*out, settings, "training_queries")
+    with pytest.raises(SidmillError, match=r"set retrieval\.on_bad_rows: reject"):
+        read.read_queries(*out, settings)
 
 
 @pytest.mark.parametrize(
@@ -421,10 +445,9 @@ def test_the_margin_lies_below_an_answer_of_negative_score_too(tmp_path, margin,
     pool = VectorStore(scores, pa.chunked_array([pa.array(range(4))]), {})
     query = VectorStore(np.ones((1, 1), np.float32), pa.chunked_array([pa.array([0])]), {})
     files = [tmp_path / name for name in ("triples", "pool", "queries")]
-    mine.mine(
-        *files, pool, query, tmp_path / "mined", tmp_path / "pairs",
-        depth=4, skip=0, margin=margin, negatives=2, search_batch=10, device="cpu", memory_mb=64,
-    )  # fmt: skip
+    outputs = tmp_path / "mined", tmp_path / "pairs"
+    settings = Mining(depth=4, margin=margin, negatives=2)
+    mine.mine(mine.Texts(*files), pool, query, *outputs, settings, Retrieval())
     assert pq.read_table(tmp_path / "mined")["negative"].to_pylist() == wanted
 
 

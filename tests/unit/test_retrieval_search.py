@@ -14,12 +14,11 @@ from sidmill.formats import neighbour_lists, vector_store
 from sidmill.formats.vector_store import VectorStore
 from sidmill.numeric import exact_search
 from sidmill.retrieval import index, search
+from sidmill.settings.retrieval import Faiss, Retrieval
 
-EXACT = {"search_batch": 100, "device": "cpu", "memory_mb": 64}
-FAISS = {"nprobe": 8, "ef_search": 64, "candidates": 100}
-BUILD = {
-    "lists": None, "code_bytes": 8, "links": 16, "ef_construction": 40,
-    "train_sample": 1000, "repeatable": True, "seed": 0,
+FAISS = {
+    "nprobe": 8, "ef_search": 64, "candidates": 100, "code_bytes": 8, "links": 16,
+    "ef_construction": 40, "train_sample": 1000, "measured_queries": 60,
 }  # fmt: skip
 
 
@@ -37,9 +36,8 @@ def brute_force(corpus, queries, ids, k):
 def find(corpus, queries, ids, k, start=0, stop=None, **settings):
     ranks = exact_search.id_ranks(pa.chunked_array([pa.array(ids)]))
     stop = len(corpus) if stop is None else stop
-    return exact_search.search(
-        corpus, queries, ranks, start=start, stop=stop, top_k=k, **{**EXACT, **settings}
-    )
+    rows = range(start, stop)
+    return exact_search.search(corpus, queries, ranks, rows, k, Retrieval(**settings))
 
 
 @settings(max_examples=40, deadline=None)
@@ -122,9 +120,9 @@ def store(corpus, fingerprint=None, ids=None):
 
 
 def search_all(corpus, queries, path=None, top_k=5, shards=1, **changes):
-    settings = {"top_k": top_k, "exclude_own": False, **EXACT, **FAISS, **changes}
+    settings, faiss = Retrieval(top_k=top_k), Faiss(**{**FAISS, **changes})
     return [
-        search.search_shard(corpus, queries, path, shard=shard, shards=shards, **settings)
+        search.search_shard(corpus, queries, path, shard, shards, settings, faiss)
         for shard in range(shards)
     ]
 
@@ -150,7 +148,7 @@ def test_more_shards_than_rows_give_the_same_run(rng, tmp_path):
         paths = [tmp_path / f"{shards}-{shard}" for shard in range(shards)]
         for path, found in zip(paths, search_all(corpus, corpus, shards=shards), strict=True):
             neighbour_lists.write(path, found)
-        runs.append(search.merge_shards(paths, corpus.ids, corpus.ids, exclude_own=False))
+        runs.append(search.merge_shards(paths, corpus.ids, corpus.ids, Retrieval()))
     for run in runs:
         assert run.pids == runs[0].pids
         assert [pids[0] for pids in run.pids] == [f"p{i}" for i in range(30)] or run.scores[
@@ -175,7 +173,7 @@ def clustered():
 def test_an_index_is_repeatable_and_finds_most(clustered, tmp_path, kind, recall):
     first, second = tmp_path / "first.faiss", tmp_path / "second.faiss"
     for path in (first, second):
-        index.build(clustered, path, index=kind, **BUILD)
+        index.build(clustered, path, kind, Faiss(**FAISS), 0)
     assert first.read_bytes() == second.read_bytes()
     corpus, queries = store(clustered), store(clustered[::30])
     (wanted,) = search_all(corpus, queries, top_k=20)
@@ -188,16 +186,60 @@ def test_an_index_is_repeatable_and_finds_most(clustered, tmp_path, kind, recall
     )
     np.testing.assert_array_equal(found.scores[line], scores)
     assert (np.lexsort((place[found.rows[line]], -scores)) == np.arange(20)).all()
-    figures = index.measure(
-        first, corpus, clustered[::30], top_k=20, seed=0, measured_queries=60, **EXACT, **FAISS
-    )
+    figures = index.measure(first, corpus, clustered[::30], Retrieval(top_k=20), Faiss(**FAISS), 0)
     assert figures["recall"] >= recall
     assert json.loads(json.dumps(figures))["queries"] == 60
 
 
+MACHINES = [
+    {"search_batch": 1, "memory_mb": 16, "device": "cpu"},
+    {"search_batch": 19, "memory_mb": 17, "device": "auto"},
+    {"search_batch": 1000, "memory_mb": 512, "device": "cpu"},
+]
+
+
+@pytest.mark.parametrize("kind", [None, "ivf_flat", "hnsw", "ivfpq", "opq"])
+def test_machine_settings_change_no_byte_of_a_search(clustered, tmp_path, monkeypatch, kind):
+    """Exact search and indexes: faiss rounds by the number of queries of a call."""
+    monkeypatch.setattr(exact_search, "BLOCK_ROWS", 700)
+    corpus, queries, path = store(clustered), store(clustered[::30]), None
+    if kind is not None:
+        path = tmp_path / "x.faiss"
+        index.build(clustered, path, kind, Faiss(**FAISS), 0)
+    found = []
+    for number, machine in enumerate(MACHINES):
+        settings = Retrieval(top_k=20, **machine)
+        part = search.search_shard(corpus, queries, path, 0, 1, settings, Faiss(**FAISS))
+        neighbour_lists.write(tmp_path / f"{number}", part)
+        found.append((tmp_path / f"{number}").read_bytes())
+    assert found[0] == found[1] == found[2]
+
+
+def test_faiss_is_asked_for_as_many_queries_whatever_the_machine(clustered, tmp_path, monkeypatch):
+    index.build(clustered, tmp_path / "x.faiss", "ivf_flat", Faiss(**FAISS), 0)
+    monkeypatch.setattr(index, "QUERY_ROWS", 40)
+    asked = []
+    opened = index._open
+
+    class Counting:
+        def __init__(self, inner):
+            self.inner, self.ntotal, self.d = inner, inner.ntotal, inner.d
+
+        def search(self, queries, k):
+            asked.append(len(queries))
+            return self.inner.search(queries, k)
+
+    monkeypatch.setattr(index, "_open", lambda *arguments: Counting(opened(*arguments)))
+    for machine in MACHINES:
+        settings = Retrieval(top_k=20, **machine)
+        corpus, queries = store(clustered), store(clustered[::30])
+        search.search_shard(corpus, queries, tmp_path / "x.faiss", 0, 1, settings, Faiss(**FAISS))
+    assert asked == [40, 40, 20] * 3
+
+
 def test_a_graph_built_on_all_threads_finds_as_much(clustered, tmp_path):
     path = tmp_path / "x.faiss"
-    index.build(clustered, path, index="hnsw", **{**BUILD, "repeatable": False})
+    index.build(clustered, path, "hnsw", Faiss(**FAISS, repeatable=False), 0)
     corpus, queries = store(clustered), store(clustered[::30])
     (wanted,) = search_all(corpus, queries, top_k=20)
     (found,) = search_all(corpus, queries, path, top_k=20)
@@ -206,21 +248,19 @@ def test_a_graph_built_on_all_threads_finds_as_much(clustered, tmp_path):
 
 def test_a_string_that_faiss_does_not_know_is_a_user_mistake(clustered, tmp_path):
     with pytest.raises(SidmillError, match=r"change retrieval\.index"):
-        index.build(clustered, tmp_path / "x.faiss", index="IVFLAT!", **BUILD)
+        index.build(clustered, tmp_path / "x.faiss", "IVFLAT!", Faiss(**FAISS), 0)
 
 
 def test_an_index_of_other_vectors_is_refused(clustered, tmp_path):
-    index.build(clustered[:500], tmp_path / "x.faiss", index="Flat", **BUILD)
+    index.build(clustered[:500], tmp_path / "x.faiss", "Flat", Faiss(**FAISS), 0)
     with pytest.raises(SidmillError, match="holds 500 vectors"):
         search_all(store(clustered), store(clustered[:2]), tmp_path / "x.faiss")
 
 
 def test_too_few_found_says_what_to_raise(clustered, tmp_path):
-    index.build(clustered, tmp_path / "x.faiss", index="IVF300,Flat", **BUILD)
+    index.build(clustered, tmp_path / "x.faiss", "IVF300,Flat", Faiss(**FAISS), 0)
     corpus = store(clustered)
     (found,) = search_all(corpus, store(clustered[:2]), tmp_path / "x.faiss", top_k=50, nprobe=1)
     neighbour_lists.write(tmp_path / "part", found)
     with pytest.raises(SidmillError, match=r"raise faiss\.nprobe"):
-        search.merge_shards(
-            [tmp_path / "part"], corpus.ids, corpus.ids.slice(0, 2), exclude_own=False
-        )
+        search.merge_shards([tmp_path / "part"], corpus.ids, corpus.ids.slice(0, 2), Retrieval())

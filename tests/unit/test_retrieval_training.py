@@ -13,27 +13,21 @@ import tiny_rerankers
 from sidmill.core.errors import SidmillError
 from sidmill.formats import item_text, neighbour_lists, triples
 from sidmill.formats.run_files import Run
+from sidmill.settings.retrieval import Cross, Dual, Mining, Rerank, Retrieval, Training
 
 pytestmark = pytest.mark.model
 
 WORDS = ["bolt", "glove", "caliper", "drill", "pump", "valve", "lamp", "tape"]
 KINDS = ["red", "blue", "long", "short", "small"]
 DUAL = {
-    "revision": None, "max_rows": None, "dev_share": 0.2, "dev_pool": 100, "epochs": 6,
-    "batch_size": 8,
-    "mini_batch": None, "learning_rate": 2e-3, "warmup": 0.1, "temperature": 0.05, "max_length": 64,
-    "dtype": "float32", "evaluations": 3, "device": "cpu", "query_prompt": "", "prompt": "",
-    "seed": 1, "code": "",
+    "dev_share": 0.2, "dev_pool": 100, "epochs": 6, "batch_size": 8, "learning_rate": 2e-3,
+    "max_length": 64, "evaluations": 3, "device": "cpu",
 }  # fmt: skip
 CROSS = {
-    "revision": None, "max_rows": None, "dev_share": 0.2, "epochs": 6, "batch_size": 8,
-    "learning_rate": 2e-3, "warmup": 0.1, "max_length": 400, "dtype": "float32", "evaluations": 2,
-    "device": "cpu", "seed": 1, "code": "",
+    "dev_share": 0.2, "epochs": 6, "batch_size": 8, "learning_rate": 2e-3, "max_length": 400,
+    "evaluations": 2, "device": "cpu",
 }  # fmt: skip
-RERANK = {
-    "revision": None, "instruction": None, "batch_size": 8, "max_length": 400, "dtype": "float32",
-    "device": "cpu",
-}  # fmt: skip
+RERANK = {"batch_size": 8, "max_length": 400, "device": "cpu"}
 NAMES = [f"{kind} {word}" for kind in KINDS for word in WORDS]
 
 
@@ -57,17 +51,33 @@ def files(tmp_path_factory):
     return folder
 
 
-def train_dual(files, folder, model="bert", pooling="cls", **changes):
+def train_dual(files, folder, model="bert", pooling="cls", seed=1, **changes):
     from sidmill.retrieval import dual
+    from sidmill.retrieval.training import Folders
 
     return dual.train(
         files / "triples.parquet",
-        folder / "model",
-        folder / "state",
-        model=str(files / model),
-        pooling=pooling,
-        **{**DUAL, **changes},
+        Folders(folder / "model", folder / "state"),
+        Dual(**{**DUAL, "model": str(files / model), "pooling": pooling, **changes}),
+        dual.Prompts(),
+        seed,
+        "",
     )
+
+
+def train_cross(pairs, folder, model, seed=1, **changes):
+    from sidmill.retrieval import cross
+    from sidmill.retrieval.training import Folders
+
+    settings = Cross(**{**CROSS, "model": str(model), **changes})
+    return cross.train(pairs, Folders(folder / "model", folder / "state"), settings, seed, "")
+
+
+def reader_of(model, **changes):
+    """A cross encoder that reranks."""
+    from sidmill.retrieval import cross
+
+    return cross.load(Rerank(model=str(model), **{**RERANK, "max_length": 64, **changes}))
 
 
 def test_rows_without_a_negative_take_the_answer_of_another_query(files, tmp_path):
@@ -112,7 +122,6 @@ def test_judgements_of_cranfield_train_both_encoders_for_a_few_steps(tmp_path, r
     from sidmill.embed.backends import sentence_transformers
     from sidmill.formats.vector_store import VectorStore
     from sidmill.retrieval import (
-        cross,
         mine,
         read,
         training_data,
@@ -120,26 +129,16 @@ def test_judgements_of_cranfield_train_both_encoders_for_a_few_steps(tmp_path, r
 
     folder = real_data / "cranfield"
     corpus, queries, rejects = (tmp_path / name for name in ("corpus", "queries", "rejects"))
-    given = {
-        "corpus": str(folder / "corpus.jsonl"),
-        "corpus_ids": None,
-        "form": "auto",
-        "max_reject_share": 1,
-    }
-    read.read_corpus(corpus, rejects, on_bad_rows="reject", **given)
-    given = {
-        "queries": str(folder / "queries.jsonl"),
-        "query_ids": None,
-        "form": "auto",
-        "max_reject_share": 1,
-    }
-    read.read_queries(queries, rejects, on_bad_rows="error", **given)
+    reject = {"on_bad_rows": "reject", "max_reject_share": 1.0}
+    settings = Retrieval(corpus=str(folder / "corpus.jsonl"), **reject)
+    read.read_corpus(corpus, rejects, settings)
+    read.read_queries(queries, rejects, Retrieval(queries=str(folder / "queries.jsonl")))
     some = (folder / "qrels.tsv").read_text().splitlines(keepends=True)[:200]
     (tmp_path / "train.tsv").write_text("".join(some))
-    given = {"path": str(tmp_path / "train.tsv"), "form": "qrels", "on_bad_rows": "reject"}
-    given["max_reject_share"] = 1.0
+    settings = Training(form="qrels", dual=str(tmp_path / "train.tsv"), **reject)
     out = tmp_path / "triples.parquet"
-    assert training_data.read_training(out, rejects, corpus, queries, kind="dual", **given) > 190
+    files = out, rejects, corpus, queries
+    assert training_data.read_training(*files, "dual", settings) > 190
     lines = [line for table in item_text.read(corpus) for line in table["text"].to_pylist()]
     tiny_rerankers.bert(tmp_path / "bert", lines)
     figures = train_dual(
@@ -157,9 +156,9 @@ def test_judgements_of_cranfield_train_both_encoders_for_a_few_steps(tmp_path, r
         return VectorStore(encoder.encode(found, lambda n: None), np.arange(len(found)), {})
 
     mined = mine.mine(
-        out, tmp_path / "pool", tmp_path / "asked", embed("pool"), embed("asked"),
-        tmp_path / "mined.parquet", tmp_path / "pairs.parquet", depth=30, skip=0, margin=2.0,
-        negatives=2, search_batch=99, device="cpu", memory_mb=64,
+        mine.Texts(out, tmp_path / "pool", tmp_path / "asked"), embed("pool"), embed("asked"),
+        tmp_path / "mined.parquet", tmp_path / "pairs.parquet",
+        Mining(depth=30, margin=2.0, negatives=2), Retrieval(),
     )  # fmt: skip
     assert mined["negatives"] > 20
     shutil.move(tmp_path / "mined.parquet", out)
@@ -172,10 +171,9 @@ def test_judgements_of_cranfield_train_both_encoders_for_a_few_steps(tmp_path, r
         "evaluations": 1,
     }
     assert train_dual(tmp_path, tmp_path / "second", **again)["steps"] >= 3
-    figures = cross.train(
-        tmp_path / "pairs.parquet", tmp_path / "cross", tmp_path / "state",
-        model=str(tmp_path / "bert"), **{**CROSS, "max_length": 128, **again},
-    )  # fmt: skip
+    figures = train_cross(
+        tmp_path / "pairs.parquet", tmp_path / "cross", tmp_path / "bert", max_length=128, **again
+    )
     assert figures["steps"] >= 3
 
 
@@ -238,19 +236,25 @@ def test_checkpoints_of_other_code_or_other_weights_are_not_gone_on_from(
 
     model = tmp_path / "base"
     shutil.copytree(files / "bert", model)
-    train = {"dual": dual.train, "cross": cross.train}[kind]
-    data = files / {"dual": "triples.parquet", "cross": "pairs.parquet"}[kind]
-    given = {"dual": {**DUAL, "pooling": "cls"}, "cross": CROSS}[kind]
     state = tmp_path / "state"
+    folders = training.Folders(tmp_path / "model", state)
 
     def stop(trainer, state_dir):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(training, "run", stop)
 
-    def goes_on(**changes):
+    def train(code):
+        if kind == "dual":
+            settings = Dual(**DUAL, model=str(model), pooling="cls")
+            dual.train(files / "triples.parquet", folders, settings, dual.Prompts(), 1, code)
+        else:
+            settings = Cross(**CROSS, model=str(model))
+            cross.train(files / "pairs.parquet", folders, settings, 1, code)
+
+    def goes_on(code=""):
         with pytest.raises(KeyboardInterrupt):
-            train(data, tmp_path / "model", state, model=str(model), **{**given, **changes})
+            train(code)
         kept = (state / "checkpoint-1").exists()
         (state / "checkpoint-1").mkdir(exist_ok=True)
         return kept
@@ -293,18 +297,17 @@ def test_a_hub_model_that_does_not_say_how_to_pool_is_refused_unread(files, tmp_
     monkeypatch.setattr(hf_hub, "hf_hub_download", download)
     monkeypatch.setattr(dual, "SentenceTransformer", load)
     with pytest.raises(SidmillError, match=r"does not say how to pool.*dual\.pooling"):
-        dual.load("some/bert", None, None, 64, "cpu")
+        dual.load(Dual(model="some/bert", device="cpu"))
     assert not read
 
 
 @pytest.mark.parametrize("model", ["bert", "qwen3-reranker"])
 def test_a_cross_encoder_learns_and_reranks(files, tmp_path, monkeypatch, model):
-    from sidmill.retrieval import cross, rerank
+    import torch
 
-    figures = cross.train(
-        files / "pairs.parquet", tmp_path / "model", tmp_path / "state",
-        model=str(files / model), **CROSS,
-    )  # fmt: skip
+    from sidmill.retrieval import rerank
+
+    figures = train_cross(files / "pairs.parquet", tmp_path, files / model)
     learned = model == "bert"  # the other one is too small to learn this in a few seconds
     assert figures["dev_average_precision_after"] > (0.6 if learned else 0.4)
     schema = item_text.schema(pa.int64())
@@ -319,16 +322,19 @@ def test_a_cross_encoder_learns_and_reranks(files, tmp_path, monkeypatch, model)
     monkeypatch.setattr(rerank, "PAIRS_AT_ONCE", 30)  # portions of ten queries
 
     def reranked(shards, **changes):
-        settings = {"model": str(tmp_path / "model"), "depth": 3, **RERANK, **changes}
+        given = {"model": str(tmp_path / "model"), "depth": 3, **RERANK, **changes}
         paths = [tmp_path / f"{shard}-of-{shards}" for shard in range(shards)]
         for shard, path in enumerate(paths):
-            neighbour_lists.write(path, rerank.rerank_shard(
-                run, tmp_path / "corpus", tmp_path / "queries",
-                shard=shard, shards=shards, **settings,
-            ))  # fmt: skip
+            texts = tmp_path / "corpus", tmp_path / "queries"
+            part = rerank.rerank_shard(run, *texts, shard, shards, Rerank(**given))
+            neighbour_lists.write(path, part)
         return rerank.merge(run, paths), paths
 
     runs = [reranked(1)[0], reranked(1, batch_size=3)[0]]
+    # names of one device give the same bytes; a GPU may differ in the last bits
+    cpu = "cpu" if torch.cuda.is_available() else "auto"
+    for device in (cpu, "cpu"):
+        assert reranked(1, device=device)[0].scores.tobytes() == runs[0].scores.tobytes()
     # more shards than portions, and of uneven size: the same bytes
     for shards in (3, 6):
         sharded, paths = reranked(shards)
@@ -350,11 +356,9 @@ def test_the_yes_and_no_score_is_what_the_language_model_says(files):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from sidmill.retrieval import cross
-
     folder = str(files / "qwen3-reranker")
     pairs = [("red bolt", "this bolt is red"), ("blue glove", "a lamp")]
-    reader = cross.load(folder, None, 512, "float32", "cpu", "rerank.model")
+    reader = reader_of(folder, max_length=512)
     found = reader.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder)
@@ -413,40 +417,36 @@ def test_a_model_without_a_scoring_head_is_refused_and_trained_to_one(
     """Its scores would be random, and others in each shard; training gives it the head it lacks."""
     from transformers import AutoModel, AutoTokenizer
 
-    from sidmill.retrieval import cross, dual
+    from sidmill.retrieval import dual
 
     model = str(tmp_path / "model")
     if kind == "bare":
         model = str(files / "bert")
     elif kind == "embeds":
-        dual.load(str(files / "bert"), None, "cls", 64, "cpu").save_pretrained(model)
+        settings = Dual(**DUAL, model=str(files / "bert"), pooling="cls")
+        dual.load(settings).save_pretrained(model)
     elif kind == "two labels":
         model = classifier(files, tmp_path / "model", 2)
     else:
         AutoTokenizer.from_pretrained(files / "qwen3-reranker").save_pretrained(model)
         AutoModel.from_pretrained(files / "qwen3-reranker").save_pretrained(model)
     with pytest.raises(SidmillError, match=message) as error:
-        cross.load(model, None, 64, "float32", "cpu", "rerank.model")
+        reader_of(model)
     assert "train one (cross.model)" in str(error.value)
     if kind in ("bare", "two labels"):
-        small = {**CROSS, "max_rows": 16, "epochs": 0.5, "dev_share": 0.0}
-        out = tmp_path / "trained"
-        cross.train(files / "pairs.parquet", out, tmp_path / "state", model=model, **small)
-        cross.load(str(out), None, 64, "float32", "cpu", "rerank.model")
+        small = {"max_rows": 16, "epochs": 0.5, "dev_share": 0.0}
+        train_cross(files / "pairs.parquet", tmp_path / "trained", model, **small)
+        reader_of(tmp_path / "trained/model")
 
 
 def test_a_classifier_of_one_output_scores_as_it_was_saved(files, tmp_path):
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from sidmill.retrieval import cross
-
     model = classifier(files, tmp_path / "one", 1)
     pairs = [("red bolt", "this bolt"), ("blue lamp", "a lamp that is blue")]
     found = [
-        cross.load(model, None, 64, "float32", "cpu", "rerank.model").predict(
-            pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False
-        )
+        reader_of(model).predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
         for _ in range(2)
     ]
     np.testing.assert_array_equal(*found)
@@ -463,7 +463,7 @@ def test_a_text_above_the_positions_of_a_model_is_cut_there(files, tmp_path, cap
     import torch
     from transformers import AutoTokenizer, RobertaConfig, RobertaForSequenceClassification
 
-    from sidmill.retrieval import cross, dual
+    from sidmill.retrieval import dual
 
     model, positions = classifier(files, tmp_path / "model", 1), 256
     if kind == "roberta":
@@ -475,11 +475,62 @@ def test_a_text_above_the_positions_of_a_model_is_cut_there(files, tmp_path, cap
         )  # fmt: skip
         RobertaForSequenceClassification(config).save_pretrained(model)
         positions = 32
-    reader = cross.load(model, None, 512, "float32", "cpu", "rerank.model")
+    reader = reader_of(model, max_length=512)
     assert f"rerank.max_length is 512, the model has {positions} positions" in caplog.text
     scores = reader.predict([("red", "bolt " * 400)], show_progress_bar=False)
     assert np.isfinite(scores).all()
     if kind == "bert":
-        encoder = dual.load(str(files / "bert"), None, "cls", 512, "cpu")
+        long = {**DUAL, "max_length": 512}
+        encoder = dual.load(Dual(**long, model=str(files / "bert"), pooling="cls"))
         with torch.no_grad():
             assert np.isfinite(encoder.encode(["bolt " * 400])).all()
+
+
+@pytest.mark.parametrize("kind", ["dual", "cross"])
+def test_the_device_setting_changes_no_byte_of_a_model(files, tmp_path, kind):
+    """Every name that is the CPU here; another device may differ in the last bits."""
+    import torch
+
+    cpu = "cpu" if torch.cuda.is_available() else "auto"
+    short = {"epochs": 1, "evaluations": 1, "max_rows": 24}
+    found = []
+    for number, device in enumerate(("cpu", cpu, "cpu")):
+        folder = tmp_path / str(number)
+        if kind == "dual":
+            train_dual(files, folder, device=device, **short)
+        else:
+            train_cross(files / "pairs.parquet", folder, files / "bert", device=device, **short)
+        found.append(
+            {
+                path.relative_to(folder): path.read_bytes()
+                for path in sorted(folder.rglob("*"))
+                if path.is_file()
+            }
+        )
+    assert found[0] == found[1] == found[2]
+
+
+def test_the_identity_of_a_training_is_its_science(files, tmp_path, monkeypatch):
+    """A machine setting resumes; a science setting, a prompt or a seed does not."""
+    from sidmill.retrieval import dual, training
+
+    seen = []
+    monkeypatch.setattr(training, "begin", lambda folder, identity: seen.append(identity))
+
+    def identity(prompts, seed, **changes):
+        settings = Dual(**{**DUAL, "model": str(files / "bert"), **changes})
+        training.prepare(
+            files / "triples.parquet", triples.TRIPLES, tmp_path, settings, seed, "x",
+            {"query_prompt": prompts.query, "prompt": prompts.passage, "code": ""},
+        )  # fmt: skip
+        return seen[-1]
+
+    first = identity(dual.Prompts(), 1)
+    assert identity(dual.Prompts(), 1, device="auto") == first
+    others = [
+        identity(dual.Prompts("q"), 1),
+        identity(dual.Prompts("", "p"), 1),
+        identity(dual.Prompts(), 2),
+        identity(dual.Prompts(), 1, temperature=0.07),
+    ]
+    assert all(other != first for other in others)

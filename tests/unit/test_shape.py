@@ -3,6 +3,7 @@
 import ast
 import inspect
 import re
+from typing import get_type_hints
 
 import pytest
 import yaml
@@ -73,7 +74,6 @@ RULES = {
 }
 ORDER = ["input", "output", "log", "benchmark", "conda", "threads", "params", "message", "script"]
 LSA = {"lsa_sample", "lsa_features"}
-REJECTING = {"on_bad_rows", "max_reject_share"}
 # The keys of a section that feeds several functions, or rules that choose by a key.
 PARTS = {
     "embedding, to fit": LSA | {"dim"},
@@ -81,30 +81,32 @@ PARTS = {
     "datasets, first pass": {"windows", "history_max", "target_max", "shards"},
     "datasets, second pass": {"form", "language", "rows_per_file", "shards"},
     "datasets, bounds": {"max_unknown_share", "max_left_out_share"},
-    "retrieval, to read passages": {"corpus", "corpus_ids", "form", *REJECTING},
-    "retrieval, to read queries": {"queries", "query_ids", "form", *REJECTING},
-    "retrieval, to read judgements": {"qrels", *REJECTING},
-    "retrieval, to search": {
-        *("shards", "top_k", "exclude_own", "search_batch", "device", "memory_mb")
-    },
-    "retrieval, to answer": {"query_ids", "corpus_ids", "topk_names"},
-    "faiss, to measure": {"nprobe", "ef_search", "candidates", "measured_queries"},
 }
 CHOSEN_BY_RULES = {
     "embedding": LSA,
-    "faiss, to build": PARTS["faiss, to measure"],
-    "fusion": {"runs"},
-    "training": {"dual", "cross", "queries"},
-    "mining": {"pool"},
-    "cross": {"source"},
-    "rerank": {"run"},
-    "retrieval_metrics": {"runs"},
     "h5": {"splits"},
     "published": {"path"},
     "given": {"measure_neighbours"},
     "recommender": {"train_from", "mmap_path"},
 }
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
+# Functions that take the type of their section.
+TYPED = [
+    bm25.search,
+    choose.choose,
+    cross.train,
+    dual.train,
+    fuse.fuse,
+    index.build,
+    measure.measure,
+    mine.mine,
+    read.read_corpus,
+    read.read_qrels,
+    read.read_queries,
+    rerank.rerank_shard,
+    search.search_shard,
+    training_data.read_training,
+]
 DATASET_FILES = {"task_path", "pid2sid", "product_pid2sid", "shard", "seed"}
 FUNCTIONS = {
     "demo": (demo.write, {"seed"}),
@@ -142,27 +144,6 @@ FUNCTIONS = {
     "quality": (quality.measure, {"seed"}),
     "evaluation": (evaluate.evaluate, {"seed"}),
     "comparison": (comparison.compare, {"codebook_sizes"}),
-    "retrieval, to read passages": (read.read_corpus, set()),
-    "retrieval, to read queries": (read.read_queries, set()),
-    "retrieval, to read judgements": (read.read_qrels, set()),
-    "retrieval, to search": (
-        search.search_shard,
-        {"shard", "nprobe", "ef_search", "candidates"},
-    ),
-    "retrieval, to answer": (choose.choose, set()),
-    "faiss, to build": (index.build, {"index", "seed"}),
-    "faiss, to measure": (
-        index.measure,
-        {"seed", "top_k", "search_batch", "memory_mb", "device"},
-    ),
-    "bm25": (bm25.search, {"top_k", "exclude_own"}),
-    "fusion": (fuse.fuse, set()),
-    "training": (training_data.read_training, {"kind", "path"}),
-    "dual": (dual.train, {"query_prompt", "prompt", "seed", "code"}),
-    "mining": (mine.mine, {"search_batch", "device", "memory_mb"}),
-    "cross": (cross.train, {"seed", "code"}),
-    "rerank": (rerank.rerank_shard, {"shard"}),
-    "retrieval_metrics": (measure.measure, {"seed"}),
     "datasets, first pass": (
         resolve_rows.resolve,
         {*DATASET_FILES, "dataset", "split", "paths", "texts"},
@@ -255,8 +236,15 @@ def test_the_python_interface_has_the_defaults_of_the_config():
     assert {"n_iter", "tolerance", "seed"} <= set(defaults)
 
 
+def section_of(function):
+    """Name of the section whose type a function takes as ``settings``."""
+    return get_type_hints(function)["settings"].SECTION
+
+
 def test_every_section_feeds_a_function():
-    assert set(CONFIG) == {name.partition(",")[0] for name in FUNCTIONS} | {"run", "quantizer"}
+    loose = {name.partition(",")[0] for name in FUNCTIONS}
+    typed = {section_of(function) for function in TYPED}
+    assert set(CONFIG) == loose | typed | {"run", "quantizer"}
 
 
 def locked():

@@ -1,4 +1,4 @@
-"""Which files and settings the retrieval rules take: the config decides. No rule lives here."""
+"""Inputs and params of the retrieval rules that depend on the config. No rule is defined here."""
 
 
 def of_corpus(*names):
@@ -32,7 +32,7 @@ def query_files(wildcards):
 
 
 def query_settings(wildcards):
-    """Where the queries are."""
+    """Files of the queries, their form, and the treatment of bad lines, as section retrieval."""
     if wildcards.asked == "training_queries":
         own = pick("training", "queries", "on_bad_rows", "max_reject_share")
         return {"query_ids": None} | pick("retrieval", "form") | own
@@ -52,8 +52,8 @@ def optional(section, key):
     return or_stop(expand_path, path, ("",), f"{section}.{key}") if path else []
 
 
-def named_lines(wildcards):
-    """The maps that DuReader-retrieval's names of queries and passages come from."""
+def name_maps(wildcards):
+    """The maps that give the names of DuReader-retrieval for queries and passages."""
     if config["retrieval"]["topk_names"] == "ids":
         return []
     return optional("retrieval", "query_ids") + optional("retrieval", "corpus_ids")
@@ -68,8 +68,8 @@ def index_file(wildcards):
     )
 
 
-def effort(wildcards):
-    """How hard an index looks; exact search has no such setting, so a change of it reruns nothing."""
+def index_search_settings(wildcards):
+    """Search settings of an index; zeros for exact search, so that a change of them reruns nothing."""
     names = ("nprobe", "ef_search", "candidates")
     if config["retrieval"]["index"] == "flat":
         return dict.fromkeys(names, 0)
@@ -77,7 +77,7 @@ def effort(wildcards):
 
 
 def found_shards(wildcards):
-    """All shards of the search: one where an index answers."""
+    """All shards of the search: one if an index is searched."""
     exact = config["retrieval"]["index"] == "flat"
     shards = config["retrieval"]["shards"] if exact else 1
     return [
@@ -87,7 +87,7 @@ def found_shards(wildcards):
 
 
 def training_files(wildcards):
-    """Lines that an encoder learns from, and the texts that judgements name."""
+    """Training lines of an encoder, and the texts that judgements name."""
     files = {"files": user_files(f"training.{wildcards.kind}")}
     if config["training"]["form"] == "rocketqa":
         return files
@@ -100,14 +100,12 @@ def training_files(wildcards):
 
 
 def training_settings(wildcards):
-    """Where these lines are, and what they look like."""
-    return {"path": config["training"][wildcards.kind]} | pick(
-        "training", "form", "on_bad_rows", "max_reject_share"
-    )
+    """The file of a kind, its form, and the treatment of bad lines."""
+    return pick("training", wildcards.kind, "form", "on_bad_rows", "max_reject_share")
 
 
 def dual_inputs(wildcards):
-    """What a round of the dual encoder learns from, and the model it starts from."""
+    """Training rows of a round of the dual encoder, and its base model."""
     if wildcards.round == "second":
         return {"triples": "results/mining/triples.parquet", "weights": FIRST_ROUND}
     return {"triples": "results/training/dual.parquet"} | base_model("dual")
@@ -124,14 +122,14 @@ def dual_settings(wildcards):
 
 
 def base_model(section):
-    """The files of the model that a training starts from."""
+    """The files of the base model of a training."""
     if config[section]["model"] is None:
         raise WorkflowError(f"{section}.model is null: name a hub id or a folder")
     return model_files(config[section]["model"])
 
 
 def cross_inputs(wildcards):
-    """What the cross encoder learns from, and the model it starts from."""
+    """Training rows of the cross encoder, and its base model."""
     mined = config["cross"]["source"] == "mined"
     pairs = (
         "results/mining/pairs.parquet" if mined else "results/training/cross.parquet"
@@ -140,7 +138,7 @@ def cross_inputs(wildcards):
 
 
 def mined_corpus(wildcards):
-    """The passages that negatives may come from besides those of the training file."""
+    """The passages that negatives come from in addition to those of the training file."""
     return of_corpus("text.parquet") if config["mining"]["pool"] == "corpus" else []
 
 
@@ -149,7 +147,7 @@ def fused_runs(wildcards):
     return [f"results/retrieval/{run}/res.topk" for run in config["fusion"]["runs"]]
 
 
-def reader_files(wildcards):
+def cross_encoder_files(wildcards):
     """The files of the cross encoder that reranks."""
     return model_files(config["rerank"]["model"])
 

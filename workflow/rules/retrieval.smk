@@ -1,5 +1,5 @@
 """
-Passages, queries and judgements of the user -> the best passages of each query, and how good they are.
+Passages, queries and judgements of the user -> the best passages of each query, and their metrics.
 
 READS    retrieval.corpus, .queries, .qrels        files of BEIR, RocketQA or TREC; corpus may be items
 LEAVES   results/corpus/text.parquet               pid, text (title and text, a line each)
@@ -18,7 +18,7 @@ LEAVES   results/corpus/text.parquet               pid, text (title and text, a 
          results/retrieval/metrics.tsv             the table of the report
          results/plots/retrieval.svg               the plot of the report
 
-Embedding lies between the two, in embed.smk. None of this is made unless it is asked for.
+The rules of embed.smk embed passages and queries. None of these files is made unless a target needs it.
 """
 
 
@@ -113,7 +113,7 @@ rule search_shard:
     threads: 2
     params:
         retrieval=pick("retrieval", "top_k", "exclude_own"),
-        faiss=effort,
+        faiss=index_search_settings,
         code=code_of("search_shard.py"),
     message:
         "Searching the passages, shard {wildcards.shard} of {wildcards.shards}"
@@ -138,7 +138,7 @@ rule merge_shards:
         "../../envs/sidmill.yaml"
     threads: 1
     params:
-        exclude_own=config["retrieval"]["exclude_own"],
+        retrieval=pick("retrieval", "exclude_own"),
         code=code_of("merge_shards.py"),
     message:
         "Merging the shards of the search"
@@ -162,7 +162,7 @@ rule measure_retrieval:
         "../../envs/sidmill.yaml"
     threads: 1
     params:
-        metrics=settings("retrieval_metrics"),
+        retrieval_metrics=settings("retrieval_metrics"),
         run=pick("run", "seed"),
         code=code_of("measure_retrieval.py"),
     message:
@@ -219,7 +219,7 @@ rule measure_index:
         "../../envs/sidmill.yaml"
     threads: 2
     params:
-        retrieval=pick("retrieval", "top_k"),
+        retrieval=pick("retrieval", "index", "top_k"),
         faiss=pick("faiss", "nprobe", "ef_search", "candidates", "measured_queries"),
         run=pick("run", "seed"),
         code=code_of("measure_index.py"),
@@ -279,7 +279,7 @@ rule fuse_runs:
 
 rule rerank_shard:
     input:
-        unpack(reader_files),
+        unpack(cross_encoder_files),
         topk=f"results/retrieval/{config['rerank']['run']}/res.topk",
         corpus=of_corpus("text.parquet"),
         queries="results/queries/text.parquet",
@@ -293,7 +293,7 @@ rule rerank_shard:
         "../../envs/sidmill.yaml"
     threads: 2
     params:
-        rerank=settings("rerank", "run", "shards", "batch_size"),
+        rerank=settings("rerank", "run", "shards"),
         code=code_of("rerank_shard.py"),
     message:
         "Reranking {input.topk}, shard {wildcards.shard} of {wildcards.shards}"
@@ -329,7 +329,7 @@ rule choose_run:
         chosen=f"results/retrieval/{config['retrieval']['answer']}/res.topk",
         trec=f"results/retrieval/{config['retrieval']['answer']}/run.trec",
         queries="results/queries/text.parquet",
-        maps=named_lines,
+        maps=name_maps,
     output:
         topk="results/retrieval/res.topk",
         trec="results/retrieval/run.trec",
@@ -341,7 +341,7 @@ rule choose_run:
         "../../envs/sidmill.yaml"
     threads: 1
     params:
-        names=pick("retrieval", "topk_names", "query_ids", "corpus_ids"),
+        retrieval=pick("retrieval", "topk_names", "query_ids", "corpus_ids"),
         code=code_of("choose_run.py"),
     message:
         "Taking {input.chosen}"

@@ -1,19 +1,19 @@
 """
 Pairs of queries and passages -> a dual encoder, hard negatives for its second round, and a cross encoder.
 
-READS    training.dual, training.cross             files of RocketQA; or judgements, and with them
+READS    training.dual, training.cross             files of RocketQA; or judgements, which need
          results/corpus/text.parquet               pid, text: the passages that they name
          training.queries                          the queries that they name, if not retrieval.queries
 LEAVES   results/training/dual.parquet             query, positive, negative
          results/training/cross.parquet            query, passage, label
          results/dual/{round}/model/               a folder of sentence-transformers: first, and second on mined negatives
-         results/mining_corpus/text.parquet        pid (row number), text: what negatives are mined from
+         results/mining_corpus/text.parquet        pid (row number), text: the pool that negatives are mined from
          results/mining_queries/text.parquet       pid (row number), text: the training queries
          results/mining/triples.parquet            query, positive, negative
          results/mining/pairs.parquet              query, passage, label
          results/cross/model/                      a folder of sentence-transformers
 
-An encoder is used where a setting names it: embedding.model: results/dual/second/model.
+A setting selects the encoder: embedding.model: results/dual/second/model.
 """
 
 
@@ -80,7 +80,7 @@ rule write_pool:
     params:
         code=code_of("write_pool.py"),
     message:
-        "Writing what negatives are mined from"
+        "Writing the pool that negatives are mined from"
     script:
         "../scripts/write_pool.py"
 
@@ -106,6 +106,7 @@ rule mine_negatives:
     threads: 2
     params:
         mining=settings("mining", "pool"),
+        retrieval={},  # machine settings alone
         code=code_of("mine_negatives.py"),
     message:
         "Mining hard negatives"

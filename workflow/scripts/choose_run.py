@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
 from sidmill.retrieval.choose import choose
+from sidmill.settings.job import of_job
+from sidmill.settings.retrieval import Retrieval
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -15,6 +17,6 @@ with job(snakemake) as log:
         snakemake.input.queries,
         snakemake.output.topk,
         snakemake.output.trec,
-        **snakemake.params.names,
+        of_job(snakemake, Retrieval),
     )
     log.info("wrote %s", snakemake.output.topk)

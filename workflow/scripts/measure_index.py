@@ -6,22 +6,22 @@ from sidmill.core.job import job
 from sidmill.formats import vector_store
 from sidmill.io import json_report
 from sidmill.retrieval import index
+from sidmill.settings.job import of_job
+from sidmill.settings.retrieval import Faiss, Retrieval
+from sidmill.settings.run import Run
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    machine = snakemake.config["retrieval"]
+    retrieval = of_job(snakemake, Retrieval)
     figures = index.measure(
         snakemake.input.index,
         vector_store.open_store(snakemake.input.vectors, snakemake.input.ids),
         vector_store.open_npy(snakemake.input.queries),
-        **snakemake.params.retrieval,
-        search_batch=machine["search_batch"],
-        memory_mb=machine["memory_mb"],
-        device=machine["device"],
-        **snakemake.params.run,
-        **snakemake.params.faiss,
+        retrieval,
+        of_job(snakemake, Faiss),
+        of_job(snakemake, Run).seed,
     )
-    json_report.write(snakemake.output.figures, {"index": machine["index"], **figures})
+    json_report.write(snakemake.output.figures, {"index": retrieval.index, **figures})
     log.info("wrote %s: %s", snakemake.output.figures, figures)

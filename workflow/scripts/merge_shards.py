@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from sidmill.core.job import job
 from sidmill.formats import run_files, vector_store
 from sidmill.retrieval.search import merge_shards
+from sidmill.settings.job import of_job
+from sidmill.settings.retrieval import Retrieval
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -14,7 +16,7 @@ with job(snakemake) as log:
         snakemake.input.shards,
         vector_store.read_pids(snakemake.input.ids),
         vector_store.read_pids(snakemake.input.query_ids),
-        exclude_own=snakemake.params.exclude_own,
+        of_job(snakemake, Retrieval),
     )
     run_files.write(*snakemake.output, run, "dual")
     log.info("wrote %s %s", snakemake.output.topk, run.scores.shape)

@@ -4,24 +4,22 @@ from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
 from sidmill.formats import vector_store
-from sidmill.retrieval.mine import mine
+from sidmill.retrieval.mine import Texts, mine
+from sidmill.settings.job import of_job
+from sidmill.settings.retrieval import Mining, Retrieval
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    machine = snakemake.config["retrieval"]
+    files = snakemake.input
     counts = mine(
-        snakemake.input.triples,
-        snakemake.input.pool,
-        snakemake.input.queries,
-        vector_store.open_store(snakemake.input.pool_vectors, snakemake.input.pool_ids),
-        vector_store.open_store(snakemake.input.query_vectors, snakemake.input.query_ids),
+        Texts(files.triples, files.pool, files.queries),
+        vector_store.open_store(files.pool_vectors, files.pool_ids),
+        vector_store.open_store(files.query_vectors, files.query_ids),
         snakemake.output.triples,
         snakemake.output.pairs,
-        search_batch=machine["search_batch"],
-        device=machine["device"],
-        memory_mb=machine["memory_mb"],
-        **snakemake.params.mining,
+        of_job(snakemake, Mining),
+        of_job(snakemake, Retrieval),
     )
     log.info("wrote %s: %s", snakemake.output.triples, counts)

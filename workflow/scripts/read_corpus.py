@@ -4,10 +4,16 @@ from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
 from sidmill.retrieval.read import read_corpus
+from sidmill.settings.job import of_job
+from sidmill.settings.retrieval import Retrieval
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    read_corpus(snakemake.output.text, snakemake.output.rejects, **snakemake.params.retrieval)
+    read_corpus(
+        snakemake.output.text,
+        snakemake.output.rejects,
+        of_job(snakemake, Retrieval),
+    )
     log.info("wrote %s", snakemake.output.text)

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
 from sidmill.retrieval.training_data import read_training
+from sidmill.settings.job import of_job
+from sidmill.settings.retrieval import Training
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -14,7 +16,7 @@ with job(snakemake) as log:
         snakemake.output.rejects,
         snakemake.input.get("corpus"),
         snakemake.input.get("queries"),
-        kind=snakemake.wildcards.kind,
-        **snakemake.params.training,
+        snakemake.wildcards.kind,
+        of_job(snakemake, Training),
     )
     log.info("wrote %s, %d rows", snakemake.output.rows, rows)

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from sidmill.core.job import job
 from sidmill.formats import run_files
 from sidmill.retrieval import bm25
+from sidmill.settings.job import of_job
+from sidmill.settings.retrieval import Bm25, Retrieval
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -14,8 +16,8 @@ with job(snakemake) as log:
         snakemake.input.corpus,
         snakemake.input.queries,
         f"{snakemake.output.topk}.words",
-        **snakemake.params.retrieval,
-        **snakemake.params.bm25,
+        of_job(snakemake, Retrieval),
+        of_job(snakemake, Bm25),
     )
     run_files.write(*snakemake.output, run, "bm25")
     log.info("wrote %s %s", snakemake.output.topk, run.scores.shape)

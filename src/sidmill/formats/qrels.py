@@ -1,4 +1,4 @@
-"""``qrels.parquet``: which passages answer a query, from BEIR, TREC or DuReader-retrieval.
+"""``qrels.parquet``: labels of passages for a query, from BEIR, TREC or DuReader-retrieval.
 
     qrels.parquet  qid (string), pid (string), label (int64; above 0 answers the query)
 
@@ -25,21 +25,28 @@ SCHEMA = pa.schema([("qid", pa.string()), ("pid", pa.string()), ("label", pa.int
 
 
 class Judgement(NamedTuple):
-    """One judgement, or a line with a ``problem``."""
+    """The label of a passage for a query, and its line."""
 
     file: str
     row: int
-    qid: str | None
-    pid: str | None
+    qid: str
+    pid: str
     label: int
-    problem: str | None = None
 
 
-def read_foreign(path: str) -> Iterator[Judgement]:
-    """Yield the judgements of a BEIR, TREC or DuReader file, by its name and its columns."""
+class BadLine(NamedTuple):
+    """A line without a judgement; ``pid`` is known where the line has its columns."""
+
+    row: int
+    pid: str | None
+    problem: str
+
+
+def read_foreign(path: str) -> Iterator[Judgement | BadLine]:
+    """Yield the judgements of a BEIR, TREC or DuReader file, detected by its name and columns."""
     for row, line, problem in read_lines(path):
         if problem:
-            yield Judgement(path, row, None, None, 0, problem)
+            yield BadLine(row, None, problem)
         elif line.strip():
             yield from _of_json(path, row, line) if is_json(path) else _of_columns(path, row, line)
 
@@ -59,28 +66,27 @@ def read(path: str | Path) -> dict[str, dict[str, int]]:
     return found
 
 
-def _of_columns(path: str, row: int, line: str) -> Iterator[Judgement]:
+def _of_columns(path: str, row: int, line: str) -> Iterator[Judgement | BadLine]:
     fields = line.split("\t") if "\t" in line else line.split()
     if len(fields) not in (3, 4):
-        problem = f"{len(fields)} columns, wanted 3 (BEIR) or 4 (TREC)"
-        yield Judgement(path, row, None, None, 0, problem)
+        yield BadLine(row, None, f"{len(fields)} columns, wanted 3 (BEIR) or 4 (TREC)")
         return
     qid, pid, label = (fields[0], *fields[-2:])
     if re.fullmatch(r"[+-]?\d{1,18}", label.strip()):
         yield Judgement(path, row, qid.strip(), pid.strip(), int(label))
     elif row > 1 or [field.strip() for field in fields] != HEADER:
         problem = f"the label {label!r:.80} is not a whole number of at most 18 digits"
-        yield Judgement(path, row, qid, pid, 0, problem)
+        yield BadLine(row, pid, problem)
 
 
-def _of_json(path: str, row: int, line: str) -> Iterator[Judgement]:
+def _of_json(path: str, row: int, line: str) -> Iterator[Judgement | BadLine]:
     try:
         entry = json.loads(line)
         qid = str(entry["question_id"])
         pids = [str(answer["paragraph_id"]) for answer in entry["answer_paragraphs"]]
-        "".join([qid, *pids]).encode()  # refuses half a character
+        "".join([qid, *pids]).encode()  # raises at half a character
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         problem = f"no question_id and answer_paragraphs ({type(error).__name__}: {error})"
-        yield Judgement(path, row, None, None, 0, problem)
+        yield BadLine(row, None, problem)
     else:
         yield from (Judgement(path, row, qid, pid, 1) for pid in dict.fromkeys(pids))

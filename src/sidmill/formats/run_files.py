@@ -1,10 +1,11 @@
-"""A run: the k passages found for each query, best first, in three forms.
+"""A run: the k best passages of each query, best first, in three forms.
 
     res.topk       qid, pid, rank (from 1), score: tab-separated, k lines per query
     run.trec       qid Q0 pid rank score tag: what trec_eval reads; empty if an id holds a space
     {run}_res.json {qid: [pid, ...]}: what the DuReader-retrieval evaluation reads
 
-Scores are float32 in nine significant digits, which lose no bit. Each qid has its lines together.
+Scores are float32 in nine significant digits, which keep every bit. The lines of a qid are
+consecutive.
 """
 
 import json
@@ -41,36 +42,35 @@ class Run(NamedTuple):
 def write(topk_path: str, trec_path: str, json_path: str, run: Run, tag: str) -> None:
     """Write a run in its three forms.
 
-    Columns of run.trec are parted by white space: where an id holds some, that file stays empty,
+    Columns of run.trec are separated by white space: if an id holds some, run.trec stays empty,
     and the log says so.
 
     Raises:
         SidmillError: if a query has not exactly k different passages, or an id is empty or holds a
-            tab or a line break, which part columns and lines of res.topk.
+            tab or a line break, which separate columns and lines of res.topk.
     """
     _check(run)
-    with replacing(topk_path) as temporary, temporary.open("w", encoding="utf-8") as out:
-        out.writelines(
-            f"{qid}\t{pid}\t{rank}\t{score:.9g}\n" for qid, pid, rank, score in _lines(run)
-        )
+    _write_lines(
+        topk_path, (f"{qid}\t{pid}\t{rank}\t{score:.9g}\n" for qid, pid, rank, score in _lines(run))
+    )
+
+    # White space in an id would add a column.
     spaced = next((name for name in _names(run) if name.split() != [name]), None)
-    with replacing(trec_path) as temporary, temporary.open("w", encoding="utf-8") as out:
-        if spaced is None:
-            out.writelines(
-                f"{qid} Q0 {pid} {rank} {score:.9g} {tag}\n"
-                for qid, pid, rank, score in _lines(run)
-            )
-        else:
-            logger.warning(
-                "%s is left empty: its columns are parted by white space, which id %r holds; "
-                "res.topk has the run", trec_path, spaced,
-            )  # fmt: skip
-    with replacing(json_path) as temporary, temporary.open("w", encoding="utf-8") as out:
-        lines = (
-            f"{json.dumps(qid, ensure_ascii=False)}: {json.dumps(pids, ensure_ascii=False)}"
-            for qid, pids in zip(run.qids, run.pids, strict=True)
-        )
-        out.write("{\n" + ",\n".join(lines) + "\n}\n")
+    if spaced is not None:
+        logger.warning(
+            "%s is left empty: its columns are separated by white space, which id %r holds; "
+            "res.topk has the run", trec_path, spaced,
+        )  # fmt: skip
+    rows = () if spaced is not None else _lines(run)
+    _write_lines(
+        trec_path, (f"{qid} Q0 {pid} {rank} {score:.9g} {tag}\n" for qid, pid, rank, score in rows)
+    )
+
+    lines = (
+        f"{json.dumps(qid, ensure_ascii=False)}: {json.dumps(pids, ensure_ascii=False)}"
+        for qid, pids in zip(run.qids, run.pids, strict=True)
+    )
+    _write_lines(json_path, ["{\n" + ",\n".join(lines) + "\n}\n"])
 
 
 def write_dureader(
@@ -87,6 +87,7 @@ def write_dureader(
     Raises:
         SidmillError: if a passage has no line number, or a text holds a tab or a line break.
     """
+    # Queries and passages that this form cannot name.
     broken = next((text for text in map(texts.get, run.qids) if BREAKS.search(text or "\n")), None)
     odd = next((pid for line in run.pids for pid in line
                 if not (pid.isdecimal() if numbers is None else pid in numbers)), None)  # fmt: skip
@@ -98,15 +99,18 @@ def write_dureader(
             f"{what}, and retrieval.topk_names: dureader is for the files of DuReader-retrieval: "
             f"set retrieval.topk_names: ids"
         )
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as out:
-        out.writelines(
+
+    _write_lines(
+        path,
+        (
             f"{texts[qid]}\t{pid if numbers is None else numbers[pid]}\t{rank}\t{score:.9g}\n"
             for qid, pid, rank, score in _lines(run)
-        )
+        ),
+    )
 
 
 def check_ids(ids: Iterable[object], where: str) -> None:
-    """Stop where ids cannot be written to res.topk: before a search, not after it.
+    """Refuse ids that res.topk cannot hold: before a search, not after it.
 
     Raises:
         SidmillError: naming one.
@@ -114,8 +118,8 @@ def check_ids(ids: Iterable[object], where: str) -> None:
     broken = next((name for name in map(str, ids) if not name or BREAKS.search(name)), None)
     if broken is not None:
         raise SidmillError(
-            f"{where}: id {broken!r:.80} is empty or holds a tab or a line break, which part "
-            f"columns and lines of res.topk: rename it"
+            f"{where}: id {broken!r:.80} is empty or holds a tab or a line break, which "
+            f"separate columns and lines of res.topk: rename it"
         )
 
 
@@ -138,13 +142,15 @@ def read(path: str | Path) -> Run:
             pids, scores = found.setdefault(qid, ([], []))
             pids.append(pid)
             scores.append(value)
+
+    # All queries have the same number of passages.
     lengths = {len(pids) for pids, _ in found.values()}
     if len(lengths) != 1:
         raise SidmillError(
             f"{path}: queries have {sorted(lengths)} passages, wanted one number for all"
         )
-    scores = np.array([scores for _, scores in found.values()], dtype=np.float32)
-    run = Run(list(found), [pids for pids, _ in found.values()], scores)
+    matrix = np.array([scores for _, scores in found.values()], dtype=np.float32)  # (Q, k)
+    run = Run(list(found), [pids for pids, _ in found.values()], matrix)
     _check(run)
     return run
 
@@ -159,6 +165,11 @@ def read_list(paths: Sequence[str | Path]) -> list[Run]:
     return [read(path) for path in paths]
 
 
+def _write_lines(path: str | Path, lines: Iterable[str]) -> None:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as out:
+        out.writelines(lines)
+
+
 def _lines(run: Run) -> Iterator[tuple[str, str, int, np.float32]]:
     for qid, pids, scores in zip(run.qids, run.pids, run.scores, strict=True):
         for rank, (pid, score) in enumerate(zip(pids, scores, strict=True), start=1):
@@ -168,11 +179,12 @@ def _lines(run: Run) -> Iterator[tuple[str, str, int, np.float32]]:
 def _check(run: Run) -> None:
     k = run.scores.shape[1] if run.scores.ndim == 2 else 0
     if len(set(run.qids)) != len(run.qids):
-        raise SidmillError("a query id stands twice in the run: give each query its own id")
+        raise SidmillError("a query id is repeated in the run: give each query its own id")
     for qid, pids in zip(run.qids, run.pids, strict=True):
         if len(pids) != k or len(set(pids)) != k:
             raise SidmillError(
-                f"query {qid!r} has {len(set(pids))} different passages, wanted {k}: the run is cut"
+                f"query {qid!r} has {len(set(pids))} different passages, wanted {k}: the "
+                f"run is cut short"
             )
     check_ids(_names(run), "the run")
 

@@ -1,9 +1,9 @@
-"""Training data of the encoders: who answers what, and what does not.
+"""Training data of the encoders: passages that answer a query, and passages that do not.
 
     triples.parquet  query, positive, negative (strings; negative may be null)
     pairs.parquet    query, passage (strings), label (int64, 0 or 1)
 
-and the files of RocketQA they come from, tab-separated without a header:
+and the files of RocketQA, tab-separated without a header:
 
     dual.train.tsv   query, title, positive, title, negative, a last column that is not used
     cross.train.tsv  query, title, passage, label
@@ -24,28 +24,31 @@ TRIPLES = pa.schema([("query", pa.string()), ("positive", pa.string()), ("negati
 PAIRS = pa.schema([("query", pa.string()), ("passage", pa.string()), ("label", pa.int64())])
 
 
+# Values in the order of the schema: query, positive, negative; or query, passage, label.
+Row = tuple[str, str, str | None] | tuple[str, str, int]
+
+
 class Line(NamedTuple):
     """One line of a training file: its values in the order of the schema, or a ``problem``."""
 
     row: int
-    values: tuple | None
+    values: Row | None
     problem: str | None = None
 
 
 def read_dual(path: str | Path) -> Iterator[Line]:
     """Yield the triples of a dual.train.tsv."""
     for row, line, problem in read_lines(path):
-        columns = line.split("\t")
+        columns = [column.strip() for column in line.split("\t")]
         if problem is None and len(columns) not in (5, 6):
             problem = f"{len(columns)} columns, wanted 6 (query, title, positive, title, negative)"
-        if problem is None:
-            query, title, positive, other, negative = (column.strip() for column in columns[:5])
-            if not query or not positive:
-                problem = "no query, or no positive passage"
+        elif problem is None and not (columns[0] and columns[2]):
+            problem = "no query, or no positive passage"
         if problem:
             yield Line(row, None, problem)
         else:
-            negative = join_title(other, negative) if negative else None
+            query, title, positive, other_title, other = columns[:5]
+            negative = join_title(other_title, other) if other else None
             yield Line(row, (query, join_title(title, positive), negative))
 
 
@@ -66,8 +69,8 @@ def read_cross(path: str | Path) -> Iterator[Line]:
             yield Line(row, (query.strip(), join_title(title, passage), int(label)))
 
 
-def write(path: str | Path, schema: pa.Schema, rows: Iterable[tuple]) -> int:
-    """Write rows of ``TRIPLES`` or ``PAIRS`` and return how many. Memory: two row groups."""
+def write(path: str | Path, schema: pa.Schema, rows: Iterable[Row]) -> int:
+    """Write rows of ``TRIPLES`` or ``PAIRS`` and return their number. Memory: two row groups."""
     return parquet.write(path, schema, _tables(schema, rows))
 
 
@@ -77,11 +80,11 @@ def read(path: str | Path, schema: pa.Schema) -> Iterator[pa.Table]:
     return parquet.read_rows(file, schema.names, 0, file.metadata.num_rows)
 
 
-def _tables(schema: pa.Schema, rows: Iterable[tuple]) -> Iterator[pa.Table]:
-    waiting = []
+def _tables(schema: pa.Schema, rows: Iterable[Row]) -> Iterator[pa.Table]:
+    batch = []
     for row in rows:
-        waiting.append(dict(zip(schema.names, row, strict=True)))
-        if len(waiting) == parquet.ROWS_PER_GROUP:
-            yield pa.Table.from_pylist(waiting, schema)
-            waiting = []
-    yield pa.Table.from_pylist(waiting, schema)
+        batch.append(dict(zip(schema.names, row, strict=True)))
+        if len(batch) == parquet.ROWS_PER_GROUP:
+            yield pa.Table.from_pylist(batch, schema)
+            batch = []
+    yield pa.Table.from_pylist(batch, schema)

@@ -4,9 +4,9 @@ Letters: N rows of the corpus, Q queries, D dimensions, k neighbours, b rows of 
 
 The score of a query and a row is defined by one expression, ``(query * row).sum()`` in float32, as
 NumPy adds up a contiguous row: an order that depends on D alone. A matrix product only picks the
-candidates: every row that comes, within the product's rounding, as near as the k-th best so far.
-Equal scores go to the lower rank of the id. So the result depends neither on blocks, shards,
-threads nor the device.
+candidates: every row whose product score reaches the k-th best so far, less the rounding error of
+the product. Of equal scores the one with the lower rank of its id is first. So the result does not
+depend on blocks, shards, threads or the device.
 """
 
 import logging
@@ -27,13 +27,14 @@ from sidmill.formats.neighbour_lists import Neighbours
 from sidmill.numeric import nearest_torch, row_blocks
 from sidmill.numeric.nearest_numpy import EPSILON, MARGIN
 from sidmill.numeric.topk_heap import Best
+from sidmill.settings.retrieval import Retrieval
 
 logger = logging.getLogger(__name__)
 
 BLOCK_ROWS = 4096  # on a CPU: the scores of 1,000 queries stay in its last cache
 DEVICE_ROWS = 65536
 MIN_ROWS = 256  # of a block: fewer are not worth a thread
-CHUNK = 16  # scores that are looked at through their maximum
+CHUNK = 16  # scores that are compared by their maximum first
 PAIRS = 1024  # candidates whose score is computed at a time: they stay in a core's own cache
 BLOCKS_PER_MESSAGE = 1000
 LOWEST = np.finfo(np.float32).min
@@ -47,19 +48,22 @@ class Asked(NamedTuple):
     norms: np.ndarray
 
 
+class Block(NamedTuple):
+    """Rows of the corpus in memory: float32 (b, D), and the number of the first in the store."""
+
+    rows: np.ndarray
+    first: int
+
+
 def search(
     vectors: np.ndarray,
     queries: np.ndarray,
     ranks: np.ndarray,
-    *,
-    start: int,
-    stop: int,
+    rows: range,
     top_k: int,
-    search_batch: int,
-    device: str,
-    memory_mb: int,
+    settings: Retrieval,
 ) -> Neighbours:
-    """Find the k best of the rows ``start`` to ``stop`` for every query.
+    """Find the k best of some consecutive rows for every query.
 
     The corpus is read once, block by block. Each thread reads and searches blocks of its own, so
     that one reads while another computes. Memory: ``memory_mb``, 24 k bytes per query, 8 per row.
@@ -67,17 +71,14 @@ def search(
     Args:
         vectors: float32 or float16 (N, D), in memory or memory-mapped.
         queries: float32 (Q, D).
-        ranks: int64 (N,), the place of each row's id in the order that decides ties.
-        start: first row.
-        stop: row after the last.
+        ranks: int64 (N,), position of each row's id in the order that decides ties.
+        rows: the rows to search, of the whole store.
         top_k: k.
-        search_batch: queries per matrix product, at most.
-        device: auto, cpu, cuda or cuda:1.
-        memory_mb: MiB for blocks and scores.
+        settings: ``search_batch``, ``device`` and ``memory_mb``, which do not change the result.
 
     Returns:
         Rows of the whole store with their scores, best first, (Q, k); row -1 with score -inf where
-        the range has fewer than k rows.
+        ``rows`` has fewer than k rows.
 
     Raises:
         SidmillError: if the dimensions differ, a vector is not finite, or a score may overflow.
@@ -87,32 +88,38 @@ def search(
             f"queries have {queries.shape[1]} dimensions, passages {vectors.shape[1]}: embed both "
             f"with one model"
         )
-    place = nearest_torch.pick_device(device)
+
+    # The queries, in memory and on the device.
+    device = nearest_torch.pick_device(settings.device)
     queries = np.ascontiguousarray(queries, dtype=np.float32)
     row_blocks.require_finite(queries, 0)
-    batch = min(search_batch, max(len(queries), 1))
-    workers, n_rows = _share(vectors.shape[1], batch, memory_mb, place)
-    best = Best(len(queries), top_k, ranks)
-    spares: SimpleQueue[torch.Tensor] = SimpleQueue()
+    asked = Asked(queries, torch.from_numpy(queries).to(device), np.linalg.norm(queries, axis=1))
+
+    # The memory is divided among the workers; each takes a score buffer while it computes.
+    batch = min(settings.search_batch, max(len(queries), 1))
+    workers, block_rows = _divide_memory(vectors.shape[1], batch, settings.memory_mb, device)
+    buffers: SimpleQueue[torch.Tensor] = SimpleQueue()
     for _ in range(workers):
-        spares.put(torch.empty(batch * (n_rows + CHUNK), device=place))
-    firsts = range(start, stop, n_rows)
-    parts = [vectors[first : min(first + n_rows, stop)] for first in firsts]
-    asked = Asked(queries, torch.from_numpy(queries).to(place), np.linalg.norm(queries, axis=1))
-    work = partial(_search_block, asked, batch, spares, best)
+        buffers.put(torch.empty(batch * (block_rows + CHUNK), device=device))
+
+    # Blocks in any order: the k best are the same.
+    best = Best(len(queries), top_k, ranks)
+    firsts = range(rows.start, rows.stop, block_rows)
+    parts = [vectors[first : min(first + block_rows, rows.stop)] for first in firsts]
+    search_block = partial(_search_block, asked, batch, buffers, best)
     with (
         threadpool_limits(1, user_api="blas"),  # a worker is one thread
         ThreadPoolExecutor(workers) as pool,
     ):
         nearest_torch.share_cores(pool, workers, 1)
-        for number, stopped in enumerate(pool.map(work, firsts, parts), start=1):
+        for number, stop in enumerate(pool.map(search_block, firsts, parts), start=1):
             if number % BLOCKS_PER_MESSAGE == 0:
-                logger.info("%d of %d rows searched", stopped - start, stop - start)
+                logger.info("%d of %d rows searched", stop - rows.start, len(rows))
     return best.result()
 
 
 def merge(parts: Sequence[Neighbours], ranks: np.ndarray) -> Neighbours:
-    """Merge what the shards of one search found; the order of the shards makes no difference.
+    """Merge the results of the shards of one search, in any order.
 
     Args:
         parts: (Q, k) each, of different rows.
@@ -121,19 +128,20 @@ def merge(parts: Sequence[Neighbours], ranks: np.ndarray) -> Neighbours:
     n_queries, top_k = parts[0].rows.shape
     best = Best(n_queries, top_k, ranks)
     for part in parts:
-        held = part.rows.ravel() >= 0
-        query = np.repeat(np.arange(n_queries), top_k)[held]
-        best.add(query, part.rows.ravel()[held], part.scores.ravel()[held])
+        is_row = part.rows.ravel() >= 0
+        query = np.repeat(np.arange(n_queries), top_k)[is_row]
+        best.add(query, part.rows.ravel()[is_row], part.scores.ravel()[is_row])
     return best.result()
 
 
 def score(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Score pairs by the deciding expression: float32 (n, D) twice -> float32 (n,)."""
-    return (queries * rows).sum(axis=1)
+    scores: np.ndarray = (queries * rows).sum(axis=1)
+    return scores
 
 
 def id_ranks(ids: pa.ChunkedArray) -> np.ndarray:
-    """Place of each id in sorted order, int64 (N,): integers by value, strings by code point."""
+    """Position of each id in sorted order, int64 (N,): integers by value, strings by code point."""
     ranks = np.empty(len(ids), dtype=np.int64)
     ranks[pc.array_sort_indices(ids.combine_chunks()).to_numpy()] = np.arange(len(ids))
     return ranks
@@ -142,7 +150,7 @@ def id_ranks(ids: pa.ChunkedArray) -> np.ndarray:
 def _search_block(
     asked: Asked,
     batch: int,
-    spares: SimpleQueue,
+    buffers: SimpleQueue[torch.Tensor],
     best: Best,
     first: int,
     part: np.ndarray,
@@ -151,75 +159,88 @@ def _search_block(
 
     Args:
         asked: the queries.
-        batch: queries at a time.
-        spares: a tensor for the scores, for each worker.
-        best: what was found so far.
+        batch: queries per matrix product.
+        buffers: a tensor for the scores, for each worker.
+        best: the k best so far.
         first: row of the block in the store.
         part: float32 or float16 (b, D), in memory or memory-mapped.
     """
-    (_, block) = next(row_blocks.read_blocks(part, len(part)))
-    # as in nearest_numpy: eight times what rounding was seen to do, in units of eps sqrt(D)
-    with np.errstate(over="ignore", invalid="ignore"):
-        longest = float(np.sqrt(np.vecdot(block, block).max()))
-        slack = MARGIN * EPSILON * block.shape[1] ** 0.5 * longest * asked.norms
-        if not np.isfinite(longest * asked.norms).all():
-            row_blocks.require_finite(block, first)
-            raise SidmillError(
-                f"scores of the rows from {first} on overflow float32: normalise the embeddings"
-            )
-    rows = torch.from_numpy(block).to(asked.on_device.device)
-    spare = spares.get()
+    (_, values) = next(row_blocks.read_blocks(part, len(part)))
+    block = Block(values, first)
+    slack = _slack(asked, block)  # float32 (Q,)
+
+    # A buffer is taken after the block was read, so that reading does not hold it.
+    rows = torch.from_numpy(block.rows).to(asked.on_device.device)
+    buffer = buffers.get()
     try:
         for low in range(0, len(asked.rows), batch):
-            some = slice(low, low + batch)
-            scores = _multiply(asked.on_device[some], rows, spare)
-            query, column = _candidates(scores, best.worst[some], slack[some], best.top_k)
-            _offer(best, asked.rows, block, query + low, column, first)
+            part_of_queries = slice(low, low + batch)
+            scores = _multiply(asked.on_device[part_of_queries], rows, buffer)
+            query, column = _candidates(
+                scores, best.worst[part_of_queries], slack[part_of_queries], best.top_k
+            )
+            _add_candidates(best, asked.rows, block, query + low, column)
     finally:
-        spares.put(spare)
-    return first + len(block)
+        buffers.put(buffer)
+    return first + len(block.rows)
 
 
-def _offer(
-    best: Best,
-    queries: np.ndarray,
-    block: np.ndarray,
-    query: np.ndarray,
-    column: np.ndarray,
-    first: int,
+def _slack(asked: Asked, block: Block) -> np.ndarray:
+    """How far a matrix product may be from the score of a pair, for each query, float (Q,).
+
+    As in nearest_numpy: eight times the rounding that was measured, in units of eps sqrt(D).
+
+    Raises:
+        SidmillError: if a vector is not finite, or a score may overflow.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        longest = float(np.sqrt(np.vecdot(block.rows, block.rows).max()))
+        slack: np.ndarray = MARGIN * EPSILON * block.rows.shape[1] ** 0.5 * longest * asked.norms
+        if not np.isfinite(longest * asked.norms).all():
+            row_blocks.require_finite(block.rows, block.first)
+            raise SidmillError(
+                f"scores of the rows from {block.first} on overflow float32: normalise the "
+                f"embeddings"
+            )
+    return slack
+
+
+def _add_candidates(
+    best: Best, queries: np.ndarray, block: Block, query: np.ndarray, column: np.ndarray
 ) -> None:
-    """Score candidates by the deciding expression, and keep those that are good enough.
+    """Score candidates by the deciding expression, and add those that may be among the k best.
 
     Args:
-        best: what was found so far.
+        best: the k best so far.
         queries: float32 (Q, D).
-        block: float32 (b, D).
+        block: rows of the corpus.
         query: int64 (c,), query of each candidate.
         column: int64 (c,), its row in the block.
-        first: row of the block in the store.
     """
     scores = np.empty(len(query), dtype=np.float32)
     for low in range(0, len(query), PAIRS):
         part = slice(low, low + PAIRS)
-        scores[part] = score(queries.take(query[part], axis=0), block.take(column[part], axis=0))
-    good = scores >= best.worst[query]
-    best.add(query[good], column[good] + first, scores[good])
+        scores[part] = score(
+            queries.take(query[part], axis=0), block.rows.take(column[part], axis=0)
+        )
+    is_good = scores >= best.worst[query]
+    best.add(query[is_good], column[is_good] + block.first, scores[is_good])
 
 
-def _multiply(queries: torch.Tensor, rows: torch.Tensor, spare: torch.Tensor) -> torch.Tensor:
-    """float32 (q, D) and (b, D) -> (q, CHUNK, b / CHUNK rounded up), ended by -inf, in ``spare``.
+def _multiply(queries: torch.Tensor, rows: torch.Tensor, buffer: torch.Tensor) -> torch.Tensor:
+    """float32 (q, D) and (b, D) -> (q, CHUNK, b / CHUNK rounded up), in ``buffer``.
 
-    On a CPU NumPy's product is the faster one.
+    The columns beyond b are -inf. On a CPU NumPy's product is faster than torch's.
     """
     width = -(-len(rows) // CHUNK) * CHUNK
-    scores = spare[: len(queries) * width].view(-1, width)
+    scores = buffer[: len(queries) * width].view(-1, width)
     scores[:, len(rows) :] = -torch.inf
     out = scores[:, : len(rows)]
     if out.device.type == "cpu":
         np.matmul(queries.numpy(), rows.numpy().T, out=out.numpy())
     else:
         torch.mm(queries, rows.T, out=out)
-    return scores.unflatten(1, (CHUNK, -1))
+    return scores.view(len(queries), CHUNK, width // CHUNK)
 
 
 def _candidates(
@@ -228,44 +249,50 @@ def _candidates(
     """Queries and columns whose product score may be among the k best.
 
     Args:
-        scores: float32 (q, CHUNK, c), of the matrix product: c chunks, whose columns lie apart.
+        scores: float32 (q, CHUNK, c), of the matrix product: c chunks, whose columns lie c apart.
         worst: float32 (q,), the k-th best exact score so far, or -inf.
-        slack: float (q,), how far a product may be off.
+        slack: float (q,), how far a product may be from the score.
         top_k: k.
     """
-    maxima = scores.amax(dim=1).cpu().numpy()
+    # A row of the k best reaches the k-th best so far, and the k-th best of this block.
+    maxima = scores.amax(dim=1).cpu().numpy()  # (q, c)
     floor = worst - slack
     if np.isneginf(worst).any() and scores[0].numel() >= top_k:
-        # what k of these reach, the k best do
-        some = maxima if maxima.shape[1] >= top_k else scores.flatten(1).cpu().numpy()
-        own = np.partition(some, -top_k, axis=1)[:, -top_k]
-        floor = np.maximum(floor, own - 2 * slack)
-    floor = np.nextafter(floor.astype(np.float32), -np.inf).clip(LOWEST)[:, None]
-    query, chunk = _places(maxima >= floor)
-    held = scores.numpy() if scores.device.type == "cpu" else scores  # NumPy picks faster too
-    picked = torch.as_tensor(held[query, :, chunk]).cpu().numpy()
-    hit, inside = _places(picked >= floor[query])
+        values = maxima if maxima.shape[1] >= top_k else scores.flatten(1).cpu().numpy()
+        kth_best = np.partition(values, -top_k, axis=1)[:, -top_k]
+        floor = np.maximum(floor, kth_best - 2 * slack)
+    floor = np.nextafter(floor.astype(np.float32), -np.inf).clip(LOWEST)[:, None]  # (q, 1)
+
+    # First the chunks whose maximum reaches the floor, then their columns.
+    query, chunk = _nonzero(maxima >= floor)
+    source = scores.numpy() if scores.device.type == "cpu" else scores  # NumPy indexes faster
+    picked = torch.as_tensor(source[query, :, chunk]).cpu().numpy()  # (chunks, CHUNK)
+    hit, inside = _nonzero(picked >= floor[query])
     return query[hit], inside * maxima.shape[1] + chunk[hit]
 
 
-def _places(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lines and columns that are true, ten times as fast as ``mask.nonzero()``."""
-    return np.divmod(np.flatnonzero(mask), mask.shape[1])
+def _nonzero(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns that are true, ten times as fast as ``mask.nonzero()``."""
+    row, column = np.divmod(np.flatnonzero(mask), mask.shape[1])
+    return row, column
 
 
-def _share(dim: int, batch: int, memory_mb: int, place: torch.device) -> tuple[int, int]:
-    """How many workers share the memory, and rows of a block of each.
+def _divide_memory(dim: int, batch: int, memory_mb: int, device: torch.device) -> tuple[int, int]:
+    """Number of workers, and rows of a block of each.
 
-    A row costs itself, a copy on the device and what is gathered of it, and its scores twice.
+    A row costs itself, a copy on the device and the gathered candidates, and its scores twice.
+
+    Raises:
+        SidmillError: if the memory holds no block.
     """
     row_bytes = row_blocks.FLOAT_BYTES * (3 * dim + 2 * batch)
-    fit = memory_mb * row_blocks.MIB // row_bytes - CHUNK  # by so many the scores are padded
+    fit = memory_mb * row_blocks.MIB // row_bytes - CHUNK  # the scores are padded by up to CHUNK
     if fit < 1:
         raise SidmillError(
             f"memory_mb {memory_mb} is too small for {batch} queries and {dim} dimensions: raise "
             f"retrieval.memory_mb, or lower retrieval.search_batch"
         )
-    on_cpu = place.type == "cpu"
+    on_cpu = device.type == "cpu"
     threads = torch.get_num_threads() if on_cpu else 2  # one reads while the other computes
     workers = max(1, min(threads, fit // MIN_ROWS))
     return workers, min(fit // workers, BLOCK_ROWS if on_cpu else DEVICE_ROWS)

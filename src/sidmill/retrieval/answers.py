@@ -12,7 +12,7 @@ from sidmill.formats.code_files import Codes
 from sidmill.formats.run_files import Run
 from sidmill.io import parquet
 
-BLOCK = 1 << 20  # ids of the catalogue looked at at a time
+BLOCK = 1 << 20  # ids of the catalogue that are compared at a time
 SCHEMA = pa.schema(
     [
         ("qid", pa.string()),
@@ -27,7 +27,7 @@ SCHEMA = pa.schema(
 def attach(run: Run, sids: Codes, path: str | Path) -> int:
     """Write a run with the SID of each answer to answers.parquet.
 
-    Memory: the answers, and a block of ids of the catalogue, beside what is given.
+    Memory besides the arguments: the answers, and a block of ids of the catalogue.
 
     Args:
         run: answers that are items.
@@ -38,7 +38,7 @@ def attach(run: Run, sids: Codes, path: str | Path) -> int:
         Number of rows: Q k.
 
     Raises:
-        SidmillError: if an answer is no item of the catalogue.
+        SidmillError: if an answer is not an item of the catalogue.
     """
     rows = _rows(run, sids.ids)
     k = run.scores.shape[1]
@@ -55,15 +55,17 @@ def attach(run: Run, sids: Codes, path: str | Path) -> int:
 def _rows(run: Run, ids: pa.ChunkedArray) -> np.ndarray:
     """Row of each answer in the catalogue, int64 (Q, k)."""
     named = pa.array((pid for line in run.pids for pid in line), pa.string()).dictionary_encode()
-    rows = np.full(len(named.dictionary), -1)
+    row_of = np.full(len(named.dictionary), -1)  # by distinct answer
     for start in range(0, len(ids), BLOCK):
-        part = ids.slice(start, BLOCK).cast(pa.string())
-        place = pc.index_in(part, value_set=named.dictionary)
-        rows[place.drop_null().to_numpy()] = start + np.flatnonzero(place.is_valid().to_numpy())
-    found = rows[named.indices.to_numpy()]
-    if (found < 0).any():
-        missing = named[int(np.argmax(found < 0))].as_py()
+        block = ids.slice(start, BLOCK).cast(pa.string())
+        answer = pc.index_in(block, value_set=named.dictionary)
+        is_answer = answer.is_valid().to_numpy()
+        row_of[answer.drop_null().to_numpy()] = start + np.flatnonzero(is_answer)
+
+    rows: np.ndarray = row_of[named.indices.to_numpy()]  # (Q k,)
+    if (rows < 0).any():
+        missing = named[int(np.argmax(rows < 0))].as_py()
         raise SidmillError(
             f"passage {missing!r} is no item, so it has no SID: set retrieval.corpus: items"
         )
-    return found.reshape(run.scores.shape)
+    return rows.reshape(run.scores.shape)

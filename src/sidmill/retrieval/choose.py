@@ -1,10 +1,10 @@
 """The run that answers: its files under the names that users look for."""
 
-import shutil
 from pathlib import Path
 
-from sidmill.core.atomic import replacing
+from sidmill.core.atomic import link_or_copy
 from sidmill.formats import item_text, passages, run_files
+from sidmill.settings.retrieval import Retrieval
 
 
 def choose(
@@ -13,12 +13,9 @@ def choose(
     queries_path: str | Path,
     topk_out: str | Path,
     trec_out: str | Path,
-    *,
-    topk_names: str,
-    query_ids: str | None,
-    corpus_ids: str | None,
+    settings: Retrieval,
 ) -> None:
-    """Copy a run to res.topk and run.trec.
+    """Give a run the paths res.topk and run.trec; no byte is copied where the disk can share it.
 
     Args:
         run_path: res.topk of the run.
@@ -26,25 +23,23 @@ def choose(
         queries_path: text.parquet of the queries.
         topk_out: res.topk to write.
         trec_out: run.trec to write.
-        topk_names: what res.topk names queries and passages by: ``ids``, or ``dureader``: query
-            text and line number of the passage, as the converter of DuReader-retrieval reads them.
-        query_ids: ``q2qid.json``, whose texts name the queries then, or None.
-        corpus_ids: ``passage2id.map.json``, which gives the line numbers, or None: ids are these.
+        settings: section ``retrieval``. With ``topk_names: dureader`` res.topk has the text of the
+            query and the line number of the passage, as the converter of DuReader-retrieval reads
+            them: from ``query_ids`` and ``corpus_ids``, where they are set.
 
     Raises:
         SidmillError: if a passage has no line number.
     """
-    with replacing(trec_out) as temporary:
-        shutil.copyfile(trec_path, temporary)
-    if topk_names == "ids":
-        with replacing(topk_out) as temporary:
-            shutil.copyfile(run_path, temporary)
+    link_or_copy(trec_path, trec_out)
+    if settings.topk_names == "ids":
+        link_or_copy(run_path, topk_out)
         return
 
     run = run_files.read(run_path)
-    if query_ids:
-        texts = {str(qid): key for key, qid in passages.read_json(query_ids).items()}
+    if settings.query_ids:
+        entries = passages.read_json(settings.query_ids).items()
+        texts = {str(qid): text for text, qid in entries}
     else:
         texts = item_text.find(queries_path, set(run.qids))
-    numbers = passages.lines_of_passages(corpus_ids) if corpus_ids else None
+    numbers = passages.lines_of_passages(settings.corpus_ids) if settings.corpus_ids else None
     run_files.write_dureader(topk_out, run, texts, numbers)

@@ -1,7 +1,7 @@
-"""The dual encoder: one model for queries and passages, trained so that answers lie close.
+"""The dual encoder: one model for queries and passages, trained so that a query is near its answer.
 
-Each query is told apart from the passages of all other queries in its batch and from its own hard
-negative. Batches larger than the device come through gradient caching, with the same result.
+The loss separates each query from the passages of all other queries of its batch and from its own
+hard negative. Gradient caching trains on batches larger than the device with the same result.
 
 Source: DPR, https://arxiv.org/abs/2004.04906; GradCache, https://arxiv.org/abs/2101.06983; run by
 https://sbert.net
@@ -9,6 +9,7 @@ https://sbert.net
 
 from itertools import chain
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from sentence_transformers import (
@@ -28,143 +29,140 @@ from sidmill.core.errors import SidmillError
 from sidmill.formats import triples
 from sidmill.io import hf_hub
 from sidmill.retrieval import training
+from sidmill.retrieval.training import Folders
+from sidmill.settings.retrieval import Dual
 
 METRIC = "dev_cosine_mrr@10"
 
 
+class Prompts(NamedTuple):
+    """Text before every query, and before every passage."""
+
+    query: str = ""
+    passage: str = ""
+
+
 def train(
     triples_path: str | Path,
-    model_dir: str | Path,
-    state_dir: str | Path,
-    *,
-    model: str,
-    revision: str | None,
-    pooling: str | None,
-    max_rows: int | None,
-    dev_share: float,
-    dev_pool: int,
-    epochs: float,
-    batch_size: int,
-    mini_batch: int | None,
-    learning_rate: float,
-    warmup: float,
-    temperature: float,
-    max_length: int,
-    dtype: str,
-    evaluations: int,
-    device: str,
-    query_prompt: str,
-    prompt: str,
+    folders: Folders,
+    settings: Dual,
+    prompts: Prompts,
     seed: int,
     code: str,
-) -> dict:
-    """Train a dual encoder and keep the checkpoint with the best MRR@10 on queries set aside.
+) -> dict[str, Any]:
+    """Train a dual encoder and keep the checkpoint with the best MRR@10 on held-out queries.
 
-    These are searched among their own passages and ``dev_pool`` others. Same data, settings, seed
-    and machine: same weights, cut short or not.
+    Held-out queries are searched among their own passages and ``dev_pool`` others. The same data,
+    settings, seed and machine give the same weights, also after an interruption; another device or
+    number of threads may change the last bits of the weights.
 
     Args:
-        triples_path: triples.parquet; where all negatives are null, those of the batch have to do,
-            where some are, as :func:`fill_negatives` says.
-        model_dir: folder to write, in the form of sentence-transformers.
-        state_dir: folder of the checkpoints, gone when the model is written.
-        model: folder or hub id to start from.
-        revision: of a hub model.
-        pooling: cls, mean or lasttoken, for a model that does not say; null takes its own.
-        max_rows: train on the first so many rows; null on all.
-        dev_share: share of the queries that are set aside; 0 keeps the last checkpoint.
-        dev_pool: passages of other queries that they are searched among.
-        epochs: passes over the rows.
-        batch_size: rows per step: the number of passages that each query is told apart from.
-        mini_batch: rows on the device at a time, for gradient caching; null: the whole batch.
-        learning_rate: its peak.
-        warmup: share of the steps until then.
-        temperature: similarities are divided by it.
-        max_length: tokens per text.
-        dtype: float32 or bfloat16.
-        evaluations: how often the model is evaluated and saved.
-        device: auto, cpu or cuda.
-        query_prompt: put before every query.
-        prompt: put before every passage.
+        triples_path: triples.parquet. Where all negatives are null, the loss uses those of the
+            batch; where some are null, :func:`fill_negatives` fills them.
+        folders: of the model, in the form of sentence-transformers, and of its checkpoints.
+        settings: section ``dual``.
+        prompts: of queries and passages.
         seed: of the split, of the order and of new weights.
-        code: names the code; checkpoints that other code left are not gone on from.
+        code: names the code; checkpoints of other code are not resumed.
 
     Returns:
-        Rows, steps, and MRR@10 on the queries set aside, before and after.
+        Rows, steps, and MRR@10 on the held-out queries, before and after.
 
     Raises:
         SidmillError: if a setting does not fit, or the model cannot be loaded.
     """
-    given = {
-        name: value for name, value in locals().items() if not name.endswith(("_path", "_dir"))
-    }
-    kept, dev, settings = training.prepare(triples_path, triples.TRIPLES, state_dir, given, METRIC)
-    encoder = load(model, revision, pooling, max_length, device)
-    evaluator = dev_evaluator(dev, kept, dev_pool, query_prompt, prompt) if dev_share else None
+    # The checkpoints of a training with another identity are removed here.
+    others = {"query_prompt": prompts.query, "prompt": prompts.passage, "code": code}
+    data = training.prepare(
+        triples_path, triples.TRIPLES, folders.state, settings, seed, METRIC, others
+    )
+    encoder = load(settings)
+
+    # MRR@10 on the held-out queries, before training.
+    evaluator = dev_evaluator(data, settings.dev_pool, prompts) if settings.dev_share else None
     before = evaluator(encoder)[METRIC] if evaluator else None
-    data = training.dataset(fill_negatives(kept))
+
     trainer = SentenceTransformerTrainer(
         model=encoder,
         args=SentenceTransformerTrainingArguments(
-            **settings,
+            **data.arguments,
             batch_sampler=BatchSamplers.NO_DUPLICATES,  # a repeated text is no negative
-            prompts={"query": query_prompt, "positive": prompt, "negative": prompt},
+            prompts={
+                "query": prompts.query,
+                "positive": prompts.passage,
+                "negative": prompts.passage,
+            },
         ),
-        train_dataset=data,
-        loss=_loss(encoder, 1 / temperature, mini_batch),
+        train_dataset=training.dataset(fill_negatives(data.rows)),
+        loss=_loss(encoder, settings),
         evaluator=evaluator,
     )
-    training.run(trainer, state_dir)
+    training.run(trainer, folders.state)
+
+    # The model appears with its figures, then the checkpoints go.
     figures = {
-        "rows": kept.num_rows,
+        "rows": data.rows.num_rows,
         "steps": trainer.state.global_step,
         "dev_queries": len(evaluator.queries) if evaluator else 0,
         "dev_mrr_10_before": before,
         "dev_mrr_10_after": evaluator(encoder)[METRIC] if evaluator else None,
     }
-    training.finish(encoder, model_dir, state_dir, figures)
+    training.finish(encoder, folders, figures)
     return figures
 
 
-def load(
-    model: str, revision: str | None, pooling: str | None, max_length: int, device: str
-) -> SentenceTransformer:
-    """Load a model to train, in float32; one without a pooling of its own takes ``pooling``.
+def load(settings: Dual) -> SentenceTransformer:
+    """Load a model to train, in float32; one without its own pooling takes ``settings.pooling``.
 
     Raises:
         SidmillError: if it cannot be loaded, or nothing says how to pool its tokens.
     """
-    if pooling is None and hf_hub.find_modules(model, revision, "dual") is None:
+    model, revision = training.require_model(settings.model, "dual.model"), settings.revision
+    if settings.pooling is None and hf_hub.find_modules(model, revision, "dual") is None:
         raise SidmillError(
             f"{model} does not say how to pool its tokens: set dual.pooling (BERT and ERNIE: cls, "
             f"Qwen3: lasttoken)"
         )
-    safe = {"revision": revision, "trust_remote_code": False}
-    place = None if device == "auto" else device
+
+    # Weights in safetensors alone, and no code of the model's authors.
+    device = None if settings.device == "auto" else settings.device
     try:
-        if pooling is None:
-            encoder = SentenceTransformer(
-                model, device=place, model_kwargs={"use_safetensors": True}, **safe
-            )
-        else:
-            body = Transformer(
+        encoder = (
+            SentenceTransformer(
                 model,
-                max_seq_length=max_length,
-                model_kwargs={"use_safetensors": True, **safe},
-                processor_kwargs=safe,
-                config_kwargs=safe,
+                device=device,
+                revision=revision,
+                trust_remote_code=False,
+                model_kwargs={"use_safetensors": True},
             )
-            head = Pooling(body.get_embedding_dimension(), pooling_mode=pooling)
-            encoder = SentenceTransformer(modules=[body, head, Normalize()], device=place)
+            if settings.pooling is None
+            else SentenceTransformer(modules=_modules(model, settings), device=device)
+        )
     except (OSError, ValueError, ImportError) as error:
         raise SidmillError(
             f"dual.model {model!r} cannot be loaded ({hf_hub.first_line(error)}): name a hub id "
             f"or a folder with model.safetensors"
         ) from None
-    own = min(max_length, encoder.max_seq_length or max_length)
-    body = getattr(encoder[0], "model", None)  # static embeddings have none, and no positions
-    encoder.max_seq_length = training.fit_length(body, own, "dual.model") if body else own
+
+    # Static embeddings have no transformer, and so no positions.
+    length = min(settings.max_length, encoder.max_seq_length or settings.max_length)
+    body = getattr(encoder[0], "model", None)
+    encoder.max_seq_length = training.fit_length(body, length, "dual.model") if body else length
     return encoder.float()
+
+
+def _modules(model: str, settings: Dual) -> list[Any]:
+    """A transformer, with the pooling of ``settings`` and vectors of length 1."""
+    safe = {"revision": settings.revision, "trust_remote_code": False}
+    body = Transformer(
+        model,
+        max_seq_length=settings.max_length,
+        model_kwargs={"use_safetensors": True, **safe},
+        processor_kwargs=safe,
+        config_kwargs=safe,
+    )
+    head = Pooling(body.get_embedding_dimension(), pooling_mode=settings.pooling)
+    return [body, head, Normalize()]
 
 
 def fill_negatives(rows: pa.Table) -> pa.Table:
@@ -173,15 +171,18 @@ def fill_negatives(rows: pa.Table) -> pa.Table:
     The trainer takes a column whole or not at all.
 
     Raises:
-        SidmillError: if a row has no negative, and every answer is one of its query too.
+        SidmillError: if a row has no negative, and every passage answers its query.
     """
     negatives = rows["negative"].to_pylist()
     if rows["negative"].null_count in (0, len(negatives)):
         return rows
+
     queries, positives = rows["query"].to_pylist(), rows["positive"].to_pylist()
     answers: dict[str, set[str]] = {}
     for query, positive in zip(queries, positives, strict=True):
         answers.setdefault(query, set()).add(positive)
+
+    # The search for the next row wraps around at the end.
     for row, query in enumerate(queries):
         if negatives[row] is None:
             following = chain(range(row + 1, len(queries)), range(row))
@@ -196,40 +197,48 @@ def fill_negatives(rows: pa.Table) -> pa.Table:
 
 
 def dev_evaluator(
-    dev: pa.Table, others: pa.Table, pool: int, query_prompt: str, prompt: str
+    data: training.Prepared, pool: int, prompts: Prompts
 ) -> InformationRetrievalEvaluator:
-    """Search the queries of ``dev`` among its passages and the first ``pool`` other ones."""
-    passages: dict[str, str] = {}  # text to id
+    """Search the held-out queries among their own passages and the first ``pool`` other ones."""
+    # Ids of the passages by text: first those of the held-out rows, then of the training rows.
+    passages: dict[str, str] = {}
     for name in ("positive", "negative"):
-        for text in dev[name].to_pylist():
-            passages.setdefault(text, f"p{len(passages)}")
+        for text in data.dev[name].to_pylist():
+            if text is not None:
+                passages.setdefault(text, f"p{len(passages)}")
     full = len(passages) + pool
-    for text in others["positive"].to_pylist():
+    for text in data.rows["positive"].to_pylist():
         if len(passages) >= full:
             break
         passages.setdefault(text, f"p{len(passages)}")
-    passages.pop(None, None)
-    queries: dict[str, str] = {}  # text to id
-    wanted: dict[str, set[str]] = {}
-    for query, positive in zip(dev["query"].to_pylist(), dev["positive"].to_pylist(), strict=True):
+
+    # Ids of the queries by text, and the passages that answer each.
+    queries: dict[str, str] = {}
+    answers: dict[str, set[str]] = {}
+    rows = zip(data.dev["query"].to_pylist(), data.dev["positive"].to_pylist(), strict=True)
+    for query, positive in rows:
         qid = queries.setdefault(query, f"q{len(queries)}")
-        wanted.setdefault(qid, set()).add(passages[positive])
+        answers.setdefault(qid, set()).add(passages[positive])
+
     return InformationRetrievalEvaluator(
         queries={qid: query for query, qid in queries.items()},
         corpus={pid: text for text, pid in passages.items()},
-        relevant_docs=wanted,
+        relevant_docs=answers,
         mrr_at_k=[10],
         name="dev",
-        query_prompt=query_prompt,
-        corpus_prompt=prompt,
+        query_prompt=prompts.query,
+        corpus_prompt=prompts.passage,
         main_score_function="cosine",
         write_csv=False,
     )
 
 
 def _loss(
-    encoder: SentenceTransformer, scale: float, mini_batch: int | None
+    encoder: SentenceTransformer, settings: Dual
 ) -> MultipleNegativesRankingLoss | CachedMultipleNegativesRankingLoss:
-    if mini_batch is None:
+    scale = 1 / settings.temperature
+    if settings.mini_batch is None:
         return MultipleNegativesRankingLoss(encoder, scale=scale)
-    return CachedMultipleNegativesRankingLoss(encoder, scale=scale, mini_batch_size=mini_batch)
+    return CachedMultipleNegativesRankingLoss(
+        encoder, scale=scale, mini_batch_size=settings.mini_batch
+    )

@@ -1,7 +1,9 @@
-"""Hard negatives: passages that the model ranks high for a training query, though no answer.
+"""Hard negatives: passages that rank high for a training query and do not answer it.
 
-A passage as near as the answer is often an answer that nobody marked, so those that reach
-``margin`` of the answer's score are passed over.
+A passage as near as the answer is often an answer without a label, so passages whose score reaches
+the share ``margin`` of the answer's score are skipped.
+
+Letters: P passages of the pool, Q training queries, D dimensions.
 
 Source: ANCE, https://arxiv.org/abs/2007.00808; the margin of NV-Retriever,
 https://arxiv.org/abs/2407.15831
@@ -10,7 +12,9 @@ https://arxiv.org/abs/2407.15831
 import logging
 from collections.abc import Iterator
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +24,35 @@ from sidmill.formats import item_text, triples
 from sidmill.formats.vector_store import VectorStore
 from sidmill.numeric import exact_search, row_blocks
 from sidmill.retrieval.search import check_alike
+from sidmill.settings.retrieval import Mining, Retrieval
 
 logger = logging.getLogger(__name__)
+
+TABLE_ROWS = 1024
+
+
+class Texts(NamedTuple):
+    """Files to mine from: triples.parquet, and text.parquet of the pool and of the queries."""
+
+    triples: str | Path
+    pool: str | Path
+    queries: str | Path
+
+
+class Mined(NamedTuple):
+    """What was found, by query.
+
+    Attributes:
+        names: texts of the queries.
+        answers: rows of the pool that answer each query, ascending, int64.
+        negatives: rows of the pool that are its negatives, best first, int64.
+        texts: texts of all these rows.
+    """
+
+    names: list[str]
+    answers: list[np.ndarray]
+    negatives: list[np.ndarray]
+    texts: dict[int, str]
 
 
 def write_pool(
@@ -30,7 +61,7 @@ def write_pool(
     pool_path: str | Path,
     queries_path: str | Path,
 ) -> None:
-    """Write what is mined: the training queries, and the passages that negatives come from.
+    """Write the training queries, and the pool of passages that negatives come from.
 
     The pool is every passage of the training file, then those of the corpus with another text.
     Ids are row numbers. Memory: about 100 bytes per training passage.
@@ -45,6 +76,7 @@ def write_pool(
     seen: set[bytes] = set()
 
     def passages() -> Iterator[str]:
+        # The training passages, each text once.
         for table in triples.read(triples_path, triples.TRIPLES):
             queries.update(dict.fromkeys(table["query"].to_pylist()))
             for name in ("positive", "negative"):
@@ -52,6 +84,8 @@ def write_pool(
                     if line is not None and (key := _digest(line)) not in seen:
                         seen.add(key)
                         yield line
+
+        # Passages of the corpus with equal texts are all in the pool.
         for table in item_text.read(corpus_path) if corpus_path else ():
             yield from (line for line in table["text"].to_pylist() if _digest(line) not in seen)
 
@@ -60,42 +94,28 @@ def write_pool(
 
 
 def mine(
-    triples_path: str | Path,
-    pool_path: str | Path,
-    queries_path: str | Path,
+    files: Texts,
     pool: VectorStore,
     queries: VectorStore,
     mined_path: str | Path,
     pairs_path: str | Path,
-    *,
-    depth: int,
-    skip: int,
-    margin: float,
-    negatives: int,
-    search_batch: int,
-    device: str,
-    memory_mb: int,
-) -> dict:
+    settings: Mining,
+    search: Retrieval,
+) -> dict[str, int]:
     """Find negatives for every training query and write them as triples and as pairs.
 
     Args:
-        triples_path: triples.parquet: the answers.
-        pool_path: text.parquet of the pool.
-        queries_path: text.parquet of the training queries.
-        pool: vectors of the pool.
-        queries: vectors of the training queries, by the same model.
+        files: texts of the pool and of the queries, and the triples that hold the answers.
+        pool: vectors of the pool, (P, D).
+        queries: vectors of the training queries, (Q, D), by the same model.
         mined_path: triples.parquet to write: each answer with each of its query's negatives, or
-            with null where none is left.
+            with null where the query has none.
         pairs_path: pairs.parquet to write: answers with label 1, negatives with label 0.
-        depth: how many passages are looked at for a query.
-        skip: of these, the first so many are passed over.
-        margin: a negative scores less than this share of the answer's score (of the lowest one's,
-            where there are several); 1 asks for less than the answer, a large number for nothing.
-            Below a negative score the same distance is kept.
-        negatives: per query, at most; the highest are taken.
-        search_batch: queries at a time.
-        device: of the search.
-        memory_mb: of the search.
+        settings: section ``mining``. Of the first ``depth`` passages of a query, ``skip`` are
+            skipped. A negative scores less than the share ``margin`` of the answer's score (the
+            lowest one, if there are several); 1 asks for less than the answer, a large number for
+            nothing. Below a negative score the distance is the same.
+        search: section ``retrieval``: machine settings of the search.
 
     Returns:
         Counts: queries, negatives, queries without any.
@@ -104,130 +124,137 @@ def mine(
         SidmillError: if the vectors are not of these texts, or no query has a negative.
     """
     check_alike(pool, queries)
-    answers = _answers(triples_path, pool_path, queries_path)  # rows of the pool, by query
+    answers = _answers(files)
     if len(answers) != len(queries.vectors):
-        raise SidmillError(f"{queries_path}: not the queries of {triples_path}: run again")
-    asked = np.empty(queries.vectors.shape, dtype=np.float32)
-    asked[:] = queries.vectors
-    found = exact_search.search(
+        raise SidmillError(f"{files.queries}: not the queries of {files.triples}: run again")
+
+    # The nearest passages of each query, and the score that a negative stays below.
+    query_vectors = np.empty(queries.vectors.shape, dtype=np.float32)
+    query_vectors[:] = queries.vectors
+    n_rows = len(pool.vectors)
+    nearest = exact_search.search(
         pool.vectors,
-        asked,
-        np.arange(len(pool.vectors)),
-        start=0,
-        stop=len(pool.vectors),
-        top_k=min(depth, len(pool.vectors)),
-        search_batch=search_batch,
-        device=device,
-        memory_mb=memory_mb,
+        query_vectors,
+        np.arange(n_rows),
+        range(n_rows),
+        min(settings.depth, n_rows),
+        search,
     )
-    bars = _bars(_answer_scores(pool.vectors, asked, answers), margin)
-    kept = []
-    for row, known in enumerate(answers):
-        good = (found.scores[row] < bars[row]) & ~np.isin(found.rows[row], known)
-        good[:skip] = False
-        kept.append(found.rows[row][good][:negatives])
+    lowest = _answer_scores(pool.vectors, query_vectors, answers)
+    thresholds = _thresholds(lowest, settings.margin)
+
+    negatives = []
+    for row, own in enumerate(answers):
+        is_good = (nearest.scores[row] < thresholds[row]) & ~np.isin(nearest.rows[row], own)
+        is_good[: settings.skip] = False
+        negatives.append(nearest.rows[row][is_good][: settings.negatives])
+
     counts = {
         "queries": len(answers),
-        "negatives": sum(map(len, kept)),
-        "without": sum(not len(rows) for rows in kept),
+        "negatives": sum(map(len, negatives)),
+        "without": sum(not len(rows) for rows in negatives),
     }
     logger.info("%s", counts)
     if not counts["negatives"]:
         raise SidmillError(
-            f"no passage scores below {margin} of an answer among the first {depth}: raise "
-            f"mining.margin or mining.depth"
+            f"no passage scores below {settings.margin} of an answer among the first "
+            f"{settings.depth}: raise mining.margin or mining.depth"
         )
-    names = [line for table in item_text.read(queries_path) for line in table["text"].to_pylist()]
-    words = _words(pool_path, np.unique(np.concatenate([*kept, *answers])))
-    triples.write(mined_path, triples.TRIPLES, _triples(names, answers, kept, words))
-    triples.write(pairs_path, triples.PAIRS, _pairs(names, answers, kept, words))
+
+    texts = _texts_of_rows(files.pool, np.unique(np.concatenate([*negatives, *answers])))
+    mined = Mined(list(_lines(files.queries)), answers, negatives, texts)
+    triples.write(mined_path, triples.TRIPLES, _triples(mined))
+    triples.write(pairs_path, triples.PAIRS, _pairs(mined))
     return counts
 
 
-def _bars(scores: np.ndarray, margin: float) -> np.ndarray:
-    """float32 (Q,): what negatives stay below. A share of a negative score would lie above it."""
+def _thresholds(scores: np.ndarray, margin: float) -> np.ndarray:
+    """float32 (Q,): negatives score less. A share of a negative score would be above that score."""
     return scores * np.where(scores < 0, 2 - margin, margin).astype(np.float32)
 
 
-def _answers(
-    triples_path: str | Path, pool_path: str | Path, queries_path: str | Path
-) -> list[np.ndarray]:
+def _answers(files: Texts) -> list[np.ndarray]:
     """Rows of the pool that answer each query, ascending, int64."""
-    wanted: dict[str, set[bytes]] = {}
-    for table in triples.read(triples_path, triples.TRIPLES):
-        for query, positive in zip(
-            table["query"].to_pylist(), table["positive"].to_pylist(), strict=True
-        ):
-            wanted.setdefault(query, set()).add(_digest(positive))
-    rows = dict.fromkeys(set().union(*wanted.values()), -1)
-    row = 0
-    for table in item_text.read(pool_path):
-        for line in table["text"].to_pylist():
-            key = _digest(line)
-            if rows.get(key) == -1:
-                rows[key] = row
-            row += 1
-    missing = sum(place < 0 for place in rows.values())
+    # Digests of the answers of each query.
+    digests: dict[str, set[bytes]] = {}
+    for table in triples.read(files.triples, triples.TRIPLES):
+        queries, positives = (table[name].to_pylist() for name in ("query", "positive"))
+        for query, positive in zip(queries, positives, strict=True):
+            digests.setdefault(query, set()).add(_digest(positive))
+
+    # The first row of the pool with each digest.
+    rows = dict.fromkeys(set().union(*digests.values()), -1)
+    for row, line in enumerate(_lines(files.pool)):
+        key = _digest(line)
+        if rows.get(key) == -1:
+            rows[key] = row
+    missing = sum(row < 0 for row in rows.values())
     if missing:
-        raise SidmillError(f"{pool_path} lacks {missing} answers of {triples_path}: run again")
-    names = (line for table in item_text.read(queries_path) for line in table["text"].to_pylist())
-    return [np.array(sorted(rows[key] for key in wanted.get(name, ())), np.int64) for name in names]
+        raise SidmillError(f"{files.pool} lacks {missing} answers of {files.triples}: run again")
+
+    return [
+        np.array(sorted(rows[key] for key in digests.get(name, ())), np.int64)
+        for name in _lines(files.queries)
+    ]
 
 
 def _answer_scores(
     vectors: np.ndarray, queries: np.ndarray, answers: list[np.ndarray]
 ) -> np.ndarray:
     """float32 (Q,): the score of each query's lowest answer."""
-    lowest = np.full(len(queries), np.inf, dtype=np.float32)
+    # Pairs of query and answer, by the row of the answer.
     query = np.repeat(np.arange(len(queries)), [len(rows) for rows in answers])
-    rows = np.concatenate(answers)
-    wanted, place = np.unique(rows, return_inverse=True)
-    order = np.argsort(place, kind="stable")
-    for start, block in row_blocks.read_blocks(vectors, exact_search.PAIRS, wanted):
-        low, high = np.searchsorted(place[order], (start, start + len(block)))
-        part = order[low:high]
-        scores = exact_search.score(queries[query[part]], block[place[part] - start])
-        np.minimum.at(lowest, query[part], scores)
+    distinct, inverse = np.unique(np.concatenate(answers), return_inverse=True)
+    order = np.argsort(inverse, kind="stable")
+
+    lowest = np.full(len(queries), np.inf, dtype=np.float32)
+    for start, block in row_blocks.read_blocks(vectors, exact_search.PAIRS, distinct):
+        low, high = np.searchsorted(inverse[order], (start, start + len(block)))
+        pairs = order[low:high]
+        scores = exact_search.score(queries[query[pairs]], block[inverse[pairs] - start])
+        np.minimum.at(lowest, query[pairs], scores)
     return lowest
 
 
-def _triples(
-    names: list[str], answers: list[np.ndarray], kept: list[np.ndarray], words: dict[int, str]
-) -> Iterator[tuple]:
-    for name, known, negatives in zip(names, answers, kept, strict=True):
-        for row in known.tolist():
+def _triples(mined: Mined) -> Iterator[tuple[str, str, str | None]]:
+    rows = zip(mined.names, mined.answers, mined.negatives, strict=True)
+    for name, answers, negatives in rows:
+        for row in answers.tolist():
             for other in negatives.tolist() or [None]:
-                yield name, words[row], None if other is None else words[other]
+                yield name, mined.texts[row], None if other is None else mined.texts[other]
 
 
-def _pairs(
-    names: list[str], answers: list[np.ndarray], kept: list[np.ndarray], words: dict[int, str]
-) -> Iterator[tuple]:
-    for name, known, negatives in zip(names, answers, kept, strict=True):
-        yield from ((name, words[row], 1) for row in known.tolist())
-        yield from ((name, words[row], 0) for row in negatives.tolist())
+def _pairs(mined: Mined) -> Iterator[tuple[str, str, int]]:
+    rows = zip(mined.names, mined.answers, mined.negatives, strict=True)
+    for name, answers, negatives in rows:
+        yield from ((name, mined.texts[row], 1) for row in answers.tolist())
+        yield from ((name, mined.texts[row], 0) for row in negatives.tolist())
 
 
-def _words(path: str | Path, rows: np.ndarray) -> dict[int, str]:
-    """The texts of some rows. Memory: these, and a row group."""
-    found, first = {}, 0
+def _texts_of_rows(path: str | Path, rows: np.ndarray) -> dict[int, str]:
+    """The texts of some ascending rows. Memory: these, and a row group."""
+    texts: dict[int, str] = {}
+    first = 0
     for table in item_text.read(path):
         begin, end = np.searchsorted(rows, (first, first + table.num_rows))
         lines = table["text"].take(rows[begin:end] - first).to_pylist()
-        found.update(zip(rows[begin:end].tolist(), lines, strict=True))
+        texts.update(zip(rows[begin:end].tolist(), lines, strict=True))
         first += table.num_rows
-    return found
+    return texts
+
+
+def _lines(path: str | Path) -> Iterator[str]:
+    """The texts of a text.parquet, in row order."""
+    for table in item_text.read(path):
+        yield from table["text"].to_pylist()
 
 
 def _tables(lines: Iterator[str]) -> Iterator[pa.Table]:
-    number, waiting = 0, []
-    for line in lines:
-        waiting.append(line)
-        if len(waiting) == 1024:
-            yield pa.table({"pid": np.arange(number, number + 1024), "text": waiting})
-            number, waiting = number + 1024, []
-    if waiting:
-        yield pa.table({"pid": np.arange(number, number + len(waiting)), "text": waiting})
+    """Tables of row numbers and texts, for text.parquet."""
+    first = 0
+    while batch := list(islice(lines, TABLE_ROWS)):
+        yield pa.table({"pid": np.arange(first, first + len(batch)), "text": batch})
+        first += len(batch)
 
 
 def _digest(line: str) -> bytes:

@@ -1,6 +1,6 @@
 """The user's passages, queries and judgements -> text.parquet and qrels.parquet.
 
-Every line is in the one file or, with the reason, in the rejects beside it.
+Every line is either in that file or, with the reason, in the rejects next to it.
 """
 
 import logging
@@ -20,14 +20,16 @@ from sidmill.formats import item_text, passages
 from sidmill.formats import qrels as judgements
 from sidmill.formats.reject_counts import NOT_UTF8, Tally
 from sidmill.io import encodings, parquet
+from sidmill.settings.retrieval import Retrieval
 
 logger = logging.getLogger(__name__)
 
-ANY_NAME = ("",)  # every name ends in nothing: passage files of RocketQA often have no suffix
+ANY_NAME = ("",)  # any suffix: passage files of RocketQA often have none
+SECTIONS = {"queries": "retrieval", "training_queries": "training"}  # by collection
 
 
 class Reject(NamedTuple):
-    """A line that gave nothing, in the columns of rejects.parquet."""
+    """A bad line, in the columns of rejects.parquet."""
 
     pid: str | None
     file: str
@@ -36,51 +38,45 @@ class Reject(NamedTuple):
 
 
 class Rejects:
-    """Collects bad lines, or stops at the first.
-
-    Memory: the bad lines.
-    """
+    """Collects bad lines, or stops at the first. Memory: the bad lines."""
 
     def __init__(self, section: str, on_bad_rows: str, max_share: float) -> None:
-        """Take the section of the config, ``error`` or ``reject``, and the share of one cause."""
+        """Set the section of the config, ``error`` or ``reject``, and the share of one cause."""
         self.section, self.on_bad_rows, self.max_share = section, on_bad_rows, max_share
         self.found: list[Reject] = []
         self.rows_read = 0
         self.tally = Tally()
 
     def add(self, key: object, file: str, row: int, reason: str) -> None:
-        """Note a bad line.
+        """Add a bad line.
 
         Raises:
             SidmillError: naming it, under ``error``.
         """
         if self.on_bad_rows == "error":
-            advice = "mend the line"
+            advice = "correct the line"
             if reason.startswith(NOT_UTF8):
                 advice = encodings.remedy(file, None)
             raise SidmillError(
                 f"{file}, line {row}: {reason}: {advice}, or set {self.section}.on_bad_rows: "
-                f"reject to list such lines beside the result"
+                f"reject to list such lines next to the result"
             )
         self.tally.add(file, row, reason)
-        shown, said = (
-            None if each is None else str(each).encode(errors="replace").decode()
-            for each in (key, reason)
-        )
-        self.found.append(Reject(shown, file, row, said))
+        shown = None if key is None else _encodable(key)
+        self.found.append(Reject(shown, file, row, _encodable(reason)))
 
     def first(self) -> str:
-        """The first bad line, for a message that says no line is good."""
+        """The first bad line, for the message that no line is good."""
         if not self.found:
             return ""
         bad = self.found[0]
         return f"; first: {bad.file}, line {bad.row}: {bad.reason}"
 
     def check(self, n_good: int) -> None:
-        """Stop where one cause took too many lines; log the share of each.
+        """Stop if one cause took too many lines; log the share of each.
 
         Args:
-            n_good: lines that gave something.
+            n_good: number of good lines.
 
         Raises:
             SidmillError: naming the cause and its share.
@@ -92,23 +88,14 @@ class Rejects:
 
     def write(self, path: str | Path) -> None:
         """Write rejects.parquet."""
-        columns = list(zip(*self.found, strict=True)) or [[], [], [], []]
+        columns = [[getattr(each, name) for each in self.found] for name in Reject._fields]
         schema = item_text.REJECTS_SCHEMA
         if self.rows_read:
             schema = schema.with_metadata({item_text.ROWS_READ_KEY: str(self.rows_read)})
-        parquet.write(path, schema, [pa.table(list(map(list, columns)), schema=schema)])
+        parquet.write(path, schema, [pa.table(columns, schema=schema)])
 
 
-def read_corpus(
-    text_path: str,
-    rejects_path: str,
-    *,
-    corpus: str,
-    corpus_ids: str | None,
-    form: str,
-    on_bad_rows: str,
-    max_reject_share: float,
-) -> int:
+def read_corpus(text_path: str | Path, rejects_path: str | Path, settings: Retrieval) -> int:
     """Write the passages to text.parquet, in the order of the files.
 
     Memory: one block of passages, 8 bytes per id, and the rejects.
@@ -116,60 +103,62 @@ def read_corpus(
     Args:
         text_path: text.parquet to write.
         rejects_path: rejects.parquet to write.
-        corpus: file, folder or glob, of BEIR, RocketQA or MS MARCO.
-        corpus_ids: map from line number to id, for RocketQA, or None.
-        form: of tab-separated files: ``rocketqa``, ``msmarco``, or ``auto``.
-        on_bad_rows: ``error`` or ``reject``.
-        max_reject_share: largest share of the lines that may be rejected for one cause.
+        settings: section ``retrieval``: ``corpus`` is a file, folder or glob of BEIR, RocketQA or
+            MS MARCO.
 
     Returns:
-        How many passages were written.
+        Number of passages written.
 
     Raises:
-        SidmillError: for a bad line under ``error``; if an id stands twice; if no line is good.
+        SidmillError: for a bad line under ``error``; if an id is repeated; if no line is good.
     """
+    corpus = _required(settings.corpus, "retrieval.corpus")
     files = expand(corpus, ANY_NAME, "retrieval.corpus")
-    records = partial(passages.read_passages, files, corpus_ids, form)
-    rejects = Rejects("retrieval", on_bad_rows, max_reject_share)
+    records = partial(passages.read_passages, files, settings.corpus_ids, settings.form)
+    rejects = Rejects("retrieval", settings.on_bad_rows, settings.max_reject_share)
     return _write_texts(text_path, rejects_path, records, corpus, rejects)
 
 
 def read_queries(
-    text_path: str,
-    rejects_path: str,
-    *,
-    queries: str,
-    query_ids: str | None,
-    form: str,
-    on_bad_rows: str,
-    max_reject_share: float,
+    text_path: str | Path,
+    rejects_path: str | Path,
+    settings: Retrieval,
+    collection: str = "queries",
 ) -> int:
-    """Write the queries to text.parquet; arguments as of :func:`read_corpus`."""
-    files = expand(queries, ANY_NAME, "retrieval.queries")
-    records = partial(passages.read_queries, files, query_ids, form)
-    rejects = Rejects("retrieval", on_bad_rows, max_reject_share)
+    """Write queries to text.parquet, as :func:`read_corpus` writes passages.
+
+    Args:
+        text_path: text.parquet to write.
+        rejects_path: rejects.parquet to write.
+        settings: section ``retrieval``. For ``training_queries`` the file and the treatment of bad
+            lines come from the section ``training``.
+        collection: ``queries`` or ``training_queries``: whose settings the messages name.
+    """
+    section = SECTIONS[collection]
+    queries = _required(settings.queries, f"{section}.queries")
+    files = expand(queries, ANY_NAME, f"{section}.queries")
+    records = partial(passages.read_queries, files, settings.query_ids, settings.form)
+    rejects = Rejects(section, settings.on_bad_rows, settings.max_reject_share)
     return _write_texts(text_path, rejects_path, records, queries, rejects)
 
 
-def read_qrels(
-    qrels_path: str, rejects_path: str, *, qrels: str, on_bad_rows: str, max_reject_share: float
-) -> int:
-    """Write the judgements to qrels.parquet, in the order of the files; equal repeats once.
+def read_qrels(qrels_path: str | Path, rejects_path: str | Path, settings: Retrieval) -> int:
+    """Write the judgements to qrels.parquet, in the order of the files, equal repeats once.
 
     Args:
         qrels_path: qrels.parquet to write.
         rejects_path: rejects.parquet to write.
-        qrels: file, folder or glob, of BEIR, TREC or DuReader-retrieval.
-        on_bad_rows: ``error`` or ``reject``.
-        max_reject_share: largest share of the judgements that may be rejected for one cause.
+        settings: section ``retrieval``: ``qrels`` is a file, folder or glob of BEIR, TREC or
+            DuReader-retrieval.
 
     Returns:
-        How many judgements were written.
+        Number of judgements written.
 
     Raises:
-        SidmillError: for a bad line under ``error``; if none is good.
+        SidmillError: for a bad line under ``error``; if no line is good.
     """
-    rejects = Rejects("retrieval", on_bad_rows, max_reject_share)
+    rejects = Rejects("retrieval", settings.on_bad_rows, settings.max_reject_share)
+    qrels = _required(settings.qrels, "retrieval.qrels")
     kept = read_judgements(qrels, "retrieval.qrels", rejects)
     rejects.check(len(kept))
     judgements.write(qrels_path, kept)
@@ -178,12 +167,12 @@ def read_qrels(
 
 
 def read_judgements(path: str, setting: str, rejects: Rejects) -> list[judgements.Judgement]:
-    """Read judgements in the order of the files; equal repeats once.
+    """Read judgements in the order of the files, equal repeats once.
 
     Args:
         path: file, folder or glob, of BEIR, TREC or DuReader-retrieval.
         setting: the setting that names it, for messages.
-        rejects: takes the bad lines.
+        rejects: collects the bad lines.
 
     Raises:
         SidmillError: for a bad line, if those are errors; if no judgement is good.
@@ -191,51 +180,83 @@ def read_judgements(path: str, setting: str, rejects: Rejects) -> list[judgement
     kept: dict[tuple[str, str], judgements.Judgement] = {}
     for file in expand(path, ANY_NAME, setting):
         for found in judgements.read_foreign(file):
-            known = kept.setdefault((found.qid, found.pid), found) if not found.problem else found
-            if found.problem:
+            if isinstance(found, judgements.BadLine):
                 rejects.add(found.pid, file, found.row, found.problem)
-            elif known.label != found.label:
-                reason = f"judged {found.label} here and {known.label} in line {known.row}"
+                continue
+            first = kept.setdefault((found.qid, found.pid), found)
+            if first.label != found.label:
+                reason = f"judged {found.label} here and {first.label} in line {first.row}"
                 rejects.add(found.pid, file, found.row, reason)
     if not kept:
         raise SidmillError(f"{path}: no judgement in it: check {setting}{rejects.first()}")
     return list(kept.values())
 
 
+def _required(path: str | None, setting: str) -> str:
+    """The path of a setting.
+
+    Raises:
+        SidmillError: if it is null.
+    """
+    if path is None:
+        raise SidmillError(f"{setting} is null: name a file (docs/retrieval.md)")
+    return path
+
+
+def _encodable(text: object) -> str:
+    """Text that UTF-8 can hold: half characters become question marks."""
+    return str(text).encode(errors="replace").decode()
+
+
 def _write_texts(
-    text_path: str,
-    rejects_path: str,
+    text_path: str | Path,
+    rejects_path: str | Path,
     records: Callable[[], Iterator[passages.Record]],
     source: str,
     rejects: Rejects,
 ) -> int:
+    """Write the good records to text.parquet, the others to rejects.parquet.
+
+    Args:
+        text_path: text.parquet to write.
+        rejects_path: rejects.parquet to write.
+        records: reads all of them; called twice where repeated ids are rejects.
+        source: the path in the configuration, for messages.
+        rejects: collects the bad records.
+
+    Returns:
+        Number of texts written.
+    """
+    # The first good record decides the type of all ids.
     repeated = _repeated(records()) if rejects.on_bad_rows == "reject" else set()
     good = _good_records(records(), rejects, repeated)
     first = next(good, None)
     if first is None:
         raise SidmillError(f"{source}: no line of it gives a text{rejects.first()}")
-    kind = type(first.id)
-    schema = item_text.schema(pa.int64() if kind is int else pa.string())
-    keys = array("q")
+    id_type = type(first.id)
+    schema = item_text.schema(pa.int64() if id_type is int else pa.string())
+    keys = array("q")  # of all written ids, to find repeated ones
 
     def tables() -> Iterator[pa.Table]:
-        waiting = [first]
+        batch = [first]
         for record in good:
-            if type(record.id) is not kind:
+            if type(record.id) is not id_type:
                 reason = (
                     f"id {record.id!r:.80} is a {type(record.id).__name__}, the first one is a "
-                    f"{kind.__name__}: write all ids alike"
+                    f"{id_type.__name__}: write all ids alike"
                 )
                 rejects.add(record.id, record.file, record.row, reason)
                 continue
-            waiting.append(record)
-            if len(waiting) == parquet.ROWS_PER_GROUP:
-                yield _table(waiting, schema, keys)
-                waiting = []
+            batch.append(record)
+            if len(batch) == parquet.ROWS_PER_GROUP:
+                yield _table(batch, schema, keys)
+                batch = []
         rejects.check(rejects.rows_read - len(rejects.found))
-        yield _table(waiting, schema, keys)
+        yield _table(batch, schema, keys)
 
     rows = item_text.write(text_path, schema.field("pid").type, tables())
+
+    # Repeated ids that are errors are found in the written file.
     try:
         _check_unique(text_path, keys)
     except SidmillError:
@@ -249,14 +270,14 @@ def _write_texts(
 def _good_records(
     records: Iterator[passages.Record], rejects: Rejects, repeated: set[int]
 ) -> Iterator[passages.Record]:
-    """The records that give a text; of an id that stands twice the first.
+    """The records that give a text; the first one of each id.
 
     Args:
         records: all of them.
-        rejects: takes the others.
-        repeated: keys of ids that may stand twice, where those are rejects.
+        rejects: collects the others.
+        repeated: keys of ids that may be repeated, where those are rejects.
     """
-    seen: dict[int | str, str] = {}
+    seen: dict[int | str | None, str] = {}
     for record in records:
         rejects.rows_read += 1
         problem = record.problem
@@ -271,27 +292,36 @@ def _good_records(
 
 
 def _repeated(records: Iterator[passages.Record]) -> set[int]:
-    """Keys that stand twice among the ids of good records. Memory: 8 bytes per id."""
-    keys = array("q", (_key(record.id) for record in records if not record.problem))
+    """Keys that two good records have. Memory: 8 bytes per id."""
+    return _twice(array("q", (_key(record.id) for record in records if not record.problem)))
+
+
+def _twice(keys: "array[int]") -> set[int]:
+    """Keys that are repeated."""
     hashes = np.sort(np.frombuffer(keys, dtype=np.int64))
     return set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
 
 
-def _table(records: list[passages.Record], schema: pa.Schema, keys: array) -> pa.Table:
+def _table(records: list[passages.Record], schema: pa.Schema, keys: "array[int]") -> pa.Table:
+    """Records as a table of text.parquet; their keys are appended to ``keys``."""
     keys.extend(_key(record.id) for record in records)
     columns = [[record.id for record in records], [record.text for record in records]]
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema)
 
 
-def _key(pid: int | str) -> int:
+def _key(pid: int | str | None) -> int:
+    """64-bit hash of an id."""
     digest = blake2b(str(pid).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
 
 
-def _check_unique(text_path: str, keys: array) -> None:
-    """Stop at an id that stands twice, told by 64-bit hashes and then by the ids themselves."""
-    hashes = np.sort(np.frombuffer(keys, dtype=np.int64))
-    suspects = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+def _check_unique(text_path: str | Path, keys: "array[int]") -> None:
+    """Refuse a repeated id: candidates by 64-bit hashes, then the ids themselves.
+
+    Raises:
+        SidmillError: naming the id.
+    """
+    suspects = _twice(keys)
     seen: dict[int | str, int] = {}
     row = 0
     for table in item_text.read(text_path) if suspects else ():

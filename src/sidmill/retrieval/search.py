@@ -17,90 +17,63 @@ from sidmill.formats.neighbour_lists import Neighbours
 from sidmill.formats.run_files import Run
 from sidmill.formats.vector_store import VectorStore
 from sidmill.numeric import exact_search
+from sidmill.settings.retrieval import Faiss, Retrieval
 
 logger = logging.getLogger(__name__)
 
-ID_BLOCK = 1 << 20  # ids of passages looked at at a time
+ID_BLOCK = 1 << 20  # ids of passages that are compared at a time
 
 
 def search_shard(
     corpus: VectorStore,
     queries: VectorStore,
-    index_path: str | None,
-    *,
+    index_path: str | Path | None,
     shard: int,
     shards: int,
-    top_k: int,
-    exclude_own: bool,
-    search_batch: int,
-    device: str,
-    memory_mb: int,
-    nprobe: int,
-    ef_search: int,
-    candidates: int,
+    settings: Retrieval,
+    faiss: Faiss,
 ) -> Neighbours:
     """Find the k best passages of one shard of the corpus for every query.
 
     Args:
         corpus: the passages.
         queries: the queries.
-        index_path: faiss index of the whole corpus, or None to compare with every passage.
+        index_path: faiss index of the whole corpus, or None for exact search.
         shard: number of the shard, from 0.
-        shards: how many there are: consecutive rows, sizes that differ by one at most.
-        top_k: k.
-        exclude_own: whether the passage with the query's id is left out later: one more is found.
-        search_batch: queries at a time.
-        device: auto, cpu or cuda, of the exact search.
-        memory_mb: MiB for the blocks of the exact search.
-        nprobe: lists that an inverted file looks into.
-        ef_search: candidates that HNSW keeps while it walks.
-        candidates: neighbours that the index names, of which exact scores choose the k best.
+        shards: number of shards: consecutive rows, sizes that differ by one at most.
+        settings: section ``retrieval``: ``top_k`` is k; with ``exclude_own`` one more is found,
+            since the merge drops one; machine settings of the exact search.
+        faiss: section ``faiss``, for the search in an index.
 
     Raises:
         SidmillError: if queries and passages were not embedded alike, or k is above N.
     """
+    # Everything that is wrong with the inputs is said before the search.
     check_alike(corpus, queries)
     n_rows = len(corpus.vectors)
-    top_k = wanted(top_k, n_rows, exclude_own)
+    top_k = n_to_find(settings, n_rows)
     run_files.check_ids(corpus.ids.to_pylist(), "the passages")
     run_files.check_ids(queries.ids.to_pylist(), "the queries")
-    asked = np.empty(queries.vectors.shape, dtype=np.float32)
-    asked[:] = queries.vectors
+
+    query_vectors = np.empty(queries.vectors.shape, dtype=np.float32)
+    query_vectors[:] = queries.vectors
     ranks = exact_search.id_ranks(corpus.ids)
     if index_path is None:
-        start, stop = item_text.shard_bounds(n_rows, shard, shards)
-        return exact_search.search(
-            corpus.vectors,
-            asked,
-            ranks,
-            start=start,
-            stop=stop,
-            top_k=top_k,
-            search_batch=search_batch,
-            device=device,
-            memory_mb=memory_mb,
-        )
+        rows = range(*item_text.shard_bounds(n_rows, shard, shards))
+        return exact_search.search(corpus.vectors, query_vectors, ranks, rows, top_k, settings)
+
     from sidmill.retrieval import index
 
-    return index.search(
-        index_path,
-        corpus.vectors,
-        asked,
-        ranks,
-        top_k=top_k,
-        search_batch=search_batch,
-        nprobe=nprobe,
-        ef_search=ef_search,
-        candidates=candidates,
-    )
+    return index.search(index_path, corpus.vectors, query_vectors, ranks, top_k, faiss)
 
 
-def wanted(top_k: int, n_passages: int, exclude_own: bool) -> int:
-    """How many passages to find for each query: one more where its own is left out.
+def n_to_find(settings: Retrieval, n_passages: int) -> int:
+    """Passages to find for each query: one more where its own is left out.
 
     Raises:
-        SidmillError: if the corpus has not so many.
+        SidmillError: if the corpus has fewer.
     """
+    top_k, exclude_own = settings.top_k, settings.exclude_own
     most = n_passages - exclude_own
     if top_k > most:
         besides = " and retrieval.exclude_own leaves one out" * exclude_own
@@ -115,51 +88,54 @@ def merge_shards(
     part_paths: Sequence[str | Path],
     pids: pa.ChunkedArray,
     qids: pa.ChunkedArray,
-    *,
-    exclude_own: bool,
+    settings: Retrieval,
 ) -> Run:
     """Merge the shards of a search into a run of exactly k passages per query.
 
     Args:
-        part_paths: files that :func:`search_shard`'s results were written to.
+        part_paths: files of the results of :func:`search_shard`.
         pids: ids of the passages, in row order.
         qids: ids of the queries, in row order.
-        exclude_own: leave out the passage with the query's id.
+        settings: section ``retrieval``: whether ``exclude_own`` leaves a query's own passage out.
 
     Raises:
         SidmillError: if a query has fewer than k passages.
     """
     parts = [neighbour_lists.read(path) for path in part_paths]
-    return as_run(exact_search.merge(parts, exact_search.id_ranks(pids)), pids, qids, exclude_own)
+    merged = exact_search.merge(parts, exact_search.id_ranks(pids))
+    return as_run(merged, pids, qids, settings.exclude_own)
 
 
 def as_run(
-    found: Neighbours, pids: pa.ChunkedArray, qids: pa.ChunkedArray, exclude_own: bool
+    neighbours: Neighbours, pids: pa.ChunkedArray, qids: pa.ChunkedArray, exclude_own: bool
 ) -> Run:
-    """Put ids in place of row numbers; count the queries whose id a passage has, and leave it out.
+    """Replace row numbers by ids; count the queries with the id of a passage, and leave it out.
 
     Args:
-        found: one passage more than wanted, where the own one is left out.
+        neighbours: k passages, and one more where the own passage is left out.
         pids: ids of the passages, in row order.
         qids: ids of the queries, in row order.
-        exclude_own: whether the passage with the query's id is left out, else the last one.
+        exclude_own: whether to leave out the passage with the query's id, or else the last one.
 
     Raises:
         SidmillError: if a query has fewer than k passages.
     """
     names = [str(qid) for qid in qids.to_pylist()]
-    short = np.flatnonzero((found.rows < 0).any(axis=1))
+    short = np.flatnonzero((neighbours.rows < 0).any(axis=1))
     if short.size:
-        n_found = int((found.rows[short[0]] >= 0).sum())
+        n_found = int((neighbours.rows[short[0]] >= 0).sum())
         raise SidmillError(
-            f"{short.size} queries have fewer than {found.rows.shape[1]} passages, first "
+            f"{short.size} queries have fewer than {neighbours.rows.shape[1]} passages, first "
             f"{names[short[0]]!r} with {n_found}: raise faiss.nprobe or faiss.ef_search, or lower "
             f"retrieval.top_k"
         )
-    distinct, places = np.unique(found.rows, return_inverse=True)
-    words = [str(pid) for pid in pids.take(pa.array(distinct)).to_pylist()]
-    lines = places.reshape(found.rows.shape).tolist()
-    run = Run(names, [[words[place] for place in line] for line in lines], found.scores)
+
+    # Each distinct row becomes a string once.
+    distinct, inverse = np.unique(neighbours.rows, return_inverse=True)
+    shape = neighbours.rows.shape
+    texts = [str(pid) for pid in pids.take(pa.array(distinct)).to_pylist()]
+    lines = [[texts[at] for at in line] for line in inverse.reshape(shape)]
+    run = Run(names, lines, neighbours.scores)
 
     n_own = _count_own(pids, names)
     if n_own:
@@ -169,29 +145,30 @@ def as_run(
 
 
 def _count_own(pids: pa.ChunkedArray, names: list[str]) -> int:
-    """How many queries have the id of a passage, looked at a chunk at a time."""
-    known = pa.array(names, pa.string())
+    """Number of queries that have the id of a passage. Memory: a block of ids."""
+    queries = pa.array(names, pa.string())
     return sum(
-        pc.sum(pc.is_in(chunk.slice(start, ID_BLOCK).cast(pa.string()), value_set=known)).as_py()
+        pc.sum(pc.is_in(chunk.slice(start, ID_BLOCK).cast(pa.string()), value_set=queries)).as_py()
         for chunk in pids.chunks
         for start in range(0, len(chunk), ID_BLOCK)
     )
 
 
 def _without_own(run: Run) -> Run:
-    """Leave out the passage with the query's id, the last one where it is not among them."""
-    kept = np.ones(run.scores.shape, dtype=bool)
-    for row, (qid, pids) in enumerate(zip(run.qids, run.pids, strict=True)):
-        kept[row, pids.index(qid) if qid in pids else -1] = False
+    """Leave out the passage with the query's id, or the last one where it was not found."""
+    is_kept = np.ones(run.scores.shape, dtype=bool)
+    for row, (qid, line) in enumerate(zip(run.qids, run.pids, strict=True)):
+        is_kept[row, line.index(qid) if qid in line else -1] = False
+    flags: list[list[bool]] = is_kept.tolist()
     pids = [
         [pid for pid, stays in zip(line, row, strict=True) if stays]
-        for line, row in zip(run.pids, kept.tolist(), strict=True)
+        for line, row in zip(run.pids, flags, strict=True)
     ]
-    return Run(run.qids, pids, run.scores[kept].reshape(len(run.qids), -1))
+    return Run(run.qids, pids, run.scores[is_kept].reshape(len(run.qids), -1))
 
 
 def check_alike(corpus: VectorStore, queries: VectorStore) -> None:
-    """Stop if queries and passages are not of one embedding space; prompts may differ.
+    """Refuse queries and passages of different embedding spaces; prompts may differ.
 
     Raises:
         SidmillError: naming what differs.
@@ -203,6 +180,6 @@ def check_alike(corpus: VectorStore, queries: VectorStore) -> None:
     if differing:
         facts = ", ".join(f"{key} {ours.get(key)!r}, not {theirs.get(key)!r}" for key in differing)
         raise SidmillError(
-            f"the queries were embedded otherwise than the passages ({facts}): delete the vectors "
-            f"that are out of date and run again"
+            f"the queries were embedded with other settings than the passages ({facts}): delete "
+            f"the vectors that are out of date and run again"
         )

@@ -1,7 +1,8 @@
-"""What training the dual and the cross encoder share: the split, the settings, checkpoints, saving.
+"""Steps that the training of the dual and the cross encoder share, from the split to saving.
 
-A training keeps checkpoints in a folder beside its model, with the name of the training: a run that
-was cut short goes on from the last whole one, and another training starts anew.
+A training keeps checkpoints and its identity in a folder next to its model. An interrupted training
+resumes from the last complete checkpoint; a training with another identity starts from the
+beginning.
 """
 
 import json
@@ -10,6 +11,7 @@ import shutil
 import sys
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import datasets
 import pyarrow as pa
@@ -23,46 +25,76 @@ from sidmill.core.atomic import write_text
 from sidmill.core.errors import SidmillError
 from sidmill.formats import triples
 from sidmill.io import json_report
+from sidmill.settings import base
+from sidmill.settings.retrieval import Cross, Dual
 
 logger = logging.getLogger(__name__)
 
 DTYPES = ("float32", "bfloat16")  # float16 overflows in Qwen3
-ARGUMENTS = (
-    *("epochs", "batch_size", "learning_rate", "warmup"),
-    *("dtype", "evaluations", "device", "seed"),
-)
 NAME = "training.json"
 POSITION_TABLES = ("position_embeddings", "wpe")
 LAST_WRITTEN = "trainer_state.json"  # of a checkpoint
 CHECKPOINT = "checkpoint-"
 
 
+class Folders(NamedTuple):
+    """Where a training writes its model, and its checkpoints until then."""
+
+    model: str | Path
+    state: str | Path
+
+
+class Prepared(NamedTuple):
+    """Rows to train on, held-out rows, and arguments of the trainer."""
+
+    rows: pa.Table
+    dev: pa.Table
+    arguments: dict[str, Any]
+
+
 def prepare(
-    data_path: str | Path, schema: pa.Schema, state_dir: str | Path, given: dict, metric: str
-) -> tuple[pa.Table, pa.Table, dict]:
-    """Make the folder of the checkpoints, split the rows, and seed what is drawn from here on.
+    data_path: str | Path,
+    schema: pa.Schema,
+    state_dir: str | Path,
+    settings: Dual | Cross,
+    seed: int,
+    metric: str,
+    others: dict[str, str],
+) -> Prepared:
+    """Make the folder of the checkpoints, split the rows, and set the seeds of all libraries.
 
     Args:
         data_path: training file.
         schema: its columns.
-        state_dir: folder of the checkpoints; kept only if ``given``, the rows and the weights to
-            start from are those it was made with.
-        given: settings of the training, and the name of its code.
-        metric: figure that names the best checkpoint, where rows are set aside.
-
-    Returns:
-        Rows to train on, rows set aside, and settings of the trainer.
+        state_dir: folder of the checkpoints; cleared unless the identity of the training, the rows
+            and the base model are those of the checkpoints.
+        settings: section ``dual`` or ``cross``.
+        seed: of the split and of all that is drawn after it.
+        metric: figure that names the best checkpoint, where rows are held out.
+        others: the rest of the identity: the name of the code, prompts.
 
     Raises:
         SidmillError: if a setting does not fit the rows or the machine.
     """
-    digests = {"data": file_digest(data_path), "weights": model_digests(given["model"])}
-    begin(state_dir, given | digests)
-    rows = load_rows(data_path, schema, given["max_rows"])
-    kept, dev = split(rows, given["dev_share"], given["seed"])
-    chosen = {name: given[name] for name in ARGUMENTS}
-    best = metric if given["dev_share"] else None
-    return kept, dev, arguments(state_dir, kept.num_rows, best=best, **chosen)
+    model = require_model(settings.model, "dual.model or cross.model")
+    digests = {"data": file_digest(data_path), "weights": model_digests(model)}
+    begin(state_dir, base.identity(settings) | others | {"seed": seed} | digests)
+
+    rows = load_rows(data_path, schema, settings.max_rows)
+    rows, dev = split(rows, settings.dev_share, seed)
+    best = metric if settings.dev_share else None
+    return Prepared(rows, dev, arguments(state_dir, rows.num_rows, settings, seed, best))
+
+
+def require_model(model: str | None, setting: str) -> str:
+    """The model of a section.
+
+    Raises:
+        SidmillError: if it is null.
+    """
+    if model is None:
+        raise SidmillError(f"{setting} is null: name a hub id or a folder")
+    return model
 
 
 def load_rows(path: str | Path, schema: pa.Schema, max_rows: int | None) -> pa.Table:
@@ -77,17 +109,17 @@ def load_rows(path: str | Path, schema: pa.Schema, max_rows: int | None) -> pa.T
 
 
 def split(rows: pa.Table, dev_share: float, seed: int) -> tuple[pa.Table, pa.Table]:
-    """Set whole queries aside, chosen by a hash of their text: training rows, and these.
+    """Hold whole queries out, chosen by a hash of their text: training rows, and held-out rows.
 
     Raises:
-        SidmillError: if nothing is left to train on, or nothing was set aside though asked for.
+        SidmillError: if no row is left to train on, or none is held out although ``dev_share`` > 0.
     """
 
-    def held_out(query: str) -> bool:
+    def is_held_out(query: str) -> bool:
         digest = blake2b(f"{seed} {query}".encode(), digest_size=8).digest()
         return int.from_bytes(digest, "little") < dev_share * 2**64
 
-    mask = pa.array([held_out(query) for query in rows["query"].to_pylist()], pa.bool_())
+    mask = pa.array([is_held_out(query) for query in rows["query"].to_pylist()], pa.bool_())
     kept, dev = rows.filter(pc.invert(mask)), rows.filter(mask)
     if not kept.num_rows or (dev_share and not dev.num_rows):
         raise SidmillError(
@@ -98,61 +130,52 @@ def split(rows: pa.Table, dev_share: float, seed: int) -> tuple[pa.Table, pa.Tab
 
 
 def dataset(rows: pa.Table) -> datasets.Dataset:
-    """Rows as the trainer takes them; a column without any value is left out."""
+    """Rows as the trainer takes them, without columns that are null throughout."""
     full = [name for name in rows.column_names if rows[name].null_count < rows.num_rows]
     return datasets.Dataset(rows.select(full))
 
 
 def arguments(
-    state_dir: str | Path,
-    n_rows: int,
-    *,
-    epochs: float,
-    batch_size: int,
-    learning_rate: float,
-    warmup: float,
-    dtype: str,
-    evaluations: int,
-    device: str,
-    seed: int,
-    best: str | None,
-) -> dict:
-    """Settings of a trainer of sentence-transformers.
+    state_dir: str | Path, n_rows: int, settings: Dual | Cross, seed: int, best: str | None
+) -> dict[str, Any]:
+    """Make the arguments of a trainer of sentence-transformers.
+
+    Weights stay float32 whatever ``dtype`` is. The learning rate falls linearly to 0 after the
+    warm-up.
 
     Args:
         state_dir: folder of the checkpoints.
         n_rows: rows to train on.
-        epochs: passes over them.
-        batch_size: rows per step and device.
-        learning_rate: its peak.
-        warmup: share of the steps that lead up to it; from there it falls to 0 in a line.
-        dtype: float32 or bfloat16, of the arithmetic; weights stay float32.
-        evaluations: how often the model is evaluated and saved.
-        device: auto, cpu or cuda.
+        settings: section ``dual`` or ``cross``.
         seed: of the order of the rows, of dropout, and of new weights.
         best: figure that names the best checkpoint, the higher the better; None takes the last.
 
     Raises:
         SidmillError: if a setting does not fit the machine.
     """
-    if dtype not in DTYPES:
-        raise SidmillError(f"dtype is {dtype!r}: choose one of {', '.join(DTYPES)}")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise SidmillError(f"device {device!r} asked for, but torch finds no GPU: set auto or cpu")
-    steps = max(1, round(epochs * -(-n_rows // batch_size)))
-    every = max(1, steps // evaluations)
+    if settings.dtype not in DTYPES:
+        raise SidmillError(f"dtype is {settings.dtype!r}: choose one of {', '.join(DTYPES)}")
+    if settings.device.startswith("cuda") and not torch.cuda.is_available():
+        raise SidmillError(
+            f"device {settings.device!r} asked for, but torch finds no GPU: set auto or cpu"
+        )
+
+    # The model is evaluated and saved at even distances.
+    steps = max(1, round(settings.epochs * -(-n_rows // settings.batch_size)))
+    every = max(1, steps // settings.evaluations)
+
     if not sys.stderr.isatty():
-        transformers_logging.disable_progress_bar()
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     set_seed(seed)
     return {
         "output_dir": str(state_dir),
-        "num_train_epochs": epochs,
-        "per_device_train_batch_size": batch_size,
-        "per_device_eval_batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "warmup_steps": min(warmup, 0.999),  # below 1 it is a share
-        "bf16": dtype == "bfloat16",
-        "use_cpu": device == "cpu",
+        "num_train_epochs": settings.epochs,
+        "per_device_train_batch_size": settings.batch_size,
+        "per_device_eval_batch_size": settings.batch_size,
+        "learning_rate": settings.learning_rate,
+        "warmup_steps": min(settings.warmup, 0.999),  # below 1 it is a share
+        "bf16": settings.dtype == "bfloat16",
+        "use_cpu": settings.device == "cpu",
         "seed": seed,
         "data_seed": seed,
         "eval_strategy": "steps" if best else "no",
@@ -169,7 +192,7 @@ def arguments(
     }
 
 
-def fit_length(model: torch.nn.Module, max_length: int, setting: str) -> int:
+def fit_length(model: Any, max_length: int, setting: str) -> int:
     """``max_length``, or the positions of the model where these are fewer, with a warning.
 
     Args:
@@ -178,14 +201,16 @@ def fit_length(model: torch.nn.Module, max_length: int, setting: str) -> int:
         setting: config key that names the model, for the warning.
     """
     limits = [max_length]
-    known = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if known is not None:
-        limits.append(known)
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if positions is not None:
+        limits.append(positions)
+
+    # RoBERTa and similar models number positions from the one after that of the padding.
     for name, module in model.named_modules():
         if name.endswith(POSITION_TABLES) and isinstance(module, torch.nn.Embedding):
-            # RoBERTa and its like count positions from behind the one that stands for padding.
             skipped = 0 if module.padding_idx is None else module.padding_idx + 1
             limits.append(module.num_embeddings - skipped)
+
     fitting = min(limits)
     if fitting < max_length:
         section = setting.partition(".")[0]
@@ -196,23 +221,23 @@ def fit_length(model: torch.nn.Module, max_length: int, setting: str) -> int:
     return fitting
 
 
-def begin(state_dir: str | Path, identity: dict) -> None:
-    """Make the folder of a training's checkpoints; clear it where it belongs to another one.
+def begin(state_dir: str | Path, identity: dict[str, Any]) -> None:
+    """Make the folder of a training's checkpoints; clear it if it belongs to another training.
 
     Args:
         state_dir: the folder.
-        identity: settings and digests of the data: equal for the same training alone.
+        identity: settings, code and digests of the data: equal for the same training alone.
     """
     folder = Path(state_dir)
     name = folder / NAME
     if folder.exists() and not (name.exists() and json.loads(name.read_text()) == identity):
-        logger.info("%s belongs to another training; this one starts anew", folder)
+        logger.info("%s belongs to another training; this one starts from the beginning", folder)
         shutil.rmtree(folder)
     write_text(name, json.dumps(identity, sort_keys=True, indent=2))
 
 
 def run(trainer: Trainer, state_dir: str | Path) -> None:
-    """Train, from the last whole checkpoint where there is one.
+    """Train, from the last complete checkpoint if there is one.
 
     Raises:
         SidmillError: if a batch does not fit the device, or weights are no longer finite.
@@ -220,7 +245,7 @@ def run(trainer: Trainer, state_dir: str | Path) -> None:
     trainer.remove_callback(PrinterCallback)
     last = _last_checkpoint(Path(state_dir))
     if last:
-        logger.info("going on from %s", last)
+        logger.info("resuming from %s", last)
     try:
         trainer.train(resume_from_checkpoint=last)
     except torch.OutOfMemoryError:
@@ -234,43 +259,42 @@ def run(trainer: Trainer, state_dir: str | Path) -> None:
     require_finite(trainer.model, trainer.args.learning_rate, trainer.args.bf16)
 
 
-def require_finite(model: torch.nn.Module, learning_rate: float, half: bool) -> None:
-    """Refuse a model that training has spoiled; the trainer's log leaves out losses that are NaN.
+def require_finite(model: Any, learning_rate: float, half: bool) -> None:
+    """Refuse a model with NaN or infinite weights; the trainer does not log a loss that is NaN.
 
     Raises:
         SidmillError: naming a weight, and the settings to change.
     """
-    spoiled = [name for name, part in model.named_parameters() if not part.isfinite().all()]
-    if spoiled:
+    broken = [name for name, weights in model.named_parameters() if not weights.isfinite().all()]
+    if broken:
         exact = ", or set dtype to float32" if half else ""
         raise SidmillError(
-            f"training left NaN or infinite numbers in {len(spoiled)} weights, first {spoiled[0]}: "
+            f"training left NaN or infinite numbers in {len(broken)} weights, first {broken[0]}: "
             f"lower learning_rate (it is {learning_rate:g}){exact}"
         )
 
 
-def finish(trained: BaseModel, model_dir: str | Path, state_dir: str | Path, figures: dict) -> None:
-    """Write the model whole or not at all, with the figures of its training; drop checkpoints.
+def finish(trained: BaseModel, folders: Folders, figures: dict[str, Any]) -> None:
+    """Write the model atomically, with the figures of its training; remove the checkpoints.
 
     Args:
         trained: the model.
-        model_dir: the folder it appears in.
-        state_dir: folder of the checkpoints.
-        figures: for ``training.json`` in it.
+        folders: of the model, and of the checkpoints.
+        figures: for ``training.json`` in the folder of the model.
     """
     logger.info("%s", figures)
-    target = Path(model_dir)
+    target = Path(folders.model)
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     trained.save_pretrained(str(partial), create_model_card=False)
     json_report.write(partial / NAME, figures)
     shutil.rmtree(target, ignore_errors=True)
     partial.replace(target)
-    shutil.rmtree(state_dir)
+    shutil.rmtree(folders.state)
 
 
 def file_digest(path: str | Path) -> str:
-    """Digest of a training file, for the name of a training."""
+    """Digest of a training file, for the identity of a training."""
     digest = blake2b(digest_size=8)
     with Path(path).open("rb") as file:
         while block := file.read(1 << 20):
@@ -279,10 +303,10 @@ def file_digest(path: str | Path) -> str:
 
 
 def model_digests(model: str) -> dict[str, str] | None:
-    """Digest of each file of a model folder; None for a hub id, which its revision names.
+    """Digest of each file of a model folder; None for a hub id, which its revision identifies.
 
-    All of every file is read, as loading the model does. Hidden files and folders (``.git``,
-    download records, time stamps of the workflow) do not count.
+    Every file is read to its end, as loading the model does. Hidden files and folders (``.git``,
+    download records, time stamps of the workflow) are left out.
     """
     root = Path(model)
     if not root.is_dir():

@@ -26,7 +26,7 @@ class Retrieval:
     form: Literal["auto", "rocketqa", "msmarco"] = science(
         "auto",
         (
-            "of tab-separated corpus and queries. auto: told by the first lines | rocketqa "
+            "of tab-separated corpus and queries. auto: detected by the first lines | rocketqa "
             "(no ids in them) | msmarco (ids first)"
         ),
     )
@@ -45,7 +45,10 @@ class Retrieval:
         "flat", "flat (exact) | ivf_flat | hnsw | ivfpq | opq | a factory string of faiss"
     )
     shards: int = science(
-        1, "jobs that search side by side, for index: flat", minimum=1, maximum=99999
+        1,
+        "jobs that search at the same time, for index: flat; no number changes the result",
+        minimum=1,
+        maximum=99999,
     )
     top_k: int = science(50, "passages per query", minimum=1)
     exclude_own: bool = science(
@@ -55,11 +58,15 @@ class Retrieval:
             "like an item)"
         ),
     )
-    search_batch: int = machine(1000, "queries at a time; halve it when memory runs out", minimum=1)
-    device: str = machine(
-        "auto", "of the exact search: auto | cpu | cuda", pattern="^(auto|cpu|cuda(:[0-9]+)?)$"
+    search_batch: int = machine(
+        1000, "exact search: queries at a time; halve it when memory runs out", minimum=1
     )
-    memory_mb: int = machine(512, "MiB for the blocks of passages that stream through", minimum=16)
+    device: str = machine(
+        "auto", "exact search: auto | cpu | cuda", pattern="^(auto|cpu|cuda(:[0-9]+)?)$"
+    )
+    memory_mb: int = machine(
+        512, "exact search: MiB for the blocks of passages that are read", minimum=16
+    )
     answer: Literal["dual", "bm25", "fused", "cross"] = science(
         "dual", "the run that becomes res.topk: dual | bm25 | fused | cross"
     )
@@ -88,11 +95,13 @@ class Faiss:
         "hnsw, opq: true builds on one thread, the same bytes each time | false on all threads",
     )
     nprobe: int = science(
-        32, "cells that a query looks into: more is slower and finds better", minimum=1
+        32, "cells that are searched for a query: more is slower and finds better", minimum=1
     )
-    ef_search: int = science(128, "hnsw: the same", minimum=1)
+    ef_search: int = science(
+        128, "hnsw: candidates while it is searched: more is slower and finds better", minimum=1
+    )
     candidates: int = science(
-        200, "passages that the index names; exact scores choose top_k of them", minimum=1
+        200, "passages that the index proposes; exact scores choose top_k of them", minimum=1
     )
     measured_queries: int = science(
         1000, "queries that measure_index compares with exact search, at most", minimum=1
@@ -103,15 +112,21 @@ class Faiss:
 class Bm25:
     """The BM25 baseline."""
 
-    k1: float = science(1.5, "how soon a repeated word stops counting", minimum=0)
-    b: float = science(0.75, "how far long passages are marked down, 0 to 1", minimum=0, maximum=1)
+    k1: float = science(
+        1.5, "how fast repetitions of a word lose weight; 0: a word counts once", minimum=0
+    )
+    b: float = science(
+        0.75, "how much long passages lose, from 0 (nothing) to 1", minimum=0, maximum=1
+    )
 
 
 @section("fusion", "the run fused: reciprocal-rank fusion")
 class Fusion:
     """Reciprocal-rank fusion of runs."""
 
-    runs: list[Literal["dual", "bm25"]] = science(["dual", "bm25"], "what is fused", unique=True)
+    runs: list[Literal["dual", "bm25"]] = science(
+        ["dual", "bm25"], "runs that are fused", unique=True
+    )
     constant: float = science(60, "the larger, the less the first ranks count", minimum=0)
 
 
@@ -144,7 +159,7 @@ class Training:
         None, "qrels: their queries, as BEIR's queries.jsonl; null: those of retrieval.queries"
     )
     on_bad_rows: Literal["error", "reject"] = science(
-        "error", "error: stop at the first | reject: list them beside the result"
+        "error", "error: stop at the first | reject: list them next to the result"
     )
     max_reject_share: float = science(
         0.25, "reject: stop when one cause takes more of the lines", minimum=0, maximum=1
@@ -163,7 +178,7 @@ class Dual:
         None, "for a model that does not say: cls (BERT, ERNIE) | mean | lasttoken (Qwen3)"
     )
     max_rows: int | None = science(
-        None, "train on the first so many rows; 64 tries things out on a CPU", minimum=1
+        None, "train on this number of first rows; 64 is a trial on a CPU; null: all", minimum=1
     )
     dev_share: float = science(
         0.01,
@@ -171,24 +186,30 @@ class Dual:
         minimum=0,
         below=1,
     )
-    dev_pool: int = science(10000, "passages that these are searched among", minimum=1)
+    dev_pool: int = science(
+        10000, "passages of other queries that the held-out queries are searched among", minimum=1
+    )
     epochs: float = science(3, "passes over the rows", above=0)
     batch_size: int = science(
-        128, "rows per step: as many negatives for each query; more is better", minimum=1
+        128,
+        "rows per step, and passages that each query is compared with; more is better",
+        minimum=1,
     )
     mini_batch: int | None = science(
         None, "rows on the device at a time, by gradient caching; null: the whole batch", minimum=1
     )
     learning_rate: float = science(
-        0.00002, "its peak; 2e-5 suits BERT, 1e-5 and less larger models", above=0
+        0.00002, "peak of the learning rate; 2e-5 suits BERT, 1e-5 or less larger models", above=0
     )
-    warmup: float = science(0.1, "share of the steps that lead up to it", minimum=0, below=1)
+    warmup: float = science(
+        0.1, "share of the steps before the peak of the learning rate", minimum=0, below=1
+    )
     temperature: float = science(0.05, "similarities are divided by it", above=0)
     max_length: int = science(384, "tokens after which a text is cut", minimum=1)
     dtype: Literal["float32", "bfloat16"] = science(
         "float32", "float32 | bfloat16 (on GPUs), of the arithmetic"
     )
-    evaluations: int = science(10, "how often it is evaluated, and can be resumed from", minimum=1)
+    evaluations: int = science(10, "evaluations, each with a checkpoint to resume from", minimum=1)
     device: str = machine("auto", "auto | cpu | cuda", pattern="^(auto|cpu|cuda(:[0-9]+)?)$")
 
 
@@ -197,10 +218,10 @@ class Mining:
     """Hard negatives."""
 
     pool: Literal["training", "corpus"] = science(
-        "training", "where they come from: training (its own passages) | corpus (and all others)"
+        "training", "source of the negatives: training (its own passages) | corpus (and all others)"
     )
-    depth: int = science(100, "passages that are looked at for a query", minimum=1)
-    skip: int = science(0, "of these, the first so many are passed over", minimum=0)
+    depth: int = science(100, "nearest passages of a query that are considered", minimum=1)
+    skip: int = science(0, "number of nearest passages that are skipped", minimum=0)
     margin: float = science(
         0.95, "a negative scores below this share of the answer's score", above=0
     )
@@ -212,13 +233,13 @@ class Cross:
     """Training of a cross encoder."""
 
     source: Literal["file", "mined"] = science(
-        "file", "learns from: file (training.cross) | mined (the mined negatives)"
+        "file", "training data: file (training.cross) | mined (the mined negatives)"
     )
     model: str | None = science(
         None, "hub id or folder to start from: BERT, ERNIE, or a Qwen3-Reranker"
     )
     revision: str | None = science(None, "commit or tag of the hub model")
-    max_rows: int | None = science(None, "train on the first so many rows", minimum=1)
+    max_rows: int | None = science(None, "train on this number of first rows; null: all", minimum=1)
     dev_share: float = science(
         0.01,
         "share of the queries set aside to choose the best checkpoint; 0: take the last",
@@ -227,13 +248,15 @@ class Cross:
     )
     epochs: float = science(2, "passes over the rows", above=0)
     batch_size: int = science(32, "pairs per step", minimum=1)
-    learning_rate: float = science(0.00001, "its peak", above=0)
-    warmup: float = science(0.1, "share of the steps that lead up to it", minimum=0, below=1)
+    learning_rate: float = science(0.00001, "peak of the learning rate", above=0)
+    warmup: float = science(
+        0.1, "share of the steps before the peak of the learning rate", minimum=0, below=1
+    )
     max_length: int = science(512, "tokens per pair after which the passage is cut", minimum=1)
     dtype: Literal["float32", "bfloat16"] = science(
         "float32", "float32 | bfloat16 (on GPUs), of the arithmetic"
     )
-    evaluations: int = science(5, "how often it is evaluated, and can be resumed from", minimum=1)
+    evaluations: int = science(5, "evaluations, each with a checkpoint to resume from", minimum=1)
     device: str = machine("auto", "auto | cpu | cuda", pattern="^(auto|cpu|cuda(:[0-9]+)?)$")
 
 
@@ -247,8 +270,8 @@ class Rerank:
     shards: int = science(
         1,
         (
-            "jobs that rerank side by side, and that a kill leaves done; no number changes "
-            "the result"
+            "jobs that rerank at the same time; finished ones are kept after a kill; no number "
+            "changes the result"
         ),
         minimum=1,
         maximum=99999,
@@ -256,9 +279,11 @@ class Rerank:
     model: str = science("results/cross/model", "hub id or folder of a cross encoder")
     revision: str | None = science(None, "commit or tag of the hub model")
     instruction: str | None = science(
-        None, "Qwen3-Reranker: what a passage is wanted for; null: its own words", may_be_empty=True
+        None,
+        "Qwen3-Reranker: the purpose of a passage; null: the instruction of the model",
+        may_be_empty=True,
     )
-    depth: int = science(50, "passages of each query that are read again", minimum=1)
+    depth: int = science(50, "passages of each query that are reranked", minimum=1)
     batch_size: int = science(64, "pairs per batch; halve it when memory runs out", minimum=1)
     max_length: int = science(512, "tokens per pair after which the passage is cut", minimum=1)
     dtype: Literal["float32", "bfloat16"] = science(
@@ -273,7 +298,7 @@ class RetrievalMetrics:
 
     runs: list[Literal["dual", "bm25", "fused", "cross"]] = science(
         ["dual"],
-        "measured side by side: dual, bm25, fused, cross; the first is the baseline",
+        "measured and compared: dual, bm25, fused, cross; the first is the baseline",
         unique=True,
     )
     resamples: int = science(10000, "of the paired bootstrap", minimum=100)
