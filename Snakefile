@@ -12,6 +12,7 @@ configfile: relpath(join(workflow.basedir, "config.yaml"))
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/common_internals.smk"
 include: "workflow/rules/common_retrieval.smk"
 include: "workflow/rules/common_versions.smk"
 include: "workflow/rules/items.smk"
@@ -32,14 +33,13 @@ include: "workflow/rules/datasets.smk"
 report: "workflow/report/workflow.rst"
 
 
-# What a run is going to make again counts as incomplete until that is done, for the next run too. Snakemake deletes outputs
-# when a job begins; if that job failed or was killed, what an earlier run had made of them would pass for finished.
+# Snakemake deletes outputs when a job begins. If that job fails or is killed, what an earlier run made of them must not pass
+# for finished: common_internals.smk says how.
 onstart:
     or_stop(locks.hold_folder, STATE)
     or_stop(demo_guard.begin, STATE, outputs_to_make(), is_recorded)
     demo_guard.note(STATE, config["items"]["path"] or config["given"]["path"])
-    for job in workflow.dag.needrun_jobs():
-        workflow.persistence.started(job)
+    mark_incomplete()
 
 
 rule all:

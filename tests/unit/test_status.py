@@ -3,10 +3,11 @@
 import json
 import os
 import socket
+from importlib.metadata import version
 
 import pytest
 
-from sidmill.commands import plan
+from sidmill.commands import plan, reasons
 from sidmill.commands.status import counts, table
 
 PARAMS = (
@@ -61,7 +62,7 @@ PARAMS = (
     ],
 )
 def test_a_reason_is_told_in_short(reason, found):
-    assert plan.explain(reason, {"b": "make_b", "c": "make_b"}) == found
+    assert reasons.explain(reason, {"b": "make_b", "c": "make_b"}) == found
 
 
 def write_log(folder, *lines):
@@ -111,7 +112,7 @@ def planned(tmp_path, monkeypatch):
     }  # fmt: skip
     jobs = [line("job", rule, output) for rule, output in rules.items()]
     jobs[3]["log"] = ["train.log"]
-    reasons = {
+    causes = {
         "train": "Missing output files: books",
         "encode": "Missing output files: codes; Input files updated by another job: books",
         "resolve": "Input files updated by another job: codes",
@@ -120,7 +121,7 @@ def planned(tmp_path, monkeypatch):
     }
     to_run = [
         line("to_run", rule, rules[rule], reason=why) | {"log": jobs[3]["log"] * (rule == "train")}
-        for rule, why in reasons.items()
+        for rule, why in causes.items()
     ]
     return plan.read([*jobs, *jobs, *to_run, {"what": "locked"}])
 
@@ -157,3 +158,8 @@ def test_shards_of_one_state_are_one_line():
 def test_what_snakemake_complains_of_is_told_without_its_frames():
     text = 'Using profile\nWorkflowError in file "x":\n1 problem\n  File "x", line 3, in <module>\n'
     assert plan._complaint(text) == '  WorkflowError in file "x":\n  1 problem'
+
+
+def test_the_sentences_of_this_version_of_snakemake_were_looked_at():
+    """With another version: run ``sidmill status`` after each kind of change, then name it here."""
+    assert version("snakemake") == "9.27.1"

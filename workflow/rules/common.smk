@@ -39,7 +39,6 @@ VECTOR_FILES = (".npy", ".h5", ".parquet")
 FIRST_ROUND = "results/dual/first/model"
 SHORT_COLLECTIONS = ("queries", "mining_queries")
 PROBLEMS = []
-TO_MAKE = {}  # outputs of this run, by path
 
 
 wildcard_constraints:
@@ -141,7 +140,7 @@ def own_quantizer():
     """The checkpoint of the user, where the quantizer is pretrained."""
     if config["quantizer"] != "pretrained":
         return []
-    return expand_path(config["pretrained"]["path"], (), "pretrained.path")
+    return expand_one(config["pretrained"]["path"], "pretrained.path")
 
 
 def own_sids():
@@ -155,14 +154,14 @@ def own_sids():
             f"given.path: {path} lies in results/, which this run writes: move it elsewhere, for "
             f"instance to given/{Path(path).name}"
         )
-    return expand_path(path, (), "given.path")
+    return expand_one(path, "given.path")
 
 
 def sids_to_keep():
     """The SIDs outside of which items are left out of the catalogue: file and offset of its ids; or none."""
     if not OWN_SIDS or config["given"]["on_missing_sids"] == "error":
         return None
-    return [OWN_SIDS[0], config["given"]["id_offset"]]
+    return [OWN_SIDS, config["given"]["id_offset"]]
 
 
 def where_codebooks(path):
@@ -191,19 +190,6 @@ def catalogue_files(wildcards):
     if config["items"]["path"] is None:
         raise WorkflowError(NO_CATALOGUE)
     return CATALOGUE
-
-
-def outputs_to_make():
-    """What this run is going to make, by path."""
-    jobs = workflow.dag.needrun_jobs()
-    TO_MAKE.update((str(file), file) for job in jobs for file in job.output)
-    return list(TO_MAKE)
-
-
-def is_recorded(path):
-    """Whether Snakemake has a record of making an output of this run."""
-    workflow.persistence.deactivate_cache()  # a record that was missing as the run began
-    return path in TO_MAKE and bool(workflow.persistence.metadata(TO_MAKE[path]))
 
 
 def learned_from():

@@ -1,11 +1,10 @@
 """What Snakemake would do and why, asked of Snakemake itself by a dry run.
 
-The plugin in ``workflow/loggers`` writes the plan as JSON lines; the reasons are in the words of
-``snakemake.jobs.Reason``, which this module takes apart. How a job went last time is read from the
+The plugin in ``workflow/loggers`` writes the plan as JSON lines, with the reasons in Snakemake's
+words (:mod:`sidmill.commands.reasons`). How a job went last time is read from the
 JSON lines that it left beside its log (:mod:`sidmill.core.job`).
 """
 
-import ast
 import json
 import os
 import re
@@ -17,27 +16,12 @@ from contextlib import chdir, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from sidmill.commands import reasons
 from sidmill.core.errors import SidmillError
-from sidmill.core.listing import some
 
 PLUGINS = "workflow/loggers"  # beside the Snakefile
 CHECKOUT = Path(__file__).parents[3]  # where the library lies beside the workflow, unless installed
-CODE, TASK = "code", "task"  # parameters that name what stands in files of the workflow
-SHOWN_FILES = 2
 TAIL_BYTES = 1 << 16
-PARAMS = "Params have changed since last execution"
-REASONS = {
-    "Missing output files": "missing",
-    "Incomplete output files": "incomplete",
-    "Updated input files": "input",
-    "Input files updated by another job": "upstream",
-    "Set of input files has changed since last execution": "input set",
-    "Code has changed since last execution": "code",
-    PARAMS: "params",
-    "Software environment definition has changed since last execution": "environment",
-    "Forced execution": "forced",
-}
-SPLIT = re.compile(rf"(?:^|; )({'|'.join(map(re.escape, REASONS))})(?:: |(?=; |$))")
 
 
 class Job(NamedTuple):
@@ -128,14 +112,14 @@ def find_snakefile(given: str | None) -> Path:
 
 def read(lines: list[dict]) -> Plan:
     """Put together what the plugin wrote."""
-    reasons = {tuple(line["output"]): line["reason"] for line in lines if line["what"] == "to_run"}
+    words = {tuple(line["output"]): line["reason"] for line in lines if line["what"] == "to_run"}
     locked = any(line["what"] == "locked" for line in lines)
     makers = {path: line["rule"] for line in lines for path in line.get("output", ())}
     jobs = {}
     for line in lines:
         output = tuple(line.get("output", ()))
         if line["what"] == "job" and output and output not in jobs:
-            jobs[output] = _job(line, reasons.get(output), makers, locked)
+            jobs[output] = _job(line, words.get(output), makers, locked)
     return Plan(list(jobs.values()), locked)
 
 
@@ -146,9 +130,9 @@ def _job(line: dict, reason: str | None, makers: dict[str, str], locked: bool) -
     if reason is None and absent and state:
         return Job(rule, wildcards, output, state, [words])
     if reason is None:
-        why = [f"{_files(absent)} removed; nothing needs it"] if absent else []
+        why = [f"{reasons.name_files(absent)} removed; nothing needs it"] if absent else []
         return Job(rule, wildcards, output, "gone" if absent else "done", why)
-    found = explain(reason, makers)
+    found = reasons.explain(reason, makers)
     if state == "running" or (state and {"missing", "incomplete"} & set(found)):
         return Job(rule, wildcards, output, state, [words])
     if "incomplete" in found:
@@ -158,33 +142,6 @@ def _job(line: dict, reason: str | None, makers: dict[str, str], locked: bool) -
     else:
         state = "waiting" if set(found) == {"upstream"} else "stale"
     return Job(rule, wildcards, output, state, list(found.values()))
-
-
-def explain(reason: str, makers: dict[str, str]) -> dict[str, str]:
-    """Take a reason of Snakemake apart: kind to words, in which only what matters is left.
-
-    Args:
-        reason: in Snakemake's words.
-        makers: the rule that makes a file.
-    """
-    before, params, rest = reason.partition(f"{PARAMS}: ")  # settings may hold any text
-    pieces = SPLIT.split(before.removesuffix("; "))[1:] + ([PARAMS, rest] if params else [])
-    found = {}
-    for name, rest in zip(pieces[::2], pieces[1::2], strict=True):
-        kind = REASONS[name]
-        files = [path.strip() for path in rest.split(",") if path.strip()]
-        found[kind] = {
-            "missing": "not made yet",
-            "incomplete": "a run was killed while it was written",
-            "input": f"{_files(files)} changed",
-            "upstream": f"after {_files(list(dict.fromkeys(makers.get(f, f) for f in files)))}",
-            "input set": "other input files than last time",
-            "code": "code changed",
-            "params": _changed(rest),
-            "environment": "conda environment changed",
-            "forced": "a run that ended early was to replace it",
-        }[kind]
-    return found or {"other": reason}
 
 
 def last_time(log: str, locked: bool) -> tuple[str, str]:
@@ -235,37 +192,6 @@ def _alive(fields: dict) -> bool:
     except (OSError, KeyError, ValueError, OverflowError):
         return False
     return True
-
-
-def _files(paths: list[str]) -> str:
-    more = len(paths) - SHOWN_FILES
-    return ", ".join(paths[:SHOWN_FILES]) + (f" and {more} more" if more > 0 else "")
-
-
-def _changed(rest: str) -> str:
-    """Which settings are others, or whether the code is: from Snakemake's sets of parameters."""
-    before, _, now = rest.partition("before: ")[2].partition(" now: ")
-    old, new = (_settings(side) for side in (before, now))
-    keys = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
-    words = [
-        f"{key} {old.get(key)!r} -> {new.get(key)!r}" for key in keys if key not in (CODE, TASK)
-    ]
-    words += ["task or prompts changed"] if TASK in keys else []
-    words += ["code changed"] if CODE in keys else []
-    return some(words) or f"settings changed: {before.strip()} -> {now.strip()}"
-
-
-def _settings(side: str) -> dict:
-    """Keys and values of all dictionaries of a set of parameters."""
-    found = {}
-    for start in (place for place, letter in enumerate(side) if letter == "{"):
-        for end in (place for place, letter in enumerate(side) if letter == "}"):
-            with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
-                one = ast.literal_eval(side[start : end + 1]) if end > start else None
-                if isinstance(one, dict):
-                    found |= one
-                    break
-    return found
 
 
 def _complaint(text: str) -> str:

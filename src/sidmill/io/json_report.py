@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sidmill.core.atomic import write_text
 from sidmill.core.errors import SidmillError
+from sidmill.io.remedy import remedy
 
 
 def write(path: str | Path, figures: dict) -> None:
@@ -27,9 +28,9 @@ def read(path: str | Path) -> dict:
     except (FileNotFoundError, IsADirectoryError):
         raise SidmillError(f"{path}: no such file") from None
     except (ValueError, RecursionError) as error:
-        raise SidmillError(f"{path}: not JSON ({error}): delete it and run again") from None
+        raise SidmillError(f"{path}: not JSON ({error}): {remedy(path)}") from None
     if not isinstance(figures, dict):
         raise SidmillError(
-            f"{path}: a JSON {type(figures).__name__}, wanted an object: delete it and run again"
+            f"{path}: a JSON {type(figures).__name__}, wanted an object: {remedy(path)}"
         )
     return figures
