@@ -3,6 +3,7 @@
 import ast
 import inspect
 import re
+from typing import get_type_hints
 
 import pytest
 import yaml
@@ -100,11 +101,20 @@ CHOSEN_BY_RULES = {
     "rerank": {"run"},
     "retrieval_metrics": {"runs"},
     "h5": {"splits"},
-    "published": {"path"},
-    "given": {"measure_neighbours"},
     "recommender": {"train_from", "mmap_path"},
 }
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
+# Functions that take the type of their section.
+TYPED = [
+    churn.measure,
+    comparison.compare,
+    evaluate.evaluate,
+    explorer.write,
+    given.load,
+    published_sids.build,
+    quality.measure,
+    resolve.resolve,
+]
 DATASET_FILES = {"task_path", "pid2sid", "product_pid2sid", "shard", "seed"}
 FUNCTIONS = {
     "demo": (demo.write, {"seed"}),
@@ -131,17 +141,10 @@ FUNCTIONS = {
     ),
     "fsq": (fsq.codebooks, {"n_levels"}),
     "pretrained": (pretrained.load, {"dim", "fingerprint"}),
-    "given": (given.load, {"id_type"}),
     "opq": (opq.fit, {"seed", "codebook_sizes"}),
     "pca_grid": (pca_grid.fit, {"seed", "codebook_sizes"}),
     "encoding": (residual_codec.encode, set()),
-    "collisions": (resolve.resolve, set()),
-    "published": (published_sids.build, set()),
-    "churn": (churn.measure, {"seed"}),
     "index": (code_files.write_index, set()),
-    "quality": (quality.measure, {"seed"}),
-    "evaluation": (evaluate.evaluate, {"seed"}),
-    "comparison": (comparison.compare, {"codebook_sizes"}),
     "retrieval, to read passages": (read.read_corpus, set()),
     "retrieval, to read queries": (read.read_queries, set()),
     "retrieval, to read judgements": (read.read_qrels, set()),
@@ -176,10 +179,6 @@ FUNCTIONS = {
     "mixture": (mix.mix, {"seed"}),
     "rl": (mix.mix, {"seed"}),
     "vocabulary": (vocabulary.expand, {"seed"}),
-    "explorer": (
-        explorer.write,
-        {"seed", "template_path", "pid2sid_path", "codes_path", "text_path"},
-    ),
     "recommender": (train.fit, {"seed", "state_path", "code"}),
     "recommender_evaluation": (recommender_metrics.evaluate, {"seed"}),
     "recommender_topk": (topk.recommend, set()),
@@ -255,8 +254,15 @@ def test_the_python_interface_has_the_defaults_of_the_config():
     assert {"n_iter", "tolerance", "seed"} <= set(defaults)
 
 
+def section_of(function):
+    """Name of the section whose type a function takes as ``settings``."""
+    return get_type_hints(function)["settings"].SECTION
+
+
 def test_every_section_feeds_a_function():
-    assert set(CONFIG) == {name.partition(",")[0] for name in FUNCTIONS} | {"run", "quantizer"}
+    loose = {name.partition(",")[0] for name in FUNCTIONS}
+    typed = {section_of(function) for function in TYPED}
+    assert set(CONFIG) == loose | typed | {"run", "quantizer"}
 
 
 def locked():

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from sidmill.core.job import job
 from sidmill.formats import code_files, quantizer_file, vector_store
 from sidmill.io import json_report
+from sidmill.settings.job import of_job
+from sidmill.settings.sids import Evaluation
 from sidmill.sids.evaluate import evaluate
 
 if TYPE_CHECKING:
@@ -18,8 +20,8 @@ with job(snakemake) as log:
         items.vectors,
         code_files.read(snakemake.input.codes, "codes").codes,
         items.ids,
+        of_job(snakemake, Evaluation),
         **snakemake.params.run,
-        **snakemake.params.evaluation,
     )
     json_report.write(snakemake.output.evaluation, figures)
     log.info(

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from sidmill.core.job import job
 from sidmill.formats import ledger_file, quantizer_file, vector_store
 from sidmill.io import json_report
+from sidmill.settings.job import of_job
+from sidmill.settings.sids import Churn
 from sidmill.sids import churn
 
 if TYPE_CHECKING:
@@ -18,8 +20,8 @@ with job(snakemake) as log:
         items and items.vectors,
         quantizer_file.read(snakemake.input.quantizer, without_codebooks=True),
         snakemake.output.listing,
+        of_job(snakemake, Churn),
         **snakemake.params.run,
-        **snakemake.params.churn,
     )
     json_report.write(snakemake.output.churn, figures)
     log.info("wrote %s: retraining is %s", snakemake.output.churn, figures["retrain"])

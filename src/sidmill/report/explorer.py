@@ -20,6 +20,7 @@ from jinja2 import Environment, StrictUndefined
 from sidmill.core.atomic import write_text
 from sidmill.core.errors import SidmillError
 from sidmill.formats import code_files, item_text
+from sidmill.settings.report import Explorer
 
 TEXT_CHARACTERS = 240
 COLLISION_SHARE = 5  # of a sample, one part in five for shared SIDs, one for those parted
@@ -54,17 +55,24 @@ class Tree(NamedTuple):
     starts: list[np.ndarray]
 
 
-def write(
-    page_path: str | Path,
-    *,
-    template_path: str | Path,
-    pid2sid_path: str | Path,
-    codes_path: str | Path,
-    text_path: str | Path | None,
-    title: str,
-    max_items: int,
-    seed: int,
-) -> Shown:
+class Sources(NamedTuple):
+    """Files that the page is made of.
+
+    Attributes:
+        template: Jinja template of the page.
+        pid2sid: final SIDs.
+        codes: codes as quantized, in the row order of ``pid2sid``.
+        text: texts, in the same row order. The first line is the title of an item. None or empty
+            where items have no text: then the page shows the id.
+    """
+
+    template: str | Path
+    pid2sid: str | Path
+    codes: str | Path
+    text: str | Path | None
+
+
+def write(page_path: str | Path, sources: Sources, settings: Explorer, seed: int) -> Shown:
     """Write the explorer of a catalogue, atomically.
 
     With more than ``max_items`` items the page holds a sample: whole groups of items with one SID
@@ -74,13 +82,8 @@ def write(
 
     Args:
         page_path: the HTML file.
-        template_path: Jinja template of the page.
-        pid2sid_path: final SIDs.
-        codes_path: codes as quantized, in the row order of ``pid2sid_path``.
-        text_path: texts, in the same row order. The first line is the title of an item. None or
-            empty where items have no text: then the id stands in its place.
-        title: name of the catalogue.
-        max_items: items on the page at most.
+        sources: template, SIDs, codes and texts.
+        settings: heading, and items on the page at most.
         seed: of the sample.
 
     Returns:
@@ -89,22 +92,29 @@ def write(
     Raises:
         SidmillError: if there is no item, or the files are not of the same items in one order.
     """
-    ids, sids, sizes = code_files.read(pid2sid_path, "sid")
+    # SIDs and codes of the same items, in one order.
+    ids, sids, sizes = code_files.read(sources.pid2sid, "sid")
     if not len(ids):
-        raise SidmillError(f"{pid2sid_path}: no items, so there is nothing to explore")
-    quantized = code_files.read(codes_path, "codes")
+        raise SidmillError(f"{sources.pid2sid}: no items, so there is nothing to explore")
+    quantized = code_files.read(sources.codes, "codes")
     if not ids.equals(quantized.ids):
-        raise SidmillError(_disagreement(pid2sid_path, len(ids), codes_path, len(quantized.ids)))
+        raise SidmillError(
+            _disagreement(sources.pid2sid, len(ids), sources.codes, len(quantized.ids))
+        )
     codes = quantized.codes
+
+    # The items on the page: positions (n,) in SID order, and their rows in the files.
     moved, numbered = _parted(sids, codes)
     tree = _tree(sids)
-    places = _sample(tree, (moved | numbered)[tree.order], max_items, seed)
-    rows = tree.order[places]
+    positions = _sample(tree, (moved | numbered)[tree.order], settings.max_items, seed)
+    rows = tree.order[positions]
     pids = ids.take(pa.array(rows)).cast(pa.string()).to_pylist()
-    if text_path:
-        texts, same_text = _texts(text_path, ids, rows, pid2sid_path)
+    if sources.text:
+        texts, same_text = _texts(sources.text, ids, rows, sources.pid2sid)
     else:
         texts, same_text = pids, [pid.encode() for pid in pids]
+
+    # Figures of all items, and the data of those on the page.
     group_sizes = np.diff(tree.starts[-1], append=len(ids))
     shown = Shown(
         items=len(ids),
@@ -115,22 +125,25 @@ def write(
         moved_items=int(moved.sum()),
         numbered_items=int(numbered.sum()),
     )
+    moved_from = {int(n): codes[rows[n]].tolist() for n in np.flatnonzero(moved[rows])}
     data = {
         **shown._asdict(),
         "sizes": sizes,
         "code_levels": codes.shape[1],
         "pids": pids,
         "texts": texts,
-        "sids": tree.sids[places].ravel().tolist(),
-        "totals": _totals(tree, places) if len(rows) < len(ids) else None,
-        "same_text": _runs_of_one_text(tree, places, same_text),
-        "moved": {int(place): codes[rows[place]].tolist() for place in np.flatnonzero(moved[rows])},
+        "sids": tree.sids[positions].ravel().tolist(),
+        "totals": _totals(tree, positions) if len(rows) < len(ids) else None,
+        "same_text": _runs_of_one_text(tree, positions, same_text),
+        "moved": moved_from,
         "numbered": np.flatnonzero(numbered[rows]).tolist(),
     }
+
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
-        Path(template_path).read_text(encoding="utf-8")
+        Path(sources.template).read_text(encoding="utf-8")
     )
-    write_text(page_path, template.render(title=title, data=_script_json(data)) + "\n")
+    page = template.render(title=settings.title, data=_script_json(data))
+    write_text(page_path, page + "\n")
     return shown
 
 

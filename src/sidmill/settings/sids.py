@@ -3,7 +3,7 @@
 from typing import Literal
 
 from sidmill.settings.base import science, section
-from sidmill.settings.registry import COMPARED
+from sidmill.settings.registry import COMPARED, STRATEGIES
 
 
 @section("given", "quantizer: given: docs/given-sids.md")
@@ -53,12 +53,13 @@ class Given:
 class Collisions:
     """What happens to items of the same codes."""
 
-    strategy: Literal["reassign", "sinkhorn", "suffix", "none"] = science(
+    strategy: str = science(
         "reassign",
         (
             "reassign: move the fewest items to free codes | sinkhorn: LC-Rec's way | "
             "suffix: one more token | none"
         ),
+        choices=tuple(STRATEGIES),
     )
     identical_text: Literal["separate", "share"] = science(
         "separate",
