@@ -16,7 +16,7 @@ with job(snakemake) as log:
         snakemake.input.evaluations,
         snakemake.input.benchmarks,
         of_job(snakemake, Comparison),
-        **snakemake.params.budget,
+        snakemake.params.budget["codebook_sizes"],
     )
     json_report.write(snakemake.output.comparison, compared)
     comparison.write_table(snakemake.output.table, compared)

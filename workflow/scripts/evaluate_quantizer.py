@@ -6,6 +6,7 @@ from sidmill.core.job import job
 from sidmill.formats import code_files, quantizer_file, vector_store
 from sidmill.io import json_report
 from sidmill.settings.job import of_job
+from sidmill.settings.run import Run
 from sidmill.settings.sids import Evaluation
 from sidmill.sids.evaluate import evaluate
 
@@ -21,7 +22,7 @@ with job(snakemake) as log:
         code_files.read(snakemake.input.codes, "codes").codes,
         items.ids,
         of_job(snakemake, Evaluation),
-        **snakemake.params.run,
+        of_job(snakemake, Run).seed,
     )
     json_report.write(snakemake.output.evaluation, figures)
     log.info(

@@ -6,6 +6,7 @@ from sidmill.core.job import job
 from sidmill.report import explorer
 from sidmill.settings.job import of_job
 from sidmill.settings.report import Explorer
+from sidmill.settings.run import Run
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -18,6 +19,6 @@ with job(snakemake) as log:
         snakemake.input.text,
     )
     shown = explorer.write(
-        snakemake.output.page, sources, of_job(snakemake, Explorer), **snakemake.params.run
+        snakemake.output.page, sources, of_job(snakemake, Explorer), of_job(snakemake, Run).seed
     )
     log.info("wrote %s, %d of %d items", snakemake.output.page, shown.shown, shown.items)

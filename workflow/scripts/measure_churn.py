@@ -6,6 +6,7 @@ from sidmill.core.job import job
 from sidmill.formats import ledger_file, quantizer_file, vector_store
 from sidmill.io import json_report
 from sidmill.settings.job import of_job
+from sidmill.settings.run import Run
 from sidmill.settings.sids import Churn
 from sidmill.sids import churn
 
@@ -21,7 +22,7 @@ with job(snakemake) as log:
         quantizer_file.read(snakemake.input.quantizer, without_codebooks=True),
         snakemake.output.listing,
         of_job(snakemake, Churn),
-        **snakemake.params.run,
+        of_job(snakemake, Run).seed,
     )
     json_report.write(snakemake.output.churn, figures)
     log.info("wrote %s: retraining is %s", snakemake.output.churn, figures["retrain"])

@@ -6,6 +6,7 @@ from sidmill.core.job import job
 from sidmill.formats import code_files, item_text, quantizer_file, vector_store
 from sidmill.io import json_report
 from sidmill.settings.job import of_job
+from sidmill.settings.run import Run
 from sidmill.settings.sids import Quality
 from sidmill.sids.quality import measure
 
@@ -22,7 +23,7 @@ with job(snakemake) as log:
         fitted,
         item_text.text_classes(snakemake.input.text),
         of_job(snakemake, Quality),
-        **snakemake.params.run,
+        of_job(snakemake, Run).seed,
     )
     resolution = json_report.read(snakemake.input.resolution)
     json_report.write(
