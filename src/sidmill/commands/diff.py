@@ -2,7 +2,7 @@
 
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -44,9 +44,9 @@ def diff(old: str, new: str, limit: int, as_json: bool) -> None:
     sys.exit(0 if found.keeps_promises else 1)
 
 
-def examples(found: "Comparison", limit: int) -> dict[str, list[dict]]:
+def examples(found: "Comparison", limit: int) -> dict[str, list[dict[str, Any]]]:
     """The first items of each kind but the unchanged: pid, and the SID before and now."""
-    pairs: dict[str, list] = {
+    pairs: dict[str, list[Any]] = {
         "added": [(None, row) for row in found.added[:limit]],
         "removed": [(row, None) for row in found.removed[:limit]],
         "moved": list(zip(found.moved_from[:limit], found.moved[:limit], strict=True)),
@@ -62,17 +62,19 @@ def examples(found: "Comparison", limit: int) -> dict[str, list[dict]]:
     return shown
 
 
-def _example(found: "Comparison", before: int | None, now: int | None) -> dict:
-    version, row = (found.new, now) if now is not None else (found.old, before)
-    one = {"pid": version.ids[int(row)].as_py()}
+def _example(found: "Comparison", before: int | None, now: int | None) -> dict[str, Any]:
+    """One item: its pid, and the SID of each version that has it, by its row there."""
+    example: dict[str, Any] = {}
     if before is not None:
-        one["old_sid"] = found.old.codes[before].tolist()
+        example["pid"] = found.old.ids[int(before)].as_py()
+        example["old_sid"] = found.old.codes[before].tolist()
     if now is not None:
-        one["new_sid"] = found.new.codes[now].tolist()
-    return one
+        example["pid"] = found.new.ids[int(now)].as_py()
+        example["new_sid"] = found.new.codes[now].tolist()
+    return example
 
 
-def table(counts: dict[str, int], shown: dict[str, list[dict]]) -> str:
+def table(counts: dict[str, int], shown: dict[str, list[dict[str, Any]]]) -> str:
     """Counts and examples in lines for a person."""
     from sidmill.core.terminal import safe
 
@@ -84,7 +86,7 @@ def table(counts: dict[str, int], shown: dict[str, list[dict]]) -> str:
         more = counts[kind] - len(items)
         lines += ["", f"{kind}{f', the first {len(items)}' if more else ''}"]
         for item in items:
-            sids = [_words(item[key]) for key in ("old_sid", "new_sid") if key in item]
+            sids = [_sid_text(item[key]) for key in ("old_sid", "new_sid") if key in item]
             owner = f", of {safe(item['old_owner'], 40)} before" if "old_owner" in item else ""
             lines.append(f"  {safe(item['pid'], 40)}  {' -> '.join(sids)}{owner}")
     broken = counts["moved"] + counts["reused"]
@@ -95,5 +97,5 @@ def table(counts: dict[str, int], shown: dict[str, list[dict]]) -> str:
     return "\n".join([*lines, "", verdict])
 
 
-def _words(sid: list[int]) -> str:
+def _sid_text(sid: list[int]) -> str:
     return f"({', '.join(map(str, sid))})"

@@ -16,7 +16,7 @@ Shapes: M rows, T tokens of a SID, L levels of the quantizer.
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -78,6 +78,7 @@ class Ledger(NamedTuple):
 
 def write(path: str | Path, ledger: Ledger) -> None:
     """Write a ledger atomically. Memory: its columns once more."""
+    # Sizes of the tokens and the version are metadata of the schema.
     lists = pa.list_(pa.int32())
     schema = pa.schema(
         [
@@ -94,6 +95,8 @@ def write(path: str | Path, ledger: Ledger) -> None:
             VERSION_KEY: str(ledger.version),
         },
     )
+
+    # 16 bytes of digest per row, without a copy.
     digests = pa.py_buffer(np.ascontiguousarray(ledger.digests, dtype="S16"))
     columns = [
         ledger.ids,
@@ -111,16 +114,20 @@ def read(path: str | Path) -> Ledger:
     Raises:
         SidmillError: if it is no ledger, or a damaged one.
     """
+    # Every value and both entries of the metadata are needed.
     file = parquet.open_file(path, COLUMNS)
     table = file.read(columns=list(COLUMNS)).combine_chunks()
     sizes = parquet.metadata_json(file, SIZES_KEY)
     version = parquet.metadata_json(file, VERSION_KEY)
     if any(column.null_count for column in table.columns) or not sizes or not version:
         raise SidmillError(f"{path}: a value or its metadata is missing: {AGAIN}")
+
+    # The digests as S16 (M,), without a copy.
     digest = table["digest"].combine_chunks()
     digest = digest.chunk(0) if isinstance(digest, pa.ChunkedArray) else digest
     start = digest.offset
     raw = np.frombuffer(digest.buffers()[1], dtype="S16")[start : start + len(digest)]
+
     ledger = Ledger(
         parquet.pids(table["pid"]),
         _matrix(path, table, "sid"),
@@ -130,7 +137,7 @@ def read(path: str | Path) -> Ledger:
         table["version"].to_numpy(),
         table["trained"].to_numpy(),
         [int(size) for size in sizes],
-        int(version),
+        int(cast(int, version)),
     )
     _check(path, ledger)
     return ledger

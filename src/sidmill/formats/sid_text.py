@@ -111,7 +111,7 @@ def find(text: str, n_levels: int, form: str = "onerec") -> Found:
     return Found(sids, malformed)
 
 
-def _whole(n_levels: int, form: str) -> re.Pattern:
+def _whole(n_levels: int, form: str) -> re.Pattern[str]:
     tokens = "".join(
         re.escape(token(level, "\0", form)).replace(re.escape("\0"), r"(\d{1,9})")
         for level in range(n_levels)
@@ -119,7 +119,7 @@ def _whole(n_levels: int, form: str) -> re.Pattern:
     return re.compile(re.escape(FORMS[form].begin) + tokens + re.escape(FORMS[form].end))
 
 
-def _run(form: str) -> re.Pattern:
+def _run(form: str) -> re.Pattern[str]:
     kind = FORMS[form]
     tokens = [re.escape(mark) for mark in (kind.begin, kind.end) if mark]
     tokens.append(kind.token.format(letter="[a-z]", code=r"\d+"))

@@ -11,7 +11,7 @@ import json
 from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -243,7 +243,7 @@ def _runs_of_one_text(tree: Tree, places: np.ndarray, digests: list[bytes]) -> l
     ]
 
 
-def _script_json(data: dict) -> str:
+def _script_json(data: dict[str, Any]) -> str:
     """JSON that no text in it can end: safe inside ``<script type="application/json">``."""
     words = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return words.translate(SCRIPT_ESCAPES)

@@ -7,7 +7,7 @@ one run or in several. One whose input is newer than its output is ``stale``, an
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 
@@ -51,7 +51,7 @@ class Stage(NamedTuple):
             return None
         return self.taken == self.left + self.rejected + sum((self.other or {}).values())
 
-    def as_json(self) -> dict:
+    def as_json(self) -> dict[str, Any]:
         """The same as run.json has it."""
         counts = {"in": self.taken, "out": self.left, "rejects": self.rejected}
         also = {"other": self.other} if self.other else {}
@@ -175,4 +175,4 @@ def is_stale(inputs: Sequence[Path], outputs: Sequence[Path]) -> bool:
 
 def _rows(path: Path) -> int:
     with parquet.naming(path):
-        return pq.read_metadata(path).num_rows
+        return int(pq.read_metadata(path).num_rows)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from sidmill.core import checksums
 from sidmill.core.checkout import commit_of
@@ -27,7 +28,7 @@ NO_ARTEFACTS = ("logs", "benchmarks", "work")  # folders whose files are no resu
 HASHED_BYTES = 256 << 20  # larger artefacts are named by size and time alone
 
 
-def describe(results: str | Path, workflow: str | Path, settings: dict) -> dict:
+def describe(results: str | Path, workflow: str | Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Describe a run by what it left.
 
     Times are those of the last run of each job, so that a resumed run counts each job once. Takes
@@ -68,7 +69,7 @@ def versions(workflow: str | Path) -> dict[str, str | None]:
     return found | {name: _version(name) for name in PACKAGES}
 
 
-def artefacts(folder: Path) -> Iterator[dict]:
+def artefacts(folder: Path) -> Iterator[dict[str, Any]]:
     """Every result, by name: bytes, when it was written, and a hash; parts of a table as one.
 
     Hidden files, and saved states of a training, files or folders, are no results.
@@ -94,7 +95,7 @@ def artefacts(folder: Path) -> Iterator[dict]:
         }
 
 
-def _fingerprints(folder: Path) -> Iterator[tuple[str, dict]]:
+def _fingerprints(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The embedding that vectors are of, and that quantizers were trained on."""
     for ids in sorted(folder.glob("*/ids.parquet")):
         file = parquet.open_file(ids, {"pid": parquet.is_pid})

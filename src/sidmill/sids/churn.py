@@ -189,6 +189,8 @@ def _drift(
         )
         for level, size in enumerate(quantizer.codebook_sizes)
     ]
+
+    # Each group's share of its squared length, level by level.
     levels = [
         {
             "level": level + 1,

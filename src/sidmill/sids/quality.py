@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 MAX_RANKS = 2048  # points of a usage curve
 LONGEST_NEIGHBOUR_PREFIX = 3
-NO_LOSS = {"mse": None, "relative_loss": None}
+NO_LOSS: dict[str, float | None] = {"mse": None, "relative_loss": None}
 
 Figures = dict[str, Any]  # a part of quality.json
 

@@ -313,8 +313,9 @@ def _assign(rivals: Rivals, crowded: np.ndarray, free: np.ndarray, n_leaving: in
     cost[column >= len(crowded) + len(free)] = np.inf
     alike = np.column_stack([own, rivals.kind])  # rows of one kind and code are equal items
     column = _in_order(column, cost, np.unique(alike, axis=0, return_inverse=True)[1])
-    codes: np.ndarray = np.concatenate([crowded, free, np.full(n_leaving, -1)])
-    return codes[column]
+    codes = np.concatenate([crowded, free, np.full(n_leaving, -1)])
+    chosen: np.ndarray = codes[column]
+    return chosen
 
 
 def _nudge(n_items: int, scale: float) -> np.ndarray:
@@ -558,7 +559,8 @@ def _smallest(distances: np.ndarray, n: int) -> np.ndarray:
     if n >= flat.size:
         return np.argsort(flat, kind="stable")
     near = np.flatnonzero(flat <= np.partition(flat, n - 1)[n - 1])
-    return near[np.argsort(flat[near], kind="stable")][:n]
+    smallest: np.ndarray = near[np.argsort(flat[near], kind="stable")][:n]
+    return smallest
 
 
 def in_double(codewords: np.ndarray) -> Codebook:
@@ -571,4 +573,5 @@ def squared_distances(residuals: np.ndarray, codebook: Codebook) -> np.ndarray:
     """Squared distances float64 (m, K) of residuals float64 (m, D) to codewords."""
     norms = np.square(residuals).sum(1)[:, None]
     squares = norms + codebook.squares - 2.0 * residuals @ codebook.codewords.T
-    return np.maximum(squares, 0.0)
+    distances: np.ndarray = np.maximum(squares, 0.0)
+    return distances

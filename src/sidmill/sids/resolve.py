@@ -87,7 +87,10 @@ def resolve(
     sids = kept.sids.copy()  # (N, T)
     sids[to_place] = placement.sids
     sids = sids[owner]
-    cost = {"strategy": settings.strategy, "identical_text": settings.identical_text}
+    cost: dict[str, object] = {
+        "strategy": settings.strategy,
+        "identical_text": settings.identical_text,
+    }
     cost |= placement.cost | _cost(codes, sids[:, : codes.shape[1]], vectors, codebooks)
     _log_cost(cost, has_distances)
     return Resolution(sids, placement.sizes, cost if has_distances else cost | {"added_mse": None})
@@ -97,6 +100,7 @@ def _check_request(
     settings: Collisions, sizes: list[int], has_codebooks: bool, has_texts: bool, kept: Kept
 ) -> None:
     """Refuse settings that the codes, the texts or the published SIDs cannot meet."""
+    # What the strategy and the sharing of SIDs need.
     strategy = registry.STRATEGIES[settings.strategy]
     n_tokens = len(sizes) + strategy.extra_tokens
     if strategy.needs_codebooks and not has_codebooks:
@@ -110,6 +114,8 @@ def _check_request(
             "collisions.identical_text: share needs the texts of the items, and items.path is "
             "null: set separate, or name the catalogue in items.path"
         )
+
+    # SIDs have a letter per token, and as many tokens as the published ones.
     if n_tokens > MAX_LEVELS:
         raise SidmillError(
             f"collisions.strategy: {settings.strategy} adds a token, but SIDs of {len(sizes)} "

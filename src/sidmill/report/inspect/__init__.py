@@ -70,6 +70,7 @@ def describe(path: str, rows: int, whole: bool) -> Description:
 
 
 def _describe(path: str, place: Path, budget: Budget) -> Description:
+    # Folders, and files that cannot be described.
     if place.is_dir():
         return _describe_folder(path, place, budget)
     if not place.exists():
@@ -78,6 +79,8 @@ def _describe(path: str, place: Path, budget: Budget) -> Description:
         raise SidmillError(f"{path}: it is empty: {ANOTHER}")
     if place.name.endswith(".partial"):
         raise SidmillError(f"{path}: is being written, or was left by a kill: no result")
+
+    # Files that are known by their whole name, then those known by their suffix.
     if place.name == "mmap.json":
         return arrays.describe_maps(path, budget)
     if arrays.MAP.fullmatch(place.name):

@@ -5,6 +5,7 @@ Shapes: N rows, D dimensions, M item ids.
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +58,7 @@ def describe_map(path: str, budget: Budget) -> Description:
     Raises:
         SidmillError: if its size is not that of its name.
     """
+    # The shape that the name says must be that of the bytes.
     name = MAP.fullmatch(Path(path).name)
     shape = [int(size) for size in name.groups()[1:] if size is not None] if name else []
     dtype = memory_maps.IDX_DTYPE if len(shape) == 1 else memory_maps.EMB_DTYPE
@@ -67,6 +69,8 @@ def describe_map(path: str, budget: Budget) -> Description:
             f"{wanted}: it is cut, or misnamed: {ANOTHER}"
         )
     array = np.memmap(path, dtype=dtype, mode="r", shape=tuple(shape))
+
+    # Row 0, and id 0, are padding.
     kind = "memory map: item id to row" if len(shape) == 1 else "memory map: vectors from row 1"
     found = Description(path, kind, size, {"shape": shape, "dtype": dtype.name})
     if len(shape) == 2:
@@ -116,6 +120,7 @@ def _look(found: Description, array: np.ndarray, budget: Budget) -> None:
     found.sample = [_shown(row) for row in array[: budget.rows]]
 
 
-def _shown(row: np.ndarray) -> list:
+def _shown(row: np.ndarray) -> list[Any]:
     values = np.atleast_1d(row).ravel()
-    return values[:SHOWN_VALUES].tolist() + (["..."] if len(values) > SHOWN_VALUES else [])
+    shown: list[Any] = values[:SHOWN_VALUES].tolist()
+    return shown + (["..."] if len(values) > SHOWN_VALUES else [])

@@ -6,6 +6,7 @@ Shapes: K_l codewords of level l, d dimensions.
 import json
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -40,6 +41,7 @@ def describe_safetensors(path: str, budget: Budget) -> Description:
     Raises:
         SidmillError: if the header cannot be read, or a quantizer breaks its format.
     """
+    # Metadata, and the dtype and shape of each tensor.
     found = Description(path, "safetensors", Path(path).stat().st_size)
     try:
         with safe_open(path, framework="numpy") as file:
@@ -51,6 +53,8 @@ def describe_safetensors(path: str, budget: Budget) -> Description:
         raise SidmillError(
             f"{path}: not a readable safetensors file ({error}): {ANOTHER}"
         ) from None
+
+    # What the tensors are: a quantizer, a checkpoint, or values to be checked.
     facts = facts if isinstance(facts, dict) else {}
     found.kind = _kind(set(forms), facts)
     found.facts["tensors"] = _listed(forms)
@@ -118,7 +122,7 @@ def describe_faiss(path: str, _: Budget) -> Description:
     return found
 
 
-def _kind(names: set[str], facts: dict) -> str:
+def _kind(names: set[str], facts: dict[str, Any]) -> str:
     if "codebook.0" in names and "settings" in facts:
         return f"quantizer, {facts.get('kind')}"
     if facts.get("kind") == "lsa":
@@ -215,7 +219,8 @@ def _describe_sequences(found: Description, path: str, budget: Budget) -> None:
     found.check("lists as long as sequence_lengths", True)  # read refuses others
 
 
-def _plain(value: object) -> object:
+def _plain(value: Any) -> object:
     with suppress(AttributeError, ValueError):
-        return value.item()
+        plain: object = value.item()
+        return plain
     return str(value)

@@ -1,7 +1,7 @@
 """What is said of a file, whatever its format: facts, figures, checks and a few rows."""
 
 from dataclasses import asdict, dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 LOOKED_ROWS = 1_000_000  # rows that figures and checks rest on, unless all are asked for
 LOOKED_BYTES = 256 << 20  # the same for vectors
@@ -47,9 +47,9 @@ class Description:
     path: str
     kind: str
     bytes: int = 0
-    facts: dict = field(default_factory=dict)
-    figures: dict = field(default_factory=dict)
-    sample: list = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+    sample: list[Any] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
 
     def check(self, what: str, ok: bool | None, says: str = "") -> None:
@@ -61,7 +61,7 @@ class Description:
         """Whether no check failed."""
         return all(check.ok is not False for check in self.checks)
 
-    def as_json(self) -> dict:
+    def as_json(self) -> dict[str, Any]:
         """The same as JSON takes it."""
         checks = [check._asdict() for check in self.checks]
         return {**asdict(self), "checks": checks, "sound": self.sound}

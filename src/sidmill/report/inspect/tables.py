@@ -52,6 +52,7 @@ def describe(path: str, parts: list[Path], budget: Budget) -> Description:
     Raises:
         SidmillError: if a part cannot be read.
     """
+    # The schema of the first part tells what the table is.
     files = []
     for part in parts:
         with parquet.naming(part):
@@ -68,6 +69,8 @@ def describe(path: str, parts: list[Path], budget: Budget) -> Description:
     found.facts["columns"] = {
         name: str(schema.field(name).type).replace("element: ", "") for name in schema.names
     }
+
+    # Metadata of SIDMill, of the file or of the schema.
     told = (files[0].metadata.metadata or {}) | (schema.metadata or {})
     for key, value in told.items():
         if key.decode(errors="replace").startswith(METADATA):
@@ -78,6 +81,7 @@ def describe(path: str, parts: list[Path], budget: Budget) -> Description:
             with parquet.naming(part):
                 yield from file.iter_batches(BATCH_ROWS, columns=columns, use_threads=False)
 
+    # First rows, ids, and the columns that have a check of their own.
     for batch in batches(schema.names):
         found.sample = batch.slice(0, budget.rows).to_pylist()
         break
@@ -200,6 +204,8 @@ class Norms:
 
 
 def _look_at_codes(found: Description, batches: Batches, budget: Budget, column: str) -> None:
+    """Check lists of codes: one length, range, and how many differ."""
+    # Read the lists while all have one length: (n, L).
     total = found.facts["rows"]
     looked = budget.rows_of(total)
     rows, lengths = [], set()
@@ -211,6 +217,8 @@ def _look_at_codes(found: Description, batches: Batches, budget: Budget, column:
     found.check("one length", len(lengths) == 1 and None not in lengths, says)
     if not found.checks[-1].ok:
         return
+
+    # How many codes are used, and whether they fit in the codebooks that the file states.
     codes = np.concatenate(rows)
     found.facts["shape"] = [total, codes.shape[1]]
     sizes = found.facts.get("codebook_sizes")

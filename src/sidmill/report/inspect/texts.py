@@ -1,4 +1,4 @@
-"""JSON of figures, runs, tables of text and logs: whatever one reads with the eye.
+"""JSON of figures, runs, tables of text and logs: files of text.
 
 Large ones are read as a stream of lines; only a JSON below 16 MiB is parsed as a whole.
 """
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.listing import some
@@ -49,6 +50,7 @@ def describe_json(path: str, budget: Budget) -> Description:
     Raises:
         SidmillError: if it is no JSON.
     """
+    # An index of SIDs may be large, and is read item by item; other JSON is parsed as a whole.
     size = Path(path).stat().st_size
     found = Description(path, "JSON", size)
     with Path(path).open(encoding="utf-8") as file:
@@ -59,6 +61,8 @@ def describe_json(path: str, budget: Budget) -> Description:
         found.facts["begins"] = head.lstrip("{\n ")[:200]
         found.check("JSON", None, f"above {WHOLE_JSON >> 20} MiB it is not parsed")
         return found
+
+    # Parse, and note what JSON does not allow.
     twice: list[str] = []
     odd: list[str] = []
     try:
@@ -71,6 +75,8 @@ def describe_json(path: str, budget: Budget) -> Description:
         raise SidmillError(f"{path}: not JSON ({error}): {ANOTHER}") from None
     found.check("no key twice", not twice, some(twice, 3))
     found.check("numbers as JSON has them", not odd, some(dict.fromkeys(odd)))
+
+    # Tell the form by the keys and the values.
     if not isinstance(content, dict):
         found.facts["form"] = f"{type(content).__name__} of {len(content)}" if content else "empty"
         return found
@@ -101,6 +107,8 @@ def describe_run(path: str, budget: Budget) -> Description:
     queries, lines, deepest, falling = 0, 0, 0, True
     last: tuple[str, int, float] = ("", 0, 0.0)
     most = None if budget.whole else LOOKED_ROWS
+
+    # Ranks of a query begin at 1 and rise by 1, and scores never rise.
     for number, line in enumerate(islice(_lines(path), most), start=1):
         cells = line.split() if trec else line.rstrip("\n").split("\t")
         try:
@@ -118,6 +126,7 @@ def describe_run(path: str, budget: Budget) -> Description:
         deepest, lines, last = max(deepest, rank), number, (qid, rank, score)
         if number <= budget.rows:
             found.sample.append({"qid": qid, "pid": pid, "rank": rank, "score": score})
+
     found.figures |= {"lines": lines, "queries": queries, "passages each, at most": deepest}
     found.check("ranks from 1, scores falling", falling)
     if most and lines == most:
@@ -188,6 +197,8 @@ def _describe_index(found: Description, budget: Budget) -> Description:
     seen: set[int] = set()  # hashes of ids, 64 bits each
     items = odd = repeated = 0
     rest = ""
+
+    # Items stand between "{" and "}", with a comma between two.
     for between, key, value in _index_entries(found.path):
         between = between.strip()
         if key is None:
@@ -202,6 +213,7 @@ def _describe_index(found: Description, budget: Budget) -> Description:
         seen.add(hash(key))
         if items <= budget.rows:
             found.sample.append({json.loads(f'"{key}"'): tokens})
+
     found.figures |= {"items": items, "tokens of a SID": sorted(lengths)}
     found.check("ends whole", rest == "}")
     found.check("one length", len(lengths) == 1)
@@ -230,12 +242,15 @@ def _index_entries(path: str) -> Iterator[tuple[str, str | None, str]]:
     yield text, None, ""
 
 
-def _noting_repeats(twice: list[str], pairs: list[tuple[str, object]]) -> dict:
+def _noting_repeats(twice: list[str], pairs: list[tuple[str, object]]) -> dict[str, Any]:
     """A JSON object; keys that it has twice, of which readers take one, are noted."""
     found = dict(pairs)
     if len(found) < len(pairs):
         seen: set[str] = set()
-        twice += [key for key, _ in pairs if key in seen or seen.add(key)]
+        for key, _ in pairs:
+            if key in seen:
+                twice.append(key)
+            seen.add(key)
     return found
 
 
@@ -267,5 +282,5 @@ def _shown(value: object) -> object:
     return value
 
 
-def _nested(value: list) -> bool:
+def _nested(value: list[Any]) -> bool:
     return any(isinstance(entry, dict | list) for entry in value)
