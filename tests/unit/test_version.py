@@ -75,7 +75,7 @@ def test_a_version_is_never_written_again(run):
     with pytest.raises(SidmillError, match="never written again"):
         publishing.publish("results/version.json", "versions/1")
     (run / "empty").mkdir()
-    with pytest.raises(SidmillError, match="exists already"):
+    with pytest.raises(SidmillError, match="is there already"):
         publishing.publish("results/version.json", "empty")
     assert (run / "versions/1/manifest.json").stat().st_mtime_ns == before
 

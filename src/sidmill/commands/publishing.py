@@ -1,4 +1,4 @@
-"""Publishing: what a run left becomes a version (:mod:`sidmill.formats.version_folder`)."""
+"""Publishing: the results of a run become a version (:mod:`sidmill.formats.version_folder`)."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from sidmill.io.remedy import MANIFEST
 
 
 def publish(run_path: str | Path, folder: str | Path) -> dict[str, Any]:
-    """Make a version of what a run left, whole or not at all.
+    """Make a version of the results of a run, whole or not at all.
 
     Files are hard links where the file system allows, else copies; each is compared with the
     manifest. A later run writes its files anew and never in place, so a version stays as it is.
@@ -30,7 +30,7 @@ def publish(run_path: str | Path, folder: str | Path) -> dict[str, Any]:
     folder = Path(folder)
     if folder.exists() or folder.is_symlink():
         raise SidmillError(
-            f"{folder}: exists already, and a version is never written again: name another folder"
+            f"{folder}: is there already, and a version is never written again: name another one"
         )
 
     # Files go to a folder beside the version, which takes its name once it is whole.

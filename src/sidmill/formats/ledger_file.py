@@ -1,15 +1,15 @@
-"""``ledger.parquet``: every SID that a line of published versions has given, and to whom.
+"""``ledger.parquet``: every SID that a line of published versions has given, and its item.
 
     pid      int64 or string
     sid      list<int32>, its SID
-    codes    list<int32> (L), what the quantizer says of its text
+    codes    list<int32> (L), of the quantizer for its text
     digest   16 bytes, the hash of that text
-    state    int8: 0 in the catalogue | 1 removed, its SID waits for it | 2 a SID that the item left
+    state    int8: 0 in the catalogue | 1 removed, its SID is kept | 2 a SID of the item before
     version  int32, the version that gave the SID, from 1
     trained  bool, whether its text is the one that the quantizer was published with
 
 Items of the catalogue come first, in its order: row i is row i of pid2sid.parquet and of the
-embeddings of that version. Among the states 0 and 1 no pid stands twice. The schema metadata holds
+embeddings of that version. Among the states 0 and 1 each pid occurs once. The schema metadata holds
 the sizes of the tokens, and the version.
 
 Shapes: M rows, T tokens of a SID, L levels of the quantizer.
@@ -52,7 +52,7 @@ class Ledger(NamedTuple):
         versions: int32 (M,).
         trained: bool (M,).
         sizes: T numbers, how many values each token has.
-        version: number of the version that it is of, from 1.
+        version: number of the version, from 1.
     """
 
     ids: pa.ChunkedArray
@@ -67,12 +67,12 @@ class Ledger(NamedTuple):
 
     @property
     def n_live(self) -> int:
-        """How many items of the catalogue it begins with."""
+        """Number of rows of the catalogue, which are the first ones."""
         return int((self.state == LIVE).sum())
 
     @property
     def owners(self) -> int:
-        """How many rows have a SID of their own or kept for them, live ones first."""
+        """Number of rows whose item has the SID or had it last; those of the catalogue first."""
         return int((self.state != LEFT).sum())
 
 

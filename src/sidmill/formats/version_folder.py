@@ -1,15 +1,15 @@
-"""A published version: a folder that is never written again, and what stands in it.
+"""A published version: a folder that is never written again, and its files.
 
-    manifest.json           what it is made of, with a SHA-256 of every other file
+    manifest.json           a description of the version, with a SHA-256 of every other file
     pid2sid.parquet         the SIDs
-    ledger.parquet          these, and those of items that are gone: what later versions go on from
+    ledger.parquet          these, and the SIDs of items that are gone: later versions continue it
     quantizer.safetensors   the codebooks that later versions encode with
     embeddings.parquet/     the vectors, in shards; given SIDs may have none
     codes.parquet, text.parquet, quality.json, resolution.json
     lsa.safetensors         the embedder, where it was fitted here
     churn.json, churn.parquet  what changed since the version before, where there is one
 
-``results/version.json`` is the manifest of the run at hand, which also says where each file lies.
+``results/version.json`` is the manifest of the current run, with the path of each file.
 """
 
 from pathlib import Path
@@ -37,8 +37,8 @@ def describe(sources: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         sources: its files, shards as a list under ``shards``, and under ``parent`` the manifest of
-            the version that it goes on from; empty ones are left out.
-        facts: what else the manifest says.
+            the version that it continues; empty ones are left out.
+        facts: other entries of the manifest.
 
     Returns:
         ``facts``, the SHA-256 of the parent's manifest, and under ``files`` the source, the size
@@ -114,10 +114,10 @@ def verify(paths: list[str]) -> dict[str, Any]:
     manifest = read(paths[0], "take another copy of that version")
     for name, entry in sorted(manifest["files"].items()):
         path = Path(paths[0]).parent / name
-        found = facts_of(path)
-        if found != {key: entry.get(key) for key in found}:
+        actual = facts_of(path)
+        if actual != {key: entry.get(key) for key in actual}:
             raise SidmillError(
-                f"{path}: {found['bytes']} bytes, SHA-256 {found['sha256'][:12]}; its manifest "
+                f"{path}: {actual['bytes']} bytes, SHA-256 {actual['sha256'][:12]}; its manifest "
                 f"says {entry.get('bytes')} bytes, {str(entry.get('sha256'))[:12]}: it was changed "
                 f"after it was published; take another copy of that version"
             )

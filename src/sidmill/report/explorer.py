@@ -23,7 +23,7 @@ from sidmill.formats import code_files, item_text
 from sidmill.settings.report import Explorer
 
 TEXT_CHARACTERS = 240
-COLLISION_SHARE = 5  # of a sample, one part in five for shared SIDs, one for those parted
+COLLISION_SHARE = 5  # of a sample: a fifth for shared SIDs, a fifth for moved or numbered items
 SCRIPT_ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
 
@@ -46,8 +46,8 @@ class Shown(NamedTuple):
 class Tree(NamedTuple):
     """All items in SID order.
 
-    ``order`` int64 (N,) gives the row of each place; ``sids`` int32 (N, L) is in that order;
-    ``starts`` has for each prefix length 1..L the places at which a prefix begins, ascending.
+    ``order`` int64 (N,) gives the row of each position; ``sids`` int32 (N, L) is in that order;
+    ``starts`` has for each prefix length 1..L the positions where a prefix begins, ascending.
     """
 
     order: np.ndarray
@@ -104,7 +104,7 @@ def write(page_path: str | Path, sources: Sources, settings: Explorer, seed: int
     codes = quantized.codes
 
     # The items on the page: positions (n,) in SID order, and their rows in the files.
-    moved, numbered = _parted(sids, codes)
+    moved, numbered = _moved_and_numbered(sids, codes)
     tree = _tree(sids)
     positions = _sample(tree, (moved | numbered)[tree.order], settings.max_items, seed)
     rows = tree.order[positions]
@@ -154,7 +154,7 @@ def _disagreement(path: str | Path, n_rows: int, other: str | Path, n_other: int
     )
 
 
-def _parted(sids: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _moved_and_numbered(sids: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Which items resolution moved to other codes, and which it only numbered: bool (N,) each."""
     n_levels = min(sids.shape[1], codes.shape[1])
     moved = (sids[:, :n_levels] != codes[:, :n_levels]).any(axis=1)
@@ -172,8 +172,11 @@ def _tree(sids: np.ndarray) -> Tree:
     return Tree(order, ordered, starts)
 
 
-def _sample(tree: Tree, parted: np.ndarray, max_items: int, seed: int) -> np.ndarray:
-    """Places on the page, ascending: int64 (n,). ``parted`` is bool (N,), in SID order."""
+def _sample(tree: Tree, changed: np.ndarray, max_items: int, seed: int) -> np.ndarray:
+    """Positions in SID order of the items on the page, ascending: int64 (n,).
+
+    ``changed`` is bool (N,), items that the resolution moved or numbered, in SID order.
+    """
     n_items = len(tree.order)
     if n_items <= max_items:
         return np.arange(n_items)
@@ -185,17 +188,17 @@ def _sample(tree: Tree, parted: np.ndarray, max_items: int, seed: int) -> np.nda
     for group in groups[np.cumsum(sizes[groups]) <= budget]:
         first = tree.starts[-1][group]
         chosen[first : first + sizes[group]] = True
-    chosen[rng.permutation(np.flatnonzero(parted))[:budget]] = True
+    chosen[rng.permutation(np.flatnonzero(changed))[:budget]] = True
     others = np.flatnonzero(~chosen)
     chosen[rng.choice(others, max_items - int(chosen.sum()), replace=False)] = True
     return np.flatnonzero(chosen)
 
 
-def _totals(tree: Tree, places: np.ndarray) -> list[list[int]]:
+def _totals(tree: Tree, positions: np.ndarray) -> list[list[int]]:
     """Number of items under each prefix on the page, for each length, in SID order."""
     totals = []
     for starts in tree.starts:
-        groups = np.unique(np.searchsorted(starts, places, side="right") - 1)
+        groups = np.unique(np.searchsorted(starts, positions, side="right") - 1)
         totals.append(np.diff(starts, append=len(tree.order))[groups].tolist())
     return totals
 
@@ -207,17 +210,17 @@ def _texts(
     n_items = item_text.count(path)
     texts, digests = [""] * len(rows), [b""] * len(rows)
     by_row = np.argsort(rows, kind="stable")
-    wanted = rows[by_row]
+    sorted_rows = rows[by_row]
     start = 0
     for table in item_text.read(path):
         stop = start + table.num_rows
         if n_items != len(ids) or not table["pid"].equals(ids.slice(start, table.num_rows)):
             break
-        first, last = np.searchsorted(wanted, (start, stop))
-        found = table["text"].take(pa.array(wanted[first:last] - start)).to_pylist()
-        for place, text in zip(by_row[first:last], found, strict=True):
-            texts[place] = _shorten(text)
-            digests[place] = blake2b(text.encode(), digest_size=16).digest()
+        first, last = np.searchsorted(sorted_rows, (start, stop))
+        block_texts = table["text"].take(pa.array(sorted_rows[first:last] - start)).to_pylist()
+        for position, text in zip(by_row[first:last], block_texts, strict=True):
+            texts[position] = _shorten(text)
+            digests[position] = blake2b(text.encode(), digest_size=16).digest()
         start = stop
     if start != len(ids):
         raise SidmillError(_disagreement(path, n_items, ids_path, len(ids)))
@@ -231,11 +234,11 @@ def _shorten(text: str) -> str:
     return text[: TEXT_CHARACTERS - 1].rstrip() + "…"
 
 
-def _runs_of_one_text(tree: Tree, places: np.ndarray, digests: list[bytes]) -> list[int]:
+def _runs_of_one_text(tree: Tree, positions: np.ndarray, digests: list[bytes]) -> list[int]:
     """First index on the page of each shared SID whose shown items all have one text."""
-    groups = np.searchsorted(tree.starts[-1], places, side="right")
+    groups = np.searchsorted(tree.starts[-1], positions, side="right")
     firsts = np.flatnonzero(np.diff(groups, prepend=-1))
-    bounds = np.append(firsts, len(places))
+    bounds = np.append(firsts, len(positions))
     return [
         int(first)
         for first, last in pairwise(bounds)
@@ -245,5 +248,5 @@ def _runs_of_one_text(tree: Tree, places: np.ndarray, digests: list[bytes]) -> l
 
 def _script_json(data: dict[str, Any]) -> str:
     """JSON that no text in it can end: safe inside ``<script type="application/json">``."""
-    words = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return words.translate(SCRIPT_ESCAPES)
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.translate(SCRIPT_ESCAPES)

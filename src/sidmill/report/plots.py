@@ -1,7 +1,7 @@
 """Three figures of quality.json, as SVG whose bytes depend on the numbers alone.
 
 Each function takes the dictionary of quality.json. Blue is the final SIDs, collisions resolved;
-grey is what the quantizer said, where that differs. The colours keep apart in every common form of
+grey is the codes of the quantizer, where those differ. The colours differ in every common form of
 colour blindness (blue and vermilion of https://jfly.uni-koeln.de/color/).
 """
 

@@ -1,9 +1,8 @@
 """SIDs of a published version: which of them stay, and which are held against other items.
 
-An item is the same as long as its pid is. What a version gave is written in its ledger
-(:mod:`sidmill.formats.ledger_file`), which goes from version to version: SIDs of removed items wait
-there for their return, and SIDs that an item left are given to nobody else, if ``removed`` is
-``reserve``.
+The pid identifies an item. The ledger of a version (:mod:`sidmill.formats.ledger_file`) holds every
+SID that was given, and each version passes it on: with ``removed: reserve`` removed items get their
+SID again when they return, and no other item gets that SID, or one that an item had before.
 
 Shapes: N items of the catalogue, M rows of the ledger, T tokens of a SID, L levels, H held SIDs.
 """
@@ -233,11 +232,11 @@ def carry_on(
     gone = np.delete(np.arange(ledger.owners), rows[known])
     left = np.r_[rows[known & ~stayed], ledger.owners : len(ledger.ids)]
     return _join(
-        now, _part(ledger, gone, ledger_file.REMOVED), _part(ledger, left, ledger_file.LEFT)
+        now, _rows_of(ledger, gone, ledger_file.REMOVED), _rows_of(ledger, left, ledger_file.LEFT)
     )
 
 
-def _part(ledger: Ledger, rows: np.ndarray, state: int) -> Ledger:
+def _rows_of(ledger: Ledger, rows: np.ndarray, state: int) -> Ledger:
     """Some rows of a ledger, with a state of their own."""
     return ledger._replace(
         ids=ledger.ids.take(pa.array(rows)),

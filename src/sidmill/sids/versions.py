@@ -19,7 +19,7 @@ from sidmill.io import id_lookup
 
 
 class Comparison(NamedTuple):
-    """What is between two versions; rows rise, and are of the file that the name says.
+    """The difference of two versions; rows rise, and are those of the file that is named.
 
     Attributes:
         old: ids, SIDs int32 (N, L) and sizes of the old version.
@@ -32,7 +32,7 @@ class Comparison(NamedTuple):
         reused: int64 rows of new, added or moved ones: their SID belonged to other pids in old,
             none of which has it now.
         shared: int64 rows of new, added or moved ones: their SID belonged to another pid in old,
-            which has it still. So items join a SID where collisions are not resolved.
+            which has it still: items share a SID where collisions are not resolved.
     """
 
     old: code_files.Codes
