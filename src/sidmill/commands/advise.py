@@ -54,6 +54,7 @@ def advise(**given: Any) -> None:
     from sidmill.commands.source import open_vectors
     from sidmill.quantize import advise as stage
 
+    # A stream of parquet is copied to a map first: the fits read the vectors several times.
     options = Options(**given)
     with open_vectors(
         options.vectors,
@@ -63,7 +64,7 @@ def advise(**given: Any) -> None:
         id_column=options.id_column,
     ) as items:
         advice = stage.advise(
-            cast("np.ndarray", items.vectors),  # a stream was copied to a map
+            cast("np.ndarray", items.vectors),
             target=options.target,
             codebook_sizes=_numbers(options.codes, "--codes"),
             n_levels=_numbers(options.levels, "--levels"),
