@@ -15,10 +15,10 @@ from sidmill.formats.ledger_file import (
 )
 from sidmill.formats.quantizer_file import Quantizer
 from sidmill.report import churn_plot
+from sidmill.settings.sids import Churn, Published
 from sidmill.sids import churn, published_sids
 
 LIMITS = {
-    "seed": 0,
     "max_error_growth": 0.1,
     "max_divergence": 0.1,
     "max_displaced_share": 0.5,
@@ -28,7 +28,7 @@ LIMITS = {
     "neighbours": 3,
 }
 BOOKS = [np.array([[0.0, 0.0], [8.0, 0.0], [0.0, 8.0], [8.0, 8.0]], np.float32)]
-KEEP = {"changed": "keep", "removed": "reserve"}
+KEEP = Published()
 
 
 def line(n_items, first_pid=0, codes=None, version=1):
@@ -54,15 +54,16 @@ def grown(before, n_new, codes):
         before.sizes,
         np.concatenate([before.codes, more.codes]),
         np.concatenate([before.digests, more.digests]),
-        **KEEP,
+        KEEP,
     )
 
 
 def measure(before, now, vectors, tmp_path, **changes):
     quantizer = Quantizer("rqkmeans", BOOKS, {}, {})
     return churn.measure(
-        before, now, vectors, quantizer, str(tmp_path / "churn.parquet"), **(LIMITS | changes)
-    )
+        before, now, vectors, quantizer, str(tmp_path / "churn.parquet"),
+        Churn(**(LIMITS | changes)), seed=0,
+    )  # fmt: skip
 
 
 def vectors_of(codes, rng, spread):
@@ -109,9 +110,7 @@ def test_many_small_steps_add_up(rng, tmp_path):
     """A version later the same items are no longer fresh, but the verdict stays."""
     before, new = line(200), np.zeros(80, dtype=int)
     now = grown(before, 80, new)
-    again = published_sids.carry_on(
-        now, now.ids, now.sids, now.sizes, now.codes, now.digests, **KEEP
-    )
+    again = published_sids.carry_on(now, now.ids, now.sids, now.sizes, now.codes, now.digests, KEEP)
     vectors = vectors_of(now.codes[:, 0], rng, 0.5)
     first = measure(before, now, vectors, tmp_path)
     second = measure(now, again, vectors, tmp_path)
@@ -149,7 +148,7 @@ def test_every_item_is_counted_once_and_listed(tmp_path):
     codes = np.concatenate([before.codes[here], [[0], [1]]]).astype(np.int32)
     digests = np.array([*before.digests[here], b"x", b"y"], dtype="S16")
     digests[2] = b"another"
-    now = published_sids.carry_on(before, ids, sids, before.sizes, codes, digests, **KEEP)
+    now = published_sids.carry_on(before, ids, sids, before.sizes, codes, digests, KEEP)
     found = measure(before, now, np.ones((9, 2), np.float32), tmp_path)
     assert found["items"] == {
         "published": 9, "now": 9, "unchanged": 5, "new": 2, "changed": 1, "returned": 1,
@@ -197,7 +196,7 @@ def test_ledgers_of_different_lines_are_not_compared():
 def test_the_plot_draws_what_is_not_known_too(rng, tmp_path):
     before = line(20)
     again = published_sids.carry_on(
-        before, before.ids, before.sids, before.sizes, before.codes, before.digests, **KEEP
+        before, before.ids, before.sids, before.sizes, before.codes, before.digests, KEEP
     )
     found = measure(before, again, vectors_of(before.codes[:, 0], rng, 0.5), tmp_path)
     assert found["drift"]["levels"][0]["divergence"]["bits"] is None
@@ -226,7 +225,7 @@ def test_what_removed_items_had_is_no_part_of_the_catalogue(rng, tmp_path, gone)
     for removed in ("reserve", "release"):
         now = published_sids.carry_on(
             before, ids, sids.astype(np.int32), before.sizes, now_codes, digests,
-            changed="keep", removed=removed,
+            Published(removed=removed),
         )  # fmt: skip
         assert len(now.ids) == n_items + (gone if removed == "reserve" else 0)
         found[removed] = measure(before, now, vectors, tmp_path)

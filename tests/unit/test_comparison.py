@@ -9,6 +9,7 @@ import pytest
 from sidmill.core.errors import SidmillError
 from sidmill.formats import benchmark_table
 from sidmill.report import comparison, comparison_plot
+from sidmill.settings.sids import Comparison
 
 SIZES = [4, 4]
 
@@ -53,7 +54,7 @@ def gather(tmp_path):
             benchmarks.append(tmp_path / f"{name}.tsv")
             benchmarks[-1].write_text(tsv)
         members = list(evaluations)
-        return comparison.compare(paths, benchmarks, members=members, codebook_sizes=SIZES)
+        return comparison.compare(paths, benchmarks, Comparison(members=members), SIZES)
 
     return gather
 

@@ -16,12 +16,13 @@ import yaml
 from conftest import ROOT
 
 from sidmill.core import (
+    atomic,
     demo_guard,
     locks,
     logs,
     provenance,
 )
-from sidmill.core.atomic import replacing, write_text
+from sidmill.core.atomic import link_or_copy, replacing, write_text
 from sidmill.core.errors import SidmillError
 from sidmill.core.job import job
 from sidmill.core.listing import some
@@ -29,6 +30,35 @@ from sidmill.core.paths import expand, expand_one, files_of
 from sidmill.settings.check import check
 
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
+
+
+@pytest.mark.parametrize("has_reflinks", [True, False])
+def test_a_second_path_is_a_file_of_its_own(tmp_path, monkeypatch, has_reflinks):
+    source, path = tmp_path / "source", tmp_path / "new folder" / "second"
+    source.write_bytes(bytes(range(256)) * 4096)
+    os.utime(source, (1000, 1000))
+    if not has_reflinks:  # else as this file system has it
+        monkeypatch.setattr(atomic, "FICLONE", -1)
+    link_or_copy(source, path)
+    link_or_copy(source, path)  # over what is there
+    assert path.read_bytes() == source.read_bytes()
+    assert [entry.name for entry in path.parent.iterdir()] == ["second"]
+
+    # Snakemake touches the output of a job: that must not date the input anew.
+    os.utime(path)
+    assert source.stat().st_mtime == 1000
+    with path.open("r+b") as file:
+        file.write(b"changed")
+    assert source.read_bytes()[:7] == bytes(range(7))
+    source.unlink()
+    assert path.read_bytes()[:7] == b"changed"
+
+
+def test_a_missing_source_leaves_the_old_file(tmp_path):
+    write_text(tmp_path / "second", "old")
+    with pytest.raises(FileNotFoundError):
+        link_or_copy(tmp_path / "source", tmp_path / "second")
+    assert (tmp_path / "second").read_text() == "old"
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):

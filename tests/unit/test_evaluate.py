@@ -21,15 +21,10 @@ from sidmill.cli import commands
 from sidmill.commands import source
 from sidmill.core.errors import SidmillError
 from sidmill.formats import embedding_shards, quantizer_file, vector_store
+from sidmill.settings.sids import Evaluation
 from sidmill.sids.evaluate import evaluate
 
-SETTINGS = {
-    "seed": 0,
-    "neighbour_queries": 50,
-    "n_neighbours": 10,
-    "rbo_persistence": 0.9,
-    "sequences": None,
-}
+SETTINGS = Evaluation(neighbour_queries=50, n_neighbours=10)
 FINGERPRINT = {"backend": "test", "dim": 8}
 
 
@@ -44,7 +39,9 @@ def fitted():
 def test_figures_equal_brute_force(fitted):
     vectors, quantizer = fitted
     codes = api.encode(quantizer, vectors)
-    found = evaluate(quantizer, vectors, codes, None, **(SETTINGS | {"neighbour_queries": 999}))
+    found = evaluate(
+        quantizer, vectors, codes, None, Evaluation(neighbour_queries=999, n_neighbours=10), seed=0
+    )
     distinct, counts = np.unique(codes, axis=0, return_counts=True)
     assert found["distinct"] == len(distinct)
     assert found["collision_rate"] == pytest.approx(1 - len(distinct) / 300)
@@ -63,7 +60,7 @@ def test_a_quantizer_that_loses_nothing_keeps_all_neighbours(rng):
     vectors = rng.standard_normal((60, 4)).astype(np.float32)
     quantizer = quantizer_file.Quantizer("rqkmeans", [vectors], {}, {})
     codes = np.arange(60, dtype=np.int32)[:, None]
-    found = evaluate(quantizer, vectors, codes, None, **SETTINGS)
+    found = evaluate(quantizer, vectors, codes, None, SETTINGS, seed=0)
     assert found["neighbour_preservation"]["jaccard"] == 1.0
     assert found["neighbour_preservation"]["rbo"] == pytest.approx(1)
     assert found["relative_loss"] == 0
@@ -74,7 +71,7 @@ def test_codes_at_random_keep_neighbours_by_chance_only(rng):
     book = rng.standard_normal((500, 4)).astype(np.float32)
     quantizer = quantizer_file.Quantizer("rqkmeans", [book], {}, {})
     codes = np.arange(500, dtype=np.int32)[:, None]
-    found = evaluate(quantizer, vectors, codes, None, **SETTINGS)["neighbour_preservation"]
+    found = evaluate(quantizer, vectors, codes, None, SETTINGS, seed=0)["neighbour_preservation"]
     assert found["jaccard"] < 0.05
     assert found["rbo"] < 0.05
 

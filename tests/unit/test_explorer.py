@@ -13,6 +13,8 @@ import pytest
 from sidmill.core.errors import SidmillError
 from sidmill.formats import code_files, item_text
 from sidmill.report import explorer
+from sidmill.settings.report import Explorer
+from sidmill.settings.sids import Collisions
 from sidmill.sids import resolve
 
 TEMPLATE = Path(__file__).parents[2] / "workflow/resources/explorer.html.jinja"
@@ -33,14 +35,13 @@ def explore(tmp_path):
         owners = pids if text_pids is None else pa.chunked_array([pa.array(text_pids)])
         table = pa.table({"pid": owners, "text": pa.array(texts, pa.string())})
         item_text.write(tmp_path / "text.parquet", owners.type, [table])
-        shown = explorer.write(
-            tmp_path / "page.html",
-            template_path=TEMPLATE,
-            pid2sid_path=tmp_path / "pid2sid.parquet",
-            codes_path=tmp_path / "codes.parquet",
-            text_path=tmp_path / "text.parquet",
-            **{"title": "catalogue", "max_items": 1000, "seed": 0, **settings},
+        sources = explorer.Sources(
+            TEMPLATE,
+            *(tmp_path / f"{name}.parquet" for name in ("pid2sid", "codes", "text")),
         )
+        seed = settings.pop("seed", 0)
+        settings = Explorer(**({"title": "catalogue", "max_items": 1000} | settings))
+        shown = explorer.write(tmp_path / "page.html", sources, settings, seed)
         page = (tmp_path / "page.html").read_text(encoding="utf-8")
         return shown, Page(page).data, page
 
@@ -132,11 +133,8 @@ def test_moved_means_what_the_resolution_says(explore, rng, strategy):
     codes[:30] = [1, 1]
     books = [rng.standard_normal((size, 8)).astype(np.float32) for size in (4, 40)]
     vectors = rng.standard_normal((60, 8)).astype(np.float32)
-    settings = {"sinkhorn_epsilon": 0.01, "sinkhorn_iterations": 20, "sinkhorn_rounds": 5}
-    done = resolve.resolve(
-        codes, [4, 40], vectors, books, np.arange(60), strategy=strategy,
-        identical_text="separate", suffix_size=64, **settings,
-    )  # fmt: skip
+    settings = Collisions(strategy=strategy, suffix_size=64, sinkhorn_epsilon=0.01)
+    done = resolve.resolve(codes, [4, 40], vectors, books, np.arange(60), settings)
     shown, _, _ = explore(done.sids, codes)
     assert shown.moved_items == done.cost["items_moved"]
     assert (shown.moved_items > 0) == (strategy in ("reassign", "sinkhorn"))

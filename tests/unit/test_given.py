@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,8 @@ from sidmill.formats import (
 from sidmill.items import render
 from sidmill.quantize import pretrained
 from sidmill.report import comparison, explorer, plots
+from sidmill.settings.report import Explorer
+from sidmill.settings.sids import Churn, Collisions, Evaluation, Given, Published, Quality
 from sidmill.sids import (
     churn,
     evaluate,
@@ -31,21 +34,7 @@ from sidmill.sids import (
 from sidmill.sids.resolve import resolve
 
 SIDS = {1: [0, 2, 1], 2: [3, 2, 0], 3: [0, 2, 1]}
-SETTINGS = {
-    "id_offset": 0,
-    "codebook_sizes": None,
-    "on_missing_sids": "error",
-    "on_unknown_items": "error",
-    "id_type": "auto",
-}
-COLLISIONS = {
-    "strategy": "none",
-    "identical_text": "separate",
-    "suffix_size": 8,
-    "sinkhorn_epsilon": 0.003,
-    "sinkhorn_iterations": 5,
-    "sinkhorn_rounds": 2,
-}
+COLLISIONS = Collisions(strategy="none", suffix_size=8)
 
 
 def tokens(sid):
@@ -73,7 +62,8 @@ def catalogue(folder, ids):
 
 def load(folder, path, ids, ledger_path="", **settings):
     text_path = catalogue(folder, ids) if ids else ""
-    return given.load(text_path, ledger_path, path=str(path), **(SETTINGS | settings))
+    id_type = settings.pop("id_type", "auto")
+    return given.load(text_path, ledger_path, Given(path=str(path), **settings), id_type)
 
 
 @pytest.mark.parametrize("form", ["index", "sid", "codes"])
@@ -251,7 +241,7 @@ def test_missing_and_unknown_items_are_told_in_one_message_with_true_remedies(tm
     render.render(str(out), str(rejects), (str(path), 0), **items)
     assert pq.read_table(rejects).to_pylist()[0]["reason"] == "no SID in given.path"
     assert pq.read_table(rejects)["pid"].to_pylist() == ["9"]
-    found = given.load(str(out), "", path=str(path), **(SETTINGS | reject))
+    found = given.load(str(out), "", Given(path=str(path), **reject), "auto")
     assert found.ids.to_pylist() == [1, 3, 2]
     assert "1 SIDs of items that the catalogue lacks are left out: 8" in caplog.text
     assert (found.others.to_pylist(), found.other_codes.tolist()) == ([8], [[1, 1, 1]])
@@ -327,7 +317,7 @@ def shared():
 @pytest.mark.parametrize("strategy", ["none", "reassign", "suffix"])
 def test_resolution_needs_neither_codebooks_nor_vectors_nor_texts(shared, strategy):
     codes, sizes = shared
-    found = resolve(codes, sizes, None, [], None, **(COLLISIONS | {"strategy": strategy}))
+    found = resolve(codes, sizes, None, [], None, replace(COLLISIONS, strategy=strategy))
     n_sids = len(np.unique(found.sids, axis=0))
     assert found.cost["added_mse"] is None
     assert n_sids == (len(np.unique(codes, axis=0)) if strategy == "none" else 12)
@@ -342,23 +332,23 @@ def test_resolution_needs_neither_codebooks_nor_vectors_nor_texts(shared, strate
 
 def test_what_needs_codebooks_or_texts_is_refused(shared):
     with pytest.raises(SidmillError, match=r"sinkhorn .* given SIDs have none: set none"):
-        resolve(*shared, None, [], None, **(COLLISIONS | {"strategy": "sinkhorn"}))
+        resolve(*shared, None, [], None, Collisions(strategy="sinkhorn"))
     with pytest.raises(SidmillError, match="share needs the texts"):
-        resolve(*shared, None, [], None, **(COLLISIONS | {"identical_text": "share"}))
+        resolve(*shared, None, [], None, replace(COLLISIONS, identical_text="share"))
 
 
 def test_a_suffix_needs_a_letter(rng):
     codes = rng.integers(0, 2, (3, 26)).astype(np.int32)
     with pytest.raises(SidmillError, match="26 levels have no letter left"):
-        resolve(codes, [2] * 26, None, [], None, **(COLLISIONS | {"strategy": "suffix"}))
-    resolve(codes, [2] * 26, None, [], None, **COLLISIONS)
+        resolve(codes, [2] * 26, None, [], None, replace(COLLISIONS, strategy="suffix"))
+    resolve(codes, [2] * 26, None, [], None, COLLISIONS)
 
 
 def test_a_quantizer_without_codebooks_is_read_only_where_it_is_meant(tmp_path):
     path = tmp_path / "quantizer.safetensors"
     none = pa.chunked_array([pa.array([], pa.int64())])
     codes = np.zeros((1, 2), np.int32)
-    loaded = given.Given(pa.chunked_array([[1]]), codes, [3, 4], none, codes[:0])
+    loaded = given.Loaded(pa.chunked_array([[1]]), codes, [3, 4], none, codes[:0])
     quantizer_file.write(path, given.quantizer_of(loaded, "folder/index.json"))
     back = quantizer_file.read(path, without_codebooks=True)
     assert (back.codebook_sizes, back.codebooks, back.kind) == ([3, 4], [], "given")
@@ -375,14 +365,15 @@ def test_a_quantizer_without_codebooks_is_read_only_where_it_is_meant(tmp_path):
 
 def test_figures_are_null_where_they_need_what_is_not_there(shared, rng, tmp_path):
     codes, sizes = shared
-    settings = {"seed": 0, "neighbour_queries": 5, "neighbours": 2}
+    settings = Quality(neighbour_queries=5, neighbours=2)
+    both = [code_files.Codes(None, codes, sizes)] * 2
+    without = quantizer_file.Quantizer("given", [], {"codebook_sizes": sizes}, {})
+    zeros = [np.zeros((size, 3), np.float32) for size in sizes]
     vectors = rng.standard_normal((12, 3)).astype(np.float32)
-    blind = quality.measure(codes, sizes, codes, sizes, None, [], None, **settings)
-    seeing = quality.measure(codes, sizes, codes, sizes, vectors, [], np.arange(12), **settings)
-    whole = quality.measure(
-        codes, sizes, codes, sizes, vectors,
-        [np.zeros((size, 3), np.float32) for size in sizes], np.arange(12), **settings,
-    )  # fmt: skip
+    blind = quality.measure(*both, None, without, None, settings, seed=0)
+    seeing = quality.measure(*both, vectors, without, np.arange(12), settings, seed=0)
+    fitted = quantizer_file.Quantizer("rqkmeans", zeros, {}, {})
+    whole = quality.measure(*both, vectors, fitted, np.arange(12), settings, seed=0)
     for found in (blind, seeing):
         assert found["before"]["mse"] is found["before"]["relative_loss"] is None
         assert all(level["mse"] is None for level in found["after"]["levels"])
@@ -399,11 +390,8 @@ def test_figures_are_null_where_they_need_what_is_not_there(shared, rng, tmp_pat
         draw(blind | {"resolution": {"strategy": "none"}}, tmp_path / "plot.svg")
         assert (tmp_path / "plot.svg").read_bytes().startswith(b"<?xml")
 
-    fitted = quantizer_file.Quantizer("given", [], {"codebook_sizes": sizes}, {})
-    figures = evaluate.evaluate(
-        fitted, vectors, codes, None, seed=0, neighbour_queries=5, n_neighbours=3,
-        rbo_persistence=0.9, sequences=None,
-    )  # fmt: skip
+    settings = Evaluation(neighbour_queries=5, n_neighbours=3)
+    figures = evaluate.evaluate(without, vectors, codes, None, settings, seed=0)
     assert figures["neighbour_preservation"]["jaccard"] is None
     assert figures["neighbour_preservation"]["rbo"] is None
     assert (figures["codebook_sizes"], figures["relative_loss"]) == (sizes, None)
@@ -414,14 +402,11 @@ def test_churn_of_given_sids(shared, tmp_path):
     codes, sizes = shared
     before = version_of(list(range(12)), codes.tolist())._replace(sizes=sizes)
     now = published_sids.carry_on(
-        before, before.ids, codes, sizes, codes, before.digests, changed="keep", removed="reserve"
+        before, before.ids, codes, sizes, codes, before.digests, Published()
     )
     fitted = quantizer_file.Quantizer("given", [], {"codebook_sizes": sizes}, {})
-    limits = {
-        "seed": 0, "max_error_growth": 0.1, "max_divergence": 0.1, "max_displaced_share": 0.5,
-        "max_untrained_share": 0.5, "min_items": 1, "neighbour_queries": 2, "neighbours": 2,
-    }  # fmt: skip
-    found = churn.measure(before, now, None, fitted, str(tmp_path / "c.parquet"), **limits)
+    limits = Churn(min_items=1, neighbour_queries=2, neighbours=2)
+    found = churn.measure(before, now, None, fitted, str(tmp_path / "c.parquet"), limits, seed=0)
     assert found["drift"]["error_growth"] == [None] * 3
     assert found["drift"]["neighbours"] == {"trained": None, "since": None}
     assert found["retrain"] == "not due"
@@ -434,11 +419,10 @@ def test_the_explorer_shows_ids_where_there_are_no_texts(shared, tmp_path):
     for name, column in (("pid2sid", "sid"), ("codes", "codes")):
         code_files.write(tmp_path / f"{name}.parquet", column, ids, [codes], sizes)
     (tmp_path / "page.jinja").write_text("{{ title }} {{ data | safe }}")
-    shown = explorer.write(
-        tmp_path / "page.html", template_path=tmp_path / "page.jinja",
-        pid2sid_path=tmp_path / "pid2sid.parquet", codes_path=tmp_path / "codes.parquet",
-        text_path=[], title="T", max_items=100, seed=0,
-    )  # fmt: skip
+    sources = explorer.Sources(
+        tmp_path / "page.jinja", tmp_path / "pid2sid.parquet", tmp_path / "codes.parquet", []
+    )
+    shown = explorer.write(tmp_path / "page.html", sources, Explorer(title="T"), seed=0)
     data = json.loads((tmp_path / "page.html").read_text().partition(" ")[2])
     assert shown.shown == 12
     assert sorted(data["texts"]) == sorted(ids.to_pylist())

@@ -1,6 +1,7 @@
 """Published SIDs stay: over any sequence of versions, for every way to resolve collisions."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,23 +14,12 @@ from sidmill.core import atomic
 from sidmill.core.errors import SidmillError
 from sidmill.formats import catalogue_match, item_text, ledger_file
 from sidmill.numeric import residual_codec
-from sidmill.sids import (
-    churn,
-    published_sids,
-    reassign,
-    sinkhorn,
-)
+from sidmill.settings.sids import Collisions, Published
+from sidmill.sids import churn, published_sids, reassign, sinkhorn
 from sidmill.sids.resolve import resolve
 
-SETTINGS = {
-    "strategy": "reassign",
-    "identical_text": "separate",
-    "suffix_size": 64,
-    "sinkhorn_epsilon": 0.003,
-    "sinkhorn_iterations": 20,
-    "sinkhorn_rounds": 5,
-}
-KEEP = {"changed": "keep", "removed": "reserve"}
+SETTINGS = Collisions(suffix_size=64, sinkhorn_iterations=20, sinkhorn_rounds=5)
+KEEP = Published()
 BOOKS = [
     (np.random.default_rng(level).standard_normal((4, 3)) / 2**level).astype(np.float32)
     for level in range(3)
@@ -53,7 +43,7 @@ def no_waiting_for_the_disk():
 
 def published(strategy, changed="keep"):
     """Settings of a line: ``none`` reserves nothing."""
-    return {"changed": changed, "removed": "release" if strategy == "none" else "reserve"}
+    return Published(changed=changed, removed="release" if strategy == "none" else "reserve")
 
 
 class Line:
@@ -79,13 +69,13 @@ class Line:
         if self.ledger:
             published_sids.match(path, self.ledger, self.folder / "match.parquet")
             found = catalogue_match.read(self.folder / "match.parquet")
-            held = published_sids.build(self.ledger, found, codes, **self.published)
+            held = published_sids.build(self.ledger, found, codes, self.published)
         classes = item_text.text_classes(path)
-        done = resolve(codes, SIZES, vectors, BOOKS, classes, held, **self.collisions)
+        done = resolve(codes, SIZES, vectors, BOOKS, classes, self.collisions, held)
         ids = pa.chunked_array([pids])
         digests = item_text.digests(path)
         ledger = published_sids.carry_on(
-            self.ledger, ids, done.sids, done.sizes, codes, digests, **self.published
+            self.ledger, ids, done.sids, done.sizes, codes, digests, self.published
         )
         ledger_file.write(self.folder / "ledger.parquet", ledger)
         if self.ledger:
@@ -113,7 +103,7 @@ def catalogues():
 )
 @settings(deadline=None, max_examples=80)
 def test_no_sequence_of_versions_moves_or_reuses_a_sid(versions, order, strategy, alike, changed):
-    collisions = SETTINGS | {"strategy": strategy, "identical_text": alike}
+    collisions = replace(SETTINGS, strategy=strategy, identical_text=alike)
     owner = {}  # SID -> pids that have had it, texts that it has meant
     last = {}  # pid -> SID, removed items too
     with tempfile.TemporaryDirectory() as folder:
@@ -152,7 +142,7 @@ def test_no_sequence_of_versions_moves_or_reuses_a_sid(versions, order, strategy
 @settings(deadline=None, max_examples=20)
 def test_the_same_catalogue_again_changes_nothing(versions, strategy):
     with tempfile.TemporaryDirectory() as folder:
-        line = Line(folder, SETTINGS | {"strategy": strategy}, published(strategy))
+        line = Line(folder, replace(SETTINGS, strategy=strategy), published(strategy))
         for catalogue in versions:
             first = line.publish(catalogue, range(31))[0]
             before = line.ledger
@@ -173,7 +163,7 @@ def test_a_removed_item_gets_its_sid_back_two_versions_later(tmp_path):
 
 
 def test_released_sids_are_free_again(tmp_path):
-    line = Line(tmp_path, SETTINGS, KEEP | {"removed": "release"})
+    line = Line(tmp_path, SETTINGS, replace(KEEP, removed="release"))
     first = line.publish({0: 0, 1: 1}, range(31))[0]
     line.publish({0: 0}, range(31))
     assert len(line.ledger.ids) == 1
@@ -189,7 +179,7 @@ def test_a_full_catalogue_is_refused_with_what_to_do(tmp_path):
 
 
 def test_suffixes_are_not_given_twice(tmp_path):
-    line = Line(tmp_path, SETTINGS | {"strategy": "suffix"}, KEEP)
+    line = Line(tmp_path, replace(SETTINGS, strategy="suffix"), KEEP)
     assert {sid[3] for sid in line.publish({0: 0, 1: 0, 2: 0}, range(31))[0].values()} == {0, 1, 2}
     line.publish({2: 0}, range(31))
     sids = line.publish({2: 0, 8: 0, 9: 0}, range(31))[0]
@@ -197,9 +187,9 @@ def test_suffixes_are_not_given_twice(tmp_path):
 
 
 def test_fewer_suffixes_than_published_are_refused(tmp_path):
-    line = Line(tmp_path, SETTINGS | {"strategy": "suffix"}, KEEP)
+    line = Line(tmp_path, replace(SETTINGS, strategy="suffix"), KEEP)
     line.publish({0: 0, 1: 0, 2: 0}, range(31))
-    line.collisions = SETTINGS | {"strategy": "suffix", "suffix_size": 2}
+    line.collisions = replace(SETTINGS, strategy="suffix", suffix_size=2)
     with pytest.raises(SidmillError, match=r"suffixes up to 2, but .* raise it to at least 3"):
         line.publish({0: 0}, range(31))
 
@@ -207,7 +197,7 @@ def test_fewer_suffixes_than_published_are_refused(tmp_path):
 def test_another_number_of_tokens_is_refused(tmp_path):
     line = Line(tmp_path, SETTINGS, KEEP)
     line.publish({0: 0}, range(31))
-    line.collisions = SETTINGS | {"strategy": "suffix"}
+    line.collisions = replace(SETTINGS, strategy="suffix")
     with pytest.raises(SidmillError, match="published SIDs have 3 tokens"):
         line.publish({0: 0}, range(31))
 
@@ -226,11 +216,11 @@ def test_an_item_that_moves_is_named(tmp_path):
 
 def test_a_new_item_that_gets_the_sid_of_a_removed_one_is_named(tmp_path, caplog):
     """As ``none`` would give it; to join an item that has it still is no reuse."""
-    line = Line(tmp_path, SETTINGS | {"strategy": "none"}, KEEP)
+    line = Line(tmp_path, replace(SETTINGS, strategy="none"), KEEP)
     line.publish({5: 0, 6: 1}, range(31))
     with pytest.raises(SidmillError, match=r"1 items get SIDs that others had .* first pid 7"):
         line.publish({6: 1, 7: 0, 8: 1}, range(31))
-    line.published = KEEP | {"removed": "release"}
+    line.published = replace(KEEP, removed="release")
     line.publish({6: 1, 7: 0, 8: 1}, range(31))
     assert line.reused == {7}
     assert "1 items get SIDs that others had" in caplog.text
@@ -248,7 +238,8 @@ def test_reassign_leaves_held_codes_and_moves_the_fewest(seed, sizes, data):
     books = [rng.standard_normal((size, 3)).astype(np.float32) for size in sizes]
     vectors = rng.standard_normal((n_items, 3)).astype(np.float32)
     codes = np.concatenate(list(residual_codec.encode(vectors, books, device="cpu", memory_mb=64)))
-    placed = reassign.reassign(codes, sizes, vectors, np.arange(n_items), books, held)
+    space = reassign.Space(vectors, np.arange(n_items), books)
+    placed = reassign.reassign(codes, sizes, space, held)
     taken = set(map(tuple, held.tolist()))
     got = list(map(tuple, placed.tolist()))
     assert len(set(got)) == n_items
@@ -262,10 +253,8 @@ def test_sinkhorn_empties_held_codes_itself(rng):
     codes = np.repeat(np.array([[0, 0], [0, 1]], np.int32), 3, axis=0)
     books = [np.zeros((1, 3), np.float32), rng.standard_normal((9, 3)).astype(np.float32)]
     space = reassign.Space(rng.standard_normal((6, 3)).astype(np.float32), np.arange(6), books)
-    found = sinkhorn.spread(
-        codes, [1, 9], space, codes[:1], epsilon=0.003, iterations=20, rounds=20
-    )
-    assert found.left[0] == 5
-    assert found.left[-1] == 0
+    found = sinkhorn.spread(codes, [1, 9], space, Collisions(sinkhorn_iterations=20), codes[:1])
+    assert found.colliding_by_round[0] == 5
+    assert found.colliding_by_round[-1] == 0
     assert len(np.unique(found.codes, axis=0)) == 6
     assert (found.codes[:, 1] != 0).all()

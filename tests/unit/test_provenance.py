@@ -23,7 +23,7 @@ from sidmill.embed.backends import lsa
 from sidmill.formats import embedding_shards
 from sidmill.quantize import rqkmeans
 from sidmill.quantize.rqvae import fit as rqvae_fit
-from sidmill.sids import resolve as resolving
+from sidmill.sids import strategies
 
 SOURCES = sorted([*(ROOT / "src").rglob("*.py"), *(ROOT / "workflow/scripts").glob("*.py")])
 LOCAL_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
@@ -392,5 +392,5 @@ def test_quantizers_run_without_the_modules_of_what_was_not_chosen(tmp_path, mon
     monkeypatch.setattr(rqvae_fit, "fsq", Unused())
     train(str(tmp_path / "v.npy"), tmp_path / "made", epochs=2)
 
-    monkeypatch.setattr(resolving, "sinkhorn", Unused())
+    monkeypatch.setattr(strategies, "sinkhorn", Unused())
     run(*problem(rng, 20, [3, 3, 3]))

@@ -5,7 +5,10 @@ import math
 import numpy as np
 import pytest
 
+from sidmill.formats.code_files import Codes
+from sidmill.formats.quantizer_file import Quantizer
 from sidmill.numeric import residual_codec, row_blocks
+from sidmill.settings.sids import Quality
 from sidmill.sids.neighbour_agreement import nearest_items
 from sidmill.sids.quality import measure
 
@@ -17,8 +20,13 @@ def figures(codes, classes=None, vectors=None, books=BOOKS, **settings):
     vectors = np.ones((len(codes), 2), np.float32) if vectors is None else vectors
     classes = np.arange(len(codes)) if classes is None else np.asarray(classes)
     sizes = [len(book) for book in books]
-    settings = {"seed": 0, "neighbour_queries": 99, "neighbours": 2} | settings
-    return measure(codes, sizes, codes, sizes, vectors, books, classes, **settings)["before"]
+    settings = Quality(**({"neighbours": 2} | settings))
+    both = [Codes(None, codes, sizes)] * 2
+    return measure(*both, vectors, quantizer_of(books), classes, settings, seed=0)["before"]
+
+
+def quantizer_of(books):
+    return Quantizer("rqkmeans", books, {}, {})
 
 
 def test_both_collision_rates():
@@ -136,10 +144,9 @@ def test_zeros_have_figures_and_no_error_over_nothing(n_items, what):
 
 def test_figures_that_are_null_are_said_to_be():
     codes, books = np.zeros((3, 2), np.int32), BOOKS
-    found = measure(
-        codes, [4, 4], codes, [4, 4], np.zeros((3, 2), np.float32), books, np.arange(3),
-        seed=0, neighbour_queries=3, neighbours=2,
-    )  # fmt: skip
+    both = [Codes(None, codes, [4, 4])] * 2
+    vectors, settings = np.zeros((3, 2), np.float32), Quality(neighbours=2)
+    found = measure(*both, vectors, quantizer_of(books), np.arange(3), settings, seed=0)
     assert found["not_measured"] == {"relative_loss": "all vectors are zero"}
 
 
@@ -148,7 +155,8 @@ def test_a_suffix_does_not_change_the_error_of_the_whole(rng):
     books = [rng.standard_normal((4, 2)).astype(np.float32) for _ in range(2)]
     codes = rng.integers(0, 4, (6, 2)).astype(np.int32)
     sids = np.column_stack([codes, np.arange(6)]).astype(np.int32)
-    settings = {"seed": 0, "neighbour_queries": 3, "neighbours": 2}
-    found = measure(codes, [4, 4], sids, [4, 4, 8], vectors, books, np.arange(6), **settings)
+    both = Codes(None, codes, [4, 4]), Codes(None, sids, [4, 4, 8])
+    settings = Quality(neighbour_queries=3, neighbours=2)
+    found = measure(*both, vectors, quantizer_of(books), np.arange(6), settings, seed=0)
     assert found["after"]["mse"] == found["before"]["mse"] == found["before"]["levels"][1]["mse"]
     assert found["after"]["levels"][2]["mse"] is None

@@ -10,17 +10,11 @@ from hypothesis import strategies as st
 
 from sidmill.core.errors import SidmillError
 from sidmill.numeric import residual_codec
+from sidmill.settings.sids import Collisions
 from sidmill.sids import reassign as module
 from sidmill.sids.resolve import resolve
 
-PLAIN = {
-    "strategy": "reassign",
-    "identical_text": "separate",
-    "suffix_size": 8,
-    "sinkhorn_epsilon": 0.003,
-    "sinkhorn_iterations": 50,
-    "sinkhorn_rounds": 20,
-}
+SUFFIX = Collisions(strategy="suffix", suffix_size=8)
 
 
 def problem(rng, n_items, sizes, dim=4, crowding=0.5):
@@ -40,7 +34,7 @@ def problem(rng, n_items, sizes, dim=4, crowding=0.5):
 def run(vectors, codebooks, codes, classes=None, **settings):
     sizes = [len(book) for book in codebooks]
     classes = np.arange(len(codes)) if classes is None else classes
-    return resolve(codes, sizes, vectors, codebooks, classes, **(PLAIN | settings))
+    return resolve(codes, sizes, vectors, codebooks, classes, Collisions(**settings))
 
 
 def fewest_moves(codes):
@@ -252,7 +246,7 @@ def test_suffix_numbers_the_sharers_from_zero_in_row_order():
         np.ones((4, 2), np.float32),
         books,
         np.arange(4),
-        **(PLAIN | {"strategy": "suffix"}),
+        SUFFIX,
     )
     assert result.sids.tolist() == [[1, 2, 0], [0, 0, 0], [1, 2, 1], [1, 2, 2]]
     assert result.sizes == [3, 3, 8]
@@ -268,7 +262,7 @@ def test_suffix_never_leaves_its_vocabulary():
             np.ones((9, 2), np.float32),
             books,
             np.arange(9),
-            **(PLAIN | {"strategy": "suffix"}),
+            SUFFIX,
         )
 
 

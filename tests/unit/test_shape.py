@@ -3,67 +3,14 @@
 import ast
 import inspect
 import re
-from typing import get_type_hints
 
 import pytest
 import yaml
 from conftest import ROOT
 
 from sidmill import api
-from sidmill.datasets import (
-    counts,
-    lint,
-    mix,
-    vocabulary,
-    write,
-)
-from sidmill.datasets import resolve as resolve_rows
-from sidmill.embed import (
-    cost,
-    dimensions,
-    export,
-    shard,
-    store,
-)
-from sidmill.embed.backends import lsa, openai
-from sidmill.formats import code_files
-from sidmill.interactions import export as histories
-from sidmill.interactions import read as read_histories
-from sidmill.items import demo, render
-from sidmill.numeric import residual_codec
-from sidmill.quantize import (
-    opq,
-    pca_grid,
-    pretrained,
-    rqkmeans,
-)
-from sidmill.quantize.rqvae import fit as rqvae
-from sidmill.quantize.rqvae import fsq
-from sidmill.recommend import evaluate as recommender_metrics
-from sidmill.recommend import topk, train
-from sidmill.report import comparison, explorer
-from sidmill.retrieval import (
-    bm25,
-    choose,
-    cross,
-    dual,
-    fuse,
-    index,
-    measure,
-    mine,
-    read,
-    rerank,
-    search,
-    training_data,
-)
-from sidmill.sids import (
-    churn,
-    evaluate,
-    given,
-    published_sids,
-    quality,
-    resolve,
-)
+from sidmill.settings import base
+from sidmill.settings.config import SECTIONS
 
 RULE_FILES = sorted((ROOT / "workflow/rules").glob("*.smk"))
 SCRIPTS = sorted((ROOT / "workflow/scripts").glob("*.py"))
@@ -74,97 +21,18 @@ RULES = {
 }
 ORDER = ["input", "output", "log", "benchmark", "conda", "threads", "params", "message", "script"]
 LSA = {"lsa_sample", "lsa_features"}
-# The keys of a section that feeds several functions, or rules that choose by a key.
-PARTS = {
-    "embedding, to fit": LSA | {"dim"},
-    "h5, histories": {"splits"},
-    "datasets, first pass": {"windows", "history_max", "target_max", "shards"},
-    "datasets, second pass": {"form", "language", "rows_per_file", "shards"},
-    "datasets, bounds": {"max_unknown_share", "max_left_out_share"},
-}
-CHOSEN_BY_RULES = {
-    "embedding": LSA,
-    "h5": {"splits"},
-    "published": {"path"},
-    "given": {"measure_neighbours"},
-    "recommender": {"train_from", "mmap_path"},
-}
+REJECTING = {"on_bad_rows", "max_reject_share"}
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
-# Functions that take the type of their section.
-TYPED = [
-    bm25.search,
-    choose.choose,
-    cross.train,
-    dual.train,
-    fuse.fuse,
-    index.build,
-    measure.measure,
-    mine.mine,
-    read.read_corpus,
-    read.read_qrels,
-    read.read_queries,
-    rerank.rerank_shard,
-    search.search_shard,
-    training_data.read_training,
-]
-DATASET_FILES = {"task_path", "pid2sid", "product_pid2sid", "shard", "seed"}
-FUNCTIONS = {
-    "demo": (demo.write, {"seed"}),
-    "items": (render.render, set()),
-    "interactions": (read_histories.read, set()),
-    "embedding": (
-        shard.embed_shard,
-        {"shard", "model_path", "match_path", "published", "code", "http"},
-    ),
-    "embedding, to fit": (lsa.fit, {"seed"}),
-    "openai": (openai.load, {"model", "revision", "dim", "prompt", "normalize"}),
-    "embedding_cost": (cost.reckon, set()),
-    "matryoshka": (dimensions.measure, set()),
-    "store": (store.store, set()),
-    "h5": (export.write_item_h5, {"backend", "model", "revision"}),
-    "h5, histories": (histories.write_sequence_h5, set()),
-    "rqkmeans": (rqkmeans.fit, {"seed", "state_path", "code"}),
-    "rqvae": (
-        rqvae.fit,
-        {
-            *("seed", "folder", "code", "fingerprint", "warm_start", "grid_steps"),
-            *("ids_path", "sequences_path"),
-        },
-    ),
-    "fsq": (fsq.codebooks, {"n_levels"}),
-    "pretrained": (pretrained.load, {"dim", "fingerprint"}),
-    "given": (given.load, {"id_type"}),
-    "opq": (opq.fit, {"seed", "codebook_sizes"}),
-    "pca_grid": (pca_grid.fit, {"seed", "codebook_sizes"}),
-    "encoding": (residual_codec.encode, set()),
-    "collisions": (resolve.resolve, set()),
-    "published": (published_sids.build, set()),
-    "churn": (churn.measure, {"seed"}),
-    "index": (code_files.write_index, set()),
-    "quality": (quality.measure, {"seed"}),
-    "evaluation": (evaluate.evaluate, {"seed"}),
-    "comparison": (comparison.compare, {"codebook_sizes"}),
-    "datasets, first pass": (
-        resolve_rows.resolve,
-        {*DATASET_FILES, "dataset", "split", "paths", "texts"},
-    ),
-    "datasets, second pass": (
-        write.write_parts,
-        {*DATASET_FILES, "rows_paths", "counts_paths", "prompts_folder", "texts"},
-    ),
-    "datasets, bounds": (counts.total, set()),
-    "lint": (lint.lint, set()),
-    "mixture": (mix.mix, {"seed"}),
-    "rl": (mix.mix, {"seed"}),
-    "vocabulary": (vocabulary.expand, {"seed"}),
-    "explorer": (
-        explorer.write,
-        {"seed", "template_path", "pid2sid_path", "codes_path", "text_path"},
-    ),
-    "recommender": (train.fit, {"seed", "state_path", "code"}),
-    "recommender_evaluation": (recommender_metrics.evaluate, {"seed"}),
-    "recommender_topk": (topk.recommend, set()),
-}
+LONG = 20  # lines of a body that has to read in paragraphs
+MOST_PARAMETERS = 8
+SOURCES = sorted((ROOT / "src/sidmill").rglob("*.py"))
+
+
+def functions(path):
+    """The functions of a module, methods among them."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
 
 
 def test_every_rule_has_a_script_of_its_name_and_every_script_a_rule():
@@ -217,15 +85,40 @@ def test_the_snakefile_is_a_table_of_contents():
     assert not [line for line in lines if line.startswith("def ")]
 
 
-@pytest.mark.parametrize("section", FUNCTIONS)
-def test_a_section_is_the_keyword_arguments_of_its_function(section):
-    function, others = FUNCTIONS[section]
-    wanted = PARTS.get(section, set(CONFIG[section.partition(",")[0]]))
-    wanted = wanted - CHOSEN_BY_RULES.get(section, set())
-    parameters = inspect.signature(function).parameters.values()
-    keywords = {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
-    assert set(keywords) == wanted | others
-    assert all(p.default is inspect.Parameter.empty for p in keywords.values())
+def test_a_param_of_a_section_has_its_name_and_holds_science_alone():
+    """``name=settings("section", "left_out", ...)`` or ``pick("section", "key", ...)``."""
+    named = set()
+    for name, body in RULES.items():
+        for param, function, section, keys in re.findall(
+            r'(?s)(\w+)=(settings|pick)\(\s*"(\w+)"((?:,\s*"\w+")*),?\s*\)', body
+        ):
+            assert param == section, (name, param)
+            science = set(base.science_keys(SECTIONS[section]))
+            keys = set(re.findall(r"\w+", keys))
+            assert keys <= science, (name, keys - science)
+            named |= {
+                (section, key) for key in (science - keys if function == "settings" else keys)
+            }
+    assert len(named) > 150
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_reads_settings_through_their_types(script):
+    assert "snakemake.config" not in script.read_text()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_a_function_takes_few_parameters_and_reads_in_paragraphs(path):
+    lines = path.read_text().splitlines()
+    for node in functions(path):
+        every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        given = [argument.arg for argument in every if argument.arg not in ("self", "cls")]
+        assert len(given) <= MOST_PARAMETERS, node.name
+
+        body = node.body[1:] if ast.get_docstring(node) else node.body
+        text = lines[body[0].lineno - 1 : body[-1].end_lineno] if body else []
+        steps = [line for line in text if not line.strip() or line.strip().startswith("#")]
+        assert len(text) < LONG or steps, node.name
 
 
 def test_the_python_interface_has_the_defaults_of_the_config():
@@ -234,17 +127,6 @@ def test_the_python_interface_has_the_defaults_of_the_config():
     settings = {**CONFIG["run"], **CONFIG["rqkmeans"]}
     assert defaults == {name: settings[name] for name in defaults}
     assert {"n_iter", "tolerance", "seed"} <= set(defaults)
-
-
-def section_of(function):
-    """Name of the section whose type a function takes as ``settings``."""
-    return get_type_hints(function)["settings"].SECTION
-
-
-def test_every_section_feeds_a_function():
-    loose = {name.partition(",")[0] for name in FUNCTIONS}
-    typed = {section_of(function) for function in TYPED}
-    assert set(CONFIG) == loose | typed | {"run", "quantizer"}
 
 
 def locked():

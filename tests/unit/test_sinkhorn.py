@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 from test_reassign import error, fewest_moves, problem, run
 
+from sidmill.settings.sids import Collisions
 from sidmill.sids import reassign, sinkhorn
-
-SETTINGS = {"epsilon": 0.003, "iterations": 50, "rounds": 20}
 
 
 def plain_transport(cost, capacity, epsilon, iterations):
@@ -56,7 +55,7 @@ def test_a_tiny_epsilon_neither_under_nor_overflows(rng):
 
 def spread(vectors, codebooks, codes, **changed):
     space = reassign.Space(vectors, np.arange(len(codes)), codebooks)
-    return sinkhorn.spread(codes, [len(b) for b in codebooks], space, **(SETTINGS | changed))
+    return sinkhorn.spread(codes, [len(b) for b in codebooks], space, Collisions(**changed))
 
 
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 5), min_size=1, max_size=4), st.data())
@@ -74,8 +73,8 @@ def test_no_round_makes_a_collision_and_moves_are_the_fewest(seed, sizes, data):
         if tuple(code) in held_by_a_mover
     )
     assert (found.codes[:, :-1] == codes[:, :-1]).all()  # only the last token moves
-    assert moved.sum() == found.left[0] - found.left[-1]
-    assert found.left == sorted(found.left, reverse=True)
+    assert moved.sum() == found.colliding_by_round[0] - found.colliding_by_round[-1]
+    assert found.colliding_by_round == sorted(found.colliding_by_round, reverse=True)
     sids = run(vectors, codebooks, codes, strategy="sinkhorn").sids
     assert len(np.unique(sids, axis=0)) == n_items
     assert (codes != sids).any(axis=1).sum() == fewest_moves(codes)
@@ -113,10 +112,10 @@ def test_the_codebook_is_passed_over_once_per_prefix_not_once_per_code(rng, monk
     monkeypatch.setattr(
         reassign, "squared_distances", lambda *both: passes.append(1) or distances(*both)
     )
-    together = spread(vectors, codebooks, codes, rounds=1)
+    together = spread(vectors, codebooks, codes, sinkhorn_rounds=1)
     assert len(passes) == 2  # 16 codes are shared under either prefix
     monkeypatch.setattr(sinkhorn, "EXACT_ITEMS", 6)  # three codes of two items at a time
-    portions = spread(vectors, codebooks, codes, rounds=1)
+    portions = spread(vectors, codebooks, codes, sinkhorn_rounds=1)
     assert len(passes) == 2 + 2 * 6
     np.testing.assert_array_equal(portions.codes, together.codes)
 
@@ -126,4 +125,4 @@ def test_nothing_shared_nothing_done(rng):
     codes = np.column_stack([np.arange(8) // 4, np.arange(8) % 4]).astype(np.int32)
     found = spread(vectors, codebooks, codes)
     np.testing.assert_array_equal(found.codes, codes)
-    assert found.left == [0]
+    assert found.colliding_by_round == [0]

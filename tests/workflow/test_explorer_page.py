@@ -9,6 +9,7 @@ import pytest
 
 from sidmill.formats import code_files, item_text
 from sidmill.report import explorer
+from sidmill.settings.report import Explorer
 
 pytestmark = [
     pytest.mark.chromium,
@@ -67,16 +68,11 @@ def explore(folder, items):
         code_files.write(folder / f"{name}.parquet", column, pids, [rows], [16] * rows.shape[1])
     table = pa.table({"pid": pids, "text": [text for _, _, _, text in items]})
     item_text.write(folder / "text.parquet", pids.type, [table])
-    explorer.write(
-        folder / "page.html",
-        template_path=TEMPLATE,
-        pid2sid_path=folder / "pid2sid.parquet",
-        codes_path=folder / "codes.parquet",
-        text_path=folder / "text.parquet",
-        title="Kettles <and> chairs",
-        max_items=1000,
-        seed=0,
+    sources = explorer.Sources(
+        TEMPLATE, *(folder / f"{name}.parquet" for name in ("pid2sid", "codes", "text"))
     )
+    settings = Explorer(title="Kettles <and> chairs", max_items=1000)
+    explorer.write(folder / "page.html", sources, settings, seed=0)
     return folder / "page.html"
 
 

@@ -34,6 +34,7 @@ rule resolve_collisions:
     threads: 2
     params:
         collisions=settings("collisions"),
+        encoding=settings("encoding"),
         published=pick("published", "changed", "removed"),
         code=code_of("resolve_collisions.py", strategy_in_use),
     message:

@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING
 from sidmill.core.job import job
 from sidmill.formats import code_files, quantizer_file, vector_store
 from sidmill.io import json_report
+from sidmill.settings.job import of_job
+from sidmill.settings.run import Run
+from sidmill.settings.sids import Evaluation
 from sidmill.sids.evaluate import evaluate
 
 if TYPE_CHECKING:
@@ -18,8 +21,8 @@ with job(snakemake) as log:
         items.vectors,
         code_files.read(snakemake.input.codes, "codes").codes,
         items.ids,
-        **snakemake.params.run,
-        **snakemake.params.evaluation,
+        of_job(snakemake, Evaluation),
+        of_job(snakemake, Run).seed,
     )
     json_report.write(snakemake.output.evaluation, figures)
     log.info(

@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING
 from sidmill.core.job import job
 from sidmill.formats import ledger_file, quantizer_file, vector_store
 from sidmill.io import json_report
+from sidmill.settings.job import of_job
+from sidmill.settings.run import Run
+from sidmill.settings.sids import Churn
 from sidmill.sids import churn
 
 if TYPE_CHECKING:
@@ -18,8 +21,8 @@ with job(snakemake) as log:
         items and items.vectors,
         quantizer_file.read(snakemake.input.quantizer, without_codebooks=True),
         snakemake.output.listing,
-        **snakemake.params.run,
-        **snakemake.params.churn,
+        of_job(snakemake, Churn),
+        of_job(snakemake, Run).seed,
     )
     json_report.write(snakemake.output.churn, figures)
     log.info("wrote %s: retraining is %s", snakemake.output.churn, figures["retrain"])

@@ -3,13 +3,11 @@
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.formats import (
-    code_files,
-    item_text,
-    quantizer_file,
-    vector_store,
-)
+from sidmill.formats import code_files, item_text, quantizer_file, vector_store
 from sidmill.io import json_report
+from sidmill.settings.job import of_job
+from sidmill.settings.run import Run
+from sidmill.settings.sids import Quality
 from sidmill.sids.quality import measure
 
 if TYPE_CHECKING:
@@ -18,19 +16,14 @@ if TYPE_CHECKING:
 with job(snakemake) as log:
     items = vector_store.open_if_any(snakemake.input.vectors, snakemake.input.ids)
     fitted = quantizer_file.read(snakemake.input.quantizer, without_codebooks=True)
-    before = code_files.read(snakemake.input.codes, "codes")
-    after = code_files.read(snakemake.input.pid2sid, "sid")
     figures = measure(
-        before.codes,
-        before.sizes,
-        after.codes,
-        after.sizes,
+        code_files.read(snakemake.input.codes, "codes"),
+        code_files.read(snakemake.input.pid2sid, "sid"),
         items and items.vectors,
-        fitted.codebooks,
+        fitted,
         item_text.text_classes(snakemake.input.text),
-        fitted.decoder,
-        **snakemake.params.run,
-        **snakemake.params.quality,
+        of_job(snakemake, Quality),
+        of_job(snakemake, Run).seed,
     )
     resolution = json_report.read(snakemake.input.resolution)
     json_report.write(

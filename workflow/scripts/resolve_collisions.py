@@ -4,14 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.formats import (
-    code_files,
-    item_text,
-    quantizer_file,
-    vector_store,
-)
+from sidmill.formats import code_files, item_text, quantizer_file, vector_store
 from sidmill.io import json_report
 from sidmill.numeric import latents
+from sidmill.settings.job import of_job
+from sidmill.settings.quantize import Encoding
+from sidmill.settings.sids import Collisions, Published
 from sidmill.sids import published_sids
 from sidmill.sids.resolve import resolve
 
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
+    published, encoding = of_job(snakemake, Published), of_job(snakemake, Encoding)
     items = vector_store.open_if_any(snakemake.input.vectors, snakemake.input.ids)
     coded = code_files.read(snakemake.input.codes, "codes")
     fitted = quantizer_file.read(snakemake.input.quantizer, without_codebooks=True)
@@ -26,13 +25,14 @@ with job(snakemake) as log:
         snakemake.input.ledger,
         snakemake.input.match,
         coded.codes,
-        **snakemake.params.published,
+        published,
     )
     with latents.projected(
         items and items.vectors,
         fitted.encoder,
         Path(snakemake.output.pid2sid).parent,
-        **snakemake.config["encoding"],
+        device=encoding.device,
+        memory_mb=encoding.memory_mb,
     ) as projected:
         resolution = resolve(
             coded.codes,
@@ -40,15 +40,15 @@ with job(snakemake) as log:
             projected,
             fitted.codebooks,
             item_text.text_classes(snakemake.input.text),
+            of_job(snakemake, Collisions),
             stay,
-            **snakemake.params.collisions,
         )
     published_sids.guard(
         snakemake.input.ledger,
         stay,
         coded.ids,
         resolution.sids,
-        **snakemake.params.published,
+        published,
     )
     code_files.write(
         snakemake.output.pid2sid, "sid", coded.ids, [resolution.sids], resolution.sizes

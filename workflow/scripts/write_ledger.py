@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
 from sidmill.formats import code_files, item_text, ledger_file
+from sidmill.settings.job import of_job
+from sidmill.settings.sids import Published
 from sidmill.sids import published_sids
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ with job(snakemake) as log:
         named.sizes,
         code_files.read(snakemake.input.codes, "codes").codes,
         item_text.digests(snakemake.input.text),
-        **snakemake.params.published,
+        of_job(snakemake, Published),
     )
     ledger_file.write(snakemake.output.ledger, written)
     log.info("wrote %s, version %d", snakemake.output.ledger, written.version)

@@ -1,8 +1,29 @@
 """``sidmill advise``: how many levels and codes a catalogue needs."""
 
 import json
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import click
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Options(NamedTuple):
+    """The options of the command, by their names below."""
+
+    vectors: str
+    column: str
+    id_column: str
+    target: float
+    levels: str
+    codes: str
+    sample: int
+    seed: int
+    device: str
+    memory_mb: int
+    scratch: str | None
+    as_json: bool
 
 
 @click.command()
@@ -25,20 +46,7 @@ import click
     "the system's temporary folder by default, which may lie in memory",
 )
 @click.option("--json", "as_json", is_flag=True, help="JSON in place of a table")
-def advise(
-    vectors: str,
-    column: str,
-    id_column: str,
-    target: float,
-    levels: str,
-    codes: str,
-    sample: int,
-    seed: int,
-    device: str,
-    memory_mb: int,
-    scratch: str | None,
-    as_json: bool,
-) -> None:
+def advise(**given: Any) -> None:
     """Expected collisions for sizes of codebooks, and the smallest that come under a target.
 
     Rates are (N - distinct) / N as quantized by residual k-means, before they are resolved.
@@ -46,21 +54,29 @@ def advise(
     from sidmill.commands.source import open_vectors
     from sidmill.quantize import advise as stage
 
-    with open_vectors(vectors, None, scratch, column=column, id_column=id_column) as items:
+    # A stream of parquet is copied to a map first: the fits read the vectors several times.
+    options = Options(**given)
+    with open_vectors(
+        options.vectors,
+        None,
+        options.scratch,
+        column=options.column,
+        id_column=options.id_column,
+    ) as items:
         advice = stage.advise(
-            items.vectors,
-            target=target,
-            codebook_sizes=_numbers(codes, "--codes"),
-            n_levels=_numbers(levels, "--levels"),
-            sample=sample,
-            seed=seed,
-            device=device,
-            memory_mb=memory_mb,
+            cast("np.ndarray", items.vectors),
+            target=options.target,
+            codebook_sizes=_numbers(options.codes, "--codes"),
+            n_levels=_numbers(options.levels, "--levels"),
+            sample=options.sample,
+            seed=options.seed,
+            device=options.device,
+            memory_mb=options.memory_mb,
         )
-    click.echo(json.dumps(advice, indent=2) if as_json else table(advice))
+    click.echo(json.dumps(advice, indent=2) if options.as_json else table(advice))
 
 
-def table(advice: dict) -> str:
+def table(advice: dict[str, Any]) -> str:
     """The advice in lines for a person."""
     lines = [
         f"{advice['items']:,} items, {advice['sampled']:,} fitted; "
@@ -76,7 +92,7 @@ def table(advice: dict) -> str:
     return "\n".join([*lines, "", _verdict(advice)])
 
 
-def _verdict(advice: dict) -> str:
+def _verdict(advice: dict[str, Any]) -> str:
     smallest, even = advice["smallest"], advice["smallest_if_even"]
     bound = f"were codes used evenly: {_size(even)}" if even else "not even with even use"
     if smallest:
@@ -87,7 +103,7 @@ def _verdict(advice: dict) -> str:
     )
 
 
-def _size(candidate: dict) -> str:
+def _size(candidate: dict[str, Any]) -> str:
     return f"{candidate['n_levels']} levels of {candidate['codebook_size']:,} codes"
 
 

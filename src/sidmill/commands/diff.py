@@ -2,7 +2,7 @@
 
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -33,46 +33,49 @@ def diff(old: str, new: str, limit: int, as_json: bool) -> None:
     """
     from sidmill.sids import versions
 
-    found = versions.compare(old, new)
-    counts = versions.summary(found)
-    shown = examples(found, max(limit, 0))
+    comparison = versions.compare(old, new)
+    counts = versions.summary(comparison)
+    shown = examples(comparison, max(limit, 0))
     if as_json:
-        facts = {"old": old, "new": new, "keeps_promises": found.keeps_promises}
+        facts = {"old": old, "new": new, "keeps_promises": comparison.keeps_promises}
         click.echo(json.dumps(facts | counts | {"examples": shown}, indent=2, ensure_ascii=True))
     else:
         click.echo(table(counts, shown))
-    sys.exit(0 if found.keeps_promises else 1)
+    sys.exit(0 if comparison.keeps_promises else 1)
 
 
-def examples(found: "Comparison", limit: int) -> dict[str, list[dict]]:
+def examples(comparison: "Comparison", limit: int) -> dict[str, list[dict[str, Any]]]:
     """The first items of each kind but the unchanged: pid, and the SID before and now."""
-    pairs: dict[str, list] = {
-        "added": [(None, row) for row in found.added[:limit]],
-        "removed": [(row, None) for row in found.removed[:limit]],
-        "moved": list(zip(found.moved_from[:limit], found.moved[:limit], strict=True)),
-        "reused": [(None, row) for row in found.reused[:limit]],
-        "shared": [(None, row) for row in found.shared[:limit]],
+    pairs: dict[str, list[Any]] = {
+        "added": [(None, row) for row in comparison.added[:limit]],
+        "removed": [(row, None) for row in comparison.removed[:limit]],
+        "moved": list(zip(comparison.moved_from[:limit], comparison.moved[:limit], strict=True)),
+        "reused": [(None, row) for row in comparison.reused[:limit]],
+        "shared": [(None, row) for row in comparison.shared[:limit]],
     }
     shown = {
-        kind: [_example(found, before, now) for before, now in rows] for kind, rows in pairs.items()
+        kind: [_example(comparison, before, now) for before, now in rows]
+        for kind, rows in pairs.items()
     }
     for item in shown["reused"] + shown["shared"]:
-        owners = (found.old.codes == item["new_sid"]).all(axis=1).nonzero()[0]
-        item["old_owner"] = found.old.ids[int(owners[0])].as_py()  # the first of them
+        owners = (comparison.old.codes == item["new_sid"]).all(axis=1).nonzero()[0]
+        item["old_owner"] = comparison.old.ids[int(owners[0])].as_py()  # the first of them
     return shown
 
 
-def _example(found: "Comparison", before: int | None, now: int | None) -> dict:
-    version, row = (found.new, now) if now is not None else (found.old, before)
-    one = {"pid": version.ids[int(row)].as_py()}
+def _example(comparison: "Comparison", before: int | None, now: int | None) -> dict[str, Any]:
+    """One item: its pid, and the SID of each version that has it, by its row there."""
+    example: dict[str, Any] = {}
     if before is not None:
-        one["old_sid"] = found.old.codes[before].tolist()
+        example["pid"] = comparison.old.ids[int(before)].as_py()
+        example["old_sid"] = comparison.old.codes[before].tolist()
     if now is not None:
-        one["new_sid"] = found.new.codes[now].tolist()
-    return one
+        example["pid"] = comparison.new.ids[int(now)].as_py()
+        example["new_sid"] = comparison.new.codes[now].tolist()
+    return example
 
 
-def table(counts: dict[str, int], shown: dict[str, list[dict]]) -> str:
+def table(counts: dict[str, int], shown: dict[str, list[dict[str, Any]]]) -> str:
     """Counts and examples in lines for a person."""
     from sidmill.core.terminal import safe
 
@@ -84,7 +87,7 @@ def table(counts: dict[str, int], shown: dict[str, list[dict]]) -> str:
         more = counts[kind] - len(items)
         lines += ["", f"{kind}{f', the first {len(items)}' if more else ''}"]
         for item in items:
-            sids = [_words(item[key]) for key in ("old_sid", "new_sid") if key in item]
+            sids = [_sid_text(item[key]) for key in ("old_sid", "new_sid") if key in item]
             owner = f", of {safe(item['old_owner'], 40)} before" if "old_owner" in item else ""
             lines.append(f"  {safe(item['pid'], 40)}  {' -> '.join(sids)}{owner}")
     broken = counts["moved"] + counts["reused"]
@@ -95,5 +98,5 @@ def table(counts: dict[str, int], shown: dict[str, list[dict]]) -> str:
     return "\n".join([*lines, "", verdict])
 
 
-def _words(sid: list[int]) -> str:
+def _sid_text(sid: list[int]) -> str:
     return f"({', '.join(map(str, sid))})"

@@ -54,6 +54,7 @@ def evaluate(
     from sidmill.commands.source import open_vectors
     from sidmill.core.errors import SidmillError
     from sidmill.formats.quantizer_file import check_fingerprint
+    from sidmill.settings.sids import Evaluation
     from sidmill.sids import evaluate as stage
 
     fitted = api.load(quantizer)
@@ -69,11 +70,13 @@ def evaluate(
             items.vectors,
             api.encode(fitted, items.vectors, device=device, memory_mb=memory_mb),
             items.ids,
-            seed=seed,
-            neighbour_queries=neighbour_queries,
-            n_neighbours=n_neighbours,
-            rbo_persistence=rbo_persistence,
-            sequences=sequences,
+            Evaluation(
+                neighbour_queries=neighbour_queries,
+                n_neighbours=n_neighbours,
+                rbo_persistence=rbo_persistence,
+                sequences=sequences,
+            ),
+            seed,
         )
     click.echo(json.dumps(figures, indent=2) if as_json else table(figures))
 

@@ -23,33 +23,33 @@ UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 def inspect(file: str, rows: int, whole: bool, as_json: bool) -> None:
     """Describe any file of SIDMill, and check it.
 
-    FILE is told by its name and content: form, metadata, figures, checks, first rows. A folder of
-    parquet files or of a model is described as one. Exit code 0: sound; 1: a check failed; 2:
-    damaged, or of no known form.
+    The form follows from the name and the content of FILE: metadata, figures, checks, first rows. A
+    folder of parquet files or of a model is described as one. Exit code 0: sound; 1: a check
+    failed; 2: damaged, or of no known form.
     """
     from sidmill.report import inspect as stage
 
-    found = stage.describe(file, rows, whole)
+    description = stage.describe(file, rows, whole)
     if as_json:
-        click.echo(json.dumps(found.as_json(), indent=2, default=str))
+        click.echo(json.dumps(description.as_json(), indent=2, default=str))
     else:
-        click.echo(lines(found))
-    sys.exit(0 if found.sound else 1)
+        click.echo(lines(description))
+    sys.exit(0 if description.sound else 1)
 
 
-def lines(found: "Description") -> str:
+def lines(description: "Description") -> str:
     """The description for a person, 80 columns wide."""
     from sidmill.core.terminal import safe
 
-    shown = [safe(found.path), f"{safe(found.kind)}, {size(found.bytes)}", ""]
-    entries = {**found.facts, **found.figures}
+    shown = [safe(description.path), f"{safe(description.kind)}, {size(description.bytes)}", ""]
+    entries = {**description.facts, **description.figures}
     width = min(max((len(str(key)) for key in entries), default=0), LONGEST_NAME)
     for key, value in entries.items():
         shown += _entry(str(key), value, width)
-    if found.checks:
-        shown += ["", "checks", *map(_check, found.checks)]
-    if found.sample:
-        shown += ["", "first rows", *(f"  {_row(row)}" for row in found.sample)]
+    if description.checks:
+        shown += ["", "checks", *map(_check, description.checks)]
+    if description.sample:
+        shown += ["", "first rows", *(f"  {_row(row)}" for row in description.sample)]
     return "\n".join(shown)
 
 

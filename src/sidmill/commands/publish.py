@@ -1,4 +1,4 @@
-"""``sidmill publish``: a version of the SIDs that later ones go on from."""
+"""``sidmill publish``: a version of the SIDs that later versions continue."""
 
 import click
 
@@ -9,7 +9,7 @@ import click
     "--run",
     default="results/version.json",
     show_default=True,
-    help="what the run at hand left; snakemake makes it",
+    help="manifest of the current run; snakemake makes it",
 )
 def publish(folder: str, run: str) -> None:
     """Make FOLDER, a version of the SIDs and of all that later versions need to keep them.

@@ -1,23 +1,21 @@
-"""Publishing: what a run left becomes a version (:mod:`sidmill.formats.version_folder`)."""
+"""Publishing: the results of a run become a version (:mod:`sidmill.formats.version_folder`)."""
 
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats.version_folder import (
-    MANIFEST,
-    SHARDS,
-    facts_of,
-    read,
-)
+from sidmill.formats.version_folder import SHARDS, facts_of, read
 from sidmill.io import json_report
+from sidmill.io.remedy import MANIFEST
 
 
-def publish(run_path: str | Path, folder: str | Path) -> dict:
-    """Make a version of what a run left, whole or not at all.
+def publish(run_path: str | Path, folder: str | Path) -> dict[str, Any]:
+    """Make a version of the results of a run, whole or not at all.
 
-    Files are linked where the file system can, else copied; each is held against the manifest.
+    Files are hard links where the file system allows, else copies; each is compared with the
+    manifest. A later run writes its files anew and never in place, so a version stays as it is.
 
     Args:
         run_path: results/version.json.
@@ -34,6 +32,8 @@ def publish(run_path: str | Path, folder: str | Path) -> dict:
         raise SidmillError(
             f"{folder}: is there already, and a version is never written again: name another one"
         )
+
+    # Files go to a folder beside the version, which takes its name once it is whole.
     run = read(run_path, f"run snakemake {run_path} with the configuration of this run first")
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # what a killed run left
@@ -41,15 +41,17 @@ def publish(run_path: str | Path, folder: str | Path) -> dict:
     try:
         for name, entry in run["files"].items():
             _take(entry, partial / name, run_path)
+
+        # The manifest of a version names no paths of this machine.
         files = {
             name: {key: entry[key] for key in ("bytes", "sha256")}
             for name, entry in run["files"].items()
         }
         manifest = run | {"files": files}
         json_report.write(partial / MANIFEST, manifest)
-        for place in (partial / SHARDS, partial):
-            if place.is_dir():
-                _flush(place)
+        for made in (partial / SHARDS, partial):
+            if made.is_dir():
+                _flush(made)
         try:
             partial.rename(folder)
         except OSError as error:
@@ -60,8 +62,8 @@ def publish(run_path: str | Path, folder: str | Path) -> dict:
     return manifest
 
 
-def _take(entry: dict, target: Path, run_path: str | Path) -> None:
-    """Link or copy one file, and see that it is the one that was described."""
+def _take(entry: dict[str, Any], target: Path, run_path: str | Path) -> None:
+    """Link or copy one file, and check that it is the one that the manifest describes."""
     target.parent.mkdir(exist_ok=True)
     source = Path(entry["source"])
     try:

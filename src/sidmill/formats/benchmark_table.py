@@ -13,7 +13,7 @@ from sidmill.core.errors import SidmillError
 
 
 class Benchmark(NamedTuple):
-    """Wall seconds, None of nothing, and peak resident MiB, None where the job was too short."""
+    """Wall seconds, and peak resident MiB: None where nothing ran or the job was too short."""
 
     seconds: float | None
     peak_mib: float | None
@@ -60,16 +60,16 @@ def gather(folder: str | Path, left_out: tuple[str, ...] = ()) -> list[RuleTime]
         rule, what, shards = _parts(path.stem)
         if rule not in left_out:
             jobs.setdefault((rule, what), {}).setdefault(shards, []).append(path)
-    found = []
+    ended_times = []
     for (rule, what), sets in jobs.items():
         ended, files = max((max(map(_ended, files)), files) for files in sets.values())
         times = [read(path) for path in files]
         peaks = [time.peak_mib for time in times if time.peak_mib is not None]
         stamp = datetime.fromtimestamp(ended, UTC).isoformat(timespec="seconds")
-        seconds = round(sum(time.seconds for time in times), 4)
+        seconds = round(sum(time.seconds or 0.0 for time in times), 4)
         peak = max(peaks, default=None)
-        found.append((ended, RuleTime(rule, what, len(times), seconds, peak, stamp)))
-    return [time for _, time in sorted(found)]
+        ended_times.append((ended, RuleTime(rule, what, len(times), seconds, peak, stamp)))
+    return [time for _, time in sorted(ended_times)]
 
 
 def read(path: str | Path) -> Benchmark:

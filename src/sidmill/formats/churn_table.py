@@ -1,4 +1,4 @@
-"""``churn.parquet``: the items that are not as they were in the published version.
+"""``churn.parquet``: the items that differ from the published version.
 
     pid         int64 or string
     what        new | returned | changed | removed

@@ -1,7 +1,7 @@
 """``codes.parquet`` and ``pid2sid.parquet``: a list of int32 per item; and ``index.json``.
 
-    codes.parquet    pid, codes list<int32>   what the quantizer says
-    pid2sid.parquet  pid, sid list<int32>     what the item is called, collisions resolved
+    codes.parquet    pid, codes list<int32>   of the quantizer
+    pid2sid.parquet  pid, sid list<int32>     of the item, collisions resolved
     index.json       {"pid": ["<a_0>", "<b_12>", "<c_7>"]}   the LC-Rec and MiniOneRec form
 
 The two parquet files carry the size of each level in their schema metadata.
@@ -92,7 +92,7 @@ def read(path: str | Path, column: str, advice: str | None = None) -> Codes:
         raise SidmillError(f"{path}: {table['pid'].null_count} rows without a pid: {advice}")
     codes = parquet.matrix(path, table[column], column, advice)
 
-    # The sizes as they were written; a file of other software says none: then what is used.
+    # The sizes as they were written; without them, as in files of other software, the codes in use.
     stored = parquet.metadata_json(file, SIZES_KEY)
     if not len(codes):
         codes = codes.reshape(0, len(stored))

@@ -12,6 +12,7 @@ import reprlib
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import ijson
 import numpy as np
@@ -52,6 +53,7 @@ def read(path: str | Path, id_offset: int = 0, integer: bool | None = None) -> C
         SidmillError: if the file is neither; if a SID is broken, of another length than the first,
             or negative; if an id stands there twice, or is no integer where integers are wanted.
     """
+    # Ids and SIDs as the file has them, (N, L).
     suffix = Path(path).suffix.lower()
     if suffix not in (".json", ".parquet"):
         raise SidmillError(
@@ -65,6 +67,8 @@ def read(path: str | Path, id_offset: int = 0, integer: bool | None = None) -> C
         raise SidmillError(
             f"{path}: SIDs of {codes.shape[1]} tokens, at most {MAX_LEVELS} have letters: {ADVICE}"
         )
+
+    # Ids of the type of the catalogue, and codes that fit in their codebooks.
     ids = _as_catalogue(path, ids, id_offset, integer)
     _check_ids(path, ids)
     _check_range(path, ids, codes)
@@ -77,15 +81,15 @@ def read(path: str | Path, id_offset: int = 0, integer: bool | None = None) -> C
     return Codes(ids, codes.astype(np.int32), [int(size) for size in stored or sizes])
 
 
-def named(values: list) -> str:
+def named(values: list[Any]) -> str:
     """The first of some names, and how many more there are."""
-    words = ", ".join(
+    shown = ", ".join(
         repr(value) if isinstance(value, str) else str(value) for value in values[:SHOWN]
     )
-    return words + (f" and {len(values) - SHOWN} more" if len(values) > SHOWN else "")
+    return shown + (f" and {len(values) - SHOWN} more" if len(values) > SHOWN else "")
 
 
-def _read_parquet(path: str | Path) -> tuple[pa.ChunkedArray, np.ndarray, list]:
+def _read_parquet(path: str | Path) -> tuple[pa.ChunkedArray, np.ndarray, list[Any]]:
     names = parquet.open_file(path, {"pid": _is_id}).schema_arrow.names
     columns = [name for name in COLUMNS if name in names]
     if len(columns) != 1:
@@ -104,15 +108,16 @@ def _read_parquet(path: str | Path) -> tuple[pa.ChunkedArray, np.ndarray, list]:
             f"{path}: its metadata says codebooks of {stored!r:.80}: write it again, or without "
             f"{SIZES_KEY!r} in its metadata"
         )
-    return table["pid"], codes, stored or []
+    return table["pid"], codes, list(stored)
 
 
 def _is_id(kind: pa.DataType) -> bool:
     return parquet.is_pid(kind) or kind in INTEGERS
 
 
-def _read_index(path: str | Path) -> tuple[pa.ChunkedArray, np.ndarray, list]:
+def _read_index(path: str | Path) -> tuple[pa.ChunkedArray, np.ndarray, list[Any]]:
     """Read index.json item by item; broken SIDs are gathered, and named at the end."""
+    # Codes of all items in one flat array: 8 bytes per code.
     names: list[str] = []
     flat, n_levels = array("q"), 0
     broken: list[str] = []
@@ -123,7 +128,9 @@ def _read_index(path: str | Path) -> tuple[pa.ChunkedArray, np.ndarray, list]:
             broken.append(f"{reprlib.repr(name)}: {problem}")
             continue
         names.append(name)
-        flat.extend(int(TOKEN.fullmatch(token)[2]) for token in tokens)
+        # "<b_12>" is code 12: the form was checked.
+        flat.extend(int(token.partition("_")[2][:-1]) for token in tokens)
+
     if broken:
         raise SidmillError(
             f"{path}: {len(broken)} of {len(names) + len(broken)} items have no SID of the form "
@@ -134,14 +141,18 @@ def _read_index(path: str | Path) -> tuple[pa.ChunkedArray, np.ndarray, list]:
     return pa.chunked_array([pa.array(names, pa.string())]), codes.reshape(len(names), n_levels), []
 
 
-def _entries(path: str | Path) -> Iterator[tuple[str, list]]:
-    """Yield key and list of each entry, a key that stands twice twice; values of a list may be any.
+def _entries(path: str | Path) -> Iterator[tuple[str, list[Any]]]:
+    """Yield key and list of each entry; a repeated key is yielded again, values may be of any type.
 
     Raises:
         SidmillError: if the file is no JSON object of lists.
     """
-    wanted = f'{path}: wanted {{"0": ["<a_1>", "<b_2>"], ...}}, found'
-    name, tokens, n_entries = None, None, 0
+    expected = f'{path}: wanted {{"0": ["<a_1>", "<b_2>"], ...}}, found'
+    name: str | None = None  # of the entry that is being read
+    tokens: list[Any] | None = None  # its list, once the list has begun
+    n_entries = 0
+
+    # One pass over the events of the parser: a key, its list, the values in it.
     try:
         with Path(path).open("rb") as file:
             for event, value in ijson.basic_parse(file):
@@ -149,17 +160,17 @@ def _entries(path: str | Path) -> Iterator[tuple[str, list]]:
                     name = value
                 elif event == "start_array" and name is not None and tokens is None:
                     tokens = []
-                elif event == "end_array" and tokens is not None:
+                elif event == "end_array" and name is not None and tokens is not None:
                     yield name, tokens
                     name, tokens, n_entries = None, None, n_entries + 1
                 elif tokens is not None and event in ("string", "number", "boolean", "null"):
                     tokens.append(value)
                 elif not (event in ("start_map", "end_map") and name is None and tokens is None):
                     shown = f"a {event.replace('_', ' ')}" if value is None else reprlib.repr(value)
-                    place = (
+                    where = (
                         f"under {name!r:.80}" if name is not None else f"after {n_entries} items"
                     )
-                    raise SidmillError(f"{wanted} {shown} {place}: {ADVICE}")
+                    raise SidmillError(f"{expected} {shown} {where}: {ADVICE}")
     except FileNotFoundError:
         raise SidmillError(f"{path}: no such file") from None
     except (ijson.JSONError, UnicodeDecodeError, OSError) as error:
@@ -168,7 +179,7 @@ def _entries(path: str | Path) -> Iterator[tuple[str, list]]:
         ) from None
 
 
-def _problem(tokens: list, n_levels: int) -> str:
+def _problem(tokens: list[Any], n_levels: int) -> str:
     """What is wrong with the tokens of one item; empty where nothing is."""
     if len(tokens) != n_levels or not tokens:
         return f"{len(tokens)} tokens, the first item has {n_levels}" if n_levels else "no tokens"
@@ -186,6 +197,7 @@ def _as_catalogue(
 ) -> pa.ChunkedArray:
     """Ids of the type that the catalogue has, moved by the offset."""
     if not pa.types.is_integer(ids.type):
+        # Strings become integers where all are, or where the catalogue has integers.
         ids = parquet.pids(ids)
         plain = pc.match_substring_regex(ids, PLAIN_INTEGER)
         strays = ids.filter(pc.invert(plain))
@@ -204,6 +216,7 @@ def _as_catalogue(
                 f"given.id_offset: found {id_offset}, but {len(strays)} ids of {path} are no "
                 f"integers: {names}: set it to 0"
             )
+
     numbers = _moved(path, ids, id_offset)
     return numbers.cast(pa.string()) if integer is False else numbers
 

@@ -1,22 +1,22 @@
-"""``ledger.parquet``: every SID that a line of published versions has given, and to whom.
+"""``ledger.parquet``: every SID that a line of published versions has given, and its item.
 
     pid      int64 or string
     sid      list<int32>, its SID
-    codes    list<int32> (L), what the quantizer says of its text
+    codes    list<int32> (L), of the quantizer for its text
     digest   16 bytes, the hash of that text
-    state    int8: 0 in the catalogue | 1 removed, its SID waits for it | 2 a SID that the item left
+    state    int8: 0 in the catalogue | 1 removed, its SID is kept | 2 a SID of the item before
     version  int32, the version that gave the SID, from 1
     trained  bool, whether its text is the one that the quantizer was published with
 
 Items of the catalogue come first, in its order: row i is row i of pid2sid.parquet and of the
-embeddings of that version. Among the states 0 and 1 no pid stands twice. The schema metadata holds
+embeddings of that version. Among the states 0 and 1 each pid occurs once. The schema metadata holds
 the sizes of the tokens, and the version.
 
 Shapes: M rows, T tokens of a SID, L levels of the quantizer.
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -52,7 +52,7 @@ class Ledger(NamedTuple):
         versions: int32 (M,).
         trained: bool (M,).
         sizes: T numbers, how many values each token has.
-        version: number of the version that it is of, from 1.
+        version: number of the version, from 1.
     """
 
     ids: pa.ChunkedArray
@@ -67,17 +67,18 @@ class Ledger(NamedTuple):
 
     @property
     def n_live(self) -> int:
-        """How many items of the catalogue it begins with."""
+        """Number of rows of the catalogue, which are the first ones."""
         return int((self.state == LIVE).sum())
 
     @property
     def owners(self) -> int:
-        """How many rows have a SID of their own or kept for them, live ones first."""
+        """Number of rows whose item has the SID or had it last; those of the catalogue first."""
         return int((self.state != LEFT).sum())
 
 
 def write(path: str | Path, ledger: Ledger) -> None:
     """Write a ledger atomically. Memory: its columns once more."""
+    # Sizes of the tokens and the version are metadata of the schema.
     lists = pa.list_(pa.int32())
     schema = pa.schema(
         [
@@ -94,6 +95,8 @@ def write(path: str | Path, ledger: Ledger) -> None:
             VERSION_KEY: str(ledger.version),
         },
     )
+
+    # 16 bytes of digest per row, without a copy.
     digests = pa.py_buffer(np.ascontiguousarray(ledger.digests, dtype="S16"))
     columns = [
         ledger.ids,
@@ -111,16 +114,20 @@ def read(path: str | Path) -> Ledger:
     Raises:
         SidmillError: if it is no ledger, or a damaged one.
     """
+    # Every value and both entries of the metadata are needed.
     file = parquet.open_file(path, COLUMNS)
     table = file.read(columns=list(COLUMNS)).combine_chunks()
     sizes = parquet.metadata_json(file, SIZES_KEY)
     version = parquet.metadata_json(file, VERSION_KEY)
     if any(column.null_count for column in table.columns) or not sizes or not version:
         raise SidmillError(f"{path}: a value or its metadata is missing: {AGAIN}")
+
+    # The digests as S16 (M,), without a copy.
     digest = table["digest"].combine_chunks()
     digest = digest.chunk(0) if isinstance(digest, pa.ChunkedArray) else digest
     start = digest.offset
     raw = np.frombuffer(digest.buffers()[1], dtype="S16")[start : start + len(digest)]
+
     ledger = Ledger(
         parquet.pids(table["pid"]),
         _matrix(path, table, "sid"),
@@ -130,7 +137,7 @@ def read(path: str | Path) -> Ledger:
         table["version"].to_numpy(),
         table["trained"].to_numpy(),
         [int(size) for size in sizes],
-        int(version),
+        int(cast(int, version)),
     )
     _check(path, ledger)
     return ledger

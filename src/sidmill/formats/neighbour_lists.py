@@ -2,7 +2,7 @@
 
 rows int64 (Q, k) and scores float32 (Q, k), best first, in one safetensors file. Where a shard has
 fewer than k rows, the rest is row -1 with score -inf. A shard of a reranking is of the same form:
-its rows are places in the line of the run, from 0.
+its rows are positions in the run of the query, from 0.
 """
 
 from pathlib import Path
@@ -21,9 +21,9 @@ class Neighbours(NamedTuple):
     scores: np.ndarray
 
 
-def write(path: str | Path, found: Neighbours) -> None:
+def write(path: str | Path, neighbours: Neighbours) -> None:
     """Write neighbours atomically."""
-    tensors.write(path, found._asdict(), {"kind": "neighbours"})
+    tensors.write(path, neighbours._asdict(), {"kind": "neighbours"})
 
 
 def read(path: str | Path) -> Neighbours:

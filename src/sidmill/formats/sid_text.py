@@ -23,7 +23,7 @@ MAX_LEVELS = 26
 
 
 class Form(NamedTuple):
-    """How one form writes a token, and what stands around a SID."""
+    """How one form writes a token, and the marks around a SID."""
 
     token: str
     begin: str
@@ -81,37 +81,38 @@ def parse(text: str, n_levels: int, form: str = "onerec") -> list[tuple[int, ...
     Raises:
         SidmillError: at the first character that is part of no whole SID of ``n_levels`` levels.
     """
-    sids, place = [], 0
+    sids, position = [], 0
     whole = _whole(n_levels, form)
-    while place < len(text):
-        match = whole.match(text, place)
+    while position < len(text):
+        match = whole.match(text, position)
         if match is None:
             raise SidmillError(
-                f"no SID of {n_levels} levels at character {place}: {text[place : place + 60]!r}"
+                f"no SID of {n_levels} levels at character {position}: "
+                f"{text[position : position + 60]!r}"
             )
         sids.append(tuple(map(int, match.groups())))
-        place = match.end()
+        position = match.end()
     return sids
 
 
 def find(text: str, n_levels: int, form: str = "onerec") -> Found:
-    """Find the SIDs in what a model wrote, whatever stands between them.
+    """Find the SIDs in the output of a model, with any text between them.
 
     A run of begin, level and end tokens is a SID, or several, or malformed: too few levels, levels
     out of order, a mark missing.
     """
     whole, sids, malformed = _whole(n_levels, form), [], []
     for run in _run(form).finditer(text):
-        left = 0
+        start = 0
         for match in whole.finditer(run[0]):
-            malformed += _pieces(run[0][left : match.start()], form)
+            malformed += _pieces(run[0][start : match.start()], form)
             sids.append(tuple(map(int, match.groups())))
-            left = match.end()
-        malformed += _pieces(run[0][left:], form)
+            start = match.end()
+        malformed += _pieces(run[0][start:], form)
     return Found(sids, malformed)
 
 
-def _whole(n_levels: int, form: str) -> re.Pattern:
+def _whole(n_levels: int, form: str) -> re.Pattern[str]:
     tokens = "".join(
         re.escape(token(level, "\0", form)).replace(re.escape("\0"), r"(\d{1,9})")
         for level in range(n_levels)
@@ -119,7 +120,7 @@ def _whole(n_levels: int, form: str) -> re.Pattern:
     return re.compile(re.escape(FORMS[form].begin) + tokens + re.escape(FORMS[form].end))
 
 
-def _run(form: str) -> re.Pattern:
+def _run(form: str) -> re.Pattern[str]:
     kind = FORMS[form]
     tokens = [re.escape(mark) for mark in (kind.begin, kind.end) if mark]
     tokens.append(kind.token.format(letter="[a-z]", code=r"\d+"))

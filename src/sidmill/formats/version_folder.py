@@ -1,18 +1,19 @@
-"""A published version: a folder that is never written again, and what stands in it.
+"""A published version: a folder that is never written again, and its files.
 
-    manifest.json           what it is made of, with a SHA-256 of every other file
+    manifest.json           a description of the version, with a SHA-256 of every other file
     pid2sid.parquet         the SIDs
-    ledger.parquet          these, and those of items that are gone: what later versions go on from
+    ledger.parquet          these, and the SIDs of items that are gone: later versions continue it
     quantizer.safetensors   the codebooks that later versions encode with
     embeddings.parquet/     the vectors, in shards; given SIDs may have none
     codes.parquet, text.parquet, quality.json, resolution.json
     lsa.safetensors         the embedder, where it was fitted here
     churn.json, churn.parquet  what changed since the version before, where there is one
 
-``results/version.json`` is the manifest of the run at hand, which also says where each file lies.
+``results/version.json`` is the manifest of the current run, with the path of each file.
 """
 
 from pathlib import Path
+from typing import Any
 
 from sidmill.core import checksums
 from sidmill.core.errors import SidmillError
@@ -31,23 +32,23 @@ NEEDED = (
 SHARDS = "embeddings.parquet"
 
 
-def describe(sources: dict[str, str | list[str]], facts: dict) -> dict:
+def describe(sources: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
     """Make the manifest of a run.
 
     Args:
         sources: its files, shards as a list under ``shards``, and under ``parent`` the manifest of
-            the version that it goes on from; empty ones are left out.
-        facts: what else the manifest says.
+            the version that it continues; empty ones are left out.
+        facts: other entries of the manifest.
 
     Returns:
         ``facts``, the SHA-256 of the parent's manifest, and under ``files`` the source, the size
         and the SHA-256 of each file.
     """
-    found = {name: path for name, path in sources.items() if path}
-    parent, shards = found.pop("parent", None), found.pop("shards", [])
-    places = {Path(path).name: path for path in found.values()}
-    places |= {f"{SHARDS}/{Path(path).name}": path for path in shards}
-    files = {name: {"source": str(path), **facts_of(path)} for name, path in sorted(places.items())}
+    given = {name: path for name, path in sources.items() if path}
+    parent, shards = given.pop("parent", None), given.pop("shards", [])
+    paths = {Path(path).name: path for path in given.values()}
+    paths |= {f"{SHARDS}/{Path(path).name}": path for path in shards}
+    files = {name: {"source": str(path), **facts_of(path)} for name, path in sorted(paths.items())}
     return {
         "form": FORM,
         **facts,
@@ -76,6 +77,7 @@ def find(folder: str | Path, setting: str) -> dict[str, list[str]]:
             f"{setting}: no {MANIFEST} in {folder} (relative to {Path.cwd()}): name a folder that "
             f"`sidmill publish` made, or null"
         )
+    # The manifest names the files; a version of given SIDs has no shards of embeddings.
     facts = read(manifest, "take another copy of that version")
     files = facts["files"]
     missing = sorted(name for name in {*files, *NEEDED} if not Path(folder, name).is_file())
@@ -86,16 +88,17 @@ def find(folder: str | Path, setting: str) -> dict[str, list[str]]:
             f"{setting}: {folder} lacks {', '.join(missing) or SHARDS}: take another copy of that "
             f"version"
         )
-    found: dict[str, list[str]] = {"all": [str(manifest)]}
+
+    paths: dict[str, list[str]] = {"all": [str(manifest)]}
     for name in sorted(files):
         path = str(Path(folder, name))
-        found["all"].append(path)
-        found.setdefault(name.partition(".")[0], []).append(path)
-    return found
+        paths["all"].append(path)
+        paths.setdefault(name.partition(".")[0], []).append(path)
+    return paths
 
 
-def verify(paths: list[str]) -> dict:
-    """Read every file of a version, and hold it against the manifest.
+def verify(paths: list[str]) -> dict[str, Any]:
+    """Read every file of a version, and compare it with the manifest.
 
     Args:
         paths: the manifest, then the files, as :func:`find` gives them under ``all``.
@@ -111,10 +114,10 @@ def verify(paths: list[str]) -> dict:
     manifest = read(paths[0], "take another copy of that version")
     for name, entry in sorted(manifest["files"].items()):
         path = Path(paths[0]).parent / name
-        found = facts_of(path)
-        if found != {key: entry.get(key) for key in found}:
+        actual = facts_of(path)
+        if actual != {key: entry.get(key) for key in actual}:
             raise SidmillError(
-                f"{path}: {found['bytes']} bytes, SHA-256 {found['sha256'][:12]}; its manifest "
+                f"{path}: {actual['bytes']} bytes, SHA-256 {actual['sha256'][:12]}; its manifest "
                 f"says {entry.get('bytes')} bytes, {str(entry.get('sha256'))[:12]}: it was changed "
                 f"after it was published; take another copy of that version"
             )
@@ -126,7 +129,7 @@ def file_of(paths: list[str], name: str) -> Path:
     return Path(paths[0]).parent / name
 
 
-def read(path: str | Path, hint: str) -> dict:
+def read(path: str | Path, hint: str) -> dict[str, Any]:
     """Read a manifest and refuse another form."""
     if not Path(path).is_file():
         raise SidmillError(f"{path}: no such file: {hint}")
@@ -142,7 +145,7 @@ def read(path: str | Path, hint: str) -> dict:
     return manifest
 
 
-def facts_of(path: str | Path) -> dict:
+def facts_of(path: str | Path) -> dict[str, Any]:
     """Size and SHA-256 of a file."""
     try:
         return {"bytes": Path(path).stat().st_size, "sha256": checksums.of_file(path)}

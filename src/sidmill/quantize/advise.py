@@ -20,6 +20,7 @@ Shapes: N items, n sampled, D dimensions, L levels, K codes per level.
 import hashlib
 import logging
 import math
+from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
@@ -43,6 +44,8 @@ FIT = {
 }
 MAX_BITS = 256  # of effective codes: more than any code space here
 
+Advice = dict[str, Any]  # the answer, or one of its candidates
+
 
 def advise(
     vectors: np.ndarray,
@@ -54,7 +57,7 @@ def advise(
     seed: int,
     device: str,
     memory_mb: int,
-) -> dict:
+) -> Advice:
     """Predict the collision rate (N - distinct) / N for every K and L, before resolution.
 
     The same input and seed give the same answer. Memory: the sample four times, what
@@ -80,6 +83,7 @@ def advise(
     Raises:
         SidmillError: if no K has ``ROWS_PER_CODE`` vectors per code in the smallest fit.
     """
+    # The vectors that are fitted; a catalogue that fits into the sample is measured as it is.
     n_items = len(vectors)
     sizes = sorted({size for size in codebook_sizes if size <= n_items})
     lengths = sorted(set(n_levels))
@@ -110,6 +114,8 @@ def advise(
             f"{len(rows)} vectors are too few for codebooks of {sorted(codebook_sizes)}: name "
             f"smaller ones, of at most {smallest_fit // ROWS_PER_CODE} codes, or raise the sample"
         )
+
+    # The rate of each candidate: measured, or followed in a line over items or over log K.
     candidates = []
     for length in lengths:
         for size in sizes:
@@ -149,7 +155,7 @@ def advise(
 
 def even_rate(bits: float, n_items: int) -> float:
     """Expected (N - distinct) / N of N items thrown evenly and independently into 2**bits codes."""
-    load = n_items * 2.0**-bits
+    load: float = n_items * 2.0**-bits
     if load < 1e-4:  # 1 - (1 - e**-x) / x, where its difference would be lost in rounding
         return load / 2
     # (1 - 1/M)**N, exact for few codes; e**-load in the limit
@@ -200,7 +206,7 @@ def _identical(vectors: np.ndarray) -> float:
     return 1.0 - len(np.unique(digests)) / len(digests)
 
 
-def _smallest(candidates: list[dict], rate: str, target: float) -> dict | None:
+def _smallest(candidates: list[Advice], rate: str, target: float) -> Advice | None:
     """The candidate of the fewest bits, then the fewest tokens, whose rate is under the target."""
     under = [one for one in candidates if one[rate] <= target]
     return min(under, key=lambda one: (one["bits"], one["n_levels"]), default=None)

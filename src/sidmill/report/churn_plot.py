@@ -1,6 +1,7 @@
 """One figure of churn.json: error, divergence and displacement of items since training."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,16 +20,18 @@ from sidmill.report.plots import (
 
 HEIGHT = 2.6  # inches
 BAR = 0.27
-PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # behind words on a line
+# Behind words on a line.
+PAPER: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
 
 
-def churn(figures: dict, path: str | Path) -> None:
+def churn(figures: dict[str, Any], path: str | Path) -> None:
     """Draw relative error and divergence per level, and each criterion against its limit.
 
     Args:
         figures: content of churn.json.
         path: the SVG file.
     """
+    # Key and headline.
     levels = figures["drift"]["levels"]
     key = [
         Patch(color=BEFORE, label="items the quantizer was trained on; chance"),
@@ -40,8 +43,10 @@ def churn(figures: dict, path: str | Path) -> None:
         f"Version {figures['version']}: {items['new']} new, {items['changed']} changed, "
         f"{items['removed']} removed; retraining is {figures['retrain']}"
     )
-    with page(path, headline, key, height=HEIGHT, above=0.3) as (figure, place):
-        grid = figure.add_gridspec(1, 3, **place, wspace=0.35)
+
+    # Three panels: error, divergence, and the criteria.
+    with page(path, headline, key, height=HEIGHT, above=0.3) as (figure, margins):
+        grid = figure.add_gridspec(1, 3, **margins, wspace=0.35)
         losses = [
             [level["relative_loss"][name] for level in levels]
             for name in ("trained", "since", "fresh")
@@ -54,20 +59,20 @@ def churn(figures: dict, path: str | Path) -> None:
 
 def _bars(axes: Axes, title: str, series: list[list[float | None]]) -> None:
     """Bars side by side, one per series, at each level; what is not known has no bar."""
-    places = np.arange(len(series[0]))
+    positions = np.arange(len(series[0]))
     for number, (values, colour) in enumerate(
         zip(series, (BEFORE, AFTER, REFERENCE), strict=False)
     ):
         known = [value or 0.0 for value in values]
         shift = (number - (len(series) - 1) / 2) * BAR
-        axes.bar(places + shift, known, width=BAR, color=colour, linewidth=0)
+        axes.bar(positions + shift, known, width=BAR, color=colour, linewidth=0)
     axes.set_title(title, loc="left", fontsize=9, color=INK)
-    axes.set_xticks(places, [str(place + 1) for place in places])
+    axes.set_xticks(positions, [str(position + 1) for position in positions])
     axes.grid(axis="y", color=RULE, linewidth=0.6)
     axes.tick_params(length=0)
 
 
-def _criteria(axes: Axes, criteria: list[dict]) -> None:
+def _criteria(axes: Axes, criteria: list[dict[str, Any]]) -> None:
     """Each value as a share of its limit; the dashed line is the limit."""
     shares = [
         (one["value"] or 0.0) / one["limit"] if one["limit"] else float(one["exceeded"])

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sidmill.core.atomic import write_text
 from sidmill.core.errors import SidmillError
 from sidmill.formats import benchmark_table
 from sidmill.formats.quantizer_file import GIVEN
 from sidmill.io import json_report
+from sidmill.settings.sids import Comparison
 
 
 class Figure(NamedTuple):
@@ -46,6 +47,7 @@ def _mib(value: float) -> str:
     return f"{value:,.0f} MiB"
 
 
+Table = dict[str, Any]  # comparison.json, or the figures of one of its members
 FIGURES = (
     Figure("relative_loss", "squared error left", "lower", share),
     Figure("collision_rate", "collisions, (N−distinct)/N", "lower", share),
@@ -65,10 +67,9 @@ FIGURES = (
 def compare(
     evaluations: list[str],
     benchmarks: list[str],
-    *,
-    members: list[str],
+    settings: Comparison,
     codebook_sizes: list[int],
-) -> dict:
+) -> Table:
     """Gather the figures of all members.
 
     Seconds and memory are of the machine and the moment; all else is the same in every run.
@@ -76,16 +77,16 @@ def compare(
     Args:
         evaluations: evaluation.json of each member.
         benchmarks: Snakemake's benchmark file of the training of each member but ``given``, whose
-            SIDs nobody trained here.
-        members: their names.
+            SIDs were not trained here.
+        settings: the members.
         codebook_sizes: the token budget: codes per level that each may use.
 
     Raises:
         SidmillError: if a member has another number of levels, or more codes than the budget.
     """
-    found = []
+    members = []
     trainings = iter(benchmarks)
-    for name, evaluation in zip(members, evaluations, strict=True):
+    for name, evaluation in zip(settings.members, evaluations, strict=True):
         figures = json_report.read(evaluation)
         _check_budget(name, figures["codebook_sizes"], codebook_sizes)
         trained = (
@@ -93,14 +94,14 @@ def compare(
             if name == GIVEN
             else benchmark_table.read(next(trainings))
         )
-        found.append(_member(name, figures, trained))
+        members.append(_member(name, figures, trained))
         common = {key: figures[key] for key in ("items", "dim", "neighbour_preservation")}
     preservation = common.pop("neighbour_preservation")
-    settings = {key: preservation[key] for key in ("queries", "neighbours", "rbo_persistence")}
-    return {"codebook_sizes": codebook_sizes, **common, **settings, "members": found}
+    queries = {key: preservation[key] for key in ("queries", "neighbours", "rbo_persistence")}
+    return {"codebook_sizes": codebook_sizes, **common, **queries, "members": members}
 
 
-def write_table(path: str | Path, compared: dict) -> None:
+def write_table(path: str | Path, compared: Table) -> None:
     """Write the comparison as a table in Markdown; the best of each row is bold."""
     members = compared["members"]
     sizes = " x ".join(map(str, compared["codebook_sizes"]))
@@ -123,7 +124,7 @@ def write_table(path: str | Path, compared: dict) -> None:
     write_text(path, "\n".join(lines) + "\n")
 
 
-def best(members: list[dict], figure: Figure) -> float | None:
+def best(members: list[Table], figure: Figure) -> float | None:
     """The best value of a figure among members, or None where none has it."""
     values = [member[figure.key] for member in members if member[figure.key] is not None]
     return (min if figure.better == "lower" else max)(values, default=None)
@@ -145,7 +146,8 @@ def _check_budget(name: str, sizes: list[int], budget: list[int]) -> None:
         )
 
 
-def _member(name: str, figures: dict, trained: benchmark_table.Benchmark) -> dict:
+def _member(name: str, figures: Table, trained: benchmark_table.Benchmark) -> Table:
+    # Figures under names of their own; what was not measured is None.
     preserved, consumed = figures["neighbour_preservation"], figures["co_consumption"] or {}
     utilisation = [level["utilisation"] for level in figures["levels"]]
     member = {
@@ -161,6 +163,8 @@ def _member(name: str, figures: dict, trained: benchmark_table.Benchmark) -> dic
         "seconds": trained.seconds,
         "peak_mib": trained.peak_mib,
     }
+
+    # Figures under the names that they have in evaluation.json.
     for key in ("relative_loss", "collision_rate", "colliding_items_rate", "largest_collision"):
         member[key] = figures[key]
     for key in ("entropy_bits", "entropy_bound_bits", "entropy_ratio"):
@@ -172,7 +176,7 @@ def _member(name: str, figures: dict, trained: benchmark_table.Benchmark) -> dic
     return member
 
 
-def _cell(member: dict, figure: Figure, best_value: float | None) -> str:
+def _cell(member: Table, figure: Figure, best_value: float | None) -> str:
     value = member[figure.key]
     if value is None:
         return "–"

@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -23,10 +24,13 @@ def training(metrics: str | Path, path: str | Path) -> None:
     Raises:
         SidmillError: if the file holds no epoch.
     """
+    # A row per epoch; figures that were not measured are empty.
     with Path(metrics).open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     if not rows:
         raise SidmillError(f"{metrics}: holds no epoch: train the quantizer again")
+
+    # Curves of each panel: colour, and points (epoch, value).
     used = [name for name in rows[0] if name.startswith("utilisation_")]
     panels = {
         "losses in training": {
@@ -46,11 +50,13 @@ def training(metrics: str | Path, path: str | Path) -> None:
         Line2D([], [], color=plots.BEFORE, label="commitment"),
         Line2D([], [], color=plots.REFERENCE, label="unused codewords, worst level"),
     ]
+
+    # A panel of one point shows it as a dot.
     with plots.page(path, "Training, epoch by epoch", key, height=HEIGHT, above=0.3) as (
         figure,
-        place,
+        margins,
     ):
-        grid = figure.add_gridspec(1, len(panels), **place, wspace=0.24)
+        grid = figure.add_gridspec(1, len(panels), **margins, wspace=0.24)
         for index, (title, curves) in enumerate(panels.items()):
             axes = figure.add_subplot(grid[index])
             for colour, points in curves.values():
@@ -63,13 +69,13 @@ def training(metrics: str | Path, path: str | Path) -> None:
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
 
 
-def _column(rows: list[dict], name: str) -> list[tuple[int, float]]:
+def _column(rows: list[dict[str, Any]], name: str) -> list[tuple[int, float]]:
     """Points (epoch, value) where a figure was measured; the origin where it never was."""
-    found = [(int(row["epoch"]), float(row[name])) for row in rows if row.get(name)]
-    return found or [(0, 0.0)]
+    points = [(int(row["epoch"]), float(row[name])) for row in rows if row.get(name)]
+    return points or [(0, 0.0)]
 
 
-def _unused(rows: list[dict], names: list[str]) -> list[tuple[int, float]]:
+def _unused(rows: list[dict[str, Any]], names: list[str]) -> list[tuple[int, float]]:
     measured = [row for row in rows if names and row[names[0]]]
     worst = [1 - min(float(row[name]) for name in names) for row in measured]
     return [(int(row["epoch"]), share) for row, share in zip(measured, worst, strict=True)] or [

@@ -11,7 +11,7 @@ import json
 from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +20,10 @@ from jinja2 import Environment, StrictUndefined
 from sidmill.core.atomic import write_text
 from sidmill.core.errors import SidmillError
 from sidmill.formats import code_files, item_text
+from sidmill.settings.report import Explorer
 
 TEXT_CHARACTERS = 240
-COLLISION_SHARE = 5  # of a sample, one part in five for shared SIDs, one for those parted
+COLLISION_SHARE = 5  # of a sample: a fifth for shared SIDs, a fifth for moved or numbered items
 SCRIPT_ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
 
@@ -45,8 +46,8 @@ class Shown(NamedTuple):
 class Tree(NamedTuple):
     """All items in SID order.
 
-    ``order`` int64 (N,) gives the row of each place; ``sids`` int32 (N, L) is in that order;
-    ``starts`` has for each prefix length 1..L the places at which a prefix begins, ascending.
+    ``order`` int64 (N,) gives the row of each position; ``sids`` int32 (N, L) is in that order;
+    ``starts`` has for each prefix length 1..L the positions where a prefix begins, ascending.
     """
 
     order: np.ndarray
@@ -54,17 +55,24 @@ class Tree(NamedTuple):
     starts: list[np.ndarray]
 
 
-def write(
-    page_path: str | Path,
-    *,
-    template_path: str | Path,
-    pid2sid_path: str | Path,
-    codes_path: str | Path,
-    text_path: str | Path | None,
-    title: str,
-    max_items: int,
-    seed: int,
-) -> Shown:
+class Sources(NamedTuple):
+    """Files that the page is made of.
+
+    Attributes:
+        template: Jinja template of the page.
+        pid2sid: final SIDs.
+        codes: codes as quantized, in the row order of ``pid2sid``.
+        text: texts, in the same row order. The first line is the title of an item. None or empty
+            where items have no text: then the page shows the id.
+    """
+
+    template: str | Path
+    pid2sid: str | Path
+    codes: str | Path
+    text: str | Path | None
+
+
+def write(page_path: str | Path, sources: Sources, settings: Explorer, seed: int) -> Shown:
     """Write the explorer of a catalogue, atomically.
 
     With more than ``max_items`` items the page holds a sample: whole groups of items with one SID
@@ -74,13 +82,8 @@ def write(
 
     Args:
         page_path: the HTML file.
-        template_path: Jinja template of the page.
-        pid2sid_path: final SIDs.
-        codes_path: codes as quantized, in the row order of ``pid2sid_path``.
-        text_path: texts, in the same row order. The first line is the title of an item. None or
-            empty where items have no text: then the id stands in its place.
-        title: name of the catalogue.
-        max_items: items on the page at most.
+        sources: template, SIDs, codes and texts.
+        settings: heading, and items on the page at most.
         seed: of the sample.
 
     Returns:
@@ -89,22 +92,29 @@ def write(
     Raises:
         SidmillError: if there is no item, or the files are not of the same items in one order.
     """
-    ids, sids, sizes = code_files.read(pid2sid_path, "sid")
+    # SIDs and codes of the same items, in one order.
+    ids, sids, sizes = code_files.read(sources.pid2sid, "sid")
     if not len(ids):
-        raise SidmillError(f"{pid2sid_path}: no items, so there is nothing to explore")
-    quantized = code_files.read(codes_path, "codes")
+        raise SidmillError(f"{sources.pid2sid}: no items, so there is nothing to explore")
+    quantized = code_files.read(sources.codes, "codes")
     if not ids.equals(quantized.ids):
-        raise SidmillError(_disagreement(pid2sid_path, len(ids), codes_path, len(quantized.ids)))
+        raise SidmillError(
+            _disagreement(sources.pid2sid, len(ids), sources.codes, len(quantized.ids))
+        )
     codes = quantized.codes
-    moved, numbered = _parted(sids, codes)
+
+    # The items on the page: positions (n,) in SID order, and their rows in the files.
+    moved, numbered = _moved_and_numbered(sids, codes)
     tree = _tree(sids)
-    places = _sample(tree, (moved | numbered)[tree.order], max_items, seed)
-    rows = tree.order[places]
+    positions = _sample(tree, (moved | numbered)[tree.order], settings.max_items, seed)
+    rows = tree.order[positions]
     pids = ids.take(pa.array(rows)).cast(pa.string()).to_pylist()
-    if text_path:
-        texts, same_text = _texts(text_path, ids, rows, pid2sid_path)
+    if sources.text:
+        texts, same_text = _texts(sources.text, ids, rows, sources.pid2sid)
     else:
         texts, same_text = pids, [pid.encode() for pid in pids]
+
+    # Figures of all items, and the data of those on the page.
     group_sizes = np.diff(tree.starts[-1], append=len(ids))
     shown = Shown(
         items=len(ids),
@@ -115,22 +125,25 @@ def write(
         moved_items=int(moved.sum()),
         numbered_items=int(numbered.sum()),
     )
+    moved_from = {int(n): codes[rows[n]].tolist() for n in np.flatnonzero(moved[rows])}
     data = {
         **shown._asdict(),
         "sizes": sizes,
         "code_levels": codes.shape[1],
         "pids": pids,
         "texts": texts,
-        "sids": tree.sids[places].ravel().tolist(),
-        "totals": _totals(tree, places) if len(rows) < len(ids) else None,
-        "same_text": _runs_of_one_text(tree, places, same_text),
-        "moved": {int(place): codes[rows[place]].tolist() for place in np.flatnonzero(moved[rows])},
+        "sids": tree.sids[positions].ravel().tolist(),
+        "totals": _totals(tree, positions) if len(rows) < len(ids) else None,
+        "same_text": _runs_of_one_text(tree, positions, same_text),
+        "moved": moved_from,
         "numbered": np.flatnonzero(numbered[rows]).tolist(),
     }
+
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
-        Path(template_path).read_text(encoding="utf-8")
+        Path(sources.template).read_text(encoding="utf-8")
     )
-    write_text(page_path, template.render(title=title, data=_script_json(data)) + "\n")
+    page = template.render(title=settings.title, data=_script_json(data))
+    write_text(page_path, page + "\n")
     return shown
 
 
@@ -141,7 +154,7 @@ def _disagreement(path: str | Path, n_rows: int, other: str | Path, n_other: int
     )
 
 
-def _parted(sids: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _moved_and_numbered(sids: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Which items resolution moved to other codes, and which it only numbered: bool (N,) each."""
     n_levels = min(sids.shape[1], codes.shape[1])
     moved = (sids[:, :n_levels] != codes[:, :n_levels]).any(axis=1)
@@ -159,8 +172,11 @@ def _tree(sids: np.ndarray) -> Tree:
     return Tree(order, ordered, starts)
 
 
-def _sample(tree: Tree, parted: np.ndarray, max_items: int, seed: int) -> np.ndarray:
-    """Places on the page, ascending: int64 (n,). ``parted`` is bool (N,), in SID order."""
+def _sample(tree: Tree, changed: np.ndarray, max_items: int, seed: int) -> np.ndarray:
+    """Positions in SID order of the items on the page, ascending: int64 (n,).
+
+    ``changed`` is bool (N,), items that the resolution moved or numbered, in SID order.
+    """
     n_items = len(tree.order)
     if n_items <= max_items:
         return np.arange(n_items)
@@ -172,17 +188,17 @@ def _sample(tree: Tree, parted: np.ndarray, max_items: int, seed: int) -> np.nda
     for group in groups[np.cumsum(sizes[groups]) <= budget]:
         first = tree.starts[-1][group]
         chosen[first : first + sizes[group]] = True
-    chosen[rng.permutation(np.flatnonzero(parted))[:budget]] = True
+    chosen[rng.permutation(np.flatnonzero(changed))[:budget]] = True
     others = np.flatnonzero(~chosen)
     chosen[rng.choice(others, max_items - int(chosen.sum()), replace=False)] = True
     return np.flatnonzero(chosen)
 
 
-def _totals(tree: Tree, places: np.ndarray) -> list[list[int]]:
+def _totals(tree: Tree, positions: np.ndarray) -> list[list[int]]:
     """Number of items under each prefix on the page, for each length, in SID order."""
     totals = []
     for starts in tree.starts:
-        groups = np.unique(np.searchsorted(starts, places, side="right") - 1)
+        groups = np.unique(np.searchsorted(starts, positions, side="right") - 1)
         totals.append(np.diff(starts, append=len(tree.order))[groups].tolist())
     return totals
 
@@ -194,17 +210,17 @@ def _texts(
     n_items = item_text.count(path)
     texts, digests = [""] * len(rows), [b""] * len(rows)
     by_row = np.argsort(rows, kind="stable")
-    wanted = rows[by_row]
+    sorted_rows = rows[by_row]
     start = 0
     for table in item_text.read(path):
         stop = start + table.num_rows
         if n_items != len(ids) or not table["pid"].equals(ids.slice(start, table.num_rows)):
             break
-        first, last = np.searchsorted(wanted, (start, stop))
-        found = table["text"].take(pa.array(wanted[first:last] - start)).to_pylist()
-        for place, text in zip(by_row[first:last], found, strict=True):
-            texts[place] = _shorten(text)
-            digests[place] = blake2b(text.encode(), digest_size=16).digest()
+        first, last = np.searchsorted(sorted_rows, (start, stop))
+        block_texts = table["text"].take(pa.array(sorted_rows[first:last] - start)).to_pylist()
+        for position, text in zip(by_row[first:last], block_texts, strict=True):
+            texts[position] = _shorten(text)
+            digests[position] = blake2b(text.encode(), digest_size=16).digest()
         start = stop
     if start != len(ids):
         raise SidmillError(_disagreement(path, n_items, ids_path, len(ids)))
@@ -218,11 +234,11 @@ def _shorten(text: str) -> str:
     return text[: TEXT_CHARACTERS - 1].rstrip() + "…"
 
 
-def _runs_of_one_text(tree: Tree, places: np.ndarray, digests: list[bytes]) -> list[int]:
+def _runs_of_one_text(tree: Tree, positions: np.ndarray, digests: list[bytes]) -> list[int]:
     """First index on the page of each shared SID whose shown items all have one text."""
-    groups = np.searchsorted(tree.starts[-1], places, side="right")
+    groups = np.searchsorted(tree.starts[-1], positions, side="right")
     firsts = np.flatnonzero(np.diff(groups, prepend=-1))
-    bounds = np.append(firsts, len(places))
+    bounds = np.append(firsts, len(positions))
     return [
         int(first)
         for first, last in pairwise(bounds)
@@ -230,7 +246,7 @@ def _runs_of_one_text(tree: Tree, places: np.ndarray, digests: list[bytes]) -> l
     ]
 
 
-def _script_json(data: dict) -> str:
+def _script_json(data: dict[str, Any]) -> str:
     """JSON that no text in it can end: safe inside ``<script type="application/json">``."""
-    words = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return words.translate(SCRIPT_ESCAPES)
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.translate(SCRIPT_ESCAPES)

@@ -7,7 +7,7 @@ one run or in several. One whose input is newer than its output is ``stale``, an
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 
@@ -30,16 +30,16 @@ class Stage(NamedTuple):
 
     Attributes:
         name: of the stage, and what it was of.
-        taken: rows in; None where the files do not say.
-        left: rows out.
+        rows_in: rows in; None where the files do not say.
+        rows_out: rows out.
         rejected: rows listed as rejects.
-        other: rows that left or came for another reason, by reason; negative ones came.
+        other: rows dropped for another reason, by reason; negative numbers are rows added.
         stale: whether an input is newer than the output.
     """
 
     name: str
-    taken: int | None
-    left: int
+    rows_in: int | None
+    rows_out: int
     rejected: int = 0
     other: dict[str, int] | None = None
     stale: bool = False
@@ -47,13 +47,13 @@ class Stage(NamedTuple):
     @property
     def holds(self) -> bool | None:
         """Whether the identity holds; None where it is not known."""
-        if self.taken is None or self.stale:
+        if self.rows_in is None or self.stale:
             return None
-        return self.taken == self.left + self.rejected + sum((self.other or {}).values())
+        return self.rows_in == self.rows_out + self.rejected + sum((self.other or {}).values())
 
-    def as_json(self) -> dict:
+    def as_json(self) -> dict[str, Any]:
         """The same as run.json has it."""
-        counts = {"in": self.taken, "out": self.left, "rejects": self.rejected}
+        counts = {"in": self.rows_in, "out": self.rows_out, "rejects": self.rejected}
         also = {"other": self.other} if self.other else {}
         return {"stage": self.name, **counts, **also, "stale": self.stale, "holds": self.holds}
 
@@ -77,10 +77,10 @@ def follow(results: str | Path) -> list[Stage]:
     lost = [stage for stage in stages if stage.holds is False]
     if lost:
         stage = lost[0]
-        parts = [f"{stage.left} out", f"{stage.rejected} rejects"]
+        parts = [f"{stage.rows_out} out", f"{stage.rejected} rejects"]
         parts += [f"{count} {reason}" for reason, count in (stage.other or {}).items()]
         raise SidmillError(
-            f"stage {stage.name!r}: {stage.taken} in, but {' + '.join(parts)}: rows were lost or "
+            f"stage {stage.name!r}: {stage.rows_in} in, but {' + '.join(parts)}: rows were lost or "
             f"made: delete its output and run it again"
         )
     return stages
@@ -91,8 +91,8 @@ def _collection(folder: Path) -> Iterator[Stage]:
     if not texts.is_file():
         return
     if rejects.is_file():
-        taken = item_text.rows_read(rejects)
-        yield Stage(f"read {folder.name}", taken, _rows(texts), _rows(rejects))
+        rows_in = item_text.rows_read(rejects)
+        yield Stage(f"read {folder.name}", rows_in, _rows(texts), _rows(rejects))
     shards = whole_set(sorted((folder / "embeddings.parquet").glob("part-*.parquet")))
     if not shards:
         return
@@ -175,4 +175,4 @@ def is_stale(inputs: Sequence[Path], outputs: Sequence[Path]) -> bool:
 
 def _rows(path: Path) -> int:
     with parquet.naming(path):
-        return pq.read_metadata(path).num_rows
+        return int(pq.read_metadata(path).num_rows)

@@ -1,14 +1,15 @@
 """Three figures of quality.json, as SVG whose bytes depend on the numbers alone.
 
 Each function takes the dictionary of quality.json. Blue is the final SIDs, collisions resolved;
-grey is what the quantizer said, where that differs. The colours keep apart in every common form of
+grey is the codes of the quantizer, where those differ. The colours differ in every common form of
 colour blindness (blue and vermilion of https://jfly.uni-koeln.de/color/).
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib.style
 import numpy as np
@@ -23,8 +24,8 @@ from sidmill.core.atomic import replacing
 
 BEFORE, AFTER, REFERENCE = "#a3aeb9", "#0072b2", "#d55e00"
 INK, MUTED, RULE = "#1f2933", "#5b6672", "#d5dbe1"
-DASHED = {"color": REFERENCE, "linewidth": 1.2, "linestyle": (0, (4, 2))}
-ABOVE = {"xycoords": "axes fraction", "textcoords": "offset points"}
+DASHED: dict[str, Any] = {"color": REFERENCE, "linewidth": 1.2, "linestyle": (0, (4, 2))}
+ABOVE: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
 STYLE = {
     "svg.hashsalt": "sidmill",
     "svg.fonttype": "path",  # the same letters on every machine
@@ -50,7 +51,7 @@ LABELLED = 10  # bins of prefix sizes with room for both ends in words
 SAME_SCALE = 4  # panels share the y axis while their peaks differ by at most this factor
 
 
-def code_usage(quality: dict, path: str | Path) -> None:
+def code_usage(quality: dict[str, Any], path: str | Path) -> None:
     """Draw the items per code of each level, codes sorted by use.
 
     The dashed line is the even share N / K: a curve that lies flat along it wastes no code. Levels
@@ -60,6 +61,7 @@ def code_usage(quality: dict, path: str | Path) -> None:
         quality: content of quality.json.
         path: the SVG file.
     """
+    # Levels share the y axis while their even shares are one and their peaks are near.
     n_items, levels = quality["items"], quality["after"]["levels"]
     quantized, changed = quality["before"]["levels"], _before(quality, "usage")
     evens = [n_items / level["codebook_size"] for level in levels]
@@ -68,14 +70,16 @@ def code_usage(quality: dict, path: str | Path) -> None:
         for even, level, early in zip(evens, levels, changed, strict=True)
     ]
     one_scale = len(set(evens)) == 1 and max(peaks) <= SAME_SCALE * min(peaks)
+
+    # A panel per level, four in a row.
     n_columns = min(len(levels), 4)
     n_rows = math.ceil(len(levels) / n_columns)
     key = [*_key(quality, changed), Line2D([], [], **DASHED, label="even share: items / codes")]
     with page(path, "Items per code, codes sorted by use", key, height=2.7 * n_rows, above=0.7) as (
         figure,
-        place,
+        margins,
     ):
-        grid = figure.add_gridspec(n_rows, n_columns, **place, wspace=0.24, hspace=0.65)
+        grid = figure.add_gridspec(n_rows, n_columns, **margins, wspace=0.24, hspace=0.65)
         for index, level in enumerate(levels):
             row, column = divmod(index, n_columns)
             axes = figure.add_subplot(grid[row, column])
@@ -89,7 +93,7 @@ def code_usage(quality: dict, path: str | Path) -> None:
             axes.set_xlabel("code, by use" if index + n_columns >= len(levels) else "")
 
 
-def prefix_sizes(quality: dict, path: str | Path) -> None:
+def prefix_sizes(quality: dict[str, Any], path: str | Path) -> None:
     """Draw how many items share a prefix, for prefixes of 1 to L tokens.
 
     A bar is a share of the prefixes of that length; sizes are binned by powers of two.
@@ -98,6 +102,7 @@ def prefix_sizes(quality: dict, path: str | Path) -> None:
         quality: content of quality.json.
         path: the SVG file.
     """
+    # Bars of each panel: as quantized, where that differs, and after resolution.
     quantized, levels = quality["before"]["levels"], quality["after"]["levels"]
     changed = _before(quality, "prefix_size_histogram")
     panels = [
@@ -107,15 +112,17 @@ def prefix_sizes(quality: dict, path: str | Path) -> None:
     ]
     n_bins = max(len(shares) for panel in panels for _, shares in panel)
     top = max(max(shares) for panel in panels for _, shares in panel)
+
+    # A row per prefix length; the last one names the bins.
     with page(
         path,
         "Items under a prefix of each length",
         _key(quality, changed),
         height=0.9 * len(levels),
         above=0,
-    ) as (figure, place):
-        place["left"] += ROW_LABEL / WIDTH
-        grid = figure.add_gridspec(len(levels), 1, **place, hspace=0.25)
+    ) as (figure, margins):
+        margins["left"] += ROW_LABEL / WIDTH
+        grid = figure.add_gridspec(len(levels), 1, **margins, hspace=0.25)
         for index, panel in enumerate(panels):
             axes = figure.add_subplot(grid[index])
             for size in range(n_bins):
@@ -130,7 +137,7 @@ def prefix_sizes(quality: dict, path: str | Path) -> None:
         axes.set_xlabel("items under one prefix (bars: share of the prefixes of that length)")
 
 
-def reconstruction(quality: dict, path: str | Path) -> None:
+def reconstruction(quality: dict[str, Any], path: str | Path) -> None:
     """Draw the relative loss that is left after each level, before and after resolution.
 
     A level without a loss is named, not drawn: a suffix, which describes no part of the vector, or
@@ -140,15 +147,18 @@ def reconstruction(quality: dict, path: str | Path) -> None:
         quality: content of quality.json.
         path: the SVG file.
     """
+    # The highest bar of any level sets the y axis.
     losses = [level["relative_loss"] for level in quality["after"]["levels"]]
     before = _before(quality, "relative_loss")
     top = max((loss for loss in losses + before if loss is not None), default=0)
     n_quantized = len(quality["before"]["levels"])
+
+    # Bars per level, or words where there is no loss.
     with page(
         path, "Relative loss left after each level", _key(quality, before), height=2.6, above=0
-    ) as (figure, place):
-        place["right"] -= (place["right"] - place["left"]) * max(0, 1 - len(losses) / 4)
-        axes = figure.add_subplot(figure.add_gridspec(1, 1, **place)[0])
+    ) as (figure, margins):
+        margins["right"] -= (margins["right"] - margins["left"]) * max(0, 1 - len(losses) / 4)
+        axes = figure.add_subplot(figure.add_gridspec(1, 1, **margins)[0])
         for index, loss in enumerate(losses):
             if loss is None:
                 suffix = index >= n_quantized
@@ -164,7 +174,7 @@ def reconstruction(quality: dict, path: str | Path) -> None:
         axes.tick_params(length=0)
 
 
-def _before(quality: dict, figure: str) -> list:
+def _before(quality: dict[str, Any], figure: str) -> list[Any]:
     """A figure as quantized, for each level of the SIDs; None where it is the same as after."""
     quantized = [level[figure] for level in quality["before"]["levels"]]
     final = [level[figure] for level in quality["after"]["levels"]]
@@ -172,10 +182,10 @@ def _before(quality: dict, figure: str) -> list:
     return [None if early == late else early for early, late in zip(quantized, final, strict=True)]
 
 
-def _key(quality: dict, before: list) -> list[Artist]:
+def _key(quality: dict[str, Any], before: list[Any]) -> list[Artist]:
     """Key of the two colours, or of blue alone where nothing in ``before`` differs."""
     strategy = quality["resolution"]["strategy"]
-    key = [Patch(color=AFTER, label=f"final SIDs (collisions: {strategy})")]
+    key: list[Artist] = [Patch(color=AFTER, label=f"final SIDs (collisions: {strategy})")]
     if any(figure is not None for figure in before):
         key.append(Patch(color=BEFORE, label="as quantized, where that differs"))
     return key
@@ -183,9 +193,9 @@ def _key(quality: dict, before: list) -> list[Artist]:
 
 @contextmanager
 def page(
-    path: str | Path, headline: str, key: list[Artist], *, height: float, above: float
+    path: str | Path, headline: str, key: Sequence[Artist], *, height: float, above: float
 ) -> Iterator[tuple[Figure, dict[str, float]]]:
-    """Give a figure with its headline and key, and the place left for panels; save it at the end.
+    """Give a figure with its headline and key, and the margins of the panels; save it at the end.
 
     Args:
         path: the SVG file.
@@ -194,20 +204,23 @@ def page(
         height: of the panels, in inches.
         above: room for the titles of the first row of panels, in inches.
     """
+    # Inches to shares of the figure.
     total = HEAD + above + height + FOOT
-    place = {
+    margins = {
         "left": LEFT / WIDTH,
         "right": 1 - RIGHT / WIDTH,
         "top": 1 - (HEAD + above) / total,
         "bottom": FOOT / total,
     }
+
+    # Headline and key, then the panels of the caller, then the file.
     with matplotlib.style.context(["default", STYLE]):
         figure = Figure(figsize=(WIDTH, total))
-        figure.text(place["left"], 1 - 0.3 / total, headline, fontsize=13, fontweight="bold")
+        figure.text(margins["left"], 1 - 0.3 / total, headline, fontsize=13, fontweight="bold")
         figure.legend(
             handles=key,
             loc="upper left",
-            bbox_to_anchor=(place["left"], 1 - 0.4 / total),
+            bbox_to_anchor=(margins["left"], 1 - 0.4 / total),
             ncols=len(key),
             frameon=False,
             borderaxespad=0,
@@ -217,24 +230,27 @@ def page(
             columnspacing=2,
             labelcolor=MUTED,
         )
-        yield figure, place
+        yield figure, margins
         metadata = {"Title": headline, "Creator": "SIDMill", "Date": None}
         with replacing(path) as temporary:
             figure.savefig(temporary, format="svg", metadata=metadata)
 
 
-def _draw_usage(axes: Axes, level: dict, even: float) -> None:
+def _draw_usage(axes: Axes, level: dict[str, Any], even: float) -> None:
     """One panel of the usage figure."""
+    # Items per code, and the even share.
     size, used = level["codebook_size"], level["used"]
     axes.stairs(*_steps(level), fill=True, color=AFTER, linewidth=0)
     axes.axhline(even, **DASHED)
     axes.set_xlim(0, size)
     first, last = axes.set_xticks([0, size], ["1", f"{size:,}"])
-    for tick, side in ((first, "left"), (last, "right")):
-        tick.label1.set_horizontalalignment(side)
+    first.label1.set_horizontalalignment("left")
+    last.label1.set_horizontalalignment("right")
     axes.tick_params(axis="x", length=0)
     axes.yaxis.set_major_locator(MaxNLocator(4, min_n_ticks=2))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+
+    # Title and figures above the panel.
     title = f"level {level['level']}"
     axes.annotate(title, (0, 1), xytext=(0, 42), fontsize=9.5, fontweight="bold", **ABOVE)
     axes.annotate(
@@ -249,26 +265,26 @@ def _draw_usage(axes: Axes, level: dict, even: float) -> None:
     )
 
 
-def _steps(level: dict) -> tuple[np.ndarray, np.ndarray]:
+def _steps(level: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Heights (n,) and edges (n + 1,) of a usage curve, n <= ``MAX_STEPS``."""
     usage = np.asarray(level["usage"], dtype=np.float64)
     kept = np.linspace(0, len(usage) - 1, min(len(usage), MAX_STEPS)).round().astype(int)
     return usage[kept], np.linspace(0, level["used"], len(kept) + 1)
 
 
-def _shares(level: dict) -> list[float]:
+def _shares(level: dict[str, Any]) -> list[float]:
     """Share of a level's prefixes in each bin of their number of items, from the first bin on."""
     histogram = {_bin(size): number for size, number in level["prefix_size_histogram"].items()}
     return [histogram.get(size, 0) / level["prefixes"] for size in range(1 + max(histogram))]
 
 
-def _describe_row(axes: Axes, level: dict, before: dict | None) -> None:
+def _describe_row(axes: Axes, level: dict[str, Any], before: dict[str, Any] | None) -> None:
     """Say on the left of a row which prefixes it shows: ``before → after`` where the two differ."""
     prefixes, largest = (
         " → ".join(dict.fromkeys(f"{state[figure]:,}" for state in (before or level, level)))
         for figure in ("prefixes", "largest_prefix")
     )
-    at_left = {
+    at_left: dict[str, Any] = {
         "xycoords": ("figure fraction", "axes fraction"),
         "textcoords": "offset points",
         "annotation_clip": False,

@@ -1,6 +1,7 @@
 """One figure of metrics.json: each method on valid and test, with its interval."""
 
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -21,13 +22,14 @@ ROW = 0.32  # inches for a method
 OWN = "recommender"
 
 
-def draw(metrics: dict, path: str | Path) -> None:
+def draw(metrics: dict[str, Any], path: str | Path) -> None:
     """Draw a panel per split and metric, a row per method; lines are 95 % intervals.
 
     Args:
         metrics: content of metrics.json.
         path: the SVG file.
     """
+    # A row of panels per split that was evaluated.
     splits = [split for split in ("valid", "test") if "methods" in metrics[split]]
     methods = list(metrics[splits[0]]["methods"]) if splits else []
     key = [
@@ -36,9 +38,11 @@ def draw(metrics: dict, path: str | Path) -> None:
     ]
     height = max(len(splits), 1) * (len(methods) * ROW + 0.7)
     headline = "What came next, among all items"
-    with page(path, headline, key, height=height, above=0.25) as (figure, place):
-        place["left"] += NAME_WIDTH / WIDTH
-        grid = figure.add_gridspec(max(len(splits), 1), len(SHOWN), **place, hspace=0.5)
+
+    # A panel per metric; methods are named on the left of each row.
+    with page(path, headline, key, height=height, above=0.25) as (figure, margins):
+        margins["left"] += NAME_WIDTH / WIDTH
+        grid = figure.add_gridspec(max(len(splits), 1), len(SHOWN), **margins, hspace=0.5)
         for row, split in enumerate(splits):
             for column, metric in enumerate(SHOWN):
                 axes = figure.add_subplot(grid[row, column])
@@ -50,15 +54,15 @@ def draw(metrics: dict, path: str | Path) -> None:
                 )
 
 
-def _panel(axes: Axes, methods: list[str], entries: list[dict]) -> None:
-    for place, (method, entry) in enumerate(zip(methods, entries, strict=True)):
+def _panel(axes: Axes, methods: list[str], entries: list[dict[str, Any]]) -> None:
+    for row, (method, entry) in enumerate(zip(methods, entries, strict=True)):
         colour = AFTER if method == OWN else BEFORE
         low, high = entry.get("low", entry["value"]), entry.get("high", entry["value"])
-        axes.plot([low, high], [place, place], color=colour, linewidth=1.6)
-        axes.plot([entry["value"]], [place], "o", color=colour, markersize=5)
+        axes.plot([low, high], [row, row], color=colour, linewidth=1.6)
+        axes.plot([entry["value"]], [row], "o", color=colour, markersize=5)
         axes.annotate(
             f"{entry['value']:.3f}",
-            (high, place),
+            (high, row),
             xytext=(5, 0),
             textcoords="offset points",
             va="center",

@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import matplotlib.style
 from matplotlib.figure import Figure
@@ -20,13 +21,14 @@ COLOURS = (BEFORE, AFTER, REFERENCE, INK)  # the baseline is grey
 WIDTH, ROOM, BAR = 9.6, 1.1, 0.26  # inches: of the figure, around the bars, of one bar
 
 
-def plot(figures: dict, path: str | Path) -> None:
+def plot(figures: dict[str, Any], path: str | Path) -> None:
     """Draw a bar per metric and run, with its value; runs in the order of evaluation.runs.
 
     Args:
         figures: content of metrics.json.
         path: the SVG file.
     """
+    # A group of bars per metric, a bar per run, and an empty line between groups.
     runs = figures["runs"]
     metrics = list(next(iter(runs.values())))
     rows = len(metrics) * (len(runs) + 1)
@@ -34,13 +36,15 @@ def plot(figures: dict, path: str | Path) -> None:
         height = ROOM + BAR * rows
         figure = Figure(figsize=(WIDTH, height))
         axes = figure.add_axes((0.12, 0.3 / height, 0.82, 1 - ROOM / height))
-        for place, (run, values) in enumerate(runs.items()):
+        for index, (run, values) in enumerate(runs.items()):
             heights = [values[metric] for metric in metrics]
-            lines = [line * (len(runs) + 1) + place for line in range(len(metrics))]
-            axes.barh(lines, heights, 0.9, color=COLOURS[place], label=run)
+            lines = [line * (len(runs) + 1) + index for line in range(len(metrics))]
+            axes.barh(lines, heights, 0.9, color=COLOURS[index], label=run)
             for line, value in zip(lines, heights, strict=True):
                 axes.annotate(f"{value:.3f}", (value, line), xytext=(3, 0), color=MUTED,
                               textcoords="offset points", va="center", fontsize=7.5)  # fmt: skip
+
+        # Metrics are named at the middle of their group.
         middles = [line * (len(runs) + 1) + (len(runs) - 1) / 2 for line in range(len(metrics))]
         axes.set_yticks(middles, metrics)
         axes.invert_yaxis()
@@ -55,7 +59,7 @@ def plot(figures: dict, path: str | Path) -> None:
             figure.savefig(temporary, format="svg", metadata=metadata)
 
 
-def table(figures: dict, path: str | Path) -> None:
+def table(figures: dict[str, Any], path: str | Path) -> None:
     """Write a line per run, and per difference to the first run with its 95 % interval.
 
     Args:

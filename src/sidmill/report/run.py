@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from sidmill.core import checksums
 from sidmill.core.checkout import commit_of
@@ -27,8 +28,8 @@ NO_ARTEFACTS = ("logs", "benchmarks", "work")  # folders whose files are no resu
 HASHED_BYTES = 256 << 20  # larger artefacts are named by size and time alone
 
 
-def describe(results: str | Path, workflow: str | Path, settings: dict) -> dict:
-    """Describe a run by what it left.
+def describe(results: str | Path, workflow: str | Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Describe a run by its results.
 
     Times are those of the last run of each job, so that a resumed run counts each job once. Takes
     about a second, and more where artefacts below 256 MiB are many: their bytes are hashed.
@@ -58,17 +59,18 @@ def describe(results: str | Path, workflow: str | Path, settings: dict) -> dict:
 
 
 def versions(workflow: str | Path) -> dict[str, str | None]:
-    """Versions of Python, SIDMill and the packages that results depend on; None: not there."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    """Versions of Python, SIDMill and the packages that results depend on; None: not installed."""
+    installed: dict[str, str | None] = {"python": platform.python_version()}
     project = Path(workflow) / "pyproject.toml"
     if project.is_file():
-        found["sidmill"] = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"]
+        stated = tomllib.loads(project.read_text(encoding="utf-8"))
+        installed["sidmill"] = stated["project"]["version"]
     else:
-        found["sidmill"] = _version("sidmill")
-    return found | {name: _version(name) for name in PACKAGES}
+        installed["sidmill"] = _version("sidmill")
+    return installed | {name: _version(name) for name in PACKAGES}
 
 
-def artefacts(folder: Path) -> Iterator[dict]:
+def artefacts(folder: Path) -> Iterator[dict[str, Any]]:
     """Every result, by name: bytes, when it was written, and a hash; parts of a table as one.
 
     Hidden files, and saved states of a training, files or folders, are no results.
@@ -82,11 +84,11 @@ def artefacts(folder: Path) -> Iterator[dict]:
         if inside == Path("run.json"):
             continue
         groups.setdefault(path.parent if path.name.startswith("part-") else path, []).append(path)
-    for place, files in groups.items():
+    for artefact, files in groups.items():
         size = sum(path.stat().st_size for path in files)
         written = max(path.stat().st_mtime for path in files)
         yield {
-            "path": str(place),
+            "path": str(artefact),
             "files": len(files),
             "bytes": size,
             "written": datetime.fromtimestamp(written, UTC).isoformat(timespec="seconds"),
@@ -94,7 +96,7 @@ def artefacts(folder: Path) -> Iterator[dict]:
         }
 
 
-def _fingerprints(folder: Path) -> Iterator[tuple[str, dict]]:
+def _fingerprints(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The embedding that vectors are of, and that quantizers were trained on."""
     for ids in sorted(folder.glob("*/ids.parquet")):
         file = parquet.open_file(ids, {"pid": parquet.is_pid})
@@ -106,10 +108,10 @@ def _fingerprints(folder: Path) -> Iterator[tuple[str, dict]]:
 
 def _digest(files: list[Path]) -> str:
     """SHA-256 of one file, or of the digests of several in the order of their names."""
-    found = [checksums.of_file(path) for path in files]
-    if len(found) == 1:
-        return found[0]
-    return hashlib.sha256("\n".join(found).encode()).hexdigest()
+    digests = [checksums.of_file(path) for path in files]
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def _version(name: str) -> str | None:

@@ -5,7 +5,9 @@ Each entry names the section that holds its settings and the function that does 
 without loading a stage.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, NamedTuple
 
 
 class Quantizer(NamedTuple):
@@ -43,4 +45,33 @@ BACKENDS = {
     for name in ("lsa", "sentence_transformers", "openai", "precomputed")
 }
 
-STRATEGIES = ["reassign", "sinkhorn", "suffix", "none"]
+
+class Strategy(NamedTuple):
+    """One way to resolve collisions.
+
+    Attributes:
+        function: what places items: takes ``Unresolved`` items and ``Collisions``.
+        is_distinct: whether every item gets a SID of its own.
+        extra_tokens: tokens that a SID has beyond the codes.
+        needs_codebooks: whether given SIDs, which have no codebooks, cannot have it.
+    """
+
+    function: str
+    is_distinct: bool = True
+    extra_tokens: int = 0
+    needs_codebooks: bool = False
+
+
+STRATEGIES = {
+    "reassign": Strategy("sidmill.sids.strategies:move_to_free_codes"),
+    "sinkhorn": Strategy("sidmill.sids.strategies:spread_by_transport", needs_codebooks=True),
+    "suffix": Strategy("sidmill.sids.strategies:append_suffix", extra_tokens=1),
+    "none": Strategy("sidmill.sids.strategies:keep_codes", is_distinct=False),
+}
+
+
+def load(function: str) -> Callable[..., Any]:
+    """Import the function that an entry names as ``module:function``."""
+    module, name = function.split(":")
+    loaded: Callable[..., Any] = getattr(import_module(module), name)
+    return loaded

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from sidmill.settings.base import science, section
-from sidmill.settings.registry import COMPARED
+from sidmill.settings.registry import COMPARED, STRATEGIES
 
 
 @section("given", "quantizer: given: docs/given-sids.md")
@@ -53,12 +53,13 @@ class Given:
 class Collisions:
     """What happens to items of the same codes."""
 
-    strategy: Literal["reassign", "sinkhorn", "suffix", "none"] = science(
+    strategy: str = science(
         "reassign",
         (
             "reassign: move the fewest items to free codes | sinkhorn: LC-Rec's way | "
             "suffix: one more token | none"
         ),
+        choices=tuple(STRATEGIES),
     )
     identical_text: Literal["separate", "share"] = science(
         "separate",
@@ -102,7 +103,7 @@ class Published:
     removed: Literal["reserve", "release"] = science(
         "reserve",
         (
-            "SIDs of items that are gone. reserve: nobody else gets them | release: they are "
+            "SIDs of items that are gone. reserve: no other item gets them | release: they are "
             "free again, as collisions.strategy none needs it"
         ),
     )
@@ -120,7 +121,7 @@ class Churn:
     max_divergence: float = science(
         0.1,
         (
-            "bits (Jensen-Shannon) by which tokens of items since training diverge, over "
+            "bits (Jensen-Shannon) by which tokens of items since training diverge, beyond "
             "what chance makes"
         ),
         minimum=0,
@@ -135,7 +136,7 @@ class Churn:
     max_untrained_share: float = science(0.5, "share of items since training", minimum=0, maximum=1)
     min_items: int = science(
         100,
-        "fewer items since training than this say nothing of divergence and displacement",
+        "with fewer items since training, divergence and displacement are not judged",
         minimum=1,
     )
     neighbour_queries: int = science(
@@ -150,7 +151,7 @@ class Index:
 
     path: str = science(
         "results/index.json",
-        "the SIDs in LC-Rec's form, in the folder and under the name that its reader wants",
+        "the SIDs in LC-Rec's form; folder and name are those that its reader expects",
         pattern="^[^{}]+[.]json$",
     )
 

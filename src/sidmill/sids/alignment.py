@@ -1,4 +1,4 @@
-"""Do items that people consume one after the other begin alike?
+"""Do items that people consume one after the other share their first tokens?
 
 Of the pairs of consecutive items in training histories, how many share the first 1, 2 tokens; and
 how many would by chance, were both items of a pair drawn by popularity. Only pairs inside the
@@ -9,6 +9,7 @@ Shapes: N items, L levels, P pairs.
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,9 @@ from sidmill.sids import prefixes
 LONGEST_PREFIX = 2
 
 
-def align(path: str | Path, ids: pa.ChunkedArray, codes: np.ndarray, sizes: list[int]) -> dict:
+def align(
+    path: str | Path, ids: pa.ChunkedArray, codes: np.ndarray, sizes: list[int]
+) -> dict[str, Any]:
     """Measure how often consecutive items share a prefix, against chance.
 
     Pairs of one item with itself are left out of both. Memory: one row group of histories, and
@@ -39,6 +42,7 @@ def align(path: str | Path, ids: pa.ChunkedArray, codes: np.ndarray, sizes: list
     Raises:
         SidmillError: if ids are strings here and integers there.
     """
+    # Count pairs, and those that share a prefix of each length, by row group.
     lengths = range(1, min(LONGEST_PREFIX, codes.shape[1]) + 1)
     numbers = prefixes.number(codes, sizes).numbers
     lookup = id_lookup.make(ids)
@@ -53,11 +57,13 @@ def align(path: str | Path, ids: pa.ChunkedArray, codes: np.ndarray, sizes: list
         seen += np.bincount(one, minlength=len(seen)) + np.bincount(other, minlength=len(seen))
         for length in lengths:
             shared[length] += int((numbers[length][one] == numbers[length][other]).sum())
-    figures = {"pairs": pairs, "pairs_of_unknown_items": unknown}
+
+    # The same by chance, and how many times more often it is.
+    figures: dict[str, Any] = {"pairs": pairs, "pairs_of_unknown_items": unknown}
     for length in lengths:
         share = shared[length] / pairs if pairs else None
         by_chance = chance(numbers[length], seen) if pairs else None
-        ratio = share / by_chance if by_chance else None
+        ratio = share / by_chance if share is not None and by_chance else None
         figures[str(length)] = {"share": share, "chance": by_chance, "ratio": ratio}
     return figures
 

@@ -9,22 +9,18 @@ Shapes: N items, L levels, K_l codes at level l, D dimensions, G groups.
 """
 
 import logging
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats import churn_table
-from sidmill.formats.ledger_file import (
-    LEFT,
-    LIVE,
-    REMOVED,
-    Ledger,
-)
+from sidmill.formats.ledger_file import LEFT, LIVE, REMOVED, Ledger
 from sidmill.formats.quantizer_file import Quantizer
 from sidmill.io import id_lookup
 from sidmill.numeric import mlp, row_blocks
+from sidmill.settings.sids import Churn
 from sidmill.sids import prefixes, versions
 from sidmill.sids.neighbour_agreement import nearest_items
 
@@ -44,7 +40,7 @@ class Changes(NamedTuple):
         returned: bool (N,): there once, and removed.
         changed: bool (N,): there with another text.
         moved: bool (N,): there with another SID.
-        reused: bool (N,): its SID was only of others before, of whom nobody has it still.
+        reused: bool (N,): other items had its SID before, and none of them has it now.
         gone: int64 rows of the ledger before: items that were in the catalogue.
     """
 
@@ -58,7 +54,7 @@ class Changes(NamedTuple):
 
 
 def compare(before: Ledger, now: Ledger) -> Changes:
-    """Tell what became of each item between two ledgers of one line.
+    """Compare two ledgers of one line, item by item.
 
     Raises:
         SidmillError: if ``now`` is not the version after ``before``.
@@ -68,10 +64,12 @@ def compare(before: Ledger, now: Ledger) -> Changes:
             f"results/ledger.parquet is of version {now.version}, the published one of "
             f"{before.version}: delete results/ledger.parquet and run again"
         )
+    # The row that each item of the catalogue had before: (N,).
     live = now.state == LIVE
     lookup = id_lookup.make(before.ids.slice(0, before.owners))
     rows = id_lookup.find(lookup, now.ids.slice(0, int(live.sum())), "results/ledger.parquet")
     known = rows != id_lookup.ABSENT
+
     stayed = np.zeros(len(before.ids), dtype=bool)
     stayed[rows[known]] = True
     return Changes(
@@ -85,22 +83,18 @@ def compare(before: Ledger, now: Ledger) -> Changes:
     )
 
 
+Figures = dict[str, Any]  # a part of churn.json
+
+
 def measure(
     before: Ledger,
     now: Ledger,
     vectors: np.ndarray | None,
     quantizer: Quantizer,
     list_path: str,
-    *,
+    settings: Churn,
     seed: int,
-    max_error_growth: float,
-    max_divergence: float,
-    max_displaced_share: float,
-    max_untrained_share: float,
-    min_items: int,
-    neighbour_queries: int,
-    neighbours: int,
-) -> dict:
+) -> Figures:
     """Measure churn and drift, and judge them.
 
     Memory: one block of vectors, about 100 bytes per item, and the queries.
@@ -111,49 +105,33 @@ def measure(
         vectors: float (N, D) of the items, may be a memory map; None where they are not embedded.
         quantizer: the published one; that of given SIDs has no codebooks, and gives no errors.
         list_path: churn.parquet to write.
+        settings: the limits above which retraining is due, and how neighbours are looked up.
         seed: draws the queries, and catalogues without drift.
-        max_error_growth: retraining is due when the relative error of all items is larger than that
-            of the trained ones by more than this share.
-        max_divergence: the same for the bits by which the tokens of items since training diverge
-            from those of the trained ones, on any level, over what chance makes.
-        max_displaced_share: the same for the share of items since training that did not get the
-            SID that their codes say.
-        max_untrained_share: the same for the share of items since training.
-        min_items: fewer items since training than this say nothing of divergence and displacement.
-        neighbour_queries: items of each kind whose nearest neighbours are looked up.
-        neighbours: how many of each.
 
     Returns:
         The content of churn.json.
     """
+    # What became of each item, and its group: (N,).
     changes = compare(before, now)
     n_items = len(changes.rows)
     group = np.full(n_items, EARLIER)
     group[changes.new | changes.changed] = FRESH
     group[now.trained[:n_items]] = TRAINED
-    _list(list_path, before, now, changes)
-    codes, sids = now.codes[:n_items], now.sids[:n_items]
-    errors, energy = _squared_errors(codes, vectors, quantizer, group)
-    displaced = (sids[:, : codes.shape[1]] != codes).any(axis=1)
     since = group != TRAINED
-    divergence = [
-        _divergence(
-            np.bincount(codes[~since, level], minlength=size),
-            np.bincount(codes[since, level], minlength=size),
-            np.random.default_rng([seed, level]),
-        )
-        for level, size in enumerate(quantizer.codebook_sizes)
-    ]
-    growth = _growth(errors.sum(0), energy.sum(), errors[TRAINED], energy[TRAINED])
-    excess = [level["excess_bits"] for level in divergence if level["excess_bits"] is not None]
-    enough = int(since.sum()) >= min_items
-    criteria = [
-        _criterion("error_growth", growth[-1], max_error_growth, True),
-        _criterion("divergence", max(excess, default=None), max_divergence, enough),
-        _criterion("displaced_share", _share(displaced[since]), max_displaced_share, enough),
-        _criterion("untrained_share", float(since.mean()), max_untrained_share, True),
-    ]
-    found = {
+    _list(list_path, before, now, changes)
+
+    # How far items since training are from those of the training.
+    codes, sids = now.codes[:n_items], now.sids[:n_items]
+    drift = _drift(codes, vectors, quantizer, group, seed)
+    displaced = (sids[:, : codes.shape[1]] != codes).any(axis=1)
+    criteria = _criteria(drift, displaced, since, settings)
+    collisions = {
+        name: _collisions(chosen, codes, sids, now.sizes)
+        for name, chosen in (("fresh", group == FRESH), ("since", since), ("trained", ~since))
+    }
+    neighbours = _neighbours(vectors, sids, now.sizes, since, settings, seed)
+
+    figures = {
         "version": now.version,
         "published_version": before.version,
         "items": {
@@ -175,37 +153,87 @@ def measure(
             "reserved": int((now.state == REMOVED).sum()),
             "left": int((now.state == LEFT).sum()),
         },
-        "collisions": {
-            name: _collisions(chosen, codes, sids, now.sizes)
-            for name, chosen in (("fresh", group == FRESH), ("since", since), ("trained", ~since))
-        },
-        "drift": {
-            "error_growth": growth,
-            "levels": [
-                {
-                    "level": level + 1,
-                    "relative_loss": {
-                        name: _ratio(errors[chosen, level].sum(), energy[chosen].sum())
-                        for name, chosen in (
-                            ("trained", [TRAINED]),
-                            ("since", [EARLIER, FRESH]),
-                            ("fresh", [FRESH]),
-                            ("all", [TRAINED, EARLIER, FRESH]),
-                        )
-                    },
-                    "divergence": divergence[level],
-                }
-                for level in range(codes.shape[1])
-            ],
-            "neighbours": _neighbours(
-                vectors, sids, now.sizes, since, seed, neighbour_queries, neighbours
-            ),
-        },
+        "collisions": collisions,
+        "drift": drift | {"neighbours": neighbours},
         "criteria": criteria,
         **_verdict(criteria),
     }
-    logger.info("retraining is %s: %s", found["retrain"], "; ".join(found["because"]))
-    return found
+    logger.info("retraining is %s: %s", figures["retrain"], "; ".join(figures["because"]))
+    return figures
+
+
+def _drift(
+    codes: np.ndarray,
+    vectors: np.ndarray | None,
+    quantizer: Quantizer,
+    group: np.ndarray,
+    seed: int,
+) -> Figures:
+    """Errors and code usage of the groups, level by level.
+
+    Args:
+        codes: int32 (N, L).
+        vectors: float (N, D), or None where items are not embedded.
+        quantizer: the published one.
+        group: int (N,).
+        seed: draws catalogues without drift.
+    """
+    # (G, L) and (G,); codes of items since training against those of the training.
+    errors, energy = _squared_errors(codes, vectors, quantizer, group)
+    since = group != TRAINED
+    divergence = [
+        _divergence(
+            np.bincount(codes[~since, level], minlength=size),
+            np.bincount(codes[since, level], minlength=size),
+            np.random.default_rng([seed, level]),
+        )
+        for level, size in enumerate(quantizer.codebook_sizes)
+    ]
+
+    # Each group's share of its squared length, level by level.
+    levels = [
+        {
+            "level": level + 1,
+            "relative_loss": {
+                name: _ratio(errors[chosen, level].sum(), energy[chosen].sum())
+                for name, chosen in (
+                    ("trained", [TRAINED]),
+                    ("since", [EARLIER, FRESH]),
+                    ("fresh", [FRESH]),
+                    ("all", [TRAINED, EARLIER, FRESH]),
+                )
+            },
+            "divergence": divergence[level],
+        }
+        for level in range(codes.shape[1])
+    ]
+    growth = _growth(errors.sum(0), energy.sum(), errors[TRAINED], energy[TRAINED])
+    return {"error_growth": growth, "levels": levels}
+
+
+def _criteria(
+    drift: Figures, displaced: np.ndarray, since: np.ndarray, settings: Churn
+) -> list[Figures]:
+    """Hold each figure against its limit.
+
+    Args:
+        drift: see :func:`_drift`.
+        displaced: bool (N,), items that did not get the SID of their codes.
+        since: bool (N,), items since training; too few of them judge neither divergence nor
+            displacement.
+        settings: the limits.
+    """
+    excesses = [level["divergence"]["excess_bits"] for level in drift["levels"]]
+    excess = max((bits for bits in excesses if bits is not None), default=None)
+    enough = int(since.sum()) >= settings.min_items
+    return [
+        _criterion("error_growth", drift["error_growth"][-1], settings.max_error_growth, True),
+        _criterion("divergence", excess, settings.max_divergence, enough),
+        _criterion(
+            "displaced_share", _share(displaced[since]), settings.max_displaced_share, enough
+        ),
+        _criterion("untrained_share", float(since.mean()), settings.max_untrained_share, True),
+    ]
 
 
 def _list(path: str, before: Ledger, now: Ledger, changes: Changes) -> None:
@@ -238,11 +266,11 @@ def _squared_errors(
     for start, block in row_blocks.read_blocks(vectors, row_blocks.MAX_BLOCK_ROWS):
         kinds = group[start : start + len(block)]
         energy += np.bincount(kinds, np.square(block, dtype=np.float64).sum(1), minlength=3)
-        known = np.zeros((len(block), quantizer.codebooks[0].shape[1]), dtype=np.float32)
-        for level, words in enumerate(quantizer.codebooks):
-            known += words[codes[start : start + len(block), level]]
-            left = block - np.asarray(reconstruct(known))
-            squares = np.square(left, dtype=np.float64).sum(1)
+        decoded = np.zeros((len(block), quantizer.codebooks[0].shape[1]), dtype=np.float32)
+        for level, codebook in enumerate(quantizer.codebooks):
+            decoded += codebook[codes[start : start + len(block), level]]
+            residual = block - np.asarray(reconstruct(decoded))
+            squares = np.square(residual, dtype=np.float64).sum(1)
             errors[:, level] += np.bincount(kinds, squares, minlength=3)
     return errors, energy
 
@@ -251,15 +279,19 @@ def _growth(
     errors: np.ndarray, energy: float, trained: np.ndarray, trained_energy: float
 ) -> list[float | None]:
     """By which share the relative error of all items is above that of the trained, per level."""
-    pairs = zip(errors, trained, strict=True)
-    ratios = [(_ratio(error, energy), _ratio(known, trained_energy)) for error, known in pairs]
-    return [now / known - 1 if now is not None and known else None for now, known in ratios]
+    of_all = [_ratio(error, energy) for error in errors]
+    of_trained = [_ratio(error, trained_energy) for error in trained]
+    pairs = zip(of_all, of_trained, strict=True)
+    return [now / before - 1 if now is not None and before else None for now, before in pairs]
 
 
-def _divergence(trained: np.ndarray, since: np.ndarray, rng: np.random.Generator) -> dict:
-    """Jensen-Shannon divergence of token counts, in bits, and what chance alone makes of it.
+def _divergence(
+    trained: np.ndarray, since: np.ndarray, rng: np.random.Generator
+) -> dict[str, float | None]:
+    """Jensen-Shannon divergence of token counts, in bits, and its mean by chance alone.
 
-    Few items over many codes diverge without any drift: both are drawn anew from one pool.
+    Few items over many codes diverge without any drift. So both groups are drawn from one pool,
+    ``DRAWS`` times, for the divergence by chance.
     """
     if not trained.sum() or not since.sum():
         return {"bits": None, "chance_bits": None, "excess_bits": None}
@@ -279,8 +311,10 @@ def _jensen_shannon(one: np.ndarray, other: np.ndarray) -> float:
     return float(max(sum(halves) / 2, 0.0))
 
 
-def _collisions(chosen: np.ndarray, codes: np.ndarray, sids: np.ndarray, sizes: list[int]) -> dict:
-    """What became of the codes of some items: who got another SID, and who shares one."""
+def _collisions(
+    chosen: np.ndarray, codes: np.ndarray, sids: np.ndarray, sizes: list[int]
+) -> Figures:
+    """Count the chosen items that have another SID than their codes, and those that share one."""
     n_levels = codes.shape[1]
     differ = codes[chosen] != sids[chosen, :n_levels]
     displaced = differ.any(axis=1)
@@ -302,54 +336,55 @@ def _neighbours(
     sids: np.ndarray,
     sizes: list[int],
     since: np.ndarray,
+    settings: Churn,
     seed: int,
-    n_queries: int,
-    n_neighbours: int,
-) -> dict:
+) -> Figures:
     """Share of the nearest items that have an item's first tokens, by whether it was trained on."""
     rng = np.random.default_rng(seed)
-    n_neighbours = min(n_neighbours, len(sids) - 1)
+    n_neighbours = min(settings.neighbours, len(sids) - 1)
     numbers = prefixes.number(sids, sizes).numbers
     lengths = [length for length in PREFIX_LENGTHS if length <= len(sizes)]
-    found = {}
+    shares: dict[str, dict[str, float] | None] = {}
     for name, rows in (("trained", np.flatnonzero(~since)), ("since", np.flatnonzero(since))):
-        queries = np.sort(rng.choice(rows, min(n_queries, len(rows)), replace=False))
+        n_queries = min(settings.neighbour_queries, len(rows))
+        queries = np.sort(rng.choice(rows, n_queries, replace=False))
         if vectors is None or not len(queries) or not n_neighbours:
-            found[name] = None
+            shares[name] = None
             continue
         near = nearest_items(vectors, queries, n_neighbours)
-        found[name] = {
+        shares[name] = {
             str(m): float((numbers[m][near] == numbers[m][queries][:, None]).mean())
             for m in lengths
         }
-    return found
+    return shares
 
 
-def _criterion(name: str, value: float | None, limit: float, judged: bool) -> dict:
-    judged = judged and value is not None
+def _criterion(name: str, value: float | None, limit: float, enough: bool) -> Figures:
+    """Judge a figure, where it is known and there are enough items for it."""
+    judged = enough and value is not None
     return {
         "name": name,
         "value": value,
         "limit": limit,
         "judged": judged,
-        "exceeded": judged and value > limit,
+        "exceeded": value is not None and judged and value > limit,
     }
 
 
-def _verdict(criteria: list[dict]) -> dict:
-    """Due or not due, because of which criteria; one that says nothing is named."""
-    words = [
+def _verdict(criteria: list[Figures]) -> Figures:
+    """Due or not due, and why; criteria that cannot be judged are named."""
+    reasons = [
         f"{one['name']} {one['value']:.3g} is above {one['limit']:g}"
         for one in criteria
         if one["exceeded"]
     ]
-    due = bool(words)
-    untold = [one["name"] for one in criteria if not one["judged"]]
+    due = bool(reasons)
+    unjudged = [one["name"] for one in criteria if not one["judged"]]
     if not due:
-        words.append("nothing is above its limit")
-    if untold:
-        words.append(f"too little is known of {', '.join(untold)}")
-    return {"retrain": "due" if due else "not due", "because": words}
+        reasons.append("nothing is above its limit")
+    if unjudged:
+        reasons.append(f"too little is known of {', '.join(unjudged)}")
+    return {"retrain": "due" if due else "not due", "because": reasons}
 
 
 def _ratio(part: float, whole: float) -> float | None:

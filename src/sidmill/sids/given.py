@@ -1,4 +1,4 @@
-"""SIDs that exist take the place of a quantizer's codes: held against the catalogue, and its order.
+"""SIDs that exist in place of a quantizer's codes: checked, and in the order of the catalogue.
 
 Shapes: N items of the catalogue, L levels, K_l codes at level l.
 """
@@ -12,13 +12,15 @@ import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats import given_sids, ledger_file, vector_store
+from sidmill.formats.code_files import Codes
 from sidmill.formats.quantizer_file import GIVEN, Quantizer
 from sidmill.io import id_lookup, parquet
+from sidmill.settings import sids as settings_of
 
 logger = logging.getLogger(__name__)
 
 
-class Given(NamedTuple):
+class Loaded(NamedTuple):
     """SIDs of the catalogue, in its order, and those of other items.
 
     Attributes:
@@ -37,16 +39,8 @@ class Given(NamedTuple):
 
 
 def load(
-    text_path: str | Path,
-    ledger_path: str | Path,
-    *,
-    path: str,
-    id_offset: int,
-    codebook_sizes: list[int] | None,
-    on_missing_sids: str,
-    on_unknown_items: str,
-    id_type: str,
-) -> Given:
+    text_path: str | Path, ledger_path: str | Path, settings: settings_of.Given, id_type: str
+) -> Loaded:
     """Read SIDs, and put them in the order of the catalogue.
 
     Memory: about 100 bytes per item of the file, and the ids of both.
@@ -54,48 +48,44 @@ def load(
     Args:
         text_path: text.parquet; empty where the items of the file are the catalogue.
         ledger_path: of a published version whose SIDs stay; empty for none.
-        path: the file, as :func:`sidmill.formats.given_sids.read` takes it.
-        id_offset: added to its ids.
-        codebook_sizes: K_l per level; None: what the file says, or its largest codes + 1.
-        on_missing_sids: ``error``, or ``reject`` where text.parquet has no items without one.
-        on_unknown_items: ``error`` where the file has items that the catalogue lacks, or
-            ``reject``: they are left out.
+        settings: the file, as :func:`sidmill.formats.given_sids.read` takes it, and how to read it.
+            With ``on_missing_sids: reject`` text.parquet has no items without a SID; with
+            ``on_unknown_items: reject`` SIDs of items that the catalogue lacks are left out.
         id_type: ``int``, ``string`` or ``auto``, of a catalogue without a file of its own.
 
     Raises:
         SidmillError: if an item has no SID; if there are others, under ``error``; if a published
             SID is another one; if a codebook is too small for its codes.
     """
+    path = str(settings.path)
     items = vector_store.read_pids(text_path) if text_path else None
     integer = {"int": True, "string": False}.get(id_type)
     if items is not None:
         integer = pa.types.is_integer(items.type)
-    found = given_sids.read(path, id_offset, integer)
-    sizes = _sizes(path, found, codebook_sizes)
+    file = given_sids.read(path, settings.id_offset, integer)
+    sizes = _sizes(path, file, settings.codebook_sizes)
 
     # Rows of the file, in the order of the catalogue.
-    items = found.ids if items is None else items
-    rows = id_lookup.find(id_lookup.make(found.ids, path), items, str(text_path))
-    known = np.zeros(len(found.ids), dtype=bool)
-    known[rows[rows != id_lookup.ABSENT]] = True
-    others = np.flatnonzero(~known)
+    items = file.ids if items is None else items
+    rows = id_lookup.find(id_lookup.make(file.ids, path), items, str(text_path))
+    in_catalogue = np.zeros(len(file.ids), dtype=bool)
+    in_catalogue[rows[rows != id_lookup.ABSENT]] = True
+    others = np.flatnonzero(~in_catalogue)
     missing = np.flatnonzero(rows == id_lookup.ABSENT)
-    _check_items(
-        path, found.ids, items, missing, others, id_offset, on_missing_sids, on_unknown_items
-    )
+    _check_items(file.ids, items, missing, others, settings)
     if len(others):
-        names = given_sids.named(found.ids.take(pa.array(others)).to_pylist())
+        names = given_sids.named(file.ids.take(pa.array(others)).to_pylist())
         logger.warning(
             "%d SIDs of items that the catalogue lacks are left out: %s", len(others), names
         )
 
-    codes = found.codes[rows]
+    codes = file.codes[rows]
     _check_published(ledger_path, path, items, codes)
-    return Given(items, codes, sizes, found.ids.take(pa.array(others)), found.codes[others])
+    return Loaded(items, codes, sizes, file.ids.take(pa.array(others)), file.codes[others])
 
 
-def quantizer_of(loaded: Given, path: str) -> Quantizer:
-    """What stands for a quantizer: no codebooks, only their sizes."""
+def quantizer_of(loaded: Loaded, path: str) -> Quantizer:
+    """The quantizer file of given SIDs: no codebooks, only their sizes."""
     settings = {
         "codebook_sizes": loaded.sizes,
         "source": Path(path).name,
@@ -105,40 +95,47 @@ def quantizer_of(loaded: Given, path: str) -> Quantizer:
     return Quantizer(GIVEN, [], settings, {})
 
 
-def write_rejects(path: str | Path, loaded: Given) -> None:
+def write_rejects(path: str | Path, loaded: Loaded) -> None:
     """Write rejects.parquet: pid and sid of items that the catalogue lacks."""
     schema = pa.schema([("pid", loaded.others.type), ("sid", pa.list_(pa.int32()))])
     lists = pa.array(loaded.other_codes.tolist(), pa.list_(pa.int32()))
     parquet.write(path, schema, [pa.table([loaded.others, lists], schema=schema)])
 
 
-def _sizes(path: str, found: given_sids.Codes, wanted: list[int] | None) -> list[int]:
-    least = (found.codes.max(axis=0) + 1).tolist()
-    if wanted is None:
-        return found.sizes
-    if len(wanted) != len(least) or any(map(int.__gt__, least, wanted)):
+def _sizes(path: str, file: Codes, configured: list[int] | None) -> list[int]:
+    """K_l per level, as the settings or the file say."""
+    if configured is None:
+        return file.sizes
+    least: list[int] = (file.codes.max(axis=0) + 1).tolist()
+    if len(configured) != len(least) or any(map(int.__gt__, least, configured)):
         raise SidmillError(
-            f"given.codebook_sizes: found {wanted}, but the SIDs of {path} need {least} at least: "
-            f"raise them, or set null"
+            f"given.codebook_sizes: found {configured}, but the SIDs of {path} need {least} at "
+            f"least: raise them, or set null"
         )
-    return wanted
+    return configured
 
 
 def _check_items(
-    path: str,
     file_ids: pa.ChunkedArray,
     items: pa.ChunkedArray,
     missing: np.ndarray,
     others: np.ndarray,
-    id_offset: int,
-    on_missing_sids: str,
-    on_unknown_items: str,
+    settings: settings_of.Given,
 ) -> None:
-    """Stop where items have no SID, or SIDs no item; both in one message."""
+    """Stop where items have no SID, or SIDs no item; both in one message.
+
+    Args:
+        file_ids: of the file, (F,).
+        items: of the catalogue, (N,).
+        missing: int64, rows of ``items`` without a SID.
+        others: int64, rows of ``file_ids`` that the catalogue lacks.
+        settings: what is an error.
+    """
+    # Items without a SID.
     problems = []
     if len(missing):
         remedy = "add their SIDs to the file"
-        if on_missing_sids == "error":
+        if settings.on_missing_sids == "error":
             remedy += (
                 ", or set given.on_missing_sids: reject, which leaves these items out of the "
                 "catalogue and lists them in results/items/rejects.parquet"
@@ -147,7 +144,9 @@ def _check_items(
         problems.append(
             f"{len(missing)} of {len(items)} items of the catalogue have no SID: {names}: {remedy}"
         )
-    if len(others) and on_unknown_items == "error":
+
+    # SIDs without an item.
+    if len(others) and settings.on_unknown_items == "error":
         names = given_sids.named(file_ids.take(pa.array(others)).to_pylist())
         problems.append(
             f"{len(others)} of {len(file_ids)} SIDs are of items that the catalogue lacks: "
@@ -155,8 +154,8 @@ def _check_items(
             f"SIDs out and lists them in results/given/rejects.parquet"
         )
     if problems:
-        hint = _fitting_offset(file_ids, items, id_offset)
-        raise SidmillError(f"{path}: {'; and '.join(problems)}{hint}")
+        hint = _fitting_offset(file_ids, items, settings.id_offset)
+        raise SidmillError(f"{settings.path}: {'; and '.join(problems)}{hint}")
 
 
 def _fitting_offset(file_ids: pa.ChunkedArray, items: pa.ChunkedArray, id_offset: int) -> str:
@@ -183,12 +182,14 @@ def _check_published(
             f"{path}: SIDs of {codes.shape[1]} tokens, those of the published version are of "
             f"{n_levels}: name SIDs of the same form, or set published.path: null"
         )
+
+    # An item may have the codes that it was published with, or the SID that these became.
     rows = id_lookup.find(id_lookup.make(before.ids.slice(0, before.owners)), items, path)
-    known = np.flatnonzero(rows != id_lookup.ABSENT)
-    was = rows[known]
-    same = (before.codes[was] == codes[known]).all(axis=1)
-    same |= (before.sids[was, :n_levels] == codes[known]).all(axis=1)
-    moved = known[~same]
+    published = np.flatnonzero(rows != id_lookup.ABSENT)
+    old_rows = rows[published]
+    same = (before.codes[old_rows] == codes[published]).all(axis=1)
+    same |= (before.sids[old_rows, :n_levels] == codes[published]).all(axis=1)
+    moved = published[~same]
     if len(moved):
         names = given_sids.named(items.take(pa.array(moved)).to_pylist())
         raise SidmillError(

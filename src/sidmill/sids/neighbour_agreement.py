@@ -29,13 +29,13 @@ def nearest_items(vectors: np.ndarray, queries: np.ndarray, n_neighbours: int) -
     Returns:
         int64 (Q, k), nearest first, the item itself left out.
     """
-    wanted = row_blocks.take(vectors, queries)
     blocks = row_blocks.read_blocks(vectors, row_blocks.MAX_BLOCK_ROWS)
-    found = _nearest_rows(wanted, blocks, n_neighbours + 1)
-    # Its own row may be missing among many identical vectors: then the last of the others goes.
-    own = found == queries[:, None]
+    nearest = _nearest_rows(row_blocks.take(vectors, queries), blocks, n_neighbours + 1)
+    # Drop the query's own row; among many identical vectors it may be absent: then the last one.
+    own = nearest == queries[:, None]
     own[~own.any(axis=1), -1] = True
-    return found[~own].reshape(len(queries), n_neighbours)
+    others: np.ndarray = nearest[~own].reshape(len(queries), n_neighbours)
+    return others
 
 
 def nearest_by_code(
@@ -46,9 +46,9 @@ def nearest_by_code(
     n_neighbours: int,
     seed: int,
 ) -> np.ndarray:
-    """Find the nearest other items of some items as the codes tell them.
+    """Find the nearest other items of some items by the vectors that their codes decode to.
 
-    Items of one code cannot be told apart: they come in random order. Memory: one block of decoded
+    Items of one code have one such vector: they come in random order. Memory: one block of decoded
     codes, the queries, and some 30 bytes per item.
 
     Args:
@@ -73,14 +73,14 @@ def nearest_by_code(
             yield start, decode(distinct[start : start + row_blocks.MAX_BLOCK_ROWS])
 
     near = _nearest_rows(decode(codes[queries]), decoded(), min(n_neighbours + 1, len(distinct)))
-    found = np.empty((len(queries), n_neighbours), dtype=np.int64)
+    neighbours = np.empty((len(queries), n_neighbours), dtype=np.int64)
     for line, query in enumerate(queries):
-        # Its own code comes first, whatever rounding says of equal distances.
+        # The query's own code comes first: equal distances may differ by rounding.
         own_first = [number[query], *near[line][near[line] != number[query]]]
-        alike = [order[bounds[c] : bounds[c + 1]][: n_neighbours + 1] for c in own_first]
-        items = np.concatenate(alike)
-        found[line] = items[items != query][:n_neighbours]
-    return found
+        by_code = [order[bounds[c] : bounds[c + 1]][: n_neighbours + 1] for c in own_first]
+        items = np.concatenate(by_code)
+        neighbours[line] = items[items != query][:n_neighbours]
+    return neighbours
 
 
 def jaccard(one: np.ndarray, other: np.ndarray) -> float:
@@ -110,16 +110,20 @@ def _agreement(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _nearest_rows(
-    wanted: np.ndarray, blocks: Iterable[tuple[int, np.ndarray]], n_rows: int
+    queries: np.ndarray, blocks: Iterable[tuple[int, np.ndarray]], n_rows: int
 ) -> np.ndarray:
-    """Rows of the ``n_rows`` nearest of all blocks to each of ``wanted``: int64 (Q, n_rows)."""
-    best = np.full((len(wanted), n_rows), np.inf, dtype=np.float32)
-    found = np.full(best.shape, -1, dtype=np.int64)
+    """Rows of the ``n_rows`` nearest of all blocks to each of the queries: int64 (Q, n_rows).
+
+    Blocks are made while they are read, and distances are squared Euclidean ones as faiss rounds
+    them: :mod:`sidmill.numeric.exact_search` finds inner products in a store.
+    """
+    best = np.full((len(queries), n_rows), np.inf, dtype=np.float32)
+    nearest = np.full(best.shape, -1, dtype=np.int64)
     for start, block in blocks:
-        distances, rows = faiss.knn(wanted, block, min(n_rows, len(block)))
+        distances, rows = faiss.knn(queries, block, min(n_rows, len(block)))
         distances = np.column_stack([best, distances])
-        rows = np.column_stack([found, rows + start])
+        rows = np.column_stack([nearest, rows + start])
         order = np.argsort(distances, axis=1, kind="stable")[:, :n_rows]
         best = np.take_along_axis(distances, order, axis=1)
-        found = np.take_along_axis(rows, order, axis=1)
-    return found
+        nearest = np.take_along_axis(rows, order, axis=1)
+    return nearest

@@ -1,14 +1,14 @@
-"""SIDs that a published version gave stay where they are: which these are, and what is taken.
+"""SIDs of a published version: which of them stay, and which are held against other items.
 
-An item is the same as long as its pid is. What a version gave is written in its ledger
-(:mod:`sidmill.formats.ledger_file`), which goes from version to version: SIDs of removed items wait
-there for their return, and SIDs that an item left are given to nobody else, if ``removed`` is
-``reserve``.
+The pid identifies an item. The ledger of a version (:mod:`sidmill.formats.ledger_file`) holds every
+SID that was given, and each version passes it on: with ``removed: reserve`` removed items get their
+SID again when they return, and no other item gets that SID, or one that an item had before.
 
 Shapes: N items of the catalogue, M rows of the ledger, T tokens of a SID, L levels, H held SIDs.
 """
 
 import logging
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from sidmill.formats import catalogue_match, item_text, ledger_file
 from sidmill.formats.catalogue_match import Match
 from sidmill.formats.ledger_file import Ledger
 from sidmill.io import id_lookup
+from sidmill.settings.sids import Published
 from sidmill.sids import prefixes, versions
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def match(text_path: str, ledger: Ledger, match_path: str) -> int:
     digests = item_text.digests(text_path)
     same = 0
 
-    def blocks():
+    def blocks() -> Iterator[tuple[pa.ChunkedArray, Match]]:
         nonlocal same
         start = 0
         for table in item_text.read(text_path):
@@ -67,24 +68,24 @@ def match(text_path: str, ledger: Ledger, match_path: str) -> int:
     return same
 
 
-def build(ledger: Ledger, match: Match, codes: np.ndarray, *, changed: str, removed: str) -> Kept:
-    """Say which SIDs stay, and which are taken.
+def build(ledger: Ledger, match: Match, codes: np.ndarray, settings: Published) -> Kept:
+    """Tell which SIDs stay, and which SIDs no other item may get.
 
-    With ``changed: resolve`` an item whose new text gives the codes that it had, or the SID that it
-    has, stays too. Memory: about 60 bytes per row of the ledger.
+    With ``changed: resolve`` the SID of an item also stays where its new text gives the codes that
+    it had, or the SID that it has. Memory: about 60 bytes per row of the ledger.
 
     Args:
         ledger: of the published version.
         match: of all N items of the catalogue.
-        codes: int32 (N, L), what the published quantizer says of them.
-        changed: ``keep``: the SID of an item whose text changed stays; ``resolve``: it gets the SID
-            of its new text.
-        removed: ``reserve``: SIDs of items that are gone, and SIDs that an item left, are given to
-            nobody else, which the strategy ``none`` cannot do; ``release``: they are free again.
+        codes: int32 (N, L), as the published quantizer gives them.
+        settings: ``changed: keep``: the SID of an item whose text changed stays; ``resolve``: it
+            gets the SID of its new text. ``removed: reserve``: SIDs of items that are gone, and
+            SIDs that an item left, are given to no other item, which the strategy ``none`` cannot
+            do; ``release``: they are free again.
     """
     rows = match.rows
     fixed = match.known.copy()
-    if changed == "resolve":
+    if settings.changed == "resolve":
         altered = np.flatnonzero(match.changed)
         before, now = rows[altered], codes[altered]
         same = (ledger.codes[before] == now).all(axis=1)
@@ -92,7 +93,7 @@ def build(ledger: Ledger, match: Match, codes: np.ndarray, *, changed: str, remo
         fixed[altered[~same]] = False
     sids = np.zeros((len(rows), ledger.sids.shape[1]), dtype=np.int32)
     sids[fixed] = ledger.sids[rows[fixed]]
-    taken = ledger.sids if removed == "reserve" else sids[fixed]
+    taken = ledger.sids if settings.removed == "reserve" else sids[fixed]
     held = _distinct(taken, ledger.sizes)
     logger.info(
         "%d of %d items keep their SID, %d SIDs are taken", fixed.sum(), len(rows), len(held)
@@ -100,14 +101,12 @@ def build(ledger: Ledger, match: Match, codes: np.ndarray, *, changed: str, remo
     return Kept(sids, fixed, match.changed, held)
 
 
-def load(
-    ledger_path: str, match_path: str, codes: np.ndarray, *, changed: str, removed: str
-) -> Kept | None:
+def load(ledger_path: str, match_path: str, codes: np.ndarray, settings: Published) -> Kept | None:
     """:func:`build` from files; None where ``ledger_path`` is empty: nothing is published."""
     if not ledger_path:
         return None
-    ledger, found = ledger_file.read(ledger_path), catalogue_match.read(match_path)
-    return build(ledger, found, codes, changed=changed, removed=removed)
+    ledger, matched = ledger_file.read(ledger_path), catalogue_match.read(match_path)
+    return build(ledger, matched, codes, settings)
 
 
 def ledger_before(path: str) -> Ledger | None:
@@ -120,14 +119,12 @@ def guard(
     kept: Kept | None,
     ids: pa.ChunkedArray,
     sids: np.ndarray,
-    *,
-    changed: str,
-    removed: str,
+    settings: Published,
 ) -> None:
     """Stop before SIDs are written that break a promise: see :func:`check`."""
     if kept is not None:
-        may_move = kept.changed & (changed == "resolve")
-        check(ledger_file.read(ledger_path), ids, sids, may_move, removed)
+        may_move = kept.changed & (settings.changed == "resolve")
+        check(ledger_file.read(ledger_path), ids, sids, may_move, settings.removed)
 
 
 def check(
@@ -135,19 +132,20 @@ def check(
 ) -> None:
     """Stop where an item's SID is not the published one, or a reserved one is given away.
 
-    A SID is given away where an item gets it that has not had it, and nobody of the catalogue whose
-    it was has it still. With ``removed: release`` that is logged.
+    A SID is given away where an item gets it that did not have it before, and no item of the
+    catalogue that had it has it now. With ``removed: release`` that is logged.
 
     Args:
         ledger: of the published version.
         ids: of all N items.
-        sids: int32 (N, T), what they shall be called now.
+        sids: int32 (N, T), the SIDs that they are to have now.
         may_move: bool (N,), items that are allowed another SID.
         removed: as in :func:`build`.
 
     Raises:
         SidmillError: naming the first such item, and how many there are.
     """
+    # No published SID may move, but those of items whose text changed, where the settings say so.
     lookup = id_lookup.make(ledger.ids.slice(0, ledger.owners))
     rows = id_lookup.find(lookup, ids, "pid2sid.parquet")
     bound = np.flatnonzero((rows != id_lookup.ABSENT) & ~may_move)
@@ -159,19 +157,22 @@ def check(
             f"from {ledger.sids[rows[first]].tolist()} to {sids[first].tolist()}: delete "
             f"results/pid2sid.parquet and run again; if it stays so, this is a fault of SIDMill"
         )
-    given = np.flatnonzero(versions.follow(ledger.sids, sids, rows).reused)
-    if not len(given):
+
+    # No item may get the SID of another one that is gone, unless such SIDs are released.
+    reused = np.flatnonzero(versions.follow(ledger.sids, sids, rows).reused)
+    if not len(reused):
         return
-    found = (
-        f"{len(given)} items get SIDs that others had who are gone or have another one, first pid "
-        f"{ids[given[0]].as_py()!r}, that gets {sids[given[0]].tolist()}"
+    problem = (
+        f"{len(reused)} items get SIDs that others had who are gone or have another one, first pid "
+        f"{ids[reused[0]].as_py()!r}, that gets {sids[reused[0]].tolist()}"
     )
     if removed == "reserve":
         raise SidmillError(
-            f"{found}: with published.removed: reserve nobody may: delete results/pid2sid.parquet "
-            f"and run again, with another collisions.strategy than none or with release"
+            f"{problem}: with published.removed: reserve nobody may: delete "
+            f"results/pid2sid.parquet and run again, with another collisions.strategy than none or "
+            f"with release"
         )
-    logger.warning("%s: published.removed is release", found)
+    logger.warning("%s: published.removed is release", problem)
 
 
 def carry_on(
@@ -181,9 +182,7 @@ def carry_on(
     sizes: list[int],
     codes: np.ndarray,
     digests: np.ndarray,
-    *,
-    changed: str,
-    removed: str,
+    settings: Published,
 ) -> Ledger:
     """Make the ledger of the next version.
 
@@ -194,8 +193,7 @@ def carry_on(
         sizes: how many values each token has.
         codes: int32 (N, L).
         digests: S16 (N,), of their texts.
-        changed: as in :func:`build`.
-        removed: as in :func:`build`.
+        settings: as in :func:`build`.
 
     Raises:
         SidmillError: if a published SID moved that should not, or a reserved one is given away.
@@ -205,13 +203,16 @@ def carry_on(
     if ledger is None:
         first, trained = np.ones(n_items, dtype=np.int32), np.ones(n_items, dtype=bool)
         return Ledger(ids, sids, codes, digests, live, first, trained, sizes, 1)
+
+    # Items of the version before: whose text changed, and who has the SID still.
     rows = id_lookup.find(
         id_lookup.make(ledger.ids.slice(0, ledger.owners)), ids, "pid2sid.parquet"
     )
     known = rows != id_lookup.ABSENT
     altered = known & (ledger.digests[rows] != digests)
-    check(ledger, ids, sids, altered & (changed == "resolve"), removed)
+    check(ledger, ids, sids, altered & (settings.changed == "resolve"), settings.removed)
     stayed = known & (ledger.sids[rows] == sids).all(axis=1)
+
     number = ledger.version + 1
     now = Ledger(
         ids,
@@ -224,34 +225,43 @@ def carry_on(
         sizes,
         number,
     )
-    if removed == "release":
+    if settings.removed == "release":
         return now
+
+    # Behind the items: SIDs of items that are gone, and SIDs that an item left.
     gone = np.delete(np.arange(ledger.owners), rows[known])
     left = np.r_[rows[known & ~stayed], ledger.owners : len(ledger.ids)]
     return _join(
-        now, _part(ledger, gone, ledger_file.REMOVED), _part(ledger, left, ledger_file.LEFT)
+        now, _rows_of(ledger, gone, ledger_file.REMOVED), _rows_of(ledger, left, ledger_file.LEFT)
     )
 
 
-def _part(ledger: Ledger, rows: np.ndarray, state: int) -> Ledger:
+def _rows_of(ledger: Ledger, rows: np.ndarray, state: int) -> Ledger:
     """Some rows of a ledger, with a state of their own."""
-    picked = {
-        name: getattr(ledger, name)[rows]
-        for name in ("sids", "codes", "digests", "versions", "trained")
-    }
-    states = np.full(len(rows), state, dtype=np.int8)
-    return ledger._replace(ids=ledger.ids.take(pa.array(rows)), state=states, **picked)
+    return ledger._replace(
+        ids=ledger.ids.take(pa.array(rows)),
+        sids=ledger.sids[rows],
+        codes=ledger.codes[rows],
+        digests=ledger.digests[rows],
+        state=np.full(len(rows), state, dtype=np.int8),
+        versions=ledger.versions[rows],
+        trained=ledger.trained[rows],
+    )
 
 
 def _join(first: Ledger, *others: Ledger) -> Ledger:
     """Ledgers one after the other, with the sizes and the version of the first."""
     parts = [first, *others]
-    joined = {
-        name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("sids", "codes", "digests", "state", "versions", "trained")
-    }
     ids = pa.chunked_array([chunk for part in parts for chunk in part.ids.chunks], first.ids.type)
-    return first._replace(ids=ids, **joined)
+    return first._replace(
+        ids=ids,
+        sids=np.concatenate([part.sids for part in parts]),
+        codes=np.concatenate([part.codes for part in parts]),
+        digests=np.concatenate([part.digests for part in parts]),
+        state=np.concatenate([part.state for part in parts]),
+        versions=np.concatenate([part.versions for part in parts]),
+        trained=np.concatenate([part.trained for part in parts]),
+    )
 
 
 def _distinct(sids: np.ndarray, sizes: list[int]) -> np.ndarray:

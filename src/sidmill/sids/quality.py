@@ -10,11 +10,14 @@ Shapes: N items, L levels, K_l codes at level l, D dimensions.
 
 import logging
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from sidmill.formats.quantizer_file import Network
+from sidmill.formats.code_files import Codes
+from sidmill.formats.quantizer_file import Network, Quantizer
 from sidmill.numeric import mlp, row_blocks
+from sidmill.settings.sids import Quality
 from sidmill.sids import prefixes
 from sidmill.sids.neighbour_agreement import nearest_items
 
@@ -22,49 +25,69 @@ logger = logging.getLogger(__name__)
 
 MAX_RANKS = 2048  # points of a usage curve
 LONGEST_NEIGHBOUR_PREFIX = 3
-NO_LOSS = {"mse": None, "relative_loss": None}
+NO_LOSS: dict[str, float | None] = {"mse": None, "relative_loss": None}
+
+Figures = dict[str, Any]  # a part of quality.json
+
+
+class Reference(NamedTuple):
+    """What codes are measured against.
+
+    Attributes:
+        vectors: float (N, D), may be a memory map; None gives no errors.
+        codebooks: float32 (K_l, D) per level, or (K_l, d) before a decoder; none gives no errors.
+        decoder: from sums of codewords (d) to vectors (D), or None where these are one space.
+        text_classes: int64 (N,), equal numbers for equal texts; None: no collision is benign.
+        queries: int64 (Q,), rows of some items.
+        neighbours: int64 (Q, k), rows of their nearest neighbours.
+    """
+
+    vectors: np.ndarray | None
+    codebooks: list[np.ndarray]
+    decoder: Network | None
+    text_classes: np.ndarray | None
+    queries: np.ndarray
+    neighbours: np.ndarray
 
 
 def measure(
-    codes: np.ndarray,
-    code_sizes: list[int],
-    sids: np.ndarray,
-    sid_sizes: list[int],
+    before: Codes,
+    after: Codes,
     vectors: np.ndarray | None,
-    codebooks: list[np.ndarray],
+    quantizer: Quantizer,
     text_classes: np.ndarray | None,
-    decoder: Network | None = None,
-    *,
+    settings: Quality,
     seed: int,
-    neighbour_queries: int,
-    neighbours: int,
-) -> dict:
-    """Measure codes (before) and SIDs (after).
+) -> Figures:
+    """Measure codes (before the resolution of collisions) and SIDs (after).
 
     Memory: one block of vectors, about 60 bytes per item, and the queries.
 
     Args:
-        codes: int32 (N, L).
-        code_sizes: K_l per level.
-        sids: int32 (N, L) or (N, L + 1) with a suffix.
-        sid_sizes: the same for ``sids``.
+        before: codes int32 (N, L) and the size of each level.
+        after: SIDs int32 (N, L), or (N, L + 1) with a suffix, and the size of each token.
         vectors: float (N, D), may be a memory map; None where items are not embedded.
-        codebooks: float32 (K_l, D) per level, or (K_l, d) before a decoder; none of given SIDs.
+        quantizer: codebooks and decoder; given SIDs have none.
         text_classes: int64 (N,): equal numbers for equal texts; None where items have no text.
-        decoder: from what the codewords add up to (d) to vectors (D), or None where they are one.
+        settings: how many items are queries, and how many neighbours of each are looked up, exactly
+            and among all N.
         seed: draws the queries.
-        neighbour_queries: items whose nearest neighbours are looked up, exactly, among all N.
-        neighbours: how many nearest neighbours of each.
     """
-    n_items = len(codes)
+    # Draw the queries, and find their nearest neighbours: (Q, k).
+    n_items = len(before.codes)
     queries, near = np.empty(0, dtype=np.int64), np.empty((0, 0), dtype=np.int64)
     if vectors is not None:
         rng = np.random.default_rng(seed)
-        queries = np.sort(rng.choice(n_items, min(neighbour_queries, n_items), replace=False))
-        near = nearest_items(vectors, queries, min(neighbours, n_items - 1))
-    facts = (vectors, codebooks, decoder, text_classes, queries, near)
-    before = figures(codes, code_sizes, *facts)
-    loss = before["relative_loss"]
+        n_queries = min(settings.neighbour_queries, n_items)
+        queries = np.sort(rng.choice(n_items, n_queries, replace=False))
+        near = nearest_items(vectors, queries, min(settings.neighbours, n_items - 1))
+    reference = Reference(
+        vectors, quantizer.codebooks, quantizer.decoder, text_classes, queries, near
+    )
+
+    # A loss of 1 is that of codes that say nothing: the quantizer was trained on other vectors.
+    figures_before = figures(before.codes, before.sizes, reference)
+    loss = figures_before["relative_loss"]
     if loss is not None and loss >= 1:
         logger.warning(
             "the codes explain nothing (relative loss %.2f): does the quantizer belong to these "
@@ -74,82 +97,66 @@ def measure(
     return {
         "items": n_items,
         "dim": None if vectors is None else vectors.shape[1],
-        "codebook_sizes": code_sizes,
-        "capacity": math.prod(code_sizes),
+        "codebook_sizes": before.sizes,
+        "capacity": math.prod(before.sizes),
         "identical_text_items": None if text_classes is None else int(_sharing(text_classes).sum()),
         "neighbour_queries": len(queries),
         "neighbours": near.shape[1],
-        "not_measured": _not_measured(vectors, codebooks, text_classes, loss),
-        "before": before,
-        "after": figures(sids, sid_sizes, *facts),
+        "not_measured": _not_measured(reference, loss),
+        "before": figures_before,
+        "after": figures(after.codes, after.sizes, reference),
     }
 
 
-def _not_measured(
-    vectors: np.ndarray | None,
-    codebooks: list[np.ndarray],
-    text_classes: np.ndarray | None,
-    loss: float | None,
-) -> dict[str, str]:
+def _not_measured(reference: Reference, loss: float | None) -> dict[str, str]:
     """Figures that are null or left out, with the reason."""
     reasons = {}
-    if not codebooks:
+    if not reference.codebooks:
         reasons["mse, relative_loss"] = "the SIDs were given, without codebooks"
-    elif vectors is None:
+    elif reference.vectors is None:
         reasons["mse, relative_loss"] = "the items are not embedded"
     elif loss is None:
         reasons["relative_loss"] = "all vectors are zero"
-    if vectors is None:
+    if reference.vectors is None:
         reasons["dim, neighbours"] = "the items are not embedded: see given.measure_neighbours"
-    if text_classes is None:
+    if reference.text_classes is None:
         reasons["identical_text_items, harmful, benign"] = "the items have no text: see items.path"
     return reasons
 
 
-def figures(
-    codes: np.ndarray,
-    sizes: list[int],
-    vectors: np.ndarray | None,
-    codebooks: list[np.ndarray],
-    decoder: Network | None,
-    text_classes: np.ndarray | None,
-    queries: np.ndarray,
-    near: np.ndarray,
-) -> dict:
+def figures(codes: np.ndarray, sizes: list[int], reference: Reference) -> Figures:
     """Measure one set of codes.
 
     Args:
-        codes: int32 (N, M), M >= L: what comes after the codebooks is a suffix.
+        codes: int32 (N, M), M >= L: tokens after the codebooks are a suffix.
         sizes: K_l per level.
-        vectors: float (N, D), may be a memory map; None gives no errors.
-        codebooks: float32 (K_l, D) per level, or (K_l, d) before a decoder; none gives no errors.
-        decoder: from d to D, or None.
-        text_classes: int64 (N,), equal numbers for equal texts; None tells no collisions apart.
-        queries: int64 (Q,), rows of some items.
-        near: int64 (Q, k), rows of their nearest neighbours.
+        reference: vectors, codebooks, texts and neighbours.
     """
+    # Items of one SID have one number: how many SIDs are in use, and how evenly.
     n_items = len(codes)
-    numbered = prefixes.number(codes, sizes)
-    numbers = numbered.numbers
+    numbers = prefixes.number(codes, sizes).numbers  # one (N,) per prefix length
     distinct = int(numbers[-1].max()) + 1
     shared = _sharing(numbers[-1])
     entropy = _entropy_bits(np.bincount(numbers[-1]))
     bound = min(math.log2(n_items), sum(math.log2(size) for size in sizes))
-    losses = _losses(codes[:, : len(codebooks)], vectors, codebooks, decoder)
-    whole = losses[-1] if losses else NO_LOSS
-    losses += [NO_LOSS] * (len(sizes) - len(losses))  # of a suffix, which describes no vector
+    harm = {} if reference.text_classes is None else _harm(numbers[-1], reference.text_classes)
+
+    # Errors by level; a suffix describes no vector and has none.
+    losses = _losses(codes[:, : len(reference.codebooks)], reference)
+    final_loss = losses[-1] if losses else NO_LOSS
+    losses += [NO_LOSS] * (len(sizes) - len(losses))
     lengths = range(1, min(LONGEST_NEIGHBOUR_PREFIX, len(sizes)) + 1)
     return {
         "distinct": distinct,
         "collision_rate": (n_items - distinct) / n_items,
         "colliding_items_rate": float(shared.mean()),
         "largest_collision": int(np.bincount(numbers[-1]).max()),
-        **({} if text_classes is None else _harm(numbers[-1], text_classes)),
+        **harm,
         "entropy_bits": entropy,
         "entropy_bound_bits": bound,
         "entropy_ratio": entropy / bound if bound else 1.0,
-        **whole,
-        "neighbours": {str(m): _preserved(numbers[m], queries, near) for m in lengths},
+        **final_loss,
+        "neighbours": {str(m): _preserved(numbers[m], reference) for m in lengths},
         "neighbours_chance": {str(m): _chance(numbers[m]) for m in lengths},
         "levels": [
             _level(codes[:, level], size, numbers[level + 1]) | {"level": level + 1, **loss}
@@ -158,14 +165,17 @@ def figures(
     }
 
 
-def _level(column: np.ndarray, size: int, numbers: np.ndarray) -> dict:
+def _level(column: np.ndarray, size: int, numbers: np.ndarray) -> Figures:
     """Figures of one level: how its codes are used, and the prefixes that end there."""
+    # Items per code, the used ones in falling order; at most MAX_RANKS points of that curve.
     usage = np.bincount(column, minlength=size)
     used = np.sort(usage[usage > 0])[::-1]
     entropy = _entropy_bits(usage)
+    ranks = np.unique(np.linspace(0, len(used) - 1, min(len(used), MAX_RANKS)).astype(int))
+
+    # Prefixes by their number of items, in bins of powers of two.
     under_prefix = np.bincount(numbers)
     exponents, counts = np.unique(np.log2(under_prefix).astype(int), return_counts=True)
-    ranks = np.unique(np.linspace(0, len(used) - 1, min(len(used), MAX_RANKS)).astype(int))
     return {
         "codebook_size": size,
         "used": len(used),
@@ -190,10 +200,11 @@ def _range_name(start: int) -> str:
 
 def _sharing(numbers: np.ndarray) -> np.ndarray:
     """Bool (N,): whether another item has the same number."""
-    return np.bincount(numbers)[numbers] > 1
+    sharing: np.ndarray = np.bincount(numbers)[numbers] > 1
+    return sharing
 
 
-def _harm(numbers: np.ndarray, text_classes: np.ndarray) -> dict:
+def _harm(numbers: np.ndarray, text_classes: np.ndarray) -> Figures:
     """Tell shared SIDs whose items all have one text (benign) from the others (harmful)."""
     rows, bounds = prefixes.groups(numbers)
     ordered = text_classes[rows]
@@ -206,28 +217,24 @@ def _harm(numbers: np.ndarray, text_classes: np.ndarray) -> dict:
     }
 
 
-def _losses(
-    codes: np.ndarray,
-    vectors: np.ndarray | None,
-    codebooks: list[np.ndarray],
-    decoder: Network | None,
-) -> list[dict]:
-    """Error that is left after each level, per value and over the squared length of the vectors.
+def _losses(codes: np.ndarray, reference: Reference) -> list[dict[str, float | None]]:
+    """Squared error after each level, per value and over the squared length of the vectors.
 
     The second is None where all vectors are zero: there is nothing to explain.
     """
+    vectors, codebooks = reference.vectors, reference.codebooks
     if vectors is None or not codebooks:
         return []
     errors = np.zeros(codes.shape[1])
-    reconstruct = mlp.load(decoder, "cpu")
+    reconstruct = mlp.load(reference.decoder, "cpu")
     energy = 0.0
     for start, block in row_blocks.read_blocks(vectors, row_blocks.MAX_BLOCK_ROWS):
         energy += float(np.square(block, dtype=np.float64).sum())
-        known = np.zeros((len(block), codebooks[0].shape[1]), dtype=np.float32)
-        for level, words in enumerate(codebooks[: codes.shape[1]]):
-            known += words[codes[start : start + len(block), level]]
-            left = block - np.asarray(reconstruct(known))
-            errors[level] += np.square(left, dtype=np.float64).sum()
+        decoded = np.zeros((len(block), codebooks[0].shape[1]), dtype=np.float32)
+        for level, codebook in enumerate(codebooks[: codes.shape[1]]):
+            decoded += codebook[codes[start : start + len(block), level]]
+            residual = block - np.asarray(reconstruct(decoded))
+            errors[level] += np.square(residual, dtype=np.float64).sum()
     return [
         {"mse": error / vectors.size, "relative_loss": error / energy if energy else None}
         for error in errors.tolist()
@@ -246,8 +253,9 @@ def _gini(counts: np.ndarray) -> float:
     return float((2 * ranks - len(ordered) - 1) @ ordered / (len(ordered) * ordered.sum()))
 
 
-def _preserved(numbers: np.ndarray, queries: np.ndarray, near: np.ndarray) -> float | None:
-    """Share of the nearest neighbours of ``queries`` that have the query's number."""
+def _preserved(numbers: np.ndarray, reference: Reference) -> float | None:
+    """Share of the nearest neighbours of the queries that have the query's number."""
+    queries, near = reference.queries, reference.neighbours
     return float((numbers[near] == numbers[queries][:, None]).mean()) if near.size else None
 
 

@@ -4,8 +4,8 @@ Of the items that share a code one stays; the others take free codes under the s
 stays and who goes where is one assignment problem per prefix of length L - 1 (Hungarian method,
 scipy.optimize.linear_sum_assignment): first the fewest moves, then the least squared error. Only
 where such a prefix has no free code left do items leave it, for the nearest free codes under the
-prefix one token shorter, and so on. Codes that are held, such as those of a published version, are
-nobody's to take: whoever has one moves.
+prefix one token shorter, and so on. No item may have a held code, such as that of a published
+version: an item that has one moves.
 
 Shapes: N items, L levels, K_l codes at level l, D dimensions, m items to place, n candidates, H
 codes held.
@@ -31,11 +31,14 @@ OFFERS = 64  # free codes that an item brings into an assignment outside its pre
 MIN_BEAM = 32
 TIE = 1e-14  # of the largest error, per pair of items: see _nudge
 
+Code = tuple[int, ...]
+Offer = tuple[Code, float]  # a free code, and its squared error
 
-class Words(NamedTuple):
-    """Codewords as distances need them: float64 (K, D), and their squares float64 (K,)."""
 
-    values: np.ndarray
+class Codebook(NamedTuple):
+    """A codebook as distances need it: codewords float64 (K, D), their squared norms (K,)."""
+
+    codewords: np.ndarray
     squares: np.ndarray
 
 
@@ -52,38 +55,37 @@ class Space:
     vectors: np.ndarray
     rows: np.ndarray
     codebooks: list[np.ndarray]
-    _words: dict[int, Words] = field(default_factory=dict)
+    _in_double: dict[int, Codebook] = field(default_factory=dict)
 
-    def left(self, items: np.ndarray, prefix: np.ndarray) -> np.ndarray:
-        """What prefixes, one for all or one each, leave unexplained of items: float64 (m, D)."""
+    def residuals(self, items: np.ndarray, prefix: np.ndarray) -> np.ndarray:
+        """Residuals of items after a prefix, one for all or one each: float64 (m, D)."""
         target = row_blocks.take(self.vectors, self.rows[items]).astype(np.float64)
-        return target - residual_codec.decode(np.atleast_2d(prefix), self.codebooks)
+        residuals: np.ndarray = target - residual_codec.decode(
+            np.atleast_2d(prefix), self.codebooks
+        )
+        return residuals
 
-    def words(self, level: int) -> Words:
+    def codebook(self, level: int) -> Codebook:
         """The codebook of a level in float64, converted once: that costs more than a few items."""
-        if level not in self._words:
-            self._words[level] = in_double(self.codebooks[level])
-        return self._words[level]
+        if level not in self._in_double:
+            self._in_double[level] = in_double(self.codebooks[level])
+        return self._in_double[level]
 
-    def distances(self, left: np.ndarray, level: int) -> tuple[np.ndarray, np.ndarray]:
-        """Squared distances float64 (m, K) of rows float64 (m, D) to the words of a level.
+    def distances(self, residuals: np.ndarray, level: int) -> tuple[np.ndarray, np.ndarray]:
+        """Squared distances float64 (m, K) of residuals float64 (m, D) to a level's codewords.
 
-        Equal rows have equal distances, which a matrix product does not promise: it may round a
-        row by its place. Which rows are equal is told by the numbers int64 (m,) that come second.
+        Equal rows have equal distances, which a matrix product does not promise: its rounding may
+        depend on the position of a row. The second array, int64 (m,), has equal numbers for equal
+        rows.
         """
-        first, kind = _kinds(left)
-        if len(first) == len(left):
-            return squared_distances(left, self.words(level)), kind
-        return squared_distances(left[first], self.words(level))[kind], kind
+        first, kind = _kinds(residuals)
+        if len(first) == len(residuals):
+            return squared_distances(residuals, self.codebook(level)), kind
+        return squared_distances(residuals[first], self.codebook(level))[kind], kind
 
 
 def reassign(
-    codes: np.ndarray,
-    sizes: list[int],
-    vectors: np.ndarray,
-    rows: np.ndarray,
-    codebooks: list[np.ndarray],
-    held: np.ndarray | None = None,
+    codes: np.ndarray, sizes: list[int], space: Space, held: np.ndarray | None = None
 ) -> np.ndarray:
     """Give every item a code of its own.
 
@@ -97,21 +99,18 @@ def reassign(
     Args:
         codes: int32 (N, L).
         sizes: K_l per level; their product is at least N + H.
-        vectors: float (M, D), M >= N, may be a memory map.
-        rows: int64 (N,): the row of ``vectors`` of each item.
-        codebooks: float32 (K_l, D) per level.
+        space: vectors and codebooks.
         held: int32 (H, L), distinct codes that no item may have; None for none.
 
     Returns:
         int32 (N, L), all rows distinct, and none of them held.
     """
-    space = Space(vectors, rows, codebooks)
     placed = with_held(codes, held)
     occupied = prefixes.number(placed, sizes)
-    filled: set[tuple[int, ...]] = set()  # codes that were free before
+    filled: set[Code] = set()  # codes that were free before
     last = len(sizes) - 1
 
-    # Inside each prefix first.
+    # First share out the last codes of each prefix; ``pending`` are items of full prefixes.
     homeless = []
     for crowd in _crowds(crowded_prefixes(occupied), len(codes), placed, space):
         homeless.append(_share_out(crowd, placed, space))
@@ -120,14 +119,14 @@ def reassign(
     if len(pending):
         logger.info("%d items leave a full prefix of length %d", len(pending), last)
 
-    # Then under shorter and shorter ones.
+    # Then place these under prefixes that are shorter and shorter.
     for length in range(last - 1, -1, -1):
-        left_over = []
+        unplaced = []
         for items in _by_prefix(pending, occupied.numbers[length]):
             for start in range(0, len(items), OUTSIDE_ITEMS):
                 portion = items[start : start + OUTSIDE_ITEMS]
-                left_over.append(_move_out(portion, length, placed, occupied, filled, space))
-        pending = np.sort(np.concatenate(left_over)) if left_over else pending
+                unplaced.append(_move_out(portion, length, placed, occupied, filled, space))
+        pending = np.sort(np.concatenate(unplaced)) if unplaced else pending
     return placed[: len(codes)]
 
 
@@ -161,7 +160,7 @@ class Crowd(NamedTuple):
         items: int64 (m,), rows of all items under the prefix.
         movers: int64 (n,), those of shared codes: each may have to move.
         crowded: codes of which one of the movers stays.
-        free: codes that nobody has.
+        free: codes that no item has and that are not held.
         distances: float64 (n, K), squared, of the movers to every last code; None where there are
             too many of them at once.
         kind: int64 (n,), equal numbers for movers of equal distances.
@@ -200,7 +199,7 @@ def _crowds(
 
 
 def _crowd(rows: np.ndarray, n_items: int, placed: np.ndarray, space: Space) -> Crowd:
-    """Tell who of the items and held codes under one prefix may have to move, and where to."""
+    """Tell which items under one prefix may have to move, and to which codes."""
     counts = np.bincount(placed[rows, -1], minlength=len(space.codebooks[-1]))
     held = np.zeros(len(counts), dtype=bool)
     held[placed[rows[rows >= n_items], -1]] = True
@@ -224,8 +223,8 @@ def _measured(crowds: list[Crowd], placed: np.ndarray, space: Space) -> Iterator
     if not len(movers):
         yield from crowds
         return
-    left = space.left(movers, placed[movers, :-1])
-    distances, kind = space.distances(left, len(space.codebooks) - 1)
+    residuals = space.residuals(movers, placed[movers, :-1])
+    distances, kind = space.distances(residuals, len(space.codebooks) - 1)
     start = 0
     for crowd in crowds:
         stop = start + len(crowd.movers)
@@ -243,80 +242,90 @@ def _share_out(crowd: Crowd, placed: np.ndarray, space: Space) -> np.ndarray:
     for start in range(0, len(crowd.movers), EXACT_ITEMS):
         portion = crowd.movers[start : start + EXACT_ITEMS]
         distances, kind = crowd.distances, crowd.kind
-        if distances is None:
-            left = space.left(portion, placed[portion[0], :last])
-            distances, kind = space.distances(left, last)
+        if distances is None or kind is None:
+            residuals = space.residuals(portion, placed[portion[0], :last])
+            distances, kind = space.distances(residuals, last)
         n_leaving = max(len(portion) - len(crowded) - len(free), 0)
         outside = _nearest_outside(portion, placed, space) if n_leaving else np.zeros(len(portion))
         own = placed[portion, last]
-        chosen = _assign(distances, kind, own, crowded, free, outside, n_leaving)
+        rivals = Rivals(distances, kind, own, outside)
+        chosen = _assign(rivals, crowded, free, n_leaving)
         homeless.append(portion[chosen < 0])
         placed[portion[chosen >= 0], last] = chosen[chosen >= 0]
         free = np.setdiff1d(free, chosen)
     return np.concatenate(homeless)
 
 
-def _assign(
-    distances: np.ndarray,
-    kind: np.ndarray,
-    own: np.ndarray,
-    crowded: np.ndarray,
-    free: np.ndarray,
-    outside: np.ndarray,
-    n_leaving: int,
-) -> np.ndarray:
+class Rivals(NamedTuple):
+    """Items that compete for the last codes of one prefix.
+
+    Attributes:
+        distances: float64 (m, K), squared, to every last code.
+        kind: int64 (m,), equal numbers for equal distances.
+        own: int (m,), the code each item has now.
+        outside: float64 (m,), squared distance of an item that leaves the prefix.
+    """
+
+    distances: np.ndarray
+    kind: np.ndarray
+    own: np.ndarray
+    outside: np.ndarray
+
+
+def _assign(rivals: Rivals, crowded: np.ndarray, free: np.ndarray, n_leaving: int) -> np.ndarray:
     """Choose a last code for each of m items: every crowded code keeps one of its own items.
 
     Of equal errors the lower row stays, goes to the lower code, and leaves last.
 
     Args:
-        distances: float64 (m, K), squared, to every last code.
-        kind: int64 (m,), equal numbers for equal distances.
-        own: int (m,), the code each item has now.
+        rivals: the items.
         crowded: codes of which one item must stay.
         free: codes that no item has.
-        outside: float64 (m,), squared distance of an item that leaves the prefix.
         n_leaving: how many have to leave.
 
     Returns:
         int64 (m,): the code, or -1 for an item that leaves.
     """
+    # No optimal solution needs more than the nearest few free codes of each item.
+    distances, own = rivals.distances, rivals.own
     n_items = len(own)
-    wanted = n_items - len(crowded)
-    if len(free) > wanted:  # no optimal solution needs more than the nearest few of each item
-        nearest = np.argsort(distances[:, free], axis=1, kind="stable")[:, :wanted]
+    n_moving = n_items - len(crowded)
+    if len(free) > n_moving:
+        nearest = np.argsort(distances[:, free], axis=1, kind="stable")[:, :n_moving]
         free = free[np.unique(nearest)]
 
-    # What each choice adds to the error. A solver breaks ties as it comes upon them; a nudge makes
-    # the higher row move.
+    # The cost matrix (m, crowded + free + leaving): what each choice adds to the error. A solver
+    # breaks ties in its own order; a nudge makes the higher row move.
     base = distances[np.arange(n_items), own][:, None]
-    added = np.column_stack([distances[:, free], np.repeat(outside[:, None], n_leaving, 1)]) - base
+    added = np.column_stack([distances[:, free], np.repeat(rivals.outside[:, None], n_leaving, 1)])
+    added -= base
     scale = float(np.abs(added).max(initial=0.0)) or 1.0
     moving = added - _nudge(n_items, scale)
     stay_bonus = 4.0 * n_items * scale  # outweighs all moves
     staying = np.where(own[:, None] == crowded, -stay_bonus, np.inf)
     _, column = linear_sum_assignment(np.column_stack([staying, moving]))
 
-    # Equal items, and equal codes, in order.
+    # Among equal codes take the lower one, among equal items let the lower row have the better.
     moved = np.flatnonzero(column >= len(crowded))
     column[moved] = len(crowded) + _lower_codes(column[moved] - len(crowded), added, len(free))
     cost = np.full(n_items, -np.inf)
     cost[moved] = added[moved, column[moved] - len(crowded)]
     cost[column >= len(crowded) + len(free)] = np.inf
-    column = _in_order(
-        column, cost, np.unique(np.column_stack([own, kind]), axis=0, return_inverse=True)[1]
-    )
+    alike = np.column_stack([own, rivals.kind])  # rows of one kind and code are equal items
+    column = _in_order(column, cost, np.unique(alike, axis=0, return_inverse=True)[1])
     codes = np.concatenate([crowded, free, np.full(n_leaving, -1)])
-    return codes[column]
+    chosen: np.ndarray = codes[column]
+    return chosen
 
 
 def _nudge(n_items: int, scale: float) -> np.ndarray:
-    """Costs float64 (m, 1) that rise with the row: too small to matter, and no solver misses them.
+    """Costs float64 (m, 1) that rise with the row: above a solver's rounding, below any error.
 
     A solver's sums of m costs of this scale are exact to about m * 1e-15 of it, and each row needs
     a cost of its own above that.
     """
-    return TIE * scale * n_items * np.arange(n_items)[:, None]
+    nudge: np.ndarray = TIE * scale * n_items * np.arange(n_items)[:, None]
+    return nudge
 
 
 def _lower_codes(column: np.ndarray, added: np.ndarray, n_free: int) -> np.ndarray:
@@ -325,7 +334,7 @@ def _lower_codes(column: np.ndarray, added: np.ndarray, n_free: int) -> np.ndarr
     Args:
         column: int64 (t,), the columns that items got, in the order of their rows.
         added: float64 (m, n).
-        n_free: columns that are codes; those after them all mean to leave.
+        n_free: columns that are codes; every column after them means to leave the prefix.
     """
     kind = _kinds(added[:, :n_free].T)[1]
     if not n_free or kind.max() == n_free - 1:
@@ -365,11 +374,12 @@ def _nearest_outside(items: np.ndarray, placed: np.ndarray, space: Space) -> np.
     last = placed.shape[1] - 1
     if not last:
         return np.zeros(len(items))  # there is no other: the capacity was checked
-    left = space.left(items, placed[items[0], : last - 1])
-    distances, _ = space.distances(left, last - 1)
+    residuals = space.residuals(items, placed[items[0], : last - 1])
+    distances, _ = space.distances(residuals, last - 1)
     distances[:, placed[items[0], last - 1]] = np.inf
-    left -= space.codebooks[last - 1][distances.argmin(axis=1)]
-    return space.distances(left, last)[0].min(axis=1)
+    residuals -= space.codebooks[last - 1][distances.argmin(axis=1)]
+    nearest: np.ndarray = space.distances(residuals, last)[0].min(axis=1)
+    return nearest
 
 
 def _move_out(
@@ -377,7 +387,7 @@ def _move_out(
     length: int,
     placed: np.ndarray,
     occupied: prefixes.Prefixes,
-    filled: set[tuple[int, ...]],
+    filled: set[Code],
     space: Space,
 ) -> np.ndarray:
     """Place items on free codes anywhere under their prefix of ``length``; return the others.
@@ -386,33 +396,38 @@ def _move_out(
     a beam search finds for it, and one assignment shares them out. Items of equal vectors share
     one search, and the lower rows of them get the nearer codes.
     """
+    # Items of equal residuals are one row of ``distinct`` (n, D).
     prefix = placed[items[0], :length]
-    left = space.left(items, prefix)
-    first, kind = _kinds(left)
-    residuals = left[first]
+    residuals = space.residuals(items, prefix)
+    first, kind = _kinds(residuals)
+    distinct = residuals[first]
     while len(items):
-        alike = np.bincount(kind, minlength=len(residuals))
+        # The free codes that each searched row offers, as many as it has items or more.
+        alike = np.bincount(kind, minlength=len(distinct))
         searched = np.flatnonzero(alike)
-        wanted = np.maximum(OFFERS, alike[searched])
-        free = _free_codes_near(residuals[searched], prefix, wanted, occupied, filled, space)
-        found = dict(zip(searched.tolist(), free, strict=True))
-        offers: dict[tuple[int, ...], int] = {}  # free code -> column
-        for code, _ in itertools.chain.from_iterable(found.values()):
+        counts = np.maximum(OFFERS, alike[searched])
+        free = _free_codes_near(distinct[searched], prefix, counts, Taken(occupied, filled), space)
+        offers_of = dict(zip(searched.tolist(), free, strict=True))
+        offers: dict[Code, int] = {}  # free code -> column
+        for code, _ in itertools.chain.from_iterable(offers_of.values()):
             offers.setdefault(code, len(offers))
         if not offers:
             break
 
-        matrix = np.full((len(items), len(offers)), np.inf)
-        for row, one in enumerate(kind):
-            matrix[row, [offers[code] for code, _ in found[one]]] = [cost for _, cost in found[one]]
-        offered = np.isfinite(matrix)
-        scale = float(matrix[offered].max()) or 1.0
-        nudge = _nudge(len(items), scale)  # who is left without a code is the highest row
-        costs = np.where(offered, matrix + nudge - nudge.max(), 4.0 * len(items) * scale)
+        # One assignment of items to codes (m, n): the nudge leaves the highest row without a code.
+        errors = np.full((len(items), len(offers)), np.inf)
+        for item, row in enumerate(kind.tolist()):
+            columns = [offers[code] for code, _ in offers_of[row]]
+            errors[item, columns] = [error for _, error in offers_of[row]]
+        offered = np.isfinite(errors)
+        scale = float(errors[offered].max()) or 1.0
+        nudge = _nudge(len(items), scale)
+        costs = np.where(offered, errors + nudge - nudge.max(), 4.0 * len(items) * scale)
         row, column = linear_sum_assignment(costs)
-        taken = offered[row, column]
-        row, column = _nearer_first(row[taken], column[taken], kind, matrix)
+        matched = offered[row, column]
+        row, column = _nearer_first(row[matched], column[matched], kind, errors)
 
+        # Items without a code offer others in the next round.
         codes = list(offers)
         for item, code in zip(items[row], column, strict=True):
             placed[item] = codes[code]
@@ -424,7 +439,7 @@ def _move_out(
 def _nearer_first(
     row: np.ndarray, column: np.ndarray, kind: np.ndarray, costs: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Give what the items of one kind got to the lowest rows of it, the nearest code first.
+    """Give the codes that items of one kind got to its lowest rows, the nearest code first.
 
     Args:
         row: int64 (t,), items that got a code.
@@ -435,121 +450,128 @@ def _nearer_first(
     by_cost = np.lexsort((column, costs[row, column], kind[row]))
     counts = np.bincount(kind[row], minlength=int(kind.max()) + 1)
     by_kind = np.argsort(kind, kind="stable")
-    place = np.arange(len(kind)) - np.searchsorted(kind[by_kind], kind[by_kind])  # within its kind
-    return by_kind[place < counts[kind[by_kind]]], column[by_cost]
+    position = np.arange(len(kind)) - np.searchsorted(kind[by_kind], kind[by_kind])  # in its kind
+    return by_kind[position < counts[kind[by_kind]]], column[by_cost]
+
+
+class Taken(NamedTuple):
+    """Codes that are not free: ``occupied`` from the beginning, ``filled`` since."""
+
+    occupied: prefixes.Prefixes
+    filled: set[Code]
 
 
 def _free_codes_near(
     residuals: np.ndarray,
     prefix: np.ndarray,
-    wanted: np.ndarray,
-    occupied: prefixes.Prefixes,
-    filled: set[tuple[int, ...]],
+    counts: np.ndarray,
+    taken: Taken,
     space: Space,
-) -> list[list[tuple[tuple[int, ...], float]]]:
+) -> list[list[Offer]]:
     """Find free codes under a prefix, nearest first, with their squared errors.
 
     The beam doubles until it finds enough or holds every prefix of length L - 1 there is. Rows of
     one width are searched together, ``EXACT_ITEMS`` prefixes at a time.
 
     Args:
-        residuals: float64 (m, D), what the prefix leaves unexplained of each item.
+        residuals: float64 (m, D), of each item after the prefix.
         prefix: int32 (length,).
-        wanted: int64 (m,), how many codes each needs.
-        occupied: codes that were taken at the beginning.
-        filled: codes that were taken since.
+        counts: int64 (m,), how many codes each needs.
+        taken: codes that are not free.
         space: vectors and codebooks.
 
     Returns:
-        For each row up to ``wanted`` pairs of a code and its squared error.
+        For each row up to ``counts`` pairs of a code and its squared error.
     """
-    found: list[list] = [[]] * len(residuals)
+    offers: list[list[Offer]] = [[]] * len(residuals)
     last = len(space.codebooks) - 1
     pending, width = list(range(len(residuals))), MIN_BEAM
     while pending:
         wider = []
         at_once = max(EXACT_ITEMS // width, 1)
         for start in range(0, len(pending), at_once):
-            some = pending[start : start + at_once]
-            beams, whole = _beams(residuals[some], prefix, width, space)
+            # One product for the beams of several rows: distances (p, K) of each beam.
+            batch = pending[start : start + at_once]
+            beams, whole = _beams(residuals[batch], prefix, width, space)
             ends = np.cumsum([len(beam.paths) for beam in beams])
-            left = np.concatenate([beam.left for beam in beams])
-            distances = np.split(squared_distances(left, space.words(last)), ends[:-1])
-            for one, beam, costs in zip(some, beams, distances, strict=True):
-                found[one] = _nearest_free(beam.paths, costs, wanted[one], occupied, filled)
-                if len(found[one]) < wanted[one] and not whole:
-                    wider.append(one)
+            stacked = np.concatenate([beam.residuals for beam in beams])
+            distances = np.split(squared_distances(stacked, space.codebook(last)), ends[:-1])
+
+            # Rows that found too few codes are searched again with a wider beam.
+            for row, beam, errors in zip(batch, beams, distances, strict=True):
+                offers[row] = _nearest_free(beam.paths, errors, counts[row], taken)
+                if len(offers[row]) < counts[row] and not whole:
+                    wider.append(row)
         pending, width = wider, 2 * width
-    return found
+    return offers
 
 
 class Beam(NamedTuple):
-    """The best prefixes of one item: ``paths`` int (p, L - 1), what they leave float64 (p, D)."""
+    """The best prefixes of one item, int (p, L - 1), and its residuals, float64 (p, D)."""
 
     paths: np.ndarray
-    left: np.ndarray
+    residuals: np.ndarray
 
 
 def _beams(
     residuals: np.ndarray, prefix: np.ndarray, width: int, space: Space
 ) -> tuple[list[Beam], bool]:
-    """Extend a prefix to length L - 1 for each row, and say whether every extension is there."""
+    """Extend a prefix to length L - 1 for each row; tell whether the beams hold all extensions."""
     beams = [Beam(prefix[None], residual[None]) for residual in residuals]
     whole = True
     for level in range(len(prefix), len(space.codebooks) - 1):
         ends = np.cumsum([len(beam.paths) for beam in beams])
-        left = np.concatenate([beam.left for beam in beams])
-        distances = np.split(squared_distances(left, space.words(level)), ends[:-1])
+        stacked = np.concatenate([beam.residuals for beam in beams])
+        distances = np.split(squared_distances(stacked, space.codebook(level)), ends[:-1])
         longer = []
         for beam, costs in zip(beams, distances, strict=True):
             best = _smallest(costs, width)
             whole &= len(best) == costs.size
             path, code = np.divmod(best, costs.shape[1])
             paths = np.column_stack([beam.paths[path], code])
-            longer.append(Beam(paths, beam.left[path] - space.codebooks[level][code]))
+            longer.append(Beam(paths, beam.residuals[path] - space.codebooks[level][code]))
         beams = longer
     return beams, whole
 
 
 def _nearest_free(
-    paths: np.ndarray,
-    distances: np.ndarray,
-    wanted: int,
-    occupied: prefixes.Prefixes,
-    filled: set[tuple[int, ...]],
-) -> list[tuple[tuple[int, ...], float]]:
-    """Find up to ``wanted`` free codes among all extensions of ``paths``, nearest first."""
-    looked_at = 4 * wanted
+    paths: np.ndarray, distances: np.ndarray, count: int, taken: Taken
+) -> list[Offer]:
+    """Find up to ``count`` free codes among all extensions of ``paths``, nearest first."""
+    n_candidates = 4 * count
     while True:
-        best = _smallest(distances, looked_at)
+        best = _smallest(distances, n_candidates)
         path, code = np.divmod(best, distances.shape[1])
         candidates = np.column_stack([paths[path], code])
-        free = ~prefixes.occurs(occupied, candidates)
-        costs = distances[path[free], code[free]].tolist()
-        keys = map(tuple, candidates[free].tolist())
-        unfilled = (pair for pair in zip(keys, costs, strict=True) if pair[0] not in filled)
-        found = list(itertools.islice(unfilled, wanted))
-        if len(found) >= wanted or len(best) == distances.size:
-            return found
-        looked_at *= 4
+        free = ~prefixes.occurs(taken.occupied, candidates)
+        errors = distances[path[free], code[free]].tolist()
+        codes = map(tuple, candidates[free].tolist())
+        unfilled = (pair for pair in zip(codes, errors, strict=True) if pair[0] not in taken.filled)
+        offers = list(itertools.islice(unfilled, count))
+        if len(offers) >= count or len(best) == distances.size:
+            return offers
+        n_candidates *= 4
 
 
 def _smallest(distances: np.ndarray, n: int) -> np.ndarray:
-    """Flat places of the ``n`` smallest values, in order, ties by place; all of them if fewer."""
+    """Flat indices of the ``n`` smallest values, in order, ties by index; all of them if fewer."""
     flat = distances.ravel()
     if n >= flat.size:
         return np.argsort(flat, kind="stable")
     near = np.flatnonzero(flat <= np.partition(flat, n - 1)[n - 1])
-    return near[np.argsort(flat[near], kind="stable")][:n]
+    smallest: np.ndarray = near[np.argsort(flat[near], kind="stable")][:n]
+    return smallest
 
 
-def in_double(words: np.ndarray) -> Words:
+def in_double(codewords: np.ndarray) -> Codebook:
     """Codewords float32 (K, D) as :func:`squared_distances` needs them."""
-    values = words.astype(np.float64)
-    return Words(values, np.square(values).sum(1))
+    values = codewords.astype(np.float64)
+    return Codebook(values, np.square(values).sum(1))
 
 
-def squared_distances(left: np.ndarray, words: Words) -> np.ndarray:
-    """Squared distances float64 (m, K) of rows float64 (m, D) to codewords."""
-    squares = np.square(left).sum(1)[:, None] + words.squares - 2.0 * left @ words.values.T
-    return np.maximum(squares, 0.0)
+def squared_distances(residuals: np.ndarray, codebook: Codebook) -> np.ndarray:
+    """Squared distances float64 (m, K) of residuals float64 (m, D) to codewords."""
+    norms = np.square(residuals).sum(1)[:, None]
+    squares = norms + codebook.squares - 2.0 * residuals @ codebook.codewords.T
+    distances: np.ndarray = np.maximum(squares, 0.0)
+    return distances

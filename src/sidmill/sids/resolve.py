@@ -1,18 +1,12 @@
-"""Codes -> semantic IDs: what happens to items that share a code.
+"""Codes -> semantic IDs: what happens to items that share a code (:mod:`.strategies`).
 
-    none      nothing: a shared code stays shared
-    reassign  all but one of the sharers move to free codes, at the least added distortion
-    sinkhorn  they are spread over free last tokens in rounds, as in LC-Rec, the rest by reassign
-    suffix    one more token numbers the sharers (TIGER, https://arxiv.org/abs/2305.05065)
+Items of a published version keep the SID that they have, whatever the strategy. The others are
+placed around them; the strategy ``none`` alone gives them the SIDs of their codes, taken or not.
 
-Items of a published version keep the SID that they have, whatever the strategy; the others are
-placed around them, but for ``none``, which gives them the SIDs of their codes, taken or not.
-
-Shapes: N items, L levels, K_l codes at level l, D dimensions, H held SIDs, F items to place.
+Shapes: N items, L levels, K_l codes at level l, T tokens of a SID, D dimensions, F items to place.
 """
 
 import logging
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -20,8 +14,11 @@ import numpy as np
 from sidmill.core.errors import SidmillError
 from sidmill.formats.sid_text import MAX_LEVELS
 from sidmill.numeric import residual_codec, row_blocks
-from sidmill.sids import prefixes, reassign, sinkhorn
+from sidmill.settings import registry
+from sidmill.settings.sids import Collisions
+from sidmill.sids import strategies
 from sidmill.sids.published_sids import Kept
+from sidmill.sids.reassign import Space
 
 logger = logging.getLogger(__name__)
 
@@ -29,11 +26,11 @@ BLOCK_ROWS = 4096
 
 
 class Resolution(NamedTuple):
-    """SIDs int32 (N, L) or (N, L + 1), the size of each level, and what the resolution cost."""
+    """SIDs int32 (N, T), the size of each token, and what the resolution cost."""
 
     sids: np.ndarray
     sizes: list[int]
-    cost: dict
+    cost: dict[str, object]
 
 
 def resolve(
@@ -42,14 +39,8 @@ def resolve(
     vectors: np.ndarray | None,
     codebooks: list[np.ndarray],
     text_classes: np.ndarray | None,
+    settings: Collisions,
     kept: Kept | None = None,
-    *,
-    strategy: str,
-    identical_text: str,
-    suffix_size: int,
-    sinkhorn_epsilon: float,
-    sinkhorn_iterations: int,
-    sinkhorn_rounds: int,
 ) -> Resolution:
     """Turn codes into semantic IDs.
 
@@ -59,169 +50,108 @@ def resolve(
     Args:
         codes: int32 (N, L), as the quantizer gave them.
         sizes: K_l per level.
-        vectors: float (N, D), may be a memory map; of the space that the codebooks are in.
-        codebooks: float32 (K_l, D) per level. Given SIDs have none, and need no vectors: no code is
-            nearer than another one, so ``reassign`` takes the lowest free ones of a prefix.
+        vectors: float (N, D), may be a memory map; in the space of the codebooks.
+        codebooks: float32 (K_l, D) per level. Given SIDs have none, and need no vectors: every code
+            is then equally near, so ``reassign`` takes the lowest free codes of a prefix.
         text_classes: int64 (N,): equal numbers for equal texts; None where items have no text.
+        settings: strategy and its parameters. With ``identical_text: share`` items of one text
+            have one SID: the published one, else that of the first item.
         kept: SIDs that stay as they were published; None where all SIDs are new.
-        strategy: ``none``, ``reassign``, ``sinkhorn`` or ``suffix``.
-        identical_text: ``separate`` treats items of equal text like others; ``share`` gives them
-            one SID, that of the first of them, or the published one.
-        suffix_size: with ``suffix``, how many items may share a code.
-        sinkhorn_epsilon: with ``sinkhorn``, the regularisation: see :func:`sinkhorn.spread`.
-        sinkhorn_iterations: scalings of each transport plan.
-        sinkhorn_rounds: rounds, at most.
 
     Raises:
         SidmillError: if there are more items than codes, or more sharers than suffixes; if the
             published SIDs have another number of tokens; if ``sinkhorn`` has no codebooks, or
             ``share`` no texts.
     """
-    if not codebooks and strategy == "sinkhorn":
+    strategy = registry.STRATEGIES[settings.strategy]
+    n_items, n_tokens = len(codes), len(sizes) + strategy.extra_tokens
+    kept = _nothing_kept(n_items, n_tokens) if kept is None else kept
+    _check_request(settings, sizes, bool(codebooks), text_classes is not None, kept)
+
+    # Without codebooks every code has the same distance to every item.
+    has_distances = bool(codebooks) and vectors is not None
+    if vectors is None or not codebooks:
+        vectors = np.zeros((n_items, 1), dtype=np.float32)
+        codebooks = [np.zeros((size, 1), dtype=np.float32) for size in sizes]
+
+    # One item of each group that shares a SID on purpose is placed, unless its SID stays: (F,).
+    owner = np.arange(n_items)  # (N,), the row whose SID each item has
+    if settings.identical_text == "share" and text_classes is not None:
+        owner = _owners_by_text(text_classes, kept)
+    to_place = np.flatnonzero((owner == np.arange(n_items)) & ~kept.fixed)
+    place = registry.load(strategy.function)
+    space = Space(vectors, to_place, codebooks)
+    request = strategies.Unresolved(codes[to_place], sizes, space, kept.held)
+    placement = place(request, settings)
+
+    sids = kept.sids.copy()  # (N, T)
+    sids[to_place] = placement.sids
+    sids = sids[owner]
+    cost: dict[str, object] = {
+        "strategy": settings.strategy,
+        "identical_text": settings.identical_text,
+    }
+    cost |= placement.cost | _cost(codes, sids[:, : codes.shape[1]], vectors, codebooks)
+    _log_cost(cost, has_distances)
+    return Resolution(sids, placement.sizes, cost if has_distances else cost | {"added_mse": None})
+
+
+def _check_request(
+    settings: Collisions, sizes: list[int], has_codebooks: bool, has_texts: bool, kept: Kept
+) -> None:
+    """Refuse settings that the codes, the texts or the published SIDs cannot meet."""
+    # What the strategy and the sharing of SIDs need.
+    strategy = registry.STRATEGIES[settings.strategy]
+    n_tokens = len(sizes) + strategy.extra_tokens
+    if strategy.needs_codebooks and not has_codebooks:
         raise SidmillError(
-            "collisions.strategy: sinkhorn spreads items by their distances to codewords, and "
-            "given SIDs have none: set none, which leaves the SIDs as they are, reassign or suffix"
+            f"collisions.strategy: {settings.strategy} spreads items by their distances to "
+            f"codewords, and given SIDs have none: set none, which leaves the SIDs as they are, "
+            f"reassign or suffix"
         )
-    if text_classes is None and identical_text == "share":
+    if settings.identical_text == "share" and not has_texts:
         raise SidmillError(
             "collisions.identical_text: share needs the texts of the items, and items.path is "
             "null: set separate, or name the catalogue in items.path"
         )
-    if strategy == "suffix" and len(sizes) >= MAX_LEVELS:
+
+    # SIDs have a letter per token, and as many tokens as the published ones.
+    if n_tokens > MAX_LEVELS:
         raise SidmillError(
-            f"collisions.strategy: suffix adds a token, but SIDs of {len(sizes)} levels have no "
-            f"letter left, of {MAX_LEVELS}: set none or reassign"
+            f"collisions.strategy: {settings.strategy} adds a token, but SIDs of {len(sizes)} "
+            f"levels have no letter left, of {MAX_LEVELS}: set none or reassign"
         )
-    measured = bool(codebooks)
-    if not measured:  # every code is as near as every other one
-        vectors = np.zeros((len(codes), 1), dtype=np.float32)
-        codebooks = [np.zeros((size, 1), dtype=np.float32) for size in sizes]
-    if text_classes is None:
-        text_classes = np.arange(len(codes))
-    if kept is None:
-        kept = _nothing(len(codes), len(sizes) + (strategy == "suffix"))
-    elif kept.sids.shape[1] != len(sizes) + (strategy == "suffix"):
+    if kept.sids.shape[1] != n_tokens:
         raise SidmillError(
-            f"published SIDs have {kept.sids.shape[1]} tokens, collisions.strategy: {strategy} "
-            f"gives {len(sizes) + (strategy == 'suffix')}: take the strategy that they were made by"
+            f"published SIDs have {kept.sids.shape[1]} tokens, collisions.strategy: "
+            f"{settings.strategy} gives {n_tokens}: take the strategy that they were made by"
         )
-    if strategy == "suffix" and len(kept.held) and kept.held[:, -1].max() >= suffix_size:
-        raise SidmillError(
-            f"published SIDs have suffixes up to {kept.held[:, -1].max()}, but "
-            f"collisions.suffix_size is {suffix_size}: raise it to at least "
-            f"{kept.held[:, -1].max() + 1}"
-        )
-    takes = _whose(text_classes, identical_text, kept)
-    first = np.flatnonzero((takes == np.arange(len(codes))) & ~kept.fixed)  # (F,)
-    held = kept.held
-    own_cost = {}
-    if strategy == "suffix":
-        placed = _append_rank(codes[first], sizes, suffix_size, held)
-        sizes = [*sizes, suffix_size]
-    elif strategy == "reassign":
-        _check_capacity(len(first), len(held), sizes)
-        placed = reassign.reassign(codes[first], sizes, vectors, first, codebooks, held)
-    elif strategy == "sinkhorn":
-        _check_capacity(len(first), len(held), sizes)
-        spread = sinkhorn.spread(
-            codes[first],
-            sizes,
-            reassign.Space(vectors, first, codebooks),
-            held,
-            epsilon=sinkhorn_epsilon,
-            iterations=sinkhorn_iterations,
-            rounds=sinkhorn_rounds,
-        )
-        placed = reassign.reassign(spread.codes, sizes, vectors, first, codebooks, held)
-        own_cost = {"left_by_round": spread.left, "left_to_reassign": spread.left[-1]}
-    else:
-        placed = codes[first]
-    sids = kept.sids.copy()
-    sids[first] = placed
-    sids = sids[takes]
-    cost = {"strategy": strategy, "identical_text": identical_text, **own_cost}
-    cost |= _cost(codes, sids[:, : codes.shape[1]], vectors, codebooks)
-    if measured:
-        logger.info("%(strategy)s: %(items_moved)d items moved, mse +%(added_mse).3g", cost)
-    else:
-        cost["added_mse"] = None
-        level = logging.WARNING if cost["items_moved"] else logging.INFO
-        logger.log(level, "%(strategy)s: %(items_moved)d items leave the SID they were given", cost)
-    return Resolution(sids, sizes, cost)
 
 
-def _nothing(n_items: int, n_tokens: int) -> Kept:
+def _nothing_kept(n_items: int, n_tokens: int) -> Kept:
     """No SID is published."""
     none = np.zeros(n_items, dtype=bool)
     sids = np.zeros((n_items, n_tokens), dtype=np.int32)
     return Kept(sids, fixed=none, changed=none, held=sids[:0])
 
 
-def _whose(text_classes: np.ndarray, identical_text: str, kept: Kept) -> np.ndarray:
-    """The row whose SID each item takes, its own mostly: int64 (N,).
+def _owners_by_text(text_classes: np.ndarray, kept: Kept) -> np.ndarray:
+    """The row whose SID each item has, where items of one text share a SID: int64 (N,).
 
-    Items of one text that share take that of the first published one whose text is as published,
-    else of the first published one, else of the first one.
+    The owner is the first published item whose text is as published, else the first published
+    item, else the first item. A published item keeps its own SID.
     """
     rows = np.arange(len(text_classes))
-    if identical_text == "separate":
-        return rows
     order = np.lexsort((rows, kept.changed, ~kept.fixed, text_classes))
     _, begin, member = np.unique(text_classes[order], return_index=True, return_inverse=True)
-    takes = np.empty_like(rows)
-    takes[order] = order[begin][member]
-    return np.where(kept.fixed, rows, takes)
-
-
-def _append_rank(
-    codes: np.ndarray, sizes: list[int], suffix_size: int, held: np.ndarray
-) -> np.ndarray:
-    """Append a number that tells the items of one code apart: by row, the lowest that are free.
-
-    Args:
-        codes: int32 (F, L).
-        sizes: K_l per level.
-        suffix_size: how many numbers there are.
-        held: int32 (H, L + 1), SIDs that no item may have.
-
-    Returns:
-        int32 (F, L + 1).
-    """
-    everyone = np.concatenate([codes, held[:, : codes.shape[1]]])
-    rows, bounds = prefixes.groups(prefixes.number(everyone, sizes).numbers[-1])
-    rank = np.empty(len(everyone), dtype=np.int32)
-    rank[rows] = np.arange(len(everyone)) - np.repeat(bounds[:-1], np.diff(bounds))
-    mixed = np.minimum.reduceat(rows, bounds[:-1]) < len(codes) if len(held) and len(rows) else []
-    for group in np.flatnonzero(mixed):  # those that hold an item to place
-        members = rows[bounds[group] : bounds[group + 1]]
-        taken = held[members[members >= len(codes)] - len(codes), -1]
-        free = np.setdiff1d(np.arange(len(members) + len(taken)), taken)
-        items = members[members < len(codes)]
-        rank[items] = free[: len(items)]
-    rank = rank[: len(codes)]
-    if len(rank) and rank.max() >= suffix_size:
-        crowd = codes[np.argmax(rank)].tolist()
-        raise SidmillError(
-            f"{rank.max() + 1} items share the code {crowd}, but collisions.suffix_size is "
-            f"{suffix_size}: raise it to at least {rank.max() + 1}, or train larger codebooks"
-        )
-    return np.column_stack([codes, rank])
-
-
-def _check_capacity(n_sids: int, n_held: int, sizes: list[int]) -> None:
-    capacity = math.prod(map(int, sizes))
-    if n_sids + n_held > capacity:
-        taken = f", {n_held} of which are published or reserved" if n_held else ""
-        raise SidmillError(
-            f"{n_sids} items cannot have distinct SIDs: codebooks of {' x '.join(map(str, sizes))} "
-            f"make {capacity} codes{taken}; add a level or raise the codebook size, or set "
-            f"collisions.strategy to none or suffix"
-        )
+    owner = np.empty_like(rows)
+    owner[order] = order[begin][member]
+    return np.where(kept.fixed, rows, owner)
 
 
 def _cost(
     codes: np.ndarray, sids: np.ndarray, vectors: np.ndarray, codebooks: list[np.ndarray]
-) -> dict:
+) -> dict[str, object]:
     """Count the items that moved, by the first level that changed, and the error they gained."""
     changed = codes != sids
     moved = np.flatnonzero(changed.any(axis=1))
@@ -231,9 +161,19 @@ def _cost(
         rows = moved[start : start + BLOCK_ROWS]
         target = row_blocks.take(vectors, rows).astype(np.float64)
         for picked, sign in ((sids, 1), (codes, -1)):
-            added += sign * np.square(target - residual_codec.decode(picked[rows], codebooks)).sum()
+            residual = target - residual_codec.decode(picked[rows], codebooks)
+            added += sign * np.square(residual).sum()
     return {
         "items_moved": len(moved),
         "moved_by_level": np.bincount(first_level, minlength=codes.shape[1]).tolist(),
         "added_mse": float(added / vectors.size),
     }
+
+
+def _log_cost(cost: dict[str, object], has_distances: bool) -> None:
+    """Log the moves; of given SIDs each move is a warning, since the SID was given on purpose."""
+    if has_distances:
+        logger.info("%(strategy)s: %(items_moved)d items moved, mse +%(added_mse).3g", cost)
+        return
+    level = logging.WARNING if cost["items_moved"] else logging.INFO
+    logger.log(level, "%(strategy)s: %(items_moved)d items leave the SID they were given", cost)

@@ -1,4 +1,4 @@
-"""Two versions of ``pid2sid.parquet``: which items came, went, or changed their SID.
+"""Two versions of ``pid2sid.parquet``: items that are new, are gone, or have another SID.
 
 A published SID is a promise: a model trained on it, or a log that holds it, means one item by it.
 Two things break the promise: an item that **moved** (same pid, another SID), and a SID that was
@@ -19,7 +19,7 @@ from sidmill.io import id_lookup
 
 
 class Comparison(NamedTuple):
-    """What is between two versions; rows rise, and are of the file that the name says.
+    """The difference of two versions; rows rise, and are those of the file that is named.
 
     Attributes:
         old: ids, SIDs int32 (N, L) and sizes of the old version.
@@ -32,7 +32,7 @@ class Comparison(NamedTuple):
         reused: int64 rows of new, added or moved ones: their SID belonged to other pids in old,
             none of which has it now.
         shared: int64 rows of new, added or moved ones: their SID belonged to another pid in old,
-            which has it still. So items join a SID where collisions are not resolved.
+            which has it still: items share a SID where collisions are not resolved.
     """
 
     old: code_files.Codes
@@ -66,7 +66,7 @@ class Tenures(NamedTuple):
 
 
 def compare(old_path: str | Path, new_path: str | Path) -> Comparison:
-    """Compare two versions of ``pid2sid.parquet``, whatever the order of their rows.
+    """Compare two versions of ``pid2sid.parquet``, in any order of their rows.
 
     Memory: about 220 bytes per item of both with integer ids; strings add the look-up of
     :mod:`sidmill.io.id_lookup`.
@@ -79,6 +79,7 @@ def compare(old_path: str | Path, new_path: str | Path) -> Comparison:
         SidmillError: if a file is no ``pid2sid.parquet`` or holds an id twice, or if the two have
             ids of different types or SIDs of different lengths.
     """
+    # Refuse files that cannot be versions of one catalogue.
     old, new = code_files.read(old_path, "sid"), code_files.read(new_path, "sid")
     if pa.types.is_integer(old.ids.type) != pa.types.is_integer(new.ids.type):
         raise SidmillError(
@@ -92,10 +93,13 @@ def compare(old_path: str | Path, new_path: str | Path) -> Comparison:
             f"the one is a SID of the other, so all items moved: keep the number of levels and "
             f"collisions.strategy between versions"
         )
+
+    # The row that each new item has in old, (M,); the second look-up refuses ids that repeat.
     rows_in_old = id_lookup.find(id_lookup.make(old.ids, old_path), new.ids).astype(np.int64)
     id_lookup.make(new.ids, new_path)
     known = rows_in_old != id_lookup.ABSENT
     tenures = follow(old.codes, new.codes, rows_in_old)
+
     moved = np.flatnonzero(known & ~tenures.same)
     stays = np.zeros(len(old.codes), dtype=bool)
     stays[rows_in_old[known]] = True
@@ -113,7 +117,7 @@ def compare(old_path: str | Path, new_path: str | Path) -> Comparison:
 
 
 def follow(old: np.ndarray, new: np.ndarray, rows_in_old: np.ndarray) -> Tenures:
-    """Tell whose SIDs stayed, and who took one that others had.
+    """Tell which items kept their SID, and which got one that other items had.
 
     Args:
         old: SIDs int32 (N, L).

@@ -1,6 +1,6 @@
 """Describe any file that SIDMill makes or reads, from a small part of it.
 
-The form is told by name and content; docs/formats.md lists all.
+Name and content decide the form; docs/formats.md lists all forms.
 """
 
 from pathlib import Path
@@ -69,42 +69,47 @@ def describe(path: str, rows: int, whole: bool) -> Description:
         ) from None
 
 
-def _describe(path: str, place: Path, budget: Budget) -> Description:
-    if place.is_dir():
-        return _describe_folder(path, place, budget)
-    if not place.exists():
+def _describe(path: str, file: Path, budget: Budget) -> Description:
+    # Folders, and files that cannot be described.
+    if file.is_dir():
+        return _describe_folder(path, file, budget)
+    if not file.exists():
         raise SidmillError(f"{path}: no such file")
-    if not place.stat().st_size:
+    if not file.stat().st_size:
         raise SidmillError(f"{path}: it is empty: {ANOTHER}")
-    if place.name.endswith(".partial"):
+    if file.name.endswith(".partial"):
         raise SidmillError(f"{path}: is being written, or was left by a kill: no result")
-    if place.name == "mmap.json":
+
+    # Files that are known by their whole name, then those known by their suffix.
+    if file.name == "mmap.json":
         return arrays.describe_maps(path, budget)
-    if arrays.MAP.fullmatch(place.name):
+    if arrays.MAP.fullmatch(file.name):
         return arrays.describe_map(path, budget)
     # a state of a training, and the log of an attempt that failed: NAME.log.1
-    suffixes = [part for part in place.suffixes if part != ".state" and not part[1:].isdecimal()]
+    suffixes = [part for part in file.suffixes if part != ".state" and not part[1:].isdecimal()]
     if suffixes[-1:] == [".parquet"]:
-        return tables.describe(path, [place], budget)
+        return tables.describe(path, [file], budget)
     describe_one = BY_SUFFIX.get(suffixes[-1] if suffixes else "")
     if describe_one is None:
         raise SidmillError(
-            f"{path}: no format of SIDMill ends in {place.suffix or 'no suffix'!r}: known are "
+            f"{path}: no format of SIDMill ends in {file.suffix or 'no suffix'!r}: known are "
             f"parquet, mmap_*, {some(suffix[1:] for suffix in BY_SUFFIX)}"
         )
-    found = describe_one(path, budget)
-    if place.name.endswith(".state"):
-        found.kind = f"state of a training that is not finished ({found.kind})"
-    return found
+    description = describe_one(path, budget)
+    if file.name.endswith(".state"):
+        description.kind = f"state of a training that is not finished ({description.kind})"
+    return description
 
 
 def _describe_folder(path: str, folder: Path, budget: Budget) -> Description:
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     if (folder / "config.json").is_file() or (folder / "modules.json").is_file():
-        found = Description(path, "folder of a model", sum(file.stat().st_size for file in files))
+        description = Description(
+            path, "folder of a model", sum(file.stat().st_size for file in files)
+        )
         for name in ("config.json", "training.json"):
             if (folder / name).is_file():
-                found.facts[name] = texts.describe_json(str(folder / name), budget).facts
-        found.facts["files"] = [str(file.relative_to(folder)) for file in files]
-        return found
+                description.facts[name] = texts.describe_json(str(folder / name), budget).facts
+        description.facts["files"] = [str(file.relative_to(folder)) for file in files]
+        return description
     return tables.describe(path, tables.parts_of(folder), budget)

@@ -5,6 +5,7 @@ Shapes: N rows, D dimensions, M item ids.
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,21 +35,21 @@ def describe_npy(path: str, budget: Budget) -> Description:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except vector_store.UNREADABLE as error:
         raise SidmillError(f"{path}: not a readable .npy file ({error}): {ANOTHER}") from None
-    found = Description(path, "array", Path(path).stat().st_size)
-    found.facts |= {"shape": list(array.shape), "dtype": array.dtype.name}
+    description = Description(path, "array", Path(path).stat().st_size)
+    description.facts |= {"shape": list(array.shape), "dtype": array.dtype.name}
     if array.ndim != 2 or array.dtype.kind != "f":
-        found.sample = [_shown(row) for row in array[: budget.rows]] if array.ndim else []
-        return found
-    found.kind = "vectors"
+        description.sample = [_shown(row) for row in array[: budget.rows]] if array.ndim else []
+        return description
+    description.kind = "vectors"
     name = Path(path).name
     if name.startswith(("all_item_embedding", "all_user_embedding")):
-        found.kind = "embeddings of the recommender, the first column is the id or row"
+        description.kind = "embeddings of the recommender, the first column is the id or row"
         array = array[:, 1:]
     beside = Path(path).with_name("ids.parquet")
     if name == "vectors.npy" and beside.is_file():
-        _hold_against_ids(found, beside)
-    _look(found, array, budget)
-    return found
+        _hold_against_ids(description, beside)
+    _look(description, array, budget)
+    return description
 
 
 def describe_map(path: str, budget: Budget) -> Description:
@@ -57,6 +58,7 @@ def describe_map(path: str, budget: Budget) -> Description:
     Raises:
         SidmillError: if its size is not that of its name.
     """
+    # The shape that the name says must be that of the bytes.
     name = MAP.fullmatch(Path(path).name)
     shape = [int(size) for size in name.groups()[1:] if size is not None] if name else []
     dtype = memory_maps.IDX_DTYPE if len(shape) == 1 else memory_maps.EMB_DTYPE
@@ -67,41 +69,43 @@ def describe_map(path: str, budget: Budget) -> Description:
             f"{wanted}: it is cut, or misnamed: {ANOTHER}"
         )
     array = np.memmap(path, dtype=dtype, mode="r", shape=tuple(shape))
+
+    # Row 0, and id 0, are padding.
     kind = "memory map: item id to row" if len(shape) == 1 else "memory map: vectors from row 1"
-    found = Description(path, kind, size, {"shape": shape, "dtype": dtype.name})
+    description = Description(path, kind, size, {"shape": shape, "dtype": dtype.name})
     if len(shape) == 2:
-        found.check("row 0 is padding", not array[0].any())
-        _look(found, array[1:], budget)
-        return found
+        description.check("row 0 is padding", not array[0].any())
+        _look(description, array[1:], budget)
+        return description
     looked = budget.rows_of(len(array), dtype.itemsize)
-    found.figures["items"] = int(np.count_nonzero(array[:looked]))
-    found.figures["largest row"] = int(array[:looked].max())
-    found.check("id 0 is padding", array[0] == 0)
-    return found
+    description.figures["items"] = int(np.count_nonzero(array[:looked]))
+    description.figures["largest row"] = int(array[:looked].max())
+    description.check("id 0 is padding", array[0] == 0)
+    return description
 
 
 def describe_maps(path: str, budget: Budget) -> Description:
     """Describe the pair that mmap.json names."""
     maps = memory_maps.open_maps(path)
     sizes = maps.index.nbytes + maps.embeddings.nbytes
-    found = Description(path, "memory maps for MISSRec", sizes)
-    found.facts["index"] = f"int32 {maps.index.shape}"
-    found.facts["embeddings"] = f"float32 {maps.embeddings.shape}"
-    found.facts["fingerprint"] = maps.fingerprint
-    found.check("files, shapes and rows fit", True)
-    _look(found, maps.embeddings[1:], budget)
-    return found
+    description = Description(path, "memory maps for MISSRec", sizes)
+    description.facts["index"] = f"int32 {maps.index.shape}"
+    description.facts["embeddings"] = f"float32 {maps.embeddings.shape}"
+    description.facts["fingerprint"] = maps.fingerprint
+    description.check("files, shapes and rows fit", True)
+    _look(description, maps.embeddings[1:], budget)
+    return description
 
 
-def _hold_against_ids(found: Description, ids_path: Path) -> None:
+def _hold_against_ids(description: Description, ids_path: Path) -> None:
     file = parquet.open_file(ids_path, {"pid": parquet.is_pid})
-    found.facts["fingerprint"] = parquet.metadata_json(file, FINGERPRINT_KEY)
-    rows, wanted = file.metadata.num_rows, found.facts["shape"][0]
+    description.facts["fingerprint"] = parquet.metadata_json(file, FINGERPRINT_KEY)
+    rows, wanted = file.metadata.num_rows, description.facts["shape"][0]
     says = "" if rows == wanted else f"{ids_path} has {rows:,} ids for {wanted:,} vectors"
-    found.check("an id for each row", rows == wanted, says)
+    description.check("an id for each row", rows == wanted, says)
 
 
-def _look(found: Description, array: np.ndarray, budget: Budget) -> None:
+def _look(description: Description, array: np.ndarray, budget: Budget) -> None:
     """Lengths of vectors, float (N, D), block by block, spread over the whole file."""
     total, row_bytes = len(array), max(array[:1].nbytes, 1)
     looked = budget.rows_of(total, row_bytes)
@@ -112,10 +116,11 @@ def _look(found: Description, array: np.ndarray, budget: Budget) -> None:
     norms = Norms()
     for start in starts:
         norms.add(array[start : start + block])
-    norms.tell(found, looked, total)
-    found.sample = [_shown(row) for row in array[: budget.rows]]
+    norms.tell(description, looked, total)
+    description.sample = [_shown(row) for row in array[: budget.rows]]
 
 
-def _shown(row: np.ndarray) -> list:
+def _shown(row: np.ndarray) -> list[Any]:
     values = np.atleast_1d(row).ravel()
-    return values[:SHOWN_VALUES].tolist() + (["..."] if len(values) > SHOWN_VALUES else [])
+    shown: list[Any] = values[:SHOWN_VALUES].tolist()
+    return shown + (["..."] if len(values) > SHOWN_VALUES else [])

@@ -6,6 +6,7 @@ Shapes: K_l codewords of level l, d dimensions.
 import json
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -40,28 +41,31 @@ def describe_safetensors(path: str, budget: Budget) -> Description:
     Raises:
         SidmillError: if the header cannot be read, or a quantizer breaks its format.
     """
-    found = Description(path, "safetensors", Path(path).stat().st_size)
+    # Metadata, and the dtype and shape of each tensor.
+    description = Description(path, "safetensors", Path(path).stat().st_size)
     try:
         with safe_open(path, framework="numpy") as file:
-            told = file.metadata() or {}
-            facts = json.loads(told.get(tensors.METADATA_KEY, "null"))
+            stored = file.metadata() or {}
+            facts = json.loads(stored.get(tensors.METADATA_KEY, "null"))
             slices = {name: file.get_slice(name) for name in sorted(file.keys())}
             forms = {name: (one.get_dtype(), one.get_shape()) for name, one in slices.items()}
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise SidmillError(
             f"{path}: not a readable safetensors file ({error}): {ANOTHER}"
         ) from None
+
+    # What the tensors are: a quantizer, a checkpoint, or values to be checked.
     facts = facts if isinstance(facts, dict) else {}
-    found.kind = _kind(set(forms), facts)
-    found.facts["tensors"] = _listed(forms)
-    found.facts |= {key: value for key, value in facts.items() if key != "names"}
-    if found.kind.startswith("quantizer"):
-        _describe_codebooks(found, quantizer_file.read(path, without_codebooks=True))
-    elif found.kind in CHECKPOINTS:
-        _describe_codebooks(found, foreign_tokenizers.read(path))
+    description.kind = _kind(set(forms), facts)
+    description.facts["tensors"] = _listed(forms)
+    description.facts |= {key: value for key, value in facts.items() if key != "names"}
+    if description.kind.startswith("quantizer"):
+        _describe_codebooks(description, quantizer_file.read(path, without_codebooks=True))
+    elif description.kind in CHECKPOINTS:
+        _describe_codebooks(description, foreign_tokenizers.read(path))
     else:
-        _check_finite(found, path, forms, budget)
-    return found
+        _check_finite(description, path, forms, budget)
+    return description
 
 
 def describe_checkpoint(path: str, _: Budget) -> Description:
@@ -72,9 +76,9 @@ def describe_checkpoint(path: str, _: Budget) -> Description:
     """
     read = foreign_tokenizers.read(path)
     kind = "RQ-VAE checkpoint of LC-Rec" if read.encoder else "OneRec checkpoint"
-    found = Description(path, kind, Path(path).stat().st_size)
-    _describe_codebooks(found, read)
-    return found
+    description = Description(path, kind, Path(path).stat().st_size)
+    _describe_codebooks(description, read)
+    return description
 
 
 def describe_hdf5(path: str, budget: Budget) -> Description:
@@ -83,30 +87,30 @@ def describe_hdf5(path: str, budget: Budget) -> Description:
     Raises:
         SidmillError: if the file is damaged, or breaks the format that its datasets name.
     """
-    found = Description(path, "HDF5", Path(path).stat().st_size)
+    description = Description(path, "HDF5", Path(path).stat().st_size)
     try:
         with h5py.File(path, "r") as file:
             sets = {name: one for name, one in file.items() if isinstance(one, h5py.Dataset)}
-            found.facts["datasets"] = {
+            description.facts["datasets"] = {
                 name: f"{hdf5.kind_of(one.dtype)} {one.shape}" for name, one in sets.items()
             }
-            found.facts |= {name: _plain(value) for name, value in file.attrs.items()}
+            description.facts |= {name: _plain(value) for name, value in file.attrs.items()}
             names = set(sets)
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise SidmillError(f"{path}: not a whole HDF5 file ({reason}): {ANOTHER}") from None
     if {"item_ids", "embeddings"} <= names:
-        _describe_items(found, path, budget)
+        _describe_items(description, path, budget)
     elif {"user_ids", "sequences"} <= names:
-        _describe_sequences(found, path, budget)
-    return found
+        _describe_sequences(description, path, budget)
+    return description
 
 
 def describe_faiss(path: str, _: Budget) -> Description:
     """Describe a faiss index, mapped and not read."""
     import faiss
 
-    found = Description(path, "faiss index", Path(path).stat().st_size)
+    description = Description(path, "faiss index", Path(path).stat().st_size)
     try:
         index = faiss.read_index(path, faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
     except RuntimeError as error:
@@ -114,11 +118,11 @@ def describe_faiss(path: str, _: Budget) -> Description:
         raise SidmillError(
             f"{path}: not a readable faiss index ({reason:.200}): {ANOTHER}"
         ) from None
-    found.facts |= {"type": type(index).__name__, "rows": index.ntotal, "dim": index.d}
-    return found
+    description.facts |= {"type": type(index).__name__, "rows": index.ntotal, "dim": index.d}
+    return description
 
 
-def _kind(names: set[str], facts: dict) -> str:
+def _kind(names: set[str], facts: dict[str, Any]) -> str:
     if "codebook.0" in names and "settings" in facts:
         return f"quantizer, {facts.get('kind')}"
     if facts.get("kind") == "lsa":
@@ -144,32 +148,32 @@ def _listed(forms: dict[str, tuple[str, list[int]]]) -> dict[str, str]:
     return first | {"...": f"and {len(listed) - SHOWN_TENSORS} more"}
 
 
-def _describe_codebooks(found: Description, read: quantizer_file.Quantizer) -> None:
+def _describe_codebooks(description: Description, read: quantizer_file.Quantizer) -> None:
     if not read.codebooks:  # SIDs that were given
-        found.facts["codebook sizes"] = read.codebook_sizes
+        description.facts["codebook sizes"] = read.codebook_sizes
         return
-    found.facts["dim"] = read.dim
-    _look_at_books(found, read.codebooks)
+    description.facts["dim"] = read.dim
+    _look_at_books(description, read.codebooks)
 
 
-def _look_at_books(found: Description, books: list[np.ndarray]) -> None:
-    found.facts["codebooks"] = [list(book.shape) for book in books]
-    found.figures["codeword lengths"] = [
+def _look_at_books(description: Description, books: list[np.ndarray]) -> None:
+    description.facts["codebooks"] = [list(book.shape) for book in books]
+    description.figures["codeword lengths"] = [
         float(np.linalg.norm(book, axis=1).mean()) for book in books
     ]
-    found.check("finite", True)  # the readers refuse others
+    description.check("finite", True)  # the readers refuse others
     twice = sum(len(book) - len(np.unique(book, axis=0)) for book in books)
-    found.check("codewords differ", not twice, f"{twice:,} repeat another" if twice else "")
+    description.check("codewords differ", not twice, f"{twice:,} repeat another" if twice else "")
 
 
 def _check_finite(
-    found: Description, path: str, forms: dict[str, tuple[str, list[int]]], budget: Budget
+    description: Description, path: str, forms: dict[str, tuple[str, list[int]]], budget: Budget
 ) -> None:
     kinds = {kind for kind, _ in forms.values()}
     size = sum(BYTES.get(kind, 1) * int(np.prod(shape)) for kind, shape in forms.values())
     if "BF16" in kinds or (size > LOOKED_BYTES and not budget.whole):
         says = "bfloat16" if "BF16" in kinds else "large; --all looks at all"
-        found.check("finite", None, says)
+        description.check("finite", None, says)
         return
     with safe_open(path, framework="numpy") as file:
         odd = [
@@ -177,11 +181,11 @@ def _check_finite(
             for name, (kind, _) in forms.items()
             if kind in FLOATS and not np.isfinite(file.get_tensor(name)).all()
         ]
-    found.check("finite", not odd, f"not so: {some(odd, 3)}" if odd else "")
+    description.check("finite", not odd, f"not so: {some(odd, 3)}" if odd else "")
 
 
-def _describe_items(found: Description, path: str, budget: Budget) -> None:
-    found.kind = "items for HDF5 loaders"
+def _describe_items(description: Description, path: str, budget: Budget) -> None:
+    description.kind = "items for HDF5 loaders"
     data = item_data.open_item_data(path)
     with data.file:
         rows, dim = data.embeddings.shape
@@ -190,32 +194,33 @@ def _describe_items(found: Description, path: str, budget: Budget) -> None:
         step = max((16 << 20) // max(4 * dim, 1), 1)
         for start in range(0, looked, step):
             norms.add(data.embeddings[start : min(start + step, looked)])
-        norms.tell(found, looked, rows)
-        found.sample = [
+        norms.tell(description, looked, rows)
+        description.sample = [
             {"item_id": int(number), "features": data.features[row][:6].tolist()}
             for row, number in enumerate(data.item_ids[: budget.rows])
         ]
-    found.check("ids unique, from 1", True)  # open_item_data refuses others
-    found.check("attributes fit the datasets", True)
+    description.check("ids unique, from 1", True)  # open_item_data refuses others
+    description.check("attributes fit the datasets", True)
 
 
-def _describe_sequences(found: Description, path: str, budget: Budget) -> None:
-    found.kind = "histories for HDF5 loaders"
+def _describe_sequences(description: Description, path: str, budget: Budget) -> None:
+    description.kind = "histories for HDF5 loaders"
     data = sequence_data.open_sequence_data(path)
     with data.file:
         total = len(data.sequence_lengths)
         looked = budget.rows_of(total, 256)
         for block in sequence_data.read(data, 0, looked):
-            if not found.sample:
-                found.sample = [
+            if not description.sample:
+                description.sample = [
                     {"user_id": user, "items": list(map(int, data.sequences[row][:6]))}
                     for row, user in enumerate(block.users[: budget.rows])
                 ]
-    found.check("attributes fit the datasets", True)
-    found.check("lists as long as sequence_lengths", True)  # read refuses others
+    description.check("attributes fit the datasets", True)
+    description.check("lists as long as sequence_lengths", True)  # read refuses others
 
 
-def _plain(value: object) -> object:
+def _plain(value: Any) -> object:
     with suppress(AttributeError, ValueError):
-        return value.item()
+        plain: object = value.item()
+        return plain
     return str(value)

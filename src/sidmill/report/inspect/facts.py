@@ -1,12 +1,12 @@
-"""What is said of a file, whatever its format: facts, figures, checks and a few rows."""
+"""The description of a file of any format: facts, figures, checks and a few rows."""
 
 from dataclasses import asdict, dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-LOOKED_ROWS = 1_000_000  # rows that figures and checks rest on, unless all are asked for
+LOOKED_ROWS = 1_000_000  # rows that figures and checks are of, unless all are asked for
 LOOKED_BYTES = 256 << 20  # the same for vectors
 BLOCK_BYTES = 16 << 20
-# What mends a damaged file: of the user, or of a run.
+# The remedy for a damaged file: of the user, or of a run.
 ANOTHER = "take another copy of it; if a run here made it, delete it and give that run again"
 
 
@@ -23,7 +23,7 @@ class Budget(NamedTuple):
 
 
 class Check(NamedTuple):
-    """One thing that holds (``ok``), does not, or was not looked at (None)."""
+    """One check: passed (``ok``), failed, or not made (None)."""
 
     what: str
     ok: bool | None
@@ -38,18 +38,18 @@ class Description:
         path: as it was given.
         kind: in words, as docs/formats.md has it.
         bytes: size on disk, of all files of a folder.
-        facts: shape, dtype, columns, what its metadata say; in the order to show them.
+        facts: shape, dtype, columns, entries of the metadata; in the order to show them.
         figures: what was counted or measured.
         sample: its first rows.
-        checks: what was held against the format.
+        checks: whether the content is as the format demands.
     """
 
     path: str
     kind: str
     bytes: int = 0
-    facts: dict = field(default_factory=dict)
-    figures: dict = field(default_factory=dict)
-    sample: list = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+    sample: list[Any] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
 
     def check(self, what: str, ok: bool | None, says: str = "") -> None:
@@ -61,7 +61,7 @@ class Description:
         """Whether no check failed."""
         return all(check.ok is not False for check in self.checks)
 
-    def as_json(self) -> dict:
+    def as_json(self) -> dict[str, Any]:
         """The same as JSON takes it."""
         checks = [check._asdict() for check in self.checks]
         return {**asdict(self), "checks": checks, "sound": self.sound}

@@ -1,4 +1,4 @@
-"""Parquet files, and folders of them, told apart by their columns.
+"""Parquet files, and folders of them, by their columns.
 
 Shapes: N rows, L levels, D dimensions.
 """
@@ -52,41 +52,45 @@ def describe(path: str, parts: list[Path], budget: Budget) -> Description:
     Raises:
         SidmillError: if a part cannot be read.
     """
+    # The schema of the first part tells what the table is.
     files = []
     for part in parts:
         with parquet.naming(part):
             files.append(parquet.Parquet(part))
     schema = files[0].schema_arrow
     kinds = (kind for columns, kind in KINDS.items() if set(columns) <= set(schema.names))
-    found = Description(path, next(kinds, "parquet that is none of SIDMill's forms"))
-    found.bytes = sum(part.stat().st_size for part in parts)
+    description = Description(path, next(kinds, "parquet that is none of SIDMill's forms"))
+    description.bytes = sum(part.stat().st_size for part in parts)
     total = sum(file.metadata.num_rows for file in files)
-    found.facts["rows"] = total
+    description.facts["rows"] = total
     if len(parts) > 1 or Path(path).is_dir():
-        found.facts["files"] = len(parts)
-        _check_parts(found, parts, files)
-    found.facts["columns"] = {
+        description.facts["files"] = len(parts)
+        _check_parts(description, parts, files)
+    description.facts["columns"] = {
         name: str(schema.field(name).type).replace("element: ", "") for name in schema.names
     }
-    told = (files[0].metadata.metadata or {}) | (schema.metadata or {})
-    for key, value in told.items():
+
+    # Metadata of SIDMill, of the file or of the schema.
+    stored = (files[0].metadata.metadata or {}) | (schema.metadata or {})
+    for key, value in stored.items():
         if key.decode(errors="replace").startswith(METADATA):
-            found.facts[key.decode().removeprefix(METADATA)] = _json(value)
+            description.facts[key.decode().removeprefix(METADATA)] = _json(value)
 
     def batches(columns: list[str]) -> Iterator[pa.RecordBatch]:
         for part, file in zip(parts, files, strict=True):
             with parquet.naming(part):
                 yield from file.iter_batches(BATCH_ROWS, columns=columns, use_threads=False)
 
+    # First rows, ids, and the columns that have a check of their own.
     for batch in batches(schema.names):
-        found.sample = batch.slice(0, budget.rows).to_pylist()
+        description.sample = batch.slice(0, budget.rows).to_pylist()
         break
     if "pid" in schema.names and "qid" not in schema.names and "reason" not in schema.names:
-        _check_ids(found, batches, budget)
+        _check_ids(description, batches, budget)
     for column, look in LOOKS.items():
         if column in schema.names and total:
-            look(found, batches, budget)
-    return found
+            look(description, batches, budget)
+    return description
 
 
 def _json(value: bytes) -> object:
@@ -95,30 +99,30 @@ def _json(value: bytes) -> object:
     return value.decode(errors="replace")
 
 
-def _check_parts(found: Description, parts: list[Path], files: list[parquet.Parquet]) -> None:
+def _check_parts(description: Description, parts: list[Path], files: list[parquet.Parquet]) -> None:
     """Parts of one folder are all there, of one schema, and of one embedding."""
     numbered = [PART.fullmatch(part.name) for part in parts]
     if all(numbered):
         counts = {match[2] for match in numbered if match}
         whole = len(counts) == 1 and len(parts) == int(next(iter(counts)))
         says = "" if whole else f"{len(parts)} files, named as of {some(sorted(counts))}"
-        found.check("all parts there", whole, says)
+        description.check("all parts there", whole, says)
     first = files[0].schema_arrow
     odd = next(
         (part for part, file in zip(parts, files, strict=True) if file.schema_arrow != first), None
     )
     says = f"{odd.name} has other columns than {parts[0].name}" if odd else ""
-    found.check("one schema", odd is None, says)
-    told = [file.schema_arrow.metadata or {} for file in files]
+    description.check("one schema", odd is None, says)
+    metadata = [file.schema_arrow.metadata or {} for file in files]
     odd = next(
-        (part for part, told_by in zip(parts, told, strict=True) if told_by != told[0]), None
+        (part for part, own in zip(parts, metadata, strict=True) if own != metadata[0]), None
     )
     says = f"{odd.name} says another than {parts[0].name}" if odd else ""
-    found.check("one fingerprint", odd is None, says)
+    description.check("one fingerprint", odd is None, says)
 
 
-def _check_ids(found: Description, batches: Batches, budget: Budget) -> None:
-    total = found.facts["rows"]
+def _check_ids(description: Description, batches: Batches, budget: Budget) -> None:
+    total = description.facts["rows"]
     looked = budget.rows_of(total)
     seen, nulls = [], 0
     for column in _column(batches, "pid", looked):
@@ -129,8 +133,8 @@ def _check_ids(found: Description, batches: Batches, budget: Budget) -> None:
     ids = np.concatenate(seen) if seen else np.empty(0, dtype=np.int64)
     repeated = len(ids) - len(np.unique(ids))
     says = looked_at(looked, total)
-    found.check("no id missing", nulls == 0, f"{nulls:,} nulls" if nulls else says)
-    found.check("ids unique", repeated == 0, f"{repeated:,} repeated" if repeated else says)
+    description.check("no id missing", nulls == 0, f"{nulls:,} nulls" if nulls else says)
+    description.check("ids unique", repeated == 0, f"{repeated:,} repeated" if repeated else says)
 
 
 def _hashes(values: pa.Array) -> np.ndarray:
@@ -147,8 +151,8 @@ def _column(batches: Batches, name: str, rows: int) -> Iterator[pa.Array]:
             return
 
 
-def _look_at_embeddings(found: Description, batches: Batches, budget: Budget) -> None:
-    total, dims = found.facts["rows"], set()
+def _look_at_embeddings(description: Description, batches: Batches, budget: Budget) -> None:
+    total, dims = description.facts["rows"], set()
     first = next(_column(batches, "embedding", 1))
     looked = budget.rows_of(total, 4 * len(first[0].as_py() or ()))
     norms = Norms()
@@ -160,11 +164,13 @@ def _look_at_embeddings(found: Description, batches: Batches, budget: Budget) ->
         if len(dims) == 1 and dims != {0}:
             norms.add(np.asarray(column.flatten(), dtype=np.float32).reshape(len(column), -1))
     width = next(iter(dims)) if len(dims) == 1 else None
-    found.facts["shape"] = [total, width]
-    found.check("a vector in each row", not missing, f"{missing:,} rows without" if missing else "")
+    description.facts["shape"] = [total, width]
+    description.check(
+        "a vector in each row", not missing, f"{missing:,} rows without" if missing else ""
+    )
     says = "" if width else f"found {some(sorted(dims))}"
-    found.check("one dimension", width is not None, says)
-    norms.tell(found, looked, total)
+    description.check("one dimension", width is not None, says)
+    norms.tell(description, looked, total)
 
 
 class Norms:
@@ -188,19 +194,23 @@ class Norms:
             self.least = min(self.least, float(lengths.min()))
             self.most = max(self.most, float(lengths.max()))
 
-    def tell(self, found: Description, looked: int, total: int) -> None:
+    def tell(self, description: Description, looked: int, total: int) -> None:
         """Put figures and checks into a description."""
         if self.rows > self.bad:
             mean = self.total / (self.rows - self.bad)
-            found.figures["lengths"] = {"least": self.least, "mean": mean, "most": self.most}
+            description.figures["lengths"] = {"least": self.least, "mean": mean, "most": self.most}
         says = looked_at(looked, total)
-        found.check("finite", self.bad == 0, f"{self.bad:,} rows are not" if self.bad else says)
+        description.check(
+            "finite", self.bad == 0, f"{self.bad:,} rows are not" if self.bad else says
+        )
         zeros = f"{self.zero:,} rows of zeros" if self.zero else says
-        found.check("no zero vector", self.zero == 0, zeros)
+        description.check("no zero vector", self.zero == 0, zeros)
 
 
-def _look_at_codes(found: Description, batches: Batches, budget: Budget, column: str) -> None:
-    total = found.facts["rows"]
+def _look_at_codes(description: Description, batches: Batches, budget: Budget, column: str) -> None:
+    """Check lists of codes: one length, range, and how many differ."""
+    # Read the lists while all have one length: (n, L).
+    total = description.facts["rows"]
     looked = budget.rows_of(total)
     rows, lengths = [], set()
     for lists in _column(batches, column, looked):
@@ -208,35 +218,39 @@ def _look_at_codes(found: Description, batches: Batches, budget: Budget, column:
         if len(lengths) == 1 and None not in lengths:
             rows.append(np.asarray(lists.flatten(), dtype=np.int64).reshape(len(lists), -1))
     says = f"found {some(lengths)}" if len(lengths) > 1 else ""
-    found.check("one length", len(lengths) == 1 and None not in lengths, says)
-    if not found.checks[-1].ok:
+    description.check("one length", len(lengths) == 1 and None not in lengths, says)
+    if not description.checks[-1].ok:
         return
+
+    # How many codes are used, and whether they fit in the codebooks that the file states.
     codes = np.concatenate(rows)
-    found.facts["shape"] = [total, codes.shape[1]]
-    sizes = found.facts.get("codebook_sizes")
+    description.facts["shape"] = [total, codes.shape[1]]
+    sizes = description.facts.get("codebook_sizes")
     used = [len(np.unique(codes[:, level])) for level in range(codes.shape[1])]
-    found.figures["codes used"] = used
+    description.figures["codes used"] = used
     distinct = len(np.unique(codes, axis=0))
-    found.figures["distinct"] = distinct
-    found.figures["collision rate"] = (len(codes) - distinct) / len(codes)
+    description.figures["distinct"] = distinct
+    description.figures["collision rate"] = (len(codes) - distinct) / len(codes)
     if not isinstance(sizes, list) or len(sizes) != codes.shape[1]:
-        found.check("codes in range", None, "the file does not say the sizes of its codebooks")
+        description.check(
+            "codes in range", None, "the file does not say the sizes of its codebooks"
+        )
         return
     outside = int(((codes < 0) | (codes >= np.asarray(sizes))).any(axis=1).sum())
     says = f"{outside:,} rows hold others" if outside else looked_at(looked, total)
-    found.check("codes in range", not outside, says)
+    description.check("codes in range", not outside, says)
 
 
-def _look_at_sids(found: Description, batches: Batches, budget: Budget) -> None:
-    _look_at_codes(found, batches, budget, "sid")
+def _look_at_sids(description: Description, batches: Batches, budget: Budget) -> None:
+    _look_at_codes(description, batches, budget, "sid")
 
 
-def _look_at_plain_codes(found: Description, batches: Batches, budget: Budget) -> None:
-    _look_at_codes(found, batches, budget, "codes")
+def _look_at_plain_codes(description: Description, batches: Batches, budget: Budget) -> None:
+    _look_at_codes(description, batches, budget, "codes")
 
 
-def _look_at_texts(found: Description, batches: Batches, budget: Budget) -> None:
-    total = found.facts["rows"]
+def _look_at_texts(description: Description, batches: Batches, budget: Budget) -> None:
+    total = description.facts["rows"]
     looked = budget.rows_of(total, 256)
     empty = letters = longest = 0
     for column in _column(batches, "text", looked):
@@ -244,13 +258,13 @@ def _look_at_texts(found: Description, batches: Batches, budget: Budget) -> None
         empty += pc.sum(pc.equal(lengths, 0)).as_py()
         letters += pc.sum(lengths).as_py()
         longest = max(longest, pc.max(lengths).as_py())
-    found.figures["letters"] = {"mean": letters / looked, "most": longest}
+    description.figures["letters"] = {"mean": letters / looked, "most": longest}
     says = f"{empty:,} are" if empty else looked_at(looked, total)
-    found.check("no text empty", not empty, says)
+    description.check("no text empty", not empty, says)
 
 
-def _look_at_histories(found: Description, batches: Batches, budget: Budget) -> None:
-    total = found.facts["rows"]
+def _look_at_histories(description: Description, batches: Batches, budget: Budget) -> None:
+    total = description.facts["rows"]
     looked = budget.rows_of(total, 256)
     items = longest = empty = 0
     for column in _column(batches, "item_ids", looked):
@@ -258,9 +272,9 @@ def _look_at_histories(found: Description, batches: Batches, budget: Budget) -> 
         items += pc.sum(lengths).as_py()
         longest = max(longest, pc.max(lengths).as_py())
         empty += pc.sum(pc.equal(lengths, 0)).as_py()
-    found.figures["items of a row"] = {"mean": items / looked, "most": longest}
+    description.figures["items of a row"] = {"mean": items / looked, "most": longest}
     says = f"{empty:,} are" if empty else looked_at(looked, total)
-    found.check("no list empty", not empty, says)
+    description.check("no list empty", not empty, says)
 
 
 LOOKS: dict[str, Callable[[Description, Batches, Budget], None]] = {

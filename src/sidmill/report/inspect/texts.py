@@ -1,4 +1,4 @@
-"""JSON of figures, runs, tables of text and logs: whatever one reads with the eye.
+"""JSON of figures, runs, tables of text and logs: files of text.
 
 Large ones are read as a stream of lines; only a JSON below 16 MiB is parsed as a whole.
 """
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.listing import some
@@ -49,16 +50,19 @@ def describe_json(path: str, budget: Budget) -> Description:
     Raises:
         SidmillError: if it is no JSON.
     """
+    # An index of SIDs may be large, and is read item by item; other JSON is parsed as a whole.
     size = Path(path).stat().st_size
-    found = Description(path, "JSON", size)
+    description = Description(path, "JSON", size)
     with Path(path).open(encoding="utf-8") as file:
         head = file.read(HEAD_LETTERS)
     if INDEX_HEAD.match(head):
-        return _describe_index(found, budget)
+        return _describe_index(description, budget)
     if size > WHOLE_JSON:
-        found.facts["begins"] = head.lstrip("{\n ")[:200]
-        found.check("JSON", None, f"above {WHOLE_JSON >> 20} MiB it is not parsed")
-        return found
+        description.facts["begins"] = head.lstrip("{\n ")[:200]
+        description.check("JSON", None, f"above {WHOLE_JSON >> 20} MiB it is not parsed")
+        return description
+
+    # Parse, and note what JSON does not allow.
     twice: list[str] = []
     odd: list[str] = []
     try:
@@ -69,24 +73,28 @@ def describe_json(path: str, budget: Budget) -> Description:
         )
     except (ValueError, RecursionError) as error:
         raise SidmillError(f"{path}: not JSON ({error}): {ANOTHER}") from None
-    found.check("no key twice", not twice, some(twice, 3))
-    found.check("numbers as JSON has them", not odd, some(dict.fromkeys(odd)))
+    description.check("no key twice", not twice, some(twice, 3))
+    description.check("numbers as JSON has them", not odd, some(dict.fromkeys(odd)))
+
+    # Tell the form by the keys and the values.
     if not isinstance(content, dict):
-        found.facts["form"] = f"{type(content).__name__} of {len(content)}" if content else "empty"
-        return found
+        description.facts["form"] = (
+            f"{type(content).__name__} of {len(content)}" if content else "empty"
+        )
+        return description
     if content and all(
         isinstance(entry, list) and all(isinstance(one, str) for one in entry)
         for entry in content.values()
     ):
-        found.kind = "run: passages of each query, best first"
+        description.kind = "run: passages of each query, best first"
         lengths = {len(entry) for entry in content.values()}
-        found.facts |= {"queries": len(content), "passages each": sorted(lengths)[:5]}
-        found.sample = [{qid: pids[:5]} for qid, pids in islice(content.items(), budget.rows)]
-        return found
+        description.facts |= {"queries": len(content), "passages each": sorted(lengths)[:5]}
+        description.sample = [{qid: pids[:5]} for qid, pids in islice(content.items(), budget.rows)]
+        return description
     kinds = (kind for keys, kind in KINDS.items() if keys <= set(content))
-    found.kind = next(kinds, "JSON")
-    found.facts |= {key: _shown(value) for key, value in content.items()}
-    return found
+    description.kind = next(kinds, "JSON")
+    description.facts |= {key: _shown(value) for key, value in content.items()}
+    return description
 
 
 def describe_run(path: str, budget: Budget) -> Description:
@@ -96,11 +104,13 @@ def describe_run(path: str, budget: Budget) -> Description:
         SidmillError: naming the first line that is of another form.
     """
     trec = path.endswith(".trec")
-    found = Description(path, "run, as trec_eval reads it" if trec else "run, tab-separated")
-    found.bytes = Path(path).stat().st_size
+    description = Description(path, "run, as trec_eval reads it" if trec else "run, tab-separated")
+    description.bytes = Path(path).stat().st_size
     queries, lines, deepest, falling = 0, 0, 0, True
     last: tuple[str, int, float] = ("", 0, 0.0)
     most = None if budget.whole else LOOKED_ROWS
+
+    # Ranks of a query begin at 1 and rise by 1, and scores never rise.
     for number, line in enumerate(islice(_lines(path), most), start=1):
         cells = line.split() if trec else line.rstrip("\n").split("\t")
         try:
@@ -117,31 +127,34 @@ def describe_run(path: str, budget: Budget) -> Description:
         falling &= goes_on
         deepest, lines, last = max(deepest, rank), number, (qid, rank, score)
         if number <= budget.rows:
-            found.sample.append({"qid": qid, "pid": pid, "rank": rank, "score": score})
-    found.figures |= {"lines": lines, "queries": queries, "passages each, at most": deepest}
-    found.check("ranks from 1, scores falling", falling)
+            description.sample.append({"qid": qid, "pid": pid, "rank": rank, "score": score})
+
+    description.figures |= {"lines": lines, "queries": queries, "passages each, at most": deepest}
+    description.check("ranks from 1, scores falling", falling)
     if most and lines == most:
-        found.check("all lines", None, f"the first {most:,}; --all looks at all")
-    return found
+        description.check("all lines", None, f"the first {most:,}; --all looks at all")
+    return description
 
 
 def describe_table(path: str, budget: Budget) -> Description:
     """Describe a .tsv or .csv with names in its first line."""
-    found = Description(path, "table of text", Path(path).stat().st_size)
+    description = Description(path, "table of text", Path(path).stat().st_size)
     if Path(path).parent.name == "benchmarks":
-        found.kind = "time and memory of a job"
+        description.kind = "time and memory of a job"
     reader = csv.reader(_lines(path), delimiter="\t" if path.endswith(".tsv") else ",")
     header = next(reader, [])
-    found.facts["columns"] = header
+    description.facts["columns"] = header
     rows = uneven = 0
     for row in reader:
         if rows < budget.rows:
-            found.sample.append(dict(zip(header, row, strict=False)))
+            description.sample.append(dict(zip(header, row, strict=False)))
         rows += 1
         uneven += len(row) != len(header)
-    found.facts["rows"] = rows
-    found.check("as many cells as names", not uneven, f"{uneven:,} rows not" if uneven else "")
-    return found
+    description.facts["rows"] = rows
+    description.check(
+        "as many cells as names", not uneven, f"{uneven:,} rows not" if uneven else ""
+    )
+    return description
 
 
 def describe_lines(path: str, budget: Budget) -> Description:
@@ -150,7 +163,7 @@ def describe_lines(path: str, budget: Budget) -> Description:
     Raises:
         SidmillError: naming the first line that is no JSON, unless a kill cut the last.
     """
-    found = Description(path, "JSON lines", Path(path).stat().st_size)
+    description = Description(path, "JSON lines", Path(path).stat().st_size)
     count, last, damaged = 0, {}, 0
     for number, line in enumerate(_lines(path), start=1):
         try:
@@ -162,33 +175,35 @@ def describe_lines(path: str, budget: Budget) -> Description:
         else:
             count = number
             if number <= budget.rows:
-                found.sample.append(last)
-    found.facts["lines"] = count
+                description.sample.append(last)
+    description.facts["lines"] = count
     if isinstance(last, dict) and {"time", "level", "rule", "message"} <= set(last):
-        found.kind = f"log of a job, rule {last['rule']}"
-        found.facts["last"] = f"{last['time']} {last['level']} {last['message']}"
-    found.check("last line whole", not damaged)
-    return found
+        description.kind = f"log of a job, rule {last['rule']}"
+        description.facts["last"] = f"{last['time']} {last['level']} {last['message']}"
+    description.check("last line whole", not damaged)
+    return description
 
 
 def describe_text(path: str, budget: Budget) -> Description:
     """Describe a log, a page, a plot: the first lines of it."""
-    found = Description(path, "text", Path(path).stat().st_size)
+    description = Description(path, "text", Path(path).stat().st_size)
     kinds = {".log": "log of a job", ".svg": "plot", ".html": "page", ".md": "table in Markdown"}
-    found.kind = kinds.get(Path(path).suffix, "text")
-    if found.kind in ("log of a job", "text"):
-        found.sample = [line.rstrip("\n") for line in islice(_lines(path), budget.rows)]
-    return found
+    description.kind = kinds.get(Path(path).suffix, "text")
+    if description.kind in ("log of a job", "text"):
+        description.sample = [line.rstrip("\n") for line in islice(_lines(path), budget.rows)]
+    return description
 
 
-def _describe_index(found: Description, budget: Budget) -> Description:
+def _describe_index(description: Description, budget: Budget) -> Description:
     """Look at index.json item by item, however its lines are cut."""
-    found.kind = "index of SIDs, as LC-Rec and MiniOneRec read it"
+    description.kind = "index of SIDs, as LC-Rec and MiniOneRec read it"
     lengths: set[int] = set()
     seen: set[int] = set()  # hashes of ids, 64 bits each
     items = odd = repeated = 0
     rest = ""
-    for between, key, value in _index_entries(found.path):
+
+    # Items stand between "{" and "}", with a comma between two.
+    for between, key, value in _index_entries(description.path):
         between = between.strip()
         if key is None:
             rest = between
@@ -201,14 +216,15 @@ def _describe_index(found: Description, budget: Budget) -> Description:
         repeated += hash(key) in seen
         seen.add(hash(key))
         if items <= budget.rows:
-            found.sample.append({json.loads(f'"{key}"'): tokens})
-    found.figures |= {"items": items, "tokens of a SID": sorted(lengths)}
-    found.check("ends whole", rest == "}")
-    found.check("one length", len(lengths) == 1)
-    found.check("ids unique", not repeated, f"{repeated:,} repeated" if repeated else "")
+            description.sample.append({json.loads(f'"{key}"'): tokens})
+
+    description.figures |= {"items": items, "tokens of a SID": sorted(lengths)}
+    description.check("ends whole", rest == "}")
+    description.check("one length", len(lengths) == 1)
+    description.check("ids unique", not repeated, f"{repeated:,} repeated" if repeated else "")
     if odd:
-        found.check("an item is an id and its tokens", False, f"{odd:,} are of another form")
-    return found
+        description.check("an item is an id and its tokens", False, f"{odd:,} are of another form")
+    return description
 
 
 def _index_entries(path: str) -> Iterator[tuple[str, str | None, str]]:
@@ -230,13 +246,16 @@ def _index_entries(path: str) -> Iterator[tuple[str, str | None, str]]:
     yield text, None, ""
 
 
-def _noting_repeats(twice: list[str], pairs: list[tuple[str, object]]) -> dict:
+def _noting_repeats(twice: list[str], pairs: list[tuple[str, object]]) -> dict[str, Any]:
     """A JSON object; keys that it has twice, of which readers take one, are noted."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    description = dict(pairs)
+    if len(description) < len(pairs):
         seen: set[str] = set()
-        twice += [key for key, _ in pairs if key in seen or seen.add(key)]
-    return found
+        for key, _ in pairs:
+            if key in seen:
+                twice.append(key)
+            seen.add(key)
+    return description
 
 
 def _noting_constant(odd: list[str], name: str) -> float:
@@ -267,5 +286,5 @@ def _shown(value: object) -> object:
     return value
 
 
-def _nested(value: list) -> bool:
+def _nested(value: list[Any]) -> bool:
     return any(isinstance(entry, dict | list) for entry in value)
