@@ -3,6 +3,7 @@
 import ast
 import inspect
 import re
+from typing import get_type_hints
 
 import pytest
 import yaml
@@ -102,9 +103,10 @@ CHOSEN_BY_RULES = {
     "h5": {"splits"},
     "published": {"path"},
     "given": {"measure_neighbours"},
-    "recommender": {"train_from", "mmap_path"},
 }
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
+# Functions that take the type of their section.
+TYPED = [train.fit, recommender_metrics.evaluate, topk.recommend]
 DATASET_FILES = {"task_path", "pid2sid", "product_pid2sid", "shard", "seed"}
 FUNCTIONS = {
     "demo": (demo.write, {"seed"}),
@@ -180,10 +182,12 @@ FUNCTIONS = {
         explorer.write,
         {"seed", "template_path", "pid2sid_path", "codes_path", "text_path"},
     ),
-    "recommender": (train.fit, {"seed", "state_path", "code"}),
-    "recommender_evaluation": (recommender_metrics.evaluate, {"seed"}),
-    "recommender_topk": (topk.recommend, set()),
 }
+
+
+def section_of(function):
+    """Name of the section whose type a function takes as ``settings``."""
+    return get_type_hints(function)["settings"].SECTION
 
 
 def test_every_rule_has_a_script_of_its_name_and_every_script_a_rule():
@@ -256,7 +260,9 @@ def test_the_python_interface_has_the_defaults_of_the_config():
 
 
 def test_every_section_feeds_a_function():
-    assert set(CONFIG) == {name.partition(",")[0] for name in FUNCTIONS} | {"run", "quantizer"}
+    loose = {name.partition(",")[0] for name in FUNCTIONS}
+    typed = {section_of(function) for function in TYPED}
+    assert set(CONFIG) == loose | typed | {"run", "quantizer"}
 
 
 def locked():

@@ -1,4 +1,4 @@
-"""Settings of recommend."""
+"""Settings of the sequence recommender: training, evaluation, lists."""
 
 from typing import Literal
 
@@ -69,7 +69,7 @@ class Recommender:
     shuffle_users: int = science(
         131072, "users mixed at a time; their histories are in memory", minimum=1
     )
-    save_steps: int = science(
+    save_steps: int = machine(
         1000, "steps between saved states; a killed training goes on from the last", minimum=1
     )
     dtype: Literal["float32", "bfloat16"] = science(
