@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sidmill.numeric.row_blocks import read_blocks, require_finite
 from sidmill.recommend.item_features import BLOCK_ROWS, Items
-from sidmill.recommend.rank import RowScores, Scorer, products
+from sidmill.recommend.rank import TILE, RowScores, Scorer
 from sidmill.recommend.windows import (
     Queries,
     read_groups,
@@ -95,11 +95,13 @@ def text_knn(items: Items, decay: float) -> Scorer:
                 sums += part @ block
 
         def score(rows: slice) -> Tensor:
-            users = torch.from_numpy(sums[rows])
-            scores = torch.empty(len(users), n_items)
+            users = sums[rows]
+            scores = np.empty((len(users), n_items), np.float32)
             for start, block in _unit_blocks(items):
-                scores[:, start : start + len(block)] = products(users, torch.from_numpy(block).T)
-            return scores
+                for first in range(0, len(users), TILE):
+                    tile = slice(first, first + TILE)
+                    scores[tile, start : start + len(block)] = users[tile] @ block.T
+            return torch.from_numpy(scores)
 
         return score
 
