@@ -182,6 +182,8 @@ def missing_catalogue(
     """Settings that need the texts of a catalogue, without a catalogue."""
     if items.path is not None:
         return
+
+    # Codes and neighbours are made from embeddings of texts.
     if quantizer != "given":
         yield (
             f"items.path: found null, but quantizer: {quantizer} is made from items: "
@@ -192,6 +194,8 @@ def missing_catalogue(
             "given.measure_neighbours: found true, but items.path is null, so there is no text to "
             "embed: set it to false, or name the catalogue"
         )
+
+    # Texts are compared with published and with each other.
     if published.path is not None:
         yield (
             "published.path: needs the texts of the items, and items.path is null: name the "
@@ -336,6 +340,8 @@ def embedding_inputs(embedding: Embedding) -> Lines:
                 f"embedding.{key}: found {getattr(embedding, key)!r}, which backend {backend} does "
                 f"not read: set embedding.backend: precomputed, or null"
             )
+
+    # Ids in a file of their own, where the order or the file itself already gives them.
     if backend == "precomputed" and embedding.ids_path:
         if embedding.rows == "catalogue":
             yield (
@@ -347,6 +353,7 @@ def embedding_inputs(embedding: Embedding) -> Lines:
                 f"embedding.ids_path: found {embedding.ids_path!r}, but {embedding.path} "
                 f"holds its ids: set it to null"
             )
+
     for key in ("lsa_sample", "lsa_features") if backend == "lsa" else ():
         size = getattr(embedding, key)
         if dim is not None and dim >= size:
