@@ -4,41 +4,38 @@ import numpy as np
 import pyarrow as pa
 
 from sidmill.formats import sequence_table
-from sidmill.recommend import item_features
+from sidmill.recommend import item_features, train
+from sidmill.settings.recommend import Recommender
 
+# What differs from the defaults: small, fast, and saved often.
 SETTINGS = {
-    "load": None,
     "features": "text",
-    "adaptor": "mlp",
     "n_experts": 2,
-    "whiten": True,
     "hidden_dim": 16,
     "n_layers": 1,
     "n_heads": 2,
-    "n_interests": 0,
     "max_length": 6,
     "dropout": 0.1,
     "text_dropout": 0.1,
-    "loss": "full",
     "n_negatives": 8,
     "temperature": 0.1,
-    "label_smoothing": 0.0,
     "batch_users": 16,
     "learning_rate": 0.01,
-    "weight_decay": 0.01,
     "warmup_steps": 5,
     "max_epochs": 2,
     "patience": 2,
     "valid_users": 1000,
     "shuffle_users": 64,
     "save_steps": 2,
-    "dtype": "float32",
-    "seed": 0,
     "device": "cpu",
-    "memory_mb": 64,
-    "state_path": None,
-    "code": "c0de",
 }
+RUN = {"seed", "code", "start", "state_path"}
+
+
+def fit(path, items, **options):
+    """Train a small model; ``options`` are settings, or arguments of the run (``RUN``)."""
+    run = {"seed": 0, "code": "c0de"} | {key: options.pop(key) for key in RUN & set(options)}
+    return train.fit(path, items, Recommender(**(SETTINGS | options)), **run)
 
 
 def catalogue(n_items=24, dim=8, ids=None, seed=0):

@@ -1,6 +1,7 @@
 """What a recommender leaves: vectors that score as it does, lists, and an honest table."""
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from recommend_data import SETTINGS, catalogue, chains, write
+from recommend_data import catalogue, chains, fit, write
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats import code_files, id_vectors
@@ -19,23 +20,17 @@ from sidmill.recommend import (
     checkpoint,
     evaluate,
     infer,
+    rank,
     score,
     table,
     topk,
-    train,
     windows,
 )
 from sidmill.report import recommender_plot
+from sidmill.settings import base
+from sidmill.settings.recommend import RecommenderEvaluation, RecommenderTopk
 
-EVALUATION = {
-    "mask_seen": False,
-    "knn_shrinkage": 1.0,
-    "knn_decay": 0.8,
-    "n_resamples": 50,
-    "seed": 0,
-    "device": "cpu",
-    "memory_mb": 16,
-}
+EVALUATION = RecommenderEvaluation(n_resamples=50, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +40,7 @@ def run(tmp_path_factory):
     items = catalogue(ids=[f"item {i:02d}" for i in range(24)])
     rows = [[f"item {i - 1:02d}" for i in row] for row in chains()]
     path = write(folder / "sequences.parquet", rows, pid_type=pa.string())
-    fitted, _ = train.fit(path, items, **(SETTINGS | {"max_epochs": 6, "n_interests": 3}))
+    fitted, _ = fit(path, items, max_epochs=6, n_interests=3)
     checkpoint.save(folder / "model.safetensors", fitted)
     return folder, items, path
 
@@ -85,7 +80,9 @@ def test_the_files_score_as_the_model_does(run, inferred):
     assert pq.read_table(inferred.item_ids)["pid"].to_pylist() == items.ids.to_pylist()
     fitted = checkpoint.load(folder / "model.safetensors", torch.device("cpu"))
     (group,) = windows.read_groups(path, items)
-    scored = score.scorer(fitted, score.catalogue(fitted, items))(windows.latest(group)).numpy()
+    scored = score.scorer(fitted, score.catalogue(fitted, items))(windows.latest(group))(
+        slice(None)
+    )
     np.testing.assert_allclose(users[:, 1:] @ known[:, 1:].T, scored, atol=1e-5)
 
 
@@ -123,14 +120,14 @@ def test_vectors_of_other_histories_are_refused(run, inferred, tmp_path):
     with pytest.raises(SidmillError, match="of other histories"):
         topk.recommend(
             inferred.listing, other, inferred.item_ids, named, tmp_path / "topk.parquet",
-            k=5, mask_seen=False, index="flat",
+            RecommenderTopk(),
         )  # fmt: skip
 
 
 def test_neighbours_by_text_are_the_same_in_blocks(run, monkeypatch):
     _, items, path = run
     asked = windows.queries(next(iter(windows.read_groups(path, items))), 2)
-    whole = baselines.text_knn(items, 0.8)(asked).numpy()
+    whole = baselines.text_knn(items, 0.8)(asked)(slice(None)).numpy()
     unit = items.vectors / np.linalg.norm(items.vectors, axis=1, keepdims=True)
     taste = baselines.histories_of(asked, 0.8, len(unit)) @ unit
     np.testing.assert_allclose(whole, taste @ unit.T, atol=1e-5)
@@ -145,7 +142,9 @@ def test_neighbours_by_text_are_the_same_in_blocks(run, monkeypatch):
     read_blocks = baselines.read_blocks
     monkeypatch.setattr(baselines, "read_blocks", watched)
     monkeypatch.setattr(baselines, "BLOCK_ROWS", 7)
-    np.testing.assert_allclose(baselines.text_knn(items, 0.8)(asked).numpy(), whole, atol=1e-5)
+    np.testing.assert_allclose(
+        baselines.text_knn(items, 0.8)(asked)(slice(None)).numpy(), whole, atol=1e-5
+    )
     assert longest == 7
 
 
@@ -155,9 +154,8 @@ def test_lists_are_the_best_items_in_order(run, inferred, tmp_path, mask_seen, i
     _, items, path = run
     named = sids(items, np.arange(48).reshape(24, 2))
     out = tmp_path / "topk.parquet"
-    topk.recommend(
-        inferred.listing, path, inferred.item_ids, named, out, k=5, mask_seen=mask_seen, index=index
-    )
+    settings = RecommenderTopk(k=5, mask_seen=mask_seen, index=index)
+    topk.recommend(inferred.listing, path, inferred.item_ids, named, out, settings)
     found = pq.read_table(out).to_pylist()
     users = np.concatenate(
         [np.load(inferred.folder / f"all_user_embedding_{k}.npy") for k in range(3)]
@@ -180,7 +178,8 @@ def test_the_table_compares_counts_and_tells_sids_from_items(run, tmp_path):
         "before": sids(items, np.arange(24)[:, None] // 3),
         "after": sids(items, np.arange(24)[:, None]),
     }
-    figures = evaluate.evaluate(path, items, folder / "model.safetensors", named, **EVALUATION)
+    checkpoint_path = folder / "model.safetensors"
+    figures = evaluate.evaluate(path, items, checkpoint_path, named, EVALUATION, seed=0)
     test = figures["test"]
     assert test["asked"] == {
         "users": 60,
@@ -215,6 +214,22 @@ def test_the_table_compares_counts_and_tells_sids_from_items(run, tmp_path):
     for name in ("one.svg", "two.svg"):
         recommender_plot.draw(figures, tmp_path / name)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+
+
+def test_memory_for_scores_changes_no_figure(run, monkeypatch):
+    folder, items, path = run
+    monkeypatch.setattr(rank, "MIB", 2**9)  # blocks of 16, 48 and all rows
+    named = {"before": sids(items, np.arange(24)[:, None] // 3)}
+    made = set()
+    for memory_mb in (16, 40, 1024):
+        settings = dataclasses.replace(EVALUATION, memory_mb=memory_mb)
+        figures = evaluate.evaluate(
+            path, items, folder / "model.safetensors", named, settings, seed=0
+        )
+        made.add(json.dumps(figures))
+    assert len(made) == 1
+    assert base.machine_keys(RecommenderEvaluation) == ["device", "memory_mb"]
+    assert not base.machine_keys(RecommenderTopk)
 
 
 def test_an_item_without_a_sid_is_named(run):

@@ -19,9 +19,10 @@ from sidmill.formats import (
 )
 from sidmill.io import id_lookup
 from sidmill.recommend import checkpoint, item_features, windows
+from sidmill.settings.recommend import Recommender
 
 ITEMS = catalogue()
-BATCHES = {"batch_users": 3, "max_length": 4, "shuffle_users": 8, "seed": 1, "epoch": 0}
+BATCHES = Recommender(batch_users=3, max_length=4, shuffle_users=8)
 
 
 def histories_and_splits():
@@ -29,8 +30,8 @@ def histories_and_splits():
     return st.lists(st.lists(item, min_size=1, max_size=12), min_size=1, max_size=12)
 
 
-def batches(path, **settings):
-    return list(windows.training_batches(path, ITEMS, **(BATCHES | settings)))
+def batches(path, epoch=0):
+    return list(windows.training_batches(path, ITEMS, BATCHES, seed=1, epoch=epoch))
 
 
 @settings(max_examples=30, deadline=None)
@@ -42,7 +43,7 @@ def test_every_training_target_comes_once_after_what_went_before_it(tmp_path_fac
     wanted = Counter(pair for row in train for pair in pairwise(row))
     found = Counter()
     for batch in batches(path):
-        inside = batch.targets != windows.NOTHING
+        inside = batch.targets != windows.NO_TARGET
         assert batch.inputs.shape[1] <= 4
         found.update(zip(batch.inputs[inside], batch.targets[inside], strict=True))
         for inputs, targets, kept in zip(batch.inputs, batch.targets, inside, strict=True):
@@ -60,10 +61,10 @@ def test_every_training_target_comes_once_after_what_went_before_it(tmp_path_fac
 def test_items_met_are_those_of_the_training_batches(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("sequences") / "sequences.parquet"
     write(path, [[i for i, _ in row] for row in rows], [[s for _, s in row] for row in rows])
-    had, followed = windows.met_in_training(path, ITEMS)
+    had, followed = windows.training_masks(path, ITEMS)
     wanted = {item - 1 for row in rows for item, split in row if split == 0}
     assert set(np.flatnonzero(had)) == wanted
-    targets = [batch.targets[batch.targets != windows.NOTHING] for batch in batches(path)]
+    targets = [batch.targets[batch.targets != windows.NO_TARGET] for batch in batches(path)]
     assert set(np.flatnonzero(followed)) == {int(i) for part in targets for i in part}
 
 

@@ -32,9 +32,12 @@ def asked(rng):
 def ranked(scores, asked, **others):
     table = torch.from_numpy(scores)
     return rank.rank(
-        lambda part: table[np.searchsorted(asked.positions, part.positions)].clone(),
+        lambda part: (
+            lambda rows: table[np.searchsorted(asked.positions, part.positions[rows])].clone()
+        ),
         [asked],
-        **({"n_items": N_ITEMS, "mask_seen": False, "memory_mb": 1} | others),
+        N_ITEMS,
+        **({"mask_seen": False, "memory_mb": 1} | others),
     )
 
 
@@ -93,8 +96,21 @@ def test_scores_that_are_nan_stop_the_run(asked):
 
 
 def test_too_little_memory_says_how_much_is_wanted():
-    with pytest.raises(SidmillError, match="raise it to at least 153"):
+    with pytest.raises(SidmillError, match="raise it to at least 2442"):
         rank.rows_per_block(10_000_000, 100)
+    assert rank.rows_per_block(10_000_000, 2442) == rank.TILE
+
+
+@pytest.mark.parametrize(("dim", "n_items"), [(1, 1), (16, 24), (64, 1000), (48, 4099)])
+def test_products_do_not_depend_on_the_rows_of_a_block(dim, n_items):
+    torch.manual_seed(0)
+    rows, columns = torch.randn(93, dim), torch.randn(n_items, dim).T
+    whole = rank.products(rows, columns)
+    torch.testing.assert_close(whole, rows @ columns)
+    for n_tiles in (1, 2, 3, 9):
+        size = n_tiles * rank.TILE
+        blocks = [rank.products(block, columns) for block in torch.split(rows, size)]
+        assert torch.equal(torch.cat(blocks), whole)
 
 
 def test_intervals_hold_the_mean_and_the_lead_of_a_method_over_itself_is_nothing(rng):
@@ -125,10 +141,10 @@ def test_baselines_are_what_they_say(tmp_path, rng):
     (group,) = windows.read_groups(path, known)
     asked = windows.queries(group, 2)
     counts = dense.sum(axis=0)
-    popular = baselines.popularity(counts)(asked).numpy()
+    popular = baselines.popularity(counts)(asked)(slice(None)).numpy()
     np.testing.assert_array_equal(popular, np.tile(counts, (30, 1)))
     cosines = dense.T @ dense / (np.sqrt(np.outer(counts, counts)) + 2.0)
     weights = 0.5 ** np.arange(7, -1, -1)
     expected = [weights @ cosines[np.array(row[:-1]) - 1] for row in rows]
-    found = baselines.item_knn(had, 2.0, 0.5)(asked).numpy()
+    found = baselines.item_knn(had, 2.0, 0.5)(asked)(slice(None)).numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-5)

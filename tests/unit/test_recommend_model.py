@@ -10,7 +10,7 @@ SHAPE = sequence_model.Shape("text+id", "mlp", 3, 16, 2, 2, 4, 8, 30)
 
 def made(**changes):
     torch.manual_seed(0)
-    return sequence_model.Recommender(SHAPE._replace(**changes), 0.2, 0.2).eval()
+    return sequence_model.SequenceModel(SHAPE._replace(**changes), 0.2, 0.2).eval()
 
 
 @pytest.mark.parametrize("n_interests", [0, 4])

@@ -1,11 +1,13 @@
 """Training learns what is there, resumes to the same bytes, and says what is wrong."""
 
+import json
 import logging
 
 import numpy as np
 import pytest
+import recommend_data
 import torch
-from recommend_data import SETTINGS, catalogue, chains, write
+from recommend_data import catalogue, chains, write
 
 from sidmill.core.errors import SidmillError
 from sidmill.recommend import (
@@ -17,6 +19,8 @@ from sidmill.recommend import (
     train,
     windows,
 )
+from sidmill.settings import base
+from sidmill.settings.recommend import Recommender
 
 ITEMS = catalogue()
 
@@ -31,7 +35,7 @@ def sequences(tmp_path):
 
 
 def fit(path, items=ITEMS, **settings):
-    return train.fit(path, items, **(SETTINGS | settings))
+    return recommend_data.fit(path, items, **settings)
 
 
 def hit_rate(fitted, path, items=ITEMS):
@@ -40,7 +44,7 @@ def hit_rate(fitted, path, items=ITEMS):
     found = rank.rank(
         score.scorer(fitted, known),
         parts,
-        n_items=len(items.vectors),
+        len(items.vectors),
         mask_seen=False,
         memory_mb=16,
     )
@@ -82,7 +86,7 @@ def places(fitted, items, history):
     """Where each item stands in the list after a history of item numbers: 0 is first."""
     begin, end = np.array([0]), np.array([len(history)])
     asked = windows.Queries(np.array([0]), begin, end, np.array(history, np.int32), 0)
-    scores = score.scorer(fitted, score.catalogue(fitted, items))(asked)[0]
+    scores = score.scorer(fitted, score.catalogue(fitted, items))(asked)(slice(None))[0]
     return scores.argsort(descending=True).argsort().numpy()
 
 
@@ -166,6 +170,28 @@ def test_the_state_of_another_training_is_not_used(tmp_path, sequences, caplog, 
     assert same(weights(fit(sequences, state_path=path)[0]), weights(resumed))
 
 
+MACHINE = {"memory_mb": (16, 40, 1024), "save_steps": (1, 3, 1000)}
+
+
+def test_these_are_the_settings_of_the_machine():
+    assert base.machine_keys(Recommender) == ["save_steps", "device", "memory_mb"]
+
+
+@pytest.mark.parametrize("key", MACHINE)
+@pytest.mark.parametrize("features", ["text", "text+id"])
+def test_a_setting_of_the_machine_changes_no_byte(tmp_path, monkeypatch, sequences, key, features):
+    monkeypatch.setattr(rank, "MIB", 2**9)  # blocks of 16, 48 and all rows
+    made = set()
+    for value in MACHINE[key]:
+        fitted, curve = fit(
+            sequences, features=features, state_path=tmp_path / "state", **{key: value}
+        )
+        checkpoint.save(tmp_path / "model", fitted)
+        state.discard(tmp_path / "state")
+        made.add(((tmp_path / "model").read_bytes(), json.dumps(curve)))
+    assert len(made) == 1
+
+
 def test_the_best_epoch_is_kept_and_training_ends_when_it_is_past(sequences):
     fitted, curve = fit(sequences, max_epochs=60, patience=2, learning_rate=0.03)
     best = max(range(len(curve)), key=lambda epoch: curve[epoch]["valid"])
@@ -181,18 +207,18 @@ def test_a_checkpoint_reads_back_and_is_a_start(tmp_path, sequences):
     read = checkpoint.load(path, torch.device("cpu"))
     assert same(weights(read), weights(fitted))
     assert hit_rate(read, sequences) == hit_rate(fitted, sequences)
-    _, curve = fit(sequences, n_interests=3, load=str(path), max_epochs=1)
+    _, curve = fit(sequences, n_interests=3, start=path, max_epochs=1)
     _, from_nothing = fit(sequences, n_interests=3, max_epochs=1)
     assert curve[0]["loss"] < 0.7 * from_nothing[0]["loss"]
     with pytest.raises(SidmillError, match=r"n_interests 3, not 0.*set the same values"):
-        fit(sequences, load=str(path))
+        fit(sequences, start=path)
 
 
 def test_a_model_of_text_is_a_start_for_another_catalogue(tmp_path, sequences):
     path = tmp_path / "model.safetensors"
     checkpoint.save(path, fit(sequences, max_epochs=1)[0])
     larger = catalogue(40, seed=1)
-    fitted, _ = fit(sequences, items=larger, load=str(path), max_epochs=1)
+    fitted, _ = fit(sequences, items=larger, start=path, max_epochs=1)
     assert fitted.model.shape.n_items == 40
 
 
@@ -229,7 +255,7 @@ def test_nothing_to_learn_from_stops_the_run(tmp_path):
 
 def test_weights_that_the_last_step_spoils_are_no_model(monkeypatch, sequences):
     """The loss of that step is finite, and without validation every epoch is the best."""
-    step = train._step
+    step = train._take_step
 
     def spoil(fitted, *arguments):
         found = step(fitted, *arguments)
@@ -238,7 +264,7 @@ def test_weights_that_the_last_step_spoils_are_no_model(monkeypatch, sequences):
 
     once = {"batch_users": 10_000, "shuffle_users": 10_000, "max_epochs": 1}
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_step", spoil)
+        patch.setattr(train, "_take_step", spoil)
         with pytest.raises(SidmillError, match=r"not finite after epoch 0: lower .*learning_rate"):
             fit(sequences, **once)
     assert len(fit(sequences, **once)[1]) == 1

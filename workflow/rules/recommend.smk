@@ -1,19 +1,19 @@
 """
-Histories and item vectors -> a sequence recommender, its vectors, its lists, and what they are worth.
+Histories and item vectors -> a sequence recommender, its vectors, its lists, and their metrics.
 
 READS    results/interactions/sequences.parquet         user_id, item_ids, splits
          results/items/vectors.npy, ids.parquet         with recommender.train_from: text
          results/mmap/mmap.json, or your own            with recommender.train_from: mmap
          results/codes.parquet, results/pid2sid.parquet
-LEAVES   results/recommender/model.safetensors          weights, settings, what it was trained on
+LEAVES   results/recommender/model.safetensors          weights, settings, identity of its items
          results/recommender/training.json              loss and valid NDCG@10 of every epoch
          results/recommender/all_item_embedding.npy     float32 (N, 1 + H), the id in the first column
          results/recommender/all_user_embedding_{k}.npy float32 (n, 1 + H), 100,000 users a file, k from 0
          results/recommender/item_ids.parquet           pid, in the order of the rows; user_ids.parquet likewise
-         results/recommender/embeddings.json            the files, and what their first column holds
+         results/recommender/embeddings.json            the files, and the meaning of their first column
          results/recommender/topk.parquet               user_id, item_ids, scores, sids
          results/recommender/metrics.json, metrics.csv  full-sort metrics with intervals, baselines, by SID
-         results/plots/recommender.svg                  the same for the eye
+         results/plots/recommender.svg                  the same as a plot
 """
 
 
@@ -33,9 +33,7 @@ rule train_recommender:
         "../../envs/sidmill.yaml"
     threads: 2
     params:
-        recommender=settings(
-            "recommender", "train_from", "mmap_path", "load", "save_steps"
-        ),
+        recommender=settings("recommender", "train_from", "mmap_path", "load"),
         run=pick("run", "seed"),
         code=code_of("train_recommender.py"),
     message:
@@ -63,6 +61,7 @@ rule infer_recommender:
         "../../envs/sidmill.yaml"
     threads: 2
     params:
+        recommender=pick("recommender"),
         code=code_of("infer_recommender.py"),
     message:
         "Making vectors of all items and users"
@@ -88,7 +87,7 @@ rule recommend_topk:
         "../../envs/sidmill.yaml"
     threads: 2
     params:
-        topk=settings("recommender_topk"),
+        recommender_topk=settings("recommender_topk"),
         code=code_of("recommend_topk.py"),
     message:
         "Finding the best items of every user"
@@ -119,7 +118,7 @@ rule evaluate_recommender:
         "../../envs/sidmill.yaml"
     threads: 2
     params:
-        evaluation=settings("recommender_evaluation"),
+        recommender_evaluation=settings("recommender_evaluation"),
         run=pick("run", "seed"),
         code=code_of("evaluate_recommender.py"),
     message:

@@ -7,26 +7,26 @@ from sidmill.formats import code_files
 from sidmill.io import json_report
 from sidmill.recommend import item_features, table
 from sidmill.recommend.evaluate import evaluate
+from sidmill.settings.job import of_job
+from sidmill.settings.recommend import RecommenderEvaluation
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    known = item_features.load(
+    items = item_features.load(
         snakemake.input.get("vectors"), snakemake.input.get("ids"), snakemake.input.get("mmap")
     )
     figures = evaluate(
         snakemake.input.sequences,
-        known,
+        items,
         snakemake.input.model,
         {
             "before": code_files.read(snakemake.input.codes, "codes"),
             "after": code_files.read(snakemake.input.pid2sid, "sid"),
         },
-        device=snakemake.config["recommender_evaluation"]["device"],
-        memory_mb=snakemake.config["recommender_evaluation"]["memory_mb"],
+        of_job(snakemake, RecommenderEvaluation),
         **snakemake.params.run,
-        **snakemake.params.evaluation,
     )
     json_report.write(snakemake.output.metrics, figures)
     table.write(snakemake.output.table, figures)

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 from sidmill.core.job import job
 from sidmill.recommend import item_features
 from sidmill.recommend.infer import Files, infer
+from sidmill.settings.job import of_job
+from sidmill.settings.recommend import Recommender
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    known = item_features.load(
+    items = item_features.load(
         snakemake.input.get("vectors"), snakemake.input.get("ids"), snakemake.input.get("mmap")
     )
     files = Files(
@@ -22,9 +24,9 @@ with job(snakemake) as log:
     )
     infer(
         snakemake.input.sequences,
-        known,
+        items,
         snakemake.input.model,
         files,
-        snakemake.config["recommender"]["device"],
+        of_job(snakemake, Recommender).device,
     )
     log.info("wrote %s", snakemake.output.listing)

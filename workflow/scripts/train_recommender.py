@@ -6,27 +6,25 @@ from sidmill.core.job import job
 from sidmill.io import json_report
 from sidmill.recommend import checkpoint, item_features, state
 from sidmill.recommend.train import fit
+from sidmill.settings.job import of_job
+from sidmill.settings.recommend import Recommender
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    known = item_features.load(
+    items = item_features.load(
         snakemake.input.get("vectors"), snakemake.input.get("ids"), snakemake.input.get("mmap")
     )
-    machine = snakemake.config["recommender"]
     state_path = f"{snakemake.output.model}.state"
     fitted, curve = fit(
         snakemake.input.sequences,
-        known,
-        load=snakemake.input.start or None,
-        save_steps=machine["save_steps"],
-        device=machine["device"],
-        memory_mb=machine["memory_mb"],
-        **snakemake.params.run,
+        items,
+        of_job(snakemake, Recommender),
+        start=snakemake.input.start or None,
         state_path=state_path,
+        **snakemake.params.run,
         **snakemake.params.code,
-        **snakemake.params.recommender,
     )
     checkpoint.save(snakemake.output.model, fitted)
     json_report.write(snakemake.output.training, {"epochs": curve})

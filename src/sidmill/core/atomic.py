@@ -12,17 +12,17 @@ FICLONE = 0x40049409  # ioctl of Linux: ``cp --reflink``
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; take its place when the block ends well.
+    """Yield a temporary path, and rename it to ``path`` if the block succeeds.
 
     The temporary file is flushed to disk before the rename and the folder after it, so a crash at
-    any moment leaves the old file or the new one. Its name is fixed (``.NAME.partial``): what a
-    killed run left is overwritten by the next one, never taken for a result.
+    any moment leaves the old file or the new one. Its name is fixed (``.NAME.partial``): the next
+    run overwrites the file of a killed run, and no reader takes it for a result.
 
     Args:
-        path: file to write. Its folder is made if it is missing.
+        path: file to write. Its folder is created if it is missing.
 
     Yields:
-        The path to write to, in the same folder.
+        The temporary path, in the folder of ``path``.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

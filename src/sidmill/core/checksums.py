@@ -1,4 +1,4 @@
-"""What a file holds, in a few letters."""
+"""Checksums of files."""
 
 import hashlib
 from pathlib import Path

@@ -1,10 +1,10 @@
-"""Whose results a folder holds, so that no run replaces those of others.
+"""Protect results and files of the user from a run in the same folder.
 
-A forgotten overlay does not replace the results of a catalogue by the demo. And a file that lies
-where a run writes, though no run made it, is its owner's: Snakemake would delete it in silence.
-Snakemake records what it made; what a run left without a record, since it was killed, is told from
-files that users put there by a list of what that run was about to make. Of files of SIDs, which
-users bring most, a digest is kept as well: it tells another file from the one that a run made.
+A run without its overlay must not replace the results of a catalogue by those of the demo. A run
+must not replace a file that the user put where the run writes: Snakemake would delete it without a
+message. Snakemake records the files that it made. A killed run leaves files without a record: a
+list of the outputs that it began with tells these from files of the user. For files of SIDs, which
+users bring most often, a digest tells a user's file from one that a run made.
 """
 
 import json
@@ -12,14 +12,16 @@ import shlex
 from collections.abc import Callable, Iterable
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from sidmill.core import checksums
 from sidmill.core.atomic import write_text
 from sidmill.core.errors import SidmillError
 
-NAME = "sidmill.catalogue"  # in Snakemake's folder of state
-MAKING = "sidmill.making"  # the same: outputs of runs that did not end by themselves
-DIGESTS = "sidmill.sids"  # the same: SHA-256 of the files of SIDs that runs made
+# Files in Snakemake's folder of state.
+NAME = "sidmill.catalogue"  # the catalogue of the results
+MAKING = "sidmill.making"  # outputs of runs that were killed
+DIGESTS = "sidmill.sids"  # SHA-256 of the files of SIDs that runs made
 _begun: set[Path] = set()  # folders of state in which this process began a run
 SHOWN = 20  # names in a message
 SID_FILES = ("pid2sid.parquet", "codes.parquet", "index.json")
@@ -27,7 +29,7 @@ DEMO = "results/demo/items.jsonl"
 
 
 def note(state: Path, catalogue: str) -> None:
-    """Write down which catalogue the results beside ``state`` are made from."""
+    """Record the catalogue that the results in the folder of ``state`` are made from."""
     write_text(state / NAME, catalogue)
 
 
@@ -39,7 +41,7 @@ def refuse_demo(state: Path, catalogue: str) -> None:
         catalogue: ``items.path`` of this run.
 
     Raises:
-        SidmillError: if that is the demo's and ``results/`` has items of another one.
+        SidmillError: if it is the demo's and ``results/`` has items of another catalogue.
     """
     record, made = state / NAME, state.absolute().parent / "results/items/text.parquet"
     if catalogue != DEMO or not record.exists() or not made.exists():
@@ -53,35 +55,36 @@ def refuse_demo(state: Path, catalogue: str) -> None:
 
 
 def begin(state: Path, outputs: Iterable[str], recorded: Callable[[str], bool]) -> None:
-    """Stop where a run would write over files that no run made; else note what it will make.
+    """Stop a run that would write over files that no run made; else record its outputs.
 
     Args:
         state: Snakemake's folder of state, ``.snakemake``.
-        outputs: paths that the run is going to make.
+        outputs: paths that the run will make.
         recorded: whether Snakemake has a record of making a path.
 
     Raises:
-        SidmillError: naming such files, and what to do with them.
+        SidmillError: naming these files, and what to do with them.
     """
-    outputs, left = set(outputs), set(_read(state / MAKING, []))
-    sums = _read(state / DIGESTS, {})
+    planned, unfinished = set(outputs), set(_read_paths(state))
+    digests = _read_digests(state)
 
     def is_foreign(path: str) -> bool:
         if not Path(path).exists():
             return Path(path).is_symlink()
-        return not recorded(path) or (path in sums and checksums.of_file(path) != sums[path])
+        is_replaced = path in digests and checksums.of_file(path) != digests[path]
+        return not recorded(path) or is_replaced
 
-    foreign = sorted(path for path in outputs - left if is_foreign(path))
+    foreign = sorted(path for path in planned - unfinished if is_foreign(path))
     if foreign:
         raise SidmillError(_foreign(foreign))
-    write_text(state / MAKING, json.dumps(sorted(outputs | left)))
+    write_text(state / MAKING, json.dumps(sorted(planned | unfinished)))
     _begun.add(state.absolute())
 
 
 def end(state: Path, recorded: Callable[[str], bool]) -> None:
-    """Note what a run left without a record, and what it made, as it ends by itself.
+    """Record what a run made, and what it left without a record of Snakemake, when it ends.
 
-    A run that was refused as it began notes nothing: another one may be at work.
+    A run that was refused at its start records nothing: another run may be at work.
 
     Args:
         state: Snakemake's folder of state, ``.snakemake``.
@@ -89,25 +92,40 @@ def end(state: Path, recorded: Callable[[str], bool]) -> None:
     """
     if state.absolute() not in _begun:
         return
-    there = [path for path in _read(state / MAKING, []) if Path(path).exists()]
-    sums = _read(state / DIGESTS, {})
-    made = [path for path in there if recorded(path) and path.endswith(SID_FILES)]
-    sums |= {path: checksums.of_file(path) for path in made if Path(path).is_file()}
-    write_text(state / DIGESTS, json.dumps(sums, indent=0, sort_keys=True))
-    write_text(state / MAKING, json.dumps([path for path in there if not recorded(path)]))
+    present = [path for path in _read_paths(state) if Path(path).exists()]
+    made = [path for path in present if recorded(path) and path.endswith(SID_FILES)]
+    digests = _read_digests(state)
+    digests |= {path: checksums.of_file(path) for path in made if Path(path).is_file()}
+    write_text(state / DIGESTS, json.dumps(digests, indent=0, sort_keys=True))
+    write_text(state / MAKING, json.dumps([path for path in present if not recorded(path)]))
 
 
-def _read(path: Path, otherwise: list | dict) -> list | dict:
+def _read_paths(state: Path) -> list[str]:
+    """Outputs of runs that were killed; none where no list can be read."""
+    paths = _read(state / MAKING)
+    return paths if isinstance(paths, list) else []
+
+
+def _read_digests(state: Path) -> dict[str, str]:
+    """SHA-256 of the files of SIDs that runs made; none where no list can be read."""
+    digests = _read(state / DIGESTS)
+    return digests if isinstance(digests, dict) else {}
+
+
+def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return otherwise
+        return None
 
 
 def _foreign(paths: list[str]) -> str:
+    """The message about files that no run made, with a command that moves one of them away."""
     more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
     sids = next((path for path in paths if path.endswith(SID_FILES)), None)
     first = sids or paths[0]
+
+    # A folder in which no file of that name exists.
     folders = (f"given-{number}" if number > 1 else "given" for number in count(1))
     folder = next(name for name in folders if not Path(name, Path(first).name).exists())
     target = f"{folder}/{Path(first).name}"

@@ -10,27 +10,28 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from sidmill.core import locks
 from sidmill.core.errors import SidmillError
 from sidmill.core.logs import JsonLines, Lines, keep_attempt
 
-# What the system refuses and an operator mends; no code is at fault.
+# Refusals of the system, which an operator resolves; no code is at fault.
 MACHINE_TROUBLES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
 @contextmanager
-def job(snakemake) -> Iterator[logging.Logger]:
+def job(snakemake: Any) -> Iterator[logging.Logger]:
     """Log to the rule's log file and to stderr; end a user's mistake without a traceback.
 
-    Beside the log, ``NAME.log``, goes ``NAME.jsonl``: the same records as JSON lines, between one
-    that says ``started`` and, unless the job is killed, one that says ``finished`` or ``failed``.
-    Snakemake knows nothing of it, so that it shows the log of a failed job once. What both said of
-    an attempt that failed or was killed stays as ``NAME.log.1`` and ``NAME.jsonl.1``.
+    The folder of the log, ``NAME.log``, also gets ``NAME.jsonl``: the same records as JSON lines,
+    from ``started`` to ``finished`` or ``failed`` (neither if the job is killed). It is not
+    declared to Snakemake, which therefore prints the log of a failed job once. The logs of an
+    attempt that failed or was killed are kept as ``NAME.log.1`` and ``NAME.jsonl.1``.
 
-    The JSON lines are locked as long as the job lives: a job that outlived its run, on a node of a
-    cluster say, and the same job of the next run do not work side by side. (Snakemake removes the
-    other log before a job begins, and a lock with it.)
+    A lock on ``NAME.jsonl`` is held until the process ends: a job that outlives its run, for
+    instance on a node of a cluster, and the same job of the next run never run at the same time.
+    (Snakemake removes ``NAME.log`` before a job begins, and with it any lock on that file.)
 
     Args:
         snakemake: the object Snakemake puts in a script's namespace. ``log[0]`` must be declared.
@@ -38,10 +39,12 @@ def job(snakemake) -> Iterator[logging.Logger]:
     Yields:
         A logger named after the rule.
     """
+    # The lock comes first: the logs may belong to a job that still runs.
     json_path = Path(snakemake.log[0]).with_suffix(".jsonl")
     lock = locks.hold_file(json_path, f"job {snakemake.rule}")
     with suppress(OSError):  # an old log is no reason to do nothing
         keep_attempt(snakemake.log[0])
+
     lines = logging.FileHandler(snakemake.log[0], mode="w", encoding="utf-8")
     console = logging.StreamHandler()
     json_lines = logging.FileHandler(json_path, mode="w", encoding="utf-8")
@@ -49,6 +52,7 @@ def job(snakemake) -> Iterator[logging.Logger]:
         handler.setFormatter(Lines())
     json_lines.setFormatter(JsonLines(snakemake.rule))
     logging.basicConfig(level=logging.INFO, handlers=[lines, console, json_lines], force=True)
+
     try:
         with _marked(json_lines, snakemake), _explained(snakemake.rule) as log:
             yield log
@@ -57,10 +61,10 @@ def job(snakemake) -> Iterator[logging.Logger]:
 
 
 @contextmanager
-def _marked(handler: logging.Handler, snakemake) -> Iterator[None]:
-    """Say in the JSON lines alone that the job began, and how it ended."""
+def _marked(handler: logging.Handler, snakemake: Any) -> Iterator[None]:
+    """Record in the JSON lines alone that the job began, and how it ended."""
 
-    def say(word: str, **fields) -> None:
+    def say(word: str, **fields: object) -> None:
         marked = {"name": snakemake.rule, "levelno": logging.INFO, "levelname": "INFO"}
         handler.handle(logging.makeLogRecord(marked | {"msg": word} | fields))
 
@@ -78,7 +82,7 @@ def _marked(handler: logging.Handler, snakemake) -> Iterator[None]:
 
 @contextmanager
 def _explained(rule: str) -> Iterator[logging.Logger]:
-    """Log what goes wrong: a user's mistake and trouble of the machine without a traceback."""
+    """Log errors: a user's mistake or a refusal of the system without a traceback."""
     log = logging.getLogger(rule)
     try:
         yield log
@@ -89,8 +93,8 @@ def _explained(rule: str) -> Iterator[logging.Logger]:
         if error.errno not in MACHINE_TROUBLES:
             log.exception("rule %s failed", rule)
             raise
-        place = error.filename or f"output of rule {rule}"
-        log.error("%s: %s: mend that and run again", place, os.strerror(error.errno))
+        path = error.filename or f"output of rule {rule}"
+        log.error("%s: %s: mend that and run again", path, os.strerror(error.errno))
         sys.exit(2)
     except Exception:
         log.exception("rule %s failed", rule)

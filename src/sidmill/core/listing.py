@@ -1,4 +1,4 @@
-"""Names inside a message: never more of them than a person reads."""
+"""Lists of names inside a message, at most as many as a person reads."""
 
 from collections.abc import Iterable
 
@@ -6,11 +6,11 @@ MOST_NAMES = 20
 
 
 def some(names: Iterable[object], most: int = MOST_NAMES) -> str:
-    """The names with commas between them; of a long list the first ones and how many more.
+    """The names, separated by commas; of a long list the first names and the number of the others.
 
     Args:
         names: anything; the ``str`` of each is taken.
-        most: names that are listed.
+        most: number of names that are listed.
     """
     texts = [str(name) for name in names]
     more = len(texts) - most

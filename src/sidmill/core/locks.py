@@ -1,13 +1,14 @@
-"""Locks that end with the process that holds them, however it ends.
+"""Locks that the system releases when the process that holds them ends, also when it is killed.
 
-Snakemake's own lock is a set of files, which stay when a run is killed: the next one is refused
-until somebody unlocks. So every Snakemake here holds a shared lock while it lives, and one that
-finds itself alone knows that files of Snakemake's lock are nobody's. A run holds a lock of its own
-besides, and a job one on its JSON log, since on a cluster jobs may outlive their run.
+Snakemake's own lock is a set of files, which remain when a run is killed, so that the next run is
+refused until a user unlocks the folder. Here every Snakemake process holds a shared lock until it
+ends. A process that can get the exclusive lock is alone, and removes the remaining lock files. A
+run also holds a lock of its own, and a job holds one on its JSON log, since jobs on a cluster may
+outlive their run.
 
-Locks hold between machines where the file system carries them (NFS 4 does). Files of a lock that
-another machine's run left are not touched, and where the file system has no locks none are:
-Snakemake's rule stands then, to unlock by hand.
+The locks work between machines if the file system supports them (NFS 4 does). Lock files of a run
+on another machine are never removed, nor any on a file system without locks: there the user unlocks
+the folder, as Snakemake says.
 """
 
 import fcntl
@@ -22,15 +23,15 @@ from sidmill.core.errors import SidmillError
 logger = logging.getLogger(__name__)
 
 ALIVE, RUN = "sidmill.alive", "sidmill.run"  # in Snakemake's folder of state
-_held: list[int] = []  # descriptors that stay open as long as this process lives
+_held: list[int] = []  # descriptors that stay open until this process ends
 
 
 def take(descriptor: int, where_none: bool = True, kind: int = fcntl.LOCK_EX) -> bool:
-    """Lock an open file until it is closed; say whether that worked.
+    """Lock an open file until it is closed; return whether the lock was free.
 
     Args:
         descriptor: of the file.
-        where_none: what to say on a file system without locks.
+        where_none: the answer on a file system without locks.
         kind: exclusive or shared.
     """
     try:
@@ -43,9 +44,10 @@ def take(descriptor: int, where_none: bool = True, kind: int = fcntl.LOCK_EX) ->
 
 
 def enter(state: Path) -> None:
-    """Hold the shared lock of a folder until this process ends; alone, clear what a dead run left.
+    """Hold the shared lock of a folder until this process ends.
 
-    A folder that cannot be written is left as it is.
+    If no other process holds it, lock files of a killed run on this machine are removed. A folder
+    that cannot be written is not changed.
 
     Args:
         state: Snakemake's folder of state, ``.snakemake``.
@@ -56,6 +58,8 @@ def enter(state: Path) -> None:
     except OSError:
         return
     _held.append(descriptor)
+
+    # Who gets the exclusive lock is alone: files of Snakemake's lock are of a run that was killed.
     run = state / RUN
     host = run.read_text(encoding="utf-8") if run.exists() else socket.gethostname()
     if take(descriptor, where_none=False) and host == socket.gethostname():
@@ -64,6 +68,7 @@ def enter(state: Path) -> None:
             file.unlink(missing_ok=True)
         if files:
             logger.warning("removed the lock of a run that did not end by itself")
+
     take(descriptor, kind=fcntl.LOCK_SH)
 
 
@@ -89,9 +94,9 @@ def hold_folder(state: Path) -> None:
 
 
 def hold_file(path: Path, what: str) -> int:
-    """Lock a file, made if it is missing, and return the descriptor that holds the lock.
+    """Lock a file, created if it is missing, and return the descriptor that holds the lock.
 
-    A script has no way to say so in its log, which is another's: the message goes to the console.
+    The refusal goes to the console: the log of the script belongs to the process with the lock.
 
     Raises:
         SystemExit: if another process holds it.

@@ -16,12 +16,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from sidmill.core.secrets import masked, masker
 from sidmill.core.terminal import safe_lines
 
-KEPT_ATTEMPTS = 5  # of a job that did not end well, the latest
-WANTED = {"time", "level", "logger", "message"}
+KEPT_ATTEMPTS = 5  # the latest that failed or were killed
+REQUIRED = {"time", "level", "logger", "message"}
 OWN_NAMES = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 
 
@@ -39,7 +40,7 @@ class Lines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line."""
+    """One JSON object per line."""
 
     def __init__(self, rule: str) -> None:
         """Take the name of the rule, and the secrets of the environment as they are now."""
@@ -50,13 +51,15 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One record as a line without its end."""
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        line = {
+        line: dict[str, Any] = {
             "time": time.replace("+00:00", "Z"),
             "level": record.levelname,
             "rule": self.rule,
             "logger": record.name,
             "message": record.getMessage(),
         }
+
+        # Named values: a dictionary as the argument of the message, and ``extra``.
         fields = dict(record.args) if isinstance(record.args, dict) else {}
         fields |= {name: value for name, value in vars(record).items() if name not in OWN_NAMES}
         if fields:
@@ -68,12 +71,12 @@ class JsonLines(logging.Formatter):
 
 
 def keep_attempt(log: str | Path) -> None:
-    """Set aside both logs of a job's last attempt, if it failed or was killed.
+    """Keep both logs of a job's last attempt, if it failed or was killed.
 
-    ``NAME.jsonl`` is copied to ``NAME.jsonl.1``, and what it says for a person goes to
-    ``NAME.log.1``: Snakemake removes ``NAME.log`` itself before a job begins. Attempts before that
-    move on to ``.2`` and so on, ``KEPT_ATTEMPTS`` at most. The files keep their names, and
-    ``NAME.jsonl`` its place on disk, which a lock may hold.
+    ``NAME.jsonl`` is copied to ``NAME.jsonl.1``, and its lines for a person are written to
+    ``NAME.log.1``: Snakemake removes ``NAME.log`` before a job begins. Earlier attempts move on to
+    ``.2`` and so on, ``KEPT_ATTEMPTS`` at most. ``NAME.jsonl`` keeps its inode, which a lock may
+    hold.
 
     Args:
         log: the job's log, ``NAME.log``.
@@ -93,17 +96,17 @@ def keep_attempt(log: str | Path) -> None:
     log.with_name(f"{log.name}.1").write_text(lines, encoding="utf-8")
 
 
-def _records(path: Path) -> Iterator[dict]:
+def _records(path: Path) -> Iterator[dict[str, Any]]:
     """The JSON lines of a log, without one that a kill cut."""
     with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
             with suppress(ValueError):
                 record = json.loads(line)
-                if isinstance(record, dict) and set(record) >= WANTED:
+                if isinstance(record, dict) and set(record) >= REQUIRED:
                     yield record
 
 
-def _line(record: dict) -> str:
+def _line(record: dict[str, Any]) -> str:
     """A record in the form of :class:`Lines`."""
     time = datetime.fromisoformat(record["time"]).astimezone()
     shown = f"{time:%Y-%m-%d %H:%M:%S},{time.microsecond // 1000:03d}"
@@ -113,7 +116,7 @@ def _line(record: dict) -> str:
 
 
 def _plain(value: object) -> object:
-    """A value as JSON can say it; what it cannot say becomes its text."""
+    """A value that JSON can hold; any other value becomes its text."""
     value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
     if isinstance(value, dict):
         return {str(key): _plain(entry) for key, entry in value.items()}

@@ -15,14 +15,14 @@ def expand(path: str, suffixes: tuple[str, ...], setting: str) -> list[str]:
 
     Args:
         path: one file, which may be missing only under ``results/``, where a rule makes it; a
-            folder, whose files with one of ``suffixes`` are taken (hidden ones are not); or a glob,
-            ``**`` included.
-        suffixes: accepted endings, lower case, with the dot.
+            folder, for its files with one of ``suffixes`` that are not hidden; or a glob, also with
+            ``**``.
+        suffixes: accepted endings, in lower case, with the dot.
         setting: config key that holds ``path``, for the message.
 
     Raises:
-        SidmillError: if there is no such file, or a name holds braces, which Snakemake takes for
-            wildcards.
+        SidmillError: if there is no such file, or a name has braces, which are wildcards to
+            Snakemake.
     """
     try:
         found = _find(path, suffixes, setting)
@@ -62,10 +62,10 @@ def expand_one(
 
 
 def files_of(folder: str) -> list[str]:
-    """Every file of a folder and of those inside it, sorted; hidden ones (``.git``) are no content.
+    """All files below a folder, sorted, without hidden files and folders such as ``.git``.
 
-    A rule that takes a folder names its files: Snakemake looks at a folder's own time alone, which
-    a change inside of a file leaves as it is.
+    A rule that reads a folder declares its files: Snakemake compares the time of the folder alone,
+    which does not change when a file inside it does.
     """
     files = (path for path in Path(folder).rglob("*") if path.is_file())
     shown = (
@@ -77,6 +77,7 @@ def files_of(folder: str) -> list[str]:
 
 
 def _find(path: str, suffixes: tuple[str, ...], setting: str) -> list[str]:
+    """The files behind ``path``, as :func:`expand` describes them."""
     if Path(path).is_dir():
         candidates = sorted(str(entry) for entry in Path(path).iterdir())
     elif Path(path).exists() or Path(path).parts[:1] == (MADE_BY_RULES,):
@@ -85,6 +86,8 @@ def _find(path: str, suffixes: tuple[str, ...], setting: str) -> list[str]:
         raise SidmillError(f"{setting}: no such file: {path} (relative to {Path.cwd()})")
     else:
         candidates = sorted(glob(path, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+
+    # Hidden files, and those that tools mark as unfinished or private, are no input.
     found = [
         name
         for name in candidates
@@ -103,30 +106,32 @@ def _find(path: str, suffixes: tuple[str, ...], setting: str) -> list[str]:
 def refuse_overwrite(
     out: str | Path, sources: Iterable[str | Path | None], option: str = "--out"
 ) -> None:
-    """Refuse to write where one reads: over a file, into a folder that is read, or around a file.
+    """Refuse an output that is an input, lies inside an input folder, or contains an input.
 
-    Links count as what they lead to, and another name of a file (a hard link) as that file.
+    Links count as their targets, and a hard link as the file.
 
     Args:
         out: the file or folder to write.
-        sources: files, folders or globs that are read; what is not there (a name on a hub) and
-            None do not count.
+        sources: files, folders or globs that are read. Names that do not exist, such as the name of
+            a model on a hub, and None do not count.
         option: that names ``out``, for the message.
 
     Raises:
         SidmillError: naming both.
     """
     target = Path(out).resolve()
-    for source in filter(None, sources):
-        found = [str(source)]
+    for source in (source for source in sources if source):
+        # A name that does not exist may be a glob.
+        names = [str(source)]
         if not Path(source).exists() and any(one in str(source) for one in GLOB_CHARACTERS):
-            found = glob(str(source), recursive=True)  # noqa: PTH207 - as above
-        for name in filter(lambda one: Path(one).exists(), found):
+            names = glob(str(source), recursive=True)  # noqa: PTH207 - as above
+
+        for name in (name for name in names if Path(name).exists()):
             read = Path(name).resolve()
-            inside = Path(name).is_dir() and target.is_relative_to(read)
-            around = read.is_relative_to(target)
-            linked = target.exists() and target.samefile(read)
-            if inside or around or linked:
+            is_inside = Path(name).is_dir() and target.is_relative_to(read)
+            is_around = read.is_relative_to(target)
+            is_linked = target.exists() and target.samefile(read)
+            if is_inside or is_around or is_linked:
                 raise SidmillError(
                     f"{option} is {out}, where {name} is read from: name another file"
                 )

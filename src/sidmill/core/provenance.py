@@ -27,7 +27,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 PACKAGE = __name__.partition(".")[0]
 ROOT = Path(__file__).parents[__name__.count(".")]  # the folder that the package lies in
@@ -193,7 +193,7 @@ def _write(
     out.append(")")
 
 
-def _statements(nodes: list) -> Iterator[object]:
+def _statements(nodes: list[Any]) -> Iterator[object]:
     """The entries of a list without docstrings, log lines, and conditions of log lines alone."""
     for node in nodes:
         if isinstance(node, ast.Expr) and _logs(node.value):
@@ -204,11 +204,11 @@ def _statements(nodes: list) -> Iterator[object]:
             yield node
 
 
-def _is_text(node: object) -> bool:
+def _is_text(node: object) -> TypeGuard[ast.Constant]:
     return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
-def _logs(node: ast.AST) -> bool:
+def _logs(node: ast.AST) -> TypeGuard[ast.Call]:
     """Whether an expression is a call such as ``logger.info(...)``."""
     return (
         isinstance(node, ast.Call)
@@ -254,8 +254,9 @@ def _joined(pieces: Sequence[ast.AST]) -> list[ast.AST]:
     """The pieces of an f-string, literal ones that follow each other as one."""
     found: list[ast.AST] = []
     for piece in pieces:
-        if _is_text(piece) and found and _is_text(found[-1]):
-            found[-1] = ast.Constant(found[-1].value + piece.value)
+        last = found[-1] if found else None
+        if _is_text(piece) and _is_text(last):
+            found[-1] = ast.Constant(str(last.value) + str(piece.value))
         elif not _is_text(piece) or piece.value:
             found.append(piece)
     return found

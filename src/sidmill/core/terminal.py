@@ -1,4 +1,4 @@
-"""Text for a terminal: foreign text made harmless, and columns that fit."""
+"""Text for a terminal: control characters escaped, columns aligned."""
 
 import unicodedata
 from collections.abc import Iterable
@@ -10,27 +10,27 @@ UNSAFE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # controls, bidirectional m
 
 
 def safe(text: object, width: int | None = None) -> str:
-    r"""Foreign text on one line, in which nothing acts on the terminal.
+    r"""Foreign text on one line, with all characters escaped that act on a terminal.
 
-    Control characters (ANSI escapes begin with one), bidirectional marks and the like are written
-    as Python escapes them: ``\x1b[31m``.
+    Control characters (ANSI escapes begin with one), bidirectional marks, surrogates and unassigned
+    characters are written as Python escapes them: ``\x1b[31m``.
 
     Args:
         text: anything; its ``str`` is taken.
-        width: cut to so many columns, with an ellipsis; None for no cut.
+        width: maximum columns, the last for an ellipsis; None: no maximum.
     """
     whole = str(text)
-    words = whole if width is None else whole[: width + 1]
+    head = whole if width is None else whole[: width + 1]
     shown = "".join(
-        repr(letter)[1:-1] if unicodedata.category(letter) in UNSAFE else letter for letter in words
+        repr(letter)[1:-1] if unicodedata.category(letter) in UNSAFE else letter for letter in head
     )
     return shown if width is None else cut(shown, width)
 
 
 def safe_lines(text: object) -> str:
-    """Foreign text of several lines, each made harmless as by :func:`safe`.
+    """Foreign text of several lines, each escaped as by :func:`safe`.
 
-    Every message goes through here: errors where they are made, other lines where they are logged.
+    Every message is escaped here: errors when they are raised, other lines when they are logged.
     """
     whole = str(text)
     if whole.isascii() and whole.replace("\n", "").isprintable():
@@ -39,7 +39,7 @@ def safe_lines(text: object) -> str:
 
 
 def names(known: Iterable[object]) -> str:
-    """Names that come from outside, for a message: at most 20, none longer than a line."""
+    """Foreign names for a message: at most 20, each at most NAME_WIDTH columns."""
     listed = list(known)
     shown = ", ".join(safe(name, NAME_WIDTH) for name in listed[:MOST_NAMES])
     more = len(listed) - MOST_NAMES
@@ -47,7 +47,7 @@ def names(known: Iterable[object]) -> str:
 
 
 def columns(text: str) -> int:
-    """Columns that a text takes: Chinese, Japanese and Korean letters take two."""
+    """Columns of a text: Chinese, Japanese and Korean letters have two."""
     return sum(
         0 if unicodedata.combining(letter) else 1 + (unicodedata.east_asian_width(letter) in WIDE)
         for letter in text
@@ -55,7 +55,7 @@ def columns(text: str) -> int:
 
 
 def cut(text: str, width: int) -> str:
-    """The text, or as much of it as fits with an ellipsis behind it."""
+    """The text, cut to ``width`` columns with an ellipsis if it is wider."""
     if columns(text) <= width:
         return text
     kept, room = [], width - 1
@@ -68,22 +68,22 @@ def cut(text: str, width: int) -> str:
 
 
 def padded(text: str, width: int) -> str:
-    """The text, filled with spaces to a width; numbers are aligned by ``str.rjust``."""
+    """The text, padded with spaces on the right; ``str.rjust`` aligns numbers."""
     return text + " " * (width - columns(text))
 
 
 def table(rows: list[list[str]], header: list[str], right: tuple[int, ...] = ()) -> list[str]:
-    """Rows as lines with two spaces between columns; columns named in ``right`` end flush.
+    """Rows as lines with two spaces between columns; columns in ``right`` are aligned right.
 
-    The last column is not filled, so that no line ends in spaces.
+    No line ends in spaces.
     """
     whole = [header, *rows]
-    widths = [max(columns(row[place]) for row in whole) for place in range(len(header))]
+    widths = [max(columns(row[column]) for row in whole) for column in range(len(header))]
     lines = []
     for row in whole:
         cells = [
-            " " * (width - columns(cell)) + cell if place in right else padded(cell, width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            " " * (width - columns(cell)) + cell if column in right else padded(cell, width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())
     return lines

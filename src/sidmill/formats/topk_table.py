@@ -1,8 +1,8 @@
-"""``topk.parquet``: what to recommend to each user, best first.
+"""``topk.parquet``: recommended items of each user, best first.
 
 user_id   string
 item_ids  list<int64 or string>, at most k
-scores    list<float32>, falling
+scores    list<float32>, descending
 sids      list<list<int32>>, the SID of each item
 """
 

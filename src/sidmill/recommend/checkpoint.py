@@ -1,15 +1,15 @@
 """A trained recommender as a file: safetensors with its settings, and what it was trained on.
 
     model.*                 the weights, float32
-    whitening.mean, .matrix what was done to the text embeddings before, where it was
-    metadata                shape, settings, what the items were
+    whitening.mean, .matrix of the text embeddings, if they were whitened
+    metadata                shape, settings, identity of the items
 
 Shapes: N items, D dimensions, H of the model.
 """
 
 import hashlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,41 +26,47 @@ WHITENING = "whitening."
 SAMPLE_ROWS = 4096
 
 
+# Which items and embeddings a model belongs to: ``fingerprint``, ``ids``, ``vectors``.
+Identity = dict[str, Any]
+
+
 class Fitted(NamedTuple):
-    """A model with all that using it takes.
+    """A model with everything that inference needs.
 
     Attributes:
         model: the network, in evaluation mode.
         whitening: of the text embeddings, or None.
-        settings: those of training that inference needs, and the seed.
-        identity: which items it was trained on.
+        settings: ``max_length`` and ``temperature`` of its training.
+        identity: of the items that it was trained on.
     """
 
-    model: sequence_model.Recommender
+    model: sequence_model.SequenceModel
     whitening: Whitening | None
-    settings: dict
-    identity: dict
+    settings: dict[str, Any]
+    identity: Identity
 
 
-def identify(items: Items) -> dict:
-    """Say which items and embeddings a model belongs to. Reads a sample of the vectors."""
+def identify(items: Items) -> Identity:
+    """Identity of items and their embeddings. Reads a sample of the vectors."""
     rows = np.unique(np.linspace(0, len(items.vectors) - 1, SAMPLE_ROWS).astype(np.int64))
     sample = take(items.vectors, rows).astype(items.vectors.dtype)
     return {
         "fingerprint": items.fingerprint,
         "ids": digest_of_ids(items.ids),
-        "vectors": hashlib.sha256(sample).hexdigest(),
+        "vectors": hashlib.sha256(sample.data).hexdigest(),
     }
 
 
 def digest_of_ids(ids: pa.Array) -> str:
-    """SHA-256 of the values of ids (N,), int64 or string, in order, however Arrow holds them.
+    """SHA-256 of the values of ids (N,), int64 or string, in order.
 
-    Equal ids have equal digests: slices too, with or without a validity bitmap, as large strings or
-    a dictionary. Memory: the ids once more.
+    Equal ids have equal digests in every form of Arrow: slices, with or without a validity bitmap,
+    large strings, dictionaries. Memory: a copy of the ids.
     """
     if pa.types.is_integer(ids.type):
         return hashlib.sha256(ids.cast(pa.int64()).to_numpy().astype("<i8").tobytes()).hexdigest()
+
+    # Offsets and bytes of an Arrow array of strings, as they would be without slices and nulls.
     texts = [text.encode() for text in ids.to_pylist()]
     ends = np.cumsum([0, *map(len, texts)])
     wide = ends[-1] >= 2**31
@@ -74,17 +80,17 @@ def digest_of_vectors(vectors: np.ndarray) -> str:
     """SHA-256 of all rows (N, D), as float32. Memory: two blocks."""
     digest = hashlib.sha256(str(vectors.shape).encode())
     for _, block in read_blocks(vectors, SAMPLE_ROWS):
-        digest.update(np.ascontiguousarray(block))
+        digest.update(np.ascontiguousarray(block).data)
     return digest.hexdigest()
 
 
-def arrays_of(model: sequence_model.Recommender, prefix: str) -> dict[str, np.ndarray]:
-    """Weights and buffers as arrays, each name after ``prefix``."""
+def arrays_of(model: sequence_model.SequenceModel, prefix: str) -> dict[str, np.ndarray]:
+    """Weights and buffers as arrays, by their name with ``prefix``."""
     return {prefix + name: value.cpu().numpy() for name, value in model.state_dict().items()}
 
 
-def fill(model: sequence_model.Recommender, arrays: dict[str, np.ndarray], prefix: str) -> None:
-    """Put arrays made by :func:`arrays_of` into a model of the same shape."""
+def fill(model: sequence_model.SequenceModel, arrays: dict[str, np.ndarray], prefix: str) -> None:
+    """Load arrays of :func:`arrays_of` into a model of the same shape."""
     named = {
         name.removeprefix(prefix): torch.from_numpy(value)
         for name, value in arrays.items()
@@ -110,28 +116,29 @@ def load(path: str | Path, device: torch.device) -> Fitted:
     """Read a recommender.
 
     Raises:
-        SidmillError: if the file is none, or its tensors do not fit its shape.
+        SidmillError: if the file is no recommender, or its tensors do not fit its shape.
     """
     arrays, facts = tensors.read(path, "recommender")
     try:
-        network = sequence_model.Recommender(sequence_model.Shape(**facts["shape"]), 0.0, 0.0)
-        fill(network, arrays, MODEL)
+        model = sequence_model.SequenceModel(sequence_model.Shape(**facts["shape"]), 0.0, 0.0)
+        fill(model, arrays, MODEL)
         identity, settings = facts["identity"], facts["settings"]
     except (KeyError, TypeError, RuntimeError) as error:
         raise SidmillError(f"{path}: holds no recommender of SIDMill ({error})") from None
     whitening = None
     if WHITENING + "mean" in arrays:
         whitening = Whitening(arrays[WHITENING + "mean"], arrays[WHITENING + "matrix"])
-    return Fitted(network.to(device).eval(), whitening, settings, identity)
+    return Fitted(model.to(device).eval(), whitening, settings, identity)
 
 
-def check_items(fitted: Fitted, identity: dict, path: str | Path) -> None:
-    """Refuse items that a model does not know.
+def check_items(fitted: Fitted, identity: Identity, path: str | Path) -> None:
+    """Refuse items that a model cannot score.
 
-    A model of text takes any items of the same embedding space; one of ids only its own.
+    A model of text alone scores any items of the same embedding space; a model with ids scores only
+    the items that it was trained on.
 
     Raises:
-        SidmillError: if the embeddings are of another space, or the items are others.
+        SidmillError: if the embeddings have another fingerprint, or the ids differ.
     """
     shape, known = fitted.model.shape, fitted.identity
     if "text" in shape.features and known["fingerprint"] != identity["fingerprint"]:

@@ -1,7 +1,7 @@
-"""Vectors of all items and of all users, by blocks, for whoever searches or serves them.
+"""Vectors of all items and of all users, by blocks, for search and serving.
 
-A user is what the model says after all of their items. Items and users have unit length, so their
-inner product is the score that the recommender ranks by.
+The vector of a user is the model's prediction after all of their items. Items and users have unit
+length, so their inner product is the score that the recommender ranks by.
 
 Shapes: N items, U users, H of the model.
 """
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from sidmill.core import checksums
 from sidmill.formats import id_vectors, sequence_table
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class Files(NamedTuple):
-    """What inference writes; the files of users lie in ``folder``."""
+    """Files that inference writes; those of users lie in ``folder``."""
 
     folder: Path
     item_ids: str
@@ -42,7 +43,9 @@ def infer(
 ) -> None:
     """Write the vectors of all items and all users.
 
-    Memory: 8 N H bytes for the items, which histories look up, a group of users, and the ids.
+    Another device gives the same vectors up to the last bits of their floats.
+
+    Memory: 8 N H bytes for the items, a group of users, and the ids.
 
     Raises:
         SidmillError: if the recommender is of other items, or the ids are too many.
@@ -52,8 +55,9 @@ def infer(
     known = score.catalogue(fitted, items)
     dim = fitted.model.shape.hidden_dim
 
+    # The first column of each file names its rows, by id where float32 holds the id.
     named_items = id_vectors.first_column(items.ids)
-    blocks = (block.cpu().numpy() for block in known.answers.split(score.ITEM_BLOCK))
+    blocks = (block.cpu().numpy() for block in torch.split(known.targets, score.ITEM_BLOCK))
     id_vectors.write(files.folder / id_vectors.ITEM_FILE, dim, named_items.values, blocks)
     _write_ids(files.item_ids, "pid", items.ids)
 
@@ -63,8 +67,10 @@ def infer(
     users = _user_blocks(sequences_path, items, fitted, known)
     written = id_vectors.write_users(files.folder, dim, named_users.values, users)
     _write_ids(files.user_ids, "user_id", user_ids)
-    of = checksums.of_file(sequences_path)
-    id_vectors.write_listing(files.listing, named_items, named_users, written, of)
+
+    # The listing names the histories: lists of items are made for these users alone.
+    sequences_digest = checksums.of_file(sequences_path)
+    id_vectors.write_listing(files.listing, named_items, named_users, written, sequences_digest)
     logger.info("%d items, %d users, %d dimensions", len(items.ids), len(user_ids), dim)
 
 

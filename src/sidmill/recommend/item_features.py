@@ -1,10 +1,10 @@
-"""The items that a recommender knows: their ids, their text embeddings, and a number for each.
+"""Items of a recommender: their ids, their text embeddings, and a number for each.
 
 Item number r, in [0, N), is row r of the embeddings. Shapes: N items, D dimensions.
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,23 +16,27 @@ from sidmill.numeric.row_blocks import read_blocks, require_finite, take
 
 BLOCK_ROWS = 4096
 WHITENING_FLOOR = 0.01  # added to every variance, as a share of their mean
-RANK_FLOOR = 1e-6  # directions of less variance than this share of the largest hold nothing
+RANK_FLOOR = 1e-6  # directions below this share of the largest variance are taken for noise
 
 
 class Items(NamedTuple):
-    """``ids`` has N rows, ``vectors`` is a read-only map (N, D), ``numbers`` finds ids in ids.
+    """All items, in the order of their numbers.
 
-    ``fingerprint`` names the space of the vectors; ``{}`` where that is not known.
+    Attributes:
+        ids: int64 or string (N,).
+        vectors: a read-only map (N, D).
+        numbers: the number of each id.
+        fingerprint: of the embeddings; ``{}`` where it is unknown.
     """
 
     ids: pa.Array
     vectors: np.ndarray
     numbers: id_lookup.Lookup
-    fingerprint: dict
+    fingerprint: dict[str, Any]
 
 
 class Whitening(NamedTuple):
-    """``mean`` float32 (D,) is taken off, ``matrix`` float32 (D, D) multiplied from the right."""
+    """Subtract ``mean`` float32 (D,), then multiply by ``matrix`` float32 (D, D) from the right."""
 
     mean: np.ndarray
     matrix: np.ndarray
@@ -41,57 +45,62 @@ class Whitening(NamedTuple):
 def load(
     vectors_path: str | Path | None, ids_path: str | Path | None, mmap_path: str | Path | None
 ) -> Items:
-    """Open the items of a run, from vectors.npy or from memory maps. Vectors stay on disk.
+    """Open the items of a run, from vectors.npy or from memory maps; vectors stay on disk.
 
     Memory: the ids, and a hash table of them.
 
     Args:
         vectors_path: vectors.npy; not read where there are memory maps.
-        ids_path: ids.parquet, likewise.
+        ids_path: ids.parquet; not read where there are memory maps.
         mmap_path: mmap.json, of SIDMill or written for maps made elsewhere; None for vectors.npy.
-            Where item_index.parquet lies beside it, items have the ids that it gives.
+            If item_index.parquet lies in the same folder, it gives the ids of the items.
 
     Raises:
         SidmillError: if files are unreadable, or do not fit each other.
     """
     if mmap_path is None:
+        if vectors_path is None or ids_path is None:
+            raise ValueError("neither vectors.npy with ids.parquet nor mmap.json is given")
         store = vector_store.open_store(vectors_path, ids_path)
         return of(store.ids.combine_chunks(), store.vectors, store.fingerprint)
+
+    # Row 0 of the maps is padding.
     maps = memory_maps.open_maps(mmap_path)
-    numbers = _numbers_of_rows(maps.index, len(maps.embeddings), mmap_path)
-    ids = pa.array(numbers)
+    ids = pa.array(_ids_of_rows(maps.index, len(maps.embeddings), mmap_path))
+
+    # LC-Rec numbers the items of a catalogue: its index leads back to their own ids.
     index_path = Path(mmap_path).with_name("item_index.parquet")
     if index_path.exists():
-        pids, known = lcrec_index.read(index_path)
-        places = id_lookup.find(id_lookup.make(pa.array(known)), pa.array(numbers), str(mmap_path))
-        if (places < 0).any():
+        pids, numbers = lcrec_index.read(index_path)
+        rows = id_lookup.find(id_lookup.make(pa.array(numbers)), ids, str(mmap_path))
+        if (rows < 0).any():
             raise SidmillError(f"{index_path} lacks items of {mmap_path}: make both again")
-        ids = pids.combine_chunks().take(pa.array(places))
+        ids = pids.combine_chunks().take(pa.array(rows))
     return of(ids, maps.embeddings[1:], maps.fingerprint)
 
 
-def of(ids: pa.Array, vectors: np.ndarray, fingerprint: dict) -> Items:
-    """Take items whose ids (N,) are in the order of the rows of ``vectors`` (N, D)."""
+def of(ids: pa.Array, vectors: np.ndarray, fingerprint: dict[str, Any]) -> Items:
+    """Make items of ids (N,) in the order of the rows of ``vectors`` (N, D)."""
     return Items(ids, vectors, id_lookup.make(ids), fingerprint)
 
 
-def _numbers_of_rows(index: np.ndarray, n_rows: int, path: str | Path) -> np.ndarray:
+def _ids_of_rows(index: np.ndarray, n_rows: int, path: str | Path) -> np.ndarray:
     """Item id of each row of a map but the first: int64 (n_rows - 1,)."""
-    known = np.flatnonzero(index)
-    order = np.argsort(index[known], kind="stable")
-    if not np.array_equal(index[known][order], np.arange(1, n_rows)):
+    ids = np.flatnonzero(index)
+    order = np.argsort(index[ids], kind="stable")
+    if not np.array_equal(index[ids][order], np.arange(1, n_rows)):
         raise SidmillError(
-            f"{path}: the index names {len(known)} items for {n_rows - 1} vectors: each row but "
-            f"the first wants one item id"
+            f"{path}: the index names {len(ids)} items for {n_rows - 1} vectors: each row but "
+            f"the first needs one item id"
         )
-    return known[order].astype(np.int64)
+    return ids[order].astype(np.int64)
 
 
 def look_up(items: Items, ids: pa.Array, where: str) -> np.ndarray:
     """Numbers of items, int32 (n,).
 
     Raises:
-        SidmillError: if one has no embedding, or ids are of another type.
+        SidmillError: if an item has no embedding, or the ids have another type.
     """
     numbers = id_lookup.find(items.numbers, ids, where)
     missing = np.flatnonzero(numbers < 0)
@@ -104,7 +113,7 @@ def look_up(items: Items, ids: pa.Array, where: str) -> np.ndarray:
 
 
 def gather(items: Items, whitening: Whitening | None, numbers: np.ndarray) -> np.ndarray:
-    """Text embeddings of some items, as the model sees them: float32 (n, D).
+    """Text embeddings of some items, whitened if the model's are: float32 (n, D).
 
     Raises:
         SidmillError: if a vector is not finite.
@@ -117,9 +126,10 @@ def gather(items: Items, whitening: Whitening | None, numbers: np.ndarray) -> np
 def measure_whitening(items: Items) -> Whitening:
     """Find the transformation that gives the embeddings mean 0 and covariance near 1.
 
-    Text encoders crowd their vectors into a narrow cone; whitened ones recommend better
+    Vectors of text encoders lie in a narrow cone; whitened ones recommend better
     (https://arxiv.org/abs/2402.10602). Memory: 3 D x D doubles and one block of rows.
     """
+    # Sums of the rows and of their products, in float64.
     n_items, dim = items.vectors.shape
     total, products = np.zeros(dim), np.zeros((dim, dim))
     for start, read in read_blocks(items.vectors, BLOCK_ROWS):
@@ -128,8 +138,10 @@ def measure_whitening(items: Items) -> Whitening:
         total += block.sum(axis=0)
         products += block.T @ block
     mean = total / n_items
+
+    # Principal axes: those without variance are dropped, the others scaled to variance near 1.
     variances, axes = np.linalg.eigh(products / n_items - np.outer(mean, mean))
     scales = np.zeros(dim)
-    full = variances > RANK_FLOOR * variances.max()
-    scales[full] = (variances[full] + WHITENING_FLOOR * variances.mean()) ** -0.5
+    has_variance = variances > RANK_FLOOR * variances.max()
+    scales[has_variance] = (variances[has_variance] + WHITENING_FLOOR * variances.mean()) ** -0.5
     return Whitening(mean.astype(np.float32), (axes * scales).astype(np.float32))

@@ -1,8 +1,8 @@
 """Full-sort metrics from ranks, with bootstrap intervals over users.
 
-Each query has one right answer, so HR@k is Recall@k, and NDCG@k is 1 / log2(1 + rank). A target
-that ties with e others takes each of their e + 1 ranks equally often: what is reported is the
-expectation over random tie-breaking, exactly.
+Each query has one target, so HR@k is Recall@k, and NDCG@k is 1 / log2(1 + rank). A target that ties
+with e other items takes each of the e + 1 ranks equally often: the metrics are the exact
+expectation over random tie-breaking.
 
 Shapes: Q queries, U users, M metrics, R resamples.
 """
@@ -19,6 +19,10 @@ NAMES = (*(f"HR@{k}" for k in CUTOFFS), *(f"NDCG@{k}" for k in CUTOFFS), "MRR")
 INTERVAL = (2.5, 97.5)  # percentiles
 
 
+# The metrics of a method by name, each with ``value`` and, with resamples, ``low`` and ``high``.
+Entries = dict[str, dict[str, float]]
+
+
 class Values(NamedTuple):
     """Metrics of each query: ``users`` int64 (Q,), ``values`` float64 (Q, M) in order of NAMES."""
 
@@ -31,8 +35,9 @@ def of(ranks: Ranks, weights: np.ndarray | None = None) -> Values:
 
     Args:
         ranks: of the targets.
-        weights: float (Q,), what a hit counts; None: 1.
+        weights: float (Q,), of a hit; None: 1.
     """
+    # Of the e + 1 ranks that a target may take, some are within the cutoff.
     tied = ranks.equal + 1
     columns = [np.clip(cutoff - ranks.higher, 0, tied) / tied for cutoff in CUTOFFS]
     for cutoff in CUTOFFS:
@@ -40,14 +45,17 @@ def of(ranks: Ranks, weights: np.ndarray | None = None) -> Values:
         first, last = np.minimum(ranks.higher, cutoff), np.minimum(ranks.higher + tied, cutoff)
         columns.append((gains[last] - gains[first]) / tied)
     columns.append((_harmonic(ranks.higher + tied) - _harmonic(ranks.higher)) / tied)
+
     values = np.stack(columns, axis=1)
     return Values(ranks.users, values if weights is None else values * weights[:, None])
 
 
 def _harmonic(counts: np.ndarray) -> np.ndarray:
-    """1 + 1/2 + ... + 1/n for each n, by its table: float64, as large as the highest rank."""
-    table = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, counts.max(initial=0) + 1))])
-    return table[counts]
+    """1 + 1/2 + ... + 1/n for each n: float64. Memory: 8 bytes per rank up to the highest."""
+    sums: np.ndarray = np.concatenate(
+        [[0.0], np.cumsum(1 / np.arange(1, counts.max(initial=0) + 1))]
+    )
+    return np.take(sums, counts)
 
 
 def mean(ranks: Ranks, name: str) -> float:
@@ -55,28 +63,34 @@ def mean(ranks: Ranks, name: str) -> float:
     return float(of(ranks).values[:, NAMES.index(name)].mean())
 
 
-def table(methods: dict[str, Values], *, n_resamples: int, seed: int) -> dict[str, dict]:
-    """Means over queries and their intervals, for methods that answered the same queries.
+def table(
+    methods: dict[str, Values], *, n_resamples: int, seed: int
+) -> dict[str, dict[str, Entries]]:
+    """Means over queries and their intervals, for methods that ranked the same queries.
 
     Users are drawn with replacement, each with all of its queries, the same users for every
     method: differences of methods are paired.
 
     Args:
-        methods: by name; the first is the one that the others are compared with.
+        methods: by name; the others are compared with the first.
         n_resamples: R; 0 gives no intervals.
         seed: of the draws.
 
     Returns:
-        For each method the metrics, each with ``value``, ``low``, ``high``; and under ``lead``,
-        for each method but the first, what the first has more, likewise.
+        Under ``methods``, the metrics of each method, each with ``value``, ``low``, ``high``; under
+        ``lead``, the first method's metrics minus those of each other method, in the same form.
     """
+    # (U, methods x M + 1), sums of the metrics over the queries of each user, and their number
     names = list(methods)
     users, rows = np.unique(methods[names[0]].users, return_inverse=True)
     totals = [_sums(rows, methods[name].values, len(users)) for name in names]
     counts = np.bincount(rows, minlength=len(users)).astype(np.float64)
-    joined = np.concatenate([*totals, counts[:, None]], axis=1)  # (U, methods x M + 1)
+    joined = np.concatenate([*totals, counts[:, None]], axis=1)
+
+    # (methods, M) over all users, and (R, methods, M) over users drawn with replacement
     point = _means(joined.sum(axis=0)[None], len(names))[0]
     drawn = _means(_resample(joined, n_resamples, seed), len(names))
+
     tables = {name: _entries(point[m], drawn[:, m]) for m, name in enumerate(names)}
     lead = {
         name: _entries(point[0] - point[m], drawn[:, 0] - drawn[:, m])
@@ -87,6 +101,7 @@ def table(methods: dict[str, Values], *, n_resamples: int, seed: int) -> dict[st
 
 
 def _sums(rows: np.ndarray, values: np.ndarray, n_users: int) -> np.ndarray:
+    """Sums of the metrics over the queries of each user: float64 (U, M)."""
     columns = [np.bincount(rows, weights=column, minlength=n_users) for column in values.T]
     return np.stack(columns, axis=1)
 
@@ -104,10 +119,12 @@ def _resample(joined: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
 
 def _means(sums: np.ndarray, n_methods: int) -> np.ndarray:
     """Sums (R, methods x M + 1), the last their count, as means (R, methods, M)."""
-    return (sums[:, :-1] / sums[:, -1:]).reshape(len(sums), n_methods, len(NAMES))
+    means: np.ndarray = sums[:, :-1] / sums[:, -1:]
+    return means.reshape(len(sums), n_methods, len(NAMES))
 
 
-def _entries(values: np.ndarray, drawn: np.ndarray) -> dict[str, dict[str, float]]:
+def _entries(values: np.ndarray, drawn: np.ndarray) -> Entries:
+    """Metrics (M,) with the percentiles of ``drawn`` (R, M); without intervals where R is 0."""
     entries = {name: {"value": float(value)} for name, value in zip(NAMES, values, strict=True)}
     if len(drawn):
         bounds = np.percentile(drawn, INTERVAL, axis=0)

@@ -1,12 +1,12 @@
-"""Where the item that came next stands among all items.
+"""Rank of the target of a query among all items.
 
-A rank is kept as two counts, the items that score higher and those that score the same: ties are
-then counted by expectation, as if broken at random, and not by the order of the catalogue.
+A rank is two counts: items with a higher score, and items with the same score. Ties therefore count
+by expectation, as if broken at random, and not by the order of the catalogue.
 
-Shapes: Q queries, q of one block, N items, S SIDs.
+Shapes: Q queries, q of one block, N items, S SIDs, H of the model.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -14,14 +14,19 @@ import torch
 from torch import Tensor
 
 from sidmill.core.errors import SidmillError
-from sidmill.recommend.windows import Queries
+from sidmill.recommend.windows import Queries, select, split
 
 FLOAT_BYTES = 4
 COPIES = 4  # of a block of scores, comparisons included
 MIB = 2**20
+CHUNK = 8192  # queries that a method prepares at a time
+# Rows of one matrix product. BLAS rounds a row by the number of rows beside it, so that products
+# of one size give the same scores whatever memory_mb allows.
+TILE = 16
 
-# Scores of all items for some queries: float (q, N), higher is better.
-Scorer = Callable[[Queries], Tensor]
+# A method prepares some queries, and then scores any rows of them: float (q, N), higher is better.
+RowScores = Callable[[slice], Tensor]
+Scorer = Callable[[Queries], RowScores]
 
 
 class Ranks(NamedTuple):
@@ -33,20 +38,23 @@ class Ranks(NamedTuple):
 
 
 def rank(
-    score: Scorer,
+    scorer: Scorer,
     parts: Iterable[Queries],
-    *,
     n_items: int,
+    *,
     mask_seen: bool,
     memory_mb: int,
     groups: np.ndarray | None = None,
 ) -> Ranks:
     """Rank the target of every query among all items.
 
-    Memory: ``memory_mb`` for the scores of a block, and 24 bytes per query.
+    The ranks do not depend on ``memory_mb``.
+
+    Memory: ``memory_mb`` for the scores of a block, what the method prepares for CHUNK queries, and
+    24 bytes per query.
 
     Args:
-        score: the method.
+        scorer: the method.
         parts: queries, such as those of one group of users after another.
         n_items: N.
         mask_seen: leave out the items of the history, unless the target is one of them.
@@ -55,69 +63,74 @@ def rank(
             items are.
 
     Raises:
-        SidmillError: if a score is NaN, or not one query fits into memory.
+        SidmillError: if a score is NaN, or ``memory_mb`` is too small.
     """
-    rows = rows_per_block(n_items, memory_mb)
+    n_rows = rows_per_block(n_items, memory_mb)
     reduce = None if groups is None else _best_of(groups)
-    found = []
-    for part in parts:
-        for block in split(part, rows):
-            scores = score(block)
+    blocks = []
+    for chunk in (chunk for part in parts for chunk in split(part, CHUNK)):
+        score_rows = scorer(chunk)
+        for start in range(0, len(chunk.users), n_rows):
+            rows = slice(start, start + n_rows)
+            block, scores = select(chunk, rows), score_rows(rows)
             if torch.isnan(scores).any():
                 raise SidmillError(
                     "the recommender scores items with NaN: lower recommender.learning_rate and "
                     "train again"
                 )
+
+            # (q, 1), the number of each target: an item, or with groups a SID.
             targets = torch.from_numpy(block.numbers[block.positions].astype(np.int64))
             targets = targets.to(scores.device)[:, None]
             if mask_seen:
                 hide_seen(scores, block, targets)
             if reduce is not None:
                 scores, targets = reduce(scores, targets)
-            own = scores.gather(1, targets)
-            higher, equal = (scores > own).sum(dim=1), (scores == own).sum(dim=1) - 1
-            found.append((block.users, higher.cpu().numpy(), equal.cpu().numpy()))
-    columns = zip(*found, strict=True) if found else ([np.zeros(0, np.int64)],) * 3
+
+            target_scores = scores.gather(1, targets)
+            higher = (scores > target_scores).sum(dim=1)
+            equal = (scores == target_scores).sum(dim=1) - 1
+            blocks.append((block.users, higher.cpu().numpy(), equal.cpu().numpy()))
+    columns = zip(*blocks, strict=True) if blocks else ([np.zeros(0, np.int64)],) * 3
     return Ranks(*(np.concatenate(column) for column in columns))
 
 
 def rows_per_block(n_items: int, memory_mb: int) -> int:
-    """How many queries a block of scores may hold.
+    """How many queries a block of scores may hold: a multiple of TILE.
 
     Raises:
-        SidmillError: if not even one.
+        SidmillError: if not even TILE.
     """
-    rows = memory_mb * MIB // (COPIES * FLOAT_BYTES * n_items)
-    if rows < 1:
-        least = -(-COPIES * FLOAT_BYTES * n_items // MIB)
+    bytes_per_tile = TILE * COPIES * FLOAT_BYTES * n_items
+    n_tiles = memory_mb * MIB // bytes_per_tile
+    if n_tiles < 1:
         raise SidmillError(
             f"memory_mb {memory_mb} is too small for the scores of {n_items} items: raise it to "
-            f"at least {least}"
+            f"at least {-(-bytes_per_tile // MIB)}"
         )
-    return rows
+    return n_tiles * TILE
 
 
-def split(queries: Queries, rows: int) -> Iterator[Queries]:
-    """Cut queries into blocks."""
-    for start in range(0, len(queries.users), rows):
-        part = slice(start, start + rows)
-        yield queries._replace(
-            users=queries.users[part],
-            begins=queries.begins[part],
-            positions=queries.positions[part],
-        )
+def products(rows: Tensor, columns: Tensor) -> Tensor:
+    """Products float (q, N) of ``rows`` (q, H) with ``columns`` (H, N), TILE rows at a time."""
+    out = rows.new_empty(len(rows), columns.shape[1])
+    for start in range(0, len(rows), TILE):
+        tile = slice(start, start + TILE)
+        torch.mm(rows[tile], columns, out=out[tile])
+    return out
 
 
-def hide_seen(scores: Tensor, block: Queries, targets: Tensor | None) -> None:
-    """Put the items of each history behind all others, in place; targets (q, 1) stay."""
+def hide_seen(scores: Tensor, block: Queries, targets: Tensor) -> None:
+    """Give the items of each history the score -inf, in place, but for the targets (q, 1)."""
+    # Row and item of each event of the histories.
     lengths = block.positions - block.begins
     rows = np.repeat(np.arange(len(lengths)), lengths)
-    places = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    seen = block.numbers[np.repeat(block.begins, lengths) + places].astype(np.int64)
-    kept = None if targets is None else scores.gather(1, targets)
+    offsets = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    seen = block.numbers[np.repeat(block.begins, lengths) + offsets].astype(np.int64)
+
+    target_scores = scores.gather(1, targets)
     scores[torch.from_numpy(rows), torch.from_numpy(seen)] = -torch.inf
-    if kept is not None:
-        scores.scatter_(1, targets, kept)
+    scores.scatter_(1, targets, target_scores)
 
 
 def _best_of(groups: np.ndarray) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -126,9 +139,9 @@ def _best_of(groups: np.ndarray) -> Callable[[Tensor, Tensor], tuple[Tensor, Ten
     n_groups = int(groups.max()) + 1
 
     def reduce(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        place = index.to(scores.device)
+        group_of = index.to(scores.device)
         best = scores.new_full((len(scores), n_groups), -torch.inf)
-        best.scatter_reduce_(1, place.expand_as(scores), scores, "amax")
-        return best, place[targets]
+        best.scatter_reduce_(1, group_of.expand_as(scores), scores, "amax")
+        return best, group_of[targets]
 
     return reduce

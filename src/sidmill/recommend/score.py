@@ -3,7 +3,7 @@
 Shapes: N items, D dimensions, H of the model, q queries, T positions.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from sidmill.recommend import sequence_model
 from sidmill.recommend.checkpoint import Fitted
 from sidmill.recommend.item_features import Items, Whitening, gather
+from sidmill.recommend.rank import RowScores, Scorer, products
 from sidmill.recommend.windows import Queries, pad
 
 ITEM_BLOCK = 8192
@@ -33,13 +34,13 @@ class Inputs(NamedTuple):
     clusters: Tensor | None
 
 
-def inputs(
-    model: sequence_model.Recommender,
+def read_inputs(
+    model: sequence_model.SequenceModel,
     whitening: Whitening | None,
     items: Items,
     numbers: np.ndarray,
 ) -> Inputs:
-    """Read what the model needs of some items, onto its device."""
+    """Read what the model needs of some items, and move it to the model's device."""
     shape = model.shape
     device = model.item_norm.weight.device
     rows = torch.from_numpy(numbers.astype(np.int64)).to(device)
@@ -50,9 +51,9 @@ def inputs(
     return Inputs(vectors, rows, clusters)
 
 
-def nearest(vectors: Tensor, centres: Tensor) -> Tensor:
-    """Number of the nearest centre, int64 (n,)."""
-    return (centres.square().sum(dim=1) - 2 * vectors @ centres.T).argmin(dim=1)
+def nearest(vectors: Tensor, centroids: Tensor) -> Tensor:
+    """Number of the nearest centroid, int64 (n,)."""
+    return (centroids.square().sum(dim=1) - 2 * vectors @ centroids.T).argmin(dim=1)
 
 
 @torch.no_grad()
@@ -61,58 +62,65 @@ def item_blocks(fitted: Fitted, items: Items) -> Iterator[tuple[Tensor, Tensor |
     n_items = len(items.vectors)
     for start in range(0, n_items, ITEM_BLOCK):
         numbers = np.arange(start, min(start + ITEM_BLOCK, n_items))
-        read = inputs(fitted.model, fitted.whitening, items, numbers)
-        yield fitted.model.items(read.vectors, read.numbers), read.clusters
+        inputs = read_inputs(fitted.model, fitted.whitening, items, numbers)
+        yield fitted.model.items(inputs.vectors, inputs.numbers), inputs.clusters
 
 
 class Catalogue(NamedTuple):
-    """All items, as input and as answer.
+    """Vectors of all items, as inputs and as targets.
 
     Attributes:
-        made: float32 (N, H).
-        answers: float32 (N, H), the same at unit length.
+        inputs: float32 (N, H).
+        targets: float32 (N, H), the same at unit length.
         clusters: int64 (N,), or None.
     """
 
-    made: Tensor
-    answers: Tensor
+    inputs: Tensor
+    targets: Tensor
     clusters: Tensor | None
 
 
 def catalogue(fitted: Fitted, items: Items) -> Catalogue:
-    """Make the vectors of all items. Memory: 8 N H bytes."""
+    """Compute the vectors of all items. Memory: 8 N H bytes."""
     blocks = list(item_blocks(fitted, items))
-    made = torch.cat([block for block, _ in blocks])
-    clusters = torch.cat([part for _, part in blocks]) if fitted.model.shape.n_interests else None
-    return Catalogue(made, sequence_model.unit(made), clusters)
+    inputs = torch.cat([vectors for vectors, _ in blocks])
+    interests = [clusters for _, clusters in blocks if clusters is not None]
+    clusters = torch.cat(interests) if fitted.model.shape.n_interests else None
+    return Catalogue(inputs, sequence_model.unit(inputs), clusters)
 
 
 @torch.no_grad()
 def user_vectors(fitted: Fitted, known: Catalogue, queries: Queries) -> Tensor:
-    """Say what each query's user looks for: float32 (q, H), of unit length.
+    """Predict what the user of each query takes next: float32 (q, H), of unit length.
 
     The last ``max_length`` items of a history are read, as in training.
     """
     max_length = fitted.settings["max_length"]
-    device = known.made.device
+    device = known.inputs.device
+
+    # Histories of similar length share a block, so that there is little padding.
     begins = np.maximum(queries.begins, queries.positions - max_length)
-    order = np.argsort(queries.positions - begins, kind="stable")  # little padding
-    found = known.made.new_empty(len(order), known.made.shape[1])
+    order = np.argsort(queries.positions - begins, kind="stable")
+
+    vectors = known.inputs.new_empty(len(order), known.inputs.shape[1])
     for start in range(0, len(order), USER_BLOCK):
-        taken = order[start : start + USER_BLOCK]
-        rows, lengths = pad(queries.numbers, begins[taken], queries.positions[taken])
-        history = torch.from_numpy(rows.astype(np.int64)).to(device)
+        rows = order[start : start + USER_BLOCK]
+        numbers, lengths = pad(queries.numbers, begins[rows], queries.positions[rows])  # (b, T)
+        history = torch.from_numpy(numbers.astype(np.int64)).to(device)
         clusters = None if known.clusters is None else known.clusters[history]
-        states = fitted.model.users(known.made[history], clusters)
+        states = fitted.model.users(known.inputs[history], clusters)  # (b, T, H)
+
+        # The state after the last item of each history, not after its padding.
         last = torch.from_numpy(lengths - 1).to(device)
-        found[torch.from_numpy(taken).to(device)] = states[torch.arange(len(taken)), last]
-    return found
+        vectors[torch.from_numpy(rows).to(device)] = states[torch.arange(len(rows)), last]
+    return vectors
 
 
-def scorer(fitted: Fitted, known: Catalogue) -> Callable[[Queries], Tensor]:
-    """Make the function from queries to the cosines of all items, float32 (q, N)."""
+def scorer(fitted: Fitted, known: Catalogue) -> Scorer:
+    """Make the function from queries to the cosines of all items."""
 
-    def score(queries: Queries) -> Tensor:
-        return user_vectors(fitted, known, queries) @ known.answers.T
+    def prepare(queries: Queries) -> RowScores:
+        users = user_vectors(fitted, known, queries)
+        return lambda rows: products(users[rows], known.targets.T)
 
-    return score
+    return prepare

@@ -1,7 +1,7 @@
-"""A Transformer over what a user had, and an adaptor that makes item vectors of text and id.
+"""A Transformer over the history of a user, and an adaptor from text and id to item vectors.
 
-Users and items meet in one space: the score of an item is the cosine of the two, and training
-divides it by a temperature. An item looks the same as input and as answer.
+Users and items share one space: the score of an item is the cosine of the two vectors, and training
+divides it by a temperature. An item has one vector, as an input and as a target.
 
 Shapes: n items, N items in all, D dimensions of the text embedding, H of the model, B users,
 T positions, h heads, I interests, E experts.
@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sidmill.settings.recommend import Recommender
+
 ROTARY_BASE = 10_000
 WIDENING = 4  # of the feed-forward layers
 ID_SCALE = 0.02  # standard deviation of an id embedding before training
@@ -24,7 +26,7 @@ SHORTEST = 1e-6  # a shorter vector is divided by it: gradients of one near 0 st
 
 
 class Shape(NamedTuple):
-    """All that says which tensors a model has."""
+    """What determines the tensors of a model."""
 
     features: str  # text | id | text+id
     adaptor: str  # mlp | moe
@@ -35,6 +37,21 @@ class Shape(NamedTuple):
     n_interests: int
     dim: int
     n_items: int
+
+
+def shape_of(settings: Recommender, n_items: int, dim: int) -> Shape:
+    """Shape of the model that ``settings`` ask for, on N items with embeddings of D dimensions."""
+    return Shape(
+        features=settings.features,
+        adaptor=settings.adaptor,
+        n_experts=settings.n_experts,
+        hidden_dim=settings.hidden_dim,
+        n_layers=settings.n_layers,
+        n_heads=settings.n_heads,
+        n_interests=settings.n_interests,
+        dim=dim,
+        n_items=n_items,
+    )
 
 
 class Mlp(nn.Module):
@@ -49,14 +66,15 @@ class Mlp(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Map text embeddings to the model's space."""
-        return self.narrow(self.drop(functional.gelu(self.widen(self.drop(vectors)))))
+        projected: Tensor = self.narrow(self.drop(functional.gelu(self.widen(self.drop(vectors)))))
+        return projected
 
 
 class Moe(nn.Module):
     """Adaptor of E whitening layers mixed by a gate: float (n, D) to (n, H).
 
-    An expert subtracts a learned mean and projects. The gate sees the embedding; in training it is
-    noisy, so that no expert falls asleep.
+    An expert subtracts a learned mean and projects. The gate reads the embedding; in training it
+    is noisy, so that every expert receives gradients.
     """
 
     def __init__(self, shape: Shape, dropout: float) -> None:
@@ -73,11 +91,14 @@ class Moe(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Map text embeddings to the model's space."""
-        logits = self.gate(vectors)
+        # Noisy gate, as in UniSRec: its spread is learned.
+        logits: Tensor = self.gate(vectors)
         if self.training:
             spread = functional.softplus(self.noise(vectors))
             logits = logits + torch.randn_like(logits) * spread
         weights = logits.softmax(dim=-1)  # (n, E)
+
+        # One projection at a time: a single product over all experts would hold (n, E, D).
         dropped = self.drop(vectors)
         mixed = [
             weights[:, expert, None] * ((dropped - mean) @ projection)
@@ -103,18 +124,20 @@ class Attention(nn.Module):
         self.out = nn.Linear(shape.hidden_dim, shape.hidden_dim)
 
     def forward(self, queries: Tensor, sources: Tensor, mask: Tensor | None) -> Tensor:
-        """Let each position of ``queries`` look at ``sources`` up to itself.
+        """Let each position of ``queries`` attend to ``sources`` up to itself.
 
         Args:
             queries: float (B, T, H).
             sources: float (B, T, H).
-            mask: bool (B, 1, T, T), true where a position may look; None: at all up to itself.
+            mask: bool (B, 1, T, T), true where a position may attend; None: causal.
         """
+        # Heads: (B, h, T, H / h). Events have an order, so they get positions; interests have none.
         query = self._split(self.query(queries))
         key, value = map(self._split, self.key_value(sources).chunk(2, dim=-1))
-        if mask is None:  # the same order of events; interests have none
+        if mask is None:
             query, key = rotate(query), rotate(key)
-        seen = functional.scaled_dot_product_attention(
+
+        attended = functional.scaled_dot_product_attention(
             query,
             key,
             value,
@@ -122,10 +145,13 @@ class Attention(nn.Module):
             is_causal=mask is None,
             dropout_p=self.dropout if self.training else 0.0,
         )
-        return self.out(seen.transpose(1, 2).flatten(2))
+        out: Tensor = self.out(attended.transpose(1, 2).flatten(2))
+        return out
 
     def _split(self, states: Tensor) -> Tensor:
-        return states.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+        """Heads of states (B, T, H): (B, h, T, H / h)."""
+        head_dim = states.shape[-1] // self.n_heads
+        return states.reshape(*states.shape[:-1], self.n_heads, head_dim).transpose(1, 2)
 
 
 def rotate(states: Tensor) -> Tensor:
@@ -140,7 +166,7 @@ def rotate(states: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    """Look back, look at the interests where there are some, think; each after a norm."""
+    """Self-attention, attention to interests if the model has them, feed-forward; pre-norm."""
 
     def __init__(self, shape: Shape, dropout: float) -> None:
         """Draw the first weights from torch's generator."""
@@ -165,25 +191,34 @@ class Block(nn.Module):
         if interests is not None:
             normed = self.interest_norm(states)
             states = states + self.drop(self.interest(normed, interests, mask))
-        return states + self.drop(self.think(states))
+        out: Tensor = states + self.drop(self.think(states))
+        return out
 
 
-class Recommender(nn.Module):
-    """The whole model. It never looks at a position later than the one it speaks for."""
+class SequenceModel(nn.Module):
+    """The whole model. The output at a position depends on no later position."""
+
+    interest_vectors: Tensor  # float32 (I, D), centroids of the item space
 
     def __init__(self, shape: Shape, dropout: float, text_dropout: float) -> None:
         """Draw the first weights from torch's generator."""
         super().__init__()
         self.shape = shape
+
+        # Items: an adaptor of their text, a vector of their own, or the sum of both.
         if "text" in shape.features:
             self.adaptor = ADAPTORS[shape.adaptor](shape, text_dropout)
         if "id" in shape.features:
             self.ids = nn.Embedding(shape.n_items, shape.hidden_dim)
             nn.init.normal_(self.ids.weight, std=ID_SCALE)
         self.item_norm = nn.LayerNorm(shape.hidden_dim)
+
+        # Users: causal Transformer blocks over the items of a history.
         self.drop = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(Block(shape, dropout) for _ in range(shape.n_layers))
         self.user_norm = nn.LayerNorm(shape.hidden_dim)
+
+        # Interests: training sets their centroids once; their vectors are learned.
         if shape.n_interests:
             self.register_buffer("interest_vectors", torch.zeros(shape.n_interests, shape.dim))
             self.interests = nn.Embedding(shape.n_interests, shape.hidden_dim)
@@ -199,23 +234,24 @@ class Recommender(nn.Module):
         Returns:
             float (n, H), layer-normed; not yet of unit length.
         """
-        made = self.adaptor(vectors) if "text" in self.shape.features else 0.0
+        states = self.adaptor(vectors) if "text" in self.shape.features else 0.0
         if "id" in self.shape.features:
-            made = made + self.ids(numbers)
-        return self.item_norm(made)
+            states = states + self.ids(numbers)
+        normed: Tensor = self.item_norm(states)
+        return normed
 
     def users(self, items: Tensor, clusters: Tensor | None) -> Tensor:
-        """Say after each position what the user looks for.
+        """Predict after each position which item comes next.
 
         Args:
-            items: float (B, T, H), vectors of the items had, oldest first; what pads a row comes
-                after its items, where nothing looks.
+            items: float (B, T, H), item vectors of the histories, oldest first. Padding comes
+                after the items of a row, where no position attends to it.
             clusters: int64 (B, T), the interest of each item; None without interests.
 
         Returns:
             float (B, T, H), of unit length.
         """
-        states = self.drop(items)
+        states: Tensor = self.drop(items)
         interests = mask = None
         if clusters is not None:
             interests, mask = self.interests(clusters), first_seen(clusters)
@@ -225,9 +261,9 @@ class Recommender(nn.Module):
 
 
 def first_seen(clusters: Tensor) -> Tensor:
-    """Mask of the interests met so far, each once: bool (B, 1, T, T).
+    """Mask of the interests that a history has so far, each once: bool (B, 1, T, T).
 
-    Position t may look at position s <= t if the cluster of s did not occur before s.
+    Position t may attend to position s <= t if the cluster of s does not occur before s.
     """
     length = clusters.shape[1]
     earlier = torch.ones(length, length, dtype=torch.bool, device=clusters.device).tril(-1)

@@ -1,16 +1,18 @@
-"""Train a recommender: predict, after each item that a user had, the one that came next.
+"""Train a recommender: predict the next item after each item of a user's history.
 
-The best epoch by NDCG@10 on the validation items is kept, and training ends when it has not got
-better for a while. Cut short anywhere, it goes on from its last saved step and ends in the same
-bytes: what is random in a step follows from the seed and the number of the step.
+The epoch with the best NDCG@10 on the validation items is kept, and training stops after
+``patience`` epochs without a better one. A training that is killed resumes from its last saved
+state and ends in the same bytes: the random numbers of a step follow from the seed and the number
+of the step.
 
-Shapes: N items, D dimensions, H of the model, B windows of T positions, n known items of a step.
+Shapes: N items, D dimensions, H of the model, B windows of T positions, n items of a step.
 
-Source: cross-entropy of cosines over a temperature, over all answers or those of the batch, as in
-UniSRec, https://arxiv.org/abs/2206.05941.
+Source: cross-entropy of cosines over a temperature, against all targets or those of the batch, as
+in UniSRec, https://arxiv.org/abs/2206.05941.
 """
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,18 +33,19 @@ from sidmill.recommend import (
     score,
     sequence_model,
     state,
+    windows,
 )
-from sidmill.recommend.checkpoint import Fitted
-from sidmill.recommend.item_features import Items, gather, measure_whitening
-from sidmill.recommend.windows import (
-    NOTHING,
-    Batch,
-    Queries,
-    met_in_training,
-    queries,
-    read_groups,
-    training_batches,
+from sidmill.recommend.checkpoint import Fitted, Identity
+from sidmill.recommend.item_features import (
+    Items,
+    Whitening,
+    gather,
+    measure_whitening,
 )
+from sidmill.recommend.state import Epoch, Progress
+from sidmill.recommend.windows import NO_TARGET, Batch, Queries
+from sidmill.settings import base
+from sidmill.settings.recommend import Recommender
 
 logger = logging.getLogger(__name__)
 
@@ -52,412 +55,407 @@ CLUSTER_ROUNDS = 20
 WATCHED = "NDCG@10"
 
 
-class Recipe(NamedTuple):
-    """How to train; the settings of ``recommender`` that say nothing of the model's shape."""
-
-    dropout: float
-    text_dropout: float
-    max_length: int
-    loss: str
-    n_negatives: int
-    temperature: float
-    label_smoothing: float
-    batch_users: int
-    learning_rate: float
-    weight_decay: float
-    warmup_steps: int
-    max_epochs: int
-    patience: int
-    valid_users: int
-    shuffle_users: int
-    save_steps: int
-    dtype: str
-    seed: int
-
-
-class Met(NamedTuple):
-    """The items that training meets; of the others it knows the text alone.
+class TrainingItems(NamedTuple):
+    """The items that training knows; an item outside of them is known by its text alone.
 
     Attributes:
-        numbers: int64 (n,), in order.
-        answers: bool (N,), those that are the right answer once or more. No other item is compared:
-            it would be wrong every time, however good its text.
+        numbers: int64 (n,), ascending.
+        is_target: bool (N,), items that are a target at least once. Scores are compared with these
+            alone: any other item would be wrong at every step, however good its text.
     """
 
     numbers: np.ndarray
-    answers: Tensor
+    is_target: Tensor
+
+
+class Training(NamedTuple):
+    """What every step of one training reads.
+
+    Attributes:
+        sequences_path: sequences.parquet.
+        items: all items and their text embeddings.
+        known: the items that training knows.
+        settings: how to train.
+        seed: of every random draw.
+    """
+
+    sequences_path: str | Path
+    items: Items
+    known: TrainingItems
+    settings: Recommender
+    seed: int
 
 
 def fit(
     sequences_path: str | Path,
     items: Items,
+    settings: Recommender,
     *,
-    load: str | None,
-    features: str,
-    adaptor: str,
-    n_experts: int,
-    whiten: bool,
-    hidden_dim: int,
-    n_layers: int,
-    n_heads: int,
-    n_interests: int,
-    max_length: int,
-    dropout: float,
-    text_dropout: float,
-    loss: str,
-    n_negatives: int,
-    temperature: float,
-    label_smoothing: float,
-    batch_users: int,
-    learning_rate: float,
-    weight_decay: float,
-    warmup_steps: int,
-    max_epochs: int,
-    patience: int,
-    valid_users: int,
-    shuffle_users: int,
-    save_steps: int,
-    dtype: str,
     seed: int,
-    device: str,
-    memory_mb: int,
-    state_path: str | Path | None,
     code: str,
-) -> tuple[Fitted, list[dict]]:
+    start: str | Path | None = None,
+    state_path: str | Path | None = None,
+) -> tuple[Fitted, list[Epoch]]:
     """Train on the items of the split train.
 
     The same input, settings, seed and thread count give the same weights on the same machine.
+    ``settings.save_steps`` and ``settings.memory_mb`` never change them; another
+    ``settings.device`` may, in the last bits of floats and what follows from those.
 
     Memory: a buffer of ``shuffle_users`` histories; with the loss full the embeddings of all items
-    had in train and the scores of a batch, with in_batch only those of the items of a batch; and,
-    to validate, 8 N H bytes and ``memory_mb``.
+    of the split train and the scores of a batch, with in_batch only those of the items of a batch;
+    and, to validate, 8 N H bytes and ``memory_mb``.
 
     Args:
         sequences_path: sequences.parquet.
         items: the items and their text embeddings.
-        load: a checkpoint of the same shape to start from, or None.
-        features: text, id or text+id: what an item is to the model.
-        adaptor: mlp or moe, from text embeddings to the model's space.
-        n_experts: of moe.
-        whiten: give the text embeddings mean 0 and covariance 1 first.
-        hidden_dim: H.
-        n_layers: Transformer blocks.
-        n_heads: attention heads; each gets H / n_heads dimensions, an even number.
-        n_interests: clusters of the item space that histories are also read by, 0 for none.
-        max_length: items of a history that the model looks back at.
-        dropout: in the Transformer.
-        text_dropout: on text embeddings and in the adaptor.
-        loss: full, against all items that are once a target, or in_batch, against those of them
-            that are in the batch.
-        n_negatives: items drawn at random that in_batch adds.
-        temperature: what cosines are divided by.
-        label_smoothing: share of the target that is spread over all that it is compared with.
-        batch_users: B.
-        learning_rate: of AdamW.
-        weight_decay: of AdamW, on matrices.
-        warmup_steps: over which the learning rate rises.
-        max_epochs: passes over the histories, at most.
-        patience: epochs without a better valid NDCG@10 after which training ends.
-        valid_users: users that validation looks at, about so many, drawn once.
-        shuffle_users: users that are mixed at a time.
-        save_steps: batches after which the state is saved; and after each epoch.
-        dtype: float32, or bfloat16 for the matrix products.
-        seed: of the first weights, the order and dropout.
-        device: auto, cpu or cuda.
-        memory_mb: MiB for scores in validation.
-        state_path: where the state of an unfinished training lies; None to keep none.
-        code: names this code: the state of other code is not used.
+        settings: the section recommender. What names files in it (``train_from``, ``mmap_path``,
+            ``load``) is read by the workflow alone.
+        seed: of the initial weights, the order of histories, and dropout.
+        code: names this code: a saved state of other code is not used.
+        start: a checkpoint of the same shape to start from; None: random weights.
+        state_path: where an unfinished training saves its state; None: nowhere.
 
     Returns:
         The best model, and one entry per epoch: ``epoch``, ``loss``, ``valid`` NDCG@10.
 
     Raises:
-        SidmillError: if settings do not fit, there is nothing to train on, or the loss is NaN.
+        SidmillError: if settings contradict each other, there is nothing to train on, or the loss
+            is not finite.
     """
-    recipe = Recipe(
-        dropout, text_dropout, max_length, loss, n_negatives, temperature, label_smoothing,
-        batch_users, learning_rate, weight_decay, warmup_steps, max_epochs, patience, valid_users,
-        shuffle_users, save_steps, dtype, seed,
-    )  # fmt: skip
-    n_items, dim = items.vectors.shape
-    shape = sequence_model.Shape(
-        features, adaptor, n_experts, hidden_dim, n_layers, n_heads, n_interests, dim, n_items
-    )
-    _check(shape, recipe)
-    place = pick_device(device)
+    n_items = len(items.vectors)
+    _check(settings, n_items)
+    device = pick_device(settings.device)
+    known = training_items(sequences_path, items, settings.features, device)
+    training = Training(sequences_path, items, known, settings, seed)
     identity = checkpoint.identify(items)
-    met = _meet(sequences_path, items, features, place)
-    fitted = _first(items, met, identity, shape, recipe, whiten, load, place)
-    training = {
-        "code": code,
-        "shape": shape._asdict(),
-        "recipe": recipe._asdict(),
-        "identity": identity,
-        "vectors": checkpoint.digest_of_vectors(items.vectors),
-        "sequences": checksums.of_file(sequences_path),
-        "start": checksums.of_file(load) if load else None,
-    }
-    kept = state.State(state_path, training)
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(place.type == "cpu")
+    fitted = initial_model(training, identity, start, device)
+
+    # A saved state is resumed only by the training that it belongs to.
+    saved = state.State(
+        state_path,
+        {
+            "code": code,
+            "seed": seed,
+            "settings": base.identity(settings),
+            "identity": identity,
+            "vectors": checkpoint.digest_of_vectors(items.vectors),
+            "sequences": checksums.of_file(sequences_path),
+            "start": checksums.of_file(start) if start else None,
+        },
+    )
+
+    # CUDA has no deterministic kernel for some of the gradients.
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(device.type == "cpu")
     try:
-        return _train(sequences_path, items, met, fitted, recipe, memory_mb, kept)
+        return _train(training, fitted, saved)
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(was_deterministic)
 
 
-def _check(shape: sequence_model.Shape, recipe: Recipe) -> None:
-    """Refuse settings that do not fit each other."""
-    if shape.hidden_dim % (2 * shape.n_heads):
+def _check(settings: Recommender, n_items: int) -> None:
+    """Refuse settings that contradict each other, or the number of items."""
+    width, n_heads = settings.hidden_dim, settings.n_heads
+    if width % (2 * n_heads):
         raise SidmillError(
-            f"recommender.hidden_dim {shape.hidden_dim} does not give each of {shape.n_heads} "
-            f"heads an even number of dimensions: set it to a multiple of {2 * shape.n_heads}"
+            f"recommender.hidden_dim {width} does not give each of {n_heads} heads an even number "
+            f"of dimensions: set it to a multiple of {2 * n_heads}"
         )
-    if shape.n_interests > shape.n_items:
+    if settings.n_interests > n_items:
         raise SidmillError(
-            f"recommender.n_interests {shape.n_interests} for {shape.n_items} items: set it to at "
-            f"most {shape.n_items // 2}"
+            f"recommender.n_interests {settings.n_interests} for {n_items} items: set it to at "
+            f"most {n_items // 2}"
         )
 
 
-def _meet(path: str | Path, items: Items, features: str, place: torch.device) -> Met:
-    """Find the items that training meets: all where there are only ids, as wrong answers."""
+def training_items(
+    path: str | Path, items: Items, features: str, device: torch.device
+) -> TrainingItems:
+    """Find the items that training knows: all of them where items are ids alone."""
     if features == "id":
         n_items = len(items.ids)
-        return Met(np.arange(n_items), torch.ones(n_items, dtype=torch.bool, device=place))
-    had, followed = met_in_training(path, items)
-    return Met(np.flatnonzero(had), torch.from_numpy(followed).to(place))
+        return TrainingItems(
+            np.arange(n_items), torch.ones(n_items, dtype=torch.bool, device=device)
+        )
+    in_histories, is_target = windows.training_masks(path, items)
+    return TrainingItems(np.flatnonzero(in_histories), torch.from_numpy(is_target).to(device))
 
 
-def _first(
-    items: Items,
-    met: Met,
-    identity: dict,
-    shape: sequence_model.Shape,
-    recipe: Recipe,
-    whiten: bool,
-    load: str | None,
-    place: torch.device,
+def initial_model(
+    training: Training, identity: Identity, start: str | Path | None, device: torch.device
 ) -> Fitted:
-    """Make the model of before the first step, or take that of a checkpoint."""
-    settings = {"max_length": recipe.max_length, "temperature": recipe.temperature}
-    torch.manual_seed(recipe.seed)
-    network = sequence_model.Recommender(shape, recipe.dropout, recipe.text_dropout)
+    """Make the model before the first step: random, or from a checkpoint.
+
+    Raises:
+        SidmillError: if the checkpoint has another shape, or belongs to other items.
+    """
+    settings, items = training.settings, training.items
+    shape = sequence_model.shape_of(settings, *items.vectors.shape)
+    torch.manual_seed(training.seed)
+    model = sequence_model.SequenceModel(shape, settings.dropout, settings.text_dropout)
+
+    # An item that no history has gets no gradient: the id vector of such an item stays 0.
     if "id" in shape.features:
-        unmet = np.delete(np.arange(shape.n_items), met.numbers)
-        network.ids.weight.data[torch.from_numpy(unmet)] = 0.0  # and 0 they stay
-    if load is not None:
-        start = checkpoint.load(load, torch.device("cpu"))
-        checkpoint.check_items(start, identity, load)
-        wanted = shape._asdict() if "id" in shape.features else {**shape._asdict(), "n_items": 0}
-        found = start.model.shape._asdict() | ({} if "id" in shape.features else {"n_items": 0})
-        differing = [name for name, value in wanted.items() if found[name] != value]
-        if differing:
-            facts = ", ".join(f"{name} {found[name]!r}, not {wanted[name]!r}" for name in differing)
-            raise SidmillError(f"recommender.load: {load} has {facts}: set the same values")
-        network.load_state_dict(start.model.state_dict())
-        return Fitted(network.to(place), start.whitening, settings, identity)
-    whitening = measure_whitening(items) if whiten and "text" in shape.features else None
-    if shape.n_interests:
-        rng = np.random.default_rng([recipe.seed, shape.n_interests])
-        n_sampled = min(shape.n_items, CLUSTER_SAMPLE * shape.n_interests)
-        taken = np.sort(rng.choice(shape.n_items, n_sampled, replace=False))
-        kmeans = faiss.Kmeans(
-            shape.dim,
-            shape.n_interests,
-            niter=CLUSTER_ROUNDS,
-            seed=recipe.seed % 2**31,
-            max_points_per_centroid=CLUSTER_SAMPLE,
-            min_points_per_centroid=1,
-        )
-        kmeans.train(gather(items, whitening, taken))
-        network.interest_vectors.copy_(torch.from_numpy(kmeans.centroids))
-    return Fitted(network.to(place), whitening, settings, identity)
+        absent = np.delete(np.arange(shape.n_items), training.known.numbers)
+        model.ids.weight.data[torch.from_numpy(absent)] = 0.0
+
+    if start is not None:
+        whitening = _load_weights(model, start, identity)
+    else:
+        is_whitened = settings.whiten and "text" in shape.features
+        whitening = measure_whitening(items) if is_whitened else None
+        if shape.n_interests:
+            centroids = _interest_centroids(training, whitening)
+            model.interest_vectors.copy_(torch.from_numpy(centroids))
+
+    facts = {"max_length": settings.max_length, "temperature": settings.temperature}
+    return Fitted(model.to(device), whitening, facts, identity)
 
 
-def _train(
-    path: str | Path,
-    items: Items,
-    met: Met,
-    fitted: Fitted,
-    recipe: Recipe,
-    memory_mb: int,
-    kept: state.State,
-) -> tuple[Fitted, list[dict]]:
-    network = fitted.model
-    optimizer = _optimizer(network, recipe)
-    best, progress = state.restore(kept, network, optimizer)
-    whole = None
-    if recipe.loss == "full":
-        whole = score.inputs(network, fitted.whitening, items, met.numbers)
-    while progress.epoch < recipe.max_epochs and _patient(progress, recipe):
-        batches = training_batches(
-            path,
-            items,
-            batch_users=recipe.batch_users,
-            max_length=recipe.max_length,
-            shuffle_users=recipe.shuffle_users,
-            seed=recipe.seed,
-            epoch=progress.epoch,
+def _load_weights(
+    model: sequence_model.SequenceModel, path: str | Path, identity: Identity
+) -> Whitening | None:
+    """Copy the weights of a checkpoint into a model of the same shape; return its whitening."""
+    start = checkpoint.load(path, torch.device("cpu"))
+    checkpoint.check_items(start, identity, path)
+
+    # A model of text alone may come from another catalogue, which has another number of items.
+    ignored = {} if "id" in model.shape.features else {"n_items": 0}
+    expected = model.shape._asdict() | ignored
+    found = start.model.shape._asdict() | ignored
+    differing = [name for name, value in expected.items() if found[name] != value]
+    if differing:
+        facts = ", ".join(f"{name} {found[name]!r}, not {expected[name]!r}" for name in differing)
+        raise SidmillError(f"recommender.load: {path} has {facts}: set the same values")
+    model.load_state_dict(start.model.state_dict())
+    return start.whitening
+
+
+def _interest_centroids(training: Training, whitening: Whitening | None) -> np.ndarray:
+    """Cluster the item space by k-means on a sample of the items: float32 (I, D)."""
+    n_interests = training.settings.n_interests
+    n_items, dim = training.items.vectors.shape
+
+    # The sample is sorted, so that rows are read in the order of the file.
+    rng = np.random.default_rng([training.seed, n_interests])
+    n_sampled = min(n_items, CLUSTER_SAMPLE * n_interests)
+    sampled = np.sort(rng.choice(n_items, n_sampled, replace=False))
+
+    kmeans = faiss.Kmeans(
+        dim,
+        n_interests,
+        niter=CLUSTER_ROUNDS,
+        seed=training.seed % 2**31,
+        max_points_per_centroid=CLUSTER_SAMPLE,
+        min_points_per_centroid=1,
+    )
+    kmeans.train(gather(training.items, whitening, sampled))
+    return np.asarray(kmeans.centroids)
+
+
+def _train(training: Training, fitted: Fitted, saved: state.State) -> tuple[Fitted, list[Epoch]]:
+    """Run epochs until none is left or patience ends; return the model of the best."""
+    settings, model = training.settings, fitted.model
+    optimizer = _make_optimizer(model, settings)
+    best, progress = state.restore(saved, model, optimizer)
+
+    # With the loss full every step reads the same items, so their embeddings are read once.
+    inputs = None
+    if settings.loss == "full":
+        inputs = score.read_inputs(model, fitted.whitening, training.items, training.known.numbers)
+
+    while progress.epoch < settings.max_epochs and _may_improve(progress, settings.patience):
+        # A resumed epoch draws the same batches, and skips those that are done.
+        batches = windows.training_batches(
+            training.sequences_path, training.items, settings, training.seed, progress.epoch
         )
-        done = progress.step
+        n_done = progress.step
         for number, batch in enumerate(batches):
-            if number < done:  # by the run before this one
+            if number < n_done:
                 continue
-            loss, n_targets = _step(fitted, items, met, whole, batch, optimizer, recipe, progress)
+            step = progress.total_steps
+            loss, n_targets = _take_step(fitted, training, inputs, batch, optimizer, step)
             progress = progress._replace(
                 step=number + 1,
-                total_steps=progress.total_steps + 1,
+                total_steps=step + 1,
                 loss=progress.loss + loss * n_targets,
                 targets=progress.targets + n_targets,
             )
-            if progress.step % recipe.save_steps == 0:
-                state.save(kept, network, optimizer, best, progress)
+            if progress.step % settings.save_steps == 0:
+                state.save(saved, model, optimizer, best, progress)
+
         if not progress.targets:
             raise SidmillError(
-                f"{path}: no user has two items in the split train, so there is nothing to learn: "
-                f"check interactions.split"
+                f"{training.sequences_path}: no user has two items in the split train, so there is "
+                f"nothing to learn: check interactions.split"
             )
-        best, progress = _close_epoch(path, items, fitted, recipe, memory_mb, best, progress)
-        state.save(kept, network, optimizer, best, progress)
-    checkpoint.fill(network, best, state.BEST)
+        best, progress = _close_epoch(training, fitted, best, progress)
+        state.save(saved, model, optimizer, best, progress)
+
+    checkpoint.fill(model, best, state.BEST)
     logger.info("best epoch %d, valid %s %.4f", progress.best_epoch, WATCHED, progress.best)
-    return fitted._replace(model=network.eval()), list(progress.curve)
+    return fitted._replace(model=model.eval()), list(progress.curve)
 
 
-def _patient(progress: state.Progress, recipe: Recipe) -> bool:
-    return progress.epoch - 1 - max(progress.best_epoch, 0) < recipe.patience
+def _may_improve(progress: Progress, patience: int) -> bool:
+    """Whether fewer than ``patience`` epochs passed since the best one."""
+    return progress.epoch - 1 - max(progress.best_epoch, 0) < patience
 
 
-def _optimizer(network: sequence_model.Recommender, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW whose weight decay leaves norms and biases alone."""
-    decayed = [weight for weight in network.parameters() if weight.ndim > 1]
-    others = [weight for weight in network.parameters() if weight.ndim <= 1]
-    groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+def _make_optimizer(
+    model: sequence_model.SequenceModel, settings: Recommender
+) -> torch.optim.Optimizer:
+    """Make AdamW, whose weight decay leaves out norms and biases."""
+    matrices = [weight for weight in model.parameters() if weight.ndim > 1]
+    others = [weight for weight in model.parameters() if weight.ndim <= 1]
+    return torch.optim.AdamW(
+        [
+            {"params": matrices, "weight_decay": settings.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        lr=settings.learning_rate,
+    )
 
 
-def _step(
+def _take_step(
     fitted: Fitted,
-    items: Items,
-    met: Met,
-    whole: score.Inputs | None,
+    training: Training,
+    inputs: score.Inputs | None,
     batch: Batch,
     optimizer: torch.optim.Optimizer,
-    recipe: Recipe,
-    progress: state.Progress,
+    step: int,
 ) -> tuple[float, int]:
-    """Take one step and return the mean loss and the number of its targets."""
-    network, total_steps = fitted.model.train(), progress.total_steps
-    draws = np.random.SeedSequence([recipe.seed, total_steps])
-    torch.manual_seed(int(draws.generate_state(1, np.uint64)[0] >> np.uint64(1)))
-    known = whole
-    if known is None:
-        numbers = _of_batch(batch, met, recipe, draws)
-        known = score.inputs(network, fitted.whitening, items, numbers)
-    place = known.numbers.device
-    inputs = torch.from_numpy(batch.inputs.astype(np.int64)).to(place)
-    targets = torch.from_numpy(batch.targets.astype(np.int64)).to(place)
-    asked = targets != NOTHING
-    history = torch.where(asked, torch.searchsorted(known.numbers, inputs), 0)
-    compared = met.answers[known.numbers]
-    wanted = torch.searchsorted(known.numbers[compared], targets[asked])
-    rate = recipe.learning_rate * min(1.0, (total_steps + 1) / max(recipe.warmup_steps, 1))
+    """Take one step of the optimiser.
+
+    Args:
+        fitted: the model and its whitening.
+        training: what is trained.
+        inputs: what the model reads of all training items; None: read those of the batch.
+        batch: the windows.
+        optimizer: whose learning rate is set here.
+        step: number of the step in the whole training, from 0.
+
+    Returns:
+        The mean loss, and the number of targets.
+
+    Raises:
+        SidmillError: if the loss is not finite.
+    """
+    settings, model = training.settings, fitted.model.train()
+
+    # All random numbers of the step follow from the seed and its number.
+    sequence = np.random.SeedSequence([training.seed, step])
+    torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+    if inputs is None:
+        numbers = _items_of_batch(batch, training, sequence)
+        inputs = score.read_inputs(model, fitted.whitening, training.items, numbers)
+
+    # Positions of items (B, T) and of the targets among the items that scores are compared with.
+    device = inputs.numbers.device
+    numbers_in = torch.from_numpy(batch.inputs.astype(np.int64)).to(device)
+    targets = torch.from_numpy(batch.targets.astype(np.int64)).to(device)
+    has_target = targets != NO_TARGET
+    history = torch.where(has_target, torch.searchsorted(inputs.numbers, numbers_in), 0)
+    is_compared = training.known.is_target[inputs.numbers]
+    labels = torch.searchsorted(inputs.numbers[is_compared], targets[has_target])
+
+    # Linear warm-up, then a constant rate.
+    warmup = min(1.0, (step + 1) / max(settings.warmup_steps, 1))
     for group in optimizer.param_groups:
-        group["lr"] = rate
-    with torch.autocast(place.type, torch.bfloat16, enabled=recipe.dtype == "bfloat16"):
-        made = network.items(known.vectors, known.numbers)  # (n, H)
-        clusters = None if known.clusters is None else known.clusters[history]
-        users = network.users(functional.embedding(history, made), clusters)[asked]
-        scores = users @ sequence_model.unit(made[compared]).T / recipe.temperature
-    loss = functional.cross_entropy(scores.float(), wanted, label_smoothing=recipe.label_smoothing)
+        group["lr"] = settings.learning_rate * warmup
+
+    with torch.autocast(device.type, torch.bfloat16, enabled=settings.dtype == "bfloat16"):
+        vectors = model.items(inputs.vectors, inputs.numbers)  # (n, H)
+        clusters = None if inputs.clusters is None else inputs.clusters[history]
+        users = model.users(functional.embedding(history, vectors), clusters)[has_target]
+        # (targets, compared items), cosines over the temperature
+        scores = users @ sequence_model.unit(vectors[is_compared]).T / settings.temperature
+    loss = functional.cross_entropy(
+        scores.float(), labels, label_smoothing=settings.label_smoothing
+    )
     if not torch.isfinite(loss):
         raise SidmillError(
-            f"the loss is {loss.item()} at step {total_steps}: lower recommender.learning_rate, or "
+            f"the loss is {loss.item()} at step {step}: lower recommender.learning_rate, or "
             f"raise recommender.temperature"
         )
+
     optimizer.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP_NORM)
+    torch.autograd.backward(loss)
+    torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
     optimizer.step()
     return loss.item(), len(users)
 
 
-def _of_batch(batch: Batch, met: Met, recipe: Recipe, draws: np.random.SeedSequence) -> np.ndarray:
-    """Numbers of the items that a step knows, in order, each once: none is its own negative."""
-    drawn = np.random.default_rng(draws).integers(len(met.numbers), size=recipe.n_negatives)
-    inside = batch.targets != NOTHING
+def _items_of_batch(
+    batch: Batch, training: Training, sequence: np.random.SeedSequence
+) -> np.ndarray:
+    """Numbers of the items that a step reads: those of the batch, and negatives drawn at random.
+
+    Ascending, each once, so that no item is its own negative: int64 (n,).
+    """
+    known = training.known.numbers
+    rng = np.random.default_rng(sequence)
+    drawn = rng.integers(len(known), size=training.settings.n_negatives)
+    has_target = batch.targets != NO_TARGET
     return np.unique(
-        np.concatenate([batch.inputs[inside], batch.targets[inside], met.numbers[drawn]])
+        np.concatenate([batch.inputs[has_target], batch.targets[has_target], known[drawn]])
     )
 
 
 def _close_epoch(
-    path: str | Path,
-    items: Items,
-    fitted: Fitted,
-    recipe: Recipe,
-    memory_mb: int,
-    best: dict[str, np.ndarray],
-    progress: state.Progress,
-) -> tuple[dict[str, np.ndarray], state.Progress]:
-    """Validate, keep the weights if they are the best so far, and go to the next epoch.
+    training: Training, fitted: Fitted, best: dict[str, np.ndarray], progress: Progress
+) -> tuple[dict[str, np.ndarray], Progress]:
+    """Validate, keep the weights if they are the best so far, and begin the next epoch.
 
     Raises:
         SidmillError: if the last step left weights that are not finite.
     """
-    if not all(part.isfinite().all() for part in fitted.model.parameters()):
+    if not all(weight.isfinite().all() for weight in fitted.model.parameters()):
         raise SidmillError(
             f"weights are not finite after epoch {progress.epoch}: lower "
-            f"recommender.learning_rate (it is {recipe.learning_rate:g})"
+            f"recommender.learning_rate (it is {training.settings.learning_rate:g})"
         )
     loss = progress.loss / progress.targets
-    valid = _validate(path, items, fitted, recipe, memory_mb)
+    valid = _validate(training, fitted)
     logger.info("epoch %d: loss %.4f, valid %s %s", progress.epoch, loss, WATCHED, valid)
-    entry = {"epoch": progress.epoch, "loss": loss, "valid": valid}
-    better = valid is None or valid > progress.best
-    if better:
-        best = {
-            name: value.copy()
-            for name, value in checkpoint.arrays_of(fitted.model, state.BEST).items()
-        }
+
+    # Without validation items each epoch counts as better, so the last one is kept.
+    is_better = valid is None or valid > progress.best
+    if is_better:
+        arrays = checkpoint.arrays_of(fitted.model, state.BEST)
+        best = {name: array.copy() for name, array in arrays.items()}
+
+    entry: Epoch = {"epoch": progress.epoch, "loss": loss, "valid": valid}
     return best, progress._replace(
         epoch=progress.epoch + 1,
         step=0,
         loss=0.0,
         targets=0,
-        best=progress.best if valid is None or not better else valid,
-        best_epoch=progress.epoch if better else progress.best_epoch,
+        best=valid if valid is not None and is_better else progress.best,
+        best_epoch=progress.epoch if is_better else progress.best_epoch,
         curve=(*progress.curve, entry),
     )
 
 
-def _validate(
-    path: str | Path, items: Items, fitted: Fitted, recipe: Recipe, memory_mb: int
-) -> float | None:
+def _validate(training: Training, fitted: Fitted) -> float | None:
     """NDCG@10 on the validation items of about ``valid_users`` users; None if there are none."""
     fitted.model.eval()
-    known = score.catalogue(fitted, items)
-    share = min(1.0, recipe.valid_users / sequence_table.count(path))
-
-    def parts():
-        for group in read_groups(path, items):
-            rng = np.random.default_rng([recipe.seed, group.first])
-            drawn = rng.random(len(group.bounds) - 1) < share
-            asked = queries(group, sequence_table.VALID)
-            yield _only(asked, drawn[asked.users - group.first])
-
-    found = rank.rank(
-        score.scorer(fitted, known),
-        parts(),
-        n_items=len(items.vectors),
-        mask_seen=False,
-        memory_mb=memory_mb,
+    n_items = len(training.items.vectors)
+    scorer = score.scorer(fitted, score.catalogue(fitted, training.items))
+    memory_mb = training.settings.memory_mb
+    ranks = rank.rank(
+        scorer, _validation_queries(training), n_items, mask_seen=False, memory_mb=memory_mb
     )
-    return metrics.mean(found, WATCHED) if len(found.users) else None
+    return metrics.mean(ranks, WATCHED) if len(ranks.users) else None
 
 
-def _only(asked: Queries, kept: np.ndarray) -> Queries:
-    return asked._replace(
-        users=asked.users[kept], begins=asked.begins[kept], positions=asked.positions[kept]
-    )
+def _validation_queries(training: Training) -> Iterator[Queries]:
+    """Queries of the validation items of a share of the users, the same in each epoch."""
+    path = training.sequences_path
+    share = min(1.0, training.settings.valid_users / sequence_table.count(path))
+    for group in windows.read_groups(path, training.items):
+        rng = np.random.default_rng([training.seed, group.first])
+        is_drawn = rng.random(len(group.bounds) - 1) < share
+        queries = windows.queries(group, sequence_table.VALID)
+        yield windows.select(queries, is_drawn[queries.users - group.first])

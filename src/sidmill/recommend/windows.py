@@ -1,6 +1,6 @@
 """Histories from sequences.parquet: windows to train on, in random order, and queries to answer.
 
-The file streams: what is in memory is a buffer of users, whatever their number in all.
+The file is streamed: memory holds a buffer of users, however many there are.
 
 Shapes: U users of one group, B windows of one batch, T positions of the longest of them, Q queries.
 """
@@ -13,17 +13,18 @@ import numpy as np
 
 from sidmill.formats import sequence_table
 from sidmill.recommend.item_features import Items, look_up
+from sidmill.settings.recommend import Recommender
 
 GROUP_USERS = 8192  # a row group of sequences.parquet
-NOTHING = -1  # a target where there is none
+NO_TARGET = -1  # the target of padding
 
 
 class Group(NamedTuple):
-    """Some users in a row.
+    """Consecutive users.
 
     Attributes:
         first: row of the first user in sequences.parquet.
-        bounds: int64 (U + 1,), where each user's items begin.
+        bounds: int64 (U + 1,), offset of each user's first item.
         numbers: int32 (bounds[-1],), item numbers, oldest first.
         splits: int8 (bounds[-1],).
     """
@@ -35,11 +36,11 @@ class Group(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Windows of histories, filled up with item 0 where ``targets`` is NOTHING.
+    """Windows of histories, padded with item 0 where ``targets`` is NO_TARGET.
 
     Attributes:
-        inputs: int32 (B, T), what was had.
-        targets: int32 (B, T), what came next.
+        inputs: int32 (B, T), items of the history.
+        targets: int32 (B, T), the next item of each.
     """
 
     inputs: np.ndarray
@@ -47,14 +48,14 @@ class Batch(NamedTuple):
 
 
 class Queries(NamedTuple):
-    """Items to predict from all that went before them: ``numbers[begins[i] : positions[i]]``.
+    """Items to predict from all items before them: ``numbers[begins[i] : positions[i]]``.
 
     Attributes:
         users: int64 (Q,), rows in sequences.parquet.
-        begins: int64 (Q,).
-        positions: int64 (Q,), of the targets in ``numbers``.
+        begins: int64 (Q,), offset of the history in ``numbers``.
+        positions: int64 (Q,), offset of the target in ``numbers``.
         numbers: int32, the items of the group.
-        n_without_history: targets that nothing went before; they are no queries.
+        n_without_history: number of targets with no item before them; they are no queries.
     """
 
     users: np.ndarray
@@ -86,83 +87,84 @@ def read_groups(path: str | Path, items: Items) -> Iterator[Group]:
 
 
 def training_batches(
-    path: str | Path,
-    items: Items,
-    *,
-    batch_users: int,
-    max_length: int,
-    shuffle_users: int,
-    seed: int,
-    epoch: int,
+    path: str | Path, items: Items, settings: Recommender, seed: int, epoch: int
 ) -> Iterator[Batch]:
-    """Yield every training target once, in an order drawn anew in each epoch.
+    """Yield every training target once, in another random order in each epoch.
 
     Groups of users come in random order; ``shuffle_users`` users at a time are mixed. A history
-    longer than ``max_length`` gives several windows, cut from its end: none of it is left out.
+    longer than ``max_length`` is cut into several windows, from its end: no target is dropped.
     The same seed and epoch give the same batches.
 
     Memory: the items of ``shuffle_users`` users, and of one group.
     """
+    # Whole groups are shuffled first, since the file is read a group at a time.
     rng = np.random.default_rng([seed, epoch])
     firsts = np.arange(0, sequence_table.count(path), GROUP_USERS)
-    n_groups = max(shuffle_users // GROUP_USERS, 1)
+    n_groups = max(settings.shuffle_users // GROUP_USERS, 1)
     shuffled = rng.permutation(firsts)
+
     for start in range(0, len(shuffled), n_groups):
         groups = [
-            training_part(read_group(path, items, int(first)))
+            training_split(read_group(path, items, int(first)))
             for first in shuffled[start : start + n_groups]
         ]
         numbers = np.concatenate([group.numbers for group in groups])
-        begins, ends = _windows(groups, max_length)
+        begins, ends = _windows(groups, settings.max_length)
+
+        # Then the windows of these groups: a batch mixes them all.
         order = rng.permutation(len(begins))
-        for taken in np.split(order, range(batch_users, len(order), batch_users)):
-            if len(taken):
-                inputs, _ = pad(numbers, begins[taken], ends[taken])
-                targets, lengths = pad(numbers, begins[taken] + 1, ends[taken] + 1)
-                behind = np.arange(targets.shape[1]) >= lengths[:, None]
-                yield Batch(inputs, np.where(behind, NOTHING, targets))
+        for rows in np.split(order, range(settings.batch_users, len(order), settings.batch_users)):
+            if len(rows):
+                inputs, _ = pad(numbers, begins[rows], ends[rows])
+                targets, lengths = pad(numbers, begins[rows] + 1, ends[rows] + 1)
+                is_padding = np.arange(targets.shape[1]) >= lengths[:, None]
+                yield Batch(inputs, np.where(is_padding, NO_TARGET, targets))
 
 
-def training_part(group: Group) -> Group:
-    """Leave only what is to be trained on."""
+def training_split(group: Group) -> Group:
+    """The same users with the items of the split train alone."""
     kept = group.splits == sequence_table.TRAIN
     bounds = np.concatenate([[0], np.cumsum(kept)])[group.bounds]
     return Group(group.first, bounds, group.numbers[kept], group.splits[kept])
 
 
-def met_in_training(path: str | Path, items: Items) -> tuple[np.ndarray, np.ndarray]:
-    """Say of each item whether somebody had it in training, and after another: bool (N,) each."""
-    had, followed = np.zeros(len(items.ids), bool), np.zeros(len(items.ids), bool)
+def training_masks(path: str | Path, items: Items) -> tuple[np.ndarray, np.ndarray]:
+    """Which items a training history has, and which of them are a target: bool (N,) each."""
+    in_histories, is_target = np.zeros(len(items.ids), bool), np.zeros(len(items.ids), bool)
     for group in read_groups(path, items):
-        part = training_part(group)
-        follows = np.ones(len(part.numbers), bool)
-        follows[part.bounds[:-1][np.diff(part.bounds) > 0]] = False
-        had[part.numbers] = True
-        followed[part.numbers[follows]] = True
-    return had, followed
+        train = training_split(group)
+        in_histories[train.numbers] = True
+
+        # The first item of a user follows no other, so it is no target.
+        follows = np.ones(len(train.numbers), bool)
+        follows[train.bounds[:-1][np.diff(train.bounds) > 0]] = False
+        is_target[train.numbers[follows]] = True
+    return in_histories, is_target
 
 
 def _windows(groups: list[Group], max_length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Begins and ends of the inputs of all windows, within the joined groups: int64 each."""
+    """Offsets of the inputs of all windows in the joined groups: begins, ends, int64 each."""
     begins, ends, offset = [], [], 0
     for group in groups:
         first, last = group.bounds[:-1] + offset, group.bounds[1:] + offset - 1
         offset += len(group.numbers)
-        while (last > first).any():  # the last item of a window is a target only
+
+        # One window per history and round, from its end; its last item is a target only.
+        while (last > first).any():
             first, last = first[last > first], last[last > first]
             begins.append(np.maximum(first, last - max_length))
             ends.append(last)
             last = begins[-1]
-    nothing = [np.zeros(0, np.int64)]
-    return np.concatenate(begins or nothing), np.concatenate(ends or nothing)
+    empty = [np.zeros(0, np.int64)]
+    return np.concatenate(begins or empty), np.concatenate(ends or empty)
 
 
 def pad(numbers: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cut windows out of ``numbers``: int32 (B, T), filled up with 0, and lengths int64 (B,)."""
+    """Cut windows out of ``numbers``: int32 (B, T), padded with 0, and lengths int64 (B,)."""
     lengths = ends - begins
-    places = begins[:, None] + np.arange(lengths.max(initial=1))
-    inside = places < ends[:, None]
-    return np.where(inside, numbers[np.where(inside, places, 0)], 0), lengths
+    offsets = begins[:, None] + np.arange(lengths.max(initial=1))
+    is_inside = offsets < ends[:, None]
+    return np.where(is_inside, numbers[np.where(is_inside, offsets, 0)], 0), lengths
 
 
 def queries(group: Group, split: int) -> Queries:
@@ -170,17 +172,30 @@ def queries(group: Group, split: int) -> Queries:
     positions = np.flatnonzero(group.splits == split)
     users = np.searchsorted(group.bounds, positions, side="right") - 1
     begins = group.bounds[users]
-    kept = positions > begins
+    has_history = positions > begins
     return Queries(
-        group.first + users[kept],
-        begins[kept],
-        positions[kept],
+        group.first + users[has_history],
+        begins[has_history],
+        positions[has_history],
         group.numbers,
-        int((~kept).sum()),
+        int((~has_history).sum()),
     )
 
 
 def latest(group: Group) -> Queries:
-    """Ask for what each user wants after all of their items."""
+    """Ask for the next item of each user after all of their items."""
     users = np.arange(len(group.bounds) - 1)
     return Queries(group.first + users, group.bounds[:-1], group.bounds[1:], group.numbers, 0)
+
+
+def select(queries: Queries, rows: np.ndarray | slice) -> Queries:
+    """Some of the queries: a slice, a mask bool (Q,), or rows."""
+    return queries._replace(
+        users=queries.users[rows], begins=queries.begins[rows], positions=queries.positions[rows]
+    )
+
+
+def split(queries: Queries, n_rows: int) -> Iterator[Queries]:
+    """Cut queries into blocks of ``n_rows``."""
+    for start in range(0, len(queries.users), n_rows):
+        yield select(queries, slice(start, start + n_rows))

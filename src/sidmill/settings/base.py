@@ -13,11 +13,23 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Mapping
-from typing import Any, Literal, Union, dataclass_transform, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Mapping
+from typing import (
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    cast,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+Section = TypeVar("Section")  # an instance of a class that ``section`` made
 
 KINDS = {bool: "boolean", int: "integer", float: "number", str: "string"}
-# Keywords of JSON Schema, by the name that a field states them under.
+# Keywords of JSON Schema, by the option of a field.
 LIMITS = {
     "minimum": "minimum",
     "above": "exclusiveMinimum",
@@ -32,7 +44,7 @@ LIMITS = {
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What one field says beyond its name, type and default.
+    """Properties of a field beyond its name, type and default.
 
     Args:
         meaning: the comment of config.yaml: what the setting does, its unit, how to choose it.
@@ -92,47 +104,50 @@ def _field(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-@dataclass_transform(
-    frozen_default=True, kw_only_default=True, field_specifiers=(science, machine, nested)
-)
-def section(name: str, note: str = "") -> Any:
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def section(name: str, note: str = "") -> Callable[[type[Section]], type[Section]]:
     """Make a class one section of config.yaml: a frozen dataclass with keyword arguments alone.
 
     Args:
         name: the key in config.yaml.
-        note: the comment beside that key: what asks for the section, and the page to read.
+        note: the comment of that key: the targets that read the section, and the page to read.
     """
 
-    def decorate(cls: type) -> type:
-        made = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
-        made.SECTION, made.NOTE = name, note  # type: ignore[attr-defined]
-        return made
+    def decorate(cls: type[Section]) -> type[Section]:
+        made: Any = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+        made.SECTION, made.NOTE = name, note
+        return cast(type[Section], made)
 
     return decorate
 
 
-def setting_of(field: dataclasses.Field) -> Setting:
-    """What a field of a section says; a field that is a section says nothing of its own."""
+def section_name(cls: Any) -> str:
+    """The key of a section in config.yaml."""
+    return str(cls.SECTION)
+
+
+def setting_of(field: dataclasses.Field[Any]) -> Setting:
+    """The setting that a field holds; for a field that is a section, an empty one."""
     return field.metadata.get("setting") or Setting("", True, {})
 
 
-def science_keys(cls: type) -> list[str]:
+def science_keys(cls: Any) -> list[str]:
     """Names of the fields that can change a result, in the order of their definition."""
     return [field.name for field in dataclasses.fields(cls) if setting_of(field).is_science]
 
 
-def machine_keys(cls: type) -> list[str]:
+def machine_keys(cls: Any) -> list[str]:
     """Names of the fields that never change a result, in the order of their definition."""
     return [field.name for field in dataclasses.fields(cls) if not setting_of(field).is_science]
 
 
 def identity(settings: Any) -> dict[str, Any]:
-    """The science of a section, sorted by name: what an artefact states and a rerun depends on."""
+    """Science settings of a section, sorted by name: part of an artefact's identity."""
     return {key: getattr(settings, key) for key in sorted(science_keys(type(settings)))}
 
 
-def read(cls: type, values: Mapping[str, Any]) -> Any:
-    """Make a section of the values of a checked configuration.
+def read(cls: type[Section], values: Mapping[str, Any]) -> Section:
+    """Make a section from the values of a checked configuration.
 
     Args:
         cls: the class of the section.
@@ -150,12 +165,12 @@ def read(cls: type, values: Mapping[str, Any]) -> Any:
     )
 
 
-def defaults(cls: type) -> dict[str, Any]:
+def defaults(cls: Any) -> dict[str, Any]:
     """The section as config.yaml has it."""
     return dataclasses.asdict(cls())
 
 
-def schema(cls: type) -> dict[str, Any]:
+def schema(cls: Any) -> dict[str, Any]:
     """JSON Schema of a section: each key is required, no other key is known."""
     hints = get_type_hints(cls)
     properties = {
@@ -191,9 +206,11 @@ def field_schema(hint: Any, setting: Setting) -> dict[str, Any]:
 
 def _add_part(known: dict[str, Any], part: Any, setting: Setting) -> None:
     """Add one member of a union to the schema of a field."""
+    # Limits of a list or mapping itself are taken out; the others hold for each entry.
     limits = {LIMITS[name]: value for name, value in setting.limits.items()}
     names, most = limits.pop("propertyNames", None), limits.pop("maxItems", None)
     origin, arguments = get_origin(part), get_args(part)
+
     if part is type(None):
         known["type"].append("null")
     elif origin is Literal:

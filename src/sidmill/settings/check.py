@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 from jsonschema import Draft202012Validator, ValidationError
@@ -17,8 +18,8 @@ from sidmill.settings import base, cross_checks
 from sidmill.settings.config import Config
 
 INT64 = range(-(2**63), 2**63)
-# What is wanted, by the keyword of JSON Schema that says so.
-WANTED = {
+# What a value must be, by the keyword of JSON Schema that it breaks.
+EXPECTED = {
     "minimum": "at least {}",
     "exclusiveMinimum": "more than {}",
     "maximum": "at most {}",
@@ -50,8 +51,8 @@ Validator = extend(
 )
 
 
-def check(config: dict) -> None:
-    """Stop with one message that lists all that is wrong with ``config``.
+def check(config: dict[str, Any]) -> None:
+    """Stop with one message that lists every problem of ``config``.
 
     Args:
         config: the merged configuration.
@@ -59,15 +60,20 @@ def check(config: dict) -> None:
     Raises:
         SidmillError: one line per problem: the key, what was found, what is wanted.
     """
+    # Problems of single settings, in the order of their keys.
     schema = _schema()
     errors = sorted(
         Validator(schema).iter_errors(config), key=lambda error: list(map(str, error.path))
     )
     problems = [line for error in errors for line in _describe(error)]
+
+    # Contradictions between settings, in sections that are sound by themselves.
     broken = {str(error.path[0]) for error in errors if error.path}
     broken |= set(schema["properties"]) - set(config)
     problems += cross_checks.find(config, broken)
-    problems = list(dict.fromkeys(problems))  # JSON Schema tells of each missing key on its own
+
+    # JSON Schema reports each missing key by itself, so that a line may occur several times.
+    problems = list(dict.fromkeys(problems))
     if problems:
         raise SidmillError(
             f"{len(problems)} problem(s) in the configuration:\n  " + "\n  ".join(problems)
@@ -99,8 +105,8 @@ def refuse_repeats(paths: Iterable[str | Path]) -> None:
 def _repeats(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, list[int]]]:
     """Keys that stand more than once in one mapping, with their lines, counted from 1."""
     if isinstance(node, yaml.SequenceNode):
-        for place, entry in enumerate(node.value):
-            yield from _repeats(entry, f"{prefix}{place}.")
+        for number, entry in enumerate(node.value):
+            yield from _repeats(entry, f"{prefix}{number}.")
     if not isinstance(node, yaml.MappingNode):
         return
     lines: dict[str, list[int]] = {}
@@ -112,15 +118,15 @@ def _repeats(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, list[in
             yield prefix + key, found
 
 
-def read_command_line(config: dict, given: dict) -> None:
+def read_command_line(config: dict[str, Any], given: dict[str, Any]) -> None:
     """Give settings of ``--config 'section={key: 1}'`` the types that YAML gives them, in place.
 
-    Snakemake leaves every value inside of braces a string. One that the schema takes as YAML reads
-    it becomes that; all others stay, for :func:`check` to tell of.
+    Snakemake leaves every value inside braces a string. A string is replaced by the value that YAML
+    reads from it if the schema accepts that value; any other stays, and :func:`check` reports it.
 
     Args:
         config: the merged configuration.
-        given: what the command line said, as Snakemake parsed it.
+        given: settings of the command line, as Snakemake parsed them.
     """
     root = _schema()
     for section, values in given.items():
@@ -135,7 +141,7 @@ def read_command_line(config: dict, given: dict) -> None:
 
 
 def _typed(merged: object, given: object) -> object:
-    """A value in which the strings that were given are what YAML takes them for."""
+    """The merged value, with the given strings replaced by what YAML reads from them."""
     if isinstance(given, dict) and isinstance(merged, dict):
         return merged | {key: _typed(merged.get(key), entry) for key, entry in given.items()}
     if isinstance(given, list):
@@ -148,8 +154,8 @@ def _typed(merged: object, given: object) -> object:
         return given
 
 
-def check_arguments(function: str, arguments: dict, properties: dict) -> None:
-    """Stop with one message that lists all that is wrong with the arguments of a function.
+def check_arguments(function: str, arguments: dict[str, Any], properties: dict[str, Any]) -> None:
+    """Stop with one message that lists every problem of the arguments of a function.
 
     Args:
         function: its name, for the message.
@@ -170,37 +176,40 @@ def check_arguments(function: str, arguments: dict, properties: dict) -> None:
 
 
 @cache
-def _schema() -> dict:
+def _schema() -> dict[str, Any]:
     return base.schema(Config)
 
 
 def _describe(error: ValidationError) -> Iterator[str]:
-    place = ".".join(str(part) for part in error.absolute_path) or "top level"
+    """Lines about one problem: the key, what was found, what is expected."""
+    key_path = ".".join(str(part) for part in error.absolute_path) or "top level"
     wanted = error.schema.get("description", "")
     hint = f" ({wanted})" if wanted else ""
     found = _shown(error.instance)
+
+    # Each keyword of JSON Schema has its own form of message.
     if error.validator == "additionalProperties":
         known = list(error.schema["properties"])
         for key in sorted(set(error.instance) - set(known), key=str):
             guess = _nearest(key, known) or f"known: {some(known)}"
-            yield f"{place}: unknown key {key!r}: {guess}"
+            yield f"{key_path}: unknown key {key!r}: {guess}"
     elif error.validator == "required":
         missing = [key for key in error.validator_value if key not in error.instance]
         lines = "the line" if len(missing) == 1 else "these lines"
-        yield f"{place}: missing {some(missing)}: copy {lines} from config.yaml"
+        yield f"{key_path}: missing {some(missing)}: copy {lines} from config.yaml"
     elif error.validator == "type":
         kinds = error.validator_value
         names = kinds if isinstance(kinds, str) else " or ".join(kinds)
-        yield f"{place}: found {found}{_kind(error.instance)}, wanted {names}{hint}"
+        yield f"{key_path}: found {found}{_kind(error.instance)}, wanted {names}{hint}"
     elif error.validator == "enum":
         known = error.validator_value
         guess = _nearest(error.instance, [name for name in known if isinstance(name, str)])
         names = some("null" if name is None else name for name in known)
-        yield f"{place}: found {found}, wanted one of {names}{hint}{guess and f': {guess}'}"
+        yield f"{key_path}: found {found}, wanted one of {names}{hint}{guess and f': {guess}'}"
     else:
-        form = WANTED.get(str(error.validator))
+        form = EXPECTED.get(str(error.validator))
         wanted = form.format(error.validator_value) if form else error.message
-        yield f"{place}: found {found}, wanted {wanted}{hint}"
+        yield f"{key_path}: found {found}, wanted {wanted}{hint}"
 
 
 def _nearest(key: object, known: list[str]) -> str:

@@ -1,7 +1,7 @@
 """All sections of config.yaml, in its order."""
 
 from dataclasses import dataclass, field, is_dataclass
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 from sidmill.settings.base import science
 from sidmill.settings.datasets import (
@@ -114,6 +114,8 @@ class Config:
 
 
 # The class of each section, by its key in config.yaml.
-SECTIONS: dict[str, type] = {
-    name: hint for name, hint in get_type_hints(Config).items() if is_dataclass(hint)
+SECTIONS: dict[str, type[Any]] = {
+    name: hint
+    for name, hint in get_type_hints(Config).items()
+    if isinstance(hint, type) and is_dataclass(hint)
 }

@@ -1,16 +1,45 @@
-"""Settings that are right each for itself and do not fit each other, which no JSON Schema can say.
+"""Settings that are valid each by itself and contradict each other, which no JSON Schema can say.
 
-A check reads the sections that it names, and yields a line per problem: the key, what was found,
-what is wanted. What depends on the data is checked where the data are.
+A check is a function whose parameters are sections of the configuration, found by their name. It
+yields a line per problem: the key, what was found, what is expected. It runs where all of its
+sections are sound. What depends on the data is checked where the data are read.
 """
 
+import dataclasses
+import inspect
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from sidmill.core.listing import some
+from sidmill.settings import base
+from sidmill.settings.config import SECTIONS
+from sidmill.settings.datasets import Mixture, Rl, Vocabulary
+from sidmill.settings.embedding import Embedding
+from sidmill.settings.interactions import H5, Interactions
+from sidmill.settings.items import Items
+from sidmill.settings.quantize import Fsq, Pretrained, Rqkmeans, Rqvae
+from sidmill.settings.recommend import Recommender
+from sidmill.settings.retrieval import (
+    Cross,
+    Dual,
+    Faiss,
+    Mining,
+    Rerank,
+    Retrieval,
+    Training,
+)
+from sidmill.settings.sids import (
+    Collisions,
+    Comparison,
+    Given,
+    Index,
+    Published,
+)
+
+Lines = Iterator[str]
 
 MAX_LEVELS = 26  # levels of a SID are lettered from a
 MAX_CODES = 2**20  # of a level, as the schema has it
@@ -34,8 +63,6 @@ NEEDED_BY_BACKEND = {
 PROMPTLESS = ("lsa", "precomputed")
 TIMELESS = ("missrec", "onerec")
 PROMPTED = ("sentence_transformers", "openai")  # backends that put a prompt before texts
-
-
 # Settings that name files or folders of the user.
 INPUTS = {
     "items": ("path",),
@@ -53,66 +80,73 @@ INPUTS = {
 }
 
 
-class Check(NamedTuple):
-    """``lines`` takes the config, where every one of ``sections`` is as the schema wants it."""
-
-    sections: tuple[str, ...]
-    lines: Callable[[dict], Iterator[str]]
-
-
-def find(config: dict, broken: set[str]) -> list[str]:
-    """List what does not fit.
+def find(config: Mapping[str, Any], broken: set[str]) -> list[str]:
+    """List the contradictions of a configuration.
 
     Args:
         config: the merged configuration.
-        broken: sections that break the schema: what reads them is passed over.
+        broken: sections that break the schema; checks that read them do not run.
     """
-    # What a choice needs comes first: the other checks rely on it.
-    lines, lacking = [], set()
-    for section, line in _needs(config, broken):
-        lines.append(line)
-        lacking.add(section)
-    broken = broken | lacking
-    return lines + [
-        line
-        for check in CHECKS
-        if broken.isdisjoint(check.sections)
-        for line in check.lines(config)
-    ]
+    sound = {
+        name: base.read(SECTIONS[name], value) if name in SECTIONS else value
+        for name, value in config.items()
+        if name not in broken and (name in SECTIONS or name == "quantizer")
+    }
+
+    # A choice that lacks a setting it needs breaks its section, since other checks rely on it.
+    lines = []
+    for section, check in NEEDS.items():
+        lacking = _run(check, sound)
+        lines += lacking
+        if lacking:
+            del sound[section]
+
+    lines += [line for check in CHECKS for line in _run(check, sound)]
+    if "index" in sound:
+        inputs = {name: sound[name] for name in INPUTS if name in sound}
+        lines += overwritten_inputs(sound["index"], inputs)
+    return lines
 
 
-def _needs(config: dict, broken: set[str]) -> Iterator[tuple[str, str]]:
-    """Sections in which a choice lacks the setting that it needs, each with its line."""
-    if "embedding" not in broken:
-        section = config["embedding"]
-        backend = section["backend"]
-        for key, why in NEEDED_BY_BACKEND[backend].items():
-            if section[key] is None:
-                yield "embedding", f"embedding.{key}: found null, wanted one ({why})"
-        if backend in PROMPTLESS and section["prompt"]:
-            yield (
-                "embedding",
-                f"embedding.prompt: found {section['prompt']!r}, wanted '' (backend {backend} "
-                f"takes no prompt)",
-            )
-        is_npy = backend == "precomputed" and str(section["path"]).lower().endswith(".npy")
-        if is_npy and section["rows"] == "ids" and section["ids_path"] is None:
-            yield (
-                "embedding",
-                "embedding.ids_path: found null, wanted one (a .npy holds no ids: name the file of "
-                "its ids, or set embedding.rows: catalogue)",
-            )
-    is_pretrained = config.get("quantizer") == "pretrained" and "pretrained" not in broken
-    if is_pretrained and config["pretrained"]["path"] is None:
+def _run(check: Callable[..., Lines], sound: Mapping[str, Any]) -> list[str]:
+    """Lines of a check; none where one of its sections is not sound."""
+    names = inspect.signature(check).parameters
+    if not names.keys() <= sound.keys():
+        return []
+    return list(check(**{name: sound[name] for name in names}))
+
+
+def backend_inputs(embedding: Embedding) -> Lines:
+    """Settings that the chosen backend needs, or cannot read."""
+    backend = embedding.backend
+    for key, why in NEEDED_BY_BACKEND[backend].items():
+        if getattr(embedding, key) is None:
+            yield f"embedding.{key}: found null, wanted one ({why})"
+    if backend in PROMPTLESS and embedding.prompt:
         yield (
-            "pretrained",
-            "pretrained.path: found null, wanted one (quantizer: pretrained needs the file of a "
-            "quantizer)",
+            f"embedding.prompt: found {embedding.prompt!r}, wanted '' (backend {backend} "
+            f"takes no prompt)"
+        )
+    is_npy = backend == "precomputed" and str(embedding.path).lower().endswith(".npy")
+    if is_npy and embedding.rows == "ids" and embedding.ids_path is None:
+        yield (
+            "embedding.ids_path: found null, wanted one (a .npy holds no ids: name the file of "
+            "its ids, or set embedding.rows: catalogue)"
         )
 
 
-def _rqkmeans(config: dict) -> Iterator[str]:
-    size, levels = config["rqkmeans"]["codebook_size"], config["rqkmeans"]["n_levels"]
+def pretrained_file(quantizer: str, pretrained: Pretrained) -> Lines:
+    """The file of a quantizer that is trained elsewhere."""
+    if quantizer == "pretrained" and pretrained.path is None:
+        yield (
+            "pretrained.path: found null, wanted one (quantizer: pretrained needs the file of a "
+            "quantizer)"
+        )
+
+
+def rqkmeans_sizes(rqkmeans: Rqkmeans) -> Lines:
+    """One codebook size per level."""
+    size, levels = rqkmeans.codebook_size, rqkmeans.n_levels
     if isinstance(size, list) and len(size) != levels:
         yield (
             f"rqkmeans.codebook_size: found {len(size)} sizes for {levels} levels: give one size "
@@ -120,101 +154,121 @@ def _rqkmeans(config: dict) -> Iterator[str]:
         )
 
 
-def _levels(config: dict) -> Iterator[str]:
-    key, levels = "rqkmeans.n_levels", config["rqkmeans"]["n_levels"]
-    if config["quantizer"] in ("rqvae", "fsq"):
-        key, levels = "levels of rqvae.codebook_sizes", len(config["rqvae"]["codebook_sizes"])
-    if config["quantizer"] in ("pretrained", "given"):
+def suffix_level(rqkmeans: Rqkmeans, rqvae: Rqvae, quantizer: str, collisions: Collisions) -> Lines:
+    """The level that strategy suffix adds to a SID."""
+    if quantizer in ("pretrained", "given"):
         return
-    if config["collisions"]["strategy"] == "suffix" and levels == MAX_LEVELS:
+    key, levels = "rqkmeans.n_levels", rqkmeans.n_levels
+    if quantizer in ("rqvae", "fsq"):
+        key, levels = "levels of rqvae.codebook_sizes", len(rqvae.codebook_sizes)
+    if collisions.strategy == "suffix" and levels == MAX_LEVELS:
         yield (
             f"{key}: found {levels}, and collisions.strategy: suffix adds one: SIDs have at most "
             f"{MAX_LEVELS}: take a level off, or another strategy"
         )
 
 
-def _given(config: dict) -> Iterator[str]:
-    chosen = config["quantizer"] == "given"
-    given, items = config["given"], config["items"]["path"]
-    compared = "given" in config["comparison"]["members"]
-    if given["path"] is None and (chosen or compared):
-        what = "quantizer: given" if chosen else "comparison.members with given"
+def given_file(given: Given, quantizer: str, comparison: Comparison) -> Lines:
+    """The file of SIDs that exist."""
+    is_chosen = quantizer == "given"
+    if given.path is None and (is_chosen or "given" in comparison.members):
+        what = "quantizer: given" if is_chosen else "comparison.members with given"
         yield f"given.path: found null, but {what} needs the file of the SIDs: name it"
-    if items is None and not chosen:
+
+
+def missing_catalogue(
+    given: Given, quantizer: str, items: Items, published: Published, collisions: Collisions
+) -> Lines:
+    """Settings that need the texts of a catalogue, without a catalogue."""
+    if items.path is not None:
+        return
+
+    # Codes and neighbours are made from embeddings of texts.
+    if quantizer != "given":
         yield (
-            f"items.path: found null, but quantizer: {config['quantizer']} is made from items: "
+            f"items.path: found null, but quantizer: {quantizer} is made from items: "
             f"name the catalogue, or set quantizer: given"
         )
-    if items is None and given["measure_neighbours"]:
+    if given.measure_neighbours:
         yield (
             "given.measure_neighbours: found true, but items.path is null, so there is no text to "
             "embed: set it to false, or name the catalogue"
         )
-    if items is None and config["published"]["path"] is not None:
+
+    # Texts are compared with published and with each other.
+    if published.path is not None:
         yield (
             "published.path: needs the texts of the items, and items.path is null: name the "
             "catalogue, or set published.path: null"
         )
-    if not chosen:
+    if quantizer == "given" and collisions.identical_text == "share":
+        yield (
+            "collisions.identical_text: found share, but items.path is null, so items have no "
+            "text: set separate, or name the catalogue"
+        )
+
+
+def without_codebooks(quantizer: str, collisions: Collisions, vocabulary: Vocabulary) -> Lines:
+    """Settings that need codebooks, which given SIDs have none of."""
+    if quantizer != "given":
         return
-    strategy = config["collisions"]["strategy"]
-    if strategy == "sinkhorn":
+    if collisions.strategy == "sinkhorn":
         yield (
             "collisions.strategy: found sinkhorn, which spreads items by their distances to "
             "codewords, and given SIDs have none: set none (the SIDs stay as they are), reassign "
             "or suffix"
         )
-    if items is None and config["collisions"]["identical_text"] == "share":
-        yield (
-            "collisions.identical_text: found share, but items.path is null, so items have no "
-            "text: set separate, or name the catalogue"
-        )
-    if config["vocabulary"]["model"] is not None and config["vocabulary"]["init"] == "codebook":
+    if vocabulary.model is not None and vocabulary.init == "codebook":
         yield (
             "vocabulary.init: found codebook, but given SIDs have no codebooks: set mean or random"
         )
 
 
-def _published(config: dict) -> Iterator[str]:
-    section, strategy = config["published"], config["collisions"]["strategy"]
-    if section["path"] is not None and section["removed"] == "reserve" and strategy == "none":
+def reserved_sids(published: Published, collisions: Collisions) -> Lines:
+    """SIDs of removed items, which strategy none cannot keep free."""
+    is_reserved = published.path is not None and published.removed == "reserve"
+    if is_reserved and collisions.strategy == "none":
         yield (
             "published.removed: found reserve, but collisions.strategy: none gives every new item "
-            "the SID of its codes, though it be that of a removed one: set published.removed: "
+            "the SID of its codes, even the SID of a removed item: set published.removed: "
             "release, which frees them, or another strategy"
         )
 
 
-def _rqvae(config: dict) -> Iterator[str]:
-    rqvae = config["rqvae"]
-    levels, largest = len(rqvae["codebook_sizes"]), max(rqvae["codebook_sizes"])
-    if len(rqvae["sk_epsilons"]) not in (0, levels):
+def rqvae_training(rqvae: Rqvae, quantizer: str) -> Lines:
+    """Levels, epochs and batches of the RQ-VAE."""
+    levels, largest = len(rqvae.codebook_sizes), max(rqvae.codebook_sizes)
+    if len(rqvae.sk_epsilons) not in (0, levels):
         yield (
-            f"rqvae.sk_epsilons: found {len(rqvae['sk_epsilons'])} numbers for {levels} levels: "
+            f"rqvae.sk_epsilons: found {len(rqvae.sk_epsilons)} numbers for {levels} levels: "
             f"give one per level (0 for the nearest codeword), or [] for none"
         )
     for key in ("warmup_epochs", "autoencoder_epochs"):
-        if rqvae[key] >= rqvae["epochs"]:
-            most = rqvae["epochs"]
-            yield f"rqvae.{key}: found {rqvae[key]}, wanted less than rqvae.epochs ({most})"
-    if rqvae["batch_size"] < 2 * rqvae["processes"]:
+        if getattr(rqvae, key) >= rqvae.epochs:
+            yield (
+                f"rqvae.{key}: found {getattr(rqvae, key)}, wanted less than rqvae.epochs "
+                f"({rqvae.epochs})"
+            )
+
+    # Each process needs 2 rows of a batch, and the first batch may have to start a codebook.
+    if rqvae.batch_size < 2 * rqvae.processes:
         yield (
-            f"rqvae.batch_size: found {rqvae['batch_size']} for {rqvae['processes']} processes, "
-            f"each of which needs 2 rows of a batch: wanted at least {2 * rqvae['processes']}"
+            f"rqvae.batch_size: found {rqvae.batch_size} for {rqvae.processes} processes, "
+            f"each of which needs 2 rows of a batch: wanted at least {2 * rqvae.processes}"
         )
-    starts = (
-        config["quantizer"] not in ("rqkmeans_plus", "fsq")
-        and rqvae["kmeans_init"] == "first_batch"
+    starts_codebooks = (
+        quantizer not in ("rqkmeans_plus", "fsq") and rqvae.kmeans_init == "first_batch"
     )
-    if starts and rqvae["batch_size"] < largest:
+    if starts_codebooks and rqvae.batch_size < largest:
         yield (
-            f"rqvae.kmeans_init: found first_batch, but a batch of {rqvae['batch_size']} cannot "
+            f"rqvae.kmeans_init: found first_batch, but a batch of {rqvae.batch_size} cannot "
             f"start {largest} codewords: raise rqvae.batch_size, or set full"
         )
 
 
-def _fsq(config: dict) -> Iterator[str]:
-    steps = config["fsq"]["steps"]
+def fsq_size(fsq: Fsq) -> Lines:
+    """Codes of a level."""
+    steps = fsq.steps
     if math.prod(steps) > MAX_CODES:
         yield (
             f"fsq.steps: found {steps}, which make {math.prod(steps):,} codes per level, wanted at "
@@ -223,44 +277,46 @@ def _fsq(config: dict) -> Iterator[str]:
         )
 
 
-def _pairs(config: dict) -> Iterator[str]:
-    rqvae, log = config["rqvae"], config["interactions"]["path"]
-    if not rqvae["contrastive_weight"]:
+def contrastive_pairs(rqvae: Rqvae, interactions: Interactions) -> Lines:
+    """Pairs of items for the contrastive loss."""
+    if not rqvae.contrastive_weight:
         return
-    if rqvae["data_paths"]:
+    if rqvae.data_paths:
         yield (
             "rqvae.contrastive_weight: pairs are of the catalogue's items, but rqvae.data_paths "
             "names other vectors: empty it, or set the weight to 0"
         )
-    if rqvae["pairs_path"] is None and log is None:
+    if rqvae.pairs_path is None and interactions.path is None:
         yield (
             "rqvae.contrastive_weight: needs pairs of items: name them in rqvae.pairs_path or "
             "interactions.path, or set it to 0"
         )
 
 
-def _quantizer(config: dict) -> Iterator[str]:
-    """What the chosen quantizer cannot do with the dimensions that the embeddings have."""
-    dim, chosen = config["embedding"]["dim"], config["quantizer"]
-    rqvae, levels = config["rqvae"], config["rqkmeans"]["n_levels"]
+def quantizer_dimensions(
+    quantizer: str, embedding: Embedding, rqkmeans: Rqkmeans, rqvae: Rqvae
+) -> Lines:
+    """Dimensions of the embeddings that the chosen quantizer cannot take."""
+    dim = embedding.dim
     if dim is None:
         return
-    if chosen == "rqvae" and rqvae["skip"] == "pca" and rqvae["e_dim"] > dim:
+    if quantizer == "rqvae" and rqvae.skip == "pca" and rqvae.e_dim > dim:
         yield (
-            f"rqvae.e_dim: found {rqvae['e_dim']}, but embedding.dim is {dim}: lower it, or set "
+            f"rqvae.e_dim: found {rqvae.e_dim}, but embedding.dim is {dim}: lower it, or set "
             f"rqvae.skip: none"
         )
-    if chosen == "opq" and dim < levels:
+    if quantizer == "opq" and dim < rqkmeans.n_levels:
         yield (
-            f"rqkmeans.n_levels: found {levels}, but opq cuts {dim} dimensions into so many parts: "
-            f"lower it to at most {dim}"
+            f"rqkmeans.n_levels: found {rqkmeans.n_levels}, but opq cuts {dim} dimensions into "
+            f"that number of parts: lower it to at most {dim}"
         )
 
 
-def _interactions(config: dict) -> Iterator[str]:
-    section = config["interactions"]
-    form = section["format"]
-    named = {role: name for role, name in section["fields"].items() if name is not None}
+def interaction_fields(interactions: Interactions) -> Lines:
+    """Columns of the log that its format has."""
+    form = interactions.format
+    fields = dataclasses.asdict(interactions.fields)
+    named = {role: name for role, name in fields.items() if name is not None}
     for role in named if form in ROLES else ():
         if role not in ROLES[form]:
             yield (
@@ -271,171 +327,194 @@ def _interactions(config: dict) -> Iterator[str]:
         first = next(other for other in named if named[other] == name)
         if first != role:
             yield f"interactions.fields.{role}: found {name!r}, which is {first} already"
-    if section["split"] == "time" and form in TIMELESS:
+    if interactions.split == "time" and form in TIMELESS:
         yield f"interactions.split: found time, but format {form} has no timestamps: take another"
 
 
-def _embedding(config: dict) -> Iterator[str]:
-    section = config["embedding"]
-    backend, dim = section["backend"], section["dim"]
+def embedding_inputs(embedding: Embedding) -> Lines:
+    """Files and sizes that the chosen backend does not read, or that contradict each other."""
+    backend, dim = embedding.backend, embedding.dim
     for key in ("path", "ids_path") if backend != "precomputed" else ():
-        if section[key] is not None:
+        if getattr(embedding, key) is not None:
             yield (
-                f"embedding.{key}: found {section[key]!r}, which backend {backend} does not read: "
-                f"set embedding.backend: precomputed, or null"
+                f"embedding.{key}: found {getattr(embedding, key)!r}, which backend {backend} does "
+                f"not read: set embedding.backend: precomputed, or null"
             )
-    if backend == "precomputed" and section["rows"] == "catalogue" and section["ids_path"]:
-        yield (
-            f"embedding.ids_path: found {section['ids_path']!r}, but embedding.rows: catalogue "
-            f"takes the order of the catalogue: set embedding.rows: ids, or ids_path to null"
-        )
-    if backend == "precomputed" and section["ids_path"] and section["path"].endswith(".parquet"):
-        yield (
-            f"embedding.ids_path: found {section['ids_path']!r}, but {section['path']} "
-            f"holds its ids: set it to null"
-        )
+
+    # Ids in a file of their own, where the order or the file itself already gives them.
+    if backend == "precomputed" and embedding.ids_path:
+        if embedding.rows == "catalogue":
+            yield (
+                f"embedding.ids_path: found {embedding.ids_path!r}, but embedding.rows: catalogue "
+                f"takes the order of the catalogue: set embedding.rows: ids, or ids_path to null"
+            )
+        if embedding.path is not None and embedding.path.endswith(".parquet"):
+            yield (
+                f"embedding.ids_path: found {embedding.ids_path!r}, but {embedding.path} "
+                f"holds its ids: set it to null"
+            )
+
     for key in ("lsa_sample", "lsa_features") if backend == "lsa" else ():
-        if dim >= section[key]:
-            yield f"embedding.{key}: found {section[key]}, wanted more than embedding.dim ({dim})"
+        size = getattr(embedding, key)
+        if dim is not None and dim >= size:
+            yield f"embedding.{key}: found {size}, wanted more than embedding.dim ({dim})"
 
 
-def _h5(config: dict) -> Iterator[str]:
-    if config["h5"]["features"] == "model" and config["embedding"]["model"] is None:
+def h5_model(h5: H5, embedding: Embedding) -> Lines:
+    """The model whose tokens make the features of items."""
+    if h5.features == "model" and embedding.model is None:
         yield "h5.features: found model, but embedding.model is null: name it, or set words"
 
 
-def _retrieval(config: dict) -> Iterator[str]:
-    section, backend = config["retrieval"], config["embedding"]["backend"]
-    if section["query_prompt"] and backend not in PROMPTED:
+def retrieval_inputs(retrieval: Retrieval, embedding: Embedding) -> Lines:
+    """Prompts and ids that belong to another backend or corpus."""
+    backend = embedding.backend
+    if retrieval.query_prompt and backend not in PROMPTED:
         yield (
-            f"retrieval.query_prompt: found {section['query_prompt']!r}, but backend {backend} "
+            f"retrieval.query_prompt: found {retrieval.query_prompt!r}, but backend {backend} "
             f'takes no prompt: set it to ""'
         )
-    if section["topk_names"] == "dureader" and section["corpus"] == "items":
+    if retrieval.topk_names == "dureader" and retrieval.corpus == "items":
         yield (
             "retrieval.topk_names: found dureader, which names passages by their lines, but "
             "retrieval.corpus is items: set ids"
         )
     for key, source in (("corpus_ids", "corpus"), ("query_ids", "queries")):
-        if section[key] is not None and section[source] in (None, "items"):
+        ids, lines = getattr(retrieval, key), getattr(retrieval, source)
+        if ids is not None and lines in (None, "items"):
             yield (
-                f"retrieval.{key}: found {section[key]!r}, the ids of lines, but retrieval."
-                f"{source} is {section[source] or 'null'}: name the file of these lines, or set "
-                f"null"
+                f"retrieval.{key}: found {ids!r}, the ids of lines, but retrieval.{source} is "
+                f"{lines or 'null'}: name the file of these lines, or set null"
             )
 
 
-def _faiss(config: dict) -> Iterator[str]:
-    faiss, retrieval, dim = config["faiss"], config["retrieval"], config["embedding"]["dim"]
-    if retrieval["index"] == "flat":
+def faiss_search(faiss: Faiss, retrieval: Retrieval, embedding: Embedding) -> Lines:
+    """Candidates and code size of an approximate index."""
+    if retrieval.index == "flat":
         return
-    least = retrieval["top_k"] + retrieval["exclude_own"]
-    if faiss["candidates"] < least:
-        one_more = ", and one more with retrieval.exclude_own" * retrieval["exclude_own"]
+    least = retrieval.top_k + retrieval.exclude_own
+    if faiss.candidates < least:
+        one_more = ", and one more with retrieval.exclude_own" * retrieval.exclude_own
         yield (
-            f"faiss.candidates: found {faiss['candidates']}, wanted at least retrieval.top_k "
-            f"({retrieval['top_k']}){one_more}"
+            f"faiss.candidates: found {faiss.candidates}, wanted at least retrieval.top_k "
+            f"({retrieval.top_k}){one_more}"
         )
-    if retrieval["index"] in CUT_INDEXES and dim is not None and dim % faiss["code_bytes"]:
+    dim = embedding.dim
+    if retrieval.index in CUT_INDEXES and dim is not None and dim % faiss.code_bytes:
         yield (
-            f"faiss.code_bytes: found {faiss['code_bytes']}, wanted a divisor of embedding.dim "
-            f"({dim})"
+            f"faiss.code_bytes: found {faiss.code_bytes}, wanted a divisor of embedding.dim ({dim})"
         )
 
 
-def _dual(config: dict) -> Iterator[str]:
-    mini, batch = config["dual"]["mini_batch"], config["dual"]["batch_size"]
+def dual_batches(dual: Dual) -> Lines:
+    """A mini-batch within its batch."""
+    mini, batch = dual.mini_batch, dual.batch_size
     if mini is not None and mini > batch:
         yield f"dual.mini_batch: found {mini}, wanted at most dual.batch_size ({batch}), or null"
 
 
-def _mining(config: dict) -> Iterator[str]:
-    skip, depth = config["mining"]["skip"], config["mining"]["depth"]
-    if skip >= depth:
-        yield f"mining.skip: found {skip}, wanted less than mining.depth ({depth})"
+def mining_depth(mining: Mining) -> Lines:
+    """Ranks that negatives are mined from."""
+    if mining.skip >= mining.depth:
+        yield f"mining.skip: found {mining.skip}, wanted less than mining.depth ({mining.depth})"
 
 
-def _training(config: dict) -> Iterator[str]:
+def training_files(training: Training, dual: Dual, cross: Cross) -> Lines:
     """A model to train without the file that it learns from."""
-    training, cross = config["training"], config["cross"]
-    kinds = {"dual": "dual", "cross": "dual" if cross["source"] == "mined" else "cross"}
-    for section, file in kinds.items():
-        if config[section]["model"] is not None and training[file] is None:
+    cross_file = "dual" if cross.source == "mined" else "cross"
+    for section, model, file in (("dual", dual.model, "dual"), ("cross", cross.model, cross_file)):
+        if model is not None and getattr(training, file) is None:
             yield (
-                f"{section}.model: found {config[section]['model']!r}, but training.{file} is "
-                f"null: name what it learns from, or set {section}.model: null"
+                f"{section}.model: found {model!r}, but training.{file} is null: name what it "
+                f"learns from, or set {section}.model: null"
             )
 
 
-def _revisions(config: dict) -> Iterator[str]:
+def revisions(embedding: Embedding, dual: Dual, cross: Cross, rerank: Rerank) -> Lines:
     """A commit of the hub for a model that this workflow trains."""
-    for section in ("embedding", "dual", "cross", "rerank"):
-        model, revision = config[section]["model"], config[section]["revision"]
+    sections: dict[str, Embedding | Dual | Cross | Rerank] = {
+        "embedding": embedding,
+        "dual": dual,
+        "cross": cross,
+        "rerank": rerank,
+    }
+    for name, section in sections.items():
+        model, revision = section.model, section.revision
         if revision is not None and model is not None and model.startswith("results/"):
-            yield f"{section}.revision: found {revision!r}, but {model} is no hub model: set null"
+            yield f"{name}.revision: found {revision!r}, but {model} is no hub model: set null"
 
 
-def _recommender(config: dict) -> Iterator[str]:
-    section = config["recommender"]
-    width, heads = section["hidden_dim"], section["n_heads"]
+def recommender_model(recommender: Recommender) -> Lines:
+    """Width of the attention heads, and the memory maps to train from."""
+    width, heads = recommender.hidden_dim, recommender.n_heads
     if width % (2 * heads):
         yield (
             f"recommender.hidden_dim: found {width}, which does not give each of {heads} heads "
             f"(recommender.n_heads) an even number: wanted a multiple of {2 * heads}"
         )
-    if section["train_from"] == "text" and section["mmap_path"] is not None:
+    if recommender.train_from == "text" and recommender.mmap_path is not None:
         yield (
-            f"recommender.mmap_path: found {section['mmap_path']!r}, which train_from: text does "
+            f"recommender.mmap_path: found {recommender.mmap_path!r}, which train_from: text does "
             f"not read: set recommender.train_from: mmap, or null"
         )
 
 
-def _index(config: dict) -> Iterator[str]:
-    """An output whose name the user chose: it must not replace an input, or lie among some."""
-    written = Path(os.path.abspath(config["index"]["path"]))  # noqa: PTH100 - links stay as they are
-    for section, keys in INPUTS.items():
-        for key in keys:
-            value = config[section][key]
+def mixture_shares(mixture: Mixture, rl: Rl) -> Lines:
+    """Test sizes of datasets that a mixture does not have."""
+    sections: dict[str, Mixture | Rl] = {"mixture": mixture, "rl": rl}
+    for name, section in sections.items():
+        for unknown in sorted(set(section.test_size) - set(section.weights)):
+            yield (
+                f"{name}.test_size: found {unknown}, which {name}.weights does not name: wanted "
+                f"some of {some(sorted(section.weights))}"
+            )
+
+
+def overwritten_inputs(index: Index, inputs: Mapping[str, Any]) -> Lines:
+    """An output whose name the user chose: it must not replace an input, or lie inside one.
+
+    Args:
+        index: names the output.
+        inputs: the sound sections of ``INPUTS``, by name.
+    """
+    # Links are not resolved: what counts is the name that is written to.
+    output = Path(os.path.abspath(index.path))  # noqa: PTH100
+    for section, settings in inputs.items():
+        for key in INPUTS[section]:
+            value = getattr(settings, key)
             for path in value if isinstance(value, list) else [value]:
-                if path and Path(os.path.abspath(path)) in (written, written.parent):  # noqa: PTH100
+                if path and Path(os.path.abspath(path)) in (output, output.parent):  # noqa: PTH100
                     yield (
-                        f"index.path: found {config['index']['path']!r}, which {section}.{key} "
+                        f"index.path: found {index.path!r}, which {section}.{key} "
                         f"({path}) reads: name a file elsewhere"
                     )
 
 
-def _mixtures(config: dict) -> Iterator[str]:
-    for name in ("mixture", "rl"):
-        weights, held = config[name]["weights"], config[name]["test_size"]
-        for stray in sorted(set(held) - set(weights)):
-            yield (
-                f"{name}.test_size: found {stray}, which {name}.weights does not name: wanted "
-                f"some of {some(sorted(weights))}"
-            )
-
-
-CHECKS = [
-    Check(("rqkmeans",), _rqkmeans),
-    Check(("rqkmeans", "rqvae", "quantizer", "collisions"), _levels),
-    Check(
-        ("given", "quantizer", "items", "comparison", "published", "collisions", "vocabulary"),
-        _given,
-    ),
-    Check(("published", "collisions"), _published),
-    Check(("rqvae", "quantizer"), _rqvae),
-    Check(("fsq",), _fsq),
-    Check(("rqvae", "interactions"), _pairs),
-    Check(("quantizer", "embedding", "rqkmeans", "rqvae"), _quantizer),
-    Check(("interactions",), _interactions),
-    Check(("embedding",), _embedding),
-    Check(("h5", "embedding"), _h5),
-    Check(("retrieval", "embedding"), _retrieval),
-    Check(("faiss", "retrieval", "embedding"), _faiss),
-    Check(("dual",), _dual),
-    Check(("mining",), _mining),
-    Check(("training", "dual", "cross"), _training),
-    Check(("embedding", "dual", "cross", "rerank"), _revisions),
-    Check(("recommender",), _recommender),
-    Check(("mixture", "rl"), _mixtures),
-    Check(("index", *INPUTS), _index),
+# What a choice needs, by the section that lacks it.
+NEEDS: dict[str, Callable[..., Lines]] = {
+    "embedding": backend_inputs,
+    "pretrained": pretrained_file,
+}
+CHECKS: list[Callable[..., Lines]] = [
+    rqkmeans_sizes,
+    suffix_level,
+    given_file,
+    missing_catalogue,
+    without_codebooks,
+    reserved_sids,
+    rqvae_training,
+    fsq_size,
+    contrastive_pairs,
+    quantizer_dimensions,
+    interaction_fields,
+    embedding_inputs,
+    h5_model,
+    retrieval_inputs,
+    faiss_search,
+    dual_batches,
+    mining_depth,
+    training_files,
+    revisions,
+    recommender_model,
+    mixture_shares,
 ]

@@ -60,12 +60,11 @@ def texts() -> dict[str, str]:
 def _schema_text() -> str:
     header = f"# JSON Schema of config.yaml. {NOT_BY_HAND}.\n"
     body = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | base.schema(Config)
-    return header + yaml.dump(
-        body, sort_keys=False, allow_unicode=True, width=WIDTH, Dumper=_NoAliases
-    )
+    text: str = yaml.dump(body, sort_keys=False, allow_unicode=True, width=WIDTH, Dumper=_NoAliases)
+    return header + text
 
 
-class _NoAliases(yaml.SafeDumper):
+class _NoAliases(yaml.SafeDumper):  # type: ignore[misc]  # yaml has no types
     """Writes a value that occurs twice in full."""
 
     def ignore_aliases(self, data: Any) -> bool:
@@ -108,7 +107,7 @@ def _yaml(value: Any) -> str:
     """A value in one line of YAML; small numbers without an exponent, which YAML 1.1 misreads."""
     if isinstance(value, float) and 0 < value < 0.001:
         return format(Decimal(repr(value)), "f")
-    text = yaml.safe_dump(
+    text: str = yaml.safe_dump(
         value, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True
     )
     return text.removesuffix("\n...\n").strip()

@@ -3,9 +3,10 @@
 from typing import Any
 
 from sidmill.settings import base
+from sidmill.settings.base import Section
 
 
-def of_job(snakemake: Any, cls: Any) -> Any:
+def of_job(snakemake: Any, cls: type[Section]) -> Section:
     """Make the section that a rule names in its params.
 
     Science comes from the rule's params, so that a change of it reruns the rule; a science setting
@@ -16,7 +17,8 @@ def of_job(snakemake: Any, cls: Any) -> Any:
         snakemake: the object that Snakemake puts in a script's namespace.
         cls: the class of the section; the rule has a param of the section's name.
     """
-    science = dict(snakemake.params[cls.SECTION])
-    configured = snakemake.config[cls.SECTION]
+    name = base.section_name(cls)
+    science = dict(snakemake.params[name])
+    configured = snakemake.config[name]
     machine = {key: configured[key] for key in base.machine_keys(cls)}
     return base.read(cls, science | machine)

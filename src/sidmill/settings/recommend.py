@@ -1,4 +1,4 @@
-"""Settings of recommend."""
+"""Settings of the sequence recommender: training, evaluation, lists."""
 
 from typing import Literal
 
@@ -24,38 +24,40 @@ class Recommender:
     features: Literal["text", "id", "text+id"] = science(
         "text+id",
         (
-            "what an item is: text | id | text+id; all but id score what nobody had, text "
-            "also items added later"
+            "of an item: text | id | text+id; with text, items without interactions are scored, "
+            "with text alone also items added later"
         ),
     )
     adaptor: Literal["mlp", "moe"] = science(
         "mlp", "from embeddings to the model: mlp | moe (mixture of whitening experts)"
     )
     n_experts: int = science(4, "of moe", minimum=1)
-    whiten: bool = science(True, "decorrelate the embeddings first; without it ids drown the text")
+    whiten: bool = science(
+        True, "decorrelate the embeddings first; without it ids outweigh the text"
+    )
     hidden_dim: int = science(
         64, "width of the model, a multiple of 2 n_heads; more with more interactions", minimum=2
     )
     n_layers: int = science(2, "Transformer blocks", minimum=1)
     n_heads: int = science(2, "attention heads", minimum=1)
     n_interests: int = science(
-        0, "clusters of items that histories are also read by; 0: none", minimum=0
+        0, "clusters of the item space that the model also attends to; 0: none", minimum=0
     )
-    max_length: int = science(50, "latest items of a history that the model looks at", minimum=1)
+    max_length: int = science(50, "latest items of a history that the model reads", minimum=1)
     dropout: float = science(0.3, "share; less with more data", minimum=0, below=1)
     text_dropout: float = science(
         0.2, "share of the embeddings and the adaptor", minimum=0, below=1
     )
     loss: Literal["full", "in_batch"] = science(
         "full",
-        "full: against all answers in train | in_batch: those of a batch, from 50,000 items on",
+        "full: against all targets in train | in_batch: those of a batch, from 50,000 items on",
     )
     n_negatives: int = science(
         1024, "in_batch: random items added to those of the batch", minimum=0
     )
     temperature: float = science(0.07, "cosines are divided by it; lower is sharper", above=0)
     label_smoothing: float = science(
-        0.0, "share of a target spread over all items", minimum=0, below=1
+        0.0, "share of a target that is spread over all items", minimum=0, below=1
     )
     batch_users: int = science(128, "histories in a step", minimum=1)
     learning_rate: float = science(0.001, "of AdamW; halve it when the loss jumps", above=0)
@@ -65,12 +67,14 @@ class Recommender:
     patience: int = science(
         6, "epochs without a better valid NDCG@10 before training ends", minimum=1
     )
-    valid_users: int = science(20000, "users looked at after an epoch, about so many", minimum=1)
+    valid_users: int = science(
+        20000, "approximate number of users in the validation after an epoch", minimum=1
+    )
     shuffle_users: int = science(
         131072, "users mixed at a time; their histories are in memory", minimum=1
     )
-    save_steps: int = science(
-        1000, "steps between saved states; a killed training goes on from the last", minimum=1
+    save_steps: int = machine(
+        1000, "steps between saved states; a killed training resumes from the last", minimum=1
     )
     dtype: Literal["float32", "bfloat16"] = science(
         "float32", "float32 | bfloat16 (matrix products; meant for GPUs)"
