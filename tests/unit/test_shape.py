@@ -18,13 +18,13 @@ from sidmill.datasets import (
 )
 from sidmill.datasets import resolve as resolve_rows
 from sidmill.embed import (
-    cost,
     dimensions,
     export,
     shard,
     store,
+    throughput,
 )
-from sidmill.embed.backends import lsa, openai
+from sidmill.embed.backends import lsa
 from sidmill.formats import code_files
 from sidmill.interactions import export as histories
 from sidmill.interactions import read as read_histories
@@ -55,6 +55,7 @@ from sidmill.retrieval import (
     search,
     training_data,
 )
+from sidmill.settings.config import SECTIONS
 from sidmill.sids import (
     churn,
     evaluate,
@@ -72,11 +73,9 @@ RULES = {
     for match in re.finditer(r"(?ms)^rule (\w+):\n(.*?)(?=^rule |\Z)", file.read_text())
 }
 ORDER = ["input", "output", "log", "benchmark", "conda", "threads", "params", "message", "script"]
-LSA = {"lsa_sample", "lsa_features"}
 REJECTING = {"on_bad_rows", "max_reject_share"}
 # The keys of a section that feeds several functions, or rules that choose by a key.
 PARTS = {
-    "embedding, to fit": LSA | {"dim"},
     "h5, histories": {"splits"},
     "datasets, first pass": {"windows", "history_max", "target_max", "shards"},
     "datasets, second pass": {"form", "language", "rows_per_file", "shards"},
@@ -91,7 +90,6 @@ PARTS = {
     "faiss, to measure": {"nprobe", "ef_search", "candidates", "measured_queries"},
 }
 CHOSEN_BY_RULES = {
-    "embedding": LSA,
     "faiss, to build": PARTS["faiss, to measure"],
     "fusion": {"runs"},
     "training": {"dual", "cross", "queries"},
@@ -99,27 +97,26 @@ CHOSEN_BY_RULES = {
     "cross": {"source"},
     "rerank": {"run"},
     "retrieval_metrics": {"runs"},
-    "h5": {"splits"},
     "published": {"path"},
     "given": {"measure_neighbours"},
     "recommender": {"train_from", "mmap_path"},
 }
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
+# Functions that take a section as its type.
+TYPED = {
+    "embedding": shard.embed_shard,
+    "embedding, to fit": lsa.fit,
+    "openai": shard.embed_shard,
+    "embedding_cost": throughput.report,
+    "matryoshka": dimensions.measure,
+    "store": store.store,
+    "h5": export.write_item_h5,
+}
 DATASET_FILES = {"task_path", "pid2sid", "product_pid2sid", "shard", "seed"}
 FUNCTIONS = {
     "demo": (demo.write, {"seed"}),
     "items": (render.render, set()),
     "interactions": (read_histories.read, set()),
-    "embedding": (
-        shard.embed_shard,
-        {"shard", "model_path", "match_path", "published", "code", "http"},
-    ),
-    "embedding, to fit": (lsa.fit, {"seed"}),
-    "openai": (openai.load, {"model", "revision", "dim", "prompt", "normalize"}),
-    "embedding_cost": (cost.reckon, set()),
-    "matryoshka": (dimensions.measure, set()),
-    "store": (store.store, set()),
-    "h5": (export.write_item_h5, {"backend", "model", "revision"}),
     "h5, histories": (histories.write_sequence_h5, set()),
     "rqkmeans": (rqkmeans.fit, {"seed", "state_path", "code"}),
     "rqvae": (
@@ -247,6 +244,13 @@ def test_a_section_is_the_keyword_arguments_of_its_function(section):
     assert all(p.default is inspect.Parameter.empty for p in keywords.values())
 
 
+@pytest.mark.parametrize("section", TYPED)
+def test_a_section_is_an_argument_of_its_function(section):
+    parameters = inspect.signature(TYPED[section], eval_str=True).parameters.values()
+    assert SECTIONS[section.partition(",")[0]] in [p.annotation for p in parameters]
+    assert len(parameters) <= 8
+
+
 def test_the_python_interface_has_the_defaults_of_the_config():
     parameters = inspect.signature(api.fit).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
@@ -256,7 +260,10 @@ def test_the_python_interface_has_the_defaults_of_the_config():
 
 
 def test_every_section_feeds_a_function():
-    assert set(CONFIG) == {name.partition(",")[0] for name in FUNCTIONS} | {"run", "quantizer"}
+    assert set(CONFIG) == {name.partition(",")[0] for name in (*FUNCTIONS, *TYPED)} | {
+        "run",
+        "quantizer",
+    }
 
 
 def locked():
