@@ -23,8 +23,6 @@ EVERY = trials(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
 
 
 READERS = {

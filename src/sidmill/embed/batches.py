@@ -100,7 +100,8 @@ def tokenise(reader: Reader, texts: list[str]) -> Texts:
     fields: dict[str, list[np.ndarray]] = {}
     common: dict[str, object] = {}
     cut = 0
-    for some in split(texts, TEXTS_PER_CALL):
+    for start in range(0, len(texts), TEXTS_PER_CALL):
+        some = texts[start : start + TEXTS_PER_CALL]
         tokenised = _preprocess(reader, some, processing_kwargs=UNPADDED)
         cut += sum(bool(text.overflowing) for text in tokenised.encodings or ())
         for name, values in tokenised.items():
@@ -147,12 +148,6 @@ def work(texts: Texts, batch: Batch) -> Work:
 def step(reader: Reader) -> int:
     """Lengths are multiples of this."""
     return max(reader.max_length // SHAPES, 1) if reader.fixed_shapes else 1
-
-
-def split(texts: list[str], size: int) -> Iterator[list[str]]:
-    """Yield the texts in order, at most ``size`` at a time."""
-    for start in range(0, len(texts), size):
-        yield texts[start : start + size]
 
 
 def _preprocess(reader: Reader, texts: list[str], **options: object) -> Any:

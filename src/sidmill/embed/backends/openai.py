@@ -20,7 +20,6 @@ import numpy as np
 from sidmill.core.errors import SidmillError
 from sidmill.embed import fingerprint
 from sidmill.embed.backend import DEFAULT_RUN, Backend, Run, unit_rows
-from sidmill.embed.batches import split
 from sidmill.embed.progress import Advance
 from sidmill.embed.retry import AgainError, Retries
 from sidmill.embed.throughput import Encoded, Work, total
@@ -151,7 +150,7 @@ def _stream(
             vectors = np.empty((len(texts), dim), dtype=np.float32)
             works: list[Work] = []
             row = 0
-            requests = split(texts, openai.texts_per_request)
+            requests = _split(texts, openai.texts_per_request)
             for answer in _in_order(pool, server, requests, openai.requests):
                 block = answer.vectors[:, :dim]
                 vectors[row : row + len(block)] = block
@@ -226,6 +225,11 @@ def _address(address: str, *, allow_http: bool) -> httpx2.URL:
     return url
 
 
+def _split(texts: list[str], size: int) -> Iterator[list[str]]:
+    for start in range(0, len(texts), size):
+        yield texts[start : start + size]
+
+
 def _in_order(
     pool: ThreadPoolExecutor, server: Server, requests: Iterator[list[str]], at_once: int
 ) -> Iterator[Answer]:
@@ -264,7 +268,7 @@ def _ask(server: Server, texts: list[str]) -> Answer:
                 ) from None
             server.limit.lower(len(texts), str(error))
             most = len(texts) // 2
-    answers = [_ask(server, fewer) for fewer in split(texts, most)]
+    answers = [_ask(server, fewer) for fewer in _split(texts, most)]
     vectors = np.concatenate([answer.vectors for answer in answers])
     return Answer(vectors, sum(answer.tokens for answer in answers))
 
