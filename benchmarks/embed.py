@@ -49,20 +49,18 @@ def main() -> None:
 def run_sidmill(options: argparse.Namespace) -> None:
     """Encode with SIDMill."""
     from sidmill.embed.backends import sentence_transformers
+    from sidmill.settings.embedding import Embedding
 
-    encoder = sentence_transformers.load(
+    settings = Embedding(
         model=_model(options),
-        revision=None,
         dim=None,
         batch_tokens=options.batch_tokens,
         max_length=options.max_length,
         dtype=options.dtype,
         device="cpu",
-        attention="auto",
         compiled=bool(options.compiled),
-        prompt="",
-        normalize=True,
     )
+    encoder = sentence_transformers.load(settings)
     texts = _texts(options)
     chunks = (texts[n : n + TEXTS_PER_CHUNK] for n in range(0, len(texts), TEXTS_PER_CHUNK))
     began = _now()

@@ -85,18 +85,17 @@ def make(options: argparse.Namespace) -> None:
 def run_sidmill(options: argparse.Namespace) -> None:
     """Embed with SIDMill: batches of so many padded tokens, texts of a length together."""
     from sidmill.embed.backends import sentence_transformers
+    from sidmill.settings.embedding import Embedding
 
-    encoder = sentence_transformers.load(
+    settings = Embedding(
         model=str(Path(options.folder, "model")),
-        revision=None,
         dim=None,
         batch_tokens=options.batch_tokens,
         max_length=MAX_LENGTH,
         dtype="float32",
         device="cpu",
-        prompt="",
-        normalize=True,
     )
+    encoder = sentence_transformers.load(settings)
     _measure(options, "sidmill", lambda texts: encoder.encode(texts, lambda done: None))
 
 

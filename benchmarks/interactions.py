@@ -125,22 +125,19 @@ def sequence_h5(options: argparse.Namespace) -> None:
 
 def item_h5(options: argparse.Namespace) -> None:
     """Stage write_item_h5."""
-    from sidmill.embed.export import write_item_h5
+    from sidmill.embed.export import ItemFiles, write_item_h5
+    from sidmill.settings.embedding import Embedding
+    from sidmill.settings.interactions import H5
 
     folder = Path(options.folder)
-    write_item_h5(
+    files = ItemFiles(
         folder / "vectors.npy",
         folder / "ids.parquet",
         folder / "text.parquet",
         folder / "item_data.h5",
         folder / "item_index.parquet",
-        backend="lsa",
-        model=None,
-        revision=None,
-        features="words",
-        feature_buckets=1 << 18,
-        max_feature_len=32,
     )
+    write_item_h5(files, Embedding(), H5(features="words", max_feature_len=32))
 
 
 def epoch(options: argparse.Namespace) -> None:

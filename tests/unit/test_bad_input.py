@@ -36,6 +36,7 @@ from sidmill.items import render
 from sidmill.quantize import pretrained
 from sidmill.retrieval import read as retrieval_reader
 from sidmill.retrieval import training_data
+from sidmill.settings.embedding import Embedding
 
 LONGEST_MESSAGE = 1500
 TEN_MB = 10 << 20
@@ -441,7 +442,7 @@ def test_interactions_that_do_not_fit_their_settings(place, content, settings, w
 def vectors(place, file, content, ids=None, pids=IDS, dim=None):
     path = put(place.data / file, content)
     ids_path = put(place.data.parent / ids[0], ids[1]) if ids else None
-    return precomputed.gather(pa.array(pids), path=path, ids_path=ids_path, dim=dim)
+    return precomputed.gather(pa.array(pids), Embedding(path=path, ids_path=ids_path, dim=dim))
 
 
 def npy(values, **options):

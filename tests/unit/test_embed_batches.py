@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidmill.embed import progress
+from sidmill.embed.backend import unit_rows
 from sidmill.embed.batches import by_token_budget
-from sidmill.embed.normalization import unit_rows
 
 LENGTHS = st.lists(st.integers(0, 600), max_size=200).map(np.array)
 BUDGETS = st.integers(1, 4096)

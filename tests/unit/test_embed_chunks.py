@@ -16,44 +16,31 @@ from hypothesis import strategies as st
 
 from sidmill.core.errors import SidmillError
 from sidmill.embed import (
-    backend_choice,
+    backend,
     chunks,
     compute,
-    cost,
     shard,
     store,
     throughput,
     workers,
 )
-from sidmill.embed.prefetch import ahead
+from sidmill.embed.batches import prefetch
 from sidmill.formats import catalogue_match, embedding_shards, item_text
 from sidmill.io import json_report
+from sidmill.settings import registry
+from sidmill.settings.embedding import Embedding, EmbeddingCost, Openai, Store
 
 DIM = 4
-PLAIN = {
-    "model_path": None,
-    "match_path": None,
-    "published": [],
-    "code": "1",
-    "backend": "openai",
-    "model": "m",
-    "revision": None,
-    "path": None,
-    "ids_path": None,
-    "fields": None,
-    "rows": None,
-    "dim": None,
-    "batch_tokens": None,
-    "max_length": 48,
-    "dtype": "float32",
-    "device": "cpu",
-    "attention": "auto",
-    "compiled": False,
-    "processes": 1,
-    "prompt": "",
-    "normalize": True,
-    "http": {},
-}
+FILES = {"model_path", "match_path", "published"}
+
+
+PLAIN = {"backend": "openai", "dim": None, "max_length": 48, "dtype": "float32", "device": "cpu"}
+
+
+def chunked(monkeypatch, name, rows):
+    """Let a backend have chunks of so many rows."""
+    entry = registry.BACKENDS[name]._replace(chunk_rows=rows)
+    monkeypatch.setitem(registry.BACKENDS, name, entry)
 
 
 class Fake:
@@ -63,11 +50,11 @@ class Fake:
         self.asked = []
         self.left = None
         self.space = "a"
-        monkeypatch.setitem(backend_choice.CHUNK_ROWS, "openai", rows)
-        monkeypatch.setattr(backend_choice, "choose", lambda pids, **settings: self.backend())
+        chunked(monkeypatch, "openai", rows)
+        monkeypatch.setattr(backend, "choose", lambda settings, run: self.backend())
 
     def backend(self):
-        return backend_choice.Backend(self.stream, {"model": self.space, "dim": DIM})
+        return backend.Backend(self.stream, {"model": self.space, "dim": DIM})
 
     def stream(self, parts, advance):
         for texts in parts:
@@ -96,12 +83,13 @@ def write_text(folder, lines):
     return path
 
 
-def embed(folder, text_path, number=0, shards=1, **changes):
+def embed(folder, text_path, number=0, shards=1, code="1", **changes):
     path = folder / f"e/part-{number:05d}-of-{shards:05d}.parquet"
     speed = folder / "speed.json"
-    shard.embed_shard(
-        text_path, str(path), str(speed), shard=number, shards=shards, **PLAIN | changes
-    )
+    named = {key: changes.pop(key) for key in FILES & {*changes}}
+    files = shard.ShardFiles(text_path, str(path), str(speed), **named)
+    settings = Embedding(**PLAIN | changes)
+    shard.embed_shard(files, settings, Openai(), shard=number, shards=shards, code=code)
     assert [entry.name for entry in path.parent.iterdir() if entry.name.startswith(".")] == []
     return path, json_report.read(speed)
 
@@ -251,8 +239,8 @@ def test_a_shard_with_nothing_to_embed_loads_no_model(fake, tmp_path, monkeypatc
     path = write_text(tmp_path, LINES)
     before = published(tmp_path, fake, path, 60)
     loaded = []
-    backend = fake.backend
-    fake.backend = lambda: loaded.append(1) or backend()
+    whole = fake.backend
+    fake.backend = lambda: loaded.append(1) or whole()
     parts = [embed(tmp_path, path, n, 4, **before) for n in range(4)]
     assert len(loaded) == 2  # 35 items are new, of 95 in 4 shards
     assert [figures["texts"] > 0 for _, figures in parts] == [True, True, False, False]
@@ -260,7 +248,7 @@ def test_a_shard_with_nothing_to_embed_loads_no_model(fake, tmp_path, monkeypatc
     found = np.concatenate([rows for part, _ in parts for _, rows in embedding_shards.read(part)])
     assert (found[35:] == 7).all()
     assert len(found) == 95
-    cost.reckon([tmp_path / "speed.json"], items=None, price_per_hour=None)
+    throughput.report([tmp_path / "speed.json"], EmbeddingCost())
 
 
 def test_the_first_shard_checks_the_space_even_with_nothing_to_embed(fake, tmp_path):
@@ -281,9 +269,7 @@ def test_the_store_clears_what_an_interrupted_run_of_other_shards_left(fake, tmp
     part, _ = embed(tmp_path, path)
     (tmp_path / "kept").rename(tmp_path / "e/.part-00001-of-00002.parquet.chunks")
     assert embedding_shards.read(part)
-    store.store(
-        [str(part)], path, str(tmp_path / "v.npy"), str(tmp_path / "i.parquet"), dtype="float32"
-    )
+    store.store([str(part)], path, str(tmp_path / "v.npy"), str(tmp_path / "i.parquet"), Store())
     assert [entry.name for entry in (tmp_path / "e").iterdir()] == [part.name]
 
 
@@ -295,7 +281,7 @@ def model(tmp_path_factory):
 
 
 def neural(model, monkeypatch):
-    monkeypatch.setitem(backend_choice.CHUNK_ROWS, "sentence_transformers", 40)
+    chunked(monkeypatch, "sentence_transformers", 40)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return {"backend": "sentence_transformers", "model": str(model)}
 
@@ -344,21 +330,23 @@ def test_a_killed_process_of_the_encoder_goes_on_to_the_same_bytes(model, monkey
     chosen = neural(model, monkeypatch)
     path = write_text(tmp_path, [f"{line} {n}" for n, line in enumerate(LINES)])
     whole, _ = embed(tmp_path / "whole", path, **chosen)
-    arguments = PLAIN | chosen | {"shard": 0, "shards": 1}
-    arguments["text_path"] = path
-    arguments["shard_path"] = str(tmp_path / "cut/e" / whole.name)
+    files = [path, str(tmp_path / "cut/e" / whole.name), "speed.json"]
     code = (
         "import json, os, signal, sys\n"
-        "from sidmill.embed import backend_choice, chunks, shard\n"
-        "backend_choice.CHUNK_ROWS['sentence_transformers'] = 40\n"
+        "from sidmill.embed import chunks, shard\n"
+        "from sidmill.settings.embedding import Embedding, Openai\n"
+        "from sidmill.settings.registry import BACKENDS\n"
+        "name = 'sentence_transformers'\n"
+        "BACKENDS[name] = BACKENDS[name]._replace(chunk_rows=40)\n"
         "keep = chunks.keep\n"
         "def once(*a): keep(*a); os.kill(os.getpid(), signal.SIGKILL)\n"
         "chunks.keep = once\n"
-        "arguments = json.loads(sys.argv[1])\n"
-        "shard.embed_shard(speed_path='speed.json', **arguments)\n"
+        "files, own = json.loads(sys.argv[1])\n"
+        "files, own = shard.ShardFiles(*files), Embedding(**own)\n"
+        "shard.embed_shard(files, own, Openai(), shard=0, shards=1, code='1')\n"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    words = [sys.executable, "-c", code, json.dumps(arguments)]
+    words = [sys.executable, "-c", code, json.dumps([files, PLAIN | chosen])]
     assert subprocess.run(words, env=environment, cwd=tmp_path).returncode == -9
     cut, figures = embed(tmp_path / "cut", path, **chosen)
     assert figures["texts_kept"] == 40
@@ -372,18 +360,20 @@ def members(monkeypatch, tmp_path):
     def make(code):
         patch = (
             "import os, time\n"
-            "from sidmill.embed import backend_choice\n"
+            "from sidmill.embed import backend\n"
             "from sidmill.core.errors import SidmillError\n"
-            "def choose(pids, process, **settings):\n"
+            "def choose(settings, run):\n"
+            "    process = run.process\n"
             f"    open({str(tmp_path)!r} + '/pids', 'a').write(f'{{os.getpid()}}\\n')\n"
             f"    {code}\n"
-            "backend_choice.choose = choose\n"
+            "backend.choose = choose\n"
         )
         (tmp_path / "sitecustomize.py").write_text(patch)
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
         return compute.Task(
-            write_text(tmp_path, LINES), str(tmp_path / "e/x"), 0, 95, 10, "1", False, [], {}
-        )
+            write_text(tmp_path, LINES), str(tmp_path / "e/x"), 0, 95, 10, "1", False, [], None,
+            Embedding(), Openai(),
+        )  # fmt: skip
 
     return make
 
@@ -406,8 +396,8 @@ def eventually(condition, seconds=20):
 def test_processes_end_with_the_one_that_started_them_however_it_dies(members, tmp_path):
     task = members("time.sleep(120)")
     code = "import json, sys; from sidmill.embed import compute, workers; "
-    code += "workers.run(compute.Task(**json.loads(sys.argv[1])), 2)"
-    parent = subprocess.Popen([sys.executable, "-c", code, json.dumps(task._asdict())])
+    code += "workers.run(compute.of_json(json.loads(sys.argv[1])), 2)"
+    parent = subprocess.Popen([sys.executable, "-c", code, json.dumps(compute.as_json(task))])
     pids = tmp_path / "pids"
     try:
         assert eventually(lambda: pids.exists() and len(pids.read_text().split()) == 2)
@@ -440,19 +430,19 @@ def test_processes_share_the_threads_of_the_job(monkeypatch, told, share):
     assert {environment[name] for name in workers.THREAD_LIMITS} == {share or cores}
 
 
-def test_ahead_keeps_order_and_raises_in_its_place():
+def test_prefetch_keeps_order_and_raises_in_its_place():
     def items():
         yield from range(5)
         raise ValueError("sixth")
 
-    stream = ahead(items(), 3)
+    stream = prefetch(items(), 3)
     assert [next(stream) for _ in range(5)] == list(range(5))
     with pytest.raises(ValueError, match="sixth"):
         next(stream)
-    assert list(ahead(iter([]), 2)) == []
+    assert list(prefetch(iter([]), 2)) == []
 
 
-def test_ahead_makes_no_more_than_asked():
+def test_prefetch_makes_no_more_than_asked():
     made = []
 
     def items():
@@ -460,7 +450,7 @@ def test_ahead_makes_no_more_than_asked():
             made.append(n)
             yield n
 
-    stream = ahead(items(), 4)
+    stream = prefetch(items(), 4)
     assert next(stream) == 0
     stream.close()
     assert len(made) <= 6
@@ -472,15 +462,16 @@ def test_cost_is_arithmetic(tmp_path):
     figures = throughput.speed(done, model, rows=120, kept=20, seconds=50.0)
     for name in ("a", "b"):
         json_report.write(tmp_path / name, figures)
-    told = cost.reckon([tmp_path / "a", tmp_path / "b"], items=3_600_000, price_per_hour=2.5)
+    asked = EmbeddingCost(items=3_600_000, price_per_hour=2.5)
+    told = throughput.report([tmp_path / "a", tmp_path / "b"], asked)
     assert told["texts_per_second"] == pytest.approx(2)
     assert told["useful_share"] == pytest.approx(5000 / 5100)
     assert told["operations"] == 2 * (2 * 1000 * 5000 + 4 * 10 * 300_000)
     assert told["matmul_share"] == pytest.approx(told["operations"] / 100 / 1e6)
     assert told["for_items"]["machine_hours"] == pytest.approx(500)
     assert told["for_items"]["price"] == pytest.approx(1250)
-    none = cost.reckon([tmp_path / "a"], items=None, price_per_hour=None)["for_items"]
+    none = throughput.report([tmp_path / "a"], EmbeddingCost())["for_items"]
     assert (none["items"], none["price"]) == (120, None)
     json_report.write(tmp_path / "odd", {})
     with pytest.raises(SidmillError, match="odd: lacks rows"):
-        cost.reckon([tmp_path / "odd"], items=None, price_per_hour=None)
+        throughput.report([tmp_path / "odd"], EmbeddingCost())

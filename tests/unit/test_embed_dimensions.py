@@ -1,17 +1,18 @@
 """What fewer dimensions keep of the neighbours, on vectors whose answer is known."""
 
-import inspect
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from sidmill.core.errors import SidmillError
-from sidmill.embed import backend_choice, dimensions, throughput
+from sidmill.embed import backend, dimensions, throughput
 from sidmill.formats import item_text
+from sidmill.settings.embedding import Embedding, Matryoshka
 
-SETTINGS = {"backend": "openai", "dim": None}
-SAMPLE = {"sample": 1000, "neighbours": 5, "dims": None}
+SETTINGS = Embedding(backend="openai", dim=None)
+SAMPLE = {"sample": 1000, "neighbours": 5}
 
 
 @pytest.fixture
@@ -29,11 +30,11 @@ def embedded(monkeypatch, tmp_path):
                 found = np.array([rows[line] for line in part], np.float32)
                 yield throughput.Encoded(found, throughput.Work())
 
-        def choose(pids, **settings):
-            assert settings["dim"] is None
-            return backend_choice.Backend(stream, {"model": "m", "dim": vectors.shape[1]})
+        def choose(settings, run):
+            assert settings.dim is None
+            return backend.Backend(stream, {"model": "m", "dim": vectors.shape[1]})
 
-        monkeypatch.setattr(backend_choice, "choose", choose)
+        monkeypatch.setattr(backend, "choose", choose)
         return tmp_path / "text.parquet"
 
     return make
@@ -42,7 +43,7 @@ def embedded(monkeypatch, tmp_path):
 def test_dimensions_that_hold_everything_keep_every_neighbour(embedded, rng):
     vectors = np.zeros((300, 256))
     vectors[:, :64] = rng.standard_normal((300, 64))
-    figures = dimensions.measure(embedded(vectors), SETTINGS, **SAMPLE)
+    figures = dimensions.measure(embedded(vectors), SETTINGS, Matryoshka(**SAMPLE))
     assert list(figures["jaccard"]) == ["128", "64", "32"]
     assert figures["jaccard"]["128"] == figures["jaccard"]["64"] == 1
     assert 0.05 < figures["jaccard"]["32"] < 0.9
@@ -55,15 +56,10 @@ def test_a_file_of_new_items_alone_is_refused_with_the_reason(tmp_path, rng):
     item_text.write(tmp_path / "text.parquet", pa.int64(), [table])
     np.save(tmp_path / "new.npy", rng.standard_normal((5, 64)).astype(np.float32))
     np.save(tmp_path / "ids.npy", np.arange(35, 40))
-    own = dict.fromkeys(inspect.signature(backend_choice.choose).parameters) | {
-        "backend": "precomputed",
-        "model": "mine",
-        "path": str(tmp_path / "new.npy"),
-        "ids_path": str(tmp_path / "ids.npy"),
-    }
-    del own["pids"], own["process"]
+    path, ids_path = str(tmp_path / "new.npy"), str(tmp_path / "ids.npy")
+    own = Embedding(backend="precomputed", model="mine", dim=None, path=path, ids_path=ids_path)
     with pytest.raises(SidmillError, match=r"whole catalogue, published items too: 35 of 40 items"):
-        dimensions.measure(tmp_path / "text.parquet", own, **SAMPLE)
+        dimensions.measure(tmp_path / "text.parquet", own, Matryoshka(**SAMPLE))
 
 
 def test_own_vectors_in_the_order_of_the_catalogue(tmp_path, rng):
@@ -74,12 +70,11 @@ def test_own_vectors_in_the_order_of_the_catalogue(tmp_path, rng):
     vectors = rng.standard_normal((90, 64)).astype(np.float32)
     np.save(tmp_path / "own.npy", vectors)
     np.save(tmp_path / "ids.npy", np.arange(90))
-    own = dict.fromkeys(inspect.signature(backend_choice.choose).parameters)
-    for name in ("pids", "process", "order_path"):
-        del own[name]
-    own |= {"backend": "precomputed", "model": "mine", "path": str(tmp_path / "own.npy")}
+    path = str(tmp_path / "own.npy")
+    own = Embedding(backend="precomputed", model="mine", dim=None, path=path)
+    asked = Matryoshka(sample=40, neighbours=5)
     found = [
-        dimensions.measure(tmp_path / "text.parquet", own | how, **SAMPLE | {"sample": 40})
+        dimensions.measure(tmp_path / "text.parquet", replace(own, **how), asked)
         for how in ({"rows": "catalogue"}, {"rows": "ids", "ids_path": str(tmp_path / "ids.npy")})
     ]
     assert found[0] == found[1]
@@ -87,7 +82,7 @@ def test_own_vectors_in_the_order_of_the_catalogue(tmp_path, rng):
 
 def test_jaccard_is_that_of_sets(embedded, rng):
     vectors = rng.standard_normal((80, 48))
-    figures = dimensions.measure(embedded(vectors), SETTINGS, **SAMPLE | {"dims": [12]})
+    figures = dimensions.measure(embedded(vectors), SETTINGS, Matryoshka(**SAMPLE, dims=[12]))
 
     def nearest(rows):
         unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -102,7 +97,7 @@ def test_jaccard_is_that_of_sets(embedded, rng):
 def test_equal_texts_count_once_and_the_sample_is_spread(embedded, rng, monkeypatch):
     lines = [str(n // 2) for n in range(400)]
     path = embedded(np.repeat(rng.standard_normal((200, 40)), 2, axis=0), lines)
-    figures = dimensions.measure(path, SETTINGS, **SAMPLE | {"sample": 40})
+    figures = dimensions.measure(path, SETTINGS, Matryoshka(**SAMPLE | {"sample": 40}))
     assert 20 < figures["texts"] <= 40
 
 
@@ -117,4 +112,4 @@ def test_equal_texts_count_once_and_the_sample_is_spread(embedded, rng, monkeypa
 def test_what_cannot_be_measured(embedded, rng, changes, dim, message):
     path = embedded(rng.standard_normal((30, 40)))
     with pytest.raises(SidmillError, match=message):
-        dimensions.measure(path, SETTINGS | {"dim": dim}, **SAMPLE | changes)
+        dimensions.measure(path, replace(SETTINGS, dim=dim), Matryoshka(**SAMPLE | changes))

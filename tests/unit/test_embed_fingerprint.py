@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from sidmill.embed import fingerprint
+from sidmill.settings.embedding import Embedding
 
 
 @pytest.fixture
@@ -18,12 +19,10 @@ def folder(tmp_path):
 
 def test_keys_are_these():
     facts = fingerprint.make(
-        backend="lsa",
+        Embedding(),
         model="lsa",
         revision=None,
         pooling="",
-        prompt="",
-        normalize=True,
         dim=8,
         dtype="float32",
         max_length=None,

@@ -13,8 +13,9 @@ from sidmill.core.errors import SidmillError
 from sidmill.embed.backends import lsa
 from sidmill.formats import item_text
 from sidmill.io import tensors
+from sidmill.settings.embedding import Embedding
 
-SETTINGS = {"lsa_sample": 100_000, "lsa_features": 50_000, "seed": 42}
+SEED = 42
 WORDS = [f"word{n}" for n in range(60)]
 PARTS = ("steel bolt", "brass nut", "rubber glove", "paper towel", "glass beaker", "copper wire")
 
@@ -39,7 +40,7 @@ def products(rng):
 
 
 def test_vectors_are_what_the_formula_says(write_text, products):
-    model = lsa.fit(write_text(products), dim=8, **SETTINGS)
+    model = lsa.fit(write_text(products), Embedding(dim=8), SEED)
     words = sorted({word for line in products for word in line.split()})
     counts = np.array([[line.split().count(word) for word in words] for line in products])
     idf = np.log((1 + len(products)) / (1 + (counts > 0).sum(axis=0))) + 1
@@ -58,7 +59,7 @@ def test_vectors_are_what_the_formula_says(write_text, products):
 
 
 def test_a_text_has_the_same_bits_alone_and_in_company(write_text, products):
-    model = lsa.fit(write_text(products), dim=16, **SETTINGS)
+    model = lsa.fit(write_text(products), Embedding(dim=16), SEED)
     together = lsa.encode(model, products, normalize=True)
     alone = np.concatenate([lsa.encode(model, [line], normalize=True) for line in products])
     np.testing.assert_array_equal(alone, together)
@@ -67,7 +68,7 @@ def test_a_text_has_the_same_bits_alone_and_in_company(write_text, products):
 def test_same_seed_same_bytes(write_text, products, tmp_path):
     path = write_text(products)
     for name in ("a", "b"):
-        lsa.save(tmp_path / name, lsa.fit(path, dim=16, **{**SETTINGS, "lsa_sample": 50}))
+        lsa.write(tmp_path / name, lsa.fit(path, Embedding(dim=16, lsa_sample=50), SEED))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -75,34 +76,32 @@ def test_seed_moves_no_similarity(write_text, products):
     path = write_text(products)
     grams = []
     for seed in (1, 2):
-        vectors = lsa.encode(
-            lsa.fit(path, dim=8, **{**SETTINGS, "seed": seed}), products, normalize=True
-        )
+        vectors = lsa.encode(lsa.fit(path, Embedding(dim=8), seed), products, normalize=True)
         grams.append(vectors @ vectors.T)
     np.testing.assert_allclose(*grams, atol=1e-3)
 
 
 def test_saved_model_encodes_the_same(write_text, products, tmp_path):
-    model = lsa.fit(write_text([*products, "不锈钢 螺栓"]), dim=16, **SETTINGS)
-    lsa.save(tmp_path / "lsa.safetensors", model)
+    model = lsa.fit(write_text([*products, "不锈钢 螺栓"]), Embedding(dim=16), SEED)
+    lsa.write(tmp_path / "lsa.safetensors", model)
     np.testing.assert_array_equal(
-        lsa.encode(lsa.load(tmp_path / "lsa.safetensors"), products, normalize=True),
+        lsa.encode(lsa.read(tmp_path / "lsa.safetensors"), products, normalize=True),
         lsa.encode(model, products, normalize=True),
     )
 
 
 def test_a_sample_is_drawn_from_all_rows(write_text):
     path = write_text([f"word{n} common" for n in range(1000)])
-    model = lsa.fit(path, dim=8, **{**SETTINGS, "lsa_sample": 200})
+    model = lsa.fit(path, Embedding(dim=8, lsa_sample=200), SEED)
     rows = sorted(int(word[4:]) for word in model.vocabulary if word.startswith("word"))
     assert len(rows) == 200
     assert 400 < np.mean(rows) < 600  # 500 +- 5 standard errors
-    other = lsa.fit(path, dim=8, **{**SETTINGS, "lsa_sample": 200, "seed": 1})
+    other = lsa.fit(path, Embedding(dim=8, lsa_sample=200), 1)
     assert other.vocabulary != model.vocabulary
 
 
 def test_features_are_the_most_frequent(write_text, products):
-    model = lsa.fit(write_text(products), dim=4, **{**SETTINGS, "lsa_features": 6})
+    model = lsa.fit(write_text(products), Embedding(dim=4, lsa_features=6), SEED)
     counts = Counter(" ".join(products).split())
     assert model.vocabulary == sorted(word for word, _ in counts.most_common(6))
 
@@ -115,13 +114,13 @@ def test_chinese_neighbours(write_text):
     }
     texts = [line for shelf in shelves.values() for line in shelf]
     shelf_of = [name for name, shelf in shelves.items() for _ in shelf]
-    vectors = lsa.encode(lsa.fit(write_text(texts), dim=6, **SETTINGS), texts, normalize=True)
+    vectors = lsa.encode(lsa.fit(write_text(texts), Embedding(dim=6), SEED), texts, normalize=True)
     near = vectors @ vectors.T - 2 * np.eye(len(texts))
     assert [shelf_of[n] for n in near.argmax(axis=1)] == shelf_of
 
 
 def test_unknown_words_give_zero(write_text, products):
-    model = lsa.fit(write_text(products), dim=4, **SETTINGS)
+    model = lsa.fit(write_text(products), Embedding(dim=4), SEED)
     assert not lsa.encode(model, ["zzz 陌生"], normalize=True).any()
 
 
@@ -136,7 +135,7 @@ def test_cranfield(write_text, real_data):
             (row["query-id"], row["corpus-id"]) for row in csv.DictReader(lines, delimiter="\t")
         }
     texts = [f"{document['title']} {document['text']}".strip() for document in corpus]
-    model = lsa.fit(write_text(texts), dim=256, **SETTINGS)
+    model = lsa.fit(write_text(texts), Embedding(dim=256), SEED)
     documents = lsa.encode(model, texts, normalize=True)
     scores = lsa.encode(model, [query["text"] for query in queries], normalize=True) @ documents.T
     top = np.argsort(-scores, axis=1, kind="stable")[:, :50]
@@ -166,11 +165,11 @@ def test_cranfield(write_text, real_data):
 )
 def test_texts_that_cannot_be_fitted(write_text, texts, dim, message):
     with pytest.raises(SidmillError, match=message):
-        lsa.fit(write_text(list(texts)), dim=dim, **SETTINGS)
+        lsa.fit(write_text(list(texts)), Embedding(dim=dim), SEED)
 
 
 def test_largest_dimension_works(write_text):
-    model = lsa.fit(write_text(list(PARTS)), dim=5, **SETTINGS)
+    model = lsa.fit(write_text(list(PARTS)), Embedding(dim=5), SEED)
     assert model.components.shape == (5, 12)
 
 
@@ -180,25 +179,27 @@ def test_largest_dimension_works(write_text):
 def test_the_fewest_and_the_same_texts_fit_without_a_warning(write_text, texts, dim):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        vectors = lsa.encode(lsa.fit(write_text(texts), dim=dim, **SETTINGS), texts, normalize=True)
+        vectors = lsa.encode(
+            lsa.fit(write_text(texts), Embedding(dim=dim), SEED), texts, normalize=True
+        )
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
 
 
 def test_files_that_are_no_model(write_text, products, tmp_path):
     path = tmp_path / "lsa.safetensors"
     with pytest.raises(SidmillError, match="no such file"):
-        lsa.load(path)
+        lsa.read(path)
     path.write_bytes(b"not safetensors at all")
     with pytest.raises(SidmillError, match="not a readable LSA model"):
-        lsa.load(path)
+        lsa.read(path)
     tensors.write(path, {"x": np.zeros(2)}, {"kind": "another"})
     with pytest.raises(SidmillError, match="holds no LSA model"):
-        lsa.load(path)
-    model = lsa.fit(write_text(products), dim=4, **SETTINGS)
-    lsa.save(path, model._replace(idf=model.idf[:-1]))
+        lsa.read(path)
+    model = lsa.fit(write_text(products), Embedding(dim=4), SEED)
+    lsa.write(path, model._replace(idf=model.idf[:-1]))
     with pytest.raises(SidmillError, match="do not belong together"):
-        lsa.load(path)
-    lsa.save(path, model)
+        lsa.read(path)
+    lsa.write(path, model)
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(SidmillError, match="not a readable LSA model"):
-        lsa.load(path)
+        lsa.read(path)

@@ -14,26 +14,24 @@ import pytest
 from embedding_server import FAULTS, INDEXES, SHAPES, WIDTH, serving, vector
 
 from sidmill.core.errors import SidmillError
-from sidmill.embed import backend_choice, retry, shard
+from sidmill.embed import retry, shard
+from sidmill.embed.backend import Run
 from sidmill.embed.backends import openai
 from sidmill.formats import embedding_shards, item_text
 from sidmill.io import json_report
+from sidmill.settings import base, registry
+from sidmill.settings.embedding import Embedding, Openai
 
 KEY = "sk-very-secret-word"
 TEXTS = [f"text number {n}" for n in range(50)]
-PLAIN = {
-    "model": "m",
-    "revision": None,
-    "dim": None,
-    "prompt": "",
-    "normalize": False,
-    "requests": 4,
-    "texts_per_request": 7,
-    "timeout_s": 5.0,
-    "retries": 3,
-    "wait_s": 0.01,
-    "allow_http": False,
-}
+PLAIN = {"backend": "openai", "model": "m", "dim": None, "normalize": False}
+ASKED = {"requests": 4, "texts_per_request": 7, "timeout_s": 5.0, "retries": 3, "wait_s": 0.01}
+
+
+def load(**changes):
+    """Load the backend; changes are of the embedding and of the section openai."""
+    of_server = {key: changes.pop(key) for key in {*base.defaults(Openai)} & {*changes}}
+    return openai.load(Embedding(**PLAIN | changes), Run(Openai(**ASKED | of_server)))
 
 
 @pytest.fixture
@@ -46,11 +44,11 @@ def server(monkeypatch):
 
 
 def encode(texts=TEXTS, **changes):
-    stream, facts = openai.load(**PLAIN | changes)
+    loaded = load(**changes)
     done = []
-    found = next(stream(iter([list(texts)]), done.append))
+    found = next(loaded.stream(iter([list(texts)]), done.append))
     assert sum(done) == len(texts)
-    return found, facts
+    return found, loaded.fingerprint
 
 
 def expected(texts=TEXTS):
@@ -272,14 +270,14 @@ def test_a_retry_after_that_says_nothing_is_passed_over(told):
 
 def test_waits_grow(monkeypatch):
     waits = []
-    patient = retry.Patience(4, 1.0)
-    monkeypatch.setattr(patient._stopped, "wait", waits.append)
+    retries = retry.Retries(4, 1.0)
+    monkeypatch.setattr(retries._stopped, "wait", waits.append)
 
     def ask():
         raise retry.AgainError("no")
 
     with pytest.raises(SidmillError, match="failed 5 times, last with: no"):
-        patient.insist(ask)
+        retries.call(ask)
     assert [0.5 * 2**n <= wait <= 2**n for n, wait in enumerate(waits)] == [True] * 4
 
 
@@ -321,25 +319,18 @@ def test_no_secret_in_logs_messages_fingerprint_or_files(
 
 
 def embed(folder, **changes):
-    http = {key: PLAIN[key] for key in PLAIN if key not in OWN}
-    return shard.embed_shard(
-        str(folder / "text.parquet"), str(folder / "e/part.parquet"), str(folder / "speed.json"),
-        shard=0, shards=1, model_path=None, match_path=None, published=[], code="1",
-        backend="openai", model="m", revision=None,
-        path=None, ids_path=None, fields=None, rows=None, dim=None, batch_tokens=None,
-        max_length=9, dtype="auto",
-        device="cpu", attention="auto", compiled=False, processes=2, prompt="p: ",
-        normalize=True, http=http | changes,
-    )  # fmt: skip
-
-
-OWN = ("model", "revision", "dim", "prompt", "normalize")
+    names = ("text.parquet", "e/part.parquet", "speed.json")
+    files = shard.ShardFiles(*(str(folder / name) for name in names))
+    settings = Embedding(backend="openai", model="m", dim=None, prompt="p: ", processes=2)
+    server = Openai(**ASKED | changes)
+    return shard.embed_shard(files, settings, server, shard=0, shards=1, code="1")
 
 
 def test_a_shard_that_the_server_broke_goes_on_and_asks_for_no_text_twice(
     server, tmp_path, monkeypatch
 ):
-    monkeypatch.setitem(backend_choice.CHUNK_ROWS, "openai", 14)
+    entry = registry.BACKENDS["openai"]._replace(chunk_rows=14)
+    monkeypatch.setitem(registry.BACKENDS, "openai", entry)
     table = pa.table({"pid": pa.array(range(50), pa.int64()), "text": TEXTS})
     item_text.write(tmp_path / "text.parquet", pa.int64(), [table])
     server.faults = [None, None, (404, {})]  # the second chunk
@@ -392,7 +383,7 @@ def test_an_environment_that_does_not_fit(server, monkeypatch, variables, messag
 
 def test_no_model_name():
     with pytest.raises(SidmillError, match=r"embedding\.model is null"):
-        openai.load(**PLAIN | {"model": None})
+        load(model=None)
 
 
 def test_a_certificate_that_nobody_signed_is_refused(server, monkeypatch, tmp_path):

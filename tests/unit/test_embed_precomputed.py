@@ -9,6 +9,7 @@ import pytest
 
 from sidmill.core.errors import SidmillError
 from sidmill.embed.backends import precomputed
+from sidmill.settings.embedding import Embedding
 
 N, DIM = 300, 12
 
@@ -38,7 +39,9 @@ def write_parquet(path, ids, vectors, rows_per_group=64):
 
 
 def gather(pids, path, ids_path=None, dim=None):
-    return precomputed.gather(pa.array(pids), path=str(path), ids_path=ids_path, dim=dim)
+    return precomputed.gather(
+        pa.array(pids), Embedding(path=path and str(path), ids_path=ids_path, dim=dim)
+    )
 
 
 def named(ids):
@@ -204,7 +207,7 @@ def test_vectors_that_nobody_asks_for_are_not_looked_at(tmp_path, ids, vectors):
 def test_a_shard_without_items_still_knows_its_dimensions(tmp_path, ids, vectors):
     path = write_parquet(tmp_path / "source.parquet", ids, vectors)
     nothing = pa.array([], pa.int64())
-    assert precomputed.gather(nothing, path=path, ids_path=None, dim=None).shape == (0, DIM)
+    assert gather(nothing, path).shape == (0, DIM)
 
 
 def test_settings_that_do_not_fit(tmp_path, ids, vectors):
@@ -242,12 +245,7 @@ def test_settings_that_do_not_fit(tmp_path, ids, vectors):
     ]
     for source, ids_path, dim, message in cases:
         with pytest.raises(SidmillError, match=message):
-            precomputed.gather(
-                pa.array(ids[:20]),
-                path=source and str(source),
-                ids_path=ids_path and str(ids_path),
-                dim=dim,
-            )
+            gather(ids[:20], source, ids_path and str(ids_path), dim)
 
 
 def test_ids_of_another_type(tmp_path, ids, vectors):
@@ -273,6 +271,4 @@ def test_a_source_without_rows(tmp_path):
     schema = pa.schema([("pid", pa.int64()), ("embedding", pa.list_(pa.float32()))])
     pq.write_table(schema.empty_table(), tmp_path / "source.parquet")
     with pytest.raises(SidmillError, match="no vectors in it"):
-        precomputed.gather(
-            pa.array([], pa.int64()), path=str(tmp_path / "source.parquet"), ids_path=None, dim=None
-        )
+        gather(pa.array([], pa.int64()), tmp_path / "source.parquet")

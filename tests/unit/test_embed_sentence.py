@@ -11,22 +11,19 @@ import pyarrow as pa
 import pytest
 
 from sidmill.core.errors import SidmillError
-from sidmill.embed.shard import embed_shard
+from sidmill.embed.shard import ShardFiles, embed_shard
 from sidmill.formats import embedding_shards, item_text
+from sidmill.settings.embedding import Embedding, Openai
 
 pytestmark = pytest.mark.model
 
 SETTINGS = {
-    "revision": None,
+    "backend": "sentence_transformers",
     "dim": None,
     "batch_tokens": 256,
     "max_length": 48,
     "dtype": "float32",
     "device": "cpu",
-    "attention": "auto",
-    "compiled": False,
-    "prompt": "",
-    "normalize": True,
 }
 TEXTS = [
     "hex bolt",
@@ -43,7 +40,7 @@ TEXTS = [
 def load(model, **changes):
     from sidmill.embed.backends import sentence_transformers
 
-    return sentence_transformers.load(model=str(model), **{**SETTINGS, **changes})
+    return sentence_transformers.load(Embedding(model=str(model), **SETTINGS | changes))
 
 
 def encode(encoder, texts):
@@ -182,26 +179,9 @@ def test_shards_are_the_same_vectors(qwen, tmp_path):
     blocks = []
     for shard in range(3):
         path = str(tmp_path / f"part-{shard}.parquet")
-        embed_shard(
-            str(tmp_path / "text.parquet"),
-            path,
-            str(tmp_path / f"{shard}.json"),
-            shard=shard,
-            shards=3,
-            model_path=None,
-            match_path=None,
-            published=[],
-            backend="sentence_transformers",
-            model=str(qwen),
-            path=None,
-            ids_path=None,
-            fields=None,
-            rows=None,
-            code="1",
-            processes=1,
-            http={},
-            **SETTINGS,
-        )
+        files = ShardFiles(str(tmp_path / "text.parquet"), path, str(tmp_path / f"{shard}.json"))
+        settings = Embedding(model=str(qwen), **SETTINGS)
+        embed_shard(files, settings, Openai(), shard=shard, shards=3, code="1")
         blocks += [vectors for _, vectors in embedding_shards.read(path)]
     np.testing.assert_allclose(np.concatenate(blocks), encode(load(qwen), texts), atol=1e-5)
 
@@ -428,7 +408,7 @@ def test_no_model_at_all():
     from sidmill.embed.backends import sentence_transformers
 
     with pytest.raises(SidmillError, match=r"embedding\.model is null"):
-        sentence_transformers.load(model=None, **SETTINGS)
+        sentence_transformers.load(Embedding(**SETTINGS))
 
 
 def limited(monkeypatch, most):
@@ -464,7 +444,7 @@ def test_a_batch_is_halved_without_disturbing_the_thread_that_tokenises_ahead():
     """The flag and the tokenizer are of one thread at a time."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from sidmill.embed import tokens
+    from sidmill.embed import batches
 
     class Found(dict):
         encodings = ()
@@ -481,12 +461,12 @@ def test_a_batch_is_halved_without_disturbing_the_thread_that_tokenises_ahead():
             self.inside -= 1
             return Found(input_ids=[[1]] * len(texts))
 
-    reader = tokens.Reader(Model([SimpleNamespace()]), "", 8, 8, fixed_shapes=False, packed=True)
-    texts = tokens.tokenise(reader, ["a", "b"])
+    reader = batches.Reader(Model([SimpleNamespace()]), "", 8, 8, fixed_shapes=False, packed=True)
+    texts = batches.tokenise(reader, ["a", "b"])
     with ThreadPoolExecutor(2) as pool:
-        ahead = [pool.submit(tokens.tokenise, reader, ["a"]) for _ in range(20)]
+        ahead = [pool.submit(batches.tokenise, reader, ["a"]) for _ in range(20)]
         for _ in range(20):
-            tokens.collate(reader, texts, np.array([0, 1]))
+            batches.collate(reader, texts, np.array([0, 1]))
         for future in ahead:
             future.result()
 
@@ -558,9 +538,9 @@ def test_operations_are_those_of_the_configuration(qwen):
 
 
 def test_a_model_that_does_not_say_its_shape_costs_nothing_known(qwen, monkeypatch, caplog):
-    from sidmill.embed import flops
+    from sidmill.embed import devices
 
-    monkeypatch.setattr(flops, "WANTED", ("num_hidden_layers", "moon"))
+    monkeypatch.setattr(devices, "SIZES", ("num_hidden_layers", "moon"))
     with caplog.at_level(logging.INFO):
         assert load(qwen).cost() is None
     assert "operations are not counted: the configuration lacks moon" in caplog.text
@@ -579,20 +559,20 @@ def test_bfloat16_is_compared_with_float32(qwen, caplog):
     [("fpu avx2 avx512f", "float32"), ("avx512_bf16", "bfloat16"), ("amx_bf16 fpu", "bfloat16")],
 )
 def test_auto_takes_bfloat16_where_the_processor_has_it(qwen, monkeypatch, flags, dtype):
-    from sidmill.embed import precision
+    from sidmill.embed import devices
 
-    monkeypatch.setattr(precision, "_cpu_flags", lambda: set(flags.split()))
+    monkeypatch.setattr(devices, "_cpu_flags", lambda: set(flags.split()))
     assert load(qwen, dtype="auto").fingerprint["dtype"] == dtype
 
 
 def test_bfloat16_that_moves_vectors_stops_auto_and_warns_who_named_it(caplog):
-    from sidmill.embed import precision
+    from sidmill.embed import devices
 
     exact = np.eye(4, dtype=np.float32)
     near = exact + np.float32(0.001) * np.roll(exact, 1, axis=1)
-    assert precision.check(near, exact, chosen=False) > 0.9995
+    assert devices.check_precision(near, exact, chosen=False) > 0.9995
     far = exact + np.float32(0.1) * np.roll(exact, 1, axis=1)
     with pytest.raises(SidmillError, match=r"set embedding\.dtype: float32"):
-        precision.check(far, exact, chosen=False)
-    precision.check(far, exact, chosen=True)
+        devices.check_precision(far, exact, chosen=False)
+    devices.check_precision(far, exact, chosen=True)
     assert "bfloat16 moves vectors of this model" in caplog.text

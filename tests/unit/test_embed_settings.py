@@ -1,7 +1,5 @@
 """The table of settings says the truth: what a backend does not read changes no vector."""
 
-import importlib
-import inspect
 import re
 from pathlib import Path
 
@@ -13,13 +11,15 @@ import yaml
 from embedding_server import serving
 
 from sidmill.core.errors import SidmillError
-from sidmill.embed import backend_choice, backend_settings
+from sidmill.core.secrets import in_order
+from sidmill.embed.backend import DEFAULT_RUN, choose
 from sidmill.embed.backends import lsa
-from sidmill.embed.shard import embed_shard
+from sidmill.embed.shard import ShardFiles, embed_shard
 from sidmill.formats import embedding_shards, item_text
 from sidmill.settings import base
 from sidmill.settings.check import check
-from sidmill.settings.embedding import Embedding
+from sidmill.settings.embedding import Embedding, Openai
+from sidmill.settings.registry import BACKENDS, settings_read, tokenizer_settings
 
 ROOT = Path(__file__).parents[2]
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -44,36 +44,28 @@ OTHER = {  # another value of each setting
 }
 
 
-def test_the_table_names_every_setting_and_no_other():
+def test_the_registry_names_every_setting_and_no_other():
     known = {*CONFIG["embedding"]} - MACHINE - ELSEWHERE - {"backend"}
     assert known == {*OTHER}
-    assert {key for keys in backend_settings.READ.values() for key in keys} == known
+    assert {key for entry in BACKENDS.values() for key in entry.reads} == known
     backends_known = base.schema(Embedding)["properties"]["backend"]["enum"]
-    assert [*backend_settings.READ] == backends_known
-
-
-@pytest.mark.model
-@pytest.mark.parametrize(("backend", "module"), [("sentence_transformers",) * 2, ("openai",) * 2])
-def test_a_backend_reads_what_its_function_takes(backend, module):
-    load = importlib.import_module(f"sidmill.embed.backends.{module}").load
-    taken = {*inspect.signature(load).parameters} & {*OTHER}
-    assert taken == {*backend_settings.READ[backend]}
+    assert [*BACKENDS] == backends_known
 
 
 @pytest.mark.parametrize("key", OTHER)
-@pytest.mark.parametrize("backend", backend_settings.READ)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_what_a_backend_does_not_read_is_no_parameter_of_its_jobs(backend, key):
     own = CONFIG["embedding"] | {"backend": backend}
-    before, after = (
-        backend_settings.read_by(backend, one) for one in (own, own | {key: OTHER[key]})
-    )
-    assert (before != after) == (key in backend_settings.READ[backend])
+    before, after = (settings_read(one) for one in (own, own | {key: OTHER[key]}))
+    assert (before != after) == (key in BACKENDS[backend].reads)
 
 
 def test_the_order_of_keys_is_no_change():
+    """Snakemake compares params as text; a section goes into them in order."""
     one, other = {"pid": "a", "embedding": "b"}, {"embedding": "b", "pid": "a"}
     found = [
-        str(backend_settings.read_by("precomputed", {"fields": fields})) for fields in (one, other)
+        str(settings_read({"backend": "precomputed", "fields": in_order(fields)}))
+        for fields in (one, other)
     ]
     assert found[0] == found[1]
 
@@ -83,8 +75,8 @@ def embed(tmp_path, monkeypatch):
     """Embed with some settings, and return vectors and fingerprint."""
     table = pa.table({"pid": pa.array(range(30), pa.int64()), "text": LINES})
     item_text.write(tmp_path / "text.parquet", pa.int64(), [table])
-    fitted = lsa.fit(tmp_path / "text.parquet", dim=4, lsa_sample=99, lsa_features=99, seed=0)
-    lsa.save(tmp_path / "lsa.safetensors", fitted)
+    fitted = lsa.fit(tmp_path / "text.parquet", Embedding(dim=4), 0)
+    lsa.write(tmp_path / "lsa.safetensors", fitted)
     vectors = np.random.default_rng(0).standard_normal((30, 6)).tolist()
     pq.write_table(
         pa.table({"pid": range(30), "embedding": vectors, "p": range(30)[::-1], "v": vectors}),
@@ -96,13 +88,10 @@ def embed(tmp_path, monkeypatch):
         own |= {"dim": 4} if backend == "lsa" else {}
         own |= {"path": str(tmp_path / "own.parquet")} if backend == "precomputed" else {}
         own = {key: value for key, value in (own | changes).items() if key not in ELSEWHERE}
-        embed_shard(
-            str(tmp_path / "text.parquet"), str(tmp_path / "shard.parquet"),
-            str(tmp_path / "speed.json"), shard=0, shards=1,
-            model_path=str(tmp_path / "lsa.safetensors") if backend == "lsa" else None,
-            match_path=None, published=[], code="", http=CONFIG["openai"],
-            **backend_settings.read_by(backend, own) | {key: own[key] for key in MACHINE},
-        )  # fmt: skip
+        names = ("text.parquet", "shard.parquet", "speed.json", "lsa.safetensors")
+        files = ShardFiles(*(str(tmp_path / name) for name in names))
+        settings = base.read(Embedding, settings_read(own) | {key: own[key] for key in MACHINE})
+        embed_shard(files, settings, Openai(), shard=0, shards=1, code="")
         [(_, found)] = embedding_shards.read(tmp_path / "shard.parquet")
         return found.tolist(), embedding_shards.fingerprint(tmp_path / "shard.parquet")
 
@@ -115,14 +104,14 @@ def embed(tmp_path, monkeypatch):
 @pytest.mark.parametrize("backend", ["lsa", "openai", "precomputed"])
 def test_what_the_table_leaves_out_changes_no_vector(embed, backend):
     before = embed(backend)
-    for key in sorted({*OTHER} - {*backend_settings.READ[backend]}):
+    for key in sorted({*OTHER} - {*BACKENDS[backend].reads}):
         assert embed(backend, **{key: OTHER[key]}) == before, key
 
 
 @pytest.mark.parametrize("backend", ["openai", "precomputed"])
 def test_what_the_table_names_changes_something(embed, backend):
     before = embed(backend)
-    for key in backend_settings.READ[backend]:
+    for key in BACKENDS[backend].reads:
         try:
             after = embed(backend, **{key: OTHER[key]})
         except SidmillError:  # a file that is not there, a width that is wrong
@@ -165,7 +154,7 @@ def merged(**changes):
     return CONFIG | {section: CONFIG[section] | keys for section, keys in changes.items()}
 
 
-@pytest.mark.parametrize("backend", backend_settings.READ)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_query_prompt_goes_with_every_backend_that_takes_prompts(backend):
     own = {
         "backend": backend,
@@ -174,7 +163,7 @@ def test_a_query_prompt_goes_with_every_backend_that_takes_prompts(backend):
     }
     queries = {"corpus": "items", "queries": "q.jsonl", "query_prompt": "Instruct: x\nQuery:"}
     config = merged(embedding=own, retrieval=queries)
-    if "prompt" in backend_settings.READ[backend]:
+    if "prompt" in BACKENDS[backend].reads:
         check(config)
     else:
         with pytest.raises(SidmillError, match=f"backend {backend} takes no prompt"):
@@ -193,30 +182,24 @@ def test_a_npy_wants_ids_or_the_order_of_the_catalogue(name):
 
 
 @pytest.mark.parametrize("features", ["auto", "words", "model"])
-@pytest.mark.parametrize("backend", backend_settings.READ)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_tokens_of_words_do_not_follow_the_model(backend, features):
     own = {"backend": backend, "model": "a", "revision": None}
-    before, after = (
-        backend_settings.tokenizer_of(one, features) for one in (own, own | {"model": "b"})
-    )
+    before, after = (tokenizer_settings(one, features) for one in (own, own | {"model": "b"}))
     uses = features == "model" or (features == "auto" and backend == "sentence_transformers")
     assert (before != after) == uses
 
 
-def test_every_backend_of_the_table_is_one():
-    for backend in [*backend_settings.READ, "glove"]:
-        own = dict.fromkeys(inspect.signature(backend_choice.choose).parameters) | {
-            "backend": backend
-        }
-        own |= {"pids": lambda: pa.array([], pa.int64()), "http": CONFIG["openai"]}
-        with pytest.raises((SidmillError, ValueError)) as error:
-            backend_choice.choose(**own)
-        assert ("choose lsa" in str(error.value)) == (backend == "glove")
+@pytest.mark.parametrize("name", [*BACKENDS, "glove"])
+def test_every_backend_of_the_registry_is_one(name):
+    with pytest.raises((SidmillError, ValueError)) as error:
+        choose(Embedding(backend=name), DEFAULT_RUN)
+    assert ("choose lsa" in str(error.value)) == (name == "glove")
 
 
 def test_the_page_says_what_the_table_says():
     page = (ROOT / "docs/embedding.md").read_text()
-    for backend, keys in backend_settings.READ.items():
+    for backend, entry in BACKENDS.items():
         line = re.search(rf"^\| `{backend}` \| (`.*) \|$", page, re.M)[1]
         named = {*re.findall(r"`(\w+)`", line)} - ELSEWHERE - {"openai"}
-        assert named == {*keys}, backend
+        assert named == {*entry.reads}, backend

@@ -11,33 +11,11 @@ import pytest
 
 from sidmill.core.errors import SidmillError
 from sidmill.embed.backends import lsa
-from sidmill.embed.shard import embed_shard
+from sidmill.embed.shard import ShardFiles, embed_shard
 from sidmill.formats import embedding_shards, item_text
+from sidmill.settings.embedding import Embedding, Openai
 
 N_ITEMS = 9000  # more than one row group
-SETTINGS = {
-    "match_path": None,
-    "published": [],
-    "backend": "lsa",
-    "model": None,
-    "revision": None,
-    "path": None,
-    "ids_path": None,
-    "fields": None,
-    "rows": None,
-    "dim": 8,
-    "batch_tokens": None,
-    "max_length": 512,
-    "dtype": "float32",
-    "device": "auto",
-    "attention": "auto",
-    "compiled": False,
-    "processes": 1,
-    "code": "1",
-    "http": {},
-    "prompt": "",
-    "normalize": True,
-}
 
 
 def make_text(path, n_items, pid_type):
@@ -55,8 +33,8 @@ def source(tmp_path_factory):
     """Paths of text.parquet and of a model fitted to it."""
     folder = tmp_path_factory.mktemp("embed")
     text_path = make_text(folder / "text.parquet", N_ITEMS, pa.int64())
-    model = lsa.fit(text_path, dim=8, lsa_sample=500, lsa_features=50000, seed=42)
-    lsa.save(folder / "lsa.safetensors", model)
+    model = lsa.fit(text_path, Embedding(dim=8, lsa_sample=500), 42)
+    lsa.write(folder / "lsa.safetensors", model)
     return text_path, str(folder / "lsa.safetensors")
 
 
@@ -65,15 +43,9 @@ def embed(folder, text_path, model_path, shards, **changes):
     ids, blocks = [], []
     for shard in range(shards):
         path = folder / f"part-{shard:05d}-of-{shards:05d}.parquet"
-        rows = embed_shard(
-            text_path,
-            str(path),
-            str(folder / "speed.json"),
-            shard=shard,
-            shards=shards,
-            model_path=model_path,
-            **{**SETTINGS, **changes},
-        )
+        files = ShardFiles(text_path, str(path), str(folder / "speed.json"), model_path)
+        settings = Embedding(**{"dim": 8} | changes)
+        rows = embed_shard(files, settings, Openai(), shard=shard, shards=shards, code="1")
         read = list(embedding_shards.read(path))
         assert rows == sum(len(pids) for pids, _ in read)
         ids += [pid for pids, _ in read for pid in pids.to_pylist()]

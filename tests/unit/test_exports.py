@@ -21,17 +21,12 @@ from sidmill.formats import (
     vector_store,
 )
 from sidmill.interactions.export import write_sequence_h5
+from sidmill.settings.embedding import Embedding
+from sidmill.settings.interactions import H5
 
 INTEGERS, STRINGS = [7, 2, 30, 4], ["b", "a", "007", "7"]
 TEXTS = ["Steel kettle", "不锈钢", "steel cup, steel lid", "x " * 20]
-WORDS = {
-    "backend": "lsa",
-    "model": None,
-    "revision": None,
-    "features": "auto",
-    "feature_buckets": 1000,
-    "max_feature_len": 6,
-}
+WORDS = {"feature_buckets": 1000, "max_feature_len": 6}
 
 
 def store(folder, ids, dtype="float32", dim=3):
@@ -54,15 +49,10 @@ def write_mmap(folder):
     )
 
 
-def write_items(folder, **changes):
-    return export.write_item_h5(
-        folder / "vectors.npy",
-        folder / "ids.parquet",
-        folder / "text.parquet",
-        folder / "item_data.h5",
-        folder / "item_index.parquet",
-        **(WORDS | changes),
-    )
+def write_items(folder, embedding=None, **changes):
+    names = ("vectors.npy", "ids.parquet", "text.parquet", "item_data.h5", "item_index.parquet")
+    files = export.ItemFiles(*(folder / name for name in names))
+    return export.write_item_h5(files, embedding or Embedding(), H5(**WORDS | changes))
 
 
 def write_sequences(folder, ids, rows, splits=("train", "valid", "test")):

@@ -17,6 +17,7 @@ from sidmill.embed.backends import precomputed
 from sidmill.formats import code_files, vector_file, vector_store
 from sidmill.io import user_arrays
 from sidmill.quantize.rqvae import data
+from sidmill.settings.embedding import Embedding, EmbeddingFields
 
 N, DIM = 40, 6
 VECTORS = np.random.default_rng(0).standard_normal((N, DIM)).astype(np.float16).astype(np.float32)
@@ -86,10 +87,11 @@ def quantizer(tmp_path_factory):
 def read_everywhere(path, ids_path, pids, quantizer, folder, fields=None):
     """Read vectors and ids as the pipeline does, as evaluate and advise do, and as encode does."""
     order = np.random.default_rng(1).permutation(N)[: N // 2]
-    found = precomputed.gather(
-        pa.array(np.array(pids)[order].tolist()), path=str(path),
-        ids_path=ids_path and str(ids_path), dim=None, fields=fields,
-    )  # fmt: skip
+    columns = EmbeddingFields(**fields or {})
+    settings = Embedding(
+        path=str(path), ids_path=ids_path and str(ids_path), dim=None, fields=columns
+    )
+    found = precomputed.gather(pa.array(np.array(pids)[order].tolist()), settings)
     np.testing.assert_array_equal(found, VECTORS[order])
 
     names = fields or {"pid": "pid", "embedding": "embedding"}
@@ -181,9 +183,7 @@ def test_other_names_of_columns(tmp_path, quantizer):
     table = pa.table({"x": NUMBERS, "item_id": pa.array(WORDS), "vector": LISTS})
     pq.write_table(table, tmp_path / "v.parquet")
     with pytest.raises(SidmillError, match=r"file has x, item_id, vector: .* embedding\.fields"):
-        precomputed.gather(
-            pa.array(WORDS), path=str(tmp_path / "v.parquet"), ids_path=None, dim=None
-        )
+        precomputed.gather(pa.array(WORDS), Embedding(path=str(tmp_path / "v.parquet"), dim=None))
     fields = {"pid": "item_id", "embedding": "vector"}
     read_everywhere(tmp_path / "v.parquet", None, WORDS, quantizer, tmp_path, fields)
 
@@ -228,7 +228,7 @@ def test_ids_that_are_refused_everywhere(tmp_path, quantizer, ids, message):
         path, ids_path = str(tmp_path / path), ids_path and str(tmp_path / ids_path)
         told = []
         with pytest.raises(SidmillError, match=message) as error:
-            precomputed.gather(asked, path=path, ids_path=ids_path, dim=None)
+            precomputed.gather(asked, Embedding(path=path, ids_path=ids_path, dim=None))
         told.append(str(error.value))
         with (
             pytest.raises(SidmillError, match=message) as error,

@@ -31,6 +31,7 @@ from sidmill.io import json_report
 from sidmill.items import demo
 from sidmill.items.render import render
 from sidmill.report import inspect as stage
+from sidmill.settings.embedding import Embedding
 
 PRINT = {"backend": "lsa", "model": "lsa", "dim": 4}
 IDS = pa.chunked_array([pa.array([1, 2, 3])])
@@ -46,8 +47,8 @@ def make(folder):
         on_bad_rows="error", encoding="auto", separator=None, quoted=True, columns=None,
         max_reject_share=1.0, **fields,
     )  # fmt: skip
-    fitted = lsa.fit(folder / "text.parquet", dim=4, lsa_sample=99, lsa_features=999, seed=1)
-    lsa.save(folder / "lsa.safetensors", fitted)
+    fitted = lsa.fit(folder / "text.parquet", Embedding(dim=4), 1)
+    lsa.write(folder / "lsa.safetensors", fitted)
     parts = folder / "embeddings.parquet"
     for shard in range(2):
         embedding_shards.write(

@@ -23,6 +23,7 @@ from sidmill.embed.backends import lsa
 from sidmill.formats import embedding_shards
 from sidmill.quantize import rqkmeans
 from sidmill.quantize.rqvae import fit as rqvae_fit
+from sidmill.settings.embedding import Embedding
 from sidmill.sids import strategies
 
 SOURCES = sorted([*(ROOT / "src").rglob("*.py"), *(ROOT / "workflow/scripts").glob("*.py")])
@@ -364,8 +365,8 @@ class Unused:
 @pytest.mark.parametrize("backend", ["lsa", "precomputed"])
 def test_a_backend_runs_without_the_modules_of_the_others(tmp_path, monkeypatch, backend):
     path = make_text(tmp_path / "text.parquet", 60, pa.int64())
-    model = lsa.fit(path, dim=4, lsa_sample=60, lsa_features=500, seed=1)
-    lsa.save(tmp_path / "lsa.safetensors", model)
+    model = lsa.fit(path, Embedding(dim=4), 1)
+    lsa.write(tmp_path / "lsa.safetensors", model)
     embed(tmp_path / "own", path, str(tmp_path / "lsa.safetensors"), 1, dim=4)
     own = next((tmp_path / "own").glob("part-*.parquet"))
 

@@ -13,6 +13,7 @@ import tiny_rerankers
 from sidmill.core.errors import SidmillError
 from sidmill.formats import item_text, neighbour_lists, triples
 from sidmill.formats.run_files import Run
+from sidmill.settings.embedding import Embedding
 from sidmill.settings.retrieval import Cross, Dual, Mining, Rerank, Retrieval, Training
 
 pytestmark = pytest.mark.model
@@ -146,10 +147,8 @@ def test_judgements_of_cranfield_train_both_encoders_for_a_few_steps(tmp_path, r
     )
     assert figures["steps"] >= 3
     mine.write_pool(out, None, tmp_path / "pool", tmp_path / "asked")
-    encoder = sentence_transformers.load(
-        model=str(tmp_path / "model"), revision=None, dim=None, batch_tokens=4096, max_length=64,
-        dtype="float32", device="cpu", attention="auto", compiled=False, prompt="", normalize=True,
-    )  # fmt: skip
+    own = {"model": str(tmp_path / "model"), "max_length": 64, "dtype": "float32", "device": "cpu"}
+    encoder = sentence_transformers.load(Embedding(**own, dim=None))
 
     def embed(name):
         (found,) = [table["text"].to_pylist() for table in item_text.read(tmp_path / name)]
@@ -189,10 +188,8 @@ def test_a_dual_encoder_learns_and_loads_as_an_embedder(files, tmp_path, model, 
     assert figures["dev_mrr_10_after"] > figures["dev_mrr_10_before"] + 0.1
     assert json.loads((tmp_path / "model/training.json").read_text()) == figures
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
-    encoder = sentence_transformers.load(
-        model=str(tmp_path / "model"), revision=None, dim=None, batch_tokens=999, max_length=64,
-        dtype="float32", device="cpu", attention="auto", compiled=False, prompt="", normalize=True,
-    )  # fmt: skip
+    own = {"model": str(tmp_path / "model"), "max_length": 64, "dtype": "float32", "device": "cpu"}
+    encoder = sentence_transformers.load(Embedding(**own, dim=None))
     vectors = encoder.encode(NAMES[:3], lambda n: None)
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
 

@@ -8,31 +8,11 @@ from hypothesis import strategies as st
 
 from sidmill.core.errors import SidmillError
 from sidmill.embed import fingerprint, reuse
-from sidmill.embed.shard import embed_shard
+from sidmill.embed.shard import ShardFiles, embed_shard
 from sidmill.formats import catalogue_match, embedding_shards, item_text
 from sidmill.io import parquet
+from sidmill.settings.embedding import Embedding, Openai
 
-SETTINGS = {
-    "model_path": None,
-    "backend": "precomputed",
-    "model": "mine",
-    "revision": None,
-    "ids_path": None,
-    "fields": None,
-    "rows": None,
-    "dim": 3,
-    "batch_tokens": 16384,
-    "max_length": 512,
-    "dtype": "float32",
-    "device": "auto",
-    "prompt": "",
-    "normalize": False,
-    "attention": "auto",
-    "compiled": False,
-    "processes": 1,
-    "http": {},
-    "code": "test",
-}
 FACTS = {
     "backend": "precomputed", "model": "mine", "revision": None, "pooling": "", "prompt": "",
     "normalize": False, "dim": 3, "dtype": "float32", "max_length": None,
@@ -91,10 +71,9 @@ def test_any_order_any_shards_any_row_groups(tmp_path_factory, rows, n_shards, g
 
 def shard(folder, text_path, found, published, source, number=0, shards=1):
     path = folder / f"part-{number}-of-{shards}.parquet"
-    embed_shard(
-        text_path, str(path), f"{path}.json", shard=number, shards=shards, match_path=found,
-        published=published, path=source, **SETTINGS,
-    )  # fmt: skip
+    files = ShardFiles(text_path, str(path), f"{path}.json", None, found, published)
+    own = Embedding(backend="precomputed", model="mine", path=source, dim=3, normalize=False)
+    embed_shard(files, own, Openai(), shard=number, shards=shards, code="test")
     return np.concatenate([vectors for _, vectors in embedding_shards.read(path)])
 
 
@@ -126,16 +105,16 @@ def test_a_version_with_the_digest_of_older_programs_is_gone_on_from(tmp_path, c
     found = FACTS | {"revision": whole}
     path = str(tmp_path / "part.parquet")
     embedding_shards.write(path, pa.int64(), FACTS | {"revision": ends}, [])
-    assert reuse.go_on(found, [path], str(model)) == FACTS | {"revision": ends}
+    assert reuse.continued_space(found, [path], str(model)) == FACTS | {"revision": ends}
     assert "is taken for the same model" in caplog.text
     # Any other difference is one.
     for changed in (found | {"prompt": "x"}, FACTS | {"revision": "another"}):
         embedding_shards.write(path, pa.int64(), FACTS | {"revision": ends}, [])
         (model / "model.safetensors").write_bytes(bytes([changed["prompt"] == ""] * (3 << 20)))
         with pytest.raises(SidmillError, match="was embedded otherwise"):
-            reuse.go_on(changed, [path], str(model))
+            reuse.continued_space(changed, [path], str(model))
     embedding_shards.write(path, pa.int64(), found, [])
-    assert reuse.go_on(found, [path], str(model)) == found
+    assert reuse.continued_space(found, [path], str(model)) == found
 
 
 def test_another_space_is_refused_with_what_differs(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from sidmill.core.errors import SidmillError
 from sidmill.embed.store import store
 from sidmill.formats import embedding_shards, item_text, vector_store
+from sidmill.settings.embedding import Store
 
 SPACE = {"backend": "lsa", "model": "m", "dim": 4}
 
@@ -39,7 +40,7 @@ def case(tmp_path, rng):
             paths = [
                 str(tmp_path / name) for name in ("text.parquet", "vectors.npy", "ids.parquet")
             ]
-            store(self.shards, *paths, dtype=dtype)
+            store(self.shards, *paths, Store(dtype=dtype))
             return vector_store.open_store(*paths[1:])
 
     table = pa.table({"pid": ids, "text": ["x"] * 10})

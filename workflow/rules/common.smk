@@ -25,14 +25,18 @@ from sidmill.core.provenance import source_digest
 from sidmill.core.secrets import in_order, shown_settings
 from sidmill.datasets.tasks import load as load_task
 from sidmill.datasets.tasks import load_prompts, names_titles
-from sidmill.embed.backend_settings import read_by, tokenizer_of
 from sidmill.formats.catalogue import SUFFIXES
 from sidmill.interactions.files import find as find_interactions
 from sidmill.items.render import NO_CATALOGUE
 from sidmill.settings.base import science_keys
 from sidmill.settings.check import check, read_command_line, refuse_repeats
 from sidmill.settings.config import SECTIONS
-from sidmill.settings.registry import NETWORKS, QUANTIZERS
+from sidmill.settings.registry import (
+    NETWORKS,
+    QUANTIZERS,
+    settings_read,
+    tokenizer_settings,
+)
 
 STATE = Path(".snakemake")
 VECTOR_FILES = (".npy", ".h5", ".parquet")
@@ -207,14 +211,14 @@ def learned_from():
 
 
 def embedding_of(wildcards):
-    """Settings that a collection is embedded with, null where the backend does not read them."""
+    """Settings that a collection is embedded with: those that its backend reads."""
     embedding = settings("embedding", "shards", "lsa_sample", "lsa_features")
     if wildcards.collection.startswith("mining_"):
         embedding |= {"backend": "sentence_transformers", "model": FIRST_ROUND}
         embedding |= {"revision": None, "dim": None, "normalize": True}
     if wildcards.collection in SHORT_COLLECTIONS:
         embedding["prompt"] = config["retrieval"]["query_prompt"]
-    return read_by(embedding["backend"], embedding)
+    return settings_read(embedding)
 
 
 def backend_in_use(wildcards):

@@ -30,7 +30,7 @@ rule fit_lsa:
         "../../envs/sidmill.yaml"
     threads: 1
     params:
-        lsa=pick("embedding", "dim", "lsa_sample", "lsa_features"),
+        embedding=pick("embedding", "dim", "lsa_sample", "lsa_features"),
         run=pick("run", "seed"),
         code=code_of("fit_lsa.py"),
     message:
@@ -56,6 +56,7 @@ rule embed_shard:
     threads: 2
     params:
         embedding=embedding_of,
+        openai=settings("openai"),
         code=code_of("embed_shard.py", backend_in_use),
     message:
         "Embedding {wildcards.collection}, shard {wildcards.shard} of {wildcards.shards}"
@@ -122,6 +123,7 @@ rule measure_dimensions:
     threads: 2
     params:
         embedding=embedding_of,
+        openai=settings("openai"),
         matryoshka=settings("matryoshka"),
         code=code_of("measure_dimensions.py", backend_in_use),
     message:

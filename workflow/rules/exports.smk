@@ -60,7 +60,7 @@ rule write_item_h5:
     threads: 1
     params:
         h5=settings("h5", "splits"),
-        tokenizer=tokenizer_of(config["embedding"], config["h5"]["features"]),
+        embedding=tokenizer_settings(config["embedding"], config["h5"]["features"]),
         code=code_of("write_item_h5.py"),
     message:
         "Writing vectors and tokens of the items as HDF5"

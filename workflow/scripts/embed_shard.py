@@ -3,27 +3,28 @@
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.embed.shard import embed_shard
+from sidmill.embed.shard import ShardFiles, embed_shard
+from sidmill.settings.embedding import Embedding, Openai
+from sidmill.settings.job import of_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    machine = snakemake.config["embedding"]
-    rows = embed_shard(
+    files = ShardFiles(
         snakemake.input.text,
         snakemake.output.shard,
         snakemake.output.speed,
-        shard=int(snakemake.wildcards.shard),
-        shards=int(snakemake.wildcards.shards),
         model_path=snakemake.input.get("model"),
         match_path=snakemake.input.get("match"),
         published=list(snakemake.input.get("published", [])),
-        **snakemake.params.code,
-        batch_tokens=machine["batch_tokens"],
-        device=machine["device"],
-        processes=machine["processes"],
-        http=snakemake.config["openai"],
-        **snakemake.params.embedding,
+    )
+    rows = embed_shard(
+        files,
+        of_job(snakemake, Embedding),
+        of_job(snakemake, Openai),
+        shard=int(snakemake.wildcards.shard),
+        shards=int(snakemake.wildcards.shards),
+        code=snakemake.params.code["code"],
     )
     log.info("wrote %s, %d rows", snakemake.output.shard, rows)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 with job(snakemake) as log:
     shard, shards = int(snakemake.wildcards.shard), int(snakemake.wildcards.shards)
     found = search_shard(
-        vector_store.open_store(snakemake.input.vectors, snakemake.input.ids, (shard, shards)),
+        vector_store.open_store(snakemake.input.vectors, snakemake.input.ids),
         vector_store.open_store(snakemake.input.queries, snakemake.input.query_ids),
         snakemake.input.get("index") or None,
         shard,

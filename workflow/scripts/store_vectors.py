@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
 from sidmill.embed.store import store
+from sidmill.settings.embedding import Store
+from sidmill.settings.job import of_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -14,6 +16,6 @@ with job(snakemake) as log:
         snakemake.input.text,
         snakemake.output.vectors,
         snakemake.output.ids,
-        **snakemake.params.store,
+        of_job(snakemake, Store),
     )
     log.info("wrote %s %s", snakemake.output.vectors, shape)

@@ -122,12 +122,13 @@ def sources(script: str | Path, chosen: Mapping[str, str] | None = None) -> dict
     if set(chosen) != set(wanted):
         raise ValueError(f"{script}: wanted a value of {sorted(wanted)}, found {sorted(chosen)}")
     left_out = {*PLUMBING}
+    used: list[str] = []  # a registry may name them: no import need be seen
     for name, choice in wanted.items():
-        used = choice.modules.get(chosen[name], ())
+        used += choice.modules.get(chosen[name], ())
         left_out |= {module for each in choice.modules.values() for module in each} - {*used}
 
     found = {"": _parse(Path(script))}
-    waiting = list(found[""].imports)
+    waiting = [*found[""].imports, *used]
     while waiting:
         name = waiting.pop()
         if name not in found and name not in left_out:

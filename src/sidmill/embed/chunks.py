@@ -1,10 +1,11 @@
-"""A shard in chunks that are kept on disk until the shard is whole: what is killed goes on.
+"""Chunks of a shard, kept on disk until the shard is whole, so that a killed job resumes.
 
 A chunk is a fixed number of rows. Its file holds the vectors of the texts that stand in the shard
-for the first time, so identical texts are computed once, and is named after everything its bytes
-follow from: the embedding space, the code, and all texts up to its end. A file of another name is
-not used. Digests of its bytes lie beside it, written after it: a run that goes on computes a chunk
-anew whose bytes have changed, and a shard is put together only from bytes that have not.
+for the first time, so identical texts are computed once. The file is named after everything its
+bytes follow from: the embedding space, the code, and all texts up to its end. A file of another
+name is not used. A second file, written after it, holds digests of its bytes: a resumed run
+computes a chunk again whose bytes have changed, and a shard is put together only from chunks whose
+bytes have not.
 
 Shapes: n rows of the shard, C chunks, D dimensions.
 """
@@ -15,7 +16,7 @@ import shutil
 from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +32,7 @@ class Plan(NamedTuple):
     """Which texts each chunk computes.
 
     Attributes:
-        folder: where the chunks lie until the shard is written.
+        folder: folder of the chunks until the shard is written.
         start: first row of the shard in text.parquet.
         rows: rows per chunk.
         first: int64 (n,), the row of the shard in which each row's text stands first.
@@ -63,44 +64,47 @@ class Plan(NamedTuple):
 
 
 def folder_of(shard_path: str | Path) -> Path:
-    """Folder of a shard's chunks, beside it; readers of the shards pass over hidden names."""
+    """Folder of a shard's chunks, next to it; readers of the shards skip hidden names."""
     path = Path(shard_path)
     return path.with_name(f".{path.name}.chunks")
 
 
 def plan(
-    text_path: str, shard_path: str, start: int, stop: int, *, rows: int, identity: dict
+    text_path: str, shard_path: str, start: int, stop: int, *, rows: int, identity: dict[str, Any]
 ) -> Plan:
-    """Read the texts of a shard once and say which are new where.
+    """Read the texts of a shard once, and assign each different text to a chunk.
 
     Memory: about 80 bytes per row while it runs, 8 afterwards.
 
     Args:
         text_path: text.parquet.
-        shard_path: the shard's file; its chunks lie beside it.
+        shard_path: the shard's file; its chunks lie next to it.
         start: first row of the shard.
         stop: row after its last.
         rows: rows per chunk.
         identity: what vectors follow from besides their text, JSON.
     """
-    lines = item_text.digests(text_path, start, stop)
+    # The name of a chunk follows from all texts up to its end.
+    digests = item_text.digests(text_path, start, stop)
     running = blake2b(json.dumps([identity, rows], sort_keys=True).encode(), digest_size=12)
     keys = []
-    for begin in range(0, len(lines), rows):
-        running.update(lines[begin : begin + rows].tobytes())
+    for begin in range(0, len(digests), rows):
+        running.update(digests[begin : begin + rows].tobytes())
         keys.append(running.copy().hexdigest())
-    _, at, number = np.unique(lines, return_index=True, return_inverse=True)
-    return Plan(folder_of(shard_path), start, rows, at[number], keys)
+
+    # For each row the row in which its text stands first, int64 (n,).
+    _, first, text = np.unique(digests, return_index=True, return_inverse=True)
+    return Plan(folder_of(shard_path), start, rows, first[text], keys)
 
 
 def done(plan: Plan, chunk: int, dim: int) -> bool:
-    """Whether a chunk's file is there, with the bytes that were written, and of the right shape."""
+    """Whether a chunk's file exists, with the bytes that were written, and of the right shape."""
     if not plan.sums_path(chunk).exists():
         return False
     try:
         return _open(plan, chunk).shape == (len(plan.new(chunk)), dim)
     except SidmillError as error:
-        logger.warning("computed anew: %s", error)
+        logger.warning("computed again: %s", error)
         return False
 
 
@@ -108,14 +112,15 @@ def texts(plan: Plan, text_path: str, chunk: int) -> list[str]:
     """The texts that a chunk computes, in row order."""
     begin, end = plan.bounds(chunk)
     tables = item_text.read(text_path, plan.start + begin, plan.start + end)
-    column = pa.chunked_array([part for t in tables for part in t["text"].chunks], pa.string())
-    return column.take(plan.new(chunk) - begin).to_pylist()
+    column = pa.chunked_array([array for t in tables for array in t["text"].chunks], pa.string())
+    new: list[str] = column.take(plan.new(chunk) - begin).to_pylist()
+    return new
 
 
-def keep(plan: Plan, chunk: int, found: np.ndarray) -> None:
+def keep(plan: Plan, chunk: int, vectors: np.ndarray) -> None:
     """Write the vectors of a chunk, atomically, then their digests."""
     plan.sums_path(chunk).unlink(missing_ok=True)
-    sums = vector_store.write(plan.path(chunk), found.shape, "float32", [found])
+    sums = vector_store.write(plan.path(chunk), vectors.shape, "float32", [vectors])
     json_report.write(plan.sums_path(chunk), {"xxh3_64": sums})
 
 
@@ -127,32 +132,37 @@ def assemble(plan: Plan, text_path: str) -> Iterator[tuple[pa.ChunkedArray, np.n
     Raises:
         SidmillError: naming a chunk whose bytes are not those that were written.
     """
+    # How many different texts there are up to each row, and before each chunk.
     maps = [_open(plan, chunk) for chunk in range(len(plan.keys))]
     is_new = plan.first == np.arange(len(plan.first))
-    count = np.cumsum(is_new)  # up to and with each row
-    before = np.concatenate([[0], count])[np.arange(len(plan.keys)) * plan.rows]
+    n_new = np.cumsum(is_new)
+    n_before = np.concatenate([[0], n_new])[np.arange(len(plan.keys)) * plan.rows]
+
     for chunk in range(len(plan.keys)):
+        # (b, D): each row from the chunk that computed its text.
         begin, end = plan.bounds(chunk)
         firsts = plan.first[begin:end]
         homes = firsts // plan.rows
         block = np.empty((end - begin, maps[chunk].shape[1]), dtype=np.float32)
         for home in np.unique(homes):
-            here = homes == home
-            block[here] = maps[home][count[firsts[here]] - 1 - before[home]]
+            rows = homes == home
+            block[rows] = maps[home][n_new[firsts[rows]] - 1 - n_before[home]]
+
+        # Their ids.
         tables = item_text.read(text_path, plan.start + begin, plan.start + end)
-        pids = [part for table in tables for part in table["pid"].chunks]
+        pids = [array for table in tables for array in table["pid"].chunks]
         yield pa.chunked_array(pids), block
 
 
 def _open(plan: Plan, chunk: int) -> np.ndarray:
-    """Map the vectors of a chunk, after a look at all of its bytes."""
+    """Map the vectors of a chunk once all of its bytes are checked."""
     path = plan.path(chunk)
     sums = json_report.read(plan.sums_path(chunk)).get("xxh3_64", [])
-    found = vector_store.open_npy(path)
+    vectors = vector_store.open_npy(path)
     if len(sums) != -(-path.stat().st_size // row_digests.PORTION):
         raise SidmillError(f"{plan.sums_path(chunk)}: not the digests of {path}: delete both")
     row_digests.check(path, sums, range(len(sums)))
-    return found
+    return vectors
 
 
 def clear(plan: Plan) -> None:

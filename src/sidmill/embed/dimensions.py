@@ -7,14 +7,18 @@ Letters: n texts of the sample, D dimensions, k neighbours.
 """
 
 import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
-from sidmill.embed import backend_choice, progress
-from sidmill.embed.normalization import unit_rows
+from sidmill.embed import backend, progress
+from sidmill.embed.backend import DEFAULT_RUN, Run, unit_rows
 from sidmill.formats import item_text
+from sidmill.settings.embedding import Embedding, Matryoshka
 
 logger = logging.getLogger(__name__)
 
@@ -23,17 +27,18 @@ QUERIES = 256  # at a time: (256, n) scores
 
 
 def measure(
-    text_path: str, settings: dict, *, sample: int, neighbours: int, dims: list[int] | None
-) -> dict:
+    text_path: str | Path, settings: Embedding, matryoshka: Matryoshka, run: Run = DEFAULT_RUN
+) -> dict[str, Any]:
     """Embed a sample at full width, cut it, and compare neighbours within the sample.
 
     Args:
         text_path: text.parquet; the sample is evenly spread over its rows.
-        settings: of the backend, see :func:`sidmill.embed.shard.embed_shard`; ``dim`` is looked
-            at, the model gives its full width. With ``lsa`` that is ``dim`` itself.
-        sample: texts, at most. Memory: their vectors.
-        neighbours: k; cosine, the text itself left out, ties to the earlier text.
-        dims: widths to try, null for halves of the full one down to 32, and ``dim``.
+        settings: of the embedding. The model gives its full width, whatever ``dim`` is; with
+            ``lsa`` that is ``dim`` itself.
+        matryoshka: ``sample`` texts, at most (memory: their vectors); k ``neighbours`` by cosine,
+            the text itself left out, ties to the earlier text; ``dims`` null: halves of the full
+            width down to 32, and ``embedding.dim``.
+        run: what the backend needs besides.
 
     Returns:
         ``jaccard`` per width: mean share of common neighbours in all of both.
@@ -42,57 +47,69 @@ def measure(
         SidmillError: if ``precomputed`` lacks vectors of the sample, which a file of new items
             alone does, a width is above the model's, or the sample has no k neighbours.
     """
-    pids, texts = _sample(text_path, sample)
+    neighbours = matryoshka.neighbours
+    pids, texts = _sample(text_path, matryoshka.sample)
     if len(texts) <= neighbours:
         raise SidmillError(
             f"{text_path}: a sample of {len(texts)} texts has no {neighbours} neighbours: lower "
             f"matryoshka.neighbours"
         )
-    dim = settings["dim"]
-    in_order = settings.get("rows") == "catalogue"
-    settings = {key: value for key, value in settings.items() if key != "rows"}
-    settings |= {"order_path": text_path if in_order else None}
-    whole = settings | {"dim": dim if settings["backend"] == "lsa" else None, "normalize": False}
+
+    # The model at its full width.
+    dim = settings.dim
+    whole = replace(settings, dim=dim if settings.backend == "lsa" else None, normalize=False)
+    run = run._replace(text_path=str(text_path), read_pids=lambda: pids)
     try:
-        chosen = backend_choice.choose(lambda: pids, process=0, **whole)
+        loaded = backend.choose(whole, run)
     except SidmillError as error:
-        if settings["backend"] != "precomputed":
+        if settings.backend != "precomputed":
             raise
         raise SidmillError(
             f"matryoshka.json samples the whole catalogue, published items too: {error}"
         ) from None
-    full = chosen.fingerprint["dim"]
-    wanted = sorted({*(dims or _halves(full)), *([dim] if dim else [])}, reverse=True)
-    if wanted and wanted[0] > full:
+
+    # Widths to compare, largest first.
+    full = loaded.fingerprint["dim"]
+    widths = {*(matryoshka.dims or _halves(full)), *([dim] if dim else [])}
+    if widths and max(widths) > full:
         raise SidmillError(
-            f"matryoshka.dims or embedding.dim: found {wanted[0]}, the model gives {full}: lower it"
+            f"matryoshka.dims or embedding.dim: found {max(widths)}, the model gives {full}: lower "
+            f"it"
         )
+
+    # Neighbours at full width, and at each smaller one.
     with progress.counting(len(texts), "texts") as advance:
-        vectors = next(chosen.stream(iter([texts]), advance)).vectors
+        vectors = loaded.encode(texts, advance)
     exact = _nearest(vectors, neighbours)
-    kept = {width: _jaccard(exact, _nearest(vectors[:, :width], neighbours)) for width in wanted}
     return {
-        "model": chosen.fingerprint["model"],
+        "model": loaded.fingerprint["model"],
         "full_dim": full,
         "texts": len(texts),
         "neighbours": neighbours,
-        "jaccard": {str(width): share for width, share in kept.items()},
+        "jaccard": {
+            str(width): _jaccard(exact, _nearest(vectors[:, :width], neighbours))
+            for width in sorted(widths, reverse=True)
+        },
     }
 
 
-def _sample(text_path: str, sample: int) -> tuple[pa.Array, list[str]]:
-    """Ids and texts of evenly spread rows; texts that were there already are passed over."""
-    count = item_text.count(text_path)
-    rows = (
-        np.unique(np.linspace(0, count - 1, min(sample, count)).astype(np.int64)) if count else []
-    )
-    wanted = np.zeros(count, dtype=bool)
-    wanted[rows] = True
+def _sample(text_path: str | Path, sample: int) -> tuple[pa.Array, list[str]]:
+    """Ids and texts of evenly spread rows; of equal texts the first."""
+    # Which rows: bool (N,).
+    n_rows = item_text.count(text_path)
+    is_sampled = np.zeros(n_rows, dtype=bool)
+    if n_rows:
+        spread = np.linspace(0, n_rows - 1, min(sample, n_rows))
+        is_sampled[spread.astype(np.int64)] = True
+
+    # Their ids and texts.
     tables, row = [], 0
     for table in item_text.read(text_path):
-        tables.append(table.filter(pa.array(wanted[row : row + table.num_rows])))
+        tables.append(table.filter(pa.array(is_sampled[row : row + table.num_rows])))
         row += table.num_rows
     chosen = pa.concat_tables(tables) if tables else item_text.schema(pa.int64()).empty_table()
+
+    # A text that stands in the sample twice would be its own nearest neighbour.
     first: dict[str, int] = {}
     for number, line in enumerate(chosen["text"].to_pylist()):
         first.setdefault(line, number)
@@ -107,16 +124,17 @@ def _halves(full: int) -> list[int]:
 def _nearest(vectors: np.ndarray, k: int) -> np.ndarray:
     """Rows of the k nearest of each vector by cosine, int64 (n, k)."""
     unit = unit_rows(vectors)
-    found = []
+    nearest = []
     for start in range(0, len(unit), QUERIES):
         scores = unit[start : start + QUERIES] @ unit.T
         own = np.arange(len(scores))
         scores[own, start + own] = -np.inf
-        found.append(np.argsort(-scores, axis=1, kind="stable")[:, :k])
-    return np.concatenate(found)
+        nearest.append(np.argsort(-scores, axis=1, kind="stable")[:, :k])
+    return np.concatenate(nearest)
 
 
-def _jaccard(exact: np.ndarray, found: np.ndarray) -> float:
+def _jaccard(exact: np.ndarray, cut: np.ndarray) -> float:
+    """Mean Jaccard index of two lists of neighbours per text, int64 (n, k) each."""
     k = exact.shape[1]
-    common = (exact[:, :, None] == found[:, None, :]).any(axis=2).sum(axis=1)
+    common = (exact[:, :, None] == cut[:, None, :]).any(axis=2).sum(axis=1)
     return float((common / (2 * k - common)).mean())

@@ -6,33 +6,45 @@ so the same model in another folder, or on another computer, names the same spac
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from sidmill.core import checksums
+from sidmill.settings.embedding import Embedding
+
+Fingerprint = dict[str, Any]  # JSON: text, numbers, true, false, null
 
 DIGITS = 12  # hex digits kept of a SHA-256
 MIB = 1 << 20
 
 
 def make(
+    settings: Embedding,
     *,
-    backend: str,
     model: str,
     revision: str | None,
     pooling: str,
-    prompt: str,
-    normalize: bool,
     dim: int,
     dtype: str,
     max_length: int | None,
-) -> dict:
-    """Return the fingerprint, its keys in this order."""
+) -> Fingerprint:
+    """Return the fingerprint, its keys in this order.
+
+    Args:
+        settings: name backend, prompt and whether vectors have unit length.
+        model: the name of the model, without a path.
+        revision: commit, version or content digest of the model.
+        pooling: how one vector is made of a text's tokens; empty where that is unknown.
+        dim: D.
+        dtype: of the arithmetic; empty where that is unknown.
+        max_length: tokens after which a text is cut, None where that is unknown.
+    """
     return {
-        "backend": backend,
+        "backend": settings.backend,
         "model": model,
         "revision": revision,
         "pooling": pooling,
-        "prompt": prompt,
-        "normalize": normalize,
+        "prompt": settings.prompt,
+        "normalize": settings.normalize,
         "dim": dim,
         "dtype": dtype,
         "max_length": max_length,
@@ -65,7 +77,7 @@ def ends_digest(path: str | Path) -> str:
     """Return the digest that older versions of this program gave a model folder.
 
     It reads the first and last MiB of each file alone. Versions that were published with it go on
-    from it, see :func:`sidmill.embed.reuse.go_on`.
+    from it, see :func:`sidmill.embed.reuse.continued_space`.
     """
     root = Path(path)
     digest = hashlib.sha256()

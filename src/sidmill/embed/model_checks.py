@@ -7,6 +7,7 @@ of which nothing is left, a decoder that guesses the next word. An error comes b
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from sentence_transformers import SentenceTransformer
 from torch import nn
@@ -24,6 +25,7 @@ MODULES = {
 }
 UNUSED = "pooler"  # a head of BERT and its kind, which no pooling of tokens reads
 POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe")
+REPORT = "log_state_dict_report"  # the function of transformers that is told of missing weights
 NAMED = 5  # weights that a message names
 
 
@@ -37,17 +39,19 @@ def complete(model: str) -> Iterator[None]:
         SidmillError: naming the first of them.
     """
     missing: list[str] = []
-    report = modeling_utils.log_state_dict_report
+    report = getattr(modeling_utils, REPORT)
 
-    def keep(*arguments: object, **options: object) -> None:
+    def keep(*arguments: Any, **options: Any) -> None:
         missing.extend(sorted(options["loading_info"].missing_keys))
         report(*arguments, **options)
 
-    modeling_utils.log_state_dict_report = keep
+    setattr(modeling_utils, REPORT, keep)
     try:
         yield
     finally:
-        modeling_utils.log_state_dict_report = report
+        setattr(modeling_utils, REPORT, report)
+
+    # A head that no pooling reads may be drawn at random.
     used = [name for name in missing if UNUSED not in name.split(".")]
     if used:
         raise SidmillError(
@@ -70,13 +74,17 @@ def check(model: str, loaded: SentenceTransformer, max_length: int, prompt: str)
         SidmillError: if the model is an encoder-decoder, has fewer positions than ``max_length``,
             or the prompt leaves no room for a text.
     """
-    inner = loaded[0].model
+    # The last layer has to be that of an encoder.
+    transformer: Any = loaded[0]
+    inner = transformer.model
     if getattr(inner.config, "is_encoder_decoder", False) and hasattr(inner, "decoder"):
         raise SidmillError(
             f"{model}: is an encoder-decoder ({type(inner).__name__}), whose last layer is that of "
             f"its decoder: name an encoder, or bring vectors that you made with "
             f"embedding.backend: precomputed"
         )
+
+    # Every token needs a position.
     positions = _positions(inner)
     if positions is not None and max_length > positions:
         raise SidmillError(
@@ -84,6 +92,8 @@ def check(model: str, loaded: SentenceTransformer, max_length: int, prompt: str)
             f"that its folder and embedding.max_length allow: set embedding.max_length to at most "
             f"{positions}"
         )
+
+    # The prompt has to leave room for the text.
     taken = len(loaded.tokenizer(prompt)["input_ids"])  # with the special tokens of every text
     if taken >= max_length:
         raise SidmillError(
@@ -94,7 +104,7 @@ def check(model: str, loaded: SentenceTransformer, max_length: int, prompt: str)
         )
 
 
-def say_prompts(model: str, loaded: SentenceTransformer, prompt: str) -> None:
+def log_prompts(model: str, loaded: SentenceTransformer, prompt: str) -> None:
     """Log the prompts that a model's folder names, none of which is put before a text."""
     named = {name: text for name, text in loaded.prompts.items() if text and text != prompt}
     if not named:

@@ -1,4 +1,7 @@
-"""Asking a server again: with growing waits, and never before it says so.
+"""Retries of requests to a server: exponential back-off, and never before its Retry-After.
+
+Own code and not tenacity, which retries one call: here a Retry-After holds for the requests of all
+threads, and a request that fails for good ends the waits of the others.
 
 https://www.rfc-editor.org/rfc/rfc9110#field.retry-after
 """
@@ -18,52 +21,58 @@ from sidmill.core.errors import SidmillError
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-LONGEST_S = 3600  # a server that wants more is asked by another run
+LONGEST_S = 3600  # a server that asks for a longer wait needs another run
 
 
 class AgainError(Exception):
-    """Another try may help: why, and the server's Retry-After."""
+    """A request failed in a way that a retry may help."""
 
     def __init__(self, why: str, retry_after: str | None = None) -> None:
-        """Keep both."""
+        """Store the reason of the failure and the header of the answer."""
         super().__init__(why)
         self.why = why
         self.retry_after = retry_after
 
 
-class Patience:
-    """When the threads of a process may ask a server; one wait is for all of them.
+class Retries:
+    """When the threads of a process may send requests; one Retry-After holds for all of them.
 
-    Chance in the waits keeps clients apart; it reaches no result.
+    The waits have a random part, which keeps clients apart; it reaches no result.
     """
 
     def __init__(self, retries: int, wait_s: float) -> None:
-        """Ask ``1 + retries`` times, first after ``wait_s`` seconds, then after twice as long."""
+        """Allow ``retries`` retries: after ``wait_s`` seconds, then after twice as long each."""
         self.retries = retries
         self.wait_s = wait_s
         self._not_before = 0.0
         self._lock = threading.Lock()
         self._stopped = threading.Event()
 
-    def insist(self, ask: Callable[[], T]) -> T:
-        """Call ``ask`` until it raises no :class:`AgainError`.
+    def call(self, request: Callable[[], T]) -> T:
+        """Call ``request`` until it raises no :class:`AgainError`.
 
         Raises:
-            SidmillError: when the tries are used up, or another thread gave up.
+            SidmillError: when no retry remains, or another thread gave up.
         """
         for number in range(1 + self.retries):
-            while (left := self._not_before - time.monotonic()) > 0 and not self._stopped.is_set():
-                self._stopped.wait(left)
+            # A Retry-After of any thread comes first.
+            while (
+                remaining := self._not_before - time.monotonic()
+            ) > 0 and not self._stopped.is_set():
+                self._stopped.wait(remaining)
             if self._stopped.is_set():
                 raise SidmillError("another request to the embeddings server failed")
+
             try:
-                return ask()
+                return request()
             except AgainError as error:
                 if number == self.retries:
                     raise SidmillError(
                         f"the embeddings server failed {number + 1} times, last with: {error.why}: "
                         f"see to it and run again; what is done is kept"
                     ) from None
+
+                # Exponential back-off, not before the server's own time.
                 wait = self.wait_s * 2**number * random.uniform(0.5, 1)
                 asked = seconds_of(error.retry_after)
                 if asked is not None:

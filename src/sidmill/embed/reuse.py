@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
 from sidmill.embed import fingerprint
+from sidmill.embed.fingerprint import Fingerprint
 from sidmill.formats import catalogue_match, embedding_shards, item_text
 from sidmill.io import parquet
 
@@ -39,10 +40,10 @@ def published_rows(
     """
     if match_path is None:
         return np.full(stop - start, NONE, dtype=np.int64)
-    found = catalogue_match.read(match_path, start, stop)
+    match = catalogue_match.read(match_path, start, stop)
     n_vectors = sum(sum(embedding_shards.group_sizes(path)) for path in published)
     # Items that were removed once stand after the others: their vectors are gone.
-    return np.where(found.changed | (found.rows >= n_vectors), NONE, found.rows)
+    return np.where(match.changed | (match.rows >= n_vectors), NONE, match.rows)
 
 
 @contextmanager
@@ -58,18 +59,20 @@ def fresh(
         start: first row of the shard.
         stop: row after its last.
         rows: int64 (n,), as of :func:`published_rows`.
-        shard_path: the shard's file; the new ones lie beside it while the block lasts, hidden.
+        shard_path: the shard's file; the two files lie hidden in its folder and vanish with the
+            block.
 
     Yields:
         Path of those texts, and a path for their embeddings.
     """
-    known = rows != NONE
-    count = int(known.sum())
-    logger.info("%d items keep their published vector, %d are embedded", count, len(rows) - count)
+    reused = rows != NONE
+    n_reused = int(reused.sum())
+    n_fresh = len(rows) - n_reused
+    logger.info("%d items keep their published vector, %d are embedded", n_reused, n_fresh)
     shard = Path(shard_path)
     paths = [shard.with_name(f".{shard.name}.fresh-{what}") for what in ("text", "embeddings")]
     try:
-        tables = _without(item_text.read(text_path, start, stop), known)
+        tables = _without(item_text.read(text_path, start, stop), reused)
         item_text.write(paths[0], item_text.pid_type(text_path), tables)
         yield str(paths[0]), str(paths[1])
     finally:
@@ -88,8 +91,8 @@ def blocks(
 ) -> Blocks:
     """Yield the ids and vectors of a shard, in its order.
 
-    Memory: two blocks of vectors, and 25 bytes per row. Disk: 4 n D bytes beside the shard while
-    it runs, which vanish with the process: published rows may be wanted in any order.
+    Memory: two blocks of vectors, and 25 bytes per row. Disk: 4 n D bytes in the folder of the
+    shard while it runs, which vanish with the process: the order of the published rows is any.
 
     Args:
         text_path: text.parquet.
@@ -100,38 +103,43 @@ def blocks(
         fresh_shard: embeddings of the other texts, in order.
         dim: D.
     """
-    known = rows != NONE
-    vectors_of = (vectors for _, vectors in embedding_shards.read(fresh_shard))
+    is_reused = rows != NONE
+    fresh_blocks = (vectors for _, vectors in embedding_shards.read(fresh_shard))
     with tempfile.TemporaryFile(dir=Path(fresh_shard).parent) as spill:
+        # Published vectors in the order of the shard.
         _copy(published, rows, dim, spill)
         spill.seek(0)
+
+        # Block by block: (b, D), each row from one of the two.
         spare: list[np.ndarray] = []
         begin = 0
         for table in item_text.read(text_path, start, stop):
-            old = known[begin : begin + table.num_rows]
-            vectors = np.empty((len(old), dim), dtype=np.float32)
-            stored = spill.read(int(old.sum()) * dim * vectors.itemsize)
-            vectors[old] = np.frombuffer(stored, dtype=np.float32).reshape(-1, dim)
-            vectors[~old] = _take(vectors_of, spare, int((~old).sum()), dim)
-            begin += len(old)
+            reused = is_reused[begin : begin + table.num_rows]
+            vectors = np.empty((len(reused), dim), dtype=np.float32)
+            stored = spill.read(int(reused.sum()) * dim * vectors.itemsize)
+            vectors[reused] = np.frombuffer(stored, dtype=np.float32).reshape(-1, dim)
+            vectors[~reused] = _take(fresh_blocks, spare, int((~reused).sum()), dim)
+            begin += len(reused)
             yield table["pid"], vectors
 
 
-def go_on(found: dict, published: list[str], model: str | None) -> dict:
-    """The fingerprint to embed new items with, that of the published version they go into.
+def continued_space(space: Fingerprint, published: list[str], model: str | None) -> Fingerprint:
+    """The fingerprint to embed new items with: that of the published version that they join.
 
     Args:
-        found: the fingerprint of the model at hand.
+        space: the fingerprint of the model at hand.
         published: shards of the published version.
         model: a folder, a hub id, or None.
 
     Raises:
         SidmillError: if it is another space.
     """
-    before = embedding_shards.fingerprint(published[0])
-    is_folder = model is not None and Path(model).is_dir()
-    differs_in_revision = found | {"revision": before.get("revision")} == before != found
-    if is_folder and differs_in_revision and fingerprint.ends_digest(model) == before["revision"]:
+    before: Fingerprint = embedding_shards.fingerprint(published[0])
+    differs_in_revision = space | {"revision": before.get("revision")} == before != space
+
+    # Older programs named a model folder by a digest of the ends of its files.
+    folder = model if model is not None and Path(model).is_dir() else None
+    if folder and differs_in_revision and fingerprint.ends_digest(folder) == before["revision"]:
         logger.warning(
             "%s was published with a digest of the ends of the model's files alone, which are "
             "those of %s: it is taken for the same model",
@@ -139,11 +147,11 @@ def go_on(found: dict, published: list[str], model: str | None) -> dict:
             model,
         )
         return before
-    check(found, published)
-    return found
+    check(space, published)
+    return space
 
 
-def check(found: dict, published: list[str]) -> None:
+def check(space: Fingerprint, published: list[str]) -> None:
     """Refuse to mix vectors of two spaces.
 
     Raises:
@@ -151,9 +159,9 @@ def check(found: dict, published: list[str]) -> None:
     """
     before = embedding_shards.fingerprint(published[0])
     differing = [
-        f"{key} {before.get(key)!r} there, {found.get(key)!r} here"
-        for key in sorted({*before, *found})
-        if before.get(key) != found.get(key)
+        f"{key} {before.get(key)!r} there, {space.get(key)!r} here"
+        for key in sorted({*before, *space})
+        if before.get(key) != space.get(key)
     ]
     if differing:
         raise SidmillError(
@@ -163,14 +171,14 @@ def check(found: dict, published: list[str]) -> None:
         )
 
 
-def _without(tables: Iterator[pa.Table], known: np.ndarray) -> Iterator[pa.Table]:
-    """The rows that are not known, in tables as large as those that a shard is read in."""
+def _without(tables: Iterator[pa.Table], reused: np.ndarray) -> Iterator[pa.Table]:
+    """The rows that are not reused, in tables as large as those that a shard is read in."""
     waiting: list[pa.Table] = []
     start = 0
     for table in tables:
-        waiting.append(table.filter(pa.array(~known[start : start + table.num_rows])))
+        waiting.append(table.filter(pa.array(~reused[start : start + table.num_rows])))
         start += table.num_rows
-        if sum(part.num_rows for part in waiting) >= parquet.ROWS_PER_GROUP:
+        if sum(table.num_rows for table in waiting) >= parquet.ROWS_PER_GROUP:
             whole = pa.concat_tables(waiting)
             yield whole.slice(0, parquet.ROWS_PER_GROUP)
             waiting = [whole.slice(parquet.ROWS_PER_GROUP)]
@@ -180,17 +188,20 @@ def _without(tables: Iterator[pa.Table], known: np.ndarray) -> Iterator[pa.Table
 
 
 def _copy(published: list[str], rows: np.ndarray, dim: int, spill: BinaryIO) -> None:
-    """Write the wanted rows of the published vectors to a file, in the order of the shard.
+    """Write the reused rows of the published vectors to a file, in the order of the shard.
 
     Row groups that hold none of them are not read.
     """
-    kept = rows[rows != NONE]
-    order = np.argsort(kept, kind="stable")  # places in the file, by published row
-    wanted = kept[order]
+    # Ascending published rows, and the rank of each in the file.
+    reused = rows[rows != NONE]
+    ranks = np.argsort(reused, kind="stable")
+    ascending = reused[ranks]
+
+    # One row group at a time.
     first = 0
     for path in published:
         for group, size in enumerate(embedding_shards.group_sizes(path)):
-            begin, end = np.searchsorted(wanted, [first, first + size])
+            begin, end = np.searchsorted(ascending, [first, first + size])
             if begin < end:
                 vectors = embedding_shards.read_group(path, group)
                 if vectors.shape[1] != dim:
@@ -198,25 +209,25 @@ def _copy(published: list[str], rows: np.ndarray, dim: int, spill: BinaryIO) -> 
                         f"{path}: vectors of {vectors.shape[1]} dimensions, wanted {dim}: take "
                         f"another copy of that version"
                     )
-                _scatter(spill, order[begin:end], vectors[wanted[begin:end] - first])
+                _scatter(spill, ranks[begin:end], vectors[ascending[begin:end] - first])
             first += size
 
 
 def _scatter(spill: BinaryIO, ranks: np.ndarray, vectors: np.ndarray) -> None:
-    """Write each vector to its place, those of neighbouring places at once."""
+    """Write each vector at its rank in the file, runs of consecutive ranks at once."""
     by_rank = np.argsort(ranks)
     runs = np.flatnonzero(np.diff(ranks[by_rank], prepend=-2) != 1)
     for run in np.split(by_rank, runs[1:]):
         spill.seek(int(ranks[run[0]]) * vectors.shape[1] * vectors.itemsize)
-        spill.write(np.ascontiguousarray(vectors[run], dtype=np.float32))
+        spill.write(np.ascontiguousarray(vectors[run], dtype=np.float32).data)
 
 
 def _take(
-    fresh: Iterator[np.ndarray], spare: list[np.ndarray], wanted: int, dim: int
+    blocks: Iterator[np.ndarray], spare: list[np.ndarray], n_rows: int, dim: int
 ) -> np.ndarray:
-    """The next vectors that were embedded, float32 (wanted, D); what is left of a block waits."""
-    while sum(map(len, spare)) < wanted:
-        spare.append(next(fresh))
+    """The next rows of the blocks, float32 (n_rows, D); ``spare`` keeps the rest of a block."""
+    while sum(map(len, spare)) < n_rows:
+        spare.append(next(blocks))
     together = np.concatenate([np.empty((0, dim), dtype=np.float32), *spare])
-    spare[:] = [together[wanted:]]
-    return together[:wanted]
+    spare[:] = [together[n_rows:]]
+    return together[:n_rows]

@@ -15,7 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
+from sidmill.embed.fingerprint import Fingerprint
 from sidmill.formats import embedding_shards, item_text, vector_store
+from sidmill.settings.embedding import Store
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +27,7 @@ def store(
     text_path: str,
     vectors_path: str,
     ids_path: str,
-    *,
-    dtype: str,
+    settings: Store,
 ) -> tuple[int, int]:
     """Write the vectors of all shards into one memory map, in the row order of text.parquet.
 
@@ -34,10 +35,10 @@ def store(
 
     Args:
         shard_paths: the shards of embeddings.parquet, in order.
-        text_path: text.parquet: which ids are wanted, in which order.
+        text_path: text.parquet, whose ids the shards have, in this order.
         vectors_path: vectors.npy to write.
         ids_path: ids.parquet to write.
-        dtype: float32 or float16 on disk.
+        settings: the type on disk.
 
     Returns:
         N and D.
@@ -45,15 +46,19 @@ def store(
     Raises:
         SidmillError: if the gate finds anything.
     """
+    # What all shards have in common: the space, the ids in order, the width.
     fingerprint = _one_fingerprint(shard_paths)
     ids = pa.chunked_array([table["pid"].combine_chunks() for table in item_text.read(text_path)])
     _check_unique(ids, text_path)
     dim = _dimension(shard_paths, text_path)
     shape = (len(ids), dim)
-    sums = vector_store.write(vectors_path, shape, dtype, _gate(shard_paths, ids, dim, dtype))
+
+    # The vectors through the gate, then the ids with their digests.
+    blocks = _gate(shard_paths, ids, dim, settings.dtype)
+    sums = vector_store.write(vectors_path, shape, settings.dtype, blocks)
     vector_store.write_ids(ids_path, ids, shape, fingerprint, sums)
     _remove_other_shards(shard_paths)
-    logger.info("%d vectors of %d dimensions, %s", *shape, dtype)
+    logger.info("%d vectors of %d dimensions, %s", *shape, settings.dtype)
     return shape
 
 
@@ -112,10 +117,10 @@ def _blocks(shard_paths: list[str]) -> Iterator[tuple[str, pa.ChunkedArray, np.n
 
 def _remove_other_shards(shard_paths: list[str]) -> None:
     """Leave no shard of another shard count in the folder: it is read as one table."""
-    wanted = {Path(path).name for path in shard_paths}
+    names = {Path(path).name for path in shard_paths}
     for folder in sorted({Path(path).parent for path in shard_paths}):
         for stale in sorted(folder.glob("part-*.parquet")):
-            if stale.name not in wanted:
+            if stale.name not in names:
                 logger.info("removing %s, left from another number of shards", stale)
                 stale.unlink()
         for stale in sorted(folder.glob(".part-*.parquet.chunks")):
@@ -123,8 +128,13 @@ def _remove_other_shards(shard_paths: list[str]) -> None:
             shutil.rmtree(stale, ignore_errors=True)
 
 
-def _one_fingerprint(shard_paths: list[str]) -> dict:
-    first = embedding_shards.fingerprint(shard_paths[0])
+def _one_fingerprint(shard_paths: list[str]) -> Fingerprint:
+    """The fingerprint that all shards have.
+
+    Raises:
+        SidmillError: naming a shard of another space, and each fact that differs.
+    """
+    first: Fingerprint = embedding_shards.fingerprint(shard_paths[0])
     for path in shard_paths[1:]:
         other = embedding_shards.fingerprint(path)
         differing = [key for key in sorted({*first, *other}) if first.get(key) != other.get(key)]
@@ -141,7 +151,7 @@ def _one_fingerprint(shard_paths: list[str]) -> dict:
 
 def _dimension(shard_paths: list[str], text_path: str) -> int:
     for _, _, block in _blocks(shard_paths):
-        return block.shape[1]
+        return int(block.shape[1])
     raise SidmillError(f"{text_path}: holds no item, so there is nothing to store")
 
 
@@ -152,14 +162,15 @@ def _check_unique(ids: pa.ChunkedArray, text_path: str) -> None:
         raise SidmillError(f"{text_path}: pid {repeated!r} stands in it more than once")
 
 
-def _check_ids(path: str, found: pa.ChunkedArray, wanted: pa.ChunkedArray, row: int) -> None:
-    if found.equals(wanted):
+def _check_ids(path: str, pids: pa.ChunkedArray, expected: pa.ChunkedArray, row: int) -> None:
+    """Compare ids of a shard with those of the catalogue from ``row`` on."""
+    if pids.equals(expected):
         return
-    pairs = zip(found.to_pylist(), wanted.to_pylist(), strict=False)
-    place = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(found), len(wanted)))
-    have = found[place].as_py() if place < len(found) else None
-    want = wanted[place].as_py() if place < len(wanted) else None
+    pairs = zip(pids.to_pylist(), expected.to_pylist(), strict=False)
+    first = next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(pids), len(expected)))
+    found = pids[first].as_py() if first < len(pids) else None
+    wanted = expected[first].as_py() if first < len(expected) else None
     raise SidmillError(
-        f"{path}: pid {have!r} where the catalogue has {want!r} (row {row + place}): the shard is "
-        f"of another catalogue; delete it and run again"
+        f"{path}: pid {found!r} where the catalogue has {wanted!r} (row {row + first}): the shard "
+        f"is of another catalogue; delete it and run again"
     )

@@ -1,4 +1,4 @@
-"""What embedding texts took, as counts that add up, and what these say of the speed.
+"""What embedding texts took, as counts that add up: speed of a shard, cost of more items.
 
 Operations are counted from the model, not measured: two for each weight of a linear layer and each
 token, and those of attention, which grow with the square of a text's length. Padding and texts
@@ -6,11 +6,20 @@ that are the same as an earlier one count as nothing useful.
 """
 
 import time
-from typing import NamedTuple
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from sidmill.core.errors import SidmillError
+from sidmill.io import json_report
+from sidmill.settings.embedding import EmbeddingCost
+
 COUNTS = ("rows", "texts", "texts_kept", "texts_cut", "tokens", "padded_tokens")
+SUMS = (*COUNTS, "seconds")
+
+Figures = dict[str, Any]  # JSON: what a shard took
 
 
 class Work(NamedTuple):
@@ -59,7 +68,7 @@ class Model(NamedTuple):
 
 def total(works: list[Work]) -> Work:
     """Return the sum of counts."""
-    return Work(*(sum(part) for part in zip(*works, strict=True))) if works else Work()
+    return Work(*(sum(counts) for counts in zip(*works, strict=True))) if works else Work()
 
 
 def operations(work: Work, model: Model) -> int:
@@ -68,7 +77,7 @@ def operations(work: Work, model: Model) -> int:
     return 2 * model.linear_weights * work.tokens + (attention // 2 if model.causal else attention)
 
 
-def speed(work: Work, model: Model | None, *, rows: int, kept: int, seconds: float) -> dict:
+def speed(work: Work, model: Model | None, *, rows: int, kept: int, seconds: float) -> Figures:
     """Return the figures of a shard.
 
     Args:
@@ -78,8 +87,9 @@ def speed(work: Work, model: Model | None, *, rows: int, kept: int, seconds: flo
         kept: of the different texts, those that an earlier, interrupted run had done.
         seconds: wall time of the work, loading left out.
     """
+    # What every backend can count.
     seconds = max(seconds, 1e-9)
-    figures = {
+    figures: Figures = {
         "rows": rows,
         "texts": work.texts,
         "texts_kept": kept,
@@ -87,26 +97,21 @@ def speed(work: Work, model: Model | None, *, rows: int, kept: int, seconds: flo
         "tokens": work.tokens,
         "padded_tokens": work.padded_tokens,
     }
-    figures |= rates(figures, seconds) | {
-        "operations": None,
-        "operations_per_second": None,
-        "matmul_rate": None,
-        "matmul_share": None,
-        "device": None,
+    figures |= rates(figures, seconds)
+
+    # What follows from the model, where it runs here.
+    done = None if model is None else operations(work, model)
+    rate = None if model is None else model.matmul_rate
+    return figures | {
+        "operations": done,
+        "operations_per_second": None if done is None else done / seconds,
+        "matmul_rate": rate,
+        "matmul_share": done / seconds / rate if done is not None and rate else None,
+        "device": None if model is None else model.device,
     }
-    if model is not None:
-        done = operations(work, model)
-        figures |= {
-            "operations": done,
-            "operations_per_second": done / seconds,
-            "matmul_rate": model.matmul_rate,
-            "matmul_share": done / seconds / model.matmul_rate if model.matmul_rate else None,
-            "device": model.device,
-        }
-    return figures
 
 
-def rates(counts: dict, seconds: float) -> dict:
+def rates(counts: Figures, seconds: float) -> Figures:
     """What follows from ``COUNTS``, of one shard or of several, and the seconds they took."""
     padded = counts["padded_tokens"]
     return {
@@ -115,6 +120,57 @@ def rates(counts: dict, seconds: float) -> dict:
         "texts_per_second": counts["texts"] / seconds,
         "tokens_per_second": counts["tokens"] / seconds,
     }
+
+
+def report(paths: Sequence[str | Path], settings: EmbeddingCost) -> Figures:
+    """Add up shards that were embedded one after another, and reckon the cost of more items.
+
+    Seconds are summed, so rates are those of one machine; loading the model is not in them.
+    ``for_items`` is plain arithmetic: seconds per text, times ``items``.
+
+    Args:
+        paths: JSON that each shard left.
+        settings: ``items`` null: the rows of the shards, with a published version those that it
+            has no vector of.
+
+    Raises:
+        SidmillError: if a file is not what a shard leaves.
+    """
+    # Sums over all shards; operations over those whose model is known.
+    shards = [_read(path) for path in paths]
+    whole = {key: sum(shard[key] for shard in shards) for key in SUMS}
+    known = [shard for shard in shards if shard["operations"] is not None]
+    seconds = max(whole["seconds"], 1e-9)
+    rated = sum(shard["matmul_rate"] * shard["seconds"] for shard in known)
+    done = sum(shard["operations"] for shard in known)
+
+    # Hours and price for more items.
+    items = settings.items or whole["rows"]
+    hours = items * seconds / whole["texts"] / 3600 if whole["texts"] else None
+    per_hour = settings.price_per_hour
+    price = None if hours is None or per_hour is None else hours * per_hour
+    return {
+        "shards": len(shards),
+        **whole,
+        **rates(whole, seconds),
+        "operations": done if known else None,
+        "matmul_share": done / rated if rated else None,
+        "devices": sorted({shard["device"] for shard in known}),
+        "for_items": {
+            "items": items,
+            "machine_hours": hours,
+            "price_per_hour": per_hour,
+            "price": price,
+        },
+    }
+
+
+def _read(path: str | Path) -> Figures:
+    shard: Figures = json_report.read(path)
+    missing = [key for key in (*SUMS, "operations", "matmul_rate", "device") if key not in shard]
+    if missing:
+        raise SidmillError(f"{path}: lacks {', '.join(missing)}: delete it and run again")
+    return shard
 
 
 class Stopwatch:

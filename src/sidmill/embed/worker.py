@@ -25,7 +25,7 @@ def main() -> None:
     request = Path(sys.argv[1])
     process, processes = map(int, sys.argv[2:])
     try:
-        task = compute.Task(**json.loads(request.read_text(encoding="utf-8")))
+        task = compute.of_json(json.loads(request.read_text(encoding="utf-8")))
         done = compute.compute(task, process, processes)
     except SidmillError as error:
         logging.error("%s", error)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sidmill.core.atomic import write_text
 from sidmill.core.errors import SidmillError
-from sidmill.embed import chunks, throughput
+from sidmill.embed import chunks, compute, throughput
 from sidmill.embed.compute import Done, Task
 from sidmill.io import json_report
 
@@ -36,7 +36,7 @@ def run(task: Task, processes: int) -> Done:
 
     folder = chunks.folder_of(task.shard_path)
     request = folder / "request.json"
-    write_text(request, json.dumps(task._asdict()))
+    write_text(request, json.dumps(compute.as_json(task)))
     environment = _environment(processes)
     members: list[subprocess.Popen] = []
     listeners = []

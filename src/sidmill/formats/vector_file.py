@@ -107,6 +107,9 @@ def open_rows(path: str | Path, column: str = "embedding") -> np.ndarray | Strea
     if suffix == ".h5":
         return _open_h5(path).vectors
     if suffix == ".npy":
+        ids_path = vector_store.ids_beside(path)
+        if ids_path and vector_store.is_own_ids(ids_path):
+            return vector_store.open_store(path, ids_path).vectors
         return _plain_or_cut(user_arrays.open_matrix(path, "its name"))
     file = parquet.open_file(path, {column: user_arrays.holds_vectors})
     first = next(_read_parquet([str(path)], column), None)

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tokenize import TokenError
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 from sidmill.core.atomic import replacing
 from sidmill.core.errors import SidmillError
 from sidmill.formats.embedding_shards import FINGERPRINT_KEY
-from sidmill.formats.item_text import shard_bounds
 from sidmill.io import parquet, row_digests
 from sidmill.io.remedy import remedy
 
@@ -31,12 +30,58 @@ DTYPES = ("float32", "float16")
 UNREADABLE = (ValueError, EOFError, OSError, OverflowError, SyntaxError, TokenError)
 
 
+class StoredVectors(np.memmap):
+    """A read-only map of vectors.npy whose bytes are checked against their digests when first read.
+
+    :mod:`sidmill.numeric.row_blocks` reads through ``checked``, so that a file is read once and a
+    damaged portion is refused before a number of it is used. Rows that are indexed are checked too,
+    their portions whole. A slice is a view that is checked when it is read. What makes an array of
+    the whole map (``np.asarray``) is not checked: use ``row_blocks.read_all``.
+    """
+
+    checked: row_digests.CheckedFile | None
+
+    def __array_finalize__(self, source: object) -> None:
+        """Give a view the file of its source."""
+        super().__array_finalize__(source)
+        self.checked = getattr(source, "checked", None) if self._mmap is not None else None
+
+    def __getitem__(self, index: Any) -> Any:
+        """Check the rows that are copied or computed with; slices stay views."""
+        found = super().__getitem__(index)
+        if self.checked is None or isinstance(index, slice):
+            return found
+
+        # The rows that the first index names; all of them for a mask of values, or an ellipsis.
+        key = index[0] if isinstance(index, tuple) else index
+        rows = np.arange(len(self))
+        if isinstance(key, slice) or np.ndim(key) == 1 or isinstance(key, int | np.integer):
+            rows = np.atleast_1d(rows[key])
+        row_bytes = self.strides[0]
+        first = self.ctypes.data - self._root().ctypes.data + self.offset
+        self.checked.check(first + rows * row_bytes, row_bytes)
+        return np.asarray(found) if isinstance(found, np.ndarray) else found
+
+    def _root(self) -> np.ndarray:
+        """The map of the whole file."""
+        root: np.ndarray = self
+        while isinstance(root.base, np.ndarray):
+            root = root.base
+        return root
+
+
 class VectorStore(NamedTuple):
-    """An opened pair: ``vectors`` is a read-only memory map (N, D), ``ids`` has N rows."""
+    """An opened pair.
+
+    Attributes:
+        vectors: read-only memory map (N, D); bytes are checked as they are read.
+        ids: int64 or string (N,).
+        fingerprint: names the embedding space.
+    """
 
     vectors: np.ndarray
     ids: pa.ChunkedArray
-    fingerprint: dict
+    fingerprint: dict[str, Any]
 
 
 def write(
@@ -79,10 +124,10 @@ def write_ids(
     path: str | Path,
     ids: pa.ChunkedArray,
     shape: tuple[int, int],
-    fingerprint: dict,
+    fingerprint: dict[str, Any],
     sums: Sequence[str] = (),
 ) -> None:
-    """Write ids.parquet, with shape, fingerprint and digests of the vectors beside it."""
+    """Write ids.parquet, with shape, fingerprint and digests of the vectors in its metadata."""
     schema = pa.schema(
         [("pid", ids.type)],
         metadata={
@@ -96,8 +141,8 @@ def write_ids(
 
 def ids_beside(path: str | Path) -> Path | None:
     """The ids.parquet that was written with a vectors.npy; None for an array of another name."""
-    beside = Path(path).with_name("ids.parquet")
-    return beside if Path(path).name == "vectors.npy" and beside.exists() else None
+    ids_path = Path(path).with_name("ids.parquet")
+    return ids_path if Path(path).name == "vectors.npy" and ids_path.exists() else None
 
 
 def is_own_ids(path: str | Path) -> bool:
@@ -108,20 +153,14 @@ def is_own_ids(path: str | Path) -> bool:
         return SHAPE_KEY.encode() in (pq.read_schema(path).metadata or {})
 
 
-def open_store(
-    vectors_path: str | Path, ids_path: str | Path, shard: tuple[int, int] = (0, 1)
-) -> VectorStore:
-    """Open the pair read-only, and read the vectors once to see that no byte of them has changed.
+def open_store(vectors_path: str | Path, ids_path: str | Path) -> VectorStore:
+    """Open the pair read-only, without reading a vector.
 
-    Memory: the ids, and 64 MiB; vectors stay on disk.
-
-    Args:
-        vectors_path: vectors.npy.
-        ids_path: ids.parquet.
-        shard: number and count: only rows of this shard are read to be checked.
+    Vectors are checked as they are read, see :class:`StoredVectors`: a byte that has changed is
+    refused there. Memory: the ids, and 64 MiB once vectors are read; vectors stay on disk.
 
     Raises:
-        SidmillError: if a file is unreadable, the two disagree in shape, or bytes have changed.
+        SidmillError: if a file is unreadable, or the two disagree in shape or size.
     """
     file = parquet.open_file(ids_path, {"pid": parquet.is_pid})
     vectors = open_npy(vectors_path)
@@ -136,8 +175,8 @@ def open_store(
             f"{vectors_path} has shape {vectors.shape}, {ids_path} was written for {shape}, so "
             f"they do not belong together: {remedy(vectors_path)}"
         )
-    _check_bytes(vectors_path, vectors, parquet.metadata_json(file, DIGESTS_KEY), shard)
-    return VectorStore(vectors, read_ids(file), parquet.metadata_json(file, FINGERPRINT_KEY))
+    checked = _checked(vectors_path, vectors, parquet.metadata_json(file, DIGESTS_KEY))
+    return VectorStore(checked, read_ids(file), parquet.metadata_json(file, FINGERPRINT_KEY))
 
 
 def open_if_any(vectors_path: str | Path, ids_path: str | Path) -> VectorStore | None:
@@ -145,18 +184,14 @@ def open_if_any(vectors_path: str | Path, ids_path: str | Path) -> VectorStore |
     return open_store(vectors_path, ids_path) if vectors_path else None
 
 
-def _check_bytes(
-    path: str | Path, vectors: np.ndarray, stored: dict, shard: tuple[int, int]
-) -> None:
-    sums = stored.get("xxh3_64", [])
-    if not sums or stored["portion"] != row_digests.PORTION:
-        return
-    rows = shard_bounds(len(vectors), *shard)
-    header = Path(path).stat().st_size - vectors.nbytes
-    first, last = (header + row * vectors.strides[0] for row in rows)
-    row_digests.check(
-        path, sums, range(first // row_digests.PORTION, -(-last // row_digests.PORTION))
-    )
+def _checked(path: str | Path, vectors: np.ndarray, stored: dict[str, Any]) -> np.ndarray:
+    """Let a map check its bytes; one without digests of this portion size stays as it is."""
+    digests = stored.get("xxh3_64", [])
+    if not digests or stored["portion"] != row_digests.PORTION:
+        return vectors
+    # Views look for it at the map of the whole file.
+    setattr(vectors, "checked", row_digests.CheckedFile(path, digests))  # noqa: B010
+    return vectors.view(StoredVectors)
 
 
 def open_npy(path: str | Path) -> np.ndarray:

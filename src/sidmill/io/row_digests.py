@@ -5,10 +5,12 @@ reading. It finds bytes that a disk or a network changed; it is no protection ag
 """
 
 import os
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import xxhash
 
 from sidmill.core.errors import SidmillError
@@ -25,7 +27,7 @@ class Summing:
         self._out = out
         self._hash = xxhash.xxh3_64()
         self._room = PORTION
-        self._done: list[str] = []
+        self._digests: list[str] = []
 
     def write(self, data: bytes | memoryview) -> int:
         """Write all of ``data``."""
@@ -35,7 +37,7 @@ class Summing:
         while len(rest) >= self._room:
             self._hash.update(rest[: self._room])
             rest = rest[self._room :]
-            self._done.append(self._hash.hexdigest())
+            self._digests.append(self._hash.hexdigest())
             self._hash = xxhash.xxh3_64()
             self._room = PORTION
         self._hash.update(rest)
@@ -44,7 +46,109 @@ class Summing:
 
     def digests(self) -> list[str]:
         """One per portion, of all that was written."""
-        return [*self._done, *([self._hash.hexdigest()] if self._room < PORTION else [])]
+        last = [self._hash.hexdigest()] if self._room < PORTION else []
+        return [*self._digests, *last]
+
+
+class CheckedFile:
+    """A file whose portions are checked as they are read, each once, before a byte is handed out.
+
+    A reader in order reads each byte of the file once. A reader of single rows reads a portion
+    whole when it first needs a byte of it, and afterwards those rows alone. Threads may share it.
+    Memory: one portion, 64 MiB.
+    """
+
+    def __init__(self, path: str | Path, digests: list[str]) -> None:
+        """Check against ``digests``, one for each portion of the file.
+
+        Raises:
+            SidmillError: if the file has another number of portions.
+        """
+        self.path = Path(path)
+        self._digests = digests
+        self._size = self.path.stat().st_size
+        self._checked = [False] * len(digests)
+        self._held = -1  # the portion that the buffer holds
+        self._buffer = memoryview(b"")
+        self._lock = threading.Lock()
+        if len(digests) != -(-self._size // PORTION):
+            raise SidmillError(
+                f"{path}: has {self._size} bytes, not those that were written: {remedy(path)}"
+            )
+
+    def read(self, file: int, offset: int, out: memoryview) -> None:
+        """Fill ``out`` with the bytes from ``offset`` on.
+
+        Args:
+            file: descriptor of the file, open for reading.
+            offset: of the first byte.
+            out: writable, of bytes.
+
+        Raises:
+            SidmillError: naming the file and the first portion that differs.
+        """
+        done = 0
+        while done < len(out):
+            portion, start = divmod(offset + done, PORTION)
+            room = out[done : done + PORTION - start]
+            with self._lock:
+                if not self._checked[portion]:
+                    self._hold(file, portion)
+                is_held = self._held == portion
+                if is_held:
+                    room[:] = self._buffer[start : start + len(room)]
+            if not is_held:
+                _read_exactly(file, offset + done, room, self.path)
+            done += len(room)
+
+    def check(self, offsets: np.ndarray, n_bytes: int) -> None:
+        """Check the portions of some rows, where that was not done yet.
+
+        Args:
+            offsets: int64 (n,), first byte of each row.
+            n_bytes: of a row, at most those of a portion.
+
+        Raises:
+            SidmillError: naming the file and the first portion that differs.
+        """
+        portions = np.unique([offsets // PORTION, (offsets + n_bytes - 1) // PORTION]).tolist()
+        missing = [portion for portion in portions if not self._checked[portion]]
+        if not missing:
+            return
+        with self.path.open("rb", buffering=0) as file, self._lock:
+            for portion in missing:
+                self._hold(file.fileno(), portion)
+
+    def _hold(self, file: int, portion: int) -> None:
+        """Read a portion into the buffer and check it."""
+        first = portion * PORTION
+        n_bytes = min(PORTION, self._size - first)
+        if len(self._buffer) < n_bytes:
+            self._buffer = memoryview(bytearray(n_bytes))
+        self._held = -1
+        content = self._buffer[:n_bytes]
+        _read_exactly(file, first, content, self.path)
+        _compare(self.path, content, self._digests[portion], first)
+        self._held = portion
+        self._checked[portion] = True
+
+
+def _read_exactly(file: int, offset: int, out: memoryview, path: str | Path) -> None:
+    done = 0
+    while done < len(out):
+        n_bytes = os.preadv(file, [out[done:]], offset + done)
+        if n_bytes == 0:
+            raise SidmillError(f"{path} is shorter than its header says: {remedy(path)}")
+        done += n_bytes
+
+
+def _compare(path: str | Path, content: memoryview, digest: str, first: int) -> None:
+    """Refuse a portion that begins with byte ``first`` and has another digest."""
+    if xxhash.xxh3_64_hexdigest(content) != digest:
+        raise SidmillError(
+            f"{path}: bytes {first} to {first + len(content)} are not those that were written "
+            f"(a damaged disk or copy): {remedy(path)}"
+        )
 
 
 def check(path: str | Path, digests: list[str], portions: Iterable[int]) -> None:
@@ -63,13 +167,8 @@ def check(path: str | Path, digests: list[str], portions: Iterable[int]) -> None
         buffer = memoryview(bytearray(min(PORTION, size)))
         for portion in portions:
             file.seek(portion * PORTION)
-            part = buffer[: max(min(PORTION, size - portion * PORTION), 0)]
+            content = buffer[: max(min(PORTION, size - portion * PORTION), 0)]
             filled = 0
-            while filled < len(part) and (found := file.readinto(part[filled:])):
-                filled += found
-            if xxhash.xxh3_64_hexdigest(part[:filled]) != digests[portion]:
-                first = portion * PORTION
-                raise SidmillError(
-                    f"{path}: bytes {first} to {first + filled} are not those that were written "
-                    f"(a damaged disk or copy): {remedy(path)}"
-                )
+            while filled < len(content) and (n_bytes := file.readinto(content[filled:])):
+                filled += n_bytes
+            _compare(path, content[:filled], digests[portion], portion * PORTION)

@@ -13,6 +13,7 @@ import numpy as np
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats.vector_file import Streamed
+from sidmill.io.row_digests import CheckedFile
 
 MIB = 2**20
 FLOAT_BYTES = 4
@@ -53,7 +54,9 @@ def read_blocks(
     """Read blocks of rows; the next one is read while the one before it is worked on.
 
     A memory map is read through its file and not through its pages, which would count as this
-    process's memory for as long as the map lives. Memory: two blocks, plus one in float16.
+    process's memory for as long as the map lives. Bytes of a vector store are checked as they are
+    read, see :class:`sidmill.formats.vector_store.StoredVectors`. Memory: two blocks, plus one in
+    float16, and 64 MiB for a store.
 
     Args:
         vectors: float32 or float16 (N, D), in memory, memory-mapped or streamed.
@@ -121,6 +124,14 @@ def _ahead(
             if number + 1 < n_blocks:
                 coming = reader.submit(fill, number + 1)
             yield number * n_rows, block
+
+
+def read_all(vectors: np.ndarray | Streamed) -> np.ndarray:
+    """Read all rows into memory, checked where they are those of a vector store: float32 (N, D)."""
+    rows = np.empty(vectors.shape, dtype=np.float32)
+    for start, block in read_blocks(vectors, MAX_BLOCK_ROWS):
+        rows[start : start + len(block)] = block
+    return rows
 
 
 def take(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -232,6 +243,7 @@ class _Place(NamedTuple):
 
     path: str
     offset: int
+    checked: CheckedFile | None = None
 
 
 def _file_of(vectors: np.ndarray) -> _Place | None:
@@ -243,7 +255,8 @@ def _file_of(vectors: np.ndarray) -> _Place | None:
         return None
     if root.filename is None or root.mode != "r" or not vectors.flags.c_contiguous:
         return None
-    return _Place(str(root.filename), root.offset + vectors.ctypes.data - root.ctypes.data)
+    offset = root.offset + vectors.ctypes.data - root.ctypes.data
+    return _Place(str(root.filename), offset, getattr(root, "checked", None))
 
 
 def _read_rows(file: int, block: np.ndarray, place: _Place, wanted: slice | np.ndarray) -> None:
@@ -260,6 +273,9 @@ def _read_rows(file: int, block: np.ndarray, place: _Place, wanted: slice | np.n
 
 def _read_exactly(file: int, block: np.ndarray, place: _Place, offset: int) -> None:
     view = memoryview(block).cast("B")
+    if place.checked is not None:
+        place.checked.read(file, place.offset + offset, view)
+        return
     done = 0
     while done < len(view):
         n_bytes = os.preadv(file, [view[done:]], place.offset + offset + done)

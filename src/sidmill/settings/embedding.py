@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sidmill.settings.base import machine, nested, science, section
+from sidmill.settings.registry import BACKENDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,12 +19,13 @@ class EmbeddingFields:
 class Embedding:
     """Text -> vectors."""
 
-    backend: Literal["lsa", "sentence_transformers", "openai", "precomputed"] = science(
+    backend: str = science(
         "lsa",
         (
             "lsa (no weights, for a quick look) | sentence_transformers | openai (a server) "
             "| precomputed: docs/embedding.md"
         ),
+        choices=tuple(BACKENDS),
     )
     model: str | None = science(
         None,

@@ -5,7 +5,7 @@ Each entry names the section that holds its settings and the function that does 
 without loading a stage.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -40,9 +40,43 @@ QUANTIZERS = {
 NETWORKS = [name for name, entry in QUANTIZERS.items() if entry.is_network]
 COMPARED = [name for name, entry in QUANTIZERS.items() if entry.is_compared]
 
+
+class Backend(NamedTuple):
+    """One way to come to vectors.
+
+    Attributes:
+        function: makes the backend, from :class:`sidmill.settings.embedding.Embedding` and
+            :class:`sidmill.embed.backend.Run`.
+        reads: science settings of ``embedding`` that can change its vectors. Jobs of the backend
+            have no other, so that a change of one reruns nothing.
+        chunk_rows: rows of a chunk, whose vectors are kept on disk until the shard is whole. 0: no
+            chunks, for a backend that is faster than its disk.
+    """
+
+    function: str
+    reads: tuple[str, ...]
+    chunk_rows: int = 0
+
+
 BACKENDS = {
-    name: f"sidmill.embed.backends.{name}"
-    for name in ("lsa", "sentence_transformers", "openai", "precomputed")
+    "lsa": Backend("sidmill.embed.backends.lsa:load", ("dim", "normalize")),
+    "sentence_transformers": Backend(
+        "sidmill.embed.backends.sentence_transformers:load",
+        (
+            *("model", "revision", "dim", "max_length", "dtype", "attention", "compiled"),
+            *("prompt", "normalize"),
+        ),
+        chunk_rows=8192,
+    ),
+    "openai": Backend(
+        "sidmill.embed.backends.openai:load",
+        ("model", "revision", "dim", "prompt", "normalize"),
+        chunk_rows=1024,
+    ),
+    "precomputed": Backend(
+        "sidmill.embed.backends.precomputed:load",
+        ("model", "revision", "path", "ids_path", "fields", "rows", "dim", "normalize"),
+    ),
 }
 
 
@@ -75,3 +109,22 @@ def load(function: str) -> Callable[..., Any]:
     module, name = function.split(":")
     loaded: Callable[..., Any] = getattr(import_module(module), name)
     return loaded
+
+
+def settings_read(embedding: Mapping[str, Any]) -> dict[str, Any]:
+    """The backend, and of the section ``embedding`` the values that it reads."""
+    keys = ("backend", *BACKENDS[embedding["backend"]].reads)
+    return {key: value for key, value in embedding.items() if key in keys}
+
+
+def tokenizer_settings(embedding: Mapping[str, Any], features: str) -> dict[str, Any]:
+    """The values of ``embedding`` that name a tokenizer; none where words of the text are taken.
+
+    Args:
+        embedding: the section.
+        features: ``h5.features``.
+    """
+    auto = "model" if embedding["backend"] == "sentence_transformers" else "words"
+    if (auto if features == "auto" else features) == "words":
+        return {}
+    return {key: embedding[key] for key in ("backend", "model", "revision")}

@@ -9,6 +9,7 @@ https://scikit-learn.org/stable/modules/generated/sklearn.decomposition.Truncate
 
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,9 +20,13 @@ from threadpoolctl import threadpool_limits
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.words import words
-from sidmill.embed.normalization import unit_rows
+from sidmill.embed import fingerprint
+from sidmill.embed.backend import Backend, Run, unit_rows
+from sidmill.embed.progress import Advance
+from sidmill.embed.throughput import Encoded, Work
 from sidmill.formats import item_text
 from sidmill.io import tensors
+from sidmill.settings.embedding import Embedding
 
 logger = logging.getLogger(__name__)
 
@@ -40,43 +45,86 @@ class LsaModel(NamedTuple):
     components: np.ndarray
 
 
-def fit(
-    text_path: str | Path, *, dim: int, lsa_sample: int, lsa_features: int, seed: int
-) -> LsaModel:
+def load(settings: Embedding, run: Run) -> Backend:
+    """Load a fitted model as a backend.
+
+    Args:
+        settings: ``dim`` is that of the model, or null.
+        run: the path of the model.
+
+    Raises:
+        SidmillError: if the file holds no model, or one of another width.
+    """
+    if run.model_path is None:
+        raise ValueError("backend lsa needs the path of a fitted model")
+    model = read(run.model_path)
+    dim = len(model.components)
+    if settings.dim is not None and settings.dim != dim:
+        raise SidmillError(
+            f"{run.model_path} has {dim} dimensions, embedding.dim is {settings.dim}: set "
+            f"embedding.dim to {dim}"
+        )
+
+    def stream(chunks: Iterator[list[str]], advance: Advance) -> Iterator[Encoded]:
+        for texts in chunks:
+            vectors = encode(model, texts, normalize=settings.normalize)
+            advance(len(texts))
+            yield Encoded(vectors, Work(texts=len(texts)))
+
+    space = fingerprint.make(
+        settings,
+        model="lsa",
+        revision=fingerprint.file_digest(run.model_path),
+        pooling="tfidf-svd",
+        dim=dim,
+        dtype="float32",
+        max_length=None,
+    )
+    return Backend(stream, space)
+
+
+def fit(text_path: str | Path, settings: Embedding, seed: int) -> LsaModel:
     """Fit the model to texts.
 
     Args:
         text_path: text.parquet.
-        dim: D.
-        lsa_sample: texts to fit on, at most; of more, a uniform sample. Memory: these texts, and
+        settings: ``dim`` is D. Of more than ``lsa_sample`` texts a uniform sample is drawn; the
+            ``lsa_features`` most frequent words are kept. Memory: the texts of the sample, and
             about 4 * (D + 10) * (texts + V) bytes.
-        lsa_features: V at most; the most frequent tokens are kept.
         seed: draws the sample, and the vector that ARPACK starts from.
 
     Raises:
         SidmillError: if the texts hold no word, or are too few to span D dimensions.
     """
-    texts = _sample(text_path, lsa_sample, seed)
+    if settings.dim is None:
+        raise SidmillError("embedding.dim is null: LSA has no width of its own: set a number")
+
+    # Weights of words: sparse (n, V).
+    texts = _sample(text_path, settings.lsa_sample, seed)
     vectorizer = TfidfVectorizer(
-        analyzer=words, sublinear_tf=True, max_features=lsa_features, dtype=np.float32
+        analyzer=words, sublinear_tf=True, max_features=settings.lsa_features, dtype=np.float32
     )
     try:
-        weights = vectorizer.fit_transform(texts)  # sparse (n, V)
+        weights = vectorizer.fit_transform(texts)
     except ValueError:  # scikit-learn's word for an empty vocabulary
         raise SidmillError(
             f"{text_path}: {len(texts)} texts hold no word to fit an LSA on: check items.fields"
         ) from None
-    largest = min(weights.shape) - 1  # what ARPACK can find
+
+    # ARPACK finds one direction less than there are texts, and than there are words.
+    largest = min(weights.shape) - 1
     if not largest:
         raise SidmillError(
             f"{text_path}: {weights.shape[0]} texts, {weights.shape[1]} different words: LSA needs "
             f"at least 2 of each: embed more items, or choose another embedding.backend"
         )
-    if dim > largest:
+    if settings.dim > largest:
         raise SidmillError(
-            f"{weights.shape[0]} texts with {weights.shape[1]} different words cannot span {dim} "
-            f"dimensions: lower embedding.dim to at most {largest}, or embed more items"
+            f"{weights.shape[0]} texts with {weights.shape[1]} different words cannot span "
+            f"{settings.dim} dimensions: lower embedding.dim to at most {largest}, or embed more "
+            f"items"
         )
+
     # ARPACK finds the exact directions, so the seed hardly matters; the randomised solver is no
     # faster and its directions move MRR on Cranfield by 0.01 from one seed to the next. ARPACK's
     # products are small: one thread is several times as fast as two, and gives the same bytes on
@@ -84,11 +132,11 @@ def fit(
     # Where all texts are equal, scikit-learn divides by their variance, which is zero, for a figure
     # that nothing here reads.
     with threadpool_limits(1, user_api="blas"), np.errstate(divide="ignore", invalid="ignore"):
-        svd = TruncatedSVD(dim, algorithm="arpack", random_state=seed).fit(weights)
+        svd = TruncatedSVD(settings.dim, algorithm="arpack", random_state=seed).fit(weights)
     kept = np.square(svd.singular_values_).sum() / np.square(weights.data).sum()
     logger.info(
         "fitted %d dimensions to %d texts and %d words; they keep %.1f %% of the squared weights",
-        dim,
+        settings.dim,
         *weights.shape,
         100 * kept,
     )
@@ -118,7 +166,7 @@ def encode(model: LsaModel, texts: list[str], *, normalize: bool) -> np.ndarray:
     return unit_rows(vectors) if normalize else np.ascontiguousarray(vectors)
 
 
-def save(path: str | Path, model: LsaModel) -> None:
+def write(path: str | Path, model: LsaModel) -> None:
     """Write a model as safetensors, atomically; equal models are equal bytes.
 
     The vocabulary is stored as JSON in a uint8 tensor.
@@ -132,7 +180,7 @@ def save(path: str | Path, model: LsaModel) -> None:
     tensors.write(path, arrays, {"kind": "lsa"})
 
 
-def load(path: str | Path) -> LsaModel:
+def read(path: str | Path) -> LsaModel:
     """Read a model.
 
     Raises:
@@ -154,6 +202,7 @@ def load(path: str | Path) -> LsaModel:
 
 def _sample(text_path: str | Path, size: int, seed: int) -> list[str]:
     """Read all texts, or ``size`` of them drawn without replacement, in row order."""
+    # Which rows: ascending, int64.
     total = item_text.count(text_path)
     if total > size:
         rng = np.random.default_rng(seed)
@@ -161,6 +210,8 @@ def _sample(text_path: str | Path, size: int, seed: int) -> list[str]:
         logger.info("fitting on a sample of %d of %d texts", size, total)
     else:
         rows = np.arange(total)
+
+    # Their texts, one row group at a time.
     texts: list[str] = []
     first = 0
     for table in item_text.read(text_path):

@@ -9,19 +9,21 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple
 
 import httpx2
 import numpy as np
 
 from sidmill.core.errors import SidmillError
 from sidmill.embed import fingerprint
-from sidmill.embed.normalization import unit_rows
+from sidmill.embed.backend import DEFAULT_RUN, Backend, Run, unit_rows
 from sidmill.embed.progress import Advance
-from sidmill.embed.retry import AgainError, Patience
+from sidmill.embed.retry import AgainError, Retries
 from sidmill.embed.throughput import Encoded, Work, total
+from sidmill.settings.embedding import Embedding, Openai
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +80,7 @@ class Server(NamedTuple):
         model: the server's name of the model.
         prompt: put before every text.
         width: values of a vector, None before the first answer.
-        patience: when to ask again.
+        retries: when a request is sent again.
         limit: texts of a request.
     """
 
@@ -87,89 +89,78 @@ class Server(NamedTuple):
     model: str
     prompt: str
     width: int | None
-    patience: Patience
+    retries: Retries
     limit: Limit
 
 
-def load(
-    *,
-    model: str | None,
-    revision: str | None,
-    dim: int | None,
-    prompt: str,
-    normalize: bool,
-    requests: int,
-    texts_per_request: int,
-    timeout_s: float,
-    retries: int,
-    wait_s: float,
-    allow_http: bool,
-) -> tuple[Callable[[Iterator[list[str]], Advance], Iterator[Encoded]], dict]:
+def load(settings: Embedding, run: Run = DEFAULT_RUN) -> Backend:
     """Connect to a server and ask it for one vector, which tells the width.
 
-    Args:
-        model: the server's name of the model.
-        revision: what the user knows of its version; part of the fingerprint.
-        dim: D, or null for the model's width. A smaller one keeps the first D values.
-        prompt: put before every text.
-        normalize: scale to unit length after cutting to D.
-        requests: requests at a time.
-        texts_per_request: texts in each; a server that refuses so many is asked half as many.
-        timeout_s: seconds without a byte after which a request is given up.
-        retries: further tries of a request.
-        wait_s: seconds before the second try; doubled before every further one, with chance in it.
-        allow_http: send texts and key unencrypted to another machine.
+    A server that sums in another order for batches of another size may move the last bits of a
+    vector; nothing here does: how a server is asked changes no vector.
 
-    Returns:
-        The function from chunks of texts to vectors, and the fingerprint.
+    Args:
+        settings: ``model`` is the server's name of it, ``revision`` what the user knows of its
+            version. ``dim`` below the model's width keeps the first D values.
+        run: how the server is asked. A server that refuses ``texts_per_request`` texts at once is
+            asked half as many.
 
     Raises:
         SidmillError: if the server cannot be asked, or answers what is no embedding.
     """
-    if not model:
+    if not settings.model:
         raise SidmillError("embedding.model is null: backend openai needs the server's model name")
+
+    # The first answer tells the width of a vector.
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs whole addresses
-    client, secrets = _connect(requests, timeout_s, allow_http=allow_http)
-    patience = Patience(retries, wait_s)
-    limit = Limit(texts_per_request)
-    server = Server(client, secrets, model, prompt, None, patience, limit)
+    client, secrets = _connect(run.openai)
+    retries = Retries(run.openai.retries, run.openai.wait_s)
+    limit = Limit(run.openai.texts_per_request)
+    server = Server(client, secrets, settings.model, settings.prompt, None, retries, limit)
     width = _ask(server, [PROBE]).vectors.shape[1]
-    if dim is not None and dim > width:
+    if settings.dim is not None and settings.dim > width:
         raise SidmillError(
-            f"embedding.dim is {dim}, {model} gives {width}: lower it, or set null for all"
+            f"embedding.dim is {settings.dim}, {settings.model} gives {width}: lower it, or set "
+            f"null for all"
         )
-    facts = fingerprint.make(
-        backend="openai",
-        model=model,
-        revision=revision,
+
+    space = fingerprint.make(
+        settings,
+        model=settings.model,
+        revision=settings.revision,
         pooling="",
-        prompt=prompt,
-        normalize=normalize,
-        dim=dim or width,
+        dim=settings.dim or width,
         dtype="",
         max_length=None,
     )
-    server = server._replace(width=width)
-
-    def stream(chunks: Iterator[list[str]], advance: Advance) -> Iterator[Encoded]:
-        with ThreadPoolExecutor(requests, thread_name_prefix="request") as pool:
-            for texts in chunks:
-                found = np.empty((len(texts), facts["dim"]), dtype=np.float32)
-                row, works = 0, []
-                for answer in _in_order(pool, server, _cut(texts, texts_per_request), requests):
-                    block = answer.vectors[:, : facts["dim"]]
-                    found[row : row + len(block)] = block
-                    row += len(block)
-                    works.append(Work(len(block), answer.tokens, answer.tokens))
-                    advance(len(block))
-                yield Encoded(unit_rows(found) if normalize else found, total(works))
-
-    return stream, facts
+    return Backend(partial(_stream, server._replace(width=width), run.openai, space), space)
 
 
-def _connect(
-    requests: int, timeout_s: float, *, allow_http: bool
-) -> tuple[httpx2.Client, tuple[str, ...]]:
+def _stream(
+    server: Server,
+    openai: Openai,
+    space: fingerprint.Fingerprint,
+    chunks: Iterator[list[str]],
+    advance: Advance,
+) -> Iterator[Encoded]:
+    """Ask for the vectors of each chunk, several requests at a time: float32 (n, D)."""
+    dim = space["dim"]
+    with ThreadPoolExecutor(openai.requests, thread_name_prefix="request") as pool:
+        for texts in chunks:
+            vectors = np.empty((len(texts), dim), dtype=np.float32)
+            works: list[Work] = []
+            row = 0
+            requests = _split(texts, openai.texts_per_request)
+            for answer in _in_order(pool, server, requests, openai.requests):
+                block = answer.vectors[:, :dim]
+                vectors[row : row + len(block)] = block
+                row += len(block)
+                works.append(Work(len(block), answer.tokens, answer.tokens))
+                advance(len(block))
+            yield Encoded(unit_rows(vectors) if space["normalize"] else vectors, total(works))
+
+
+def _connect(openai: Openai) -> tuple[httpx2.Client, tuple[str, ...]]:
     """Make the client, and list the words that no message may hold.
 
     White space around address and key is no part of them: secrets that come from files end in a
@@ -177,7 +168,7 @@ def _connect(
     """
     key = os.environ.get("OPENAI_API_KEY", "").strip()
     address = os.environ.get("OPENAI_BASE_URL", "").strip() or HOME
-    url = _address(address, allow_http=allow_http)
+    url = _address(address, allow_http=openai.allow_http)
     own = url.host in OWN_MACHINE
 
     # One of two ways to say who asks: httpx2 would send user and password in place of the key.
@@ -198,11 +189,13 @@ def _connect(
     client = httpx2.Client(
         base_url=url,
         headers={"Authorization": f"Bearer {key}"} if key else {},
-        timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, 30)),
-        limits=httpx2.Limits(max_connections=requests),
+        timeout=httpx2.Timeout(openai.timeout_s, connect=min(openai.timeout_s, 30)),
+        limits=httpx2.Limits(max_connections=openai.requests),
         follow_redirects=False,
         trust_env=not own,
     )
+
+    # What no message may hold: every form of address and key, longest first.
     parts = (url.userinfo, url.netloc, *(() if own else (url.raw_host, url.host.encode())))
     secrets = {address, str(url), key, url.path.strip("/"), url.username, url.password}
     secrets |= {part.decode("utf-8", "replace") for part in parts}
@@ -232,32 +225,32 @@ def _address(address: str, *, allow_http: bool) -> httpx2.URL:
     return url
 
 
-def _cut(texts: list[str], size: int) -> Iterator[list[str]]:
+def _split(texts: list[str], size: int) -> Iterator[list[str]]:
     for start in range(0, len(texts), size):
         yield texts[start : start + size]
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, server: Server, parts: Iterator[list[str]], requests: int
+    pool: ThreadPoolExecutor, server: Server, requests: Iterator[list[str]], at_once: int
 ) -> Iterator[Answer]:
-    """Ask for parts, so many at a time, and yield the answers in order."""
-    waiting = deque()
+    """Send requests, ``at_once`` at a time, and yield the answers in order."""
+    waiting: deque[Future[Answer]] = deque()
     try:
-        for part in parts:
-            waiting.append(pool.submit(_ask, server, part))
-            if len(waiting) > requests:
+        for texts in requests:
+            waiting.append(pool.submit(_ask, server, texts))
+            if len(waiting) > at_once:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     except BaseException:
-        server.patience.give_up()
+        server.retries.give_up()
         for future in waiting:
             future.cancel()
         raise
 
 
 def _ask(server: Server, texts: list[str]) -> Answer:
-    """Ask until there is an answer, or the tries are used up; in parts, if it is too much at once.
+    """Ask until there is an answer or no retry remains; for fewer texts, where they are too many.
 
     Raises:
         SidmillError: if there is none, or a single text is refused.
@@ -265,7 +258,7 @@ def _ask(server: Server, texts: list[str]) -> Answer:
     most = server.limit.most
     if len(texts) <= most:
         try:
-            return server.patience.insist(lambda: _once(server, texts))
+            return server.retries.call(lambda: _once(server, texts))
         except TooMuchError as error:
             if len(texts) == 1:
                 raise SidmillError(
@@ -275,7 +268,7 @@ def _ask(server: Server, texts: list[str]) -> Answer:
                 ) from None
             server.limit.lower(len(texts), str(error))
             most = len(texts) // 2
-    answers = [_ask(server, part) for part in _cut(texts, most)]
+    answers = [_ask(server, fewer) for fewer in _split(texts, most)]
     vectors = np.concatenate([answer.vectors for answer in answers])
     return Answer(vectors, sum(answer.tokens for answer in answers))
 
@@ -366,7 +359,7 @@ def _read(server: Server, answer: httpx2.Response, texts: list[str]) -> Answer:
     return Answer(vectors, _counted(body.get("usage")))
 
 
-def _body(server: Server, answer: httpx2.Response) -> object:
+def _body(server: Server, answer: httpx2.Response) -> Any:
     """Read the JSON of an answer with status 200, which may be an error all the same.
 
     Raises:
@@ -383,7 +376,7 @@ def _body(server: Server, answer: httpx2.Response) -> object:
     if error:
         code = error.get("code") if isinstance(error, dict) else None
         told = f"an error in place of vectors: {_safe(server, str(error))}"
-        if str(code).isdecimal() and (int(code) in BUSY or int(code) >= 500):
+        if str(code).isdecimal() and (int(str(code)) in BUSY or int(str(code)) >= 500):
             raise AgainError(told)
         raise _no_vectors(f"it gives {told}")
     return body
@@ -397,7 +390,7 @@ def _no_vectors(why: str) -> SidmillError:
     )
 
 
-def _row(entry: tuple[int, dict]) -> int:
+def _row(entry: tuple[int, dict[str, Any]]) -> int:
     return entry[0]
 
 

@@ -16,13 +16,17 @@ import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand
+from sidmill.embed import fingerprint
+from sidmill.embed.backend import Backend, Run, unit_rows
+from sidmill.embed.progress import Advance
+from sidmill.embed.throughput import Encoded, Work
 from sidmill.formats import item_text
 from sidmill.io import parquet, user_arrays
+from sidmill.settings.embedding import Embedding
 
 logger = logging.getLogger(__name__)
 
 NAMED_IDS = 5  # ids that an error message names
-FIELDS = {"pid": "pid", "embedding": "embedding"}
 HINT = ": name the columns of your file in embedding.fields"
 IDS = Callable[[], Iterable[pa.ChunkedArray]]
 
@@ -36,15 +40,48 @@ class RowGroup(NamedTuple):
     rows: int
 
 
-def gather(
-    pids: pa.Array,
-    *,
-    path: str | None,
-    ids_path: str | None,
-    dim: int | None,
-    fields: dict | None = None,
-    order_path: str | None = None,
-) -> np.ndarray:
+def load(settings: Embedding, run: Run) -> Backend:
+    """Take vectors that the user made elsewhere.
+
+    Args:
+        settings: where the vectors are; ``model`` is a name for their embedding space.
+        run: reads the ids of the texts; with ``rows: catalogue`` also text.parquet, whose order
+            the rows of the source have.
+
+    Raises:
+        SidmillError: if an item has no vector, or the source is not as the settings say.
+    """
+    if not settings.model:
+        raise SidmillError(
+            "embedding.model is null: with embedding.backend: precomputed it is a name for the "
+            "space of your vectors, such as qwen3-embedding-8b"
+        )
+    order_path = run.text_path if settings.rows == "catalogue" else None
+    gathered = gather(run.read_pids(), settings, order_path)  # (n, D), those of the texts to come
+
+    def stream(chunks: Iterator[list[str]], advance: Advance) -> Iterator[Encoded]:
+        done = 0
+        for texts in chunks:
+            vectors = gathered[done : done + len(texts)]
+            done += len(texts)
+            advance(len(texts))
+            yield Encoded(
+                unit_rows(vectors) if settings.normalize else vectors, Work(texts=len(texts))
+            )
+
+    space = fingerprint.make(
+        settings,
+        model=settings.model,
+        revision=settings.revision,
+        pooling="",
+        dim=gathered.shape[1],
+        dtype="float32",
+        max_length=None,
+    )
+    return Backend(stream, space)
+
+
+def gather(pids: pa.Array, settings: Embedding, order_path: str | None = None) -> np.ndarray:
     """Fetch the vectors of some items.
 
     Rows of the source may stand in any order, and there may be more of them: vectors that are not
@@ -53,11 +90,9 @@ def gather(
 
     Args:
         pids: int64 or string (n,), distinct.
-        path: parquet file, folder or glob; or a .npy file of floats (N, D).
-        ids_path: for .npy the ids of its rows: parquet with a column of ids, .npy, or .txt (UTF-8)
-            with one id per line.
-        dim: D that the vectors must have, or null.
-        fields: names of the columns ``pid`` and ``embedding``; None: these.
+        settings: ``path`` is a parquet file, folder or glob, or a .npy file of floats (N, D);
+            ``ids_path`` for .npy the ids of its rows: parquet with a column of ids, .npy, or .txt
+            (UTF-8) with one id per line. ``dim``: D that the vectors must have, or null.
         order_path: text.parquet whose items the rows of the source are, in its order; in place of
             ids. None: the source has ids.
 
@@ -69,100 +104,105 @@ def gather(
         SidmillError: if an item has no vector, an id stands there twice or is null, or the files
             are not as described.
     """
-    if path is None:
+    if settings.path is None:
         raise SidmillError(
             "embedding.path is null: with embedding.backend: precomputed it names the parquet or "
             ".npy file of your vectors"
         )
-    files = expand(path, (".parquet", ".npy"), "embedding.path")
+
+    # One .npy, or any number of parquet files.
+    files = expand(settings.path, (".parquet", ".npy"), "embedding.path")
     arrays = [file for file in files if file.lower().endswith(".npy")]
     if arrays and len(files) > 1:
         raise SidmillError(
-            f"embedding.path: {path} holds {len(files)} files, {arrays[0]} among them: name one "
-            f".npy file, or a folder that holds parquet files alone"
+            f"embedding.path: {settings.path} holds {len(files)} files, {arrays[0]} among them: "
+            f"name one .npy file, or a folder that holds parquet files alone"
         )
-    names = FIELDS | (fields or {})
-    as_text = not pa.types.is_integer(pids.type)
     if arrays:
-        if ids_path is None and order_path is None:
-            raise SidmillError(
-                f"embedding.ids_path is null: {path} holds no ids; name a parquet, .npy or .txt "
-                f"file with the id of each row, or set embedding.rows: catalogue, if row i is that "
-                f"of item i"
-            )
-        named = order_path or ids_path
-        return _from_npy(
-            pids,
-            arrays[0],
-            _in_order(order_path)
-            or (
-                lambda: user_arrays.read_ids(
-                    named, names["pid"], "embedding.ids_path", as_text=as_text
-                )
-            ),
-            named,
-            dim,
-        )
-    if ids_path is not None:
+        return _from_npy(pids, arrays[0], settings, order_path)
+    if settings.ids_path is not None:
         raise SidmillError(
-            f"embedding.ids_path is {ids_path}, but {path} is parquet and holds its ids: set null"
+            f"embedding.ids_path is {settings.ids_path}, but {settings.path} is parquet and holds "
+            f"its ids: set null"
         )
-    return _from_parquet(pids, path, files, names, _in_order(order_path), dim)
+    return _from_parquet(pids, files, settings, order_path)
 
 
-def _in_order(order_path: str | None) -> IDS | None:
+def _ids_in_order(order_path: str) -> Iterator[pa.ChunkedArray]:
     """The ids of text.parquet, for a source in its order."""
-    if order_path is None:
-        return None
-    return lambda: (table["pid"] for table in item_text.read(order_path))
+    return (table["pid"] for table in item_text.read(order_path))
 
 
-def _from_npy(
-    pids: pa.Array, path: str, read_ids: IDS, ids_path: str, dim: int | None
-) -> np.ndarray:
+def _from_npy(pids: pa.Array, path: str, settings: Embedding, order_path: str | None) -> np.ndarray:
+    """Fetch vectors from a matrix whose ids stand in another file."""
+    named = order_path or settings.ids_path
+    if named is None:
+        raise SidmillError(
+            f"embedding.ids_path is null: {settings.path} holds no ids; name a parquet, .npy or "
+            f".txt file with the id of each row, or set embedding.rows: catalogue, if row i is "
+            f"that of item i"
+        )
+    as_text = not pa.types.is_integer(pids.type)
+
+    def read_ids() -> Iterator[pa.ChunkedArray]:
+        if order_path:
+            return _ids_in_order(order_path)
+        column = settings.fields.pid
+        return user_arrays.read_ids(named, column, "embedding.ids_path", as_text=as_text)
+
+    # The row of each item, int64 (n,).
     source = user_arrays.open_matrix(path, "embedding.path")
-    _check_dim(path, source.shape[1], dim)
-    rows, total = _locate(pids, read_ids, ids_path)
-    _check_count(path, len(source), ids_path, total)
-    found = np.empty((len(pids), source.shape[1]), dtype=np.float32)
-    order = np.argsort(rows)  # the file is read forwards
+    _check_dim(path, source.shape[1], settings.dim)
+    rows, n_ids = _locate(pids, read_ids, named)
+    _check_count(path, len(source), named, n_ids)
+
+    # Their vectors, (n, D): the file is read forwards.
+    vectors = np.empty((len(pids), source.shape[1]), dtype=np.float32)
+    order = np.argsort(rows)
     for start in range(0, len(order), user_arrays.BLOCK_ROWS):
         block = order[start : start + user_arrays.BLOCK_ROWS]
-        found[block] = user_arrays.rows_of(source, rows[block])
-    return found
+        vectors[block] = user_arrays.rows_of(source, rows[block])
+    return vectors
 
 
 def _from_parquet(
-    pids: pa.Array, path: str, files: list[str], names: dict, in_order: IDS | None, dim: int | None
+    pids: pa.Array, files: list[str], settings: Embedding, order_path: str | None
 ) -> np.ndarray:
-    groups = [group for group in _row_groups(files, names["embedding"]) if group.rows]
+    """Fetch vectors from parquet files with ids, or in the order of the catalogue."""
+    path, column = str(settings.path), settings.fields.embedding
+    groups = [group for group in _row_groups(files, column) if group.rows]
     if not groups:
         raise SidmillError(f"{path}: no vectors in it: check embedding.path")
 
     def read_ids() -> Iterator[pa.ChunkedArray]:
+        if order_path:
+            yield from _ids_in_order(order_path)
+            return
         for file in files:
-            yield from user_arrays.read_id_column(file, names["pid"], HINT)
+            yield from user_arrays.read_id_column(file, settings.fields.pid, HINT)
 
-    rows, total = _locate(pids, in_order or read_ids, path)
-    if in_order:
-        _check_count(path, groups[-1].first + groups[-1].rows, "the catalogue", total)
+    # The row of each item, int64 (n,), counted through all files.
+    rows, n_ids = _locate(pids, read_ids, path)
+    if order_path:
+        _check_count(path, groups[-1].first + groups[-1].rows, "the catalogue", n_ids)
     order = np.argsort(rows)
-    in_rows = rows[order]
+    ascending = rows[order]
 
     # The width is that of the first vector that is asked for.
-    first = int(in_rows[0]) if len(in_rows) else 0
+    first = int(ascending[0]) if len(ascending) else 0
     home = next(group for group in groups if first < group.first + group.rows)
-    width = _read_group(home, names["embedding"], np.array([first - home.first])).shape[1]
-    _check_dim(home.path, width, dim)
+    width = _read_group(home, column, np.array([first - home.first])).shape[1]
+    _check_dim(home.path, width, settings.dim)
 
-    found = np.empty((len(pids), width), dtype=np.float32)
+    # The vectors, (n, D), by row groups; those that hold none of them are not read.
+    vectors = np.empty((len(pids), width), dtype=np.float32)
     for group in groups:
-        begin, end = np.searchsorted(in_rows, (group.first, group.first + group.rows))
+        begin, end = np.searchsorted(ascending, (group.first, group.first + group.rows))
         if begin < end:
-            block = _read_group(group, names["embedding"], in_rows[begin:end] - group.first)
+            block = _read_group(group, column, ascending[begin:end] - group.first)
             _check_dim(group.path, block.shape[1], width)
-            found[order[begin:end]] = block
-    return found
+            vectors[order[begin:end]] = block
+    return vectors
 
 
 def _row_groups(paths: list[str], column: str) -> Iterator[RowGroup]:
@@ -179,11 +219,11 @@ def _row_groups(paths: list[str], column: str) -> Iterator[RowGroup]:
 def _read_group(group: RowGroup, column: str, rows: np.ndarray) -> np.ndarray:
     """Some vectors of a row group, by their rows in it, float32 (n, D); the others are not read."""
     file = parquet.open_file(group.path, {column: user_arrays.holds_vectors}, HINT)
-    found = file.read_row_group(group.number, columns=[column])[column].take(pa.array(rows))
+    lists = file.read_row_group(group.number, columns=[column])[column].take(pa.array(rows))
     before = sum(
         file.metadata.row_group(number).num_rows for number in range(group.number)
     )  # in its file
-    return user_arrays.vectors_of(found, group.path, rows + before)
+    return user_arrays.vectors_of(lists, group.path, rows + before)
 
 
 def _locate(pids: pa.Array, read_ids: IDS, source: str) -> tuple[np.ndarray, int]:
@@ -191,8 +231,8 @@ def _locate(pids: pa.Array, read_ids: IDS, source: str) -> tuple[np.ndarray, int
 
     Args:
         pids: of the items.
-        read_ids: reads the ids of the source, block by block, anew at each call.
-        source: where these stand, for the message.
+        read_ids: reads the ids of the source from the start, block by block.
+        source: where the ids stand, for the message.
 
     Returns:
         int64 (n,), and the number of rows in the source.
@@ -200,8 +240,10 @@ def _locate(pids: pa.Array, read_ids: IDS, source: str) -> tuple[np.ndarray, int
     index = pd.Index(
         pids.to_numpy(zero_copy_only=False), dtype="int64" if pids.type == pa.int64() else "object"
     )
+
+    # Look up each block of ids; an item that was not met keeps -1.
     rows = np.full(len(pids), -1, dtype=np.int64)
-    total = wanted = 0
+    total = n_hits = 0
     keys = []
     for ids in read_ids():
         if pa.types.is_integer(ids.type) != pa.types.is_integer(pids.type):
@@ -209,12 +251,14 @@ def _locate(pids: pa.Array, read_ids: IDS, source: str) -> tuple[np.ndarray, int
                 f"{source}: ids are {ids.type}, those of the items are {pids.type}: write them as "
                 f"{pids.type}, or set items.id_type"
             )
-        places = index.get_indexer(pd.Index(ids.to_numpy(), dtype=index.dtype))
-        hits = np.flatnonzero(places >= 0)
-        rows[places[hits]] = total + hits
+        items = index.get_indexer(pd.Index(ids.to_numpy(), dtype=index.dtype))
+        hits = np.flatnonzero(items >= 0)
+        rows[items[hits]] = total + hits
         total += len(ids)
-        wanted += hits.size
+        n_hits += hits.size
         keys.append(user_arrays.keys_of(ids))
+
+    # Every id once, and one for every item.
     user_arrays.refuse_repeats(keys, read_ids, source)
     missing = np.flatnonzero(rows < 0)
     if missing.size:
@@ -223,7 +267,7 @@ def _locate(pids: pa.Array, read_ids: IDS, source: str) -> tuple[np.ndarray, int
             f"{missing.size} of {len(pids)} items have no vector in {source}, first {names}: add "
             f"them there, or take the items out of the catalogue"
         )
-    logger.info("%s: %d of %d rows belong to this shard", source, wanted, total)
+    logger.info("%s: %d of %d rows belong to this shard", source, n_hits, total)
     return rows, total
 
 
@@ -234,11 +278,11 @@ def _check_count(path: str | Path, rows: int, ids_path: str, ids: int) -> None:
         )
 
 
-def _check_dim(path: str, found: int, wanted: int | None) -> None:
-    if not found:
+def _check_dim(path: str, width: int, dim: int | None) -> None:
+    if not width:
         raise SidmillError(f"{path}: vectors have no dimensions: their lists are empty")
-    if wanted is not None and found != wanted:
+    if dim is not None and width != dim:
         raise SidmillError(
-            f"{path}: vectors have {found} dimensions, wanted {wanted}: set embedding.dim to what "
+            f"{path}: vectors have {width} dimensions, wanted {dim}: set embedding.dim to what "
             f"your vectors have, or null"
         )

@@ -10,9 +10,10 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,24 +23,13 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers.utils import logging as transformers_logging
 
 from sidmill.core.errors import SidmillError
-from sidmill.embed import (
-    fingerprint,
-    flops,
-    model_checks,
-    precision,
-    tokens,
-)
-from sidmill.embed.forward import forward
-from sidmill.embed.normalization import unit_rows
-from sidmill.embed.prefetch import ahead
+from sidmill.embed import batches, devices, fingerprint, model_checks
+from sidmill.embed.backend import DEFAULT_RUN, Backend, Run, unit_rows
+from sidmill.embed.fingerprint import Fingerprint
 from sidmill.embed.progress import Advance
-from sidmill.embed.throughput import (
-    Encoded,
-    Model,
-    Work,
-    total,
-)
+from sidmill.embed.throughput import Encoded, Model, Work, total
 from sidmill.io import hf_hub
+from sidmill.settings.embedding import Embedding
 
 logger = logging.getLogger(__name__)
 
@@ -58,142 +48,124 @@ class Encoder(NamedTuple):
     """A loaded model.
 
     Attributes:
-        stream: chunks of texts to their vectors, float32 (n, D) in the order given, with the work
-            that they took; calls its second argument with the number of texts done after every
-            batch.
-        fingerprint: names the embedding space.
-        check: compares the vectors of some texts with those in float32, where it is another.
-        cost: what the model costs, its rate measured when it is called; None where its
-            configuration does not say.
+        model: folder or hub id.
+        reader: how texts become batches.
+        device: where the model computes.
+        settings: of the embedding.
+        fingerprint: of its space.
     """
 
-    stream: Callable[[Iterator[list[str]], Advance], Iterator[Encoded]]
-    fingerprint: dict
-    check: Callable[[list[str]], float | None]
-    cost: Callable[[], Model | None]
-
-    def encode(self, texts: list[str], advance: Advance) -> np.ndarray:
-        """Encode one chunk: float32 (n, D)."""
-        return next(self.stream(iter([texts]), advance)).vectors
+    model: str
+    reader: batches.Reader
+    device: torch.device
+    settings: Embedding
+    fingerprint: Fingerprint
 
 
-def load(
-    *,
-    model: str | None,
-    revision: str | None,
-    dim: int | None,
-    batch_tokens: int | None,
-    max_length: int,
-    dtype: str,
-    device: str,
-    attention: str,
-    compiled: bool,
-    prompt: str,
-    normalize: bool,
-    process: int = 0,
-) -> Encoder:
+def load(settings: Embedding, run: Run = DEFAULT_RUN) -> Backend:
     """Load an encoder. Code that comes with a model is never run, pickled weights never read.
 
+    The number of tokens in a batch, the device and the number of processes may move the last bits
+    of a vector: a matrix product of another shape adds in another order. Names of the space and
+    the order of rows do not change.
+
     Args:
-        model: folder, or id on the Hugging Face hub (its offline settings are respected).
-        revision: branch, tag or commit on the hub; of a folder its content digest is taken instead.
-        dim: D, or null for the model's own. A smaller one keeps the first D values, which is
-            meant for models trained that way (Matryoshka).
-        batch_tokens: padded tokens per batch, at most; null: 16,384 on a GPU, 1,024 on a CPU.
-        max_length: tokens per text; longer ones are cut, and counted in the log.
-        dtype: float32 or bfloat16, of weights and arithmetic; auto: bfloat16 where the device has
-            a unit for it. Vectors are float32.
-        device: auto, cpu or cuda.
-        attention: auto, or an implementation that transformers knows; with flash_attention_2
-            batches are packed, not padded.
-        compiled: run the model through torch.compile, on few shapes.
-        prompt: put before every text; prompts that the model's folder names are logged, and not
-            applied.
-        normalize: scale to unit length after cutting to D.
-        process: number of this process on the node; it takes the GPU of that number.
+        settings: ``model`` is a folder, or an id on the Hugging Face hub (its offline settings are
+            respected). ``revision`` counts on the hub; of a folder its content digest is taken.
+            ``dim`` below the model's keeps the first D values, which is meant for models trained
+            that way (Matryoshka). ``dtype`` is that of weights and arithmetic, vectors are
+            float32. ``prompt`` is put before every text; prompts that the model's folder names are
+            logged, and not applied.
+        run: the number of the process on the node.
 
     Raises:
         SidmillError: if a setting does not fit, or the model is missing, unreachable, not an
             encoder with a known pooling, or without safetensors weights or some of them; if its
             positions or the prompt leave no room for texts of ``max_length``.
     """
-    place = _device(device, process)
-    number = precision.choose(dtype, place)
-    _check_modules(model, revision)
-    loaded = _load_weights(model, revision, place, number, attention)
-    pooling = next(module for module in loaded if isinstance(module, Pooling))
-    own_dim = loaded.get_embedding_dimension()
-    if dim is not None and dim > own_dim:
-        raise SidmillError(
-            f"embedding.dim is {dim}, {model} gives {own_dim}: lower it, or set null for all"
-        )
-    own_length = loaded.max_seq_length
-    if own_length is not None and max_length > own_length:
-        logger.warning(
-            "%s reads %d tokens at most: embedding.max_length %d is lowered to that",
-            model,
-            own_length,
-            max_length,
-        )
-        max_length = own_length
-    loaded.max_seq_length = max_length
-    model_checks.check(model, loaded, max_length, prompt)
-    model_checks.say_prompts(model, loaded, prompt)
-    facts = fingerprint.make(
-        backend="sentence_transformers",
-        model=Path(model).resolve().name if Path(model).is_dir() else model,
-        revision=_revision(loaded, model, revision),
+    # Refuse what is no encoder before any of its weights is read.
+    device = devices.choose_device(settings.device, run.process)
+    dtype = devices.choose_dtype(settings.dtype, device)
+    name = _check_modules(settings.model, settings.revision)
+    model = _load_weights(settings, device, dtype)
+
+    # Width and length of texts: as the settings say, within what the model can do.
+    dim = _dimension(model, settings)
+    max_length = _length(model, settings)
+    model.max_seq_length = max_length
+    model_checks.check(name, model, max_length, settings.prompt)
+    model_checks.log_prompts(name, model, settings.prompt)
+
+    # Name the embedding space.
+    pooling = next(module for module in model if isinstance(module, Pooling))
+    space = fingerprint.make(
+        settings,
+        model=Path(name).resolve().name if Path(name).is_dir() else name,
+        revision=_revision(model, settings),
         pooling="+".join(np.atleast_1d(pooling.pooling_mode).tolist()),
-        prompt=prompt,
-        normalize=normalize,
-        dim=dim or own_dim,
-        dtype=number,
+        dim=dim,
+        dtype=dtype,
         max_length=max_length,
     )
-    reader = tokens.Reader(
-        model=loaded,
-        prompt=prompt,
-        budget=batch_tokens or BATCH_TOKENS[place.type],
+
+    # How texts become batches, and batches vectors.
+    transformer: Any = model[0]
+    reader = batches.Reader(
+        model=model,
+        prompt=settings.prompt,
+        budget=settings.batch_tokens or BATCH_TOKENS[device.type],
         max_length=max_length,
-        fixed_shapes=compiled,
-        packed=loaded[0].can_flatten_inputs,
+        fixed_shapes=settings.compiled,
+        packed=transformer.can_flatten_inputs,
     )
-    if compiled:
-        loaded[0].model.compile(dynamic=False)
-    logger.info("loaded %s on %s: %s", model, place, facts)
-    return Encoder(
-        partial(_stream, reader, facts),
-        facts,
-        partial(_check, reader, facts, (model, revision, place), chosen=dtype == number),
-        cache(partial(_cost, loaded[0].model, place, number)),
+    if settings.compiled:
+        transformer.model.compile(dynamic=False)
+    logger.info("loaded %s on %s: %s", name, device, space)
+    encoder = Encoder(name, reader, device, settings, space)
+    return Backend(
+        partial(_stream, reader, space),
+        space,
+        partial(_check, encoder),
+        cache(partial(_cost, encoder)),
     )
 
 
-def _device(device: str, process: int) -> torch.device:
-    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
+def _dimension(model: SentenceTransformer, settings: Embedding) -> int:
+    """D: ``embedding.dim``, or the model's own."""
+    own: Any = model.get_embedding_dimension()
+    if settings.dim is not None and settings.dim > own:
         raise SidmillError(
-            "embedding.device is cuda, but torch sees no CUDA device here: set auto or cpu, or run "
-            "on a machine with a GPU and a CUDA build of torch"
+            f"embedding.dim is {settings.dim}, {settings.model} gives {own}: lower it, or set null "
+            f"for all"
         )
-    if process >= torch.cuda.device_count():
-        raise SidmillError(
-            f"torch sees {torch.cuda.device_count()} GPUs here, process {process + 1} has none: "
-            f"lower embedding.processes to that"
-        )
-    return torch.device("cuda", process)
+    return int(settings.dim or own)
 
 
-def _check_modules(model: str | None, revision: str | None) -> None:
-    """Check that the model is there, and that its modules.json names a transformer and a pooling.
+def _length(model: SentenceTransformer, settings: Embedding) -> int:
+    """Tokens per text: ``embedding.max_length``, or fewer where the model's folder says so."""
+    own = model.max_seq_length
+    if own is None or settings.max_length <= own:
+        return settings.max_length
+    logger.warning(
+        "%s reads %d tokens at most: embedding.max_length %d is lowered to that",
+        settings.model,
+        own,
+        settings.max_length,
+    )
+    return int(own)
 
-    Without the file sentence-transformers would guess the pooling; for a model of another type
+
+def _check_modules(model: str | None, revision: str | None) -> str:
+    """Return the model's name once its modules.json is found to name a transformer and a pooling.
+
+    Without that file sentence-transformers would guess the pooling; for a model of another type
     (reranker, sparse encoder) it would put a mean on top. Both give vectors that look fine and
     retrieve badly.
     """
     if not model:
         raise SidmillError("embedding.model is null: name a model folder or an id on the hub")
+
+    # modules.json: read before any weight.
     path = hf_hub.find_modules(model, revision, "embedding")
     if path is None:
         raise SidmillError(
@@ -207,6 +179,8 @@ def _check_modules(model: str | None, revision: str | None) -> None:
         raise SidmillError(
             f"{path}: not a list of modules ({error}): download the model again"
         ) from None
+
+    # What stands behind Transformer and Pooling has to treat all texts alike.
     if (
         types[:1] != ["Transformer"]
         or "Pooling" not in types
@@ -218,21 +192,22 @@ def _check_modules(model: str | None, revision: str | None) -> None:
             f"of Transformer and Pooling, with others of {allowed} behind them: choose one, "
             f"or bring vectors that you made with embedding.backend: precomputed"
         )
+    return model
 
 
-def _load_weights(
-    model: str, revision: str | None, device: torch.device, dtype: str, attention: str
-) -> SentenceTransformer:
+def _load_weights(settings: Embedding, device: torch.device, dtype: str) -> SentenceTransformer:
+    """Load the model with all of its weights, and nothing but safetensors."""
     if not sys.stderr.isatty():
-        transformers_logging.disable_progress_bar()
-    options = {"dtype": precision.DTYPES[dtype], "use_safetensors": True}
-    if attention != "auto":
-        options["attn_implementation"] = attention
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    options: dict[str, object] = {"dtype": devices.DTYPES[dtype], "use_safetensors": True}
+    if settings.attention != "auto":
+        options["attn_implementation"] = settings.attention
+    model = str(settings.model)
     try:
         with model_checks.complete(model):
             loaded = SentenceTransformer(
                 model,
-                revision=revision,
+                revision=settings.revision,
                 device=str(device),
                 trust_remote_code=False,
                 model_kwargs=options,
@@ -242,42 +217,104 @@ def _load_weights(
     except UNLOADABLE as error:
         raise SidmillError(
             f"{model}: cannot be loaded ({hf_hub.first_line(error)}): it must be a whole model "
-            "folder "
-            f"with model.safetensors; pickled weights (pytorch_model.bin) and models that bring "
-            f"their own code are refused"
+            f"folder with model.safetensors; pickled weights (pytorch_model.bin) and models that "
+            f"bring their own code are refused"
         ) from None
     return loaded.eval()
 
 
-def _revision(loaded: SentenceTransformer, model: str, revision: str | None) -> str | None:
-    if Path(model).is_dir():
-        return fingerprint.folder_digest(model)
-    return getattr(loaded[0].config, "_commit_hash", None) or revision
+def _revision(model: SentenceTransformer, settings: Embedding) -> str | None:
+    """Content digest of a folder; of a hub model its commit, or the name that the user gave."""
+    folder = str(settings.model)
+    if Path(folder).is_dir():
+        return fingerprint.folder_digest(folder)
+    transformer: Any = model[0]
+    return getattr(transformer.config, "_commit_hash", None) or settings.revision
 
 
 def _stream(
-    reader: tokens.Reader, facts: dict, chunks: Iterator[list[str]], advance: Advance
+    reader: batches.Reader, space: Fingerprint, chunks: Iterator[list[str]], advance: Advance
 ) -> Iterator[Encoded]:
     """Encode each chunk, longest texts first, and put the vectors back in their order."""
-    found, done = np.empty((0, facts["dim"]), dtype=np.float32), []
-    limit = forward(reader, facts["dim"])
-    with closing(ahead(tokens.batches(reader, chunks), BATCHES_AHEAD)) as made:
+    dim = space["dim"]
+    vectors = np.empty((0, dim), dtype=np.float32)
+    works: list[Work] = []
+    run_batch = forward(reader, dim)
+    with closing(batches.prefetch(batches.batches(reader, chunks), BATCHES_AHEAD)) as made:
         for batch in made:
+            # The first batch of a chunk: room for all of its vectors, (n, D).
             texts = batch.texts
-            if not done:
-                found = np.empty((len(texts.texts), facts["dim"]), dtype=np.float32)
-                done.append(Work(cut=texts.cut))
+            if not works:
+                vectors = np.empty((len(texts.texts), dim), dtype=np.float32)
+                works.append(Work(cut=texts.cut))
+
             if len(batch.rows):
-                found[batch.rows] = limit(batch)
-                done.append(tokens.work(texts, batch))
+                vectors[batch.rows] = run_batch(batch)
+                works.append(batches.work(texts, batch))
                 advance(len(batch.rows))
+
             if batch.last:
-                _say_cut(texts, facts["max_length"])
-                yield Encoded(unit_rows(found) if facts["normalize"] else found, total(done))
-                done = []
+                _log_cut(texts, space["max_length"])
+                yield Encoded(unit_rows(vectors) if space["normalize"] else vectors, total(works))
+                works = []
 
 
-def _say_cut(texts: tokens.Texts, max_length: int) -> None:
+def forward(reader: batches.Reader, dim: int) -> Callable[[batches.Batch], np.ndarray]:
+    """Make the function that turns a batch into float32 (b, dim).
+
+    A batch that is too large for the device is halved. The function remembers the largest number
+    of tokens that fitted, so that later batches are cut beforehand.
+
+    Args:
+        reader: makes the halves of a batch.
+        dim: values of each vector to keep.
+    """
+    fits = float("inf")
+
+    def run(batch: batches.Batch) -> np.ndarray:
+        nonlocal fits
+        size = batch.features["input_ids"].numel()
+        if size <= fits or len(batch.rows) == 1:
+            try:
+                return _vectors(reader, batch, dim)
+            except torch.OutOfMemoryError:
+                if len(batch.rows) == 1:
+                    raise SidmillError(
+                        f"a text of {size} tokens does not fit the device: lower "
+                        f"embedding.max_length (now {reader.max_length})"
+                    ) from None
+            fits = min(fits, size // 2)
+            logger.warning("out of memory: batches of at most %d tokens from here on", fits)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+        # Too large: two batches of half the texts.
+        middle = (len(batch.rows) + 1) // 2
+        halves = (batch.rows[:middle], batch.rows[middle:])
+        return np.concatenate([run(_half(reader, batch, rows)) for rows in halves])
+
+    return run
+
+
+def _vectors(reader: batches.Reader, batch: batches.Batch, dim: int) -> np.ndarray:
+    """One pass through the model: float32 (b, dim)."""
+    device = reader.model.device
+    features = {
+        name: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+        for name, value in batch.features.items()
+    }
+    with torch.inference_mode():
+        pooled = reader.model(features)["sentence_embedding"][: len(batch.rows), :dim]
+        vectors: np.ndarray = pooled.float().cpu().numpy()
+    return vectors
+
+
+def _half(reader: batches.Reader, batch: batches.Batch, rows: np.ndarray) -> batches.Batch:
+    reader = reader._replace(fixed_shapes=False)
+    return batch._replace(rows=rows, features=batches.collate(reader, batch.texts, rows))
+
+
+def _log_cut(texts: batches.Texts, max_length: int) -> None:
     if texts.cut:
         logger.info(
             "%d of %d texts are longer than %d tokens and were cut (embedding.max_length)",
@@ -287,44 +324,50 @@ def _say_cut(texts: tokens.Texts, max_length: int) -> None:
         )
 
 
-def _check(
-    reader: tokens.Reader, facts: dict, source: tuple, texts: list[str], *, chosen: bool
-) -> float | None:
+def _check(encoder: Encoder, texts: list[str]) -> float | None:
     """Compare some texts with float32, by a second copy of the model that is dropped again."""
-    model, revision, place = source
-    if facts["dtype"] == "float32" or not texts:
+    reader, space, device = encoder.reader, encoder.fingerprint, encoder.device
+    if space["dtype"] == "float32" or not texts:
         return None
+
+    # Vectors in float32, with the attention that the library chooses, padded and not compiled.
+    exact_model: SentenceTransformer | None = None
+    exact_reader: batches.Reader | None = None
     try:
-        exact_model = _load_weights(model, revision, place, "float32", "auto")
-        exact_model.max_seq_length = facts["max_length"]
-        exact = next(
-            _stream(
-                reader._replace(model=exact_model, fixed_shapes=False, packed=False),
-                facts,
-                iter([texts]),
-                lambda count: None,
-            )
-        ).vectors
+        plain = replace(encoder.settings, attention="auto")
+        exact_model = _load_weights(plain, device, "float32")
+        exact_model.max_seq_length = space["max_length"]
+        exact_reader = reader._replace(model=exact_model, fixed_shapes=False, packed=False)
+        exact = next(_stream(exact_reader, space, iter([texts]), lambda count: None)).vectors
     except (torch.OutOfMemoryError, SidmillError):  # the weights, or one text
-        logger.warning("bfloat16 was not compared with float32, which does not fit %s", place)
+        logger.warning("bfloat16 was not compared with float32, which does not fit %s", device)
         return None
     finally:
-        exact_model = None
+        exact_model = exact_reader = None
         gc.collect()
-        if place.type == "cuda":
+        if device.type == "cuda":
             torch.cuda.empty_cache()
-    found = next(_stream(reader, facts, iter([texts]), lambda count: None)).vectors
-    return precision.check(found, exact, chosen=chosen)
+
+    # The same texts as they will be embedded.
+    rounded = next(_stream(reader, space, iter([texts]), lambda count: None)).vectors
+    chosen = encoder.settings.dtype == space["dtype"]
+    return devices.check_precision(rounded, exact, chosen=chosen)
 
 
-def _cost(model: torch.nn.Module, place: torch.device, dtype: str) -> Model | None:
-    config = model.config.get_text_config()
-    missing = [name for name in flops.WANTED if getattr(config, name, None) is None]
+def _cost(encoder: Encoder) -> Model | None:
+    """What a token costs, its rate measured here; None where the configuration does not say."""
+    transformer: Any = encoder.reader.model[0]
+    config = transformer.model.config.get_text_config()
+    missing = [name for name in devices.SIZES if getattr(config, name, None) is None]
     if missing:
         logger.info("operations are not counted: the configuration lacks %s", ", ".join(missing))
         return None
-    rate = flops.matmul_rate(
-        config.hidden_size, config.intermediate_size, precision.DTYPES[dtype], place
+    device = encoder.device
+    rate = devices.matmul_rate(
+        config.hidden_size,
+        config.intermediate_size,
+        devices.DTYPES[encoder.fingerprint["dtype"]],
+        device,
     )
-    name = torch.cuda.get_device_name(place) if place.type == "cuda" else "cpu"
-    return flops.cost_of(model, config, name, rate)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return devices.cost_per_token(transformer.model, config, name, rate)

@@ -66,7 +66,7 @@ def open_rows(paths: list[str], scratch: str | Path, device: torch.device, memor
     if n_rows * dim * row_blocks.FLOAT_BYTES > memory_mb * row_blocks.MIB:
         logger.info("%d x %d vectors are read for each batch", n_rows, dim)
         return rows
-    held = np.concatenate([np.asarray(file, dtype=np.float32) for file in files])
+    held = np.concatenate([row_blocks.read_all(file) for file in files])
     return rows._replace(held=torch.from_numpy(held).to(device))
 
 
