@@ -19,7 +19,7 @@ import logging
 import numpy as np
 
 from sidmill.core.errors import SidmillError
-from sidmill.numeric import row_blocks
+from sidmill.numeric import moments
 from sidmill.quantize.sample import draw, memory_for
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,9 @@ def fit(
     Raises:
         SidmillError: if a row is not finite, or ``memory_mb`` holds no row.
     """
-    mean, axes, variances = _principal_axes(vectors)
+    measured = moments.measure(vectors)
+    mean = measured.mean()
+    variances, axes = moments.principal_axes(measured.covariance())
     generator = np.random.default_rng(seed)
     rows = draw(vectors, sample, generator, memory_mb)
     if not len(rows):
@@ -80,21 +82,6 @@ def fit(
         words = points @ axes[:, used].T + (mean if level == 0 else 0.0)
         codebooks.append(words.astype(np.float32))
     return codebooks
-
-
-def _principal_axes(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean (D,), axes (D, D) as columns, and variances (D,) along them, falling; float64."""
-    n_items, dim = vectors.shape
-    total, products = np.zeros(dim), np.zeros((dim, dim))
-    for start, block in row_blocks.read_blocks(vectors, row_blocks.MAX_BLOCK_ROWS):
-        row_blocks.require_finite(block, start)
-        exact = block.astype(np.float64)
-        total += exact.sum(axis=0)
-        products += exact.T @ exact
-    mean = total / n_items
-    variances, axes = np.linalg.eigh(products / n_items - np.outer(mean, mean))
-    axes *= np.where(axes[np.abs(axes).argmax(axis=0), range(dim)] < 0, -1, 1)  # one sign for all
-    return mean, axes[:, ::-1], np.maximum(variances[::-1], 0.0)
 
 
 def _share_out(variances: np.ndarray, size: int) -> np.ndarray:
