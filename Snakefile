@@ -36,8 +36,8 @@ report: "workflow/report/workflow.rst"
 # when a job begins; if that job failed or was killed, what an earlier run had made of them would pass for finished.
 onstart:
     or_stop(locks.hold_folder, STATE)
-    or_stop(origin.begin, STATE, outputs_to_make(), is_recorded)
-    origin.note(STATE, config["items"]["path"] or config["given"]["path"])
+    or_stop(demo_guard.begin, STATE, outputs_to_make(), is_recorded)
+    demo_guard.note(STATE, config["items"]["path"] or config["given"]["path"])
     for job in workflow.dag.needrun_jobs():
         workflow.persistence.started(job)
 
