@@ -91,7 +91,9 @@ def fit(
             "memory_mb": memory_mb,
         },
     )
-    fitted = rqkmeans.fit(_array(vectors), state_path=None, code="", **settings)
+    seed = settings["seed"]
+    chosen = Rqkmeans(**{key: value for key, value in settings.items() if key != "seed"})
+    fitted = rqkmeans.fit(_array(vectors), chosen, seed=seed)
     return Quantizer(
         "rqkmeans", fitted.codebooks, settings, {}, prices=fitted.prices, balance=fitted.balance
     )

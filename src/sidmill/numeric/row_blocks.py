@@ -24,10 +24,7 @@ PLAIN_EXPONENTS = 20  # values of 2**-20 to 2**20: the fourth powers that fits t
 
 
 def rows_per_block(dim: int, n_codes: int, memory_mb: int) -> int:
-    """Return how many rows a block may hold.
-
-    A row costs itself twice, since the next block is read meanwhile, its residual, one spare of the
-    same size, and K distances twice.
+    """Return how many rows a block may hold: see :func:`block_bytes`.
 
     Args:
         dim: D.
@@ -37,7 +34,7 @@ def rows_per_block(dim: int, n_codes: int, memory_mb: int) -> int:
     Raises:
         SidmillError: if not even one row fits.
     """
-    row_bytes = FLOAT_BYTES * (4 * dim + 2 * n_codes)
+    row_bytes = block_bytes(1, dim, n_codes)
     rows = memory_mb * MIB // row_bytes
     if rows < 1:
         raise SidmillError(
@@ -45,6 +42,15 @@ def rows_per_block(dim: int, n_codes: int, memory_mb: int) -> int:
             f"{n_codes} codewords: raise it to at least {-(-row_bytes // MIB)}"
         )
     return rows
+
+
+def block_bytes(n_rows: int, dim: int, n_codes: int) -> int:
+    """Return the bytes that a block takes with its temporaries.
+
+    A row costs itself twice, since the next block is read meanwhile, its residual, one spare of the
+    same size, and K distances twice.
+    """
+    return FLOAT_BYTES * (4 * dim + 2 * n_codes) * n_rows
 
 
 def read_blocks(

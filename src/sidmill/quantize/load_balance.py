@@ -30,6 +30,7 @@ from sidmill.numeric import mlp, nearest_torch
 from sidmill.numeric.nearest_torch import Piece
 from sidmill.quantize import lloyd, residual_rows, split_merge
 from sidmill.quantize.residual_rows import Source
+from sidmill.settings.quantize import Rqkmeans
 
 logger = logging.getLogger(__name__)
 
@@ -86,8 +87,7 @@ def settle(
     words: torch.Tensor,
     sample: torch.Tensor,
     generator: torch.Generator,
-    mode: str,
-    max_load: float,
+    settings: Rqkmeans,
 ) -> Balanced:
     """Find prices, and move the words to the means of the rows they then have.
 
@@ -104,12 +104,12 @@ def settle(
         words: float32 (K, D), fitted without prices.
         sample: float32 (m, D), training rows in memory.
         generator: a CPU generator, for the directions of splits.
-        mode: ``sinkhorn`` or ``capacity``.
-        max_load: the largest load over the mean that ``capacity`` allows, above 1.
+        settings: ``balance``, which is ``sinkhorn`` or ``capacity``, and ``max_load``.
     """
     n_rows, n_codes = residual_rows.count(source), len(words)
     spare = torch.empty(source.block_rows * n_codes, device=source.device)
-    limit = EVEN if mode == "sinkhorn" else max_load
+    mode = settings.balance
+    limit = EVEN if mode == "sinkhorn" else settings.max_load
     full = _room(limit, n_rows, n_codes)
     parts = sample.split(source.block_rows)
     free = torch.zeros(n_codes, device=source.device)
