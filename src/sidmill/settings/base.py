@@ -92,9 +92,7 @@ def _field(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-@dataclass_transform(
-    frozen_default=True, kw_only_default=True, field_specifiers=(science, machine, nested)
-)
+@dataclass_transform(frozen_default=True, kw_only_default=True)
 def section(name: str, note: str = "") -> Any:
     """Make a class one section of config.yaml: a frozen dataclass with keyword arguments alone.
 

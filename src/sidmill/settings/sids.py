@@ -3,7 +3,7 @@
 from typing import Literal
 
 from sidmill.settings.base import science, section
-from sidmill.settings.registry import COMPARED
+from sidmill.settings.registry import COMPARED, TRAINED
 
 
 @section("given", "quantizer: given: docs/given-sids.md")
@@ -194,7 +194,7 @@ class Comparison:
     """Several quantizers side by side."""
 
     members: list[str] = science(
-        ["rqkmeans", "rqkmeans_balanced", "rqkmeans_plus", "rqvae", "fsq", "opq", "pca_grid"],
+        TRAINED,
         "quantizers side by side, at least one; given too",
         choices=COMPARED,
         unique=True,
