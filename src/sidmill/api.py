@@ -15,6 +15,7 @@ Shapes: N rows, D dimensions, L levels, K_l codewords at level l.
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -205,22 +206,25 @@ def _encode(
     )
 
 
-def _checked(function: str, properties: dict, arguments: dict) -> dict:
+def _checked(
+    function: str, properties: dict[str, Any], arguments: dict[str, Any]
+) -> dict[str, Any]:
     """Arguments as Python's own numbers and lists, if the configuration may have them too."""
     plain = {name: _plain(value) for name, value in arguments.items()}
     check.check_arguments(f"sidmill.api.{function}", plain, properties)
     return plain
 
 
-def _machine(function: str, device: str, memory_mb: int) -> dict:
+def _machine(function: str, device: str, memory_mb: int) -> dict[str, Any]:
     """Settings of the machine, checked."""
     arguments = {"device": device, "memory_mb": memory_mb}
     return _checked(function, _properties(Encoding), arguments)
 
 
-def _properties(section: type) -> dict:
+def _properties(section: type) -> dict[str, Any]:
     """JSON Schema of each setting of a section."""
-    return base.schema(section)["properties"]
+    result: dict[str, Any] = base.schema(section)["properties"]
+    return result
 
 
 def _plain(value: object) -> object:

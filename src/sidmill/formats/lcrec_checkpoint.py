@@ -16,6 +16,7 @@ import logging
 import re
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,10 @@ def is_one(state: dict[str, torch.Tensor]) -> bool:
 
 
 def quantizer(
-    path: str | Path, state: dict[str, torch.Tensor], settings: dict, fingerprint: dict
+    path: str | Path,
+    state: dict[str, torch.Tensor],
+    settings: dict[str, Any],
+    fingerprint: dict[str, Any],
 ) -> Quantizer:
     """Make a quantizer of the tensors of a file.
 

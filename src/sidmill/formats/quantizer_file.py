@@ -20,7 +20,7 @@ balanced codebooks ``balance``.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -50,7 +50,8 @@ class Network(NamedTuple):
     @property
     def width(self) -> int:
         """The largest number of values that a row has inside."""
-        return max(max(weight.shape) for weight in self.weights)
+        result: int = max(max(weight.shape) for weight in self.weights)
+        return result
 
 
 class Quantizer(NamedTuple):
@@ -69,17 +70,18 @@ class Quantizer(NamedTuple):
 
     kind: str
     codebooks: list[np.ndarray]
-    settings: dict
-    fingerprint: dict
+    settings: dict[str, Any]
+    fingerprint: dict[str, Any]
     encoder: Network | None = None
     decoder: Network | None = None
     prices: Sequence[np.ndarray] = ()
-    balance: Sequence[dict] = ()
+    balance: Sequence[dict[str, Any]] = ()
 
     @property
     def dim(self) -> int:
         """D, the dimension of the vectors it takes."""
-        return (self.encoder.weights[0] if self.encoder else self.codebooks[0]).shape[1]
+        result: int = (self.encoder.weights[0] if self.encoder else self.codebooks[0]).shape[1]
+        return result
 
     @property
     def codebook_sizes(self) -> list[int]:
@@ -134,13 +136,18 @@ def read(path: str | Path, without_codebooks: bool = False) -> Quantizer:
     _check_facts(path, facts)
     codebooks = [found[f"codebook.{level}"] for level in levels]
     prices = tuple(found[f"price.{level}"] for level in levels if f"price.{level}" in found)
-    networks = {name: _read_network(found, name) for name in ("encoder", "decoder")}
-    quantizer = Quantizer(codebooks=codebooks, prices=prices, **facts, **networks)
+    quantizer = Quantizer(
+        codebooks=codebooks,
+        prices=prices,
+        encoder=_read_network(found, "encoder"),
+        decoder=_read_network(found, "decoder"),
+        **facts,
+    )
     _check(path, quantizer)
     return quantizer
 
 
-def check_fingerprint(quantizer: Quantizer, fingerprint: dict, path: str | Path) -> None:
+def check_fingerprint(quantizer: Quantizer, fingerprint: dict[str, Any], path: str | Path) -> None:
     """Refuse to use a quantizer on embeddings that it was not trained on.
 
     Raises:
@@ -179,7 +186,7 @@ def _read_network(found: dict[str, np.ndarray], name: str) -> Network | None:
     return Network(weights, biases, found.get(f"{name}.skip"), found.get(f"{name}.bound"))
 
 
-def _check_facts(path: str | Path, facts: dict) -> None:
+def _check_facts(path: str | Path, facts: dict[str, Any]) -> None:
     kinds = {"kind": str, "settings": dict, "fingerprint": dict, "balance": list}
     for name, kind in kinds.items():
         if not isinstance(facts.get(name, [] if name == "balance" else None), kind):

@@ -129,7 +129,8 @@ def merge(parts: Sequence[Neighbours], ranks: np.ndarray) -> Neighbours:
 
 def score(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Score pairs by the deciding expression: float32 (n, D) twice -> float32 (n,)."""
-    return (queries * rows).sum(axis=1)
+    result: np.ndarray = (queries * rows).sum(axis=1)
+    return result
 
 
 def id_ranks(ids: pa.ChunkedArray) -> np.ndarray:
@@ -142,7 +143,7 @@ def id_ranks(ids: pa.ChunkedArray) -> np.ndarray:
 def _search_block(
     asked: Asked,
     batch: int,
-    spares: SimpleQueue,
+    spares: "SimpleQueue[torch.Tensor]",
     best: Best,
     first: int,
     part: np.ndarray,
@@ -219,7 +220,8 @@ def _multiply(queries: torch.Tensor, rows: torch.Tensor, spare: torch.Tensor) ->
         np.matmul(queries.numpy(), rows.numpy().T, out=out.numpy())
     else:
         torch.mm(queries, rows.T, out=out)
-    return scores.unflatten(1, (CHUNK, -1))
+    result: torch.Tensor = scores.unflatten(1, (CHUNK, -1))  # type: ignore[no-untyped-call]
+    return result
 
 
 def _candidates(

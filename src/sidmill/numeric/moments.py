@@ -31,14 +31,14 @@ class Moments(Generic[Array]):
     def __init__(self, total: Array, products: Array | None) -> None:
         """Start from zeros."""
         self.n_rows = 0
-        self.total = total
-        self.products = products
+        self.total: Array = total
+        self.products: Array | None = products
         self.squares = 0.0
 
     def add(self, block: Array) -> None:
         """Add the rows of a float64 (b, D) block; the block is not kept."""
         self.n_rows += len(block)
-        self.total += block.sum(axis=0)
+        self.total += block.sum(0)
         self.squares += float((block * block).sum())
         if self.products is None:
             return
@@ -49,7 +49,8 @@ class Moments(Generic[Array]):
 
     def mean(self) -> Array:
         """Mean of the rows, float64 (D,)."""
-        return self.total / self.n_rows
+        mean: Array = self.total / self.n_rows
+        return mean
 
     def mean_square(self) -> float:
         """Mean squared length of the rows."""
@@ -60,7 +61,8 @@ class Moments(Generic[Array]):
         if self.products is None:
             raise ValueError("moments without products have no covariance")
         mean = self.mean()
-        return self.products / self.n_rows - mean[:, None] * mean
+        covariance: Array = self.products / self.n_rows - mean[:, None] * mean
+        return covariance
 
 
 def measure(vectors: np.ndarray | Streamed) -> "Moments[np.ndarray]":

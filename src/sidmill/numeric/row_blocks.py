@@ -189,12 +189,14 @@ def require_squares(largest: float) -> None:
 
 def largest_values(block: np.ndarray) -> np.ndarray:
     """Largest absolute value of each row of float32 (b, D), without a copy: float32 (b,)."""
-    return np.maximum(block.max(axis=1), -block.min(axis=1))
+    result: np.ndarray = np.maximum(block.max(axis=1), -block.min(axis=1))
+    return result
 
 
 def exponents(largest: np.ndarray) -> np.ndarray:
     """Binary exponents of the positive values of float32 (b,): int32, at most b of them."""
-    return np.frexp(largest[largest > 0])[1]
+    result: np.ndarray = np.frexp(largest[largest > 0])[1]
+    return result
 
 
 def safe_scale(exponent: float) -> float:
@@ -265,7 +267,7 @@ def _read_rows(file: int, block: np.ndarray, place: _Place, wanted: slice | np.n
 
 
 def _read_exactly(file: int, block: np.ndarray, place: _Place, offset: int) -> None:
-    view = memoryview(block).cast("B")
+    view = block.data.cast("B")
     done = 0
     while done < len(view):
         n_bytes = os.preadv(file, [view[done:]], place.offset + offset + done)

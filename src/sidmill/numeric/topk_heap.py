@@ -58,7 +58,7 @@ class Best:
                 fits = place < self._keys.shape[1]
                 self._keys[query[fits], place[fits]] = keys[fits]
                 self._counts += np.bincount(query[fits], minlength=len(self._counts))
-                self._n_new += np.count_nonzero(fits)
+                self._n_new += int(np.count_nonzero(fits))
                 if not fits.all() or self._n_new > len(self.worst) * self.top_k // 4:
                     self._cut()
                 query, keys = query[~fits], keys[~fits]

@@ -21,7 +21,8 @@ def rotation_rows(d_in: int, d_out: int) -> int:
 
 def opq_rows(d_in: int, d_out: int, n_bits: int) -> int:
     """Rows for OPQ: its rotation, and the ``2**n_bits`` centroids that each part has meanwhile."""
-    return max(rotation_rows(d_in, d_out), 2**n_bits)
+    result: int = max(rotation_rows(d_in, d_out), 2**n_bits)
+    return result
 
 
 def are_few(n_rows: int, n_centroids: int) -> bool:

@@ -21,6 +21,7 @@ import hashlib
 import logging
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
@@ -48,7 +49,7 @@ def advise(
     seed: int,
     device: str,
     memory_mb: int,
-) -> dict:
+) -> dict[str, Any]:
     """Predict the collision rate (N - distinct) / N for every K and L, before resolution.
 
     The same input and seed give the same answer. Memory: the sample four times, what
@@ -144,7 +145,7 @@ def advise(
 
 def even_rate(bits: float, n_items: int) -> float:
     """Expected (N - distinct) / N of N items thrown evenly and independently into 2**bits codes."""
-    load = n_items * 2.0**-bits
+    load: float = n_items * 2.0**-bits
     if load < 1e-4:  # 1 - (1 - e**-x) / x, where its difference would be lost in rounding
         return load / 2
     # (1 - 1/M)**N, exact for few codes; e**-load in the limit
@@ -191,7 +192,7 @@ def _identical(vectors: np.ndarray) -> float:
     return 1.0 - len(np.unique(digests)) / len(digests)
 
 
-def _smallest(candidates: list[dict], rate: str, target: float) -> dict | None:
+def _smallest(candidates: list[dict[str, Any]], rate: str, target: float) -> dict[str, Any] | None:
     """The candidate of the fewest bits, then the fewest tokens, whose rate is under the target."""
     under = [one for one in candidates if one[rate] <= target]
     return min(under, key=lambda one: (one["bits"], one["n_levels"]), default=None)

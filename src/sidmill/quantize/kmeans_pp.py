@@ -63,7 +63,7 @@ def _closest(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Score of the nearest word of each row, the higher the nearer, and which word it is."""
     halves = nearest_torch.square_norms(words) / 2
-    found = [(part @ words.T).sub_(halves).max(dim=1) for part in sample.split(step)]
+    found = [(part @ words.T).sub_(halves).max(dim=1) for part in sample.split(step)]  # type: ignore[no-untyped-call]
     return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])
 
 

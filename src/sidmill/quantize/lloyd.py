@@ -67,10 +67,15 @@ def visit(
     here = clusters.words.device
     halves = nearest_torch.square_norms(clusters.words).div_(2)
     copies = [
-        _Copy(*(part.to(spare.device) for part in (clusters.words, halves, clusters.counts)), spare)
+        _Copy(
+            clusters.words.to(spare.device),
+            halves.to(spare.device),
+            clusters.counts.to(spare.device),
+            spare,
+        )
         for spare in spares
     ]
-    had = None if before is None else before.split([len(rows) for _, rows in pieces])
+    had = None if before is None else before.split([len(rows) for _, rows in pieces])  # type: ignore[no-untyped-call]
     found: list[torch.Tensor] = []
     moving = []  # rows, and where they go
     for together in nearest_torch.rounds(pieces, len(spares)):
@@ -109,7 +114,7 @@ def move(
     few = len(after) < n_codes // FEW_ROWS
     change = clusters.sums if few else torch.zeros_like(clusters.words)
     lengths = [len(rows) for rows in parts]
-    for rows, old, new in zip(parts, before.split(lengths), after.split(lengths), strict=True):
+    for rows, old, new in zip(parts, before.split(lengths), after.split(lengths), strict=True):  # type: ignore[no-untyped-call]
         add_rows(change, rows, new)
         add_rows(change, rows, old, -1)
     if not few:
@@ -146,7 +151,7 @@ def recount(clusters: Clusters, sample: torch.Tensor, codes: torch.Tensor, step:
     """Set sums, counts and words from an assignment ``codes`` (m,) of ``sample`` (m, D)."""
     clusters.sums.zero_()
     clusters.counts.zero_()
-    for rows, own in zip(sample.split(step), codes.split(step), strict=True):
+    for rows, own in zip(sample.split(step), codes.split(step), strict=True):  # type: ignore[no-untyped-call]
         _add(clusters, [rows], [own])
     centre(clusters)
 

@@ -21,7 +21,7 @@ limit from being met, and the figures say so.
 import logging
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -52,7 +52,7 @@ class Balanced(NamedTuple):
 
     words: np.ndarray  # float32 (K, D)
     prices: np.ndarray  # float32 (K,), the lowest is 0
-    facts: dict  # mse and largest load over the mean, both before and after
+    facts: dict[str, Any]  # mse and largest load over the mean, both before and after
 
 
 class _Tally(NamedTuple):
@@ -111,7 +111,7 @@ def settle(
     mode = settings.balance
     limit = EVEN if mode == "sinkhorn" else settings.max_load
     full = _room(limit, n_rows, n_codes)
-    parts = sample.split(source.block_rows)
+    parts = sample.split(source.block_rows)  # type: ignore[no-untyped-call]
     free = torch.zeros(n_codes, device=source.device)
 
     def worth(state: _State) -> tuple[float, float]:
@@ -136,7 +136,7 @@ def settle(
     for _ in range(CENTRING_PASSES):
         words = _means(state)
         after = _look(source, words, _raise(state.prices, state.seen, limit), spare)
-        if after.seen.loads.max() > max(full, state.seen.loads.max()):
+        if int(after.seen.loads.max()) > max(full, int(state.seen.loads.max())):
             # A word of few rows has moved into a crowd, at the low price of the place it left.
             priced = _look(source, words, solve(words), spare)
             after = min(after, priced, key=worth)
@@ -151,9 +151,8 @@ def settle(
         prices = _raise(state.prices, state.seen, limit)
         state = _look(source, state.words, prices, spare)
         best = min(best, state, key=worth)
-    after = _cost(best, source)
     facts = {f"{name}_before": value for name, value in before.items()}
-    facts |= {f"{name}_after": value for name, value in after.items()}
+    facts |= {f"{name}_after": value for name, value in _cost(best, source).items()}
     logger.info("balanced by %s: %s", mode, facts)
     _warn_above(limit, best, mode, before["max_load"], n_rows)
     return Balanced(best.words.cpu().numpy(), best.prices.cpu().numpy(), facts)
@@ -236,13 +235,13 @@ def _relieve(
     """Split crowded clusters of a sample until there are none: float32 (K, D)."""
     room = max(limit, SPLIT_ABOVE) * len(sample) / len(words)
     clusters = lloyd.empty(words)
-    parts = [[Piece(0, part)] for part in sample.split(step)]
+    parts = [[Piece(0, part)] for part in sample.split(step)]  # type: ignore[no-untyped-call]
     codes = torch.cat([lloyd.visit(clusters, part, None, False, [spare]) for part in parts])
     for _ in range(SPLIT_ROUNDS):
         codes, n_pairs = split_merge.relieve(clusters, sample, codes, step, generator, room)
         if not n_pairs:
             break
-        both = zip(parts, codes.split(step), strict=True)
+        both = zip(parts, codes.split(step), strict=True)  # type: ignore[no-untyped-call]
         codes = torch.cat([lloyd.visit(clusters, *part, False, [spare]) for part in both])
         lloyd.centre(clusters)
     return clusters.words

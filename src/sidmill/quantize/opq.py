@@ -127,4 +127,4 @@ def _centroids(part: np.ndarray, size: int, n_iter: int, seed: int) -> np.ndarra
         max_points_per_centroid=len(part),
     )
     clustering.train(np.ascontiguousarray(part))
-    return clustering.centroids
+    return np.asarray(clustering.centroids)

@@ -101,4 +101,5 @@ def _steps(values: np.ndarray, count: int) -> np.ndarray:
     for width in widths:
         nearest = np.clip(np.floor(values / max(width, 1e-300) + count / 2), 0, count - 1)
         errors.append(np.square(values - (nearest - (count - 1) / 2) * width).sum())
-    return positions * widths[int(np.argmin(errors))]
+    result: np.ndarray = positions * widths[int(np.argmin(errors))]
+    return result

@@ -240,8 +240,8 @@ def _restore(settings: Rqkmeans, seed: int, saved: resume.Saved, save: resume.Ke
 def _subtract_finished(source: Source, training: _Training) -> Source:
     """Subtract the codewords of all finished levels from the rows."""
     finished = training.finished
-    prices = finished.prices or [None] * len(finished.codebooks)
-    for codebook, price, codes in zip(finished.codebooks, prices, training.codes, strict=True):
+    for level, (codebook, codes) in enumerate(zip(finished.codebooks, training.codes, strict=True)):
+        price = finished.prices[level] if finished.prices else None
         ready = nearest_torch.copies(codebook, source.devices, price)
         source = residual_rows.explain(source, ready, codes)
     return source
@@ -320,7 +320,7 @@ def _look_through(source: Source) -> _Data:
     def measure(block: np.ndarray) -> None:
         nonlocal total, largest, exponents, n_exponents
         total += _squares(torch.from_numpy(block))
-        digest.update(block)
+        digest.update(block.data)
         values = row_blocks.largest_values(block)
         largest = max(largest, float(values.max()))
         positive = row_blocks.exponents(values)

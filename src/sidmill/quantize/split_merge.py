@@ -116,7 +116,7 @@ def _best_split(
     """Halve the clusters of bool ``wide`` (K,)."""
     words, counts = clusters.words, clusters.counts.to(torch.float32)
     chosen = wide[codes].nonzero()[:, 0]
-    parts = [(rows, codes[rows]) for rows in chosen.split(PART_ROWS)]
+    parts = [(rows, codes[rows]) for rows in chosen.split(PART_ROWS)]  # type: ignore[no-untyped-call]
     axes = torch.randn(words.shape, generator=generator).to(words.device)
     for _ in range(POWER_STEPS):
         turned = torch.zeros_like(axes)
@@ -141,7 +141,7 @@ def _best_split(
     n_upper = _sum(upper.to(along.dtype), own, len(words))
     n_lower = counts - n_upper
     lifted = torch.zeros_like(words)  # sum of the upper half's distances from the mean
-    for rows in chosen[upper].split(PART_ROWS):
+    for rows in chosen[upper].split(PART_ROWS):  # type: ignore[no-untyped-call]
         lloyd.add_rows(lifted, sample[rows] - words[codes[rows]], codes[rows])
     gain = lifted.square().sum(dim=1) * (1 / n_upper.clamp(min=1) + 1 / n_lower.clamp(min=1))
     leaves = torch.zeros(len(sample), dtype=torch.bool, device=sample.device)
