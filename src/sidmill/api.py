@@ -76,6 +76,7 @@ def fit(
         SidmillError: if an argument is not as the configuration has to have it, there are fewer
             rows than codewords, or a row is not finite.
     """
+    # Check the arguments as the configuration is checked.
     settings = _checked(
         "fit",
         _properties(Rqkmeans) | {"seed": _properties(Run)["seed"]},
@@ -92,6 +93,8 @@ def fit(
             "memory_mb": memory_mb,
         },
     )
+
+    # Fit; the seed belongs to the run and not to the section.
     seed = settings["seed"]
     chosen = Rqkmeans(**{key: value for key, value in settings.items() if key != "seed"})
     fitted = rqkmeans.fit(_array(vectors), chosen, seed=seed)
@@ -245,6 +248,8 @@ def _array(vectors: np.ndarray | torch.Tensor | Streamed) -> np.ndarray | Stream
     """
     if isinstance(vectors, Streamed):
         return vectors
+
+    # Take a dense array or tensor.
     if isinstance(vectors, torch.Tensor) and vectors.layout == torch.strided:
         array = _of_tensor(vectors)
     elif isinstance(vectors, np.ndarray) and not isinstance(vectors, np.ma.MaskedArray):
@@ -259,6 +264,8 @@ def _array(vectors: np.ndarray | torch.Tensor | Streamed) -> np.ndarray | Stream
         raise SidmillError(
             f"vectors are {array.dtype} {array.shape}, wanted floats (N, D): convert them"
         )
+
+    # Keep float32 and float16; convert the rest.
     if array.dtype in (np.float32, np.float16):
         return array
     try:

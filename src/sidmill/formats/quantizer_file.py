@@ -119,6 +119,8 @@ def read(path: str | Path, without_codebooks: bool = False) -> Quantizer:
             codebooks are not as :func:`write` takes them.
     """
     found, facts = tensors.read(path, "quantizer")
+
+    # Codebooks without a gap; none only where SIDs were given.
     names = {name for name in found if name.startswith("codebook.")}
     levels = range(len(names))
     given = facts.get("kind") == GIVEN and not names
@@ -211,6 +213,8 @@ def _check(path: str | Path, quantizer: Quantizer) -> None:
                 f"{path}: has no codebooks, and says sizes of {sizes!r:.80}: make it again"
             )
         return
+
+    # Shapes and values of codebooks and prices.
     flat = next((level for level, book in enumerate(codebooks) if book.ndim != 2), None)
     if flat is not None:
         raise SidmillError(
@@ -231,6 +235,8 @@ def _check(path: str | Path, quantizer: Quantizer) -> None:
             )
         if not np.isfinite(book).all():
             raise SidmillError(f"{path}: codebook.{level} holds a NaN or an infinity: train again")
+
+    # Encoder and decoder, from D to d and back.
     if (quantizer.encoder is None) != (quantizer.decoder is None):
         raise SidmillError(f"{path}: encoder and decoder belong together: train again")
     if quantizer.encoder and quantizer.decoder:
@@ -240,6 +246,7 @@ def _check(path: str | Path, quantizer: Quantizer) -> None:
 
 
 def _check_network(path: str | Path, name: str, network: Network, start: int, end: int) -> None:
+    # Each layer takes what the layer before it gives.
     width = start
     for number, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
         if weight.ndim != 2 or weight.shape[1] != width or bias.shape != weight.shape[:1]:
@@ -250,6 +257,8 @@ def _check_network(path: str | Path, name: str, network: Network, start: int, en
         width = len(weight)
     if width != end:
         raise SidmillError(f"{path}: {name} gives {width} dimensions, wanted {end}: train again")
+
+    # The skip connection, the bound and all values.
     shapes = [(end, start), *([()] if end == start else [])]
     if network.skip is not None and network.skip.shape not in shapes:
         raise SidmillError(

@@ -87,6 +87,8 @@ def search(
             f"queries have {queries.shape[1]} dimensions, passages {vectors.shape[1]}: embed both "
             f"with one model"
         )
+
+    # Share the memory among the workers: one block and one table of scores each.
     place = nearest_torch.pick_device(device)
     queries = np.ascontiguousarray(queries, dtype=np.float32)
     row_blocks.require_finite(queries, 0)
@@ -96,6 +98,8 @@ def search(
     spares: SimpleQueue[torch.Tensor] = SimpleQueue()
     for _ in range(workers):
         spares.put(torch.empty(batch * (n_rows + CHUNK), device=place))
+
+    # Search the blocks in parallel; the heap orders what they find by score and rank.
     firsts = range(start, stop, n_rows)
     parts = [vectors[first : min(first + n_rows, stop)] for first in firsts]
     asked = Asked(queries, torch.from_numpy(queries).to(place), np.linalg.norm(queries, axis=1))
@@ -168,6 +172,8 @@ def _search_block(
             raise SidmillError(
                 f"scores of the rows from {first} on overflow float32: normalise the embeddings"
             )
+
+    # Products propose candidates, batch by batch; exact scores enter the heap.
     rows = torch.from_numpy(block).to(asked.on_device.device)
     spare = spares.get()
     try:

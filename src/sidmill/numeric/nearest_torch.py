@@ -314,10 +314,13 @@ def to_devices(
     Yields:
         The row number, and the block's pieces, overwritten by a later block.
     """
+    # CPUs share the memory of the block.
     if devices[0].type != "cuda":
         for start, block in stream:
             yield start, cut(start, torch.from_numpy(block), len(devices))
         return
+
+    # GPUs: copy the next block on streams of its own, then yield the block before it.
     streams = [torch.cuda.Stream(device) for device in devices]  # type: ignore[no-untyped-call]
     waiting: tuple[int, list[Piece], torch.Tensor] | None = None
     for start, block in stream:

@@ -66,6 +66,8 @@ def encode(
             f"vectors {vectors.shape} do not fit a quantizer of dimension {dim}: "
             "train the quantizer on these embeddings"
         )
+
+    # Rows of a block follow from the memory; codes do not depend on it.
     largest = max(len(words) for words in codebooks)
     width = max(dim, encoder.width if encoder else 0)
     n_rows = min(row_blocks.rows_per_block(width, largest, memory_mb), row_blocks.MAX_BLOCK_ROWS)
@@ -76,6 +78,8 @@ def encode(
     began = time.perf_counter()
     _require_codewords(codebooks, prices)
     reach = max(float(np.abs(words).max()) for words in codebooks)
+
+    # NumPy on a CPU, torch on devices: the same codes.
     stream = _finite(vectors, n_rows, short=encoder is None and reach < row_blocks.SHORTEST)
     if device == "cpu" or (device == "auto" and not _has_gpu_driver()):
         spare = np.empty(n_rows * largest, dtype=np.float32)

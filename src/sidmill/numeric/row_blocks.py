@@ -84,6 +84,8 @@ def read_blocks(
         )
     if rows is not None and len(rows) and not 0 <= rows[0] <= rows[-1] < len(vectors):
         raise IndexError(f"rows {rows[0]} to {rows[-1]} of {len(vectors)}")
+
+    # Two buffers: one is filled while the other is worked on.
     total = len(vectors) if rows is None else len(rows)
     n_blocks = -(-total // n_rows)
     shape = min(n_rows, total), vectors.shape[1]
@@ -211,6 +213,7 @@ def _gather(
     vectors: Streamed, n_rows: int, rows: np.ndarray | None
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Cut a stream anew, into blocks of ``n_rows``; every row is read, the wanted ones are kept."""
+    # Fill the buffer with the chosen rows of each batch; yield it when it is full.
     total = len(vectors) if rows is None else len(rows)
     buffer = np.empty((min(n_rows, total), vectors.shape[1]), dtype=np.float32)
     passed = start = filled = 0
@@ -227,6 +230,8 @@ def _gather(
             if filled == n_rows:
                 yield start, buffer
                 start, filled = start + n_rows, 0
+
+    # A stream that changed must not pass for a shorter one.
     if passed != len(vectors):
         raise SidmillError(
             f"{passed} vectors where {len(vectors)} were counted: did the files change meanwhile?"

@@ -75,6 +75,7 @@ def advise(
     Raises:
         SidmillError: if no K has ``ROWS_PER_CODE`` vectors per code in the smallest fit.
     """
+    # A sample, or the whole catalogue where it fits.
     n_items = len(vectors)
     sizes = sorted({size for size in codebook_sizes if size <= n_items})
     lengths = sorted(set(n_levels))
@@ -86,6 +87,8 @@ def advise(
     # (K, L) -> log2 of the effective codes, and how they were found
     effective: dict[tuple[int, int], float] = {}
     measured: dict[tuple[int, int], float] = {}  # the rates themselves, of the whole catalogue
+
+    # Measure every K that has enough rows; extrapolate from half of the sample to N.
     smallest_fit = len(rows) if whole else len(rows) // 2
     for size in (size for size in sizes if ROWS_PER_CODE * size <= smallest_fit):
         rates = _rates(rows, replace(fit, codebook_size=size), seed, lengths)
@@ -106,6 +109,8 @@ def advise(
             f"{len(rows)} vectors are too few for codebooks of {sorted(codebook_sizes)}: name "
             f"smaller ones, of at most {smallest_fit // ROWS_PER_CODE} codes, or raise the sample"
         )
+
+    # Predict every candidate: measured, or extrapolated to a larger K.
     candidates = []
     for length in lengths:
         for size in sizes:

@@ -64,6 +64,7 @@ def visit(
     Returns:
         int64 (b,), the clusters now.
     """
+    # A copy of the clusters on each device.
     here = clusters.words.device
     halves = nearest_torch.square_norms(clusters.words).div_(2)
     copies = [
@@ -75,6 +76,8 @@ def visit(
         )
         for spare in spares
     ]
+
+    # Search for the pieces; each device works on one at a time.
     had = None if before is None else before.split([len(rows) for _, rows in pieces])  # type: ignore[no-untyped-call]
     found: list[torch.Tensor] = []
     moving = []  # rows, and where they go
@@ -90,6 +93,8 @@ def visit(
                 moved = (found[-1] != had[len(found) - 1]).nonzero()[:, 0]
                 rows = rows[moved.to(rows.device)]
             moving.append(rows.to(here))
+
+    # Update sums and counts, in row order.
     after = torch.cat(found)
     if before is None:
         _add(clusters, moving, found)

@@ -175,6 +175,8 @@ def _warn_above(limit: float, state: _State, mode: str, before: float, n_rows: i
         return
     if most <= _fitting(limit, n_rows, n_codes):
         return
+
+    # Find the likely reason: equal rows, or a mean that is no whole number.
     reason = (
         "are there many equal vectors? They share a codeword at any price, and so do vectors that "
         "lie much closer to each other than to all others"
@@ -197,12 +199,16 @@ def _warn_above(limit: float, state: _State, mode: str, before: float, n_rows: i
 def _look(source: Source, words: torch.Tensor, prices: torch.Tensor, spare: torch.Tensor) -> _State:
     """Give every training row the code that the codec gives it."""
     n_rows, n_codes, device = residual_rows.count(source), len(words), source.device
+
+    # The codebook with its prices, and sums over its rows.
     level = nearest_torch.search_level(words.cpu().numpy(), device, prices.cpu().numpy())
     codes = torch.empty(n_rows, dtype=torch.int32, device=device)
     leaves = torch.empty(n_rows, device=device)
     loads = torch.zeros(n_codes, dtype=torch.int64, device=device)
     sums = torch.zeros_like(words, dtype=torch.float64)
     error = 0.0
+
+    # Search block by block; keep what it takes each row to leave its codeword.
     for part, block in residual_rows.blocks(source):
         with mlp.exact_products():
             found = nearest_torch.propose(block, level, spare)
@@ -323,12 +329,15 @@ def _tally(
     spare: torch.Tensor,
 ) -> _Tally:
     """Assign rows; with a ``heat`` above 0, share them out among the codewords as well."""
+    # Half of the norms and prices, and sums over the rows.
     n_codes = len(words)
     halves = (nearest_torch.square_norms(words) + prices) / 2
     loads = torch.zeros(n_codes, dtype=torch.int64, device=words.device)
     mass = torch.zeros(n_codes, dtype=torch.float64, device=words.device)
     spread = 0.0
     all_codes, slacks = [], []
+
+    # Assign block by block: lowest cost, second lowest, and shares at the temperature.
     for block in parts:
         scores = nearest_torch.score(block, words, halves, spare)  # (b, K), half of the costs
         codes = nearest_torch.lowest(scores)

@@ -50,6 +50,7 @@ def draw(
             f"lower {memory.rows_key}"
         )
 
+    # Read the chosen rows, block by block.
     chosen = None
     if n_rows < n_items:
         chosen = np.sort(generator.choice(n_items, size=n_rows, replace=False))
