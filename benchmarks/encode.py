@@ -41,6 +41,7 @@ def make(options: argparse.Namespace) -> None:
     import pyarrow.parquet as pq
 
     from sidmill.quantize import rqkmeans
+    from sidmill.settings.quantize import Rqkmeans
 
     vectors_of.make_vectors(options)
     vectors = np.load(Path(options.folder, "vectors.npy"), mmap_mode="r")
@@ -53,18 +54,16 @@ def make(options: argparse.Namespace) -> None:
             parquet.write_table(pa.table([pids, lists.cast(schema.types[1])], schema=schema))
     fitted = rqkmeans.fit(
         vectors,
-        n_levels=options.levels,
-        codebook_size=options.codes,
-        n_iter=1,
-        tolerance=0,
-        max_points_per_centroid=32,
-        balance="none",
-        max_load=1.5,
+        Rqkmeans(
+            n_levels=options.levels,
+            codebook_size=options.codes,
+            n_iter=1,
+            tolerance=0,
+            max_points_per_centroid=32,
+            device="cpu",
+            memory_mb=4096,
+        ),
         seed=options.seed,
-        device="cpu",
-        memory_mb=512,
-        state_path=None,
-        code="",
     )
     np.save(Path(options.folder, "codebooks.npy"), np.stack(fitted.codebooks))
 

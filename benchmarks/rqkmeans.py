@@ -88,24 +88,22 @@ def run_sidmill(options: argparse.Namespace) -> None:
     import logging
 
     from sidmill.quantize import rqkmeans
+    from sidmill.settings.quantize import Rqkmeans
 
     if options.limit_mb:
         resource.setrlimit(resource.RLIMIT_DATA, (options.limit_mb * 2**20,) * 2)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     fitted = rqkmeans.fit(
         np.load(Path(options.folder, "vectors.npy"), mmap_mode="r"),
-        n_levels=options.levels,
-        codebook_size=options.codes,
-        n_iter=options.iterations,
-        tolerance=options.tolerance,
-        max_points_per_centroid=None,
-        balance="none",
-        max_load=1.5,
+        Rqkmeans(
+            n_levels=options.levels,
+            codebook_size=options.codes,
+            n_iter=options.iterations,
+            tolerance=options.tolerance,
+            device="cpu",
+            memory_mb=options.memory_mb,
+        ),
         seed=options.seed,
-        device="cpu",
-        memory_mb=options.memory_mb,
-        state_path=None,
-        code="",
     )
     np.save(Path(options.folder, "sidmill.npy"), np.stack(fitted.codebooks))
 

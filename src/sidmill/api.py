@@ -15,6 +15,7 @@ Shapes: N rows, D dimensions, L levels, K_l codewords at level l.
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,6 +76,7 @@ def fit(
         SidmillError: if an argument is not as the configuration has to have it, there are fewer
             rows than codewords, or a row is not finite.
     """
+    # Check the arguments as the configuration is checked.
     settings = _checked(
         "fit",
         _properties(Rqkmeans) | {"seed": _properties(Run)["seed"]},
@@ -91,7 +93,11 @@ def fit(
             "memory_mb": memory_mb,
         },
     )
-    fitted = rqkmeans.fit(_array(vectors), state_path=None, code="", **settings)
+
+    # Fit; the seed belongs to the run and not to the section.
+    seed = settings["seed"]
+    chosen = Rqkmeans(**{key: value for key, value in settings.items() if key != "seed"})
+    fitted = rqkmeans.fit(_array(vectors), chosen, seed=seed)
     return Quantizer(
         "rqkmeans", fitted.codebooks, settings, {}, prices=fitted.prices, balance=fitted.balance
     )
@@ -203,22 +209,25 @@ def _encode(
     )
 
 
-def _checked(function: str, properties: dict, arguments: dict) -> dict:
+def _checked(
+    function: str, properties: dict[str, Any], arguments: dict[str, Any]
+) -> dict[str, Any]:
     """Arguments as Python's own numbers and lists, if the configuration may have them too."""
     plain = {name: _plain(value) for name, value in arguments.items()}
     check.check_arguments(f"sidmill.api.{function}", plain, properties)
     return plain
 
 
-def _machine(function: str, device: str, memory_mb: int) -> dict:
+def _machine(function: str, device: str, memory_mb: int) -> dict[str, Any]:
     """Settings of the machine, checked."""
     arguments = {"device": device, "memory_mb": memory_mb}
     return _checked(function, _properties(Encoding), arguments)
 
 
-def _properties(section: type) -> dict:
+def _properties(section: type) -> dict[str, Any]:
     """JSON Schema of each setting of a section."""
-    return base.schema(section)["properties"]
+    result: dict[str, Any] = base.schema(section)["properties"]
+    return result
 
 
 def _plain(value: object) -> object:
@@ -239,6 +248,8 @@ def _array(vectors: np.ndarray | torch.Tensor | Streamed) -> np.ndarray | Stream
     """
     if isinstance(vectors, Streamed):
         return vectors
+
+    # Take a dense array or tensor.
     if isinstance(vectors, torch.Tensor) and vectors.layout == torch.strided:
         array = _of_tensor(vectors)
     elif isinstance(vectors, np.ndarray) and not isinstance(vectors, np.ma.MaskedArray):
@@ -253,6 +264,8 @@ def _array(vectors: np.ndarray | torch.Tensor | Streamed) -> np.ndarray | Stream
         raise SidmillError(
             f"vectors are {array.dtype} {array.shape}, wanted floats (N, D): convert them"
         )
+
+    # Keep float32 and float16; convert the rest.
     if array.dtype in (np.float32, np.float16):
         return array
     try:

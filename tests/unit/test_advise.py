@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,7 +84,7 @@ def test_measured_is_what_a_fit_gives_even_where_codes_are_used_more_than_evenly
         if one["how"] != "measured":
             continue
         books = rqkmeans.fit(
-            vectors, n_levels=3, codebook_size=size, seed=0, device="cpu", memory_mb=64, **FIT
+            vectors, replace(FIT, codebook_size=size, device="cpu"), seed=0
         ).codebooks
         codes = np.concatenate(
             list(residual_codec.encode(vectors, books, device="cpu", memory_mb=64))

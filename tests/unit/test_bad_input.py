@@ -37,6 +37,7 @@ from sidmill.quantize import pretrained
 from sidmill.retrieval import read as retrieval_reader
 from sidmill.retrieval import training_data
 from sidmill.settings.embedding import Embedding
+from sidmill.settings.quantize import Pretrained
 
 LONGEST_MESSAGE = 1500
 TEN_MB = 10 << 20
@@ -717,7 +718,7 @@ def test_bad_quantizers(place, name):
     file, content, *words = QUANTIZERS[name]
     path = put(place.data / file, content)
     refuses(
-        lambda: pretrained.load(path=path, n_levels=None, dim=3, fingerprint={}),
+        lambda: pretrained.load(Pretrained(path=str(path)), dim=3, fingerprint={}),
         place.out,
         file,
         *words,

@@ -306,3 +306,23 @@ def test_pick_device():
     )
     with pytest.raises(SidmillError, match="unknown device 'warp'"):
         nearest_torch.pick_device("warp")
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_memory_changes_no_code(rng, learned):
+    """Blocks of 31 rows, of 496 and of all: with an encoder too."""
+    vectors = rng.standard_normal((1500, 1000), dtype=np.float32)
+    width = 24 if learned else 1000
+    books = [rng.standard_normal((size, width), dtype=np.float32) for size in (2000, 9)]
+    encoder = None
+    if learned:
+        weights = [rng.standard_normal(shape, dtype=np.float32) for shape in ((40, 1000), (24, 40))]
+        encoder = Network(weights, [np.zeros(len(weight), np.float32) for weight in weights], None)
+    found = [
+        np.concatenate(
+            list(residual_codec.encode(vectors, books, (), encoder, device="cpu", memory_mb=memory))
+        )
+        for memory in (1, 16, 1024)
+    ]
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])

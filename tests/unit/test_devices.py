@@ -5,6 +5,7 @@ import re
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,14 +14,14 @@ import yaml
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_resume import SETTINGS, cut_after, same
+from test_resume import SETTINGS, cut_after, fit, same
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats.quantizer_file import Network
 from sidmill.numeric import nearest_torch, residual_codec
 from sidmill.quantize import lloyd, residual_rows, rqkmeans
 
-LARGE = SETTINGS | {"codebook_size": [150, 40, 9], "n_iter": 4, "state_path": None}
+LARGE = replace(SETTINGS, codebook_size=[150, 40, 9], n_iter=4)
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +47,7 @@ def vectors():
 def on_one(vectors):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nearest_torch, "PIECE_ROWS", 64)
-        return rqkmeans.fit(vectors, **LARGE)
+        return rqkmeans.fit(vectors, LARGE, seed=0)
 
 
 def test_a_cpu_shares_pieces_among_its_cores(on_threads):
@@ -122,29 +123,29 @@ def test_what_fails_in_a_lane_is_said(on_threads):
 
 @pytest.mark.parametrize("device", ["cpu,cpu", "cpu, cpu, cpu", ",".join(["cpu"] * 20)])
 def test_any_number_of_devices_fits_the_same_bytes(vectors, on_one, device):
-    assert same(rqkmeans.fit(vectors, **LARGE | {"device": device}), on_one)
+    assert same(rqkmeans.fit(vectors, replace(LARGE, device=device), seed=0), on_one)
 
 
 @pytest.mark.parametrize("change", [{"balance": "capacity"}, {"max_points_per_centroid": 5}])
 def test_so_it_is_with_a_balance_and_a_sample(vectors, change):
-    many = rqkmeans.fit(vectors, **LARGE | change | {"device": "cpu,cpu,cpu"})
-    assert same(many, rqkmeans.fit(vectors, **LARGE | change))
+    many = rqkmeans.fit(vectors, replace(LARGE, **change, device="cpu,cpu,cpu"), seed=0)
+    assert same(many, rqkmeans.fit(vectors, replace(LARGE, **change), seed=0))
 
 
 @pytest.mark.parametrize("change", [{}, {"balance": "capacity"}, {"max_points_per_centroid": 5}])
 def test_rows_held_on_the_devices_give_the_same_bytes(vectors, monkeypatch, change):
-    streamed = rqkmeans.fit(vectors, **LARGE | change)
+    streamed = rqkmeans.fit(vectors, replace(LARGE, **change), seed=0)
     monkeypatch.setattr(residual_rows, "_have_room", lambda devices, n_bytes: True)
     kept = vectors.copy()
-    assert same(rqkmeans.fit(vectors, **LARGE | change | {"device": "cpu,cpu"}), streamed)
+    assert same(rqkmeans.fit(vectors, replace(LARGE, **change, device="cpu,cpu"), seed=0), streamed)
     np.testing.assert_array_equal(vectors, kept)
 
 
 def test_cut_short_on_one_device_and_finished_on_two(tmp_path, monkeypatch, vectors, on_one):
     for n_saves in (2, 6):
         path = tmp_path / f"{n_saves}.state"
-        assert cut_after(monkeypatch, n_saves, vectors, path, **{**LARGE, "state_path": path})
-        finished = rqkmeans.fit(vectors, **LARGE | {"state_path": path, "device": "cpu,cpu"})
+        assert cut_after(monkeypatch, n_saves, vectors, path, LARGE)
+        finished = fit(vectors, path, LARGE, device="cpu,cpu")
         assert same(finished, on_one)
 
 

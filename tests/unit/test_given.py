@@ -22,6 +22,7 @@ from sidmill.formats import (
 from sidmill.items import render
 from sidmill.quantize import pretrained
 from sidmill.report import comparison, explorer, plots
+from sidmill.settings.quantize import Pretrained
 from sidmill.settings.report import Explorer
 from sidmill.settings.sids import Churn, Collisions, Evaluation, Given, Published, Quality
 from sidmill.sids import (
@@ -355,7 +356,7 @@ def test_a_quantizer_without_codebooks_is_read_only_where_it_is_meant(tmp_path):
     assert back.settings["source"] == "index.json"
     for reader in (
         quantizer_file.read,
-        lambda path: pretrained.load(path=path, n_levels=None, dim=2, fingerprint={}),
+        lambda path: pretrained.load(Pretrained(path=str(path)), dim=2, fingerprint={}),
     ):
         with pytest.raises(SidmillError, match="has no codebooks, and nothing can be encoded"):
             reader(path)

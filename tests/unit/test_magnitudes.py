@@ -13,6 +13,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.formats.quantizer_file import Network, Quantizer
 from sidmill.numeric import row_blocks
 from sidmill.quantize import kmeans_pp, opq, pca_grid
+from sidmill.settings.quantize import Opq, PcaGrid
 
 EXPONENTS = [-140, -100, -76, -41, -38, -25, -10, 10, 25, 45, 56, 59, 64, 100, 126]
 FIT = {"n_levels": 2, "codebook_size": 16, "device": "cpu"}
@@ -94,10 +95,10 @@ def test_a_balance_holds_at_every_scale(balance, exponent):
 @pytest.mark.parametrize("method", ["opq", "pca_grid"])
 def test_the_other_fits_do_the_same(method, exponent):
     def fit(vectors):
-        settings = {"codebook_sizes": [8, 8], "seed": 0, "memory_mb": 64}
         if method == "opq":
-            return opq.fit(vectors, n_iter=4, max_points_per_centroid=64, **settings)
-        return pca_grid.fit(vectors, sample=1000, **settings)
+            settings = Opq(n_iter=4, max_points_per_centroid=64)
+            return opq.fit(vectors, settings, codebook_sizes=[8, 8], seed=0)
+        return pca_grid.fit(vectors, PcaGrid(sample=1000), codebook_sizes=[8, 8], seed=0)
 
     plain = rows(3)
     scaled = np.ldexp(plain, exponent)

@@ -11,6 +11,7 @@ from sidmill import api
 from sidmill.core.errors import SidmillError
 from sidmill.formats import onerec_checkpoint, quantizer_file
 from sidmill.quantize import pretrained
+from sidmill.settings.quantize import Pretrained
 
 SPACE = {"backend": "sentence_transformers", "dim": 4}
 
@@ -102,10 +103,9 @@ def test_damaged_files_are_refused(tmp_path, data):
             onerec_checkpoint.read(tmp_path / name)
 
 
-def load(path, **settings):
-    return pretrained.load(
-        path=path, **({"n_levels": None, "dim": 4, "fingerprint": SPACE} | settings)
-    )
+def load(path, n_levels=None, dim=4, fingerprint=SPACE):
+    settings = Pretrained(path=str(path), n_levels=n_levels)
+    return pretrained.load(settings, dim=dim, fingerprint=fingerprint)
 
 
 def test_a_checkpoint_becomes_a_quantizer_of_these_embeddings(tmp_path, books):

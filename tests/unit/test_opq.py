@@ -1,6 +1,7 @@
 """OPQ as residual codebooks chooses and decodes as product quantization does."""
 
 import re
+from dataclasses import replace
 
 import faiss
 import numpy as np
@@ -9,8 +10,13 @@ import pytest
 from sidmill.core.errors import SidmillError
 from sidmill.numeric import residual_codec, training_sizes
 from sidmill.quantize import opq
+from sidmill.settings.quantize import Opq
 
-SETTINGS = {"n_iter": 5, "max_points_per_centroid": 256, "seed": 0, "memory_mb": 64}
+SETTINGS = Opq(n_iter=5)
+
+
+def fit(vectors, sizes, **changes):
+    return opq.fit(vectors, replace(SETTINGS, **changes), codebook_sizes=sizes, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +34,7 @@ def encode(vectors, books):
 @pytest.mark.parametrize("sizes", [[16, 16], [16, 16, 16], [20, 9]])
 def test_residual_encoding_is_the_exact_product_assignment(vectors, sizes):
     """Oracle: rotate, cut into parts, take the nearest of each part's words, add up."""
-    books = opq.fit(vectors, codebook_sizes=sizes, **SETTINGS)
+    books = fit(vectors, sizes)
     assert [len(book) for book in books] == sizes
     codes, mean = encode(vectors, books), vectors.mean(axis=0)
     total = residual_codec.decode(codes, books)
@@ -46,7 +52,7 @@ def test_residual_encoding_is_the_exact_product_assignment(vectors, sizes):
 
 
 def test_the_words_of_two_parts_are_orthogonal(vectors):
-    one, two, three = opq.fit(vectors, codebook_sizes=[8, 8, 8], **SETTINGS)
+    one, two, three = fit(vectors, [8, 8, 8])
     one = one - vectors.mean(axis=0)
     for a, b in ((one, two), (one, three), (two, three)):
         scale = np.linalg.norm(a, axis=1).max() * np.linalg.norm(b, axis=1).max()
@@ -54,7 +60,7 @@ def test_the_words_of_two_parts_are_orthogonal(vectors):
 
 
 def test_as_good_as_opq_of_faiss(vectors):
-    books = opq.fit(vectors, codebook_sizes=[16, 16], **(SETTINGS | {"n_iter": 20}))
+    books = fit(vectors, [16, 16], n_iter=20)
     ours = np.square(vectors - residual_codec.decode(encode(vectors, books), books)).sum()
     index = faiss.index_factory(16, "OPQ2,PQ2x4np")
     index.train(vectors)
@@ -63,7 +69,7 @@ def test_as_good_as_opq_of_faiss(vectors):
 
 
 def test_better_than_product_quantization_without_rotation(vectors):
-    books = opq.fit(vectors, codebook_sizes=[16, 16], **SETTINGS)
+    books = fit(vectors, [16, 16])
     plain = faiss.ProductQuantizer(16, 2, 4)
     plain.train(vectors)
     without = np.square(vectors - plain.decode(plain.compute_codes(vectors))).sum()
@@ -71,11 +77,11 @@ def test_better_than_product_quantization_without_rotation(vectors):
 
 
 def test_same_seed_same_bytes_whatever_the_threads(vectors):
-    one = opq.fit(vectors, codebook_sizes=[16, 16], **SETTINGS)
+    one = fit(vectors, [16, 16])
     threads = faiss.omp_get_max_threads()
     try:
         faiss.omp_set_num_threads(1)
-        two = opq.fit(vectors, codebook_sizes=[16, 16], **SETTINGS)
+        two = fit(vectors, [16, 16])
     finally:
         faiss.omp_set_num_threads(threads)
     assert faiss.omp_get_max_threads() == threads
@@ -83,31 +89,42 @@ def test_same_seed_same_bytes_whatever_the_threads(vectors):
 
 
 def test_too_few_rows_say_what_to_change_and_that_helps(vectors):
-    """The catalogue is too small, or memory cuts the sample."""
+    """The catalogue is too small, or the memory."""
     with pytest.raises(SidmillError, match=r"1500 of 1500 vectors cannot fill 2000") as error:
-        opq.fit(vectors, codebook_sizes=[2000, 2], **SETTINGS)
+        fit(vectors, [2000, 2])
     size = int(re.search(r"codebook_size to at most (\d+)", str(error.value)).group(1))
-    assert len(opq.fit(vectors, codebook_sizes=[size, 2], **SETTINGS)[0]) == size
+    assert len(fit(vectors, [size, 2])[0]) == size
     wide = np.tile(vectors, (4, 16))  # 6,000 of 256 dimensions
-    settings = SETTINGS | {"memory_mb": 1, "n_iter": 1}
-    with pytest.raises(SidmillError, match=r"256 of 6000 vectors cannot fill 300") as error:
-        opq.fit(wide, codebook_sizes=[300, 2], **settings)
-    settings["memory_mb"] = int(
-        re.search(r"memory_mb to at least (\d+)", str(error.value)).group(1)
+    with pytest.raises(
+        SidmillError, match=r"memory_mb 1 is too small for a sample of 6000"
+    ) as error:
+        fit(wide, [300, 2], memory_mb=1, n_iter=1)
+    enough = int(re.search(r"opq\.memory_mb to at least (\d+)", str(error.value)).group(1))
+    assert len(fit(wide, [300, 2], memory_mb=enough, n_iter=1)[0]) == 300
+    # the other remedy: fewer rows
+    assert len(fit(wide, [300, 2], memory_mb=2, n_iter=1, max_points_per_centroid=1)[0]) == 300
+
+
+@pytest.mark.parametrize("max_points", [3, 256])
+def test_memory_changes_no_byte(vectors, max_points):
+    one, two, three = (
+        fit(vectors, [16, 16], memory_mb=memory_mb, max_points_per_centroid=max_points)
+        for memory_mb in (1, 64, 4096)
     )
-    assert len(opq.fit(wide, codebook_sizes=[300, 2], **settings)[0]) == 300
+    np.testing.assert_array_equal(np.stack(one), np.stack(two))
+    np.testing.assert_array_equal(np.stack(one), np.stack(three))
 
 
 def test_more_parts_than_dimensions_are_refused(vectors):
     with pytest.raises(SidmillError, match="17 parts"):
-        opq.fit(vectors, codebook_sizes=[2] * 17, **SETTINGS)
+        fit(vectors, [2] * 17)
 
 
 @pytest.mark.parametrize("offset", [0, 1, 30, 1000])
 def test_an_offset_of_all_vectors_changes_no_assignment(vectors, offset):
     """Oracle: the nearest words of each part, in float64, from the centred vectors."""
     moved = (vectors + np.float32(offset)).astype(np.float32)
-    books = opq.fit(moved, codebook_sizes=[16, 16], **SETTINGS)
+    books = fit(moved, [16, 16])
     codes = encode(moved, books)
     mean = moved.mean(axis=0, dtype=np.float64)
     for level, book in enumerate(books):
@@ -144,7 +161,7 @@ def test_fewer_rows_than_dimensions_are_repeated(n_rows, dim, size, monkeypatch)
     seen = []
     repeated = opq._repeated
     monkeypatch.setattr(opq, "_repeated", lambda *given: seen.append(repeated(*given)) or seen[-1])
-    books = opq.fit(vectors, codebook_sizes=[size, size], **SETTINGS)
+    books = fit(vectors, [size, size])
     assert len(seen[0]) >= 2 * dim
     error = np.square(vectors - residual_codec.decode(encode(vectors, books), books)).sum()
     assert error <= np.square(vectors - vectors.mean(axis=0)).sum() + 1e-4
@@ -152,6 +169,5 @@ def test_fewer_rows_than_dimensions_are_repeated(n_rows, dim, size, monkeypatch)
 
 def test_a_sample_cut_below_the_dimensions():
     wide = np.random.default_rng(0).standard_normal((400, 128), dtype=np.float32)
-    settings = SETTINGS | {"max_points_per_centroid": 20}
-    books = opq.fit(wide, codebook_sizes=[2, 2], **settings)
+    books = fit(wide, [2, 2], max_points_per_centroid=20)
     assert [book.shape for book in books] == [(2, 128)] * 2

@@ -1,36 +1,29 @@
 """A training that is cut short anywhere goes on and ends in the same bytes."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from sidmill.quantize import resume, rqkmeans
+from sidmill.settings.quantize import Rqkmeans
 
-SETTINGS = {
-    "n_levels": 3,
-    "codebook_size": [8, 6, 4],
-    "n_iter": 6,
-    "tolerance": 0.0,
-    "max_points_per_centroid": None,
-    "balance": "none",
-    "max_load": 1.5,
-    "code": "",
-    "seed": 0,
-    "device": "cpu",
-    "memory_mb": 64,
-}
+SETTINGS = Rqkmeans(
+    n_levels=3, codebook_size=[8, 6, 4], n_iter=6, tolerance=0.0, device="cpu", memory_mb=64
+)
 
 
 class CutShort(BaseException):
     """What a kill is to a program: nothing after it runs."""
 
 
-def fit(vectors, path, **settings):
-    return rqkmeans.fit(vectors, **(SETTINGS | {"state_path": path} | settings))
+def fit(vectors, path, settings=SETTINGS, *, seed=0, code="", **changes):
+    settings = replace(settings, **changes)
+    return rqkmeans.fit(vectors, settings, seed=seed, state_path=path, code=code)
 
 
-def cut_after(monkeypatch, n_saves, vectors, path, **settings):
+def cut_after(monkeypatch, n_saves, vectors, path, settings=SETTINGS, **changes):
     """Run until the state was saved so many times; return whether the training was cut."""
     saves = []
     save = resume._save
@@ -44,7 +37,7 @@ def cut_after(monkeypatch, n_saves, vectors, path, **settings):
     with monkeypatch.context() as patch:
         patch.setattr(resume, "_save", save_and_die)
         try:
-            fit(vectors, path, **settings)
+            fit(vectors, path, settings, **changes)
         except CutShort:
             return True
     return False
@@ -93,7 +86,7 @@ def test_the_state_of_another_training_is_not_used(tmp_path, monkeypatch, vector
     caplog.set_level(logging.INFO)
     path = tmp_path / "state"
     assert cut_after(monkeypatch, 5, vectors, path)
-    settings = {"seed": {"seed": 1}, "code": {"code": "mended"}}.get(change, {})
+    settings = {"seed": {"seed": 1}, "code": {"code": "changed"}}.get(change, {})
     if change == "data":
         vectors = vectors.copy()
         vectors[399, 11] += 1
@@ -136,6 +129,15 @@ def test_other_data_of_the_same_sums_starts_anew(
     caplog.clear()
     assert same(fit(other, tmp_path / "state", **settings), fit(other, None, **settings))
     assert "starts anew" in caplog.text
+
+
+def test_a_state_of_other_memory_is_used(tmp_path, monkeypatch, vectors, caplog):
+    """Memory changes no byte, so it is no part of what a state belongs to."""
+    caplog.set_level(logging.INFO)
+    assert cut_after(monkeypatch, 5, vectors, tmp_path / "state")
+    found = fit(vectors, tmp_path / "state", memory_mb=999)
+    assert "going on after" in caplog.text
+    assert same(found, fit(vectors, None))
 
 
 def test_discard_leaves_nothing_and_may_be_repeated(tmp_path, vectors):

@@ -1,5 +1,8 @@
 """What fit() promises, checked without knowing how it works; faiss is the yardstick."""
 
+import re
+from dataclasses import replace
+
 import faiss
 import numpy as np
 import pytest
@@ -9,25 +12,15 @@ from sidmill.core.errors import SidmillError
 from sidmill.numeric import residual_codec
 from sidmill.numeric.nearest_torch import Piece
 from sidmill.quantize import lloyd, rqkmeans, split_merge
+from sidmill.settings.quantize import Rqkmeans
 
-SETTINGS = {
-    "n_levels": 3,
-    "codebook_size": 4,
-    "n_iter": 20,
-    "tolerance": 1e-4,
-    "max_points_per_centroid": None,
-    "balance": "none",
-    "max_load": 1.5,
-    "code": "",
-    "seed": 0,
-    "device": "cpu",
-    "memory_mb": 64,
-    "state_path": None,
-}
+SETTINGS = Rqkmeans(
+    n_levels=3, codebook_size=4, n_iter=20, tolerance=1e-4, device="cpu", memory_mb=64
+)
 
 
-def fit(vectors, **settings):
-    return rqkmeans.fit(vectors, **settings).codebooks
+def fit(vectors, seed=0, **changes):
+    return rqkmeans.fit(vectors, replace(SETTINGS, **changes), seed=seed).codebooks
 
 
 @pytest.fixture(autouse=True)
@@ -87,13 +80,13 @@ def planted(seed, n_rows=2000, n_groups=16, dim=24, noise=0.1):
 
 def test_each_level_explains_more():
     vectors = normal(0, 500, 8)
-    found = errors(vectors, fit(vectors, **SETTINGS))
+    found = errors(vectors, fit(vectors))
     assert found == sorted(set(found), reverse=True)
 
 
 def test_no_error_rises_even_where_nothing_is_left():
     vectors = np.repeat(normal(1, 5, 8), 40, axis=0)  # five distinct rows
-    found = errors(vectors, fit(vectors, **SETTINGS | {"codebook_size": 8}))
+    found = errors(vectors, fit(vectors, codebook_size=8))
     assert found[1] < 1e-10
     assert found[2] <= found[1]
     assert found[3] <= found[2]
@@ -104,8 +97,8 @@ def test_no_error_rises_even_where_nothing_is_left():
 def test_error_is_at_most_that_of_faiss(kind, seed):
     vectors = planted(seed)[0] if kind == "planted" else normal(seed, 2000, 24)
     sizes = [16, 8, 12] if kind == "mixed sizes" else [16, 16, 16]
-    ours = fit(vectors, **SETTINGS | {"codebook_size": sizes, "seed": seed})
-    theirs = faiss_codebooks(vectors, sizes, SETTINGS["n_iter"], seed)
+    ours = fit(vectors, codebook_size=sizes, seed=seed)
+    theirs = faiss_codebooks(vectors, sizes, SETTINGS.n_iter, seed)
     for level, (mine, yardstick) in enumerate(
         zip(errors(vectors, ours), errors(vectors, theirs), strict=True)
     ):
@@ -115,7 +108,7 @@ def test_error_is_at_most_that_of_faiss(kind, seed):
 @pytest.mark.parametrize("seed", range(5))
 def test_first_code_is_the_planted_group(seed):
     vectors, labels = planted(seed)
-    codebooks = fit(vectors, **SETTINGS | {"n_levels": 1, "codebook_size": 16, "seed": seed})
+    codebooks = fit(vectors, n_levels=1, codebook_size=16, seed=seed)
     codes = np.concatenate(
         list(residual_codec.encode(vectors, codebooks, device="cpu", memory_mb=64))
     )
@@ -126,36 +119,34 @@ def test_a_row_at_the_mean_does_not_take_every_row():
     """In 256 dimensions a zero row is nearer to every row than any other row is."""
     vectors = normal(2, 4000, 256)
     vectors[::2] *= np.float32(1e-4)
-    codebooks = fit(vectors, **SETTINGS | {"n_levels": 1, "codebook_size": 32})
+    codebooks = fit(vectors, n_levels=1, codebook_size=32)
     theirs = faiss_codebooks(vectors, [32], 20, 0)
     assert errors(vectors, codebooks)[1] <= errors(vectors, theirs)[1]
 
 
 def test_same_seed_same_bytes_and_another_seed_others():
     vectors = normal(3, 600, 8)
-    once, again, other = (
-        np.stack(fit(vectors, **SETTINGS | {"seed": seed})).tobytes() for seed in (1, 1, 2)
-    )
+    once, again, other = (np.stack(fit(vectors, seed=seed)).tobytes() for seed in (1, 1, 2))
     assert once == again
     assert once != other
 
 
 def test_a_level_depends_on_no_later_one():
     vectors = normal(4, 600, 8)
-    short = fit(vectors, **SETTINGS | {"n_levels": 2})
-    long = fit(vectors, **SETTINGS | {"n_levels": 3})
+    short = fit(vectors, n_levels=2)
+    long = fit(vectors, n_levels=3)
     np.testing.assert_array_equal(np.stack(short), np.stack(long[:2]))
 
 
 def test_one_size_per_level():
-    codebooks = fit(normal(5, 300, 8), **SETTINGS | {"codebook_size": [4, 300, 2]})
+    codebooks = fit(normal(5, 300, 8), codebook_size=[4, 300, 2])
     assert [words.shape for words in codebooks] == [(4, 8), (300, 8), (2, 8)]
     assert {words.dtype for words in codebooks} == {np.dtype(np.float32)}
 
 
 def test_as_many_codewords_as_rows_leave_no_error():
     vectors = normal(6, 100, 16)
-    codebooks = fit(vectors, **SETTINGS | {"n_levels": 1, "codebook_size": 100})
+    codebooks = fit(vectors, n_levels=1, codebook_size=100)
     assert errors(vectors, codebooks)[1] < 1e-6
 
 
@@ -165,33 +156,57 @@ def test_a_memory_map_gives_the_same_bytes_as_an_array(tmp_path, dtype):
     np.save(tmp_path / "v.npy", vectors)
     mapped = np.load(tmp_path / "v.npy", mmap_mode="r")
     for limit in (None, 100):
-        settings = SETTINGS | {"max_points_per_centroid": limit}
-        np.testing.assert_array_equal(
-            np.stack(fit(mapped, **settings)), np.stack(fit(vectors, **settings))
-        )
+        found, expected = (fit(rows, max_points_per_centroid=limit) for rows in (mapped, vectors))
+        np.testing.assert_array_equal(np.stack(found), np.stack(expected))
 
 
 def test_a_sample_is_close_to_all_rows():
     vectors, _ = planted(8, n_rows=4000)
-    settings = SETTINGS | {"codebook_size": 16, "n_levels": 1}
+    settings = {"codebook_size": 16, "n_levels": 1}
     whole = errors(vectors, fit(vectors, **settings))
-    part = errors(vectors, fit(vectors, **settings | {"max_points_per_centroid": 40}))
+    part = errors(vectors, fit(vectors, **settings, max_points_per_centroid=40))
     assert part != whole
     assert part[1] < 1.05 * whole[1]
 
 
-def test_little_memory_changes_little():
-    vectors, _ = planted(9, n_rows=4000, dim=64)
-    settings = SETTINGS | {"codebook_size": 16, "n_levels": 2}
-    ample = errors(vectors, fit(vectors, **settings))
-    tight = errors(vectors, fit(vectors, **settings | {"memory_mb": 1}))
-    assert tight[2] < 1.02 * ample[2]
+MEMORY = [
+    {},
+    {"max_points_per_centroid": 40},
+    {"balance": "capacity"},
+    {"balance": "sinkhorn"},
+    {"codebook_size": [300, 40], "n_levels": 2},
+]
+
+
+@pytest.mark.parametrize("changes", MEMORY)
+def test_memory_changes_no_byte_and_too_little_is_refused_with_the_number(changes):
+    """The sample and the blocks follow from the science alone."""
+    vectors, _ = planted(9, n_rows=6000, dim=64)
+    changes = {"codebook_size": 70, "n_levels": 2, "n_iter": 3} | changes
+
+    def fitted(memory_mb):
+        found = rqkmeans.fit(vectors, replace(SETTINGS, **changes, memory_mb=memory_mb), seed=0)
+        return [array.tobytes() for array in (*found.codebooks, *found.prices)], found.balance
+
+    with pytest.raises(SidmillError, match=r"memory_mb 1 is too small") as error:
+        fitted(1)
+    enough = int(re.search(r"rqkmeans\.memory_mb to at least (\d+)", str(error.value)).group(1))
+    with pytest.raises(SidmillError, match=f"at least {enough},"):
+        fitted(enough - 1)
+    assert fitted(enough) == fitted(64) == fitted(4096)
+
+
+def test_the_memory_a_training_needs_grows_with_the_sample_and_stops_at_its_largest_block():
+    """At OneRec's size the sample is 4 GiB; a block never takes more than its constant."""
+    assert rqkmeans.memory_needed(10**6, 4096, [8192] * 3) == 4096 + 512
+    assert rqkmeans.memory_needed(10**6, 64, [2**20]) <= 256 + rqkmeans.BLOCK_MB
+    assert rqkmeans.memory_needed(100, 64, [8]) == 1
 
 
 def test_empty_clusters_are_filled():
     """The sample misses a far group that the passes over every row must find."""
     vectors = np.concatenate([normal(10, 5000, 8), 100 + normal(11, 5, 8)])
-    codebooks = fit(vectors, **SETTINGS | {"n_levels": 1, "codebook_size": 3})
+    codebooks = fit(vectors, n_levels=1, codebook_size=3)
     codes = np.concatenate(
         list(residual_codec.encode(vectors, codebooks, device="cpu", memory_mb=64))
     )
@@ -216,12 +231,12 @@ def test_swap_never_raises_the_error():
 
 def test_too_few_vectors_says_what_to_change():
     with pytest.raises(SidmillError, match=r"lower rqkmeans\.codebook_size to at most 3"):
-        fit(normal(13, 3, 8), **SETTINGS)
+        fit(normal(13, 3, 8))
 
 
 def test_a_list_of_the_wrong_length_says_so():
     with pytest.raises(SidmillError, match="lists 2 sizes for 3 levels"):
-        fit(normal(14, 30, 8), **SETTINGS | {"codebook_size": [4, 4]})
+        fit(normal(14, 30, 8), codebook_size=[4, 4])
 
 
 @pytest.mark.parametrize("limit", [None, 2])
@@ -230,4 +245,4 @@ def test_names_the_first_row_that_is_not_finite(limit):
     vectors[6, 2] = np.nan
     vectors[40] = np.inf
     with pytest.raises(SidmillError, match="first at row 6"):
-        fit(vectors, **SETTINGS | {"max_points_per_centroid": limit})
+        fit(vectors, max_points_per_centroid=limit)

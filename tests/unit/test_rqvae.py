@@ -40,6 +40,7 @@ from sidmill.quantize.rqvae import (
     measure,
     training,
 )
+from sidmill.settings.quantize import Rqkmeans
 
 SETTINGS = yaml.safe_load((ROOT / "config.yaml").read_text())["rqvae"] | {
     "codebook_sizes": [8, 6, 4],
@@ -338,10 +339,8 @@ def test_rows_are_the_same_in_memory_and_on_disk(tmp_path, path):
 
 def test_a_warm_start_begins_at_residual_k_means(tmp_path, path):
     items = np.load(path)
-    kmeans = {"n_iter": 9, "tolerance": 0.0, "max_points_per_centroid": None, "state_path": None}
-    kmeans |= {"balance": "none", "max_load": 1.5, "code": ""}
-    kmeans |= {"seed": 0, "device": "cpu", "memory_mb": 64}
-    given = rqkmeans.fit(items, n_levels=3, codebook_size=[8, 6, 4], **kmeans).codebooks
+    kmeans = Rqkmeans(codebook_size=[8, 6, 4], n_iter=9, tolerance=0.0, device="cpu")
+    given = rqkmeans.fit(items, kmeans, seed=0).codebooks
     quantizer_file.write(tmp_path / "q.safetensors", Quantizer("rqkmeans", given, {}, {}))
     warm = {"warm_start": str(tmp_path / "q.safetensors"), "choose": "last"}
     still = {

@@ -20,6 +20,7 @@ from sidmill.formats import foreign_tokenizers, onerec_checkpoint, quantizer_fil
 from sidmill.io import state_dict
 from sidmill.quantize import pretrained
 from sidmill.report import inspect
+from sidmill.settings.quantize import Pretrained
 
 DIM, LATENT, SIZES = 10, 4, [6, 5, 7]
 SPACE = {"backend": "sentence_transformers", "dim": DIM}
@@ -284,18 +285,22 @@ def test_at_most_twenty_names_are_listed(tmp_path):
 def test_it_becomes_the_quantizer_of_a_run(tmp_path, vectors):
     model = made()
     torch.save(model.state_dict(), tmp_path / "m.pth")
-    settings = {"path": tmp_path / "m.pth", "dim": DIM, "fingerprint": SPACE}
-    loaded = pretrained.load(**settings, n_levels=2)
+
+    def load(n_levels=None, dim=DIM, fingerprint=SPACE):
+        settings = Pretrained(path=str(tmp_path / "m.pth"), n_levels=n_levels)
+        return pretrained.load(settings, dim=dim, fingerprint=fingerprint)
+
+    loaded = load(n_levels=2)
     assert loaded.fingerprint == SPACE
     quantizer_file.write(tmp_path / "q.safetensors", loaded)
     found = api.encode(quantizer_file.read(tmp_path / "q.safetensors"), vectors)
     np.testing.assert_array_equal(found, greedy(model, vectors)[0][:, :2])
     with pytest.raises(SidmillError, match="has 3 levels"):
-        pretrained.load(**settings, n_levels=4)
+        load(n_levels=4)
     with pytest.raises(SidmillError, match="on 10 dimensions, the embeddings have 9"):
-        pretrained.load(**settings | {"dim": 9}, n_levels=None)
+        load(dim=9)
     with pytest.raises(SidmillError, match="LSA, which is fitted to each catalogue anew"):
-        pretrained.load(**settings | {"fingerprint": {"backend": "lsa"}}, n_levels=None)
+        load(fingerprint={"backend": "lsa"})
 
 
 def test_the_commands_take_it(tmp_path, vectors):

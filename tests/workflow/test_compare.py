@@ -8,10 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from sidmill.formats import quantizer_file, sequence_table
+from sidmill.settings import registry
 
 pytestmark = [pytest.mark.workflow, pytest.mark.long]
 
-MEMBERS = ["rqkmeans", "rqkmeans_balanced", "rqkmeans_plus", "rqvae", "fsq", "opq", "pca_grid"]
+MEMBERS = registry.TRAINED
 OVERLAY = """
 quantizer: rqvae
 collisions: {strategy: sinkhorn}

@@ -181,6 +181,7 @@ rule encode_items:
         "../../envs/sidmill.yaml"
     threads: 8
     params:
+        encoding=settings("encoding"),
         code=code_of("encode_items.py"),
     message:
         "Encoding the items with {input.quantizer}"

@@ -5,27 +5,29 @@ from typing import TYPE_CHECKING
 from sidmill.core.job import job
 from sidmill.formats import onerec_checkpoint, quantizer_file, vector_store
 from sidmill.quantize import resume, rqkmeans
+from sidmill.settings import base
+from sidmill.settings.job import of_job
+from sidmill.settings.quantize import Rqkmeans
+from sidmill.settings.run import Run
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
     items = vector_store.open_store(snakemake.input.vectors, snakemake.input.ids)
-    settings = {**snakemake.params.run, **snakemake.params.rqkmeans}
-    machine = snakemake.config["rqkmeans"]
+    settings, run = of_job(snakemake, Rqkmeans), of_job(snakemake, Run)
     state_path = f"{snakemake.output.quantizer}.state"
     levels = rqkmeans.fit(
         items.vectors,
-        device=machine["device"],
-        memory_mb=machine["memory_mb"],
+        settings,
+        seed=run.seed,
         state_path=state_path,
-        **snakemake.params.code,
-        **settings,
+        code=snakemake.params.code["code"],
     )
     fitted = quantizer_file.Quantizer(
         f"rqkmeans{snakemake.wildcards.balanced}",
         levels.codebooks,
-        settings,
+        base.identity(run) | base.identity(settings),
         items.fingerprint,
         prices=levels.prices,
         balance=levels.balance,

@@ -1,13 +1,14 @@
 """Quantizers that other programs trained, told apart by the names of their tensors."""
 
 from pathlib import Path
+from typing import Any
 
 from sidmill.formats import lcrec_checkpoint, onerec_checkpoint
 from sidmill.formats.quantizer_file import Quantizer
 from sidmill.io import state_dict
 
 
-def read(path: str | Path, fingerprint: dict | None = None) -> Quantizer:
+def read(path: str | Path, fingerprint: dict[str, Any] | None = None) -> Quantizer:
     """Read a tokenizer of OneRec, or an RQ-VAE of LC-Rec or MiniOneRec.
 
     Args:

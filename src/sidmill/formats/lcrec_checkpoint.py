@@ -16,6 +16,7 @@ import logging
 import re
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,10 @@ def is_one(state: dict[str, torch.Tensor]) -> bool:
 
 
 def quantizer(
-    path: str | Path, state: dict[str, torch.Tensor], settings: dict, fingerprint: dict
+    path: str | Path,
+    state: dict[str, torch.Tensor],
+    settings: dict[str, Any],
+    fingerprint: dict[str, Any],
 ) -> Quantizer:
     """Make a quantizer of the tensors of a file.
 
@@ -54,6 +58,7 @@ def quantizer(
     Raises:
         SidmillError: naming what is missing, of another shape, not finite, or unknown.
     """
+    # Sort the tensors by name: layers, codebooks, unused, unknown.
     parts: dict[str, Layers] = {"encoder": {}, "decoder": {}}
     books: dict[int, np.ndarray] = {}
     unused, unknown = [], []
@@ -79,6 +84,8 @@ def quantizer(
             len(unused),
             ", ".join(unused[:SHOWN_NAMES]),
         )
+
+    # Networks and codebooks, without a gap.
     encoder = _network(path, "encoder", parts["encoder"])
     decoder = _network(path, "decoder", parts["decoder"])
     if sorted(books) != list(range(len(books))) or not books:
@@ -87,6 +94,8 @@ def quantizer(
             f"{sorted(books)[:SHOWN_NAMES]}: take a whole copy of the file"
         )
     codebooks = [np.ascontiguousarray(books[level], dtype=np.float32) for level in sorted(books)]
+
+    # Dimensions: encoder, decoder and codebooks must fit.
     ends = {"encoder": (len(encoder.weights[-1]), encoder.weights[0].shape[1])}
     ends |= {"decoder": (decoder.weights[0].shape[1], len(decoder.weights[-1]))}
     if ends["encoder"] != ends["decoder"]:
@@ -106,6 +115,7 @@ def quantizer(
 
 def _network(path: str | Path, part: str, layers: Layers) -> Network:
     """Linear layers in the order of their numbers, batch norm folded into the one before it."""
+    # Fold a batch norm into the linear layer before it.
     weights: list[np.ndarray] = []
     biases: list[np.ndarray] = []
     before = None  # number of the linear layer that a batch norm may follow
@@ -126,6 +136,8 @@ def _network(path: str | Path, part: str, layers: Layers) -> Network:
             weights.append(found["weight"])
             biases.append(found["bias"])
             before = number
+
+    # Each layer takes what the layer before it gives.
     if not weights:
         raise SidmillError(f"{path}: wanted {part}.mlp_layers.*, found none: take a whole copy")
     for one, other in pairwise(weights):

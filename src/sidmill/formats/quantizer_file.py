@@ -20,7 +20,7 @@ balanced codebooks ``balance``.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -50,7 +50,8 @@ class Network(NamedTuple):
     @property
     def width(self) -> int:
         """The largest number of values that a row has inside."""
-        return max(max(weight.shape) for weight in self.weights)
+        result: int = max(max(weight.shape) for weight in self.weights)
+        return result
 
 
 class Quantizer(NamedTuple):
@@ -69,17 +70,18 @@ class Quantizer(NamedTuple):
 
     kind: str
     codebooks: list[np.ndarray]
-    settings: dict
-    fingerprint: dict
+    settings: dict[str, Any]
+    fingerprint: dict[str, Any]
     encoder: Network | None = None
     decoder: Network | None = None
     prices: Sequence[np.ndarray] = ()
-    balance: Sequence[dict] = ()
+    balance: Sequence[dict[str, Any]] = ()
 
     @property
     def dim(self) -> int:
         """D, the dimension of the vectors it takes."""
-        return (self.encoder.weights[0] if self.encoder else self.codebooks[0]).shape[1]
+        result: int = (self.encoder.weights[0] if self.encoder else self.codebooks[0]).shape[1]
+        return result
 
     @property
     def codebook_sizes(self) -> list[int]:
@@ -117,6 +119,8 @@ def read(path: str | Path, without_codebooks: bool = False) -> Quantizer:
             codebooks are not as :func:`write` takes them.
     """
     found, facts = tensors.read(path, "quantizer")
+
+    # Codebooks without a gap; none only where SIDs were given.
     names = {name for name in found if name.startswith("codebook.")}
     levels = range(len(names))
     given = facts.get("kind") == GIVEN and not names
@@ -134,13 +138,18 @@ def read(path: str | Path, without_codebooks: bool = False) -> Quantizer:
     _check_facts(path, facts)
     codebooks = [found[f"codebook.{level}"] for level in levels]
     prices = tuple(found[f"price.{level}"] for level in levels if f"price.{level}" in found)
-    networks = {name: _read_network(found, name) for name in ("encoder", "decoder")}
-    quantizer = Quantizer(codebooks=codebooks, prices=prices, **facts, **networks)
+    quantizer = Quantizer(
+        codebooks=codebooks,
+        prices=prices,
+        encoder=_read_network(found, "encoder"),
+        decoder=_read_network(found, "decoder"),
+        **facts,
+    )
     _check(path, quantizer)
     return quantizer
 
 
-def check_fingerprint(quantizer: Quantizer, fingerprint: dict, path: str | Path) -> None:
+def check_fingerprint(quantizer: Quantizer, fingerprint: dict[str, Any], path: str | Path) -> None:
     """Refuse to use a quantizer on embeddings that it was not trained on.
 
     Raises:
@@ -179,7 +188,7 @@ def _read_network(found: dict[str, np.ndarray], name: str) -> Network | None:
     return Network(weights, biases, found.get(f"{name}.skip"), found.get(f"{name}.bound"))
 
 
-def _check_facts(path: str | Path, facts: dict) -> None:
+def _check_facts(path: str | Path, facts: dict[str, Any]) -> None:
     kinds = {"kind": str, "settings": dict, "fingerprint": dict, "balance": list}
     for name, kind in kinds.items():
         if not isinstance(facts.get(name, [] if name == "balance" else None), kind):
@@ -204,6 +213,8 @@ def _check(path: str | Path, quantizer: Quantizer) -> None:
                 f"{path}: has no codebooks, and says sizes of {sizes!r:.80}: make it again"
             )
         return
+
+    # Shapes and values of codebooks and prices.
     flat = next((level for level, book in enumerate(codebooks) if book.ndim != 2), None)
     if flat is not None:
         raise SidmillError(
@@ -224,6 +235,8 @@ def _check(path: str | Path, quantizer: Quantizer) -> None:
             )
         if not np.isfinite(book).all():
             raise SidmillError(f"{path}: codebook.{level} holds a NaN or an infinity: train again")
+
+    # Encoder and decoder, from D to d and back.
     if (quantizer.encoder is None) != (quantizer.decoder is None):
         raise SidmillError(f"{path}: encoder and decoder belong together: train again")
     if quantizer.encoder and quantizer.decoder:
@@ -233,6 +246,7 @@ def _check(path: str | Path, quantizer: Quantizer) -> None:
 
 
 def _check_network(path: str | Path, name: str, network: Network, start: int, end: int) -> None:
+    # Each layer takes what the layer before it gives.
     width = start
     for number, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
         if weight.ndim != 2 or weight.shape[1] != width or bias.shape != weight.shape[:1]:
@@ -243,6 +257,8 @@ def _check_network(path: str | Path, name: str, network: Network, start: int, en
         width = len(weight)
     if width != end:
         raise SidmillError(f"{path}: {name} gives {width} dimensions, wanted {end}: train again")
+
+    # The skip connection, the bound and all values.
     shapes = [(end, start), *([()] if end == start else [])]
     if network.skip is not None and network.skip.shape not in shapes:
         raise SidmillError(

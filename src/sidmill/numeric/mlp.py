@@ -12,7 +12,7 @@ encoded alone gets the code that it got among all the others.
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,7 +25,7 @@ PORTION_ROWS = 256
 WIDTH_STEP = 16  # widths are filled up with zeros to a multiple of it
 
 
-def load(network: Network | None, device: "torch.device | str") -> Callable:
+def load(network: Network | None, device: "torch.device | str") -> Callable[[Any], Any]:
     """Return the function of a network: float32 (n, D) to a float32 tensor (n, d) on the device.
 
     Rows may be an array or a tensor. Without a network it is the identity, and no torch is loaded.
@@ -66,7 +66,10 @@ def products(on_cpu: str, on_gpu: str) -> Iterator[None]:
     """
     import torch
 
-    places = torch.backends.mkldnn.matmul, torch.backends.cuda.matmul
+    places: list[Any] = [
+        torch.backends.mkldnn.matmul,  # type: ignore[attr-defined]  # torch's stubs lack it
+        torch.backends.cuda.matmul,
+    ]
     before = [place.fp32_precision for place in places]
     try:
         for place, precision in zip(places, (on_cpu, on_gpu), strict=True):
@@ -82,7 +85,7 @@ def exact_products() -> AbstractContextManager[None]:
     return products("ieee", "ieee")
 
 
-@exact_products()
+@exact_products()  # type: ignore[operator]  # a context manager of contextlib is a decorator
 def _run(
     layers: list[tuple["torch.Tensor", "torch.Tensor"]],
     skip: "torch.Tensor | None",

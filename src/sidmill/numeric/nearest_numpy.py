@@ -81,7 +81,7 @@ def nearest(left: np.ndarray, level: Level, spare: np.ndarray) -> np.ndarray:
     scores = spare[: n_rows * n_codes].reshape(n_rows, n_codes)
     np.matmul(left, level.words.T, out=scores)
     np.subtract(level.halves, scores, out=scores)
-    codes = scores.argmin(axis=1)
+    codes: np.ndarray = scores.argmin(axis=1)
     lines = np.arange(n_rows)
     best = scores[lines, codes]
     scores[lines, codes] = np.inf
@@ -124,7 +124,8 @@ def margin(squares: np.ndarray, reach: float, dearest: float, dim: int) -> np.nd
             "was trained on, or train it again"
         )
     scale = np.square(np.sqrt(squares) + reach) + dearest
-    return (MARGIN * EPSILON * dim**0.5 * scale).astype(np.float32)
+    result: np.ndarray = (MARGIN * EPSILON * dim**0.5 * scale).astype(np.float32)
+    return result
 
 
 def decide(left: np.ndarray, words: np.ndarray, prices: np.ndarray, near: np.ndarray) -> np.ndarray:
@@ -171,7 +172,8 @@ def _costs(row: np.ndarray, words: np.ndarray, prices: np.ndarray) -> np.ndarray
         part = slice(start, start + step)
         apart = np.subtract(row, words[part], out=spare[: len(words[part])])
         np.square(apart, out=apart).sum(axis=1, out=costs[part])
-    return np.add(costs, prices, out=costs)
+    result: np.ndarray = np.add(costs, prices, out=costs)
+    return result
 
 
 def _pair_costs(

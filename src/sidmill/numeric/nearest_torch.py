@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager
 from functools import cache
 from itertools import pairwise
 from threading import Barrier
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -94,7 +94,7 @@ def lanes(devices: list[torch.device], n_rows: int) -> list[torch.device]:
     return devices * max(1, min(torch.get_num_threads(), n_rows // PIECE_ROWS))
 
 
-def at_once(work: Callable[..., Found], jobs: list[tuple]) -> list[Found]:
+def at_once(work: Callable[..., Found], jobs: list[tuple[Any, ...]]) -> list[Found]:
     """Call ``work`` with the arguments of each job; the first of them is a tensor.
 
     On CPUs threads share the jobs. On GPUs they begin in turn: ``work`` should not wait for one.
@@ -170,8 +170,8 @@ def search_level(
 ) -> Level:
     """Prepare a codebook for :func:`nearest_of_pieces`, as ``nearest_numpy.search_level`` does."""
     host = nearest_numpy.search_level(words, prices)
-    on_device = (torch.from_numpy(part).to(device) for part in (host.words, host.halves))
-    return Level(*on_device, host)
+    codebook, halves = (torch.from_numpy(part).to(device) for part in (host.words, host.halves))
+    return Level(codebook, halves, host)
 
 
 def copies(
@@ -232,7 +232,7 @@ def decide(found: Proposed, left: torch.Tensor, level: Level) -> torch.Tensor:
     limit = found.best.cpu().numpy() + margins(found, left, level)
     limit = torch.from_numpy(limit).to(left.device)
     unsure = (found.second <= limit).nonzero()[:, 0]
-    for some in unsure.split(max(1, nearest_numpy.PAIRS_AT_ONCE // n_codes)):
+    for some in unsure.split(max(1, nearest_numpy.PAIRS_AT_ONCE // n_codes)):  # type: ignore[no-untyped-call]
         near = scores[some] <= limit[some, None]
         near[torch.arange(len(some), device=codes.device), codes[some]] = True
         decided = nearest_numpy.decide(
@@ -267,7 +267,8 @@ def score(
 
 def square_norms(words: torch.Tensor) -> torch.Tensor:
     """Squared norms of the rows of float32 (K, D), without a second (K, D): float32 (K,)."""
-    return torch.linalg.vector_norm(words, dim=1).square_()
+    result: torch.Tensor = torch.linalg.vector_norm(words, dim=1).square_()
+    return result
 
 
 def lowest(scores: torch.Tensor) -> torch.Tensor:
@@ -313,11 +314,14 @@ def to_devices(
     Yields:
         The row number, and the block's pieces, overwritten by a later block.
     """
+    # CPUs share the memory of the block.
     if devices[0].type != "cuda":
         for start, block in stream:
             yield start, cut(start, torch.from_numpy(block), len(devices))
         return
-    streams = [torch.cuda.Stream(device) for device in devices]
+
+    # GPUs: copy the next block on streams of its own, then yield the block before it.
+    streams = [torch.cuda.Stream(device) for device in devices]  # type: ignore[no-untyped-call]
     waiting: tuple[int, list[Piece], torch.Tensor] | None = None
     for start, block in stream:
         pinned = torch.from_numpy(block).pin_memory()  # a copy: the block may be overwritten

@@ -10,6 +10,7 @@ need no torch on a CPU: its import would cost a small run more than the codes.
 """
 
 import ctypes
+import itertools
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -65,13 +66,20 @@ def encode(
             f"vectors {vectors.shape} do not fit a quantizer of dimension {dim}: "
             "train the quantizer on these embeddings"
         )
+
+    # Rows of a block follow from the memory; codes do not depend on it.
     largest = max(len(words) for words in codebooks)
     width = max(dim, encoder.width if encoder else 0)
     n_rows = min(row_blocks.rows_per_block(width, largest, memory_mb), row_blocks.MAX_BLOCK_ROWS)
-    priced = list(zip(codebooks, prices or [None] * len(codebooks), strict=True))
+    own_prices = prices or itertools.repeat(None, len(codebooks))
+    priced: list[tuple[np.ndarray, np.ndarray | None]] = list(
+        zip(codebooks, own_prices, strict=True)
+    )
     began = time.perf_counter()
     _require_codewords(codebooks, prices)
     reach = max(float(np.abs(words).max()) for words in codebooks)
+
+    # NumPy on a CPU, torch on devices: the same codes.
     stream = _finite(vectors, n_rows, short=encoder is None and reach < row_blocks.SHORTEST)
     if device == "cpu" or (device == "auto" and not _has_gpu_driver()):
         spare = np.empty(n_rows * largest, dtype=np.float32)

@@ -25,10 +25,7 @@ PLAIN_EXPONENTS = 20  # values of 2**-20 to 2**20: the fourth powers that fits t
 
 
 def rows_per_block(dim: int, n_codes: int, memory_mb: int) -> int:
-    """Return how many rows a block may hold.
-
-    A row costs itself twice, since the next block is read meanwhile, its residual, one spare of the
-    same size, and K distances twice.
+    """Return how many rows a block may hold: see :func:`block_bytes`.
 
     Args:
         dim: D.
@@ -38,7 +35,7 @@ def rows_per_block(dim: int, n_codes: int, memory_mb: int) -> int:
     Raises:
         SidmillError: if not even one row fits.
     """
-    row_bytes = FLOAT_BYTES * (4 * dim + 2 * n_codes)
+    row_bytes = block_bytes(1, dim, n_codes)
     rows = memory_mb * MIB // row_bytes
     if rows < 1:
         raise SidmillError(
@@ -46,6 +43,15 @@ def rows_per_block(dim: int, n_codes: int, memory_mb: int) -> int:
             f"{n_codes} codewords: raise it to at least {-(-row_bytes // MIB)}"
         )
     return rows
+
+
+def block_bytes(n_rows: int, dim: int, n_codes: int) -> int:
+    """Return the bytes that a block takes with its temporaries.
+
+    A row costs itself twice, since the next block is read meanwhile, its residual, one spare of the
+    same size, and K distances twice.
+    """
+    return FLOAT_BYTES * (4 * dim + 2 * n_codes) * n_rows
 
 
 def read_blocks(
@@ -81,6 +87,8 @@ def read_blocks(
         )
     if rows is not None and len(rows) and not 0 <= rows[0] <= rows[-1] < len(vectors):
         raise IndexError(f"rows {rows[0]} to {rows[-1]} of {len(vectors)}")
+
+    # Two buffers: one is filled while the other is worked on.
     total = len(vectors) if rows is None else len(rows)
     n_blocks = -(-total // n_rows)
     shape = min(n_rows, total), vectors.shape[1]
@@ -194,12 +202,14 @@ def require_squares(largest: float) -> None:
 
 def largest_values(block: np.ndarray) -> np.ndarray:
     """Largest absolute value of each row of float32 (b, D), without a copy: float32 (b,)."""
-    return np.maximum(block.max(axis=1), -block.min(axis=1))
+    result: np.ndarray = np.maximum(block.max(axis=1), -block.min(axis=1))
+    return result
 
 
 def exponents(largest: np.ndarray) -> np.ndarray:
     """Binary exponents of the positive values of float32 (b,): int32, at most b of them."""
-    return np.frexp(largest[largest > 0])[1]
+    result: np.ndarray = np.frexp(largest[largest > 0])[1]
+    return result
 
 
 def safe_scale(exponent: float) -> float:
@@ -214,6 +224,7 @@ def _gather(
     vectors: Streamed, n_rows: int, rows: np.ndarray | None
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Cut a stream anew, into blocks of ``n_rows``; every row is read, the wanted ones are kept."""
+    # Fill the buffer with the chosen rows of each batch; yield it when it is full.
     total = len(vectors) if rows is None else len(rows)
     buffer = np.empty((min(n_rows, total), vectors.shape[1]), dtype=np.float32)
     passed = start = filled = 0
@@ -230,6 +241,8 @@ def _gather(
             if filled == n_rows:
                 yield start, buffer
                 start, filled = start + n_rows, 0
+
+    # A stream that changed must not pass for a shorter one.
     if passed != len(vectors):
         raise SidmillError(
             f"{passed} vectors where {len(vectors)} were counted: did the files change meanwhile?"
@@ -272,10 +285,7 @@ def _read_rows(file: int, block: np.ndarray, place: _Place, wanted: slice | np.n
 
 
 def _read_exactly(file: int, block: np.ndarray, place: _Place, offset: int) -> None:
-    view = memoryview(block).cast("B")
-    if place.checked is not None:
-        place.checked.read(file, place.offset + offset, view)
-        return
+    view = block.data.cast("B")
     done = 0
     while done < len(view):
         n_bytes = os.preadv(file, [view[done:]], place.offset + offset + done)

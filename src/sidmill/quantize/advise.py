@@ -20,6 +20,7 @@ Shapes: N items, n sampled, D dimensions, L levels, K codes per level.
 import hashlib
 import logging
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,23 +29,14 @@ from scipy.optimize import brentq
 from sidmill.core.errors import SidmillError
 from sidmill.numeric import residual_codec, row_blocks
 from sidmill.quantize import rqkmeans
-from sidmill.quantize.sample import draw
+from sidmill.quantize import sample as samples
+from sidmill.settings.quantize import Rqkmeans
 
 logger = logging.getLogger(__name__)
 
 ROWS_PER_CODE = 4  # a fit with fewer vectors per code says little of the catalogue
-FIT = {
-    "n_iter": 10,
-    "tolerance": 0.001,
-    "max_points_per_centroid": None,
-    "balance": "none",
-    "max_load": 1.5,
-    "state_path": None,
-    "code": "",
-}
+FIT = Rqkmeans(n_iter=10, tolerance=0.001)  # of the fits to a sample
 MAX_BITS = 256  # of effective codes: more than any code space here
-
-Advice = dict[str, Any]  # the answer, or one of its candidates
 
 
 def advise(
@@ -57,7 +49,7 @@ def advise(
     seed: int,
     device: str,
     memory_mb: int,
-) -> Advice:
+) -> dict[str, Any]:
     """Predict the collision rate (N - distinct) / N for every K and L, before resolution.
 
     The same input and seed give the same answer. Memory: the sample four times, what
@@ -83,26 +75,29 @@ def advise(
     Raises:
         SidmillError: if no K has ``ROWS_PER_CODE`` vectors per code in the smallest fit.
     """
-    # The vectors that are fitted; a catalogue that fits into the sample is measured as it is.
+    # A sample, or the whole catalogue where it fits.
     n_items = len(vectors)
     sizes = sorted({size for size in codebook_sizes if size <= n_items})
     lengths = sorted(set(n_levels))
     identical = _identical(vectors)
-    rows = draw(vectors, sample, np.random.default_rng(seed), memory_mb)
+    memory = samples.Memory(memory_mb, "memory_mb", "the sample")
+    rows = samples.draw(vectors, sample, np.random.default_rng(seed), memory)
     whole = len(rows) == n_items
-    machine = {"seed": seed, "device": device, "memory_mb": memory_mb}
+    fit = replace(FIT, n_levels=max(lengths), device=device, memory_mb=memory_mb)
     # (K, L) -> log2 of the effective codes, and how they were found
     effective: dict[tuple[int, int], float] = {}
     measured: dict[tuple[int, int], float] = {}  # the rates themselves, of the whole catalogue
+
+    # Measure every K that has enough rows; extrapolate from half of the sample to N.
     smallest_fit = len(rows) if whole else len(rows) // 2
     for size in (size for size in sizes if ROWS_PER_CODE * size <= smallest_fit):
-        rates = _rates(rows, size, lengths, machine)
+        rates = _rates(rows, replace(fit, codebook_size=size), seed, lengths)
         full = [effective_bits(rate, len(rows)) for rate in rates]
         if whole:
             measured |= {(size, length): rate for length, rate in zip(lengths, rates, strict=True)}
         else:
             sparse = rows[::2]
-            rates = _rates(sparse, size, lengths, machine)
+            rates = _rates(sparse, replace(fit, codebook_size=size), seed, lengths)
             half = [effective_bits(rate, len(sparse)) for rate in rates]
             octaves = math.log2(n_items / len(rows))
             full = [b + max(b - a, 0.0) * octaves for a, b in zip(half, full, strict=True)]
@@ -115,7 +110,7 @@ def advise(
             f"smaller ones, of at most {smallest_fit // ROWS_PER_CODE} codes, or raise the sample"
         )
 
-    # The rate of each candidate: measured, or followed in a line over items or over log K.
+    # Predict every candidate: measured, or extrapolated to a larger K.
     candidates = []
     for length in lengths:
         for size in sizes:
@@ -172,14 +167,10 @@ def effective_bits(rate: float, n_items: int) -> float:
     return float(brentq(lambda bits: even_rate(bits, n_items) - rate, 0.0, MAX_BITS))
 
 
-def _rates(rows: np.ndarray, size: int, lengths: list[int], machine: dict) -> list[float]:
-    """(N - distinct) / N of residual k-means with K codes, at each number of levels."""
-    books = rqkmeans.fit(
-        rows, n_levels=max(lengths), codebook_size=size, **FIT, **machine
-    ).codebooks
-    blocks = residual_codec.encode(
-        rows, books, device=machine["device"], memory_mb=machine["memory_mb"]
-    )
+def _rates(rows: np.ndarray, fit: Rqkmeans, seed: int, lengths: list[int]) -> list[float]:
+    """(N - distinct) / N of residual k-means, at each number of levels."""
+    codebooks = rqkmeans.fit(rows, fit, seed=seed).codebooks
+    blocks = residual_codec.encode(rows, codebooks, device=fit.device, memory_mb=fit.memory_mb)
     codes = np.concatenate(list(blocks))
     distinct = [len(np.unique(codes[:, :length], axis=0)) for length in lengths]
     return [(len(rows) - number) / len(rows) for number in distinct]
@@ -206,7 +197,7 @@ def _identical(vectors: np.ndarray) -> float:
     return 1.0 - len(np.unique(digests)) / len(digests)
 
 
-def _smallest(candidates: list[Advice], rate: str, target: float) -> Advice | None:
+def _smallest(candidates: list[dict[str, Any]], rate: str, target: float) -> dict[str, Any] | None:
     """The candidate of the fewest bits, then the fewest tokens, whose rate is under the target."""
     under = [one for one in candidates if one[rate] <= target]
     return min(under, key=lambda one: (one["bits"], one["n_levels"]), default=None)

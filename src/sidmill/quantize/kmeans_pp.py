@@ -63,7 +63,7 @@ def _closest(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Score of the nearest word of each row, the higher the nearer, and which word it is."""
     halves = nearest_torch.square_norms(words) / 2
-    found = [(part @ words.T).sub_(halves).max(dim=1) for part in sample.split(step)]
+    found = [(part @ words.T).sub_(halves).max(dim=1) for part in sample.split(step)]  # type: ignore[no-untyped-call]
     return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])
 
 
@@ -77,6 +77,8 @@ def _plus_plus(sample: torch.Tensor, n_codes: int, generator: torch.Generator) -
         if not cumulated[-1] > 0:  # every row is a codeword or the copy of one: take what is left
             chosen += _not_among(chosen, len(sample), n_codes - len(chosen))
             break
+
+        # Draw a batch of candidates, and measure all rows against it.
         draws = torch.rand(BATCH, 2, generator=generator, dtype=torch.float64)
         places = torch.searchsorted(cumulated, draws[:, 0] * cumulated[-1])
         drawn = places.clamp_(max=len(sample) - 1).tolist()
@@ -84,12 +86,16 @@ def _plus_plus(sample: torch.Tensor, n_codes: int, generator: torch.Generator) -
         drawn_at = apart[drawn].tolist()
         keep = draws[:, 1].tolist()
         between = table[drawn].tolist()  # (BATCH, BATCH)
+
+        # Accept a candidate by its distance to the codewords accepted meanwhile.
         accepted: list[int] = []
         for number, row in enumerate(drawn):
             now = min([drawn_at[number], *(between[number][other] for other in accepted)])
             known = any(drawn[other] == row for other in accepted)
             if not known and keep[number] * drawn_at[number] < now:
                 accepted.append(number)
+
+        # Add the accepted candidates, and update the distances.
         accepted = accepted[: n_codes - len(chosen)]
         chosen += [drawn[number] for number in accepted]
         if not accepted:  # the first one is kept for certain, unless rounding leaves no distance

@@ -64,13 +64,21 @@ def visit(
     Returns:
         int64 (b,), the clusters now.
     """
+    # A copy of the clusters on each device.
     here = clusters.words.device
     halves = nearest_torch.square_norms(clusters.words).div_(2)
     copies = [
-        _Copy(*(part.to(spare.device) for part in (clusters.words, halves, clusters.counts)), spare)
+        _Copy(
+            clusters.words.to(spare.device),
+            halves.to(spare.device),
+            clusters.counts.to(spare.device),
+            spare,
+        )
         for spare in spares
     ]
-    had = None if before is None else before.split([len(rows) for _, rows in pieces])
+
+    # Search for the pieces; each device works on one at a time.
+    had = None if before is None else before.split([len(rows) for _, rows in pieces])  # type: ignore[no-untyped-call]
     found: list[torch.Tensor] = []
     moving = []  # rows, and where they go
     for together in nearest_torch.rounds(pieces, len(spares)):
@@ -85,6 +93,8 @@ def visit(
                 moved = (found[-1] != had[len(found) - 1]).nonzero()[:, 0]
                 rows = rows[moved.to(rows.device)]
             moving.append(rows.to(here))
+
+    # Update sums and counts, in row order.
     after = torch.cat(found)
     if before is None:
         _add(clusters, moving, found)
@@ -109,7 +119,7 @@ def move(
     few = len(after) < n_codes // FEW_ROWS
     change = clusters.sums if few else torch.zeros_like(clusters.words)
     lengths = [len(rows) for rows in parts]
-    for rows, old, new in zip(parts, before.split(lengths), after.split(lengths), strict=True):
+    for rows, old, new in zip(parts, before.split(lengths), after.split(lengths), strict=True):  # type: ignore[no-untyped-call]
         add_rows(change, rows, new)
         add_rows(change, rows, old, -1)
     if not few:
@@ -146,7 +156,7 @@ def recount(clusters: Clusters, sample: torch.Tensor, codes: torch.Tensor, step:
     """Set sums, counts and words from an assignment ``codes`` (m,) of ``sample`` (m, D)."""
     clusters.sums.zero_()
     clusters.counts.zero_()
-    for rows, own in zip(sample.split(step), codes.split(step), strict=True):
+    for rows, own in zip(sample.split(step), codes.split(step), strict=True):  # type: ignore[no-untyped-call]
         _add(clusters, [rows], [own])
     centre(clusters)
 

@@ -21,7 +21,7 @@ limit from being met, and the figures say so.
 import logging
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from sidmill.numeric import mlp, nearest_torch
 from sidmill.numeric.nearest_torch import Piece
 from sidmill.quantize import lloyd, residual_rows, split_merge
 from sidmill.quantize.residual_rows import Source
+from sidmill.settings.quantize import Rqkmeans
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class Balanced(NamedTuple):
 
     words: np.ndarray  # float32 (K, D)
     prices: np.ndarray  # float32 (K,), the lowest is 0
-    facts: dict  # mse and largest load over the mean, both before and after
+    facts: dict[str, Any]  # mse and largest load over the mean, both before and after
 
 
 class _Tally(NamedTuple):
@@ -86,8 +87,7 @@ def settle(
     words: torch.Tensor,
     sample: torch.Tensor,
     generator: torch.Generator,
-    mode: str,
-    max_load: float,
+    settings: Rqkmeans,
 ) -> Balanced:
     """Find prices, and move the words to the means of the rows they then have.
 
@@ -104,14 +104,14 @@ def settle(
         words: float32 (K, D), fitted without prices.
         sample: float32 (m, D), training rows in memory.
         generator: a CPU generator, for the directions of splits.
-        mode: ``sinkhorn`` or ``capacity``.
-        max_load: the largest load over the mean that ``capacity`` allows, above 1.
+        settings: ``balance``, which is ``sinkhorn`` or ``capacity``, and ``max_load``.
     """
     n_rows, n_codes = residual_rows.count(source), len(words)
     spare = torch.empty(source.block_rows * n_codes, device=source.device)
-    limit = EVEN if mode == "sinkhorn" else max_load
+    mode = settings.balance
+    limit = EVEN if mode == "sinkhorn" else settings.max_load
     full = _room(limit, n_rows, n_codes)
-    parts = sample.split(source.block_rows)
+    parts = sample.split(source.block_rows)  # type: ignore[no-untyped-call]
     free = torch.zeros(n_codes, device=source.device)
 
     def worth(state: _State) -> tuple[float, float]:
@@ -136,7 +136,7 @@ def settle(
     for _ in range(CENTRING_PASSES):
         words = _means(state)
         after = _look(source, words, _raise(state.prices, state.seen, limit), spare)
-        if after.seen.loads.max() > max(full, state.seen.loads.max()):
+        if int(after.seen.loads.max()) > max(full, int(state.seen.loads.max())):
             # A word of few rows has moved into a crowd, at the low price of the place it left.
             priced = _look(source, words, solve(words), spare)
             after = min(after, priced, key=worth)
@@ -151,9 +151,8 @@ def settle(
         prices = _raise(state.prices, state.seen, limit)
         state = _look(source, state.words, prices, spare)
         best = min(best, state, key=worth)
-    after = _cost(best, source)
     facts = {f"{name}_before": value for name, value in before.items()}
-    facts |= {f"{name}_after": value for name, value in after.items()}
+    facts |= {f"{name}_after": value for name, value in _cost(best, source).items()}
     logger.info("balanced by %s: %s", mode, facts)
     _warn_above(limit, best, mode, before["max_load"], n_rows)
     return Balanced(best.words.cpu().numpy(), best.prices.cpu().numpy(), facts)
@@ -176,6 +175,8 @@ def _warn_above(limit: float, state: _State, mode: str, before: float, n_rows: i
         return
     if most <= _fitting(limit, n_rows, n_codes):
         return
+
+    # Find the likely reason: equal rows, or a mean that is no whole number.
     reason = (
         "are there many equal vectors? They share a codeword at any price, and so do vectors that "
         "lie much closer to each other than to all others"
@@ -198,12 +199,16 @@ def _warn_above(limit: float, state: _State, mode: str, before: float, n_rows: i
 def _look(source: Source, words: torch.Tensor, prices: torch.Tensor, spare: torch.Tensor) -> _State:
     """Give every training row the code that the codec gives it."""
     n_rows, n_codes, device = residual_rows.count(source), len(words), source.device
+
+    # The codebook with its prices, and sums over its rows.
     level = nearest_torch.search_level(words.cpu().numpy(), device, prices.cpu().numpy())
     codes = torch.empty(n_rows, dtype=torch.int32, device=device)
     leaves = torch.empty(n_rows, device=device)
     loads = torch.zeros(n_codes, dtype=torch.int64, device=device)
     sums = torch.zeros_like(words, dtype=torch.float64)
     error = 0.0
+
+    # Search block by block; keep what it takes each row to leave its codeword.
     for part, block in residual_rows.blocks(source):
         with mlp.exact_products():
             found = nearest_torch.propose(block, level, spare)
@@ -236,13 +241,13 @@ def _relieve(
     """Split crowded clusters of a sample until there are none: float32 (K, D)."""
     room = max(limit, SPLIT_ABOVE) * len(sample) / len(words)
     clusters = lloyd.empty(words)
-    parts = [[Piece(0, part)] for part in sample.split(step)]
+    parts = [[Piece(0, part)] for part in sample.split(step)]  # type: ignore[no-untyped-call]
     codes = torch.cat([lloyd.visit(clusters, part, None, False, [spare]) for part in parts])
     for _ in range(SPLIT_ROUNDS):
         codes, n_pairs = split_merge.relieve(clusters, sample, codes, step, generator, room)
         if not n_pairs:
             break
-        both = zip(parts, codes.split(step), strict=True)
+        both = zip(parts, codes.split(step), strict=True)  # type: ignore[no-untyped-call]
         codes = torch.cat([lloyd.visit(clusters, *part, False, [spare]) for part in both])
         lloyd.centre(clusters)
     return clusters.words
@@ -324,12 +329,15 @@ def _tally(
     spare: torch.Tensor,
 ) -> _Tally:
     """Assign rows; with a ``heat`` above 0, share them out among the codewords as well."""
+    # Half of the norms and prices, and sums over the rows.
     n_codes = len(words)
     halves = (nearest_torch.square_norms(words) + prices) / 2
     loads = torch.zeros(n_codes, dtype=torch.int64, device=words.device)
     mass = torch.zeros(n_codes, dtype=torch.float64, device=words.device)
     spread = 0.0
     all_codes, slacks = [], []
+
+    # Assign block by block: lowest cost, second lowest, and shares at the temperature.
     for block in parts:
         scores = nearest_torch.score(block, words, halves, spare)  # (b, K), half of the costs
         codes = nearest_torch.lowest(scores)

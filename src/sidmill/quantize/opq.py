@@ -20,21 +20,16 @@ import numpy as np
 
 from sidmill.core.errors import SidmillError
 from sidmill.numeric import row_blocks, training_sizes
-from sidmill.quantize.sample import draw, memory_for
+from sidmill.quantize import sample as samples
+from sidmill.settings.quantize import Opq
 
 logger = logging.getLogger(__name__)
 
-ROTATION_BITS = 8  # a part's codebook while the rotation is learned has at most 2**8 words
+ROTATION_BITS = 8  # a part's codebook while the rotation is learned has at most 2**8 codewords
 
 
 def fit(
-    vectors: np.ndarray,
-    *,
-    codebook_sizes: list[int],
-    n_iter: int,
-    max_points_per_centroid: int,
-    seed: int,
-    memory_mb: int,
+    vectors: np.ndarray, settings: Opq, *, codebook_sizes: list[int], seed: int
 ) -> list[np.ndarray]:
     """Fit a rotation and one codebook per part.
 
@@ -45,33 +40,32 @@ def fit(
 
     Args:
         vectors: float32 or float16 (N, D), finite, in memory or memory-mapped.
+        settings: see :class:`sidmill.settings.quantize.Opq`. The largest level decides how many
+            rows ``max_points_per_centroid`` allows.
         codebook_sizes: K_l per level; L is at most D, each K at most N.
-        n_iter: rounds of rotation and codebooks, and of k-means at the end.
-        max_points_per_centroid: train on a sample of so many rows per codeword of the largest
-            level.
         seed: covers the sample and the first codewords; the rotation starts from faiss's own.
-        memory_mb: MiB for the sample; counts where it cuts the sample.
 
     Returns:
         float32 (K_l, D) per level.
 
     Raises:
-        SidmillError: if there are fewer rows than codewords or fewer dimensions than levels, or a
-            row is not finite or out of the range of ``row_blocks.require_finite``.
+        SidmillError: if there are fewer rows than codewords or fewer dimensions than levels, a row
+            is not finite or out of the range of ``row_blocks.require_finite``, or ``memory_mb`` is
+            too small for the sample.
     """
+    # Refuse what cannot work, and draw the sample.
     n_items, dim = vectors.shape
     n_levels, largest = len(codebook_sizes), max(codebook_sizes)
     if dim < n_levels:
         raise SidmillError(f"{dim} dimensions cannot be cut into {n_levels} parts: lower n_levels")
-    generator = np.random.default_rng(seed)
-    sample = draw(vectors, max_points_per_centroid * largest, generator, memory_mb)
-    if len(sample) < largest:
-        remedy = f"lower rqkmeans.codebook_size to at most {n_items}, or embed more items"
-        if n_items >= largest:
-            remedy = f"raise opq.memory_mb to at least {memory_for(largest, dim)}"
+    if n_items < largest:
         raise SidmillError(
-            f"{len(sample)} of {n_items} vectors cannot fill {largest} codewords: {remedy}"
+            f"{n_items} of {n_items} vectors cannot fill {largest} codewords: lower "
+            f"rqkmeans.codebook_size to at most {n_items}, or embed more items"
         )
+    memory = samples.Memory(settings.memory_mb, "opq.memory_mb", "opq.max_points_per_centroid")
+    n_rows = settings.max_points_per_centroid * largest
+    sample = samples.draw(vectors, n_rows, np.random.default_rng(seed), memory)
     if training_sizes.are_few(len(sample), largest):
         logger.warning("%d vectors are few for %d codewords", len(sample), largest)
 
@@ -86,16 +80,18 @@ def fit(
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:
-        rotation = _rotation(sample, n_levels, min(codebook_sizes), n_iter)  # (L d, D)
+        rotation = _rotation(sample, n_levels, min(codebook_sizes), settings.n_iter)  # (L d, D)
         parts = np.split(rotation, n_levels)
-        books = [
-            _codewords(sample @ part.T, size, n_iter, seed + level) @ part / np.float32(scale)
+        codebooks = [
+            _centroids(sample @ part.T, size, settings.n_iter, seed + level)
+            @ part
+            / np.float32(scale)
             for level, (part, size) in enumerate(zip(parts, codebook_sizes, strict=True))
         ]
     finally:
         faiss.omp_set_num_threads(threads)
-    books[0] = (books[0] + mean).astype(np.float32)
-    return books
+    codebooks[0] = (codebooks[0] + mean).astype(np.float32)
+    return codebooks
 
 
 def _rotation(sample: np.ndarray, n_levels: int, n_codes: int, n_iter: int) -> np.ndarray:
@@ -118,7 +114,7 @@ def _repeated(sample: np.ndarray, n_rows: int) -> np.ndarray:
     return np.tile(sample, (-(-n_rows // len(sample)), 1)) if len(sample) < n_rows else sample
 
 
-def _codewords(part: np.ndarray, size: int, n_iter: int, seed: int) -> np.ndarray:
+def _centroids(part: np.ndarray, size: int, n_iter: int, seed: int) -> np.ndarray:
     """k-means of one part, float32 (n, d), to float32 (K, d)."""
     if size == len(part):
         return part
@@ -131,4 +127,4 @@ def _codewords(part: np.ndarray, size: int, n_iter: int, seed: int) -> np.ndarra
         max_points_per_centroid=len(part),
     )
     clustering.train(np.ascontiguousarray(part))
-    return clustering.centroids
+    return np.asarray(clustering.centroids)

@@ -18,9 +18,9 @@ import logging
 
 import numpy as np
 
-from sidmill.core.errors import SidmillError
-from sidmill.numeric import row_blocks
-from sidmill.quantize.sample import draw, memory_for
+from sidmill.numeric import moments
+from sidmill.quantize import sample
+from sidmill.settings.quantize import PcaGrid
 
 logger = logging.getLogger(__name__)
 
@@ -28,12 +28,7 @@ TRIED_STEPS = 64  # widths of a step that are tried on the sample
 
 
 def fit(
-    vectors: np.ndarray,
-    *,
-    codebook_sizes: list[int],
-    sample: int,
-    seed: int,
-    memory_mb: int,
+    vectors: np.ndarray, settings: PcaGrid, *, codebook_sizes: list[int], seed: int
 ) -> list[np.ndarray]:
     """Lay grids on the principal axes.
 
@@ -42,59 +37,45 @@ def fit(
 
     Args:
         vectors: float32 or float16 (N, D), finite, in memory or memory-mapped.
+        settings: see :class:`sidmill.settings.quantize.PcaGrid`.
         codebook_sizes: K_l per level. A level has the largest product of steps that its axes
             allow, G_l <= K_l.
-        sample: rows that the widths are fitted to, at most.
         seed: covers the sample.
-        memory_mb: MiB for the sample; counts where it cuts the sample.
 
     Returns:
         float32 (G_l, D) per level.
 
     Raises:
-        SidmillError: if a row is not finite, or ``memory_mb`` holds no row.
+        SidmillError: if a row is not finite, or ``memory_mb`` is too small for the sample.
     """
-    mean, axes, variances = _principal_axes(vectors)
-    generator = np.random.default_rng(seed)
-    rows = draw(vectors, sample, generator, memory_mb)
-    if not len(rows):
-        raise SidmillError(
-            f"pca_grid.memory_mb {memory_mb} holds no vector of {vectors.shape[1]} dimensions: "
-            f"raise it to at least {memory_for(1, vectors.shape[1])}"
-        )
-    reach = sum(size.bit_length() for size in codebook_sizes)  # a level opens log2 K axes at most
-    axes, variances = axes[:, :reach], variances[:reach]
-    left = rows @ axes.astype(np.float32) - mean @ axes  # (n, A), coordinates not yet explained
+    # Principal axes of all rows, and the coordinates of a sample on them.
+    measured = moments.measure(vectors)
+    mean = measured.mean()
+    variances, axes = moments.principal_axes(measured.covariance())
+    memory = sample.Memory(settings.memory_mb, "pca_grid.memory_mb", "pca_grid.sample")
+    rows = sample.draw(vectors, settings.sample, np.random.default_rng(seed), memory)
+    n_axes = sum(size.bit_length() for size in codebook_sizes)  # a level uses log2 K axes at most
+    axes, variances = axes[:, :n_axes], variances[:n_axes]
+    residuals = rows @ axes.astype(np.float32) - mean @ axes  # (n, A)
+
     codebooks = []
     for level, size in enumerate(codebook_sizes):
+        # Quantize the axes that gain most, and subtract their nearest steps.
         counts = _share_out(variances, size)
         used = np.flatnonzero(counts > 1)
-        grid = [_steps(left[:, axis], counts[axis]) for axis in used]
+        grid = [_steps(residuals[:, axis], counts[axis]) for axis in used]
         for axis, steps in zip(used, grid, strict=True):
             # By the middles between steps: a table of all differences would be (n, steps).
-            nearest = np.searchsorted((steps[1:] + steps[:-1]) / 2, left[:, axis])
-            left[:, axis] -= steps[nearest]
-            variances[axis] = np.square(left[:, axis]).mean()
+            nearest = np.searchsorted((steps[1:] + steps[:-1]) / 2, residuals[:, axis])
+            residuals[:, axis] -= steps[nearest]
+            variances[axis] = np.square(residuals[:, axis]).mean()
         logger.info("level %d: %s steps on axes %s", level + 1, counts[used], used + 1)
+
+        # Every combination of steps is a codeword; the first level holds the mean.
         points = np.array(list(itertools.product(*grid)))  # (G_l, axes used)
-        words = points @ axes[:, used].T + (mean if level == 0 else 0.0)
-        codebooks.append(words.astype(np.float32))
+        codebook = points @ axes[:, used].T + (mean if level == 0 else 0.0)
+        codebooks.append(codebook.astype(np.float32))
     return codebooks
-
-
-def _principal_axes(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean (D,), axes (D, D) as columns, and variances (D,) along them, falling; float64."""
-    n_items, dim = vectors.shape
-    total, products = np.zeros(dim), np.zeros((dim, dim))
-    for start, block in row_blocks.read_blocks(vectors, row_blocks.MAX_BLOCK_ROWS):
-        row_blocks.require_finite(block, start)
-        exact = block.astype(np.float64)
-        total += exact.sum(axis=0)
-        products += exact.T @ exact
-    mean = total / n_items
-    variances, axes = np.linalg.eigh(products / n_items - np.outer(mean, mean))
-    axes *= np.where(axes[np.abs(axes).argmax(axis=0), range(dim)] < 0, -1, 1)  # one sign for all
-    return mean, axes[:, ::-1], np.maximum(variances[::-1], 0.0)
 
 
 def _share_out(variances: np.ndarray, size: int) -> np.ndarray:
@@ -114,10 +95,11 @@ def _share_out(variances: np.ndarray, size: int) -> np.ndarray:
 
 def _steps(values: np.ndarray, count: int) -> np.ndarray:
     """Even steps around 0 that leave the least squared error of ``values``, float64 (count,)."""
-    places = np.arange(count) - (count - 1) / 2
+    positions = np.arange(count) - (count - 1) / 2
     widths = np.abs(values).max() * 2 / count * np.arange(1, TRIED_STEPS + 1) / TRIED_STEPS
     errors = []
     for width in widths:
         nearest = np.clip(np.floor(values / max(width, 1e-300) + count / 2), 0, count - 1)
         errors.append(np.square(values - (nearest - (count - 1) / 2) * width).sum())
-    return places * widths[int(np.argmin(errors))]
+    result: np.ndarray = positions * widths[int(np.argmin(errors))]
+    return result

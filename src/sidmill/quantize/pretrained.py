@@ -3,21 +3,22 @@
 Shapes: L levels, K_l codewords at level l, D dimensions.
 """
 
-from pathlib import Path
+from typing import Any
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats import foreign_tokenizers, quantizer_file
 from sidmill.io import tensors
+from sidmill.settings.quantize import Pretrained
 
 
 def load(
-    *, path: str | Path, n_levels: int | None, dim: int, fingerprint: dict
+    settings: Pretrained, *, dim: int, fingerprint: dict[str, Any]
 ) -> quantizer_file.Quantizer:
     """Load a quantizer of SIDMill, OneRec, LC-Rec or MiniOneRec, for embeddings at hand.
 
     Args:
-        path: quantizer.safetensors, or a checkpoint as ``formats.foreign_tokenizers`` reads.
-        n_levels: take the first so many levels, or None for all.
+        settings: ``path`` names a quantizer.safetensors, or a checkpoint that
+            ``formats.foreign_tokenizers`` reads.
         dim: D of the embeddings.
         fingerprint: of the embeddings. A file of SIDMill must have the same; a checkpoint has
             none and is trusted to belong to them, unless they are of LSA.
@@ -26,6 +27,11 @@ def load(
         SidmillError: if the file is none of them, has fewer levels, another D, another
             fingerprint, or none while the embeddings are of LSA.
     """
+    path, n_levels = settings.path, settings.n_levels
+    if path is None:
+        raise SidmillError("pretrained.path is null: name the quantizer to load")
+
+    # A file of SIDMill says which embeddings it belongs to; a checkpoint does not.
     if tensors.has_facts(path):
         loaded = quantizer_file.read(path)
         quantizer_file.check_fingerprint(loaded, fingerprint, path)
@@ -37,6 +43,8 @@ def load(
         )
     else:
         loaded = foreign_tokenizers.read(path, fingerprint)
+
+    # Take the levels asked for.
     if n_levels is not None and n_levels > len(loaded.codebooks):
         raise SidmillError(
             f"{path} has {len(loaded.codebooks)} levels, pretrained.n_levels is {n_levels}: lower "
@@ -47,5 +55,8 @@ def load(
             f"{path} was trained on {loaded.dim} dimensions, the embeddings have "
             f"{dim}: embed the items with its model, or set embedding.dim"
         )
-    parts = ("codebooks", "prices", "balance")
-    return loaded._replace(**{part: getattr(loaded, part)[:n_levels] for part in parts})
+    return loaded._replace(
+        codebooks=loaded.codebooks[:n_levels],
+        prices=loaded.prices[:n_levels],
+        balance=loaded.balance[:n_levels],
+    )

@@ -31,6 +31,8 @@ def fill_empty(source: Source, clusters: Clusters, codes: np.ndarray) -> None:
     hollow = (clusters.counts == 0).nonzero()[:AT_ONCE, 0]
     if not len(hollow):
         return
+
+    # Collect the rows that lie furthest from their codewords, block by block.
     apart: list[torch.Tensor] = []
     places: list[torch.Tensor] = []
     found: list[torch.Tensor] = []
@@ -46,6 +48,8 @@ def fill_empty(source: Source, clusters: Clusters, codes: np.ndarray) -> None:
         apart = [torch.cat(apart)[best]]
         places = [torch.cat(places)[best]]
         found = [torch.cat(found)[best]]
+
+    # Move one row into each empty cluster.
     moving = (apart[0] > 0).nonzero()[:, 0]
     hollow, vectors, rows_moved = hollow[: len(moving)], found[0][moving], places[0][moving].cpu()
     before = torch.from_numpy(codes[rows_moved.numpy()].astype(np.int64)).to(source.device)

@@ -51,7 +51,7 @@ def pieces(source: Source) -> Iterator[tuple[slice, list[Piece]]]:
     if source.held is not None:
         for start in range(0, count(source), source.block_rows):
             part = slice(start, min(start + source.block_rows, count(source)))
-            yield part, _held_pieces(source, part)
+            yield part, _held_pieces(source.held, part, source.devices)
         return
     stream = row_blocks.read_blocks(source.vectors, source.block_rows, source.rows)
     for start, block in nearest_torch.to_devices(stream, source.devices):
@@ -121,14 +121,14 @@ def explain(source: Source, level: list[nearest_torch.Level], codes: np.ndarray)
     return source._replace(levels=[*source.levels, level], codes=[*source.codes, codes])
 
 
-def _held_pieces(source: Source, part: slice) -> list[Piece]:
-    found, start, step = [], part.start, nearest_torch.PIECE_ROWS
+def _held_pieces(held: list[torch.Tensor], part: slice, devices: list[torch.device]) -> list[Piece]:
+    pieces, start = [], part.start
     while start < part.stop:
-        number, low = divmod(start, step)
-        left = source.held[number][low : low + part.stop - start]
-        found.append(Piece(number % len(source.devices), left))
-        start += len(left)
-    return found
+        number, low = divmod(start, nearest_torch.PIECE_ROWS)
+        residual = held[number][low : low + part.stop - start]
+        pieces.append(Piece(number % len(devices), residual))
+        start += len(residual)
+    return pieces
 
 
 def _subtract(
@@ -143,7 +143,7 @@ def _subtract(
         if left.device.type == "cuda":
             index = index.pin_memory()  # from pageable memory a copy would wait for the stream
         index = index.to(left.device, non_blocking=True)
-        for some, own in zip(left.split(step), index.split(step), strict=True):
+        for some, own in zip(left.split(step), index.split(step), strict=True):  # type: ignore[no-untyped-call]
             some -= level.words.index_select(0, own)
 
 

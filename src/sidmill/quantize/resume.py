@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,7 +31,7 @@ class Fitted(NamedTuple):
 
     codebooks: list[np.ndarray]
     prices: list[np.ndarray]
-    balance: list[dict]
+    balance: list[dict[str, Any]]
 
 
 class Saved(NamedTuple):
@@ -39,14 +39,14 @@ class Saved(NamedTuple):
 
     finished: Fitted
     arrays: dict[str, np.ndarray]  # empty between two levels
-    facts: dict
+    facts: dict[str, Any]
 
 
 # Saves the finished levels, and the arrays and facts of the level at hand.
-Keep = Callable[[Fitted, dict[str, np.ndarray], dict], None]
+Keep = Callable[[Fitted, dict[str, np.ndarray], dict[str, Any]], None]
 
 
-def start(path: str | Path | None, identity: dict) -> tuple[Saved, Keep]:
+def start(path: str | Path | None, identity: dict[str, Any]) -> tuple[Saved, Keep]:
     """Return what an earlier run of the same training left, and the function that keeps its state.
 
     Args:
@@ -67,7 +67,7 @@ def _nothing() -> Saved:
     return Saved(Fitted([], [], []), {}, {})
 
 
-def _load(path: str | Path, identity: dict) -> Saved:
+def _load(path: str | Path, identity: dict[str, Any]) -> Saved:
     if not Path(path).exists():
         return _nothing()
     try:
@@ -87,10 +87,10 @@ def _load(path: str | Path, identity: dict) -> Saved:
 
 def _save(
     path: str | Path,
-    identity: dict,
+    identity: dict[str, Any],
     finished: Fitted,
     arrays: dict[str, np.ndarray],
-    facts: dict,
+    facts: dict[str, Any],
 ) -> None:
     books = {f"codebook.{level}": book for level, book in enumerate(finished.codebooks)}
     prices = {f"price.{level}": price for level, price in enumerate(finished.prices)}
@@ -102,5 +102,5 @@ def _save(
     tensors.write(path, books | prices | arrays, names | facts)
 
 
-def _keep_nothing(finished: Fitted, arrays: dict[str, np.ndarray], facts: dict) -> None:
+def _keep_nothing(finished: Fitted, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
     """Keep nothing: a training that is not asked to resume."""

@@ -114,9 +114,10 @@ def _best_split(
     wide: torch.Tensor,
 ) -> _Split:
     """Halve the clusters of bool ``wide`` (K,)."""
+    # Main direction of each wide cluster, by power iteration.
     words, counts = clusters.words, clusters.counts.to(torch.float32)
     chosen = wide[codes].nonzero()[:, 0]
-    parts = [(rows, codes[rows]) for rows in chosen.split(PART_ROWS)]
+    parts = [(rows, codes[rows]) for rows in chosen.split(PART_ROWS)]  # type: ignore[no-untyped-call]
     axes = torch.randn(words.shape, generator=generator).to(words.device)
     for _ in range(POWER_STEPS):
         turned = torch.zeros_like(axes)
@@ -125,6 +126,8 @@ def _best_split(
             along = (apart * axes.index_select(0, own)).sum(dim=1)
             lloyd.add_rows(turned, apart.mul_(along[:, None]), own)
         axes = torch.nn.functional.normalize(turned, dim=1)
+
+    # Cut each cluster along its direction, by 2-means in one dimension.
     own = codes[chosen]
     along = torch.cat(
         [
@@ -138,10 +141,12 @@ def _best_split(
         middle = _sum(along * upper, own, len(words)) / n_upper.clamp(min=1)
         middle += _sum(along * ~upper, own, len(words)) / (counts - n_upper).clamp(min=1)
         upper = along > (middle / 2)[own]
+
+    # The gain of each split, from the means of its halves.
     n_upper = _sum(upper.to(along.dtype), own, len(words))
     n_lower = counts - n_upper
     lifted = torch.zeros_like(words)  # sum of the upper half's distances from the mean
-    for rows in chosen[upper].split(PART_ROWS):
+    for rows in chosen[upper].split(PART_ROWS):  # type: ignore[no-untyped-call]
         lloyd.add_rows(lifted, sample[rows] - words[codes[rows]], codes[rows])
     gain = lifted.square().sum(dim=1) * (1 / n_upper.clamp(min=1) + 1 / n_lower.clamp(min=1))
     leaves = torch.zeros(len(sample), dtype=torch.bool, device=sample.device)

@@ -30,7 +30,7 @@ from sidmill.settings.quantize import (
     Rqvae,
 )
 from sidmill.settings.recommend import Recommender, RecommenderEvaluation, RecommenderTopk
-from sidmill.settings.registry import QUANTIZERS
+from sidmill.settings.registry import QUANTIZERS, TRAINED
 from sidmill.settings.report import Explorer
 from sidmill.settings.retrieval import (
     Bm25,
@@ -73,8 +73,8 @@ class Config:
     h5: H5 = field(default_factory=H5)
     quantizer: str = science(
         "rqkmeans",
-        "whose codes become the SIDs: rqkmeans | rqkmeans_balanced | rqvae | rqkmeans_plus | fsq | "
-        "opq | pca_grid (trained here) | pretrained | given (SIDs that exist)",
+        f"whose codes become the SIDs: {' | '.join(TRAINED)} (trained here) | pretrained | given "
+        f"(SIDs that exist)",
         choices=tuple(QUANTIZERS),
     )
     rqkmeans: Rqkmeans = field(default_factory=Rqkmeans)

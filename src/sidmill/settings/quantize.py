@@ -44,7 +44,9 @@ class Rqkmeans:
         ),
         pattern="^(auto|cpu(,cpu)*|cuda(:[0-9]+)?(,cuda:[0-9]+)*)$",
     )
-    memory_mb: int = machine(1024, "MiB for the blocks that stream through", minimum=16)
+    memory_mb: int = machine(
+        1024, "MiB for the sample and the blocks; refused where too small", minimum=16
+    )
 
 
 @section(
@@ -206,7 +208,7 @@ class Opq:
 
     n_iter: int = science(20, "rounds of the rotation, and of k-means", minimum=1)
     max_points_per_centroid: int = science(256, "vectors per code to train on, at most", minimum=1)
-    memory_mb: int = machine(1024, "MiB for those vectors; it cuts them", minimum=16)
+    memory_mb: int = machine(1024, "MiB for those vectors; refused where too small", minimum=16)
 
 
 @section("pca_grid", "even steps on the principal axes, with the levels and codes of rqkmeans")
@@ -216,7 +218,7 @@ class PcaGrid:
     sample: int = science(
         65536, "vectors that the widths of the steps are fitted to, at most", minimum=1
     )
-    memory_mb: int = machine(1024, "MiB for those vectors; it cuts them", minimum=16)
+    memory_mb: int = machine(1024, "MiB for those vectors; refused where too small", minimum=16)
 
 
 @section("encoding")

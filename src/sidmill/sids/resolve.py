@@ -79,7 +79,7 @@ def resolve(
     if settings.identical_text == "share" and text_classes is not None:
         owner = _owners_by_text(text_classes, kept)
     to_place = np.flatnonzero((owner == np.arange(n_items)) & ~kept.fixed)
-    place = registry.load(strategy.function)
+    place = registry.load_function(strategy.function)
     space = Space(vectors, to_place, codebooks)
     request = strategies.Unresolved(codes[to_place], sizes, space, kept.held)
     placement = place(request, settings)

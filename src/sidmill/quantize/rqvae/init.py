@@ -4,7 +4,6 @@ Shapes: N rows, n training rows, D dimensions, d latent dimensions, K_l codeword
 """
 
 import logging
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from sidmill.quantize.rqvae import data, nearest, residual_quantizer
 from sidmill.quantize.rqvae.autoencoder import Autoencoder
 from sidmill.quantize.rqvae.data import Rows
 from sidmill.quantize.rqvae.trials import Settings
+from sidmill.settings.quantize import Rqkmeans
 
 logger = logging.getLogger(__name__)
 
@@ -159,18 +159,15 @@ def fit_codewords(
     model.train()
     fitted = rqkmeans.fit(
         vector_store.open_npy(path),
-        n_levels=len(settings.codebook_sizes),
-        codebook_size=settings.codebook_sizes,
-        n_iter=settings.kmeans_iters,
-        tolerance=KMEANS_TOLERANCE,
-        max_points_per_centroid=None,
-        balance="none",
-        max_load=math.inf,
+        Rqkmeans(
+            n_levels=len(settings.codebook_sizes),
+            codebook_size=settings.codebook_sizes,
+            n_iter=settings.kmeans_iters,
+            tolerance=KMEANS_TOLERANCE,
+            device=str(device),
+            memory_mb=memory_mb,
+        ),
         seed=settings.seed,
-        device=str(device),
-        memory_mb=memory_mb,
-        state_path=None,
-        code="",
     )
     path.unlink()
     for words, found in zip(model.codebooks, fitted.codebooks, strict=True):
