@@ -22,7 +22,7 @@ from sidmill.core import provenance
 from sidmill.embed.backends import lsa
 from sidmill.formats import embedding_shards
 from sidmill.quantize import rqkmeans
-from sidmill.quantize.rqvae import fit as rqvae_fit
+from sidmill.quantize.rqvae import init as rqvae_init
 from sidmill.sids import resolve as resolving
 
 SOURCES = sorted([*(ROOT / "src").rglob("*.py"), *(ROOT / "workflow/scripts").glob("*.py")])
@@ -389,7 +389,7 @@ def test_quantizers_run_without_the_modules_of_what_was_not_chosen(tmp_path, mon
         rqkmeans.fit(vectors, **RQKMEANS | {"balance": "capacity"})
 
     np.save(tmp_path / "v.npy", vectors)
-    monkeypatch.setattr(rqvae_fit, "fsq", Unused())
+    monkeypatch.setattr(rqvae_init, "fsq", Unused())
     train(str(tmp_path / "v.npy"), tmp_path / "made", epochs=2)
 
     monkeypatch.setattr(resolving, "sinkhorn", Unused())
