@@ -39,6 +39,7 @@ from sidmill.quantize.rqvae import (
 )
 from sidmill.quantize.rqvae import train as epochs
 from sidmill.quantize.rqvae.autoencoder import Autoencoder
+from sidmill.settings import base
 from sidmill.settings.quantize import Rqvae
 
 SETTINGS = {
@@ -174,6 +175,30 @@ def test_large_batches_on_many_threads_end_in_the_same_bytes(tmp_path, rng, code
         torch.set_num_threads(before)
     assert all(same(one, other) for other in others)
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("options", [{}, {"data_paths": 2, "kmeans_init": "first_batch"}])
+@pytest.mark.parametrize("machine", ["memory_mb", "device"])
+def test_a_machine_setting_changes_no_byte(tmp_path, path, options, machine):
+    """With memory for no row each batch is read from the files; without a GPU auto is the CPU."""
+    values = {"memory_mb": [0, 16, 4096], "device": ["cpu", "auto", "cpu"]}[machine]
+    if machine == "device" and torch.cuda.is_available():
+        pytest.skip("a GPU adds floats in another order")
+    if "data_paths" in options:
+        np.save(tmp_path / "half.npy", np.load(path).astype(np.float16)[:77])
+        options = options | {"data_paths": [path, str(tmp_path / "half.npy")]}
+    trained, kept = [], []
+    for number, value in enumerate(values):
+        settings = options | {machine: value}
+        trained.append(train(path, tmp_path / f"{number}", **settings))
+        kept.append(files(tmp_path / f"{number}"))
+    assert all(same(trained[0], other) for other in trained[1:])
+    assert kept[0] == kept[1] == kept[2]
+    assert set(base.machine_keys(Rqvae)) == {"memory_mb", "device"}
 
 
 def test_what_a_killed_run_left_for_its_processes_is_removed(tmp_path, path):

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_rqvae import DIM, SEED, same, train
+from test_rqvae import DIM, SEED, files, same, train
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats import quantizer_file, vector_store
@@ -124,10 +124,6 @@ def test_a_resort_of_the_items_starts_anew_and_says_so(tmp_path, rows, caplog):
         assert same(train(str(tmp_path / "v.npy"), tmp_path / "c", **SMALL), fresh)
     assert "other data" in caplog.text
     assert "starts anew" in caplog.text
-
-
-def files(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])

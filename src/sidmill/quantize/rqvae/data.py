@@ -187,8 +187,8 @@ def read_pairs(path: str, ids_path: str) -> np.ndarray:
         np.column_stack([_rows_of(pids, lookup, path) for pids in columns])
         for columns in _read_pids(path)
     ]
-    pairs = np.concatenate([NO_PAIRS, *parts])
-    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    pairs: np.ndarray = np.concatenate([NO_PAIRS, *parts])
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]  # int64 (P, 2)
     if not len(pairs):
         raise SidmillError(
             f"{path}: no two different items stand together: set contrastive_weight 0"

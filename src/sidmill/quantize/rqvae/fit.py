@@ -114,7 +114,7 @@ def fit(inputs: Inputs, settings: Rqvae, run: Run) -> Trained:
 
     Memory: the vectors where they fit in ``memory_mb``, otherwise one block and one batch; the
     network four times (weights, gradients, two moments); about 20 bytes per row; k-means over the
-    latents has ``memory_mb`` too.
+    latents takes what its codebooks need, at most ``init.KMEANS_MEMORY_MB``.
 
     Args:
         inputs: files, and the codebooks to begin from.

@@ -27,6 +27,7 @@ from sidmill.settings.quantize import Rqvae
 logger = logging.getLogger(__name__)
 
 KMEANS_TOLERANCE = 0.0003
+KMEANS_MEMORY_MB = 1024  # at most; not rqvae.memory_mb, since the sample depends on it
 GRID_SPREAD = 0.58  # standard deviation of an even distribution between -1 and 1
 
 
@@ -220,7 +221,7 @@ def fit_codebooks(model: Autoencoder, training: Training, scratch: str | Path) -
         max_load=math.inf,
         seed=training.seed,
         device=str(training.device),
-        memory_mb=settings.memory_mb,
+        memory_mb=KMEANS_MEMORY_MB,
         state_path=None,
         code="",
     )
