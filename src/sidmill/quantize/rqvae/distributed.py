@@ -58,10 +58,13 @@ def joined(group: Group, device: torch.device) -> Iterator[torch.device]:
         yield device
         return
 
+    # one GPU per process; gloo, for CPUs, needs no device
     is_cuda = device.type == "cuda"
     if is_cuda:
         device = torch.device("cuda", group.rank)
         torch.cuda.set_device(device)
+
+    # find the other processes, and leave them when the training ends
     store = TCPStore(HOST, group.port, is_master=False, timeout=TIMEOUT)
     dist.init_process_group(
         "nccl" if is_cuda else "gloo",

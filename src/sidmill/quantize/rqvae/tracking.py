@@ -85,6 +85,7 @@ def _tracker(
     folder: Path, tracking: str, done: int, settings: Mapping[str, Any]
 ) -> Iterator[Callable[[Row], None]]:
     """Give the function that takes one row: of TensorBoard, of wandb, or one that does nothing."""
+    # optional packages are imported where they are asked for
     if tracking == "tensorboard":
         try:
             from torch.utils.tensorboard import SummaryWriter
