@@ -115,7 +115,7 @@ def test_other_codebooks_to_start_from_are_another_training(identity_of, tmp_pat
     assert found[4] == found[0]
 
 
-def test_a_resort_of_the_items_starts_anew_and_says_so(tmp_path, rows, caplog):
+def test_reordered_items_start_another_training_and_the_log_names_it(tmp_path, rows, caplog):
     np.save(tmp_path / "v.npy", rows)
     train(str(tmp_path / "v.npy"), tmp_path / "c", **SMALL)
     np.save(tmp_path / "v.npy", rows[::-1])
@@ -123,7 +123,7 @@ def test_a_resort_of_the_items_starts_anew_and_says_so(tmp_path, rows, caplog):
     with caplog.at_level(logging.INFO):
         assert same(train(str(tmp_path / "v.npy"), tmp_path / "c", **SMALL), fresh)
     assert "other data" in caplog.text
-    assert "starts anew" in caplog.text
+    assert "starts from epoch 0" in caplog.text
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
@@ -164,7 +164,7 @@ def test_more_or_fewer_epochs_end_as_a_fresh_training_does(
 
 
 @pytest.mark.parametrize("name", ["front", "best_loss", "epoch"])
-def test_a_training_whose_checkpoints_are_gone_starts_anew(tmp_path, rows, name):
+def test_a_training_whose_checkpoints_are_gone_starts_from_epoch_0(tmp_path, rows, name):
     np.save(tmp_path / "v.npy", rows)
     settings = SMALL | {"schedule": "constant", "choose": "last"}
     train(str(tmp_path / "v.npy"), tmp_path / "c", **settings)

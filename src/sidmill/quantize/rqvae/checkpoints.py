@@ -1,4 +1,4 @@
-"""Checkpoints: the state that a killed training goes on from, and the models worth keeping.
+"""Checkpoints: the state that a killed training continues from, and the models worth keeping.
 
     last.safetensors               model, optimizer, moving averages, and the progress
     epoch-000010.safetensors       the model after epoch 10; the newest ``save_limit`` of them
@@ -60,7 +60,7 @@ NOTHING = Progress(0, False, {}, [], [])
 def load(
     folder: Path, state: State, identity: dict[str, Any], settings: Rqvae, *, is_first: bool
 ) -> Progress:
-    """Bring ``state`` to where an earlier run of the same training left it.
+    """Bring ``state`` to where an earlier run of the same training was interrupted.
 
     Checkpoints of another training, or with a damaged file, are removed. So are those of a training
     that a fresh one of ``settings.epochs`` would not pass through: one that went further, or that
@@ -80,14 +80,16 @@ def load(
             difference = _difference(facts.pop("identity", None), identity)
             progress = Progress(**facts)
         except (SidmillError, TypeError) as error:
-            logger.warning("%s; training starts anew", error)
+            logger.warning("%s; the training starts from epoch 0", error)
         else:
             obstacle = difference or _obstacle(folder, progress, settings)
             if not obstacle:
                 _restore(state, arrays)
-                logger.info("going on after epoch %d", progress.epoch)
+                logger.info("continuing after epoch %d", progress.epoch)
                 return progress
-            logger.info("%s is of another training (%s); this one starts anew", path, obstacle)
+            logger.info(
+                "%s is of another training (%s); this one starts from epoch 0", path, obstacle
+            )
     if is_first:
         _remove_others(folder, set())
     return NOTHING
@@ -180,7 +182,7 @@ def _obstacle(folder: Path, progress: Progress, settings: Rqvae) -> str:
 
 
 def _named(progress: Progress) -> set[str]:
-    """Files that a progress names, besides ``last``."""
+    """Files that a progress names, except ``last``."""
     names = {f"{kind}.safetensors" for kind in progress.best}
     names |= {_epoch_path(Path(), "epoch", epoch).name for epoch in progress.recent}
     return names | {_epoch_path(Path(), "front", one["epoch"]).name for one in progress.front}

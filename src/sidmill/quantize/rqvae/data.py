@@ -3,7 +3,7 @@
 Shapes: N rows of all files together, D dimensions, n training rows, b rows of a batch, P pairs of
 items consumed together, C pairs of items that collide.
 
-A .npy is read where it is; HDF5 and parquet are copied once, block by block, to a .npy beside the
+A .npy is read where it is; HDF5 and parquet are copied once, block by block, to a .npy next to the
 checkpoints, which the training removes. Rows that fit in ``memory_mb`` are held in memory, others
 are read for each batch. Batches are the same either way.
 """

@@ -51,7 +51,7 @@ NO_WEIGHTS = ("data_paths", "pairs_path", "choose", "save_limit", "tracking", "p
 
 
 class Inputs(NamedTuple):
-    """What a training reads, besides ``rqvae.data_paths`` and ``rqvae.pairs_path``.
+    """What a training reads, in addition to ``rqvae.data_paths`` and ``rqvae.pairs_path``.
 
     Attributes:
         vectors: of the items, float32 or float16 (N, D): .npy, .h5 (item_data.h5) or parquet.
@@ -106,7 +106,7 @@ class Loop(NamedTuple):
 
 
 def fit(inputs: Inputs, settings: Rqvae, run: Run) -> Trained:
-    """Train, or go on with a training that was cut short.
+    """Train, or continue an interrupted training.
 
     The same files, settings, seed and thread count give the same bytes on the same kind of machine,
     interrupted or not, for any ``memory_mb``. A GPU adds floats in another order than a CPU does,

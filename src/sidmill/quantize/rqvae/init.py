@@ -111,7 +111,7 @@ def scale(model: Autoencoder, rows: Rows, held_out: np.ndarray, device: torch.de
     mean = total / n_rows
     spread = squares / n_rows - float(mean.square().sum())
     if not spread > 1e-12 * squares / n_rows:
-        raise SidmillError("all training vectors are one and the same: check the embeddings")
+        raise SidmillError("all training vectors are equal: check the embeddings")
     model.mean.copy_(mean)
     model.scale.fill_((spread / dim) ** 0.5)
 
