@@ -122,7 +122,7 @@ def main() -> None:
 
 def _start(number: int, request: str, environment: dict[str, str]) -> Worker:
     process = subprocess.Popen(
-        [sys.executable, "-c", f"from {__name__} import main; main()"],
+        [sys.executable, "-P", "-c", f"from {__name__} import main; main()"],  # -P: no files of cwd
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -73,6 +73,7 @@ def load(
         settings: of the training.
         is_first: whether this process removes files: the first of all that train.
     """
+    # continue only if the checkpoint is whole and one that this training passes
     path = folder / "last.safetensors"
     if path.exists():
         try:
@@ -90,6 +91,8 @@ def load(
             logger.info(
                 "%s is of another training (%s); this one starts from epoch 0", path, obstacle
             )
+
+    # otherwise nothing of the folder counts
     if is_first:
         _remove_others(folder, set())
     return NOTHING

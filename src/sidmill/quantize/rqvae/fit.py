@@ -125,8 +125,7 @@ def fit(inputs: Inputs, settings: Rqvae, run: Run) -> Trained:
         SidmillError: if settings or files do not fit, or the loss is no longer finite.
     """
     check_settings(settings)
-    for scratch in Path(run.folder).glob(".scratch-*"):  # of a run that was killed
-        shutil.rmtree(scratch, ignore_errors=True)
+    _remove_scratch(run)  # of a run that was killed
     if settings.processes == 1:
         _train(inputs, settings, run, distributed.ALONE)
     else:
@@ -227,7 +226,15 @@ def _train_in_processes(inputs: Inputs, settings: Rqvae, run: Run) -> None:
     }
     groups = [Group(rank, settings.processes, store.port) for rank in range(settings.processes)]
     arguments = [common | {"group": group._asdict()} for group in groups]
-    processes.run(WORKER, arguments, task=f"train {run.folder}")
+    try:
+        processes.run(WORKER, arguments, task=f"train {run.folder}")
+    finally:
+        _remove_scratch(run)  # of processes that were ended because another one failed
+
+
+def _remove_scratch(run: Run) -> None:
+    for scratch in Path(run.folder).glob(".scratch-*"):
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _train(inputs: Inputs, settings: Rqvae, run: Run, group: Group) -> None:
