@@ -27,9 +27,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import _paired
-import yaml
 
-ROOT = Path(__file__).parents[1]
+from sidmill.settings.quantize import Rqvae
+
 LAYERS = [512, 256, 128, 64]
 EPOCHS, FULL_EPOCHS = 200, 2000
 E_DIM, BETA, LR, LEVELS = 32, 0.25, 1e-3, 3
@@ -42,7 +42,7 @@ def main() -> None:
     if options.side:
         SIDES[options.side](options)
         return
-    layers = options.layers or (_config()["layers"] if options.full else LAYERS)
+    layers = options.layers or (Rqvae().layers if options.full else LAYERS)
     epochs = options.epochs or (FULL_EPOCHS if options.full else EPOCHS)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         vectors = options.vectors or str(Path(folder, "vectors.npy"))
@@ -88,25 +88,15 @@ def run_sidmill(options: argparse.Namespace) -> None:
     from sidmill.quantize.rqvae import fit
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    settings = _config() | {
-        "layers": options.layers,
-        "codebook_sizes": [options.codes] * LEVELS,
-        "e_dim": E_DIM,
-        "test_ratio": TEST_RATIO,
-        "device": "cpu",
-    }
-    fit.fit(
-        [options.vectors],
-        seed=options.seed,
-        folder=str(Path(options.folder, "checkpoints")),
-        code="benchmark",
-        fingerprint={},
-        warm_start=None,
-        grid_steps=None,
-        ids_path=None,
-        sequences_path=None,
-        **settings,
+    settings = Rqvae(
+        layers=options.layers,
+        codebook_sizes=[options.codes] * LEVELS,
+        e_dim=E_DIM,
+        test_ratio=TEST_RATIO,
+        device="cpu",
     )
+    folder = str(Path(options.folder, "checkpoints"))
+    fit.fit(fit.Inputs([options.vectors], {}), settings, fit.Run(folder, options.seed, "benchmark"))
 
 
 def run_plain(options: argparse.Namespace) -> None:
@@ -236,10 +226,6 @@ def _first(metrics: Path, goal: dict) -> dict | None:
 def _as_good(row: dict, goal: dict) -> bool:
     names = ("heldout_mse", "collision_rate")
     return all(row.get(name) and float(row[name]) <= goal[name] for name in names)
-
-
-def _config() -> dict:
-    return yaml.safe_load((ROOT / "config.yaml").read_text())["rqvae"]
 
 
 SIDES = {"vectors": make_vectors, "plain": run_plain, "sidmill": run_sidmill}

@@ -419,17 +419,6 @@ def test_the_first_process_that_fails_ends_the_others(members, tmp_path, caplog)
     assert not any(map(running, (tmp_path / "pids").read_text().split()))
 
 
-@pytest.mark.parametrize(("told", "share"), [("8", "4"), ("1", "1"), (None, None), ("2,1", None)])
-def test_processes_share_the_threads_of_the_job(monkeypatch, told, share):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    if told is not None:
-        monkeypatch.setenv("OMP_NUM_THREADS", told)
-        monkeypatch.setenv("MKL_NUM_THREADS", told)
-    cores = str(max(1, len(os.sched_getaffinity(0)) // 2))
-    environment = workers._environment(2)
-    assert {environment[name] for name in workers.THREAD_LIMITS} == {share or cores}
-
-
 def test_prefetch_keeps_order_and_raises_in_its_place():
     def items():
         yield from range(5)

@@ -2,17 +2,18 @@
 
 import numpy as np
 import pytest
+import test_rqvae
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_rqvae import SETTINGS, same
+from test_rqvae import same
 
 from sidmill import api
 from sidmill.core.errors import SidmillError
 from sidmill.formats import quantizer_file
 from sidmill.formats.quantizer_file import Quantizer
 from sidmill.numeric import mlp
-from sidmill.quantize.rqvae import fit, fsq
+from sidmill.quantize.rqvae import fsq
 
 STEPS = st.lists(st.integers(2, 6), min_size=1, max_size=3)
 
@@ -26,7 +27,7 @@ def path(tmp_path, rng):
 
 
 def train(path, folder, **settings):
-    return fit.fit([path], folder=str(folder), **(SETTINGS | {"grid_steps": [4, 3]} | settings))
+    return test_rqvae.train(path, folder, **{"grid_steps": [4, 3]} | settings)
 
 
 @given(steps=STEPS, n_levels=st.integers(1, 3), seed=st.integers(0, 99))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sidmill.core.errors import SidmillError
 from sidmill.formats import sequence_table
 from sidmill.io import id_lookup
-from sidmill.quantize.rqvae import consumption_pairs
+from sidmill.quantize.rqvae.data import read_pairs
 from sidmill.sids import alignment
 
 ANY = st.integers(-(2**63), 2**63 - 1)
@@ -61,9 +61,7 @@ def test_strings_are_hashed_once_however_many_blocks_are_looked_up(tmp_path, mon
     made, make = [], id_lookup.make
     monkeypatch.setattr(id_lookup, "make", lambda known: made.append(1) or make(known))
     monkeypatch.delattr(pc, "index_in")
-    found = consumption_pairs.load(
-        str(tmp_path / "sequences.parquet"), str(tmp_path / "ids.parquet")
-    )
+    found = read_pairs(str(tmp_path / "sequences.parquet"), str(tmp_path / "ids.parquet"))
     assert (len(found), sum(made)) == (8192 * 4, 1)
     codes = np.zeros((50, 1), dtype=np.int32)
     alignment.align(tmp_path / "sequences.parquet", pa.chunked_array([ids]), codes, [1])

@@ -23,7 +23,7 @@ from sidmill.core import provenance
 from sidmill.embed.backends import lsa
 from sidmill.formats import embedding_shards
 from sidmill.quantize import rqkmeans
-from sidmill.quantize.rqvae import fit as rqvae_fit
+from sidmill.quantize.rqvae import init as rqvae_init
 from sidmill.settings.embedding import Embedding
 from sidmill.sids import strategies
 
@@ -391,7 +391,7 @@ def test_quantizers_run_without_the_modules_of_what_was_not_chosen(tmp_path, mon
         rqkmeans.fit(vectors, replace(RQKMEANS, balance="capacity"), seed=0)
 
     np.save(tmp_path / "v.npy", vectors)
-    monkeypatch.setattr(rqvae_fit, "fsq", Unused())
+    monkeypatch.setattr(rqvae_init, "fsq", Unused())
     train(str(tmp_path / "v.npy"), tmp_path / "made", epochs=2)
 
     monkeypatch.setattr(strategies, "sinkhorn", Unused())

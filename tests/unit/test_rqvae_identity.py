@@ -7,14 +7,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
-from test_rqvae import DIM, SETTINGS, same, train
+from test_rqvae import DIM, SEED, files, same, train
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats import quantizer_file, vector_store
 from sidmill.formats.quantizer_file import Quantizer
 from sidmill.io import tensors
-from sidmill.quantize.rqvae import checkpoints, data, training
+from sidmill.quantize.rqvae import checkpoints, data
+from sidmill.quantize.rqvae import train as epochs
+from sidmill.settings.quantize import Rqvae
 
 N_ROWS = 40
 SMALL = {
@@ -72,7 +73,7 @@ def test_rows_in_another_order_are_other_data(identity_of, rows, rng):
 def test_rows_of_other_signs_or_places_are_other_data(identity_of, rows, held):
     settings = {"test_ratio": 0.3}
     known = identity_of(rows, **settings)
-    chosen = np.flatnonzero(data.held_out(N_ROWS, 0.3, SETTINGS["seed"]) == held)
+    chosen = np.flatnonzero(data.held_out(N_ROWS, 0.3, SEED) == held)
     for change in (lambda part: -part, lambda part: part[::-1], lambda part: part[:, ::-1]):
         other = rows.copy()
         other[chosen] = change(other[chosen])
@@ -98,7 +99,7 @@ def test_other_partners_are_another_training(identity_of, tmp_path, rows):
     for partners in ([1, 2, 3, 4], [2, 1, 4, 3], [2, 1, 4, 3]):
         table = pa.table({"pid_a": [5, 6, 7, 8], "pid_b": partners})
         pq.write_table(table, tmp_path / "pairs.parquet")
-        pairs = {"contrastive_weight": 1.0, "ids_path": str(tmp_path / "ids.parquet")}
+        pairs = {"contrastive_weight": 1.0, "ids": str(tmp_path / "ids.parquet")}
         found.append(identity_of(rows, pairs_path=str(tmp_path / "pairs.parquet"), **pairs))
     assert found[0] != found[1] == found[2]
 
@@ -114,7 +115,7 @@ def test_other_codebooks_to_start_from_are_another_training(identity_of, tmp_pat
     assert found[4] == found[0]
 
 
-def test_a_resort_of_the_items_starts_anew_and_says_so(tmp_path, rows, caplog):
+def test_reordered_items_start_another_training_and_the_log_names_it(tmp_path, rows, caplog):
     np.save(tmp_path / "v.npy", rows)
     train(str(tmp_path / "v.npy"), tmp_path / "c", **SMALL)
     np.save(tmp_path / "v.npy", rows[::-1])
@@ -122,11 +123,7 @@ def test_a_resort_of_the_items_starts_anew_and_says_so(tmp_path, rows, caplog):
     with caplog.at_level(logging.INFO):
         assert same(train(str(tmp_path / "v.npy"), tmp_path / "c", **SMALL), fresh)
     assert "other data" in caplog.text
-    assert "starts anew" in caplog.text
-
-
-def files(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert "starts from epoch 0" in caplog.text
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
@@ -140,25 +137,25 @@ def test_more_or_fewer_epochs_end_as_a_fresh_training_does(
     settings = SMALL | {"schedule": schedule, "eval_step": eval_step}
     numbers = (2, 3, 4)
     fresh = {}
-    for epochs in numbers:
-        train(path, tmp_path / f"{epochs}", epochs=epochs, **without(settings, "epochs"))
-        fresh[epochs] = files(tmp_path / f"{epochs}")
+    for after in numbers:
+        train(path, tmp_path / f"{after}", **settings | {"epochs": after})
+        fresh[after] = files(tmp_path / f"{after}")
     done = []
-    run_epoch = training.run_epoch
+    run_epoch = epochs.run_epoch
     monkeypatch.setattr(
-        training, "run_epoch", lambda *a, **b: done.append(b["epoch"]) or run_epoch(*a, **b)
+        epochs, "run_epoch", lambda *a, **b: done.append(b["epoch"]) or run_epoch(*a, **b)
     )
     for before in numbers:
-        for epochs in numbers:
-            folder = tmp_path / f"{before}-{epochs}"
+        for after in numbers:
+            folder = tmp_path / f"{before}-{after}"
             folder.mkdir()
             for name, content in fresh[before].items():
                 (folder / name).write_bytes(content)
             done.clear()
-            train(path, folder, epochs=epochs, **without(settings, "epochs"))
-            assert files(folder) == fresh[epochs], (before, epochs)
-            goes_on = schedule == "constant" and before < epochs and before % eval_step == 0
-            if before == epochs:
+            train(path, folder, **settings | {"epochs": after})
+            assert files(folder) == fresh[after], (before, after)
+            goes_on = schedule == "constant" and before < after and before % eval_step == 0
+            if before == after:
                 assert not done
             elif goes_on:
                 assert done[0] == before
@@ -166,17 +163,13 @@ def test_more_or_fewer_epochs_end_as_a_fresh_training_does(
                 assert done[0] == 0
 
 
-def without(settings, name):
-    return {key: value for key, value in settings.items() if key != name}
-
-
 @pytest.mark.parametrize("name", ["front", "best_loss", "epoch"])
-def test_a_training_whose_checkpoints_are_gone_starts_anew(tmp_path, rows, name):
+def test_a_training_whose_checkpoints_are_gone_starts_from_epoch_0(tmp_path, rows, name):
     np.save(tmp_path / "v.npy", rows)
     settings = SMALL | {"schedule": "constant", "choose": "last"}
     train(str(tmp_path / "v.npy"), tmp_path / "c", **settings)
     next((tmp_path / "c").glob(f"{name}*.safetensors")).unlink()
-    more = without(settings, "epochs") | {"epochs": 4}
+    more = settings | {"epochs": 4}
     train(str(tmp_path / "v.npy"), tmp_path / "c", **more)
     train(str(tmp_path / "v.npy"), tmp_path / "fresh", **more)
     assert files(tmp_path / "c") == files(tmp_path / "fresh")
@@ -199,9 +192,9 @@ def test_a_damaged_checkpoint_of_a_finished_training(tmp_path, rows, remedy):
         train(path, tmp_path / "c", **SMALL, choose="best_loss")
 
 
-def load(folder, **more):
-    usual = {"epochs": 2, "eval_step": 2, "sweep": True}
-    return checkpoints.load(folder, None, {"a": 1}, torch.device("cpu"), **(usual | more))
+def load(folder, *, is_first=True):
+    settings = Rqvae(epochs=2, eval_step=2)
+    return checkpoints.load(folder, None, {"a": 1}, settings, is_first=is_first)
 
 
 def test_one_process_alone_removes_old_files(tmp_path):
@@ -209,7 +202,7 @@ def test_one_process_alone_removes_old_files(tmp_path):
         (tmp_path / f"epoch-{number}.safetensors").write_bytes(b"")
     tensors.write(tmp_path / "last.safetensors", {}, {"identity": {"a": 2}})
     before = files(tmp_path)
-    assert load(tmp_path, sweep=False) == checkpoints.NOTHING
+    assert load(tmp_path, is_first=False) == checkpoints.NOTHING
     assert files(tmp_path) == before
     assert load(tmp_path) == checkpoints.NOTHING
     assert not files(tmp_path)

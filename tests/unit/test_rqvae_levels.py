@@ -7,11 +7,12 @@ from scipy.special import logsumexp
 
 from sidmill.numeric import residual_codec
 from sidmill.quantize.rqvae import (
-    colliding_pairs,
+    data,
     losses,
-    nearest,
     residual_quantizer,
 )
+from sidmill.quantize.rqvae.residual_quantizer import balanced, log_plan, nearest
+from sidmill.settings.quantize import Rqvae
 
 
 def normal(seed, *shape):
@@ -19,8 +20,7 @@ def normal(seed, *shape):
 
 
 def quantize(latents, books, **settings):
-    plain = {"sk_epsilons": [], "sk_iters": 50, "estimator": "straight_through"}
-    return residual_quantizer.quantize(latents, books, **(plain | settings))
+    return residual_quantizer.quantize(latents, books, Rqvae(**settings))
 
 
 def books(n_levels=3, n_codes=16, dim=8):
@@ -34,7 +34,7 @@ def test_the_commitment_of_every_level_reaches_the_encoder(level):
     given = books()
     left = latents
     for words in given[:level]:
-        left = left - words[nearest.nearest(left.detach(), words)]
+        left = left - words[nearest(left.detach(), words)]
     whole = quantize(latents, given).commitment
     (gradient,) = torch.autograd.grad(whole, latents)
     fewer = [words for number, words in enumerate(given) if number != level]
@@ -45,7 +45,7 @@ def test_the_commitment_of_every_level_reaches_the_encoder(level):
         by_hand = torch.zeros_like(latents)
         rest = latents.detach()
         for words in given:
-            chosen = words[nearest.nearest(rest, words)]
+            chosen = words[nearest(rest, words)]
             by_hand += 2 * (rest - chosen) / rest.numel() / len(given)
             rest = rest - chosen
         torch.testing.assert_close(gradient, by_hand)
@@ -57,7 +57,9 @@ def test_a_codeword_answers_for_its_own_level_alone():
     latents = normal(9, 64, 8)
     found = quantize(latents, given)
     gradients = torch.autograd.grad(found.codebook, given)
-    for words, gradient, left, code in zip(given, gradients, found.left, found.codes, strict=True):
+    for words, gradient, left, code in zip(
+        given, gradients, found.residuals, found.codes, strict=True
+    ):
         wanted = torch.zeros_like(words)
         step = 2 * (words.detach()[code] - left) / left.numel() / len(given)
         torch.testing.assert_close(gradient, wanted.index_add_(0, code, step))
@@ -116,11 +118,11 @@ def reference_plan(costs, epsilon, n_iter):
 @pytest.mark.parametrize("epsilon", [1.0, 0.1, 0.01])
 def test_sinkhorn_agrees_with_a_float64_reference(epsilon):
     costs = torch.cdist(normal(1, 96, 8), normal(2, 16, 8)).square().double()
-    found = nearest.log_plan(costs, epsilon, 50).exp()
+    found = log_plan(costs, epsilon, 50).exp()
     wanted = reference_plan(costs.numpy(), epsilon, 50)
     np.testing.assert_allclose(found.numpy(), wanted, atol=1e-9)
     np.testing.assert_allclose(found.sum(dim=1).numpy(), 1)
-    found = nearest.log_plan(costs, 1.0, 200).exp()
+    found = log_plan(costs, 1.0, 200).exp()
     np.testing.assert_allclose(found.sum(dim=0).numpy(), 6, rtol=1e-6)
 
 
@@ -133,26 +135,26 @@ def test_sinkhorn_holds_where_weights_are_smaller_than_any_number(epsilon, shape
     words[0] += far
     rows[-1] *= 1 + far
     costs = torch.cdist(rows, words).square().double()
-    found = nearest.log_plan(costs, epsilon, 20).exp()
+    found = log_plan(costs, epsilon, 20).exp()
     assert found.isfinite().all()
     np.testing.assert_allclose(found.sum(dim=1).numpy(), 1)
     if shape[0] * shape[1] < 5000 and shape[1] > 1:
         wanted = reference_plan(costs.numpy(), epsilon, 20)
         np.testing.assert_allclose(found.numpy(), wanted, atol=1e-6)
     if far == 5.0 and shape == (1024, 128):  # a share of the codewords, not one of them
-        assert len(nearest.balanced(rows, words, epsilon, 50).unique()) > 64
+        assert len(balanced(rows, words, epsilon, 50).unique()) > 64
 
 
 def test_balanced_codes_use_every_codeword_where_nearest_ones_do_not():
     rows, words = normal(1, 256, 8), normal(2, 16, 8)
     words[3:] += 5
-    assert len(nearest.nearest(rows, words).unique()) <= 3
-    assert len(nearest.balanced(rows, words, 0.01, 100).unique()) == 16
+    assert len(nearest(rows, words).unique()) <= 3
+    assert len(balanced(rows, words, 0.01, 100).unique()) == 16
 
 
 def test_averages_move_to_the_mean_of_their_rows():
     words, left = normal(1, 4, 8), normal(2, 400, 8)
-    code = nearest.nearest(left, words)
+    code = nearest(left, words)
     averages = residual_quantizer.Averages(torch.ones(4), words.clone())
     counts, sums = residual_quantizer.count_and_sum(left, code, 4)
     for _ in range(200):
@@ -184,8 +186,8 @@ def test_repulsion_ends_at_the_margin_and_survives_equal_rows():
 def test_pairs_are_items_that_share_every_code():
     codes = np.array([[1, 1], [0, 2], [1, 1], [1, 0], [1, 1], [0, 2]], dtype=np.int32)
     usable = np.array([True, True, True, True, True, False])
-    assert colliding_pairs.pairs(codes, usable).tolist() == [[0, 2], [2, 4]]
-    assert colliding_pairs.pairs(codes[:2], usable[:2]).shape == (0, 2)
+    assert data.colliding_pairs(codes, usable).tolist() == [[0, 2], [2, 4]]
+    assert data.colliding_pairs(codes[:2], usable[:2]).shape == (0, 2)
 
 
 def test_contrastive_is_lowest_where_partners_agree():

@@ -1,37 +1,31 @@
 """A training of an RQ-VAE fails at no number of rows, and at no point where a length is 0."""
 
-import json
-import os
 import re
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
-from test_rqvae import DIM, SETTINGS, train
+from test_rqvae import DIM, SEED, SETTINGS, train
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats import quantizer_file
 from sidmill.formats.quantizer_file import Quantizer
 from sidmill.numeric import nearest_torch
 from sidmill.quantize.rqvae import (
-    colliding_pairs,
     data,
     distributed,
+    fit,
     init,
     losses,
     measure,
     residual_quantizer,
-    training,
-    worker,
-    workers,
 )
+from sidmill.quantize.rqvae import train as epochs
 from sidmill.quantize.rqvae.autoencoder import Autoencoder
-from sidmill.quantize.rqvae.trials import LEAST_ROWS, Settings, check_rows
+from sidmill.quantize.rqvae.data import MIN_BATCH_ROWS
+from sidmill.quantize.rqvae.fit import check_rows
 from sidmill.recommend import sequence_model
+from sidmill.settings.quantize import Rqvae
 
 CPU = torch.device("cpu")
 SMALL = {
@@ -47,7 +41,7 @@ SMALL = {
 
 
 def settings_of(**changes):
-    return Settings(**{name: (SETTINGS | changes)[name] for name in Settings._fields})
+    return Rqvae(**(SETTINGS | SMALL | changes))
 
 
 @pytest.fixture
@@ -63,7 +57,7 @@ def rows_file(tmp_path, rng):
 @pytest.mark.parametrize("processes", [1, 2, 3, 4])
 def test_every_process_has_rows_to_compare_in_every_batch(processes):
     """For every number of rows: all are trained on once, none in a batch too small."""
-    least = LEAST_ROWS * processes
+    least = MIN_BATCH_ROWS * processes
     for batch_size in (8, 16, 128):
         for n_rows in range(least, 301):
             bounds = data.batch_bounds(n_rows, batch_size, processes)
@@ -72,31 +66,31 @@ def test_every_process_has_rows_to_compare_in_every_batch(processes):
             assert bounds[-1] == n_rows
             assert sizes.min() >= least, (n_rows, batch_size)
             shares = [
-                len(distributed.share(np.arange(size), distributed.Team(rank, processes)))
+                len(distributed.local_rows(np.arange(size), distributed.Group(rank, processes)))
                 for size in set(sizes.tolist())
                 for rank in range(processes)
             ]
-            assert min(shares) >= LEAST_ROWS
+            assert min(shares) >= MIN_BATCH_ROWS
             if n_rows % batch_size == 0 or n_rows % batch_size >= least:  # nothing to spread
                 assert (sizes[:-1] == batch_size).all()
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 4])
 def test_every_number_of_rows_trains_or_is_refused_with_a_number_that_trains(processes):
-    settings = settings_of(**SMALL)
+    settings = settings_of(processes=processes)
     for n_rows in range(1, 301):
-        if n_rows >= LEAST_ROWS * processes:
-            check_rows(settings, n_rows, n_rows, processes, True)
-        elif n_rows < LEAST_ROWS:
+        if n_rows >= MIN_BATCH_ROWS * processes:
+            check_rows(settings, n_rows, n_rows, needs_kmeans=True)
+        elif n_rows < MIN_BATCH_ROWS:
             with pytest.raises(SidmillError, match="embed more items"):
-                check_rows(settings, n_rows, n_rows, processes, True)
+                check_rows(settings, n_rows, n_rows, needs_kmeans=True)
         else:
             with pytest.raises(SidmillError, match=r"lower rqvae\.processes") as refused:
-                check_rows(settings, n_rows, n_rows, processes, True)
+                check_rows(settings, n_rows, n_rows, needs_kmeans=True)
             fewer = int(re.search(r"at most (\d+)", str(refused.value))[1])
-            check_rows(settings, n_rows, n_rows, fewer, True)
+            check_rows(settings_of(processes=fewer), n_rows, n_rows, needs_kmeans=True)
             with pytest.raises(SidmillError):
-                check_rows(settings, n_rows, n_rows, fewer + 1, True)
+                check_rows(settings_of(processes=fewer + 1), n_rows, n_rows, needs_kmeans=True)
 
 
 AWKWARD = [2, 3, 15, 16, 17, 18, 31, 33, 49]
@@ -145,30 +139,22 @@ def test_each_process_of_several_takes_finite_steps_at_every_tail(
     tmp_path, monkeypatch, rows_file, processes
 ):
     """What one process of several computes, without the others: sums are left as they are."""
-    monkeypatch.setattr(distributed, "add_up", lambda tensors, crew: list(tensors))
-    monkeypatch.setattr(distributed, "follow", lambda tensors, crew: None)
-    least = LEAST_ROWS * processes
+    monkeypatch.setattr(distributed, "all_reduce", lambda tensors, group: list(tensors))
+    monkeypatch.setattr(distributed, "broadcast", lambda tensors, group: None)
+    least = MIN_BATCH_ROWS * processes
     for n_rows in sorted({least, least + 1, *(16 + rest for rest in range(least + 1))}):
-        settings = settings_of(**SMALL, batch_norm=True)
+        settings = settings_of(batch_norm=True)
         rows = data.open_rows([rows_file(n_rows)], tmp_path, CPU, 64)
         held = np.zeros(n_rows, dtype=bool)
         for rank in (0, processes - 1):
             torch.manual_seed(0)
-            state = training.make_state(Autoencoder(DIM, settings), settings)
+            state = epochs.make_state(Autoencoder(DIM, settings), settings)
             init.scale(state.model, rows, held, CPU)
             _, codes = measure.measure(state.model, rows, held, CPU)
-            figures = training.run_epoch(
-                state,
-                settings,
-                rows,
-                np.arange(n_rows),
-                None,
-                colliding_pairs.pairs(codes, ~held),
-                epoch=0,
-                quantizing=True,
-                device=CPU,
-                crew=distributed.Team(rank, processes),
-            )
+            group = distributed.Group(rank, processes)
+            training = epochs.Training(settings, SEED, rows, held, None, CPU, group)
+            colliding = data.colliding_pairs(codes, ~held)
+            figures = epochs.run_epoch(state, training, colliding, epoch=0, quantizing=True)
             assert np.isfinite(figures["loss"])
 
 
@@ -294,88 +280,62 @@ def test_weights_that_the_last_step_of_an_epoch_spoils_are_no_fault_of_the_items
     tmp_path, monkeypatch, rows_file
 ):
     """The loss of that step is finite; k-means over the latents comes next."""
-    move, steps = training._move, iter(range(1, 99))
+    step, numbers = epochs._step, iter(range(1, 99))
 
     def poison(state, loss, *others):
-        move(state, loss, *others)
-        if next(steps) == 3:  # the last of epoch 1, before anything is quantized
+        step(state, loss, *others)
+        if next(numbers) == 3:  # the last of epoch 1, before anything is quantized
             next(iter(state.model.encoder.parameters())).data.fill_(float("nan"))
 
-    monkeypatch.setattr(training, "_move", poison)
+    monkeypatch.setattr(epochs, "_step", poison)
     with pytest.raises(
         SidmillError, match=r"step 3 of epoch 1: no checkpoint was saved.*rqvae\.lr"
     ):
         train(rows_file(40), tmp_path / "c", **SMALL)
 
 
-SCRIPT = """
-import json, sys
+PATCHED = """
 import numpy as np
-from sidmill.quantize.rqvae import fit, training
-from sidmill.quantize.rqvae import distributed
+from sidmill.quantize.rqvae import fit, train
 
-run_epoch, epochs = training.run_epoch, iter(range(99))
+run_epoch, epochs = train.run_epoch, iter(range(99))
 
-def keep(state, *arguments, **named):
-    figures = run_epoch(state, *arguments, **named)
+
+def run_and_keep(state, training, *arguments, **named):
+    figures = run_epoch(state, training, *arguments, **named)
     arrays = {name: part.numpy() for name, part in state.model.state_dict().items()}
     arrays |= {f"moved.{n}": a.sums.numpy() for n, a in enumerate(state.averages)}
-    np.savez(f"{sys.argv[2]}/{named['crew'].rank}-{next(epochs)}.npz", **arrays)
+    np.savez(f"{FOLDER}/{training.group.rank}-{next(epochs)}.npz", **arrays)
     return figures
 
-training.run_epoch = keep
-fit.fit(**json.loads(sys.argv[1]))
+
+def train_worker(**arguments):
+    train.run_epoch = run_and_keep
+    fit.train_worker(**arguments)
 """
 
 
-def test_all_processes_have_the_same_state_after_every_epoch(tmp_path, rows_file):
+def test_all_processes_have_the_same_state_after_every_epoch(tmp_path, monkeypatch, rows_file):
     """Buffers of batch norm too; 35 rows in batches of 16 leave 3, too few for two processes."""
-    (tmp_path / "script.py").write_text(SCRIPT)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    request = SETTINGS | SMALL | {"batch_norm": True, "eval_step": 2, "dropout": 0.2}
-    request |= {"paths": [rows_file(35)], "folder": str(tmp_path / "c"), "processes": 2}
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT / "src"),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-        "WORLD_SIZE": "2",
-        "OMP_NUM_THREADS": "1",
-        distributed.MEMBER: "1",
-    }
-    command = [sys.executable, tmp_path / "script.py", json.dumps(request), tmp_path]
-    members = [
-        subprocess.Popen(command, env=environment | {"RANK": rank, "LOCAL_RANK": rank})
-        for rank in "01"
-    ]
-    assert [member.wait(timeout=120) for member in members] == [0, 0]
-    for epoch in range(request["epochs"]):
+    (tmp_path / "patched.py").write_text(f"FOLDER = {str(tmp_path)!r}\n{PATCHED}")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(fit, "WORKER", "patched:train_worker")
+    settings = SMALL | {"batch_norm": True, "eval_step": 2, "dropout": 0.2, "processes": 2}
+    train(rows_file(35), tmp_path / "c", **settings)
+    for epoch in range(settings["epochs"]):
         one, other = (np.load(tmp_path / f"{rank}-{epoch}.npz") for rank in (0, 1))
         assert any("running_var" in name for name in one.files)
         for name in one.files:
             assert one[name].tobytes() == other[name].tobytes(), (epoch, name)
 
 
-def test_a_process_that_fails_says_why_through_the_one_that_started_it(
-    tmp_path, monkeypatch, rows_file
-):
-    """The member runs here: what torchrun adds to it is that there are several."""
-
-    def run(command, env):
-        monkeypatch.setenv(distributed.MEMBER, env[distributed.MEMBER])
-        monkeypatch.setenv("WORLD_SIZE", "1")
-        monkeypatch.setattr(sys, "argv", command[command.index("-m", 4) + 1 :])
-        with pytest.raises(SystemExit):
-            worker.main()
-        return subprocess.CompletedProcess(command, 2)
-
-    monkeypatch.setattr(workers.subprocess, "run", run)
+def test_a_process_that_fails_says_why_through_the_one_that_started_it(tmp_path, rows_file):
     settings = SMALL | {"processes": 2, "batch_size": 3}
-    with pytest.raises(SidmillError, match=r"batch_size is 3 for 2 processes.*at least 4"):
+    message = r"of the 2 that train .*c failed: rqvae\.batch_size is 3 for 2 .*at least 4"
+    with pytest.raises(SidmillError, match=message):
         train(rows_file(30), tmp_path / "c", **settings)
-    assert not (tmp_path / "c" / workers.FAILURE).exists()
-    check_rows(settings_of(**SMALL | {"batch_size": 4}), 30, 30, 2, True)
+    assert not list((tmp_path / "c").glob(".scratch*"))
+    check_rows(settings_of(**settings | {"batch_size": 4}), 30, 30, needs_kmeans=True)
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):
@@ -383,26 +343,9 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     for device in ("auto", "cuda", "cuda:1"):
         with pytest.raises(SidmillError, match=r"processes to at most 2, or set .* to cpu"):
-            workers.check_devices(3, device)
-        workers.check_devices(2, device)
-    workers.check_devices(3, "cpu")
-
-
-@pytest.mark.parametrize("processes", [2, 3])
-def test_processes_share_the_threads_of_the_job(tmp_path, monkeypatch, processes):
-    """Whatever variables the job has set for itself."""
-    seen = {}
-
-    def run(command, env):
-        seen.update(env)
-        return subprocess.CompletedProcess(command, 0)
-
-    monkeypatch.setattr(workers.subprocess, "run", run)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
-    for name in workers.THREADS:
-        monkeypatch.setenv(name, "8")
-    workers.run(processes, {"device": "cpu"}, tmp_path)
-    assert {seen[name] for name in workers.THREADS} == {str(8 // processes)}
+            distributed.check_devices(3, device)
+        distributed.check_devices(2, device)
+    distributed.check_devices(3, "cpu")
 
 
 def test_vectors_of_another_model_are_refused_before_training(tmp_path, rows_file):

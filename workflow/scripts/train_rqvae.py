@@ -6,33 +6,31 @@ from typing import TYPE_CHECKING
 from sidmill.core.job import job
 from sidmill.formats import quantizer_file, vector_store
 from sidmill.quantize.rqvae import fit, tracking
+from sidmill.settings import base
+from sidmill.settings.job import of_job
+from sidmill.settings.quantize import Rqvae
+from sidmill.settings.run import Run
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
     items = vector_store.open_store(snakemake.input.vectors, snakemake.input.ids)
-    settings = {**snakemake.params.run, **snakemake.params.rqvae}
-    machine = snakemake.config["rqvae"]
+    settings, seed = of_job(snakemake, Rqvae), of_job(snakemake, Run).seed
     folder = Path(snakemake.output.quantizer).with_name("checkpoints")
-    trained = fit.fit(
+    inputs = fit.Inputs(
         [snakemake.input.vectors],
-        device=machine["device"],
-        memory_mb=machine["memory_mb"],
-        processes=machine["processes"],
-        folder=str(folder),
-        **snakemake.params.code,
-        fingerprint=items.fingerprint,
+        items.fingerprint,
+        ids=snakemake.input.ids,
+        sequences=snakemake.input.get("pairs") or None,
         warm_start=snakemake.input.get("warm_start") or None,
-        **snakemake.params.grid,
-        ids_path=snakemake.input.ids,
-        sequences_path=snakemake.input.get("pairs") or None,
-        **settings,
+        grid_steps=snakemake.params.grid["grid_steps"],
     )
+    trained = fit.fit(inputs, settings, fit.Run(str(folder), seed, snakemake.params.code["code"]))
     fitted = quantizer_file.Quantizer(
         snakemake.wildcards.learned,
         trained.codebooks,
-        settings | {"checkpoint": trained.figures},
+        base.identity(settings) | {"seed": seed, "checkpoint": trained.figures},
         items.fingerprint,
         trained.encoder,
         trained.decoder,

@@ -40,6 +40,7 @@ PLUMBING = (
     "sidmill.core.listing",
     "sidmill.core.locks",
     "sidmill.core.logs",
+    "sidmill.core.processes",
     "sidmill.core.secrets",
     "sidmill.core.terminal",
     "sidmill.embed.progress",

@@ -171,7 +171,14 @@ class Rqvae:
     )
     device: str = machine("auto", "auto | cpu | cuda", pattern="^(auto|cpu|cuda(:[0-9]+)?)$")
     memory_mb: int = machine(1024, "MiB: vectors that fit are held in memory", minimum=16)
-    processes: int = machine(1, "processes that share the training, one GPU each", minimum=1)
+    processes: int = science(
+        1,
+        (
+            "processes that train together, one GPU each; each compares the rows of its own "
+            "share of a batch, so the number changes the result"
+        ),
+        minimum=1,
+    )
 
 
 @section(

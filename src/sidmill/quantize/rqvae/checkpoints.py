@@ -1,20 +1,21 @@
-"""Checkpoints: the state that a killed training goes on from, and the models worth keeping.
+"""Checkpoints: the state that a killed training continues from, and the models worth keeping.
 
-    last.safetensors               model, optimizer, moving averages, and how far the training is
+    last.safetensors               model, optimizer, moving averages, and the progress
     epoch-000010.safetensors       the model after epoch 10; the newest ``save_limit`` of them
     best_loss.safetensors          lowest reconstruction error of held-out rows
     best_collision.safetensors     lowest collision rate of those within 2 % of the lowest error
     best_utilisation.safetensors   most codewords in use, at the level where they are fewest
-    front-000010.safetensors       may still become best_collision; removed when that is settled
+    front-000010.safetensors       candidate for best_collision; removed when another one beats it
 
-``last`` is written after all others, and what it does not need is removed after that: whenever a
-training is killed, ``last`` finds what it names. Models hold the weights alone.
+``last`` is written after all others, and files that it does not name are removed after that:
+whenever a training is killed, every file that ``last`` names exists. Models hold the weights alone.
 """
 
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,13 +23,16 @@ import torch
 from sidmill.core.atomic import replacing
 from sidmill.core.errors import SidmillError
 from sidmill.io import tensors
-from sidmill.quantize.rqvae.training import State
+from sidmill.quantize.rqvae.train import State
+from sidmill.settings.quantize import Rqvae
 
 logger = logging.getLogger(__name__)
 
-WITHIN = 1.02  # times the lowest error: what best_collision is chosen among
+TOLERATED = 1.02  # times the lowest error: best_collision is chosen among models up to it
 MAX_NAMES = 20  # in a message
 KINDS = ("best_loss", "best_collision", "best_utilisation")
+
+Figures = dict[str, float]
 
 
 class Progress(NamedTuple):
@@ -45,8 +49,8 @@ class Progress(NamedTuple):
 
     epoch: int
     quantizing: bool
-    best: dict[str, dict]
-    front: list[dict]
+    best: dict[str, Figures]
+    front: list[Figures]
     recent: list[int]
 
 
@@ -54,83 +58,52 @@ NOTHING = Progress(0, False, {}, [], [])
 
 
 def load(
-    folder: Path,
-    state: State,
-    identity: dict,
-    device: torch.device,
-    *,
-    epochs: int,
-    eval_step: int,
-    sweep: bool,
+    folder: Path, state: State, identity: dict[str, Any], settings: Rqvae, *, is_first: bool
 ) -> Progress:
-    """Bring ``state`` to where an earlier run of the same training left it.
+    """Bring ``state`` to where an earlier run of the same training was interrupted.
 
-    A folder of another training, or a damaged file, is emptied of checkpoints. So is that of a
-    training which a fresh one of ``epochs`` would not pass through: one that went further, or that
+    Checkpoints of another training, or with a damaged file, are removed. So are those of a training
+    that a fresh one of ``settings.epochs`` would not pass through: one that went further, or that
     ended between two measurements.
 
     Args:
         folder: of the checkpoints.
         state: changed in place.
         identity: names the training.
-        device: of the model.
-        epochs: of the whole training.
-        eval_step: epochs from one measurement to the next.
-        sweep: whether this process removes files: one of all that train.
+        settings: of the training.
+        is_first: whether this process removes files: the first of all that train.
     """
+    # continue only if the checkpoint is whole and one that this training passes
     path = folder / "last.safetensors"
     if path.exists():
         try:
             arrays, facts = tensors.read(path, "checkpoint")
-            differing = _differing(facts.pop("identity", None), identity)
+            difference = _difference(facts.pop("identity", None), identity)
             progress = Progress(**facts)
         except (SidmillError, TypeError) as error:
-            logger.warning("%s; training starts anew", error)
+            logger.warning("%s; the training starts from epoch 0", error)
         else:
-            obstacle = differing or _off_the_way(folder, progress, epochs, eval_step)
+            obstacle = difference or _obstacle(folder, progress, settings)
             if not obstacle:
-                _restore(state, arrays, device)
-                logger.info("going on after epoch %d", progress.epoch)
+                _restore(state, arrays)
+                logger.info("continuing after epoch %d", progress.epoch)
                 return progress
-            logger.info("%s is of another training (%s); this one starts anew", path, obstacle)
-    if sweep:
-        _sweep(folder, set())
+            logger.info(
+                "%s is of another training (%s); this one starts from epoch 0", path, obstacle
+            )
+
+    # otherwise nothing of the folder counts
+    if is_first:
+        _remove_others(folder, set())
     return NOTHING
-
-
-def _differing(found: dict | None, wanted: dict) -> str:
-    """Name what two trainings differ in; empty where they are one."""
-    if not isinstance(found, dict):
-        return "it does not say which"
-    flat = [{**one, **(one.get("settings") or {}), "settings": None} for one in (found, wanted)]
-    names = sorted({*flat[0], *flat[1]})
-    differing = [name for name in names if flat[0].get(name) != flat[1].get(name)]
-    return f"other {', '.join(differing[:MAX_NAMES])}" if differing else ""
-
-
-def _off_the_way(folder: Path, progress: Progress, epochs: int, eval_step: int) -> str:
-    """Say why a fresh training of ``epochs`` would not pass through this state; or nothing."""
-    if progress.epoch > epochs:
-        return f"of {progress.epoch} epochs, wanted {epochs}"
-    if progress.epoch < epochs and progress.epoch % eval_step:
-        return f"it ended after epoch {progress.epoch}, which {epochs} epochs do not measure"
-    missing = sorted(name for name in _named(progress) if not (folder / name).exists())
-    return f"{', '.join(missing[:MAX_NAMES])} is missing" if missing else ""
-
-
-def _named(progress: Progress) -> set[str]:
-    """Files that a progress names, besides ``last``."""
-    names = {f"{kind}.safetensors" for kind in progress.best}
-    names |= {_epoch_path(Path(), "epoch", epoch).name for epoch in progress.recent}
-    return names | {_epoch_path(Path(), "front", one["epoch"]).name for one in progress.front}
 
 
 def save(
     folder: Path,
     state: State,
     progress: Progress,
-    figures: dict[str, float] | None,
-    identity: dict,
+    figures: Figures | None,
+    identity: dict[str, Any],
     save_limit: int,
 ) -> Progress:
     """Keep what the training needs after ``progress.epoch`` epochs; return the new progress.
@@ -144,28 +117,31 @@ def save(
         identity: names the training.
         save_limit: how many recent models stay.
     """
+    # models worth keeping: the best ones, and the newest ones
     if figures is not None:
+        levels = [value for name, value in figures.items() if name.startswith("utilisation")]
         now = {
             "epoch": progress.epoch,
             "error": figures["heldout_mse"],
             "collision": figures["collision_rate"],
-            "utilisation": min(v for name, v in figures.items() if name.startswith("utilisation")),
+            "utilisation": min(levels),
         }
-        model = _arrays(state.model)
+        model = _model_arrays(state.model)
         progress = _keep_best(folder, model, progress, now)
         recent = [*progress.recent, progress.epoch]
         if save_limit:
             tensors.write(_epoch_path(folder, "epoch", progress.epoch), model, {"figures": now})
         progress = progress._replace(recent=recent[-save_limit:] if save_limit else [])
-    tensors.write(
-        folder / "last.safetensors", _pack(state), {"identity": identity, **progress._asdict()}
-    )
-    _sweep(folder, {"last.safetensors", *_named(progress)})
+
+    # the state, then the removal of what it does not name
+    facts = {"identity": identity, **progress._asdict()}
+    tensors.write(folder / "last.safetensors", _state_arrays(state), facts)
+    _remove_others(folder, {"last.safetensors", *_named(progress)})
     return progress
 
 
-def restore_chosen(folder: Path, kind: str, state: State, device: torch.device) -> dict:
-    """Load the checkpoint that becomes the quantizer into ``state.model``; return its figures.
+def load_chosen(folder: Path, kind: str, model: torch.nn.Module) -> Figures:
+    """Load the checkpoint that becomes the quantizer into ``model``; return its figures.
 
     Raises:
         SidmillError: if it is damaged; the training has to be repeated.
@@ -179,30 +155,65 @@ def restore_chosen(folder: Path, kind: str, state: State, device: torch.device) 
             f"delete {last} and run again, which repeats the training; or choose another "
             f"checkpoint in rqvae.choose"
         ) from None
-    if kind == "last":
-        _restore(state, arrays, device)
-        return {}
-    _load_model(state, arrays, device)
-    return facts["figures"]
+    _load_model(model, arrays)
+    figures: Figures = facts.get("figures", {})
+    return figures
 
 
-def _keep_best(folder: Path, model: dict, progress: Progress, now: dict) -> Progress:
+def _difference(stored: Any, identity: dict[str, Any]) -> str:
+    """Name what two trainings differ in; empty where they are the same."""
+    if not isinstance(stored, dict):
+        return "it does not state its identity"
+    one, other = _flat(stored), _flat(identity)
+    names = [name for name in sorted({*one, *other}) if one.get(name) != other.get(name)]
+    return f"other {', '.join(names[:MAX_NAMES])}" if names else ""
+
+
+def _flat(identity: dict[str, Any]) -> dict[str, Any]:
+    return {**identity, **(identity.get("settings") or {}), "settings": None}
+
+
+def _obstacle(folder: Path, progress: Progress, settings: Rqvae) -> str:
+    """Say why a fresh training would not pass through this state; empty where it would."""
+    epochs = settings.epochs
+    if progress.epoch > epochs:
+        return f"it has {progress.epoch} epochs, this one {epochs}"
+    if progress.epoch < epochs and progress.epoch % settings.eval_step:
+        return f"it ended after epoch {progress.epoch}, which {epochs} epochs do not measure"
+    missing = sorted(name for name in _named(progress) if not (folder / name).exists())
+    return f"{', '.join(missing[:MAX_NAMES])} is missing" if missing else ""
+
+
+def _named(progress: Progress) -> set[str]:
+    """Files that a progress names, except ``last``."""
+    names = {f"{kind}.safetensors" for kind in progress.best}
+    names |= {_epoch_path(Path(), "epoch", epoch).name for epoch in progress.recent}
+    return names | {_epoch_path(Path(), "front", one["epoch"]).name for one in progress.front}
+
+
+def _keep_best(
+    folder: Path, model: dict[str, np.ndarray], progress: Progress, now: Figures
+) -> Progress:
+    """Write the model wherever it is the best so far; return the new progress."""
     best = dict(progress.best)
     facts = {"figures": now}
+
+    # lowest error, and most codewords in use (then the lower error)
     if "best_loss" not in best or now["error"] < best["best_loss"]["error"]:
         best["best_loss"] = now
         tensors.write(folder / "best_loss.safetensors", model, facts)
-    if "best_utilisation" not in best or (now["utilisation"], -now["error"]) > (
-        best["best_utilisation"]["utilisation"],
-        -best["best_utilisation"]["error"],
-    ):
+    if "best_utilisation" not in best or _usage(now) > _usage(best["best_utilisation"]):
         best["best_utilisation"] = now
         tensors.write(folder / "best_utilisation.safetensors", model, facts)
-    limit = WITHIN * best["best_loss"]["error"]
+
+    # the front: the limit falls with the lowest error, so that any of its models may be chosen yet
+    limit = TOLERATED * best["best_loss"]["error"]
     front = [one for one in progress.front if one["error"] <= limit]
     if now["error"] <= limit and not any(_beats(one, now) for one in front):
         front = [one for one in front if not _beats(now, one)] + [now]
         tensors.write(_epoch_path(folder, "front", now["epoch"]), model, facts)
+
+    # fewest collisions on the front
     chosen = min(front, key=lambda one: (one["collision"], one["error"], one["epoch"]))
     if best.get("best_collision") != chosen:
         best["best_collision"] = chosen
@@ -211,26 +222,31 @@ def _keep_best(folder: Path, model: dict, progress: Progress, now: dict) -> Prog
     return progress._replace(best=best, front=front)
 
 
-def _beats(one: dict, other: dict) -> bool:
+def _usage(one: Figures) -> tuple[float, float]:
+    return one["utilisation"], -one["error"]
+
+
+def _beats(one: Figures, other: Figures) -> bool:
     return one["error"] <= other["error"] and one["collision"] <= other["collision"]
 
 
-def _epoch_path(folder: Path, name: str, epoch: int) -> Path:
-    return folder / f"{name}-{epoch:06d}.safetensors"
+def _epoch_path(folder: Path, name: str, epoch: float) -> Path:
+    return folder / f"{name}-{int(epoch):06d}.safetensors"
 
 
-def _sweep(folder: Path, wanted: set[str]) -> None:
+def _remove_others(folder: Path, names: set[str]) -> None:
     for path in folder.glob("*.safetensors"):
-        if path.name not in wanted:
+        if path.name not in names:
             path.unlink(missing_ok=True)
 
 
-def _arrays(model: torch.nn.Module) -> dict[str, np.ndarray]:
+def _model_arrays(model: torch.nn.Module) -> dict[str, np.ndarray]:
     return {f"model.{name}": part.cpu().numpy() for name, part in model.state_dict().items()}
 
 
-def _pack(state: State) -> dict[str, np.ndarray]:
-    arrays = _arrays(state.model)
+def _state_arrays(state: State) -> dict[str, np.ndarray]:
+    """Everything that a step changes, by the name of its tensor in the file."""
+    arrays = _model_arrays(state.model)
     for number, parts in state.optimizer.state_dict()["state"].items():
         for name, part in parts.items():
             if isinstance(part, torch.Tensor):
@@ -241,8 +257,10 @@ def _pack(state: State) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(part) for name, part in arrays.items()}
 
 
-def _restore(state: State, arrays: dict[str, np.ndarray], device: torch.device) -> None:
-    _load_model(state, arrays, device)
+def _restore(state: State, arrays: Mapping[str, np.ndarray]) -> None:
+    """Bring model, optimizer and averages to what :func:`_state_arrays` gave."""
+    _load_model(state.model, arrays)
+
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for name, part in arrays.items():
         kind, _, rest = name.partition(".")
@@ -251,16 +269,17 @@ def _restore(state: State, arrays: dict[str, np.ndarray], device: torch.device) 
             moments.setdefault(int(number), {})[key] = torch.from_numpy(part)
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+
     for level, averages in enumerate(state.averages):
         averages.counts.copy_(torch.from_numpy(arrays[f"average.{level}.counts"]))
         averages.sums.copy_(torch.from_numpy(arrays[f"average.{level}.sums"]))
 
 
-def _load_model(state: State, arrays: dict[str, np.ndarray], device: torch.device) -> None:
+def _load_model(model: torch.nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
     start = "model."
     weights = {
-        name.removeprefix(start): torch.from_numpy(part).to(device)
+        name.removeprefix(start): torch.from_numpy(part)
         for name, part in arrays.items()
         if name.startswith(start)
     }
-    state.model.load_state_dict(weights)
+    model.load_state_dict(weights)

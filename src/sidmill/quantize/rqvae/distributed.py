@@ -1,75 +1,125 @@
-"""Several processes that train as one: each takes a share of every batch, sums are shared.
+"""The processes of one training: each takes its rows of every batch, sums go over all of them.
 
-``torchrun`` sets RANK, WORLD_SIZE and LOCAL_RANK; without them a training is one process and
-nothing here does anything. Every process ends each step with the same weights.
+Every process ends each step with the same weights. A training of one process calls the same
+functions, which then do nothing.
 """
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-MEMBER = "SIDMILL_RQVAE_MEMBER"  # WORLD_SIZE may be there for other reasons
+from sidmill.core.errors import SidmillError
+from sidmill.numeric import nearest_torch
 
-
-class Team(NamedTuple):
-    """This process among ``size``."""
-
-    rank: int
-    size: int
+HOST = "127.0.0.1"
+TIMEOUT = timedelta(hours=2)  # rank 0 measures and saves while the others wait
 
 
-def is_member() -> bool:
-    """Whether this process is one of several that :mod:`sidmill.quantize.rqvae.workers` started."""
-    return MEMBER in os.environ
+class Group(NamedTuple):
+    """This process among those of one training.
+
+    Attributes:
+        rank: number of this process, from 0.
+        size: number of processes.
+        port: of the store at which they find each other; 0 with one process.
+    """
+
+    rank: int = 0
+    size: int = 1
+    port: int = 0
+
+
+ALONE = Group()
+
+
+def open_store() -> TCPStore:
+    """Open the store at which processes of this machine find each other, on a free port."""
+    return TCPStore(HOST, 0, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[tuple[Team, torch.device]]:
-    """Join the processes that torchrun started; give this one's place and device."""
-    size = int(os.environ["WORLD_SIZE"]) if is_member() else 1
-    if size == 1:
-        yield Team(0, 1), device
+def joined(group: Group, device: torch.device) -> Iterator[torch.device]:
+    """Join the other processes of a training.
+
+    Args:
+        group: this process.
+        device: that the settings name; on GPUs each process takes the one of its rank.
+
+    Yields:
+        The device of this process.
+    """
+    if group.size == 1:
+        yield device
         return
-    cuda = device.type == "cuda"
-    if cuda:
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+
+    # one GPU per process; gloo, for CPUs, needs no device
+    is_cuda = device.type == "cuda"
+    if is_cuda:
+        device = torch.device("cuda", group.rank)
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if cuda else "gloo")
+
+    # find the other processes, and leave them when the training ends
+    store = TCPStore(HOST, group.port, is_master=False, timeout=TIMEOUT)
+    dist.init_process_group(
+        "nccl" if is_cuda else "gloo",
+        store=store,
+        rank=group.rank,
+        world_size=group.size,
+        timeout=TIMEOUT,
+    )
     try:
-        yield Team(dist.get_rank(), size), device
+        yield device
     finally:
         dist.destroy_process_group()
 
 
-def share(rows: np.ndarray, team: Team) -> np.ndarray:
-    """The rows of a batch that this process takes."""
-    return rows[team.rank :: team.size]
+def check_devices(n_processes: int, device: str) -> None:
+    """Refuse more processes than there are GPUs: each takes one.
+
+    Raises:
+        SidmillError: naming both numbers.
+    """
+    if nearest_torch.pick_device(device).type != "cuda":
+        return
+    n_gpus = torch.cuda.device_count()
+    if n_processes > n_gpus:
+        raise SidmillError(
+            f"rqvae.processes is {n_processes}, each takes a GPU of its own, and torch finds "
+            f"{n_gpus}: lower rqvae.processes to at most {n_gpus}, or set rqvae.device to cpu"
+        )
 
 
-def add_up(tensors: Iterable[torch.Tensor], team: Team) -> None:
-    """Replace tensors, in place, by their sums over all processes: one message for all."""
+def local_rows(rows: np.ndarray, group: Group) -> np.ndarray:
+    """Return the rows of a batch that this process takes: every ``size``-th."""
+    return rows[group.rank :: group.size]
+
+
+def all_reduce(tensors: Iterable[torch.Tensor], group: Group) -> None:
+    """Replace tensors, in place, by their sums over all processes, in one message."""
     parts = list(tensors)
-    if team.size == 1 or not parts:
+    if group.size == 1 or not parts:
         return
     flat = torch.cat([part.reshape(-1).float() for part in parts])
     dist.all_reduce(flat)
-    for part, sums in zip(parts, flat.split([part.numel() for part in parts]), strict=True):
-        part.copy_(sums.view_as(part))
+    totals = torch.split(flat, [part.numel() for part in parts])
+    for part, total in zip(parts, totals, strict=True):
+        part.copy_(total.view_as(part))
 
 
-def follow(tensors: Iterable[torch.Tensor], team: Team) -> None:
+def broadcast(tensors: Iterable[torch.Tensor], group: Group) -> None:
     """Replace tensors, in place, by those of the first process."""
-    if team.size > 1:
+    if group.size > 1:
         for tensor in tensors:
             dist.broadcast(tensor, 0)
 
 
-def wait(team: Team) -> None:
-    """Wait for all processes."""
-    if team.size > 1:
+def barrier(group: Group) -> None:
+    """Wait until all processes are here."""
+    if group.size > 1:
         dist.barrier()

@@ -1,6 +1,7 @@
 """Train an RQ-VAE from files of vectors to codebooks, encoder and decoder.
 
-Shapes: N items, D dimensions, d latent dimensions, L levels, K_l codewords at level l.
+Shapes: N items, D dimensions, d latent dimensions, L levels, K_l codewords at level l, P pairs of
+items consumed together, C pairs that collide.
 
 Source: the RQ-VAE of TIGER, https://arxiv.org/abs/2305.05065. First the autoencoder alone, for
 ``autoencoder_epochs``; then codebooks by residual k-means over all its latents; then everything
@@ -11,444 +12,435 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from sidmill.core import processes
 from sidmill.core.errors import SidmillError
-from sidmill.formats import quantizer_file
 from sidmill.formats.quantizer_file import Network
 from sidmill.numeric import nearest_torch
 from sidmill.quantize.rqvae import (
     checkpoints,
-    colliding_pairs,
-    consumption_pairs,
     data,
     distributed,
-    fsq,
     init,
     measure,
     tracking,
-    training,
-    workers,
+    train,
 )
 from sidmill.quantize.rqvae.autoencoder import Autoencoder
-from sidmill.quantize.rqvae.checkpoints import Progress
-from sidmill.quantize.rqvae.data import Rows
-from sidmill.quantize.rqvae.distributed import Team
-from sidmill.quantize.rqvae.training import State
-from sidmill.quantize.rqvae.trials import Settings, check_rows, checked
+from sidmill.quantize.rqvae.checkpoints import Figures, Progress
+from sidmill.quantize.rqvae.distributed import Group
+from sidmill.quantize.rqvae.init import Start
+from sidmill.quantize.rqvae.train import State, Training
+from sidmill.settings import base
+from sidmill.settings.quantize import Rqvae
 
 logger = logging.getLogger(__name__)
 
+WORKER = "sidmill.quantize.rqvae.fit:train_worker"
+
+# Settings that no weight depends on: what was trained on is named by its digest, processes apart.
+NO_WEIGHTS = ("data_paths", "pairs_path", "choose", "save_limit", "tracking", "processes")
+
+
+class Inputs(NamedTuple):
+    """What a training reads, in addition to ``rqvae.data_paths`` and ``rqvae.pairs_path``.
+
+    Attributes:
+        vectors: of the items, float32 or float16 (N, D): .npy, .h5 (item_data.h5) or parquet.
+        fingerprint: of the vectors; ``rqvae.data_paths`` must have the same, if any.
+        ids: ids.parquet of the vectors, for the pairs.
+        sequences: sequences.parquet, for the pairs, or None.
+        warm_start: a quantizer.safetensors without encoder: start from its codebooks, with an
+            encoder that is the identity. Codebook sizes, e_dim, skip and kmeans_init do not count.
+        grid_steps: steps of each dimension of a level: finite scalar quantization, on as many
+            levels as ``rqvae.codebook_sizes`` has. Settings of codebooks do not count.
+    """
+
+    vectors: list[str]
+    fingerprint: dict[str, Any]
+    ids: str | None = None
+    sequences: str | None = None
+    warm_start: str | None = None
+    grid_steps: list[int] | None = None
+
+
+class Run(NamedTuple):
+    """One run of a training.
+
+    Attributes:
+        folder: of the checkpoints and metrics.csv; stays after the training.
+        seed: covers every random draw.
+        code: names the code; checkpoints of other code are not used.
+    """
+
+    folder: str
+    seed: int
+    code: str
+
 
 class Trained(NamedTuple):
-    """Codebooks float32 (K_l, d), the ways there and back, and the figures of the checkpoint."""
+    """Codebooks float32 (K_l, d), both networks, and the figures of the checkpoint."""
 
     codebooks: list[np.ndarray]
     encoder: Network
     decoder: Network
-    figures: dict
+    figures: Figures
 
 
-class Place(NamedTuple):
-    """Where a training happens."""
+class Loop(NamedTuple):
+    """What the epochs of a training have in common: data, folders, identity, log."""
 
+    training: Training
     folder: Path
     scratch: Path
-    device: torch.device
-    memory_mb: int
-    crew: Team
-    processes: int
+    identity: dict[str, Any]
+    log: tracking.Log
 
 
-def fit(
-    paths: list[str],
-    *,
-    data_paths: list[str],
-    codebook_sizes: list[int],
-    e_dim: int,
-    layers: list[int],
-    dropout: float,
-    batch_norm: bool,
-    skip: str,
-    loss: str,
-    quant_loss_weight: float,
-    beta: float,
-    codebook_update: str,
-    ema_decay: float,
-    estimator: str,
-    sk_epsilons: list[float],
-    sk_iters: int,
-    restart: bool,
-    diversity_weight: float,
-    repulsion_weight: float,
-    contrastive_weight: float,
-    contrastive_temperature: float,
-    pairs_path: str | None,
-    autoencoder_epochs: int,
-    kmeans_init: str,
-    kmeans_iters: int,
-    optimizer: str,
-    lr: float,
-    weight_decay: float,
-    schedule: str,
-    warmup_epochs: int,
-    epochs: int,
-    batch_size: int,
-    eval_step: int,
-    clip: float,
-    precision: str,
-    test_ratio: float,
-    choose: str,
-    save_limit: int,
-    tracking: str,
-    device: str,
-    memory_mb: int,
-    processes: int,
-    seed: int,
-    folder: str,
-    code: str,
-    fingerprint: dict,
-    warm_start: str | None,
-    grid_steps: list[int] | None,
-    ids_path: str | None,
-    sequences_path: str | None,
-) -> Trained:
-    """Train, or go on with a training that was cut short.
+def fit(inputs: Inputs, settings: Rqvae, run: Run) -> Trained:
+    """Train, or continue an interrupted training.
 
-    The same files, settings, seed, thread count and number of processes give the same bytes on the
-    same kind of machine, interrupted or not. Memory: the vectors where they fit in ``memory_mb``,
-    otherwise one block and one batch; the network four times (weights, gradients, two moments);
-    about 20 bytes per row.
+    The same files, settings, seed and thread count give the same bytes on the same kind of machine,
+    interrupted or not, for any ``memory_mb``. A GPU adds floats in another order than a CPU does,
+    and with ``precision: auto`` it multiplies in bfloat16: the weights of the network differ there.
+
+    Memory: the vectors where they fit in ``memory_mb``, otherwise one block and one batch; the
+    network four times (weights, gradients, two moments); about 20 bytes per row; k-means over the
+    latents takes what its codebooks need, at most ``init.KMEANS_MEMORY_MB``.
 
     Args:
-        paths: vectors, float32 or float16 (N, D): .npy, .h5 (item_data.h5) or parquet.
-        data_paths: train on these in place of ``paths``; all of one D.
-        codebook_sizes: K_l per level.
-        e_dim: d.
-        layers: widths of the encoder's hidden layers; the decoder has them in reverse.
-        dropout: share of values dropped before each layer.
-        batch_norm: between the layers.
-        skip: what goes past the layers: ``none``, or ``pca``: the main directions, to begin with.
-        loss: ``mse``, ``l1`` or ``cosine``.
-        quant_loss_weight: of the quantizer's losses against the reconstruction.
-        beta: of the commitment within them.
-        codebook_update: ``gradient`` or ``ema``.
-        ema_decay: with ``ema``, share of the past that stays at each step.
-        estimator: ``straight_through`` or ``rotation``.
-        sk_epsilons: per level, entropy of a balanced assignment in training; 0 the nearest.
-        sk_iters: rounds of it.
-        restart: put codewords that an epoch did not use on rows that are badly explained.
-        diversity_weight: of the loss that spreads latents.
-        repulsion_weight: of the loss that parts items which shared all codes when last measured.
-        contrastive_weight: of the loss on pairs of items consumed together; 0 needs no pairs.
-        contrastive_temperature: of that loss.
-        pairs_path: parquet of pairs, or None for the neighbours in ``sequences_path``.
-        autoencoder_epochs: epochs before anything is quantized.
-        kmeans_init: ``none``, ``first_batch`` or ``full``.
-        kmeans_iters: passes over the latents per level, at most.
-        optimizer: a name of ``training.OPTIMIZERS``.
-        lr: highest learning rate.
-        weight_decay: of the optimizer.
-        schedule: ``constant``, ``linear`` or ``cosine``.
-        warmup_epochs: epochs over which the learning rate rises from 0.
-        epochs: passes over the training rows.
-        batch_size: rows per step, over all processes together.
-        eval_step: epochs from one measurement, and one checkpoint, to the next.
-        clip: largest norm of the gradient; 0 clips nothing.
-        precision: ``auto`` (bfloat16 on GPUs), ``bfloat16`` or ``float32``.
-        test_ratio: share of rows that only measure.
-        choose: the checkpoint that is returned: ``best_collision``, ``best_loss``,
-            ``best_utilisation`` or ``last``.
-        save_limit: recent models that stay.
-        tracking: ``none``, ``tensorboard`` or ``wandb``.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
-        memory_mb: MiB for vectors held in memory, and for k-means.
-        processes: processes that share the work, one GPU each.
-        seed: covers every random draw.
-        folder: of the checkpoints and metrics.csv; stays after the training.
-        code: names the code; checkpoints of other code are not used.
-        fingerprint: of ``paths``; ``data_paths`` must have the same, if any.
-        warm_start: a quantizer.safetensors without encoder: start from its codebooks, with an
-            encoder that is the identity. ``codebook_sizes``, ``e_dim``, ``skip`` and
-            ``kmeans_init`` are then its.
-        grid_steps: steps of each dimension of a level: finite scalar quantization, on as many
-            levels as ``codebook_sizes`` has. What is said of codebooks then counts for nothing.
-        ids_path: ids.parquet of ``paths``, for the pairs.
-        sequences_path: sequences.parquet, for the pairs, or None.
+        inputs: files, and the codebooks to begin from.
+        settings: section ``rqvae``.
+        run: folder, seed and code.
 
     Raises:
         SidmillError: if settings or files do not fit, or the loss is no longer finite.
     """
-    arguments = dict(locals())
-    settings = checked(Settings(**{name: arguments[name] for name in Settings._fields}))
-    if processes > 1 and not distributed.is_member():
-        workers.run(processes, arguments, Path(folder))
-    if not distributed.is_member():
-        for left in Path(folder).glob(".scratch-*"):  # of a run that was killed
-            shutil.rmtree(left, ignore_errors=True)
-    with (
-        distributed.joined(nearest_torch.pick_device(device)) as (crew, own_device),
-        _repeatable(own_device),
-    ):
-        scratch = Path(folder, f".scratch-{crew.rank}")
-        place = Place(Path(folder), scratch, own_device, memory_mb, crew, max(processes, crew.size))
-        place.scratch.mkdir(parents=True, exist_ok=True)
-        try:
-            files = data.find(data_paths, fingerprint) or paths
-            if data.dimension(files[0]) != data.dimension(paths[0]):
-                raise SidmillError(
-                    f"{files[0]} has {data.dimension(files[0])} dimensions, the items have "
-                    f"{data.dimension(paths[0])}: name vectors of the same model in "
-                    f"rqvae.data_paths"
-                )
-            rows = data.open_rows(files, place.scratch, own_device, memory_mb)
-            together = _pairs(
-                contrastive_weight, pairs_path or sequences_path, ids_path, data_paths
-            )
-            return _train(
-                rows,
-                together,
-                settings,
-                place,
-                warm_start,
-                grid_steps,
-                code,
-                choose,
-                save_limit,
-                tracking,
-            )
-        finally:
-            shutil.rmtree(place.scratch)
+    check_settings(settings)
+    _remove_scratch(run)  # of a run that was killed
+    if settings.processes == 1:
+        _train(inputs, settings, run, distributed.ALONE)
+    else:
+        _train_in_processes(inputs, settings, run)
+    return _read_trained(inputs, settings, run)
+
+
+def train_worker(
+    inputs: dict[str, Any], settings: dict[str, Any], run: dict[str, Any], group: dict[str, Any]
+) -> None:
+    """Train in one process of several; the arguments are JSON."""
+    section = base.read(Rqvae, settings)
+    _train(Inputs(**inputs), section, Run(**run), Group(**group))
+
+
+def check_settings(settings: Rqvae) -> None:
+    """Refuse settings that do not fit each other.
+
+    Raises:
+        SidmillError: naming the setting.
+    """
+    n_levels = len(settings.codebook_sizes)
+    if len(settings.sk_epsilons) not in (0, n_levels):
+        raise SidmillError(
+            f"rqvae.sk_epsilons lists {len(settings.sk_epsilons)} numbers for {n_levels} levels: "
+            "give one per level (0 for the nearest codeword), or [] for none"
+        )
+    if settings.warmup_epochs >= settings.epochs:
+        raise SidmillError(
+            f"rqvae.warmup_epochs is {settings.warmup_epochs} of {settings.epochs} epochs: the "
+            "learning rate would never be reached; lower it"
+        )
+    if settings.autoencoder_epochs >= settings.epochs:
+        raise SidmillError(
+            f"rqvae.autoencoder_epochs is {settings.autoencoder_epochs} of {settings.epochs} "
+            "epochs: nothing would be quantized; lower it"
+        )
+
+
+def check_rows(settings: Rqvae, n_training: int, n_rows: int, *, needs_kmeans: bool) -> None:
+    """Refuse a training that would run out of rows, before anything is trained.
+
+    Args:
+        settings: of the training.
+        n_training: rows to train on.
+        n_rows: rows in all.
+        needs_kmeans: whether the codebooks begin at k-means, which needs a row per codeword.
+
+    Raises:
+        SidmillError: naming the setting to change, and to what.
+    """
+    # rows: losses compare those of a batch with each other, in each process
+    n_processes = settings.processes
+    least = data.MIN_BATCH_ROWS * n_processes
+    if n_training < data.MIN_BATCH_ROWS:
+        remedy = "" if n_rows < data.MIN_BATCH_ROWS else ", or set rqvae.test_ratio to 0"
+        raise SidmillError(
+            f"{n_training} of {n_rows} vectors to train on, and a training needs "
+            f"{data.MIN_BATCH_ROWS}: embed more items{remedy}"
+        )
+    if n_training < least:
+        raise SidmillError(
+            f"{n_training} of {n_rows} vectors to train on for {n_processes} processes, each of "
+            f"which needs {data.MIN_BATCH_ROWS} of a batch: lower rqvae.processes to at most "
+            f"{n_training // data.MIN_BATCH_ROWS}"
+        )
+    if settings.batch_size < least:
+        raise SidmillError(
+            f"rqvae.batch_size is {settings.batch_size} for {n_processes} processes, each of which "
+            f"needs {data.MIN_BATCH_ROWS} rows of a batch: raise it to at least {least}"
+        )
+
+    # codewords: k-means begins with a row for each
+    largest = max(settings.codebook_sizes)
+    if not needs_kmeans or settings.kmeans_init == "none":
+        return
+    if n_training < largest:
+        raise SidmillError(
+            f"{n_training} of {n_rows} vectors to train on cannot fill {largest} codewords: lower "
+            f"rqvae.codebook_sizes to at most {n_training}, or set rqvae.kmeans_init to none"
+        )
+    if settings.kmeans_init == "first_batch" and settings.batch_size < largest:
+        raise SidmillError(
+            f"a first batch of {settings.batch_size} vectors cannot start {largest} codewords: "
+            f"lower rqvae.codebook_sizes to at most {settings.batch_size}, or set "
+            f"rqvae.kmeans_init to full"
+        )
+
+
+def _train_in_processes(inputs: Inputs, settings: Rqvae, run: Run) -> None:
+    """Train in ``settings.processes`` processes; the checkpoints stay in ``run.folder``."""
+    distributed.check_devices(settings.processes, settings.device)
+    store = distributed.open_store()
+    common = {
+        "inputs": inputs._asdict(),
+        "settings": asdict(settings),
+        "run": run._asdict(),
+    }
+    groups = [Group(rank, settings.processes, store.port) for rank in range(settings.processes)]
+    arguments = [common | {"group": group._asdict()} for group in groups]
+    try:
+        processes.run(WORKER, arguments, task=f"train {run.folder}")
+    finally:
+        _remove_scratch(run)  # of processes that were ended because another one failed
+
+
+def _remove_scratch(run: Run) -> None:
+    for scratch in Path(run.folder).glob(".scratch-*"):
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _train(inputs: Inputs, settings: Rqvae, run: Run, group: Group) -> None:
+    """Train in this process, the only one or one of several; everything stays in checkpoints."""
+    scratch = Path(run.folder, f".scratch-{group.rank}")
+    scratch.mkdir(parents=True, exist_ok=True)
+    try:
+        with (
+            distributed.joined(group, nearest_torch.pick_device(settings.device)) as device,
+            _deterministic(device),
+        ):
+            start = init.find_start(settings, inputs.warm_start, inputs.grid_steps)
+            rows = data.open_rows(_files(inputs, settings), scratch, device, settings.memory_mb)
+            held_out = data.held_out(rows.shape[0], settings.test_ratio, run.seed)
+            pairs = _read_pairs(inputs, settings)
+            training = Training(start.settings, run.seed, rows, held_out, pairs, device, group)
+            _check_start(start, training, inputs)
+            _train_from(start, training, run, scratch)
+    finally:
+        shutil.rmtree(scratch)
+
+
+def _read_trained(inputs: Inputs, settings: Rqvae, run: Run) -> Trained:
+    """Read the checkpoint of a finished training that becomes the quantizer."""
+    start = init.find_start(settings, inputs.warm_start, inputs.grid_steps)
+    dim = data.dimension(_files(inputs, settings)[0])
+    model = Autoencoder(dim, start.settings, start.kind)
+    figures = checkpoints.load_chosen(Path(run.folder), settings.choose, model)
+    model.eval()
+    logger.info("%s becomes the quantizer: %s", settings.choose, figures)
+    return Trained(*model.exported(), figures)
 
 
 @contextmanager
-def _repeatable(device: torch.device) -> Iterator[None]:
-    """Make gradients of rows that are taken twice add up in one order, on a CPU of many threads.
+def _deterministic(device: torch.device) -> Iterator[None]:
+    """Make a CPU of many threads sum the gradients of repeated rows in one order.
 
-    On a GPU torch sorts before it adds them, and what else adds rows up here has an order of its
+    On a GPU torch sorts before it sums them, and all other sums of rows here have an order of their
     own: the mode would ask for settings of cuBLAS that only the environment can make.
     """
-    before = torch.are_deterministic_algorithms_enabled()
-    fills = torch.utils.deterministic.fill_uninitialized_memory
+    mode: Any = torch.utils.deterministic
+    before, fills = torch.are_deterministic_algorithms_enabled(), mode.fill_uninitialized_memory
     torch.use_deterministic_algorithms(before or device.type == "cpu")
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    mode.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
-        torch.utils.deterministic.fill_uninitialized_memory = fills
+        mode.fill_uninitialized_memory = fills
 
 
-def _pairs(
-    weight: float, path: str | None, ids_path: str | None, data_paths: list[str]
-) -> np.ndarray | None:
-    if not weight:
+def _files(inputs: Inputs, settings: Rqvae) -> list[str]:
+    """List the files of vectors to train on: ``rqvae.data_paths``, or the items' own."""
+    files = data.find_files(settings.data_paths, inputs.fingerprint) or inputs.vectors
+    dim, items_dim = data.dimension(files[0]), data.dimension(inputs.vectors[0])
+    if dim != items_dim:
+        raise SidmillError(
+            f"{files[0]} has {dim} dimensions, the items have {items_dim}: name vectors of the "
+            f"same model in rqvae.data_paths"
+        )
+    return files
+
+
+def _read_pairs(inputs: Inputs, settings: Rqvae) -> np.ndarray | None:
+    """Read pairs of items consumed together, int64 (P, 2), where a loss needs them."""
+    if not settings.contrastive_weight:
         return None
-    if path is None or ids_path is None or data_paths:
+    path = settings.pairs_path or inputs.sequences
+    if path is None or inputs.ids is None or settings.data_paths:
         raise SidmillError(
             "rqvae.contrastive_weight needs pairs of the items that are trained on: name them in "
             "rqvae.pairs_path or interactions.path, and leave rqvae.data_paths empty"
         )
-    return consumption_pairs.load(path, ids_path)
+    return data.read_pairs(path, inputs.ids)
 
 
-def _train(
-    rows: Rows,
-    together: np.ndarray | None,
-    settings: Settings,
-    place: Place,
-    warm_start: str | None,
-    grid_steps: list[int] | None,
-    code: str,
-    choose: str,
-    save_limit: int,
-    tracker: str,
-) -> Trained:
-    given = quantizer_file.read(warm_start).codebooks if warm_start else None
-    if given:
-        settings = settings._replace(
-            codebook_sizes=[len(words) for words in given],
-            e_dim=given[0].shape[1],
-            skip="identity",
-        )
-    cells = None
-    if grid_steps:
-        cells = fsq.codebooks(steps=grid_steps, n_levels=len(settings.codebook_sizes))
-        settings = fsq.suited(settings, cells)
-    n_rows, dim = rows.shape
-    if given and settings.e_dim != dim:
+def _check_start(start: Start, training: Training, inputs: Inputs) -> None:
+    """Refuse vectors that the first codebooks do not fit."""
+    settings = start.settings
+    n_rows, dim = training.rows.shape
+    if start.kind == "warm" and settings.e_dim != dim:
         raise SidmillError(
-            f"{warm_start} has codewords of {settings.e_dim} dimensions, the vectors to train on "
-            f"have {dim}: start from a quantizer of these vectors"
+            f"{inputs.warm_start} has codewords of {settings.e_dim} dimensions, the vectors to "
+            f"train on have {dim}: start from a quantizer of these vectors"
         )
-    if settings.e_dim > dim and settings.skip == "pca":
+    if start.kind != "warm" and settings.e_dim > dim and settings.skip == "pca":
         raise SidmillError(
             f"{settings.e_dim} latent dimensions, and the vectors have {dim}: lower rqvae.e_dim "
             "(with fsq the number of fsq.steps), or set rqvae.skip to none"
         )
-    held = data.held_out(n_rows, settings.test_ratio, settings.seed)
-    training_rows = np.flatnonzero(~held)
-    check_rows(settings, len(training_rows), n_rows, place.processes, needs_kmeans=given is None)
-    torch.manual_seed(settings.seed)
-    model = Autoencoder(dim, settings).to(place.device)
-    rows_digest = init.scale(model, rows, held, place.device)
-    if given:
-        init.copy_codewords(model, given, rows, held, place.device)
-    if cells:
-        init.lay_grid(model, cells, rows, held, place.device)
-    distributed.follow(model.state_dict().values(), place.crew)
-    identity = {
-        "settings": _identity(settings),
-        "code": code,
-        "data": [n_rows, dim, rows_digest],
-        "pairs": None if together is None else [len(together), data.digest([together])],
-        "grid": grid_steps,
-        "warm_start": data.digest(given) if given else None,
-        "processes": place.processes,
-    }
-    state = training.make_state(model, settings)
-    progress = checkpoints.load(
-        place.folder,
-        state,
-        identity,
-        place.device,
-        epochs=settings.epochs,
-        eval_step=settings.eval_step,
-        sweep=place.crew.rank == 0,
-    )
-    distributed.wait(place.crew)
-    if given and not progress.epoch:
+    needs_kmeans = start.kind != "warm"
+    check_rows(settings, len(training.training_rows), n_rows, needs_kmeans=needs_kmeans)
+
+
+def _train_from(start: Start, training: Training, run: Run, scratch: Path) -> None:
+    """Make the model, load an earlier run's checkpoint, and run the epochs that remain."""
+    settings, group, device = training.settings, training.group, training.device
+    rows, held_out = training.rows, training.held_out
+
+    # the model of epoch 0, the same in all processes
+    torch.manual_seed(training.seed)
+    model = Autoencoder(rows.shape[1], settings, start.kind).to(device)
+    rows_digest = init.scale(model, rows, held_out, device)
+    init.set_codebooks(model, start, rows, held_out, device)
+    distributed.broadcast(model.state_dict().values(), group)
+    state = train.make_state(model, settings)
+
+    # an earlier run of the same training
+    folder = Path(run.folder)
+    identity = _identity(start, training, run, rows_digest)
+    is_first = group.rank == 0
+    progress = checkpoints.load(folder, state, identity, settings, is_first=is_first)
+    distributed.barrier(group)
+    if start.kind == "warm" and not progress.epoch:
         progress = progress._replace(quantizing=True)
-    if progress.epoch < settings.epochs:  # else other processes trained, or an earlier run
-        log_to = (
-            tracking.opened(
-                place.folder, len(model.codebooks), progress.epoch, tracker, settings._asdict()
-            )
-            if place.crew.rank == 0
-            else nullcontext(_log_nothing)
-        )
+
+    # the epochs that remain
+    if progress.epoch < settings.epochs:
+        log_to: AbstractContextManager[tracking.Log] = nullcontext(_log_nothing)
+        if is_first:
+            n_levels, facts = len(model.codebooks), identity["settings"]
+            log_to = tracking.opened(folder, n_levels, progress.epoch, settings.tracking, facts)
         with log_to as log:
-            _run(
-                state,
-                settings,
-                rows,
-                training_rows,
-                held,
-                together,
-                place,
-                progress,
-                identity,
-                save_limit,
-                log,
-            )
-    distributed.wait(place.crew)
-    figures = checkpoints.restore_chosen(place.folder, choose, state, place.device)
-    model.eval()
-    logger.info("%s becomes the quantizer: %s", choose, figures)
-    return Trained(*model.exported(), figures)
+            loop = Loop(training, folder, scratch, identity, log)
+            _run_epochs(state, progress, loop)
+    distributed.barrier(group)
 
 
-def _run(
-    state: State,
-    settings: Settings,
-    rows: Rows,
-    training_rows: np.ndarray,
-    held: np.ndarray,
-    together: np.ndarray | None,
-    place: Place,
-    progress: Progress,
-    identity: dict,
-    save_limit: int,
-    log: tracking.Log,
-) -> None:
-    """Run the epochs that are left; measure, log and save every ``eval_step`` of them."""
-    first = place.crew.rank == 0
-    waiting: list[dict] = []
-    began, n_before = time.perf_counter(), progress.epoch
-    colliding = colliding_pairs.NONE
+def _run_epochs(state: State, progress: Progress, loop: Loop) -> None:
+    """Run the epochs that remain; measure, log and save every ``eval_step`` of them."""
+    training, settings = loop.training, loop.training.settings
+    is_first = training.group.rank == 0
+    unlogged: list[tracking.Row] = []
+    start_time, start_epoch = time.perf_counter(), progress.epoch
+    colliding = data.NO_PAIRS
     if progress.quantizing and progress.epoch:
-        colliding = _colliding(state, settings, rows, held, place)
+        colliding = _find_colliding(state, training)
     bar = tqdm(
-        total=settings.epochs, initial=progress.epoch, unit="epoch", disable=None if first else True
+        total=settings.epochs,
+        initial=progress.epoch,
+        unit="epoch",
+        disable=None if is_first else True,
     )
+
     for epoch in range(progress.epoch, settings.epochs):
+        # the first codebooks, once the autoencoder is trained
         if not progress.quantizing and epoch >= settings.autoencoder_epochs:
-            init.fit_codewords(
-                state.model,
-                rows,
-                training_rows,
-                settings,
-                place.scratch,
-                place.device,
-                place.memory_mb,
-            )
-            distributed.follow([words.data for words in state.model.codebooks], place.crew)
-            training.restart_averages(state)
+            init.fit_codebooks(state.model, training, loop.scratch)
+            codebooks = [codebook.data for codebook in state.model.codebooks]
+            distributed.broadcast(codebooks, training.group)
+            train.restart_averages(state)
             progress = progress._replace(quantizing=True)
-            colliding = _colliding(state, settings, rows, held, place)
+            colliding = _find_colliding(state, training)
+
         try:
-            row = training.run_epoch(
-                state,
-                settings,
-                rows,
-                training_rows,
-                together,
-                colliding,
-                epoch=epoch,
-                quantizing=progress.quantizing,
-                device=place.device,
-                crew=place.crew,
+            figures = train.run_epoch(
+                state, training, colliding, epoch=epoch, quantizing=progress.quantizing
             )
-        except training.NotFiniteError as error:
-            raise SidmillError(
-                _not_finite(error.args[0], epoch + 1, settings, progress, place)
-            ) from None
-        row = {"epoch": epoch + 1, "lr": training.rate(settings, epoch + 1), **row}
-        waiting.append(row)
+        except train.NotFiniteError as error:
+            message = _not_finite(error.args[0], epoch + 1, progress, loop)
+            raise SidmillError(message) from None
+        row = {"epoch": epoch + 1, "lr": train.learning_rate(settings, epoch + 1), **figures}
+        unlogged.append(row)
         bar.update()
         if (epoch + 1) % settings.eval_step and epoch + 1 < settings.epochs:
             continue
+
+        # measure in all processes: each needs the pairs that collide
         progress = progress._replace(epoch=epoch + 1)
-        figures = None
+        measured = None
         if progress.quantizing:
-            figures, codes = measure.measure(state.model, rows, held, place.device)
-            colliding = colliding_pairs.pairs(codes, ~held)
-            row.update(figures)
+            measured, codes = measure.measure(
+                state.model, training.rows, training.held_out, training.device
+            )
+            colliding = data.colliding_pairs(codes, ~training.held_out)
+            row.update(measured)
             bar.set_postfix(
-                loss=f"{row['loss']:.4f}", collisions=f"{figures['collision_rate']:.4f}"
+                loss=f"{row['loss']:.4f}", collisions=f"{measured['collision_rate']:.4f}"
             )
-        if first:
-            log(waiting)
+
+        # log and save in the first process
+        if is_first:
+            loop.log(unlogged)
             progress = checkpoints.save(
-                place.folder, state, progress, figures, identity, save_limit
+                loop.folder, state, progress, measured, loop.identity, settings.save_limit
             )
-            _say(row, (epoch + 1 - n_before) / (time.perf_counter() - began))
-        waiting = []
+            _log_row(row, (epoch + 1 - start_epoch) / (time.perf_counter() - start_time))
+        unlogged = []
     bar.close()
 
 
-def _colliding(
-    state: State, settings: Settings, rows: Rows, held: np.ndarray, place: Place
-) -> np.ndarray:
-    """Pairs of training rows that share all codes, int64 (C, 2), where they are to be parted."""
-    if not settings.repulsion_weight:
-        return colliding_pairs.NONE
-    _, codes = measure.measure(state.model, rows, held, place.device)
-    return colliding_pairs.pairs(codes, ~held)
+def _find_colliding(state: State, training: Training) -> np.ndarray:
+    """Return training rows that share all codes, int64 (C, 2), where a loss separates them."""
+    if not training.settings.repulsion_weight:
+        return data.NO_PAIRS
+    _, codes = measure.measure(state.model, training.rows, training.held_out, training.device)
+    return data.colliding_pairs(codes, ~training.held_out)
 
 
-def _not_finite(step: int, epoch: int, settings: Settings, progress: Progress, place: Place) -> str:
-    """Say what a loss that is not finite leaves, and which settings are still to be changed."""
+def _not_finite(step: int, epoch: int, progress: Progress, loop: Loop) -> str:
+    """Say what remains after a loss that is not finite, and which settings to change."""
+    settings = loop.training.settings
     kept = "no checkpoint was saved before it"
     if progress.epoch:
         kept = (
-            f"the last good checkpoint is {place.folder / 'last.safetensors'} of epoch "
+            f"the last good checkpoint is {loop.folder / 'last.safetensors'} of epoch "
             f"{progress.epoch}"
         )
     clip = "" if 0 < settings.clip <= 1 else ", or set rqvae.clip to 1"
@@ -458,23 +450,38 @@ def _not_finite(step: int, epoch: int, settings: Settings, progress: Progress, p
     )
 
 
-def _say(row: dict, speed: float) -> None:
+def _log_row(row: tracking.Row, speed: float) -> None:
     shown = ("loss", "reconstruction", "heldout_relative", "collision_rate", "restarted")
     figures = ", ".join(f"{name} {row[name]:.4g}" for name in shown if name in row)
     logger.info("epoch %d: %s, %.2f epochs/s", row["epoch"], figures, speed)
 
 
-def _identity(settings: Settings) -> dict:
-    """Settings that the weights depend on.
+def _identity(start: Start, training: Training, run: Run, rows_digest: str) -> dict[str, Any]:
+    """Name everything that the weights depend on.
 
-    A training of constant rate is the beginning of a longer one: ``checkpoints.load`` tells whether
-    its checkpoint is on the way of that.
+    A training of constant rate is the beginning of a longer one: ``checkpoints.load`` checks
+    whether its checkpoint is one that the longer one passes.
     """
-    facts = settings._asdict()
-    if settings.schedule == "constant":
-        del facts["epochs"]
-    return facts
+    settings = base.identity(start.settings) | {"seed": run.seed}
+    settings = {key: value for key, value in settings.items() if key not in NO_WEIGHTS}
+    if start.kind == "warm":
+        settings["skip"] = "identity"
+    if start.kind == "grid":
+        settings["codebook_update"] = "none"
+    if start.settings.schedule == "constant":
+        del settings["epochs"]
+
+    pairs = training.pairs
+    return {
+        "settings": settings,
+        "code": run.code,
+        "data": [*training.rows.shape, rows_digest],
+        "pairs": None if pairs is None else [len(pairs), data.digest([pairs])],
+        "grid": start.grid_steps,
+        "warm_start": data.digest(start.codebooks) if start.kind == "warm" else None,
+        "processes": training.group.size,
+    }
 
 
-def _log_nothing(rows: list[dict]) -> None:
+def _log_nothing(rows: list[tracking.Row]) -> None:
     """Take rows of a process that does not log."""

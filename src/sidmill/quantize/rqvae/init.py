@@ -1,34 +1,82 @@
-"""Where a training starts: scale, weights, and codewords that are already of some use.
+"""The beginning of a training: scale, weights, and the first codebooks.
 
 Shapes: N rows, n training rows, D dimensions, d latent dimensions, K_l codewords at level l.
 """
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import xxhash
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import vector_store
+from sidmill.formats import quantizer_file, vector_store
 from sidmill.numeric import row_blocks
 from sidmill.quantize import rqkmeans
-from sidmill.quantize.rqvae import data, nearest, residual_quantizer
-from sidmill.quantize.rqvae.autoencoder import Autoencoder
+from sidmill.quantize.rqvae import data, fsq, residual_quantizer
+from sidmill.quantize.rqvae.autoencoder import Autoencoder, Kind
 from sidmill.quantize.rqvae.data import Rows
-from sidmill.quantize.rqvae.trials import Settings
-from sidmill.settings.quantize import Rqkmeans
+from sidmill.quantize.rqvae.train import Training
+from sidmill.settings.quantize import Rqkmeans, Rqvae
 
 logger = logging.getLogger(__name__)
 
 KMEANS_TOLERANCE = 0.0003
-GRID_SPREAD = 0.58  # standard deviation of what fills -1 to 1 evenly
+KMEANS_MEMORY_MB = 1024  # at most; not rqvae.memory_mb, since the sample depends on it
+GRID_SPREAD = 0.58  # standard deviation of an even distribution between -1 and 1
+
+
+class Start(NamedTuple):
+    """What a training begins from.
+
+    Attributes:
+        kind: of the autoencoder.
+        codebooks: float32 (K_l, d) per level, of another quantizer or of a grid; else empty.
+        settings: of the training, with what those codebooks decide.
+        grid_steps: steps of the grid, or None.
+    """
+
+    kind: Kind
+    codebooks: list[np.ndarray]
+    settings: Rqvae
+    grid_steps: list[int] | None = None
+
+
+def find_start(settings: Rqvae, warm_start: str | None, grid_steps: list[int] | None) -> Start:
+    """Read or make the codebooks that a training begins from, if there are any.
+
+    Args:
+        settings: of the config.
+        warm_start: a quantizer.safetensors without encoder, or None.
+        grid_steps: steps of finite scalar quantization, or None.
+    """
+    if warm_start:
+        codebooks = quantizer_file.read(warm_start).codebooks
+        sizes = [len(codebook) for codebook in codebooks]
+        adapted = replace(settings, codebook_sizes=sizes, e_dim=codebooks[0].shape[1])
+        return Start("warm", codebooks, adapted)
+    if grid_steps:
+        grid = fsq.codebooks(steps=grid_steps, n_levels=len(settings.codebook_sizes))
+        return Start("grid", grid, fsq.adapted(settings, grid), grid_steps)
+    return Start("learned", [], settings)
+
+
+def set_codebooks(
+    model: Autoencoder, start: Start, rows: Rows, held_out: np.ndarray, device: torch.device
+) -> None:
+    """Put the codebooks that a training begins from into its model."""
+    if start.kind == "warm":
+        copy_codebooks(model, start.codebooks, rows, held_out, device)
+    if start.kind == "grid":
+        set_grid(model, start.codebooks, rows, held_out, device)
 
 
 @torch.no_grad()
-def scale(model: Autoencoder, rows: Rows, held: np.ndarray, device: torch.device) -> str:
+def scale(model: Autoencoder, rows: Rows, held_out: np.ndarray, device: torch.device) -> str:
     """Learn centre and scale of the training rows, and with ``skip: pca`` their main directions.
 
     Memory: one block, with ``pca`` a float64 (D, D). Every row is read once.
@@ -37,7 +85,7 @@ def scale(model: Autoencoder, rows: Rows, held: np.ndarray, device: torch.device
         The digest of all rows, in order, those held out included.
 
     Raises:
-        SidmillError: if a row is not finite, or all rows are one.
+        SidmillError: if a row is not finite, or all rows are equal.
     """
     n_rows, dim = 0, rows.shape[1]
     total = torch.zeros(dim, dtype=torch.float64, device=device)
@@ -45,22 +93,28 @@ def scale(model: Autoencoder, rows: Rows, held: np.ndarray, device: torch.device
     products = products.to(device)
     squares = 0.0
     digest = xxhash.xxh3_128()
+
+    # one pass: the digest of all rows, sums of those to train on
     for start, block in data.blocks(rows, device):
-        found = np.ascontiguousarray(block.cpu().numpy())
-        row_blocks.require_finite(found, start)
-        digest.update(found.data)
-        block = block[torch.from_numpy(~held[start : start + len(block)]).to(device)].double()
-        n_rows += len(block)
-        total += block.sum(dim=0)
-        squares += float(block.square().sum())
+        values = np.ascontiguousarray(block.cpu().numpy())
+        row_blocks.require_finite(values, start)
+        digest.update(values.data)
+        trained = block[_trained_rows(held_out, start, block)].double()
+        n_rows += len(trained)
+        total += trained.sum(dim=0)
+        squares += float(trained.square().sum())
         if model.skip == "pca":
-            products.addmm_(block.T, block)
+            products.addmm_(trained.T, trained)
+
+    # centre and scale
     mean = total / n_rows
     spread = squares / n_rows - float(mean.square().sum())
     if not spread > 1e-12 * squares / n_rows:
-        raise SidmillError("all training vectors are one and the same: check the embeddings")
+        raise SidmillError("all training vectors are equal: check the embeddings")
     model.mean.copy_(mean)
     model.scale.fill_((spread / dim) ** 0.5)
+
+    # the d directions of largest variance, (d, D)
     if model.skip == "pca":
         _, axes = torch.linalg.eigh(products / n_rows - torch.outer(mean, mean))
         axes = axes.flip(1)[:, : len(model.shortcut.weight)].T
@@ -70,93 +124,91 @@ def scale(model: Autoencoder, rows: Rows, held: np.ndarray, device: torch.device
 
 
 @torch.no_grad()
-def copy_codewords(
+def copy_codebooks(
     model: Autoencoder,
     codebooks: list[np.ndarray],
     rows: Rows,
-    held: np.ndarray,
+    held_out: np.ndarray,
     device: torch.device,
 ) -> None:
-    """Start from codebooks of the vectors' own space, in place of latents.
+    """Start from codebooks in the space of the vectors, which then is that of the latents.
 
-    They learned from every row. Each codeword moves to the mean of the training rows that choose
-    it, level by level, so that what is held out has not taught it. Memory: one block.
+    They were fitted to every row. Each codeword moves to the mean of the training rows that choose
+    it, level by level, so that no held-out row counts. Memory: one block.
     """
-    for level, (words, given) in enumerate(zip(model.codebooks, codebooks, strict=True)):
-        given = torch.from_numpy(given).to(words.device)
-        words.copy_((given - model.mean if level == 0 else given) / model.scale)
-        counts, sums = torch.zeros(len(words), device=device), torch.zeros_like(words)
+    for level, (codebook, copied) in enumerate(zip(model.codebooks, codebooks, strict=True)):
+        # to the scale of the model's input; the first level carries the centre
+        given = torch.from_numpy(copied).to(codebook.device)
+        codebook.copy_((given - model.mean if level == 0 else given) / model.scale)
+
+        # one step of k-means on the training rows
+        counts, sums = torch.zeros(len(codebook), device=device), torch.zeros_like(codebook)
         for start, block in data.blocks(rows, device):
-            taught = torch.from_numpy(~held[start : start + len(block)]).to(device)
-            left = model.encode(model.scaled(block[taught]))
+            residual = model.encode(model.scaled(block[_trained_rows(held_out, start, block)]))
             for earlier in model.codebooks[:level]:
-                left = left - earlier[nearest.nearest(left, earlier)]
-            found = residual_quantizer.count_and_sum(left, nearest.nearest(left, words), len(words))
-            counts += found[0]
-            sums += found[1]
+                residual = residual - earlier[residual_quantizer.nearest(residual, earlier)]
+            code = residual_quantizer.nearest(residual, codebook)
+            more = residual_quantizer.count_and_sum(residual, code, len(codebook))
+            counts += more[0]
+            sums += more[1]
         chosen = counts > 0
-        words[chosen] = sums[chosen] / counts[chosen, None]
+        codebook[chosen] = sums[chosen] / counts[chosen, None]
 
 
 @torch.no_grad()
-def lay_grid(
+def set_grid(
     model: Autoencoder,
-    cells: list[np.ndarray],
+    grid: list[np.ndarray],
     rows: Rows,
-    held: np.ndarray,
+    held_out: np.ndarray,
     device: torch.device,
 ) -> None:
     """Take the cells of a grid as codewords; with ``skip: pca`` spread latents evenly over it.
 
     Each latent dimension starts with standard deviation ``GRID_SPREAD``. Memory: one block.
     """
-    for words, given in zip(model.codebooks, cells, strict=True):
-        words.copy_(torch.from_numpy(given))
+    for codebook, cells in zip(model.codebooks, grid, strict=True):
+        codebook.copy_(torch.from_numpy(cells))
     if model.skip != "pca":
         return
+
+    # mean square of each latent dimension over the training rows, (d,)
     squares = torch.zeros(len(model.shortcut.weight), dtype=torch.float64, device=device)
     for start, block in data.blocks(rows, device):
-        taught = torch.from_numpy(~held[start : start + len(block)]).to(device)
-        squares += model.shortcut(model.scaled(block[taught])).double().square().sum(dim=0)
-    stretch = (GRID_SPREAD / (squares / (~held).sum()).sqrt().clamp(min=1e-6)).float()
+        trained = model.scaled(block[_trained_rows(held_out, start, block)])
+        squares += model.shortcut(trained).double().square().sum(dim=0)
+    deviations = (squares / (~held_out).sum()).sqrt()
+    stretch = (GRID_SPREAD / deviations.clamp(min=1e-6)).float()
     model.shortcut.weight.mul_(stretch[:, None])
     model.way_back.weight.div_(stretch)
 
 
 @torch.no_grad()
-def fit_codewords(
-    model: Autoencoder,
-    rows: Rows,
-    training: np.ndarray,
-    settings: Settings,
-    scratch: str | Path,
-    device: torch.device,
-    memory_mb: int,
-) -> None:
+def fit_codebooks(model: Autoencoder, training: Training, scratch: str | Path) -> None:
     """Set the codebooks by residual k-means over latents, as ``kmeans_init`` says.
 
-    There must be a row for each codeword: ``settings.check_rows`` has seen to it.
+    There must be a row for each codeword: ``fit.check_rows`` has checked it.
 
     Args:
         model: its encoder as far as it is trained.
-        rows: all N.
-        training: int64, rows to take the latents of, ascending.
-        settings: of the training.
+        training: data and settings.
         scratch: folder for the latents meanwhile: 4 n d bytes.
-        device: of the model.
-        memory_mb: MiB for k-means.
     """
+    settings = training.settings
     if settings.kmeans_init == "none":
         return
+    rows = training.training_rows
     if settings.kmeans_init == "first_batch":
-        order = data.epoch_order(len(training), settings.seed, 0)
-        training = np.sort(training[order[: settings.batch_size]])
+        order = data.epoch_order(len(rows), training.seed, 0)
+        rows = np.sort(rows[order[: settings.batch_size]])
+
+    # latents go through a file: they may be larger than memory
     path = Path(scratch, "latents.npy")
     model.eval()
-    vector_store.write(
-        path, (len(training), settings.e_dim), "float32", _latents(model, rows, training, device)
-    )
+    latents = _latents(model, training, rows)
+    vector_store.write(path, (len(rows), settings.e_dim), "float32", latents)
     model.train()
+
     fitted = rqkmeans.fit(
         vector_store.open_npy(path),
         Rqkmeans(
@@ -164,20 +216,24 @@ def fit_codewords(
             codebook_size=settings.codebook_sizes,
             n_iter=settings.kmeans_iters,
             tolerance=KMEANS_TOLERANCE,
-            device=str(device),
-            memory_mb=memory_mb,
+            device=str(training.device),
+            memory_mb=KMEANS_MEMORY_MB,
         ),
-        seed=settings.seed,
+        seed=training.seed,
     )
     path.unlink()
-    for words, found in zip(model.codebooks, fitted.codebooks, strict=True):
-        words.copy_(torch.from_numpy(found))
-    logger.info("codebooks set by residual k-means over %d latents", len(training))
+    for codebook, values in zip(model.codebooks, fitted.codebooks, strict=True):
+        codebook.copy_(torch.from_numpy(values))
+    logger.info("codebooks set by residual k-means over %d latents", len(rows))
 
 
-def _latents(
-    model: Autoencoder, rows: Rows, training: np.ndarray, device: torch.device
-) -> Iterator[np.ndarray]:
-    for start in range(0, len(training), data.BLOCK_ROWS):
-        block = data.take(rows, training[start : start + data.BLOCK_ROWS], device)
+def _trained_rows(held_out: np.ndarray, start: int, block: torch.Tensor) -> torch.Tensor:
+    """Return which rows of a block are trained on: bool (b,)."""
+    return torch.from_numpy(~held_out[start : start + len(block)]).to(block.device)
+
+
+def _latents(model: Autoencoder, training: Training, rows: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(rows), data.BLOCK_ROWS):
+        chosen = rows[start : start + data.BLOCK_ROWS]
+        block = data.take(training.rows, chosen, training.device)
         yield model.encode(model.scaled(block)).cpu().numpy()

@@ -7,16 +7,16 @@ import torch
 import torch.nn.functional as F
 
 TINY = 1e-6
-MARGIN = 2.0  # times the length that the last level leaves, where repulsion ends
+MARGIN = 2.0  # distance at which repulsion ends, in units of the length that the last level leaves
 
 
-def reconstruction(found: torch.Tensor, wanted: torch.Tensor, kind: str) -> torch.Tensor:
+def reconstruction(output: torch.Tensor, target: torch.Tensor, kind: str) -> torch.Tensor:
     """Mean error of a batch: ``mse``, ``l1`` or ``cosine`` (1 - cosine similarity)."""
     if kind == "mse":
-        return F.mse_loss(found, wanted)
+        return F.mse_loss(output, target)
     if kind == "l1":
-        return F.l1_loss(found, wanted)
-    return 1 - (unit(found) * unit(wanted)).sum(dim=1).mean()
+        return F.l1_loss(output, target)
+    return 1 - (unit(output) * unit(target)).sum(dim=1).mean()
 
 
 def unit(rows: torch.Tensor) -> torch.Tensor:
@@ -29,38 +29,42 @@ def diversity(latents: torch.Tensor) -> torch.Tensor:
 
     The estimator of entropy by Kozachenko and Leonenko, taken for quantization by "Spreading
     vectors for similarity search", https://arxiv.org/abs/1806.03198. Distances are measured in
-    units of the batch's spread, so growing as a whole gains nothing. Equal rows are left alone:
-    nothing can part them. A batch of one row, or of equal rows only, has loss and gradient 0.
+    units of the batch's spread, so growing as a whole gains nothing. Equal rows do not count: no
+    gradient can separate them. A batch of one row, or of equal rows only, has loss and gradient 0.
     """
-    centred = latents - latents.mean(dim=0)
     # clamped before the root: the derivative of a root at 0 is infinite, and 0 times it is NaN
+    centred = latents - latents.mean(dim=0)
     scaled = centred / centred.square().mean().clamp(min=TINY**2).sqrt()
+
+    # the nearest other row of each: (b,)
     with torch.no_grad():
         squares = scaled.square().sum(dim=1)
-        apart = torch.addmm(squares, scaled, scaled.T, alpha=-2).add_(squares[:, None])
-        apart.fill_diagonal_(torch.inf)
-        mate = apart.argmin(dim=1)
-    found = (scaled - scaled[mate]).square().sum(dim=1)
-    near = found[found > TINY]
-    return -near.log().mean() / 2 if len(near) else found.sum()
+        distances = torch.addmm(squares, scaled, scaled.T, alpha=-2).add_(squares[:, None])
+        distances.fill_diagonal_(torch.inf)
+        neighbours = distances.argmin(dim=1)
+
+    # its distance again, with a gradient
+    nearest = (scaled - scaled[neighbours]).square().sum(dim=1)
+    apart = nearest[nearest > TINY]
+    return -apart.log().mean() / 2 if len(apart) else nearest.sum()
 
 
-def repulsion(one: torch.Tensor, other: torch.Tensor, missed: torch.Tensor) -> torch.Tensor:
-    """Part items that share all codes until they lie about two codewords of the last level apart.
+def repulsion(one: torch.Tensor, other: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
+    """Separate items that share all codes, up to about two codewords of the last level.
 
     A hinge on their distance, with the margin in units of what the last level leaves, as in
-    QuaSID, https://arxiv.org/abs/2603.00632; a sum over the pairs, so that the last ones left are
-    pushed no harder. Equal rows are left alone: nothing can part them.
+    QuaSID, https://arxiv.org/abs/2603.00632; a sum over the pairs, so that the last pairs that
+    remain are pushed no harder. Equal rows do not count: no gradient can separate them.
 
     Args:
         one: float32 (b, d).
         other: float32 (b, d), row for row what collides.
-        missed: float32 (), mean squared length of what the last level leaves unexplained.
+        error: float32 (), mean squared length of the residual after the last level.
     """
-    margin = (MARGIN * missed.sqrt()).clamp(min=TINY)
+    margin = (MARGIN * error.sqrt()).clamp(min=TINY)
     squares = (one - other).square().sum(dim=1)
-    apart = squares[squares > TINY * margin**2].sqrt()
-    return (1 - apart / margin).clamp(min=0).square().sum()
+    distances = squares[squares > TINY * margin**2].sqrt()
+    return (1 - distances / margin).clamp(min=0).square().sum()
 
 
 def contrastive(one: torch.Tensor, other: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -74,5 +78,5 @@ def contrastive(one: torch.Tensor, other: torch.Tensor, temperature: float) -> t
         temperature: of the softmax over cosines.
     """
     scores = unit(one) @ unit(other).T / temperature
-    own = torch.arange(len(scores), device=scores.device)
-    return (F.cross_entropy(scores, own) + F.cross_entropy(scores.T, own)) / 2
+    targets = torch.arange(len(scores), device=scores.device)
+    return (F.cross_entropy(scores, targets) + F.cross_entropy(scores.T, targets)) / 2

@@ -1,4 +1,4 @@
-"""What a state of the training is worth: figures over all rows, in eval mode.
+"""Figures of a model over all rows, in eval mode.
 
 Shapes: N rows, D dimensions, L levels.
 """
@@ -6,23 +6,23 @@ Shapes: N rows, D dimensions, L levels.
 import numpy as np
 import torch
 
-from sidmill.quantize.rqvae import data, nearest
+from sidmill.quantize.rqvae import data, residual_quantizer
 from sidmill.quantize.rqvae.autoencoder import Autoencoder
 from sidmill.quantize.rqvae.data import Rows
 
 
 @torch.no_grad()
 def measure(
-    model: Autoencoder, rows: Rows, held: np.ndarray, device: torch.device
+    model: Autoencoder, rows: Rows, held_out: np.ndarray, device: torch.device
 ) -> tuple[dict[str, float], np.ndarray]:
-    """Measure codes over all rows, and reconstruction over those that never trained.
+    """Measure codes over all rows, and reconstruction over those that never train.
 
     Without held-out rows the reconstruction is that of all. Memory: one block, and 4 L bytes a row.
 
     Args:
         model: set to eval mode and back.
         rows: all N.
-        held: bool (N,), rows held out.
+        held_out: bool (N,), rows held out.
         device: of the model.
 
     Returns:
@@ -33,29 +33,34 @@ def measure(
     """
     model.eval()
     codes = np.empty((rows.shape[0], len(model.codebooks)), dtype=np.int32)
-    judged = held if held.any() else ~held
+    judged = held_out if held_out.any() else ~held_out
     error = energy = 0.0
+
     for start, block in data.blocks(rows, device):
-        left = latents = model.encode(model.scaled(block))
-        for level, words in enumerate(model.codebooks):
-            code = nearest.nearest(left, words)
+        # codes of all rows of the block
+        latents = residual = model.encode(model.scaled(block))
+        for level, codebook in enumerate(model.codebooks):
+            code = residual_quantizer.nearest(residual, codebook)
             codes[start : start + len(block), level] = code.cpu().numpy()
-            left = left - words[code]
-        wanted = torch.from_numpy(judged[start : start + len(block)]).to(device)
-        if wanted.any():
-            goal = block[wanted]
-            found = model.decode((latents - left)[wanted]) * model.scale + model.mean
-            error += float((found.double() - goal).square().sum())
-            energy += float(goal.double().square().sum())  # float32 squares end at 3e38
+            residual = residual - codebook[code]
+
+        # reconstruction of the judged rows
+        chosen = torch.from_numpy(judged[start : start + len(block)]).to(device)
+        if chosen.any():
+            target = block[chosen]
+            output = model.decode((latents - residual)[chosen]) * model.scale + model.mean
+            error += float((output.double() - target).square().sum())
+            energy += float(target.double().square().sum())  # float32 squares end at 3e38
     model.train()
-    used = [len(np.unique(column)) for column in codes.T]
+
+    n_used = [len(np.unique(column)) for column in codes.T]
     figures = {
         "heldout_mse": error / (int(judged.sum()) * rows.shape[1]),
         **({"heldout_relative": error / energy} if energy else {}),
         "collision_rate": 1 - len(np.unique(codes, axis=0)) / len(codes),
         **{
-            f"utilisation_{level + 1}": n_used / len(model.codebooks[level])
-            for level, n_used in enumerate(used)
+            f"utilisation_{level + 1}": used / len(model.codebooks[level])
+            for level, used in enumerate(n_used)
         },
     }
     return figures, codes

@@ -1,4 +1,4 @@
-"""Every figure of a training: a CSV always, TensorBoard or Weights & Biases if wanted.
+"""Every figure of a training: always a CSV, with ``rqvae.tracking`` also in a tracker.
 
 The CSV has one row per epoch; figures that are measured every ``eval_step`` epochs are empty in
 between. A training that goes on after a kill writes no row twice.
@@ -7,18 +7,19 @@ between. A training that goes on after a kill writes no row twice.
 import csv
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sidmill.core.atomic import replacing
 from sidmill.core.errors import SidmillError
-from sidmill.quantize.rqvae.training import FIGURES
+from sidmill.quantize.rqvae.train import FIGURES
 
 METRICS = "metrics.csv"
 
-# Takes the rows of some epochs: column -> value.
-Log = Callable[[list[dict]], None]
+Row = dict[str, float]  # figures of an epoch by column
+Log = Callable[[list[Row]], None]  # takes the rows of some epochs
 
 
 def columns(n_levels: int) -> list[str]:
@@ -35,15 +36,17 @@ def publish(folder: str | Path, path: str | Path) -> None:
 
 
 @contextmanager
-def opened(folder: Path, n_levels: int, done: int, tracking: str, settings: dict) -> Iterator[Log]:
+def opened(
+    folder: Path, n_levels: int, done: int, tracking: str, settings: Mapping[str, Any]
+) -> Iterator[Log]:
     """Give the function that logs; rows of epochs after ``done`` are removed first.
 
     Args:
-        folder: metrics.csv goes here, and what the trackers keep.
+        folder: of metrics.csv and of the tracker's files.
         n_levels: L.
         done: epochs that stay.
         tracking: ``none``, ``tensorboard`` or ``wandb``.
-        settings: of the training, for the trackers.
+        settings: of the training, for the tracker.
 
     Raises:
         SidmillError: if the tracker is not installed.
@@ -52,7 +55,7 @@ def opened(folder: Path, n_levels: int, done: int, tracking: str, settings: dict
     _cut(path, names, done)
     with _tracker(folder, tracking, done, settings) as track:
 
-        def log(rows: list[dict]) -> None:
+        def log(rows: list[Row]) -> None:
             with path.open("a", encoding="utf-8", newline="") as file:
                 csv.DictWriter(file, names, restval="", lineterminator="\n").writerows(rows)
             for row in rows:
@@ -62,6 +65,7 @@ def opened(folder: Path, n_levels: int, done: int, tracking: str, settings: dict
 
 
 def _cut(path: Path, names: list[str], done: int) -> None:
+    """Write metrics.csv with its header and the rows of the first ``done`` epochs alone."""
     kept = []
     if done and path.exists():
         with path.open(encoding="utf-8", newline="") as file:
@@ -78,27 +82,33 @@ def _cut(path: Path, names: list[str], done: int) -> None:
 
 @contextmanager
 def _tracker(
-    folder: Path, tracking: str, done: int, settings: dict
-) -> Iterator[Callable[[dict], None]]:
+    folder: Path, tracking: str, done: int, settings: Mapping[str, Any]
+) -> Iterator[Callable[[Row], None]]:
+    """Give the function that takes one row: of TensorBoard, of wandb, or one that does nothing."""
+    # optional packages are imported where they are asked for
     if tracking == "tensorboard":
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise SidmillError(_missing("tensorboard")) from None
         with SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1) as writer:
-            yield lambda row: [
-                writer.add_scalar(name, value, row["epoch"])
-                for name, value in row.items()
-                if name != "epoch"
-            ]
+
+            def write_scalars(row: Row) -> None:
+                for name, value in row.items():
+                    if name != "epoch":
+                        writer.add_scalar(name, value, row["epoch"])
+
+            yield write_scalars
+
     elif tracking == "wandb":
         try:
             import wandb
         except ImportError:
             raise SidmillError(_missing("wandb")) from None
         project = os.environ.get("WANDB_PROJECT", "sidmill")
-        with wandb.init(project=project, dir=str(folder), config=settings) as run:
-            yield lambda row: run.log(row, step=row["epoch"])
+        with wandb.init(project=project, dir=str(folder), config=dict(settings)) as run:
+            yield lambda row: run.log(row, step=int(row["epoch"]))
+
     else:
         yield lambda row: None
 
