@@ -11,6 +11,7 @@ from dataset_run import N_ITEMS, RESOURCES, SIDS, TEXTS, facts, run, write_items
 from sidmill.core.errors import SidmillError
 from sidmill.datasets import mix, tasks
 from sidmill.formats import dataset_rows, sid_text
+from sidmill.settings.datasets import Mixture
 
 N_USERS = 24
 TEXT_TABLE = pa.table(
@@ -43,12 +44,11 @@ def make(tmp_path, task, form="chat", **others):
 
 def mixed(tmp_path, name, folders, others=None, questions=False, test_size=None, weights=None):
     names = sorted(folder.rpartition("/")[2] for folder in folders)
-    settings = {"weights": weights or dict.fromkeys(names, 1.0), "test_size": test_size or {}}
-    figures = mix.mix(
-        sorted(folders), tmp_path / f"{name}/train", tmp_path / f"{name}/test", others, questions,
-        seed=3, rows_per_file=10, **settings,
-    )  # fmt: skip
-    return figures, tmp_path / f"{name}/train", tmp_path / f"{name}/test"
+    weights = weights or dict.fromkeys(names, 1.0)
+    settings = Mixture(weights=weights, test_size=test_size or {}, rows_per_file=10)
+    train, test = tmp_path / f"{name}/train", tmp_path / f"{name}/test"
+    figures = mix.mix(sorted(folders), train, test, settings, 3, others, questions)
+    return figures, train, test
 
 
 def rows(folder):

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import re
+from typing import get_type_hints
 
 import pytest
 import yaml
@@ -55,6 +56,7 @@ from sidmill.retrieval import (
     search,
     training_data,
 )
+from sidmill.settings.config import SECTIONS
 from sidmill.sids import (
     churn,
     evaluate,
@@ -78,9 +80,6 @@ REJECTING = {"on_bad_rows", "max_reject_share"}
 PARTS = {
     "embedding, to fit": LSA | {"dim"},
     "h5, histories": {"splits"},
-    "datasets, first pass": {"windows", "history_max", "target_max", "shards"},
-    "datasets, second pass": {"form", "language", "rows_per_file", "shards"},
-    "datasets, bounds": {"max_unknown_share", "max_left_out_share"},
     "retrieval, to read passages": {"corpus", "corpus_ids", "form", *REJECTING},
     "retrieval, to read queries": {"queries", "query_ids", "form", *REJECTING},
     "retrieval, to read judgements": {"qrels", *REJECTING},
@@ -105,7 +104,6 @@ CHOSEN_BY_RULES = {
     "recommender": {"train_from", "mmap_path"},
 }
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
-DATASET_FILES = {"task_path", "pid2sid", "product_pid2sid", "shard", "seed"}
 FUNCTIONS = {
     "demo": (demo.write, {"seed"}),
     "items": (render.render, set()),
@@ -163,19 +161,6 @@ FUNCTIONS = {
     "cross": (cross.train, {"seed", "code"}),
     "rerank": (rerank.rerank_shard, {"shard"}),
     "retrieval_metrics": (measure.measure, {"seed"}),
-    "datasets, first pass": (
-        resolve_rows.resolve,
-        {*DATASET_FILES, "dataset", "split", "paths", "texts"},
-    ),
-    "datasets, second pass": (
-        write.write_parts,
-        {*DATASET_FILES, "rows_paths", "counts_paths", "prompts_folder", "texts"},
-    ),
-    "datasets, bounds": (counts.total, set()),
-    "lint": (lint.lint, set()),
-    "mixture": (mix.mix, {"seed"}),
-    "rl": (mix.mix, {"seed"}),
-    "vocabulary": (vocabulary.expand, {"seed"}),
     "explorer": (
         explorer.write,
         {"seed", "template_path", "pid2sid_path", "codes_path", "text_path"},
@@ -183,6 +168,15 @@ FUNCTIONS = {
     "recommender": (train.fit, {"seed", "state_path", "code"}),
     "recommender_evaluation": (recommender_metrics.evaluate, {"seed"}),
     "recommender_topk": (topk.recommend, set()),
+}
+
+# Functions that take a section as its type.
+TYPED = {
+    "datasets": (resolve_rows.resolve, write.write_parts, counts.total),
+    "lint": (lint.lint,),
+    "mixture": (mix.mix,),
+    "rl": (mix.mix,),
+    "vocabulary": (vocabulary.expand,),
 }
 
 
@@ -247,6 +241,12 @@ def test_a_section_is_the_keyword_arguments_of_its_function(section):
     assert all(p.default is inspect.Parameter.empty for p in keywords.values())
 
 
+@pytest.mark.parametrize("section", TYPED)
+def test_a_section_is_the_type_that_its_functions_take(section):
+    for function in TYPED[section]:
+        assert issubclass(SECTIONS[section], get_type_hints(function)["settings"])
+
+
 def test_the_python_interface_has_the_defaults_of_the_config():
     parameters = inspect.signature(api.fit).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
@@ -256,7 +256,8 @@ def test_the_python_interface_has_the_defaults_of_the_config():
 
 
 def test_every_section_feeds_a_function():
-    assert set(CONFIG) == {name.partition(",")[0] for name in FUNCTIONS} | {"run", "quantizer"}
+    loose = {name.partition(",")[0] for name in FUNCTIONS}
+    assert set(CONFIG) == loose | set(TYPED) | {"run", "quantizer"}
 
 
 def locked():

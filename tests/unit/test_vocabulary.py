@@ -10,6 +10,7 @@ import torch
 from sidmill.core.errors import SidmillError
 from sidmill.datasets import trie, vocabulary
 from sidmill.formats import sid_text
+from sidmill.settings.datasets import Vocabulary
 
 SIZES = [5, 4, 6]
 
@@ -50,9 +51,9 @@ def test_the_tree_holds_the_sids_and_nothing_else(sids, tree, tmp_path):
 
 
 def test_embeddings_from_codebooks_need_codebooks(sids, tmp_path):
-    settings = {"model": "m", "revision": None, "pad_to": 1, "dtype": "auto", "seed": 1}
+    settings = Vocabulary(model="m", init="codebook")
     with pytest.raises(SidmillError, match="given SIDs have none: set mean or random"):
-        vocabulary.expand(tmp_path / "model", sids, SIZES, [], init="codebook", **settings)
+        vocabulary.expand(tmp_path / "model", sids, SIZES, [], settings, 1)
 
 
 def derived(rules, name="start"):
@@ -85,15 +86,8 @@ def test_a_model_with_sids_writes_only_those_that_exist(sids, rng, tmp_path, ini
     Qwen3ForCausalLM.from_pretrained(source).save_pretrained(source)
     books = [rng.standard_normal((size, 8)).astype(np.float32) for size in SIZES]
     books = books if init == "codebook" else []  # given SIDs have none
-    settings = {
-        "model": str(source),
-        "revision": None,
-        "init": init,
-        "pad_to": 256,
-        "dtype": "auto",
-        "seed": 1,
-    }
-    ids = vocabulary.expand(tmp_path / "model", sids, SIZES, books, **settings)
+    settings = Vocabulary(model=str(source), init=init)
+    ids = vocabulary.expand(tmp_path / "model", sids, SIZES, books, settings, 1)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     assert model.config.vocab_size % 256 == 0

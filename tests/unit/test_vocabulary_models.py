@@ -33,6 +33,7 @@ from transformers import (
 from sidmill.core.errors import SidmillError
 from sidmill.datasets import trie, vocabulary
 from sidmill.formats import sid_text
+from sidmill.settings.datasets import Vocabulary
 
 pytestmark = pytest.mark.model
 
@@ -98,9 +99,8 @@ def save(folder, kind, *, head="own", tokenizer=None, extra_rows=0, change=None)
 
 
 def expand(source, folder, *, sizes=SIZES, codes=CODES, books=BOOKS, **changes):
-    settings = {"seed": 1, "model": str(source), "revision": None, "init": "codebook"}
-    settings |= {"pad_to": 64, "dtype": "auto"} | changes
-    return vocabulary.expand(folder, codes, sizes, books, **settings)
+    settings = Vocabulary(**{"model": str(source), "pad_to": 64} | changes)
+    return vocabulary.expand(folder, codes, sizes, books, settings, 1)
 
 
 def load(folder):
