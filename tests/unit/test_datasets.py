@@ -39,6 +39,7 @@ ANY_SHARE = Datasets(max_unknown_share=1, max_left_out_share=1)
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """A OneRec metadata parquet with every column, unknown ids and empty histories among them."""
+    # Items, with SIDs drawn at random.
     folder, random = tmp_path_factory.mktemp("data"), np.random.default_rng(1)
     pids = pa.chunked_array([pa.array(np.arange(N_ITEMS) * 3)])
     sids = random.integers(0, 9, (N_ITEMS, 3)).astype(np.int32)
@@ -48,6 +49,7 @@ def data(tmp_path_factory):
         sizes = random.integers(low, high, N_USERS)
         return [(random.integers(0, N_ITEMS + 2, size) * 3).tolist() for size in sizes]
 
+    # Users: histories, targets, texts, and a mask for each kind of response.
     history, target = lists(0, 30), lists(0, 14)
     profile, words = 'likes "tea"\n\\ 茶 \x01', json.dumps({"tea": [3, 6], "杯": [9]})
     columns = {
@@ -71,6 +73,8 @@ def data(tmp_path_factory):
             masks = [random.integers(0, 2, len(some)).tolist() for some in ids]
             columns[f"{side}_video_{response}"] = masks
     pq.write_table(pa.table(columns), folder / "users.parquet", row_group_size=100)
+
+    # Texts of the items.
     text = {"pid": pids, "text": [f"Item {n}\nof use {n % 7}" for n in range(N_ITEMS)]}
     pq.write_table(pa.table(text), folder / "text.parquet")
     return folder
@@ -204,6 +208,7 @@ def test_the_chat_form_is_what_datasets_reads(data, tmp_path):
 
 @pytest.mark.parametrize("windows", ["user", "item"])
 def test_splits_of_sequences_keep_to_time(data, tmp_path, windows):
+    # Forty users of ten items: six of training, two of validation, two of test.
     items = [[3 * n for n in range(u, u + 10)] for u in range(40)]
     rows = {
         "user_id": [f"u{u}" for u in range(40)],
@@ -215,6 +220,8 @@ def test_splits_of_sequences_keep_to_time(data, tmp_path, windows):
     sequence_table.write(
         path, pa.int64(), [pa.table(rows, schema=sequence_table.schema(pa.int64()))]
     )
+
+    # History and target of each row, by split.
     sizes = Counter()
     for split in ("train", "valid", "test"):
         options = {"paths": [path], "split": split, "windows": windows}
@@ -230,11 +237,14 @@ def test_splits_of_sequences_keep_to_time(data, tmp_path, windows):
             else:
                 wanted = {"train": (3, 3), "valid": (6, 2), "test": (8, 2)}[split]
                 assert (len(asked), len(given)) == wanted
+
+    # Rows per user.
     per_user = {"user": (1, 1, 1), "item": (5, 2, 2)}[windows]
     assert tuple(sizes[s] // 40 for s in ("train", "valid", "test")) == per_user
 
 
 def test_items_without_a_title_are_counted_and_left_out(data, tmp_path):
+    # Every third item loses its title.
     texts = pq.read_table(data / "text.parquet").to_pydict()
     blank = {pid for place, pid in enumerate(texts["pid"]) if place % 3 == 0}
     texts["text"] = [
@@ -242,6 +252,8 @@ def test_items_without_a_title_are_counted_and_left_out(data, tmp_path):
         for pid, text in zip(texts["pid"], texts["text"], strict=True)
     ]
     pq.write_table(pa.table(texts), tmp_path / "text.parquet")
+
+    # Lists of titles lack these items, and the count is that of the input.
     options = {"texts": tmp_path / "text.parquet"}
     made, jsons = make(data, tmp_path / "a", "sft_titles_to_sid", **options)
     whole = counts.total(jsons, "x", ANY_SHARE)

@@ -120,6 +120,7 @@ def chat(user, assistant):
 
 
 def test_the_linter_finds_what_is_planted_and_nothing_else(tmp_path, pid2sid):
+    # One row for each finding.
     caption = {"pid": 1, "sid": SID[1]}
     rows = [
         (f"After {SID[0]}{SID[1]}?", SID[2], {"uid": 1}),
@@ -132,6 +133,8 @@ def test_the_linter_finds_what_is_planted_and_nothing_else(tmp_path, pid2sid):
     ]
     uuids = [f"u{row}" for row in range(len(rows))] + ["u0"]  # duplicate_rows
     rows.append(rows[0])
+
+    # Two datasets of one task: the user of the second is in the first as well.
     folders = []
     for name, some in (("sft_x", range(len(rows))), ("sft_x.test", [0])):
         table = {
@@ -143,6 +146,8 @@ def test_the_linter_finds_what_is_planted_and_nothing_else(tmp_path, pid2sid):
         folders.append(str(tmp_path / name))
         (tmp_path / name).mkdir()
         dataset_rows.write(tmp_path / name / dataset_rows.part_name(0, 1), pa.table(table))
+
+    # Each is found once, and nothing else.
     found = lint.lint(folders, pid2sid, Lint(token_budget=100))
     planted = found["datasets"]["sft_x"]
     assert planted["examples"] == {
@@ -180,13 +185,16 @@ def test_the_command_leaves_a_model_and_its_tree(tmp_path, pid2sid):
 
     from sidmill.datasets import trie, vocabulary
 
+    # A model on disk, first without the quantizer that the default needs.
     source = tiny_qwen3.build(tmp_path / "source")
     Qwen3ForCausalLM.from_pretrained(source).save_pretrained(source)
-    words = ["vocab", str(source), str(tmp_path / "out"), "--pid2sid", str(pid2sid)]
-    refused = CliRunner().invoke(commands, words)
+    command = ["vocab", str(source), str(tmp_path / "out"), "--pid2sid", str(pid2sid)]
+    refused = CliRunner().invoke(commands, command)
     assert isinstance(refused.exception, SidmillError)
     assert "--quantizer" in str(refused.exception)
-    done = CliRunner().invoke(commands, [*words, "--init", "mean", "--pad-to", "64"])
+
+    # The remedy: the tokens are added, and the tree allows each SID to its end.
+    done = CliRunner().invoke(commands, [*command, "--init", "mean", "--pad-to", "64"])
     assert done.exit_code == 0, done.output
     assert "92 tokens" in done.output
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")

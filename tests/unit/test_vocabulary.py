@@ -82,6 +82,7 @@ def test_the_grammar_writes_each_sid_once_and_nothing_else(rng, tmp_path, n_sids
 def test_a_model_with_sids_writes_only_those_that_exist(sids, rng, tmp_path, init):
     from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3ForCausalLM
 
+    # A model with the SID tokens.
     source = tiny_qwen3.build(tmp_path / "source")
     Qwen3ForCausalLM.from_pretrained(source).save_pretrained(source)
     books = [rng.standard_normal((size, 8)).astype(np.float32) for size in SIZES]
@@ -93,12 +94,16 @@ def test_a_model_with_sids_writes_only_those_that_exist(sids, rng, tmp_path, ini
     assert model.config.vocab_size % 256 == 0
     assert tokenizer.chat_template == AutoTokenizer.from_pretrained(source).chat_template
     vocabulary.check_round_trip(tokenizer, sids)
+
+    # Near codewords start with near embeddings.
     if init == "codebook":
         rows = model.get_input_embeddings().weight.detach()
         rows = rows[[ids[sid_text.token(0, code)] for code in range(SIZES[0])]]
         near = torch.cdist(rows, rows).flatten()
         wanted = torch.cdist(*[torch.from_numpy(books[0])] * 2).flatten()
         assert np.corrcoef(near, wanted)[0, 1] > 0.8
+
+    # Ten beams for each of two prompts are ten different SIDs that exist.
     tree = trie.build(sids, ids)
     prompt = torch.tensor([[5, 6, 7], [8, 9, 10]])
     found = model.generate(

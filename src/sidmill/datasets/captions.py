@@ -13,7 +13,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.datasets import tasks
 
 PROMPTS = provenance.ROOT.parent / "workflow/resources/prompts"
-SID = "\0"  # stands for the SID of the row; no text holds it
+SID = "\0"  # replaces the SID of the row; no text contains it
 
 
 class Wordings:

@@ -2,10 +2,10 @@
 
 Users come from a ``onerec`` metadata parquet as it is, or from sequences.parquet, which is cut into
 the same columns here: ``uid``, ``hist_video_pid``, ``target_video_pid``. Items come from a parquet
-of ``pid`` and ``dense_caption``, or from text.parquet, whose text is then called ``dense_caption``.
+of ``pid`` and ``dense_caption``, or from text.parquet, whose text is renamed to ``dense_caption``.
 
-Splits keep to time: a target is never older than its history, and a history holds nothing of a
-later split.
+Splits follow time: a target is never older than its history, and a history has no item of a later
+split.
 """
 
 from collections.abc import Iterator, Set
@@ -143,11 +143,11 @@ def _split_numbers(column: pa.ChunkedArray) -> np.ndarray:
     codes = {str(code): number for code, number in ONEREC_SPLITS.items()}
     codes |= {name: number for number, name in enumerate(SPLITS)}
     column = column.combine_chunks()
-    if pa.types.is_boolean(column.type):  # is it a test row?
+    if pa.types.is_boolean(column.type):  # whether a row is a test row
         column = column.cast(pa.int64())
     if pa.types.is_floating(column.type):
-        whole = pc.equal(pc.floor(column), column)
-        column = pc.if_else(whole, column, pa.scalar(None, column.type)).cast(pa.int64())
+        is_whole = pc.equal(pc.floor(column), column)
+        column = pc.if_else(is_whole, column, pa.scalar(None, column.type)).cast(pa.int64())
     names = pa.array(list(codes), plain_columns.TEXT)
     indices = pc.fill_null(pc.index_in(column.cast(plain_columns.TEXT), names), len(codes))
     numbers = np.array([*codes.values(), -1], np.int64)
@@ -158,7 +158,7 @@ def _common_names(paths: list[str], columns: set[str]) -> set[str]:
     """The columns that all files have.
 
     Raises:
-        SidmillError: if one that is read, or decides how files are read, is in some files only.
+        SidmillError: if a column that is read, or that tells sequences, is in some files only.
     """
     names = {path: set(parquet.open_file(path, {}).schema_arrow.names) for path in paths}
     shared = set.intersection(*names.values())
@@ -205,7 +205,7 @@ def _common_kinds(paths: list[str], columns: list[str]) -> dict[str, pa.DataType
 
 
 def _number_rank(kind: pa.DataType) -> int:
-    """1 for integers and 2 for floats, which hold them; 0 for other types."""
+    """1 for integers and 2 for floats, to which integers are cast; 0 for other types."""
     return 1 if pa.types.is_integer(kind) else 2 if pa.types.is_floating(kind) else 0
 
 
@@ -368,7 +368,7 @@ def _checked_splits(batch: pa.RecordBatch, items: ragged.Ragged) -> np.ndarray:
         SidmillError: if a user has another number of splits than items, a split is unknown, an item
             of an earlier split follows one of a later split, or a user has too many items.
     """
-    # One split per item, of those that there are.
+    # One split per item, with a valid number.
     column = ragged.from_arrow(batch["splits"])
     uneven = np.flatnonzero(items.lengths != column.lengths)
     if len(uneven):

@@ -101,7 +101,7 @@ def lint(
     count_tokens = _token_counter(settings.tokenizer)
     rules = Rules(sids, levels, Wordings(prompts), count_tokens, settings.token_budget)
 
-    # Each dataset by itself; two folders of one name are called by their paths.
+    # Each dataset by itself; the second folder of a name is reported by its path.
     found: dict[str, dict[str, Any]] = {}
     users: dict[str, np.ndarray] = {}
     for folder in folders:

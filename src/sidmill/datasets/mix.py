@@ -111,8 +111,8 @@ def mix(
         test: folder to write; empty without a test size.
         settings: weights and test sizes, by dataset.
         seed: covers samples, order and the owners held out.
-        others: folders of datasets that another mixture holds rows out of, with their number, as
-            its ``test_size`` says: those users are left out of the training part here.
+        others: folders of datasets that the other mixture holds rows out of, each with its
+            ``test_size`` there: the owners of those rows are left out of this training part.
         questions: whether rows of chat turns get the columns that trainers of reinforcement
             learning read: see :func:`sidmill.formats.dataset_rows.with_questions`.
 

@@ -86,7 +86,7 @@ Part: TypeAlias = "str | Drawn | Sids | pa.Array"
 def render(
     rows: pa.Table, task: Task, prompts: Prompts, texts: ItemTexts, form: str, seed: int
 ) -> pa.Table:
-    """Put rows into words.
+    """Fill rows into wordings.
 
     Args:
         rows: ``key``, metadata and fields, as the first pass leaves them.
@@ -207,18 +207,18 @@ class Page:
 
     def _make_field(self, name: str) -> pa.Array:
         """Make the text of a field by its kind."""
-        own = self.task.fields[name]
-        match own.kind:
+        spec = self.task.fields[name]
+        match spec.kind:
             case "sids" | "sid":
-                return ragged.join_strings(self.texts.sids[own.domain].texts, self._lists(name))
+                return ragged.join_strings(self.texts.sids[spec.domain].texts, self._lists(name))
             case "titles":
                 return self._titles(name)
             case "title":
                 return self.escape(self._titles_of(self._column(name)))
             case "lines":
-                return self._lines(own.names)
+                return self._lines(spec.names)
             case "phrase":
-                return self._phrases(own.source)
+                return self._phrases(spec.source)
         return self.escape(self._column(name).cast(TEXT))
 
     def metadata(self) -> pa.Array:
@@ -241,9 +241,9 @@ class Page:
         """The SIDs of each answer; where an answer names no item by SID, its text."""
         columns = []
         for name in self._answer_fields():
-            own, numbers = self.task.fields[name], self._lists(name)
-            if own.kind in SID_KINDS:
-                sids = self.texts.sids[own.domain].texts.take(ragged.as_arrow(numbers.values))
+            spec, numbers = self.task.fields[name], self._lists(name)
+            if spec.kind in SID_KINDS:
+                sids = self.texts.sids[spec.domain].texts.take(ragged.as_arrow(numbers.values))
                 columns.append(ragged.Ragged(sids, numbers.offsets))
         if not columns:
             return pa.LargeListArray.from_arrays(ragged.as_arrow(np.arange(len(texts) + 1)), texts)
@@ -253,8 +253,8 @@ class Page:
         """The items that each answer names, in the type of the catalogue's ids."""
         columns = []
         for name in self._answer_fields():
-            own, numbers = self.task.fields[name], self._lists(name)
-            pids = self.texts.pids[own.domain].take(ragged.as_arrow(numbers.values))
+            spec, numbers = self.task.fields[name], self._lists(name)
+            pids = self.texts.pids[spec.domain].take(ragged.as_arrow(numbers.values))
             columns.append(ragged.Ragged(pids, numbers.offsets))
         if not columns:
             no_pids = self.texts.pids["items"].slice(0, 0)
@@ -317,7 +317,7 @@ class Page:
             line_feed = pa.scalar(self._literal("\n"), TEXT)
             separators = pc.if_else(is_first, pa.scalar("", TEXT), line_feed)
 
-            # Appended to their rows; all other rows get the empty text behind the lines.
+            # Appended to their rows; all other rows get the empty text after the lines.
             line_of_row = np.full(len(self.keys), len(rows))
             line_of_row[rows] = np.arange(len(rows))
             added = pa.concat_arrays([_join(separators, lines), pa.array([""], TEXT)])
@@ -406,10 +406,10 @@ class Page:
 
     def _part(self, name: str, rows: np.ndarray) -> Part:
         """A field of some rows; SIDs stay numbers until the literals around them are known."""
-        own, all_rows = self.task.fields[name], len(rows) == len(self.keys)
-        if own.kind in SID_KINDS:
+        spec, all_rows = self.task.fields[name], len(rows) == len(self.keys)
+        if spec.kind in SID_KINDS:
             lists = self._lists(name)
-            return Sids(own.domain, lists if all_rows else ragged.take_lists(lists, rows))
+            return Sids(spec.domain, lists if all_rows else ragged.take_lists(lists, rows))
         field = self.field(name)
         return field if all_rows else field.take(ragged.as_arrow(rows))
 
@@ -469,8 +469,8 @@ def json_escape(texts: pa.Array) -> pa.Array:
 def uuids(source: str, contents: list[pa.Array]) -> pa.Array:
     """A uuid5 for each row, of its source, its texts and its metadata: equal rows have equal ones.
 
-    The name behind it is ``source`` and the XXH3 of each text, 128 bits in hexadecimal, a line
-    each: SHA-1 of the texts themselves takes as long as putting them together.
+    The name that it hashes is ``source`` and the XXH3 of each text, 128 bits in hexadecimal, a line
+    each: SHA-1 of the texts themselves takes as long as joining them.
 
     Args:
         source: what the name begins with.

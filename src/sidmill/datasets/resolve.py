@@ -42,7 +42,7 @@ GATHERED_MB = 64
 
 
 class Plan(NamedTuple):
-    """What holds for every row of a dataset.
+    """What every row of a dataset is resolved with.
 
     Attributes:
         task: which fields are made, of which columns.
@@ -102,7 +102,7 @@ def resolve(
     has_title = item_lookup.have_titles(domains["items"], items.texts) if names_titles else None
     plan = Plan(task, settings, domains, has_title, seed)
 
-    # Rows by blocks; a block knows how many were left out before it.
+    # Input rows, in blocks; each block states how many rows were left out.
     history_max, target_max = (
         plan.limit(name) if name in task.limits else 1 for name in ("history", "target")
     )
@@ -111,7 +111,7 @@ def resolve(
     stream, tally = row_hash.stream(seed, f"{dataset.task} {dataset.split}"), Tally()
     tables = _tables(blocks, plan, stream, tally)
 
-    # To disk, with the counts beside it.
+    # Rows to disk by bucket, and the counts.
     bits = bucket_bits(inputs.count(paths))
     batches = _write_buckets(rows_path, tables, bits)
     counts = {"bits": bits, "batches": batches, "counts": tally.as_dict()}
@@ -196,7 +196,7 @@ class Resolver:
         """Take a block; rows are multiplied here, if the task asks for it.
 
         Args:
-            plan: what holds for all blocks.
+            plan: the same for all blocks.
             table: columns of input rows (n,).
             keys: uint64 (n,).
             tally: what is counted, over all blocks.
@@ -246,36 +246,36 @@ class Resolver:
             self.fields[name] = self._make_field(name, self.task.fields[name])
         return self.fields[name]
 
-    def _make_field(self, name: str, own: Field) -> ragged.Ragged | pa.Array | None:
+    def _make_field(self, name: str, spec: Field) -> ragged.Ragged | pa.Array | None:
         """Make a field by its kind."""
-        match own.kind:
+        match spec.kind:
             case "sids" | "titles":
-                return self._item_lists(name, own)
+                return self._item_lists(name, spec)
             case "sid" | "title":
-                return self._item(name, own)
+                return self._item(name, spec)
             case "text":
-                return self._text(own.source)
+                return self._text(spec.source)
             case "first_line":
-                return item_lookup.first_lines(self._text(own.source))
+                return item_lookup.first_lines(self._text(spec.source))
             case "value":
-                return self._value(own)
+                return self._value(spec)
             case "choose":
-                return self._choose(name, own)
+                return self._choose(name, spec)
             case "count":
-                return ragged.as_arrow(self._field_lists(own.source).lengths)
+                return ragged.as_arrow(self._field_lists(spec.source).lengths)
         return None  # lines and phrases are made of text
 
     def present(self, name: str) -> np.ndarray:
         """Which rows have something in a field: bool (n,)."""
-        own = self.task.fields[name]
-        if own.kind in ("lines", "phrase"):
-            present: np.ndarray = np.logical_or.reduce([self.present(each) for each in own.fields])
+        spec = self.task.fields[name]
+        if spec.kind in ("lines", "phrase"):
+            present: np.ndarray = np.logical_or.reduce([self.present(each) for each in spec.fields])
             return present
         value = self.field(name)
         if isinstance(value, ragged.Ragged):
             return value.lengths > 0
         assert value is not None  # only wording has no value
-        if own.kind in ("sid", "title"):
+        if spec.kind in ("sid", "title"):
             return ragged.as_numpy(value) >= 0
         if pa.types.is_large_string(value.type) or pa.types.is_string(value.type):
             filled = pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(value)), 0)
@@ -319,9 +319,9 @@ class Resolver:
 
     def _id_type(self, column: str) -> pa.DataType:
         """The type of the ids that the fields made of a column look up."""
-        for own in self.task.fields.values():
-            if own.kind in ("sids", "titles") and own.source == column:
-                return self.plan.domains[own.domain].lookup.kind
+        for spec in self.task.fields.values():
+            if spec.kind in ("sids", "titles") and spec.source == column:
+                return self.plan.domains[spec.domain].lookup.kind
         return self.plan.domains["items"].lookup.kind
 
     def _column(self, name: str) -> pa.Array:
@@ -363,33 +363,33 @@ class Resolver:
         assert isinstance(lists, ragged.Ragged)  # the kind was checked with the task
         return lists
 
-    def _item_lists(self, name: str, own: Field) -> ragged.Ragged:
+    def _item_lists(self, name: str, spec: Field) -> ragged.Ragged:
         """Lists of rows of items: masked, then limited, then without ids that no item has."""
-        lists = self._list(own.source)
-        if own.where is not None:
+        lists = self._list(spec.source)
+        if spec.where is not None:
             lists = ragged.filter_values(lists, self._mask(name, lists))
-        for end, limit in (("first", own.first), ("last", own.last)):
+        for end, limit in (("first", spec.first), ("last", spec.last)):
             if limit is not None:
                 lists = ragged.truncate(lists, self.plan.limit(limit), end)
         rows = self._find(name, lists.values)
         lists = ragged.filter_values(ragged.Ragged(rows, lists.offsets), rows >= 0)
-        if self.task.rows is not None and own.source not in self.multiplied:
+        if self.task.rows is not None and spec.source not in self.multiplied:
             lists = ragged.take_lists(lists, self.parents)
         return lists
 
-    def _item(self, name: str, own: Field) -> pa.Array:
-        """The row of one item in each row, int32 (n,), -1 where there is no such item."""
-        values = self.multiplied.get(own.source)
-        ids = self._column(own.source) if values is None else values
+    def _item(self, name: str, spec: Field) -> pa.Array:
+        """The number of the item in each row, int32 (n,), -1 where there is no such item."""
+        values = self.multiplied.get(spec.source)
+        ids = self._column(spec.source) if values is None else values
         return ragged.as_arrow(self._find(name, ids))
 
     def _find(self, name: str, ids: np.ndarray | pa.Array) -> np.ndarray:
         """Look ids up for a field, and count those that no item has."""
-        own = self.task.fields[name]
-        rows = item_lookup.find_rows(self.plan.domains[own.domain].lookup, ids, own.source)
+        spec = self.task.fields[name]
+        rows = item_lookup.find_rows(self.plan.domains[spec.domain].lookup, ids, spec.source)
         self.tally.seen[name] += len(rows)
         self.tally.unknown[name] += int((rows < 0).sum())
-        if own.kind in tasks.TITLE_KINDS and self.plan.has_title is not None:
+        if spec.kind in tasks.TITLE_KINDS and self.plan.has_title is not None:
             untitled = (rows >= 0) & ~self.plan.has_title[rows]
             self.tally.untitled[name] += int(untitled.sum())
             rows = np.where(untitled, np.int32(-1), rows)
@@ -459,16 +459,16 @@ class Resolver:
             self.flags[column] = marks == 1
         return self.flags[column]
 
-    def _value(self, own: Field) -> pa.Array:
+    def _value(self, spec: Field) -> pa.Array:
         """A column as it is; with ``among``, null where it has another value than those."""
-        column = self._column(own.source)
-        if not own.among:
+        column = self._column(spec.source)
+        if not spec.among:
             return column
 
         # The values to keep in the type of the column: numbers, or else text.
         column = column.cast(pa.int64()) if pa.types.is_boolean(column.type) else column
         numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
-        allowed = pa.array([value if numeric else str(value) for value in own.among])
+        allowed = pa.array([value if numeric else str(value) for value in spec.among])
         kind = allowed.type if numeric else plain_columns.TEXT
         column = column.cast(kind, safe=False) if not numeric else column
 
@@ -478,12 +478,12 @@ class Resolver:
         self.tally.marks_of_other_value += pc.sum(pc.and_not(is_value, keep)).as_py() or 0
         return pc.if_else(keep, column, pa.scalar(None, column.type)).cast(kind)
 
-    def _choose(self, name: str, own: Field) -> pa.Array:
+    def _choose(self, name: str, spec: Field) -> pa.Array:
         """Draw a label for each row among those whose mask marks an item; null without any."""
         # Which labels are possible: bool (n, labels).
-        assert own.of is not None  # it was checked with the task
-        lists = self._list(own.of)
-        possible = np.zeros((len(lists.lengths), len(own.names)), dtype=bool)
+        assert spec.of is not None  # it was checked with the task
+        lists = self._list(spec.of)
+        possible = np.zeros((len(lists.lengths), len(spec.names)), dtype=bool)
         for number, column in enumerate(tasks.mask_columns(self.task, name).values()):
             marked = self._marked(column, lists)
             possible[:, number] = ragged.filter_values(lists, marked).lengths > 0
@@ -493,7 +493,7 @@ class Resolver:
         keys = row_hash.derive(self.keys, self.plan.seed, name)
         ranks = row_hash.below(keys, np.maximum(options, 1))
         chosen = (np.cumsum(possible, axis=1) == (ranks + 1)[:, None]) & possible
-        labels = pa.array(own.names, pa.large_string())
+        labels = pa.array(spec.names, pa.large_string())
         return labels.take(pa.array(chosen.argmax(axis=1), mask=options == 0))
 
 

@@ -1,7 +1,7 @@
 """What one dataset is made of: a task, declared in YAML, and its prompts.
 
-A task names the rows it reads, the fields it makes of their columns, and the prompts file that puts
-the fields into words. docs/datasets.md explains every key with an example.
+A task names the rows it reads, the fields it makes of their columns, and the prompts file that has
+the wordings around the fields. docs/datasets.md explains every key with an example.
 """
 
 import string
@@ -142,7 +142,7 @@ class Field:
         source: the column, or for ``KINDS_OF_FIELDS`` the field, that it is made of; empty for
             ``LIST_KINDS``.
         names: the fields of ``lines``, the labels of ``choose``.
-        where: column of a mask; ``{label}`` in it stands for the label that this field has.
+        where: column of a mask; ``{label}`` in it is replaced by the value of that field.
         first: items kept at the start of a list: a number, or a key of the task's limits.
         last: items kept at the end of a list.
         domain: whose items: ``items``, or ``product`` for the second domain.
@@ -204,8 +204,8 @@ class Task:
 
     def values(self, name: str) -> list[str]:
         """The values that a field can have, as texts, where the task lists them."""
-        own = self.fields[name]
-        return [str(value) for value in (own.names if own.kind == "choose" else own.among)]
+        spec = self.fields[name]
+        return [str(value) for value in (spec.names if spec.kind == "choose" else spec.among)]
 
     def limit(self, value: str | int, history_max: int | None, target_max: int | None) -> int:
         """The number that a limit stands for, capped by a setting.
@@ -309,11 +309,11 @@ def _prompt_problems(prompts: Prompts, task: Task) -> Iterator[str]:
     for role in ROLES[task.form]:
         if role != "system" and role not in prompts.roles:
             yield f"no wording for {role!r}"
-    for own in task.fields.values():
-        if own.kind == "lines":
-            yield from (f"no line for {name!r}" for name in own.names if name not in prompts.lines)
-        if own.kind == "phrase":
-            values = task.values(own.source)
+    for spec in task.fields.values():
+        if spec.kind == "lines":
+            yield from (f"no line for {name!r}" for name in spec.names if name not in prompts.lines)
+        if spec.kind == "phrase":
+            values = task.values(spec.source)
             yield from (f"no phrase for {value!r}" for value in values
                         if value not in prompts.phrases)  # fmt: skip
 
@@ -344,7 +344,7 @@ def parse_template(template: str) -> list[tuple[str, str | None]]:
     """Cut a template into literals, each with the field that follows it, or None.
 
     Raises:
-        SidmillError: if a brace is left open; ``{{`` stands for a brace.
+        SidmillError: if a brace is not closed; ``{{`` is a literal brace.
     """
     try:
         return [(literal, name) for literal, name, _, _ in string.Formatter().parse(template)]
@@ -366,23 +366,23 @@ def columns(task: Task) -> set[str]:
     names |= {rows.each, rows.entries, *rows.along} - {""}
 
     # Columns of fields, and their masks.
-    for name, own in task.fields.items():
-        if own.kind not in KINDS_OF_FIELDS and own.kind != "choose":
-            names.add(own.source)
-        if own.of is not None:
-            names.add(own.of)
+    for name, spec in task.fields.items():
+        if spec.kind not in KINDS_OF_FIELDS and spec.kind != "choose":
+            names.add(spec.source)
+        if spec.of is not None:
+            names.add(spec.of)
         names |= set(mask_columns(task, name).values())
     return names - ({"keyword", "keyword_items"} if rows.entries else set())
 
 
 def names_titles(task: Task) -> bool:
     """Whether a task names items by title, which is in another file."""
-    return any(own.kind in TITLE_KINDS for own in task.fields.values())
+    return any(spec.kind in TITLE_KINDS for spec in task.fields.values())
 
 
 def names_products(task: Task) -> bool:
     """Whether a task has items of the second domain."""
-    return any(own.domain == "product" for own in task.fields.values())
+    return any(spec.domain == "product" for spec in task.fields.values())
 
 
 def mask_columns(task: Task, name: str) -> dict[str, str]:
@@ -398,7 +398,7 @@ def mask_columns(task: Task, name: str) -> dict[str, str]:
 
 
 def label_field_of(pattern: str) -> str | None:
-    """The field whose label stands in the name of a mask column; None where there is none."""
+    """The field whose label is part of the name of a mask column; None where there is none."""
     return next(iter(fields_of_template(pattern)), None)
 
 
@@ -436,9 +436,9 @@ def _dangling_names(task: Task) -> Iterator[str]:
             yield f"{limit!r} is not in limits"
 
     # Fields that are made of other fields, of a kind that fits.
-    for name, own in task.fields.items():
-        allowed = KINDS_OF_FIELDS.get(own.kind, ())
-        for other in own.fields:
+    for name, spec in task.fields.items():
+        allowed = KINDS_OF_FIELDS.get(spec.kind, ())
+        for other in spec.fields:
             if other not in task.fields:
                 yield f"{name}: {other!r} is not a field"
             elif allowed and task.fields[other].kind not in allowed:
@@ -446,17 +446,17 @@ def _dangling_names(task: Task) -> Iterator[str]:
                 yield f"{name}: {other!r} is of kind {kind}: name one of {allowed}"
 
         # Masks: those of a drawn label, and those that another field's label names.
-        if own.kind == "choose" and not (own.of and own.where):
+        if spec.kind == "choose" and not (spec.of and spec.where):
             yield f"{name}: choose needs of and where"
-        label_field = label_field_of(own.where or "")
+        label_field = label_field_of(spec.where or "")
         is_drawn = label_field in task.fields and task.fields[label_field].kind == "choose"
-        if label_field is not None and own.kind != "choose" and not is_drawn:
+        if label_field is not None and spec.kind != "choose" and not is_drawn:
             yield f"{name}: where names {{{label_field}}}, which is not a field of kind choose"
 
 
 def _limits(task: Task) -> Iterator[str | int | None]:
     """Yield every limit that a field or the rows name."""
-    for own in task.fields.values():
-        yield from (own.first, own.last)
+    for spec in task.fields.values():
+        yield from (spec.first, spec.last)
     if task.rows is not None:
         yield task.rows.first

@@ -52,7 +52,7 @@ def write_parts(
     """Write one shard's share of the files of a dataset.
 
     The files are the same bytes for any number of shards of either pass. Memory: ``SORTED_MB`` of
-    rows, twice while they are put together, two files of text, and about 100 bytes per item.
+    rows, twice while they are concatenated, two files of text, and about 100 bytes per item.
 
     Args:
         folder: where ``part-00003-of-00010.parquet`` goes; it is emptied first.
