@@ -33,6 +33,7 @@ from sidmill.formats import (
     quantizer_file,
     sid_text,
 )
+from sidmill.settings.datasets import Vocabulary
 
 PAD, OPEN, CLOSE = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 TEMPLATE = (
@@ -52,16 +53,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         build(Path(folder, "base"), turns[options.train], options)
         books = quantizer_file.read(results / options.quantizer / "quantizer.safetensors").codebooks
-        settings = {
-            "revision": None,
-            "init": "codebook",
-            "pad_to": 256,
-            "dtype": "float32",
-            "seed": options.seed,
-        }
-        out = Path(folder, "expanded")
-        base = str(Path(folder, "base"))
-        ids = vocabulary.expand(out, items.codes, items.sizes, books, model=base, **settings)
+        out, model_folder = Path(folder, "expanded"), str(Path(folder, "base"))
+        settings = Vocabulary(model=model_folder, dtype="float32")
+        ids = vocabulary.expand(out, items.codes, items.sizes, books, settings, options.seed)
         model = AutoModelForCausalLM.from_pretrained(out)
         tokenizer = AutoTokenizer.from_pretrained(out)
     losses = train(model, tokenizer, turns[options.train], options)

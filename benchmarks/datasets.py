@@ -68,40 +68,21 @@ def run_sidmill(options: argparse.Namespace) -> None:
     from sidmill.core.no_pandas import without_pandas
 
     without_pandas()
-    from sidmill.datasets import resolve, write
+    from sidmill.datasets import inputs, item_lookup, resolve, tasks, write
+    from sidmill.settings.datasets import Datasets
 
-    folder = Path(options.folder)
-    shared = {
-        "task_path": ROOT / "workflow/resources/tasks/pretrain_video_rec.yaml",
-        "pid2sid": folder / "pid2sid.parquet",
-        "product_pid2sid": None,
-        "texts": [],
-        "shard": 0,
-        "shards": 1,
-        "seed": options.seed,
-    }
+    folder, shard = Path(options.folder), inputs.Shard(0, 1)
+    dataset = tasks.Dataset("pretrain_video_rec", "train", ROOT / "workflow/resources")
+    items = item_lookup.ItemFiles(folder / "pid2sid.parquet")
+    settings = Datasets(history_max=HISTORY_MAX, target_max=TARGET_MAX, rows_per_file=ROWS_PER_FILE)
+
+    # Item ids to numbers, then numbers to text.
     rows, counts = folder / "rows.arrow", folder / "rows.json"
-    resolve.resolve(
-        rows,
-        counts,
-        dataset="pretrain_video_rec",
-        split="train",
-        paths=[str(folder / "metadata.parquet")],
-        windows="user",
-        history_max=HISTORY_MAX,
-        target_max=TARGET_MAX,
-        **shared,
-    )
-    write.write_parts(
-        folder / "sidmill",
-        rows_paths=[str(rows)],
-        counts_paths=[str(counts)],
-        prompts_folder=ROOT / "workflow/resources/prompts",
-        form="onerec",
-        language="en",
-        rows_per_file=ROWS_PER_FILE,
-        **shared,
-    )
+    users = [str(folder / "metadata.parquet")]
+    resolve.resolve(rows, counts, dataset, users, items, settings, shard, options.seed)
+    resolved = write.Resolved([rows], [counts])
+    target = folder / "sidmill"
+    write.write_parts(target, resolved, dataset, items, settings, shard, options.seed)
 
 
 def run_loop(options: argparse.Namespace) -> None:
@@ -114,6 +95,8 @@ def run_loop(options: argparse.Namespace) -> None:
     items = pd.read_parquet(folder / "pid2sid.parquet")
     sids = dict(zip(items["pid"], items["sid"], strict=True))
     users = pd.read_parquet(folder / "metadata.parquet")
+
+    # A row of JSON per training user.
     rows = []
     for _, user in users.iterrows():
         if user["split"] != 0:
@@ -132,6 +115,8 @@ def run_loop(options: argparse.Namespace) -> None:
                     "metadata": json.dumps({"uid": int(user["uid"])}),
                 }
             )
+
+    # Files of as many rows as the other side writes.
     target = folder / "loop"
     target.mkdir(exist_ok=True)
     for start in range(0, len(rows), ROWS_PER_FILE):

@@ -9,14 +9,18 @@ from conftest import ROOT
 
 from sidmill.datasets import (
     counts,
+    inputs,
+    item_lookup,
     resolve,
     tasks,
     write,
 )
 from sidmill.formats import code_files, dataset_rows, sid_text
+from sidmill.settings.datasets import Datasets
 
 RESOURCES = ROOT / "workflow/resources"
-N_ITEMS = 30
+ANY_SHARE = Datasets(max_unknown_share=1, max_left_out_share=1)
+SEED, N_ITEMS = 5, 30
 SIDS = np.stack([np.arange(N_ITEMS) % k for k in (5, 6, 7)], axis=1).astype(np.int32)
 TEXTS = sid_text.render(SIDS).to_pylist()
 
@@ -28,30 +32,33 @@ def write_items(path, pids=range(N_ITEMS), sids=SIDS):
 
 
 def run(folder, task, *tables, **others):
-    """Make a dataset of tables, one file each; give its rows, its counts and its bytes."""
+    """Make a dataset of tables, one file each; give its rows, its counts and its bytes.
+
+    ``others`` are settings of the section ``datasets``, ``split``, the files ``items``,
+    ``products`` and ``texts``, or the folder ``resources``.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    resources = others.pop("resources", RESOURCES)
     paths = []
     for number, table in enumerate(tables):
         paths.append(str(folder / f"input{number}.parquet"))
         pq.write_table(table, paths[-1])
+
+    # The files; whatever remains of the keywords is a setting.
+    resources = others.pop("resources", RESOURCES)
     tasks.load(resources / f"tasks/{task}.yaml")
-    items = others.pop("items", None) or write_items(folder / "pid2sid.parquet")
-    shared = {"task_path": resources / f"tasks/{task}.yaml", "pid2sid": items, "seed": 5}
-    shared |= {"product_pid2sid": others.pop("products", items), "texts": others.pop("texts", [])}
-    first = {"split": "train", "windows": "user", "history_max": None, "target_max": None}
-    second = {"form": "onerec", "language": "en", "rows_per_file": 1000}
-    first |= {key: others.pop(key) for key in list(others) if key in first}
-    second |= {key: others.pop(key) for key in list(others) if key in second}
-    assert not others
-    rows, figures = folder / "rows.arrow", folder / "rows.json"
-    resolve.resolve(rows, figures, dataset=task, paths=paths, shard=0, shards=1, **first, **shared)
-    write.write_parts(
-        folder / task, rows_paths=[rows], counts_paths=[figures], shard=0, shards=1,
-        prompts_folder=resources / "prompts", **second, **shared,
-    )  # fmt: skip
+    dataset = tasks.Dataset(task, others.pop("split", "train"), resources)
+    pid2sid = others.pop("items", None) or write_items(folder / "pid2sid.parquet")
+    products, texts = others.pop("products", pid2sid), others.pop("texts", [])
+    items = item_lookup.ItemFiles(pid2sid, products, texts)
+    settings = Datasets(**others)
+
+    # Both passes in one shard, and what became of each row.
+    rows, figures, shard = folder / "rows.arrow", folder / "rows.json", inputs.Shard(0, 1)
+    resolve.resolve(rows, figures, dataset, paths, items, settings, shard, SEED)
+    resolved = write.Resolved([rows], [figures])
+    write.write_parts(folder / task, resolved, dataset, items, settings, shard, SEED)
     made = pa.concat_tables(dataset_rows.read(folder / task)).to_pylist()
-    whole = counts.total([figures], task, max_unknown_share=1, max_left_out_share=1)
+    whole = counts.total([figures], task, ANY_SHARE)
     assert whole["read"] + whole["added"] == whole["written"] + sum(whole["left_out"].values())
     assert whole["written"] == len(made)
     return made, whole

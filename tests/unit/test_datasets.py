@@ -14,6 +14,8 @@ from conftest import ROOT
 from sidmill.core.errors import SidmillError
 from sidmill.datasets import (
     counts,
+    inputs,
+    item_lookup,
     resolve,
     tasks,
     write,
@@ -25,16 +27,19 @@ from sidmill.formats import (
     sid_text,
 )
 from sidmill.io import buckets
+from sidmill.settings.datasets import Datasets
 
 RESOURCES = ROOT / "workflow/resources"
 TASKS = sorted(path.stem for path in (RESOURCES / "tasks").glob("*.yaml"))
 RESPONSES = ("longview", "like", "follow", "forward", "not_interested")
 N_ITEMS, N_USERS = 300, 700
+ANY_SHARE = Datasets(max_unknown_share=1, max_left_out_share=1)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """A OneRec metadata parquet with every column, unknown ids and empty histories among them."""
+    # Items, with SIDs drawn at random.
     folder, random = tmp_path_factory.mktemp("data"), np.random.default_rng(1)
     pids = pa.chunked_array([pa.array(np.arange(N_ITEMS) * 3)])
     sids = random.integers(0, 9, (N_ITEMS, 3)).astype(np.int32)
@@ -44,6 +49,7 @@ def data(tmp_path_factory):
         sizes = random.integers(low, high, N_USERS)
         return [(random.integers(0, N_ITEMS + 2, size) * 3).tolist() for size in sizes]
 
+    # Users: histories, targets, texts, and a mask for each kind of response.
     history, target = lists(0, 30), lists(0, 14)
     profile, words = 'likes "tea"\n\\ 茶 \x01', json.dumps({"tea": [3, 6], "杯": [9]})
     columns = {
@@ -67,44 +73,40 @@ def data(tmp_path_factory):
             masks = [random.integers(0, 2, len(some)).tolist() for some in ids]
             columns[f"{side}_video_{response}"] = masks
     pq.write_table(pa.table(columns), folder / "users.parquet", row_group_size=100)
+
+    # Texts of the items.
     text = {"pid": pids, "text": [f"Item {n}\nof use {n % 7}" for n in range(N_ITEMS)]}
     pq.write_table(pa.table(text), folder / "text.parquet")
     return folder
 
 
-def make(data, folder, task, *, shards=1, paths=None, split="train", **others):
-    declared = tasks.load(RESOURCES / f"tasks/{task}.yaml")
+def make(data, folder, task, *, paths=None, split="train", texts=None, **changes):
+    """Make a dataset in shards; ``changes`` are settings. Its folder, and the counts of shards."""
+    settings = Datasets(**{"rows_per_file": 64} | changes)
+    dataset, seed = tasks.Dataset(task, split, RESOURCES), 5
+    declared = tasks.load(dataset.task_path)
     name = "users.parquet" if declared.reads == "users" else "text.parquet"
-    shared = {
-        "task_path": RESOURCES / f"tasks/{task}.yaml",
-        "pid2sid": data / "pid2sid.parquet",
-        "product_pid2sid": data / "pid2sid.parquet",
-        "texts": [str(others.get("texts", data / "text.parquet"))],
-        "seed": 5,
-        "shards": shards,
-    }
-    rows = [str(folder / f"rows{shard}.arrow") for shard in range(shards)]
-    jsons = [str(folder / f"rows{shard}.json") for shard in range(shards)]
+    paths = [str(path) for path in paths or [data / name]]
+    pid2sid = data / "pid2sid.parquet"
+    items = item_lookup.ItemFiles(pid2sid, pid2sid, [str(texts or data / "text.parquet")])
+    shards = [inputs.Shard(number, settings.shards) for number in range(settings.shards)]
     folder.mkdir(parents=True)
-    first = {"windows": "user", "history_max": None, "target_max": None}
-    second = {"form": "onerec", "language": "en", "rows_per_file": 64}
-    first |= {key: value for key, value in others.items() if key in first}
-    second |= {key: value for key, value in others.items() if key in second}
-    for shard in range(shards):
-        resolve.resolve(
-            rows[shard], jsons[shard], dataset=task, split=split, shard=shard,
-            paths=[str(path) for path in paths or [data / name]], **first, **shared,
-        )  # fmt: skip
-    parts = []
-    for shard in range(shards):
-        parts.append(str(folder / f"parts{shard}"))
-        write.write_parts(
-            parts[-1], rows_paths=rows, counts_paths=jsons, shard=shard,
-            prompts_folder=RESOURCES / "prompts",
-            **second, **shared,
-        )  # fmt: skip
+
+    # Both passes; each shard of the second reads all of the first.
+    rows = [str(folder / f"rows{shard.number}.arrow") for shard in shards]
+    jsons = [str(folder / f"rows{shard.number}.json") for shard in shards]
+    for path, figures, shard in zip(rows, jsons, shards, strict=True):
+        resolve.resolve(path, figures, dataset, paths, items, settings, shard, seed)
+    parts = [str(folder / f"parts{shard.number}") for shard in shards]
+    for part, shard in zip(parts, shards, strict=True):
+        resolved = write.Resolved(rows, jsons)
+        write.write_parts(part, resolved, dataset, items, settings, shard, seed)
     write.gather(parts, folder / task)
     return folder / task, jsons
+
+
+def bounds(unknown, left_out):
+    return Datasets(max_unknown_share=unknown, max_left_out_share=left_out)
 
 
 def table(folder):
@@ -147,23 +149,23 @@ def test_every_task_makes_rows_that_parse(data, tmp_path, task, language):
 
 @pytest.mark.parametrize("task", ["sft_video_rec", "sft_label_pred", "sft_sid_to_title"])
 def test_another_number_of_shards_makes_the_same_bytes(data, tmp_path, task):
-    folders = [make(data, tmp_path / str(n), task, shards=n)[0] for n in (1, 3)]
+    folders = [make(data, tmp_path / str(n), task, shards=n)[0] for n in (1, 2, 3)]
     files = [{p.name: p.read_bytes() for p in folder.iterdir()} for folder in folders]
-    assert files[0] == files[1]
+    assert files[0] == files[1] == files[2]
     assert len(files[0]) > 1
 
 
 def test_every_input_row_is_counted(data, tmp_path):
     made, jsons = make(data, tmp_path / "a", "sft_video_rec")
-    whole = counts.total(jsons, "x", max_unknown_share=1, max_left_out_share=1)
+    whole = counts.total(jsons, "x", ANY_SHARE)
     assert whole["read"] == N_USERS
     assert whole["written"] == table(made).num_rows
     assert whole["read"] == whole["written"] + sum(whole["left_out"].values())
     assert whole["item_ids"]["history"]["unknown"] > 0
     with pytest.raises(SidmillError, match="have no SID"):
-        counts.total(jsons, "x", max_unknown_share=0.001, max_left_out_share=1)
+        counts.total(jsons, "x", bounds(0.001, 1))
     with pytest.raises(SidmillError, match="were left out"):
-        counts.total(jsons, "x", max_unknown_share=1, max_left_out_share=0)
+        counts.total(jsons, "x", bounds(1, 0))
 
 
 def test_rows_of_broken_json_and_of_nothing_are_counted(data, tmp_path):
@@ -175,22 +177,21 @@ def test_rows_of_broken_json_and_of_nothing_are_counted(data, tmp_path):
     pq.write_table(users.set_column(1, "split", pa.array([0] * N_USERS)), tmp_path / "u.parquet")
     options = {"paths": [tmp_path / "u.parquet"]}
     _, jsons = make(data, tmp_path / "a", "sft_interactive_rec", **options)
-    whole = counts.total(jsons, "x", max_unknown_share=1, max_left_out_share=1)
+    whole = counts.total(jsons, "x", ANY_SHARE)
     assert whole["left_out"]["not_json"] == 2 * N_USERS // 5
     assert whole["left_out"]["nothing_listed"] == 2 * N_USERS // 5
     assert whole["added"] == N_USERS // 5
     left_out = sum(whole["left_out"].values())
     assert whole["read"] + whole["added"] == whole["written"] + left_out
     with pytest.raises(SidmillError, match="were left out"):
-        counts.total(jsons, "x", max_unknown_share=1, max_left_out_share=0.5)
+        counts.total(jsons, "x", bounds(1, 0.5))
 
 
 @pytest.mark.parametrize(("split", "code"), [("train", 0), ("test", 1)])
 def test_onerec_metadata_has_two_splits(data, tmp_path, split, code):
     users = pq.read_table(data / "users.parquet")
-    options = {"split": split, "max_left_out_share": 1}
-    _, jsons = make(data, tmp_path / split, "pretrain_video_rec", **options)
-    whole = counts.total(jsons, "x", max_unknown_share=1, max_left_out_share=1)
+    _, jsons = make(data, tmp_path / split, "pretrain_video_rec", split=split)
+    whole = counts.total(jsons, "x", ANY_SHARE)
     others = users["split"].to_pylist().count(1 - code)
     assert whole["left_out"]["other_split"] == others
 
@@ -207,6 +208,7 @@ def test_the_chat_form_is_what_datasets_reads(data, tmp_path):
 
 @pytest.mark.parametrize("windows", ["user", "item"])
 def test_splits_of_sequences_keep_to_time(data, tmp_path, windows):
+    # Forty users of ten items: six of training, two of validation, two of test.
     items = [[3 * n for n in range(u, u + 10)] for u in range(40)]
     rows = {
         "user_id": [f"u{u}" for u in range(40)],
@@ -218,6 +220,8 @@ def test_splits_of_sequences_keep_to_time(data, tmp_path, windows):
     sequence_table.write(
         path, pa.int64(), [pa.table(rows, schema=sequence_table.schema(pa.int64()))]
     )
+
+    # History and target of each row, by split.
     sizes = Counter()
     for split in ("train", "valid", "test"):
         options = {"paths": [path], "split": split, "windows": windows}
@@ -233,11 +237,14 @@ def test_splits_of_sequences_keep_to_time(data, tmp_path, windows):
             else:
                 wanted = {"train": (3, 3), "valid": (6, 2), "test": (8, 2)}[split]
                 assert (len(asked), len(given)) == wanted
+
+    # Rows per user.
     per_user = {"user": (1, 1, 1), "item": (5, 2, 2)}[windows]
     assert tuple(sizes[s] // 40 for s in ("train", "valid", "test")) == per_user
 
 
 def test_items_without_a_title_are_counted_and_left_out(data, tmp_path):
+    # Every third item loses its title.
     texts = pq.read_table(data / "text.parquet").to_pydict()
     blank = {pid for place, pid in enumerate(texts["pid"]) if place % 3 == 0}
     texts["text"] = [
@@ -245,9 +252,11 @@ def test_items_without_a_title_are_counted_and_left_out(data, tmp_path):
         for pid, text in zip(texts["pid"], texts["text"], strict=True)
     ]
     pq.write_table(pa.table(texts), tmp_path / "text.parquet")
+
+    # Lists of titles lack these items, and the count is that of the input.
     options = {"texts": tmp_path / "text.parquet"}
     made, jsons = make(data, tmp_path / "a", "sft_titles_to_sid", **options)
-    whole = counts.total(jsons, "x", max_unknown_share=1, max_left_out_share=1)
+    whole = counts.total(jsons, "x", ANY_SHARE)
     histories, wanted = pq.read_table(data / "users.parquet").to_pylist(), 0
     for user in histories:
         if user["split"] == 0:
@@ -258,7 +267,7 @@ def test_items_without_a_title_are_counted_and_left_out(data, tmp_path):
         assert "; ;" not in asked
         assert "Item" in asked
     with pytest.raises(SidmillError, match="have no text"):
-        counts.total(jsons, "x", max_unknown_share=1, max_left_out_share=0.1)
+        counts.total(jsons, "x", bounds(1, 0.1))
 
 
 @pytest.mark.parametrize("task", ["sft_video_rec", "sft_label_pred"])

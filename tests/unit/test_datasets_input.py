@@ -156,7 +156,7 @@ def test_rows_of_no_split_are_counted_apart(tmp_path):
 @pytest.mark.parametrize(
     ("column", "values", "message"),
     [
-        ("hist_video_pid", ["[1, 2]"] * N_USERS, "the task wants a list"),
+        ("hist_video_pid", ["[1, 2]"] * N_USERS, "the task needs a list"),
         ("uid", [u + 0.5 for u in range(N_USERS)], "write ids as integers or as text"),
         ("uid", pa.array([2**63] * N_USERS, pa.uint64()), "write it as text"),
         ("hist_video_pid", [["a"]] * N_USERS, "items.id_type"),
@@ -201,7 +201,7 @@ def test_marks_beside_lists_of_another_length_mark_nothing(tmp_path, kind):
 
 
 def test_masks_of_text_are_named(tmp_path):
-    with pytest.raises(SidmillError, match=r"hist_video_like.*wanted 0 and 1"):
+    with pytest.raises(SidmillError, match=r"hist_video_like.*write 0 and 1"):
         run(tmp_path / "a", "sft_label_pred", users(hist_video_like=pa.array([["x"] * 3] * 12)))
 
 

@@ -13,6 +13,7 @@ from sidmill.cli import commands
 from sidmill.core.errors import SidmillError
 from sidmill.datasets import lint, render
 from sidmill.formats import dataset_rows, sid_text
+from sidmill.settings.datasets import Lint
 
 CAPTIONED = ["pretrain_item_understand", "sft_item_understand", "sft_sid_to_title"]
 
@@ -24,8 +25,8 @@ def shared_sids():
 
 def linted(tmp_path, *folders, items=None, **others):
     items = items or write_items(tmp_path / "pid2sid.parquet")
-    settings = {"token_budget": 10**6, "tokenizer": None}
-    return lint.lint([str(folder) for folder in folders], items, **others, **settings)
+    settings = Lint(token_budget=10**6)
+    return lint.lint([str(folder) for folder in folders], items, settings, **others)
 
 
 @pytest.mark.parametrize("task", CAPTIONED)

@@ -11,6 +11,7 @@ from dataset_run import N_ITEMS, RESOURCES, SIDS, TEXTS, facts, run, write_items
 from sidmill.core.errors import SidmillError
 from sidmill.datasets import mix, tasks
 from sidmill.formats import dataset_rows, sid_text
+from sidmill.settings.datasets import Mixture
 
 N_USERS = 24
 TEXT_TABLE = pa.table(
@@ -43,12 +44,11 @@ def make(tmp_path, task, form="chat", **others):
 
 def mixed(tmp_path, name, folders, others=None, questions=False, test_size=None, weights=None):
     names = sorted(folder.rpartition("/")[2] for folder in folders)
-    settings = {"weights": weights or dict.fromkeys(names, 1.0), "test_size": test_size or {}}
-    figures = mix.mix(
-        sorted(folders), tmp_path / f"{name}/train", tmp_path / f"{name}/test", others, questions,
-        seed=3, rows_per_file=10, **settings,
-    )  # fmt: skip
-    return figures, tmp_path / f"{name}/train", tmp_path / f"{name}/test"
+    weights = weights or dict.fromkeys(names, 1.0)
+    settings = Mixture(weights=weights, test_size=test_size or {}, rows_per_file=10)
+    train, test = tmp_path / f"{name}/train", tmp_path / f"{name}/test"
+    figures = mix.mix(sorted(folders), train, test, settings, 3, others, questions)
+    return figures, train, test
 
 
 def rows(folder):
@@ -61,18 +61,24 @@ def rows(folder):
 def test_rl_rows_ask_without_the_answer_and_name_it_apart(tmp_path, task):
     folder, made = make(tmp_path, task)
     _, train, test = mixed(tmp_path, "rl", [folder], None, True, {task: 5})
+
+    # No row is lost, and each part numbers its own.
     assert len(rows(test)) >= 5
     assert len(rows(train)) + len(rows(test)) == len(made)
     for part in (train, test):
         found = rows(part)
         assert [row["extra_info"]["index"] for row in found] == list(range(len(found)))
+
         for row in found:
+            # The question, and the columns that trainers read.
             assert row["prompt"] == row["messages"][:-1]
             assert row["prompt"][-1]["role"] == "user"
             assert {type(turn["content"]) for turn in row["prompt"]} == {str}
             assert row["extra_info"]["split"] == part.name
             assert row["data_source"] == row["source"]
             assert row["reward_model"] == {"style": "rule", "ground_truth": row["ground_truth"]}
+
+            # The answer: its SIDs and items, or its text.
             said = row["messages"][-1]["content"]
             sids = sid_text.render(np.array(sid_text.find(said, 3).sids or [[0, 0, 0]])).to_pylist()
             if sid_text.find(said, 3).sids:
@@ -154,6 +160,7 @@ def test_grpo_trains_on_the_rows_as_they_are(tmp_path):
     from transformers import Qwen3ForCausalLM
     from trl import GRPOConfig, GRPOTrainer
 
+    # A tiny model, and one step on the CPU.
     tokenizer, dataset = tiny_qwen3._tokenizer("left"), loaded_rows(tmp_path)
     source = tiny_qwen3.build(tmp_path / "model")
     Qwen3ForCausalLM.from_pretrained(source).save_pretrained(source)
@@ -168,6 +175,7 @@ def test_grpo_trains_on_the_rows_as_they_are(tmp_path):
         return [float(any(sid in turn[-1]["content"] for sid in truth))
                 for turn, truth in zip(completions, ground_truth, strict=True)]  # fmt: skip
 
+    # The reward got the columns of the answer by name.
     model = Qwen3ForCausalLM.from_pretrained(source)
     GRPOTrainer(model=model, reward_funcs=reward, args=settings, train_dataset=dataset,
                 processing_class=tokenizer).train()  # fmt: skip

@@ -130,10 +130,10 @@ LOOSE = {
     ),
     "where of a list": (
         {"n": {"sids": "hist_video_pid", "where": "a_{history}"}},
-        "no field of kind",
+        "not a field of kind",
     ),
-    "choose alone": ({"n": {"choose": ["a"]}}, "choose wants of and where"),
-    "lines of nothing": ({"n": {"lines": ["x"]}}, "n: 'x' is no field"),
+    "choose alone": ({"n": {"choose": ["a"]}}, "choose needs of and where"),
+    "lines of nothing": ({"n": {"lines": ["x"]}}, "n: 'x' is not a field"),
 }
 
 

@@ -14,6 +14,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.datasets import counts, lint, mix
 from sidmill.formats import code_files, dataset_rows, sid_text
 from sidmill.io import buckets, json_report
+from sidmill.settings.datasets import Lint, Mixture
 
 SID = sid_text.render(np.arange(30, dtype=np.int32).reshape(10, 3)).to_pylist()
 N_ROWS = 60
@@ -44,14 +45,15 @@ def texts(folder):
 
 
 def mixed(tmp_path, **changes):
-    settings = {"weights": {"a_items": 1.0, "b_users": 1.0, "c_users": 1.0}, "test_size": {}}
-    settings |= {"seed": 3, "rows_per_file": 40} | changes
+    seed = changes.pop("seed", 3)
+    weights = {"a_items": 1.0, "b_users": 1.0, "c_users": 1.0}
+    settings = Mixture(**{"weights": weights, "test_size": {}, "rows_per_file": 40} | changes)
     kinds = {"a_items": "pid", "b_users": "uid", "c_users": "uid"}
     folders = [
         str(tmp_path / name) if (tmp_path / name).exists() else dataset(tmp_path / name, name, kind)
         for name, kind in kinds.items()
     ]
-    figures = mix.mix(folders, tmp_path / "train", tmp_path / "test", **settings)
+    figures = mix.mix(folders, tmp_path / "train", tmp_path / "test", settings, seed)
     return figures, tmp_path / "train", tmp_path / "test"
 
 
@@ -118,6 +120,7 @@ def chat(user, assistant):
 
 
 def test_the_linter_finds_what_is_planted_and_nothing_else(tmp_path, pid2sid):
+    # One row for each finding.
     caption = {"pid": 1, "sid": SID[1]}
     rows = [
         (f"After {SID[0]}{SID[1]}?", SID[2], {"uid": 1}),
@@ -130,6 +133,8 @@ def test_the_linter_finds_what_is_planted_and_nothing_else(tmp_path, pid2sid):
     ]
     uuids = [f"u{row}" for row in range(len(rows))] + ["u0"]  # duplicate_rows
     rows.append(rows[0])
+
+    # Two datasets of one task: the user of the second is in the first as well.
     folders = []
     for name, some in (("sft_x", range(len(rows))), ("sft_x.test", [0])):
         table = {
@@ -141,7 +146,9 @@ def test_the_linter_finds_what_is_planted_and_nothing_else(tmp_path, pid2sid):
         folders.append(str(tmp_path / name))
         (tmp_path / name).mkdir()
         dataset_rows.write(tmp_path / name / dataset_rows.part_name(0, 1), pa.table(table))
-    found = lint.lint(folders, pid2sid, token_budget=100, tokenizer=None)
+
+    # Each is found once, and nothing else.
+    found = lint.lint(folders, pid2sid, Lint(token_budget=100))
     planted = found["datasets"]["sft_x"]
     assert planted["examples"] == {
         "target_in_history": ["u1"],
@@ -151,7 +158,7 @@ def test_the_linter_finds_what_is_planted_and_nothing_else(tmp_path, pid2sid):
         "duplicate_rows": ["u0"],
     }
     assert planted["users_in_two_splits"] == 1
-    alone = lint.lint(folders[:1], pid2sid, token_budget=100, tokenizer=None)
+    alone = lint.lint(folders[:1], pid2sid, Lint(token_budget=100))
     assert alone["datasets"]["sft_x"]["users_in_two_splits"] is None  # not looked at is not none
     assert found["datasets"]["sft_x.test"]["examples"] == {}
     assert found["rows"] == 9
@@ -178,13 +185,16 @@ def test_the_command_leaves_a_model_and_its_tree(tmp_path, pid2sid):
 
     from sidmill.datasets import trie, vocabulary
 
+    # A model on disk, first without the quantizer that the default needs.
     source = tiny_qwen3.build(tmp_path / "source")
     Qwen3ForCausalLM.from_pretrained(source).save_pretrained(source)
-    words = ["vocab", str(source), str(tmp_path / "out"), "--pid2sid", str(pid2sid)]
-    refused = CliRunner().invoke(commands, words)
+    command = ["vocab", str(source), str(tmp_path / "out"), "--pid2sid", str(pid2sid)]
+    refused = CliRunner().invoke(commands, command)
     assert isinstance(refused.exception, SidmillError)
     assert "--quantizer" in str(refused.exception)
-    done = CliRunner().invoke(commands, [*words, "--init", "mean", "--pad-to", "64"])
+
+    # The remedy: the tokens are added, and the tree allows each SID to its end.
+    done = CliRunner().invoke(commands, [*command, "--init", "mean", "--pad-to", "64"])
     assert done.exit_code == 0, done.output
     assert "92 tokens" in done.output
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")

@@ -46,6 +46,7 @@ def test_numbers_are_not_looked_for_among_strings(known, wanted):
 
 def test_strings_are_hashed_once_however_many_blocks_are_looked_up(tmp_path, monkeypatch):
     """Four row groups of histories: one table, and no look-up that builds its own."""
+    # A file of four row groups.
     ids = [f"item {number}" for number in range(50)]
     table = pa.table(
         {
@@ -58,6 +59,8 @@ def test_strings_are_hashed_once_however_many_blocks_are_looked_up(tmp_path, mon
     )
     sequence_table.write(tmp_path / "sequences.parquet", pa.string(), [table])
     pa.parquet.write_table(pa.table({"pid": ids}), tmp_path / "ids.parquet")
+
+    # Tables are counted; Arrow's own look-up, which hashes each time, is not there.
     made, make = [], id_lookup.make
     monkeypatch.setattr(id_lookup, "make", lambda known: made.append(1) or make(known))
     monkeypatch.delattr(pc, "index_in")

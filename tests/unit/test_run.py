@@ -30,6 +30,7 @@ from sidmill.formats import (
 from sidmill.io import json_report
 from sidmill.items.render import render
 from sidmill.report import flow, run
+from sidmill.settings.datasets import Mixture
 
 PRINT = {"backend": "precomputed", "model": "mine", "dim": 2}
 
@@ -125,10 +126,9 @@ def test_a_mixture_is_told_and_held_to_nothing(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / name / "part-00000-of-00001.parquet")
-    counts = mix(
-        [tmp_path / "a", tmp_path / "b"], tmp_path / "train", tmp_path / "test",
-        seed=0, weights={"a": 2, "b": 1}, test_size={}, rows_per_file=100,
-    )  # fmt: skip
+    settings = Mixture(weights={"a": 2, "b": 1})
+    folders = [tmp_path / "a", tmp_path / "b"]
+    counts = mix(folders, tmp_path / "train", tmp_path / "test", settings, 0)
     json_report.write(tmp_path / "datasets/counts/mixture.json", counts)
     (stage,) = flow.follow(tmp_path)
     assert stage[:3] == ("mix mixture", None, 18)

@@ -10,6 +10,7 @@ import torch
 from sidmill.core.errors import SidmillError
 from sidmill.datasets import trie, vocabulary
 from sidmill.formats import sid_text
+from sidmill.settings.datasets import Vocabulary
 
 SIZES = [5, 4, 6]
 
@@ -50,9 +51,9 @@ def test_the_tree_holds_the_sids_and_nothing_else(sids, tree, tmp_path):
 
 
 def test_embeddings_from_codebooks_need_codebooks(sids, tmp_path):
-    settings = {"model": "m", "revision": None, "pad_to": 1, "dtype": "auto", "seed": 1}
+    settings = Vocabulary(model="m", init="codebook")
     with pytest.raises(SidmillError, match="given SIDs have none: set mean or random"):
-        vocabulary.expand(tmp_path / "model", sids, SIZES, [], init="codebook", **settings)
+        vocabulary.expand(tmp_path / "model", sids, SIZES, [], settings, 1)
 
 
 def derived(rules, name="start"):
@@ -81,30 +82,28 @@ def test_the_grammar_writes_each_sid_once_and_nothing_else(rng, tmp_path, n_sids
 def test_a_model_with_sids_writes_only_those_that_exist(sids, rng, tmp_path, init):
     from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3ForCausalLM
 
+    # A model with the SID tokens.
     source = tiny_qwen3.build(tmp_path / "source")
     Qwen3ForCausalLM.from_pretrained(source).save_pretrained(source)
     books = [rng.standard_normal((size, 8)).astype(np.float32) for size in SIZES]
     books = books if init == "codebook" else []  # given SIDs have none
-    settings = {
-        "model": str(source),
-        "revision": None,
-        "init": init,
-        "pad_to": 256,
-        "dtype": "auto",
-        "seed": 1,
-    }
-    ids = vocabulary.expand(tmp_path / "model", sids, SIZES, books, **settings)
+    settings = Vocabulary(model=str(source), init=init)
+    ids = vocabulary.expand(tmp_path / "model", sids, SIZES, books, settings, 1)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     assert model.config.vocab_size % 256 == 0
     assert tokenizer.chat_template == AutoTokenizer.from_pretrained(source).chat_template
     vocabulary.check_round_trip(tokenizer, sids)
+
+    # Near codewords start with near embeddings.
     if init == "codebook":
         rows = model.get_input_embeddings().weight.detach()
         rows = rows[[ids[sid_text.token(0, code)] for code in range(SIZES[0])]]
         near = torch.cdist(rows, rows).flatten()
         wanted = torch.cdist(*[torch.from_numpy(books[0])] * 2).flatten()
         assert np.corrcoef(near, wanted)[0, 1] > 0.8
+
+    # Ten beams for each of two prompts are ten different SIDs that exist.
     tree = trie.build(sids, ids)
     prompt = torch.tensor([[5, 6, 7], [8, 9, 10]])
     found = model.generate(

@@ -33,6 +33,7 @@ from transformers import (
 from sidmill.core.errors import SidmillError
 from sidmill.datasets import trie, vocabulary
 from sidmill.formats import sid_text
+from sidmill.settings.datasets import Vocabulary
 
 pytestmark = pytest.mark.model
 
@@ -70,6 +71,7 @@ def tokenizer_lower():
 
 def save(folder, kind, *, head="own", tokenizer=None, extra_rows=0, change=None):
     """A tiny model of random weights: its head is the embeddings (``tied``) or its ``own``."""
+    # The network, with random weights.
     tokenizer = tokenizer or (tokenizer_t5() if kind == "t5" else tiny_qwen3._tokenizer("left"))
     n_rows, tied = len(tokenizer) + extra_rows, head == "tied"
     torch.manual_seed(1)
@@ -84,6 +86,8 @@ def save(folder, kind, *, head="own", tokenizer=None, extra_rows=0, change=None)
                              head_dim=16, initializer_range=0.2,
                              tie_word_embeddings=tied)  # fmt: skip
         network, name = Qwen3ForCausalLM(config), "model.embed_tokens.weight"
+
+    # Its files, with a head of its own or other changes.
     network.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     weights = load_file(folder / "model.safetensors")
@@ -98,9 +102,8 @@ def save(folder, kind, *, head="own", tokenizer=None, extra_rows=0, change=None)
 
 
 def expand(source, folder, *, sizes=SIZES, codes=CODES, books=BOOKS, **changes):
-    settings = {"seed": 1, "model": str(source), "revision": None, "init": "codebook"}
-    settings |= {"pad_to": 64, "dtype": "auto"} | changes
-    return vocabulary.expand(folder, codes, sizes, books, **settings)
+    settings = Vocabulary(**{"model": str(source), "pad_to": 64} | changes)
+    return vocabulary.expand(folder, codes, sizes, books, settings, 1)
 
 
 def load(folder):
@@ -335,16 +338,21 @@ def test_the_advice_names_every_matrix_with_a_row_per_token(tmp_path, kind, head
 @pytest.mark.parametrize("n_sids", [1, 2, 3, 5, 9, 12])
 @pytest.mark.parametrize("n_beams", [1, 2, 10])
 def test_beams_are_distinct_sids_that_exist(tmp_path_factory, n_sids, n_beams, caplog):
+    # One model for all cases.
     folder = tmp_path_factory.getbasetemp() / "beams"
     if not folder.exists():
         expand(save(folder.with_name("beams_source"), "qwen3"), folder)
     model, tokenizer = load(folder), AutoTokenizer.from_pretrained(folder)
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in TOKENS}
+
+    # As many beams as there are SIDs, with a warning where that is fewer.
     tree, prompt = trie.build(CODES[:n_sids], ids), torch.tensor([[5, 6, 7], [8, 9, 10]])
     with caplog.at_level(logging.WARNING):
         settings = trie.beam_settings(tree, n_beams)
     assert tree.n_sids == n_sids
     assert (f"{n_beams} beams for {n_sids} answers" in caplog.text) == (n_beams > n_sids)
+
+    # All answers of a user differ, and each is a SID.
     found = model.generate(
         prompt, attention_mask=torch.ones_like(prompt), pad_token_id=tokenizer.pad_token_id,
         eos_token_id=[tokenizer.eos_token_id, 3],

@@ -32,8 +32,11 @@ rule resolve_rows:
         "../../envs/sidmill.yaml"
     threads: 1
     params:
-        datasets=pick("datasets", "windows", "history_max", "target_max"),
-        files=pick("datasets", "users", "captions", "product_pid2sid"),
+        datasets=pick(
+            "datasets",
+            *("windows", "history_max", "target_max"),
+            *("users", "captions", "product_pid2sid"),
+        ),
         task=task_digest,
         run=pick("run", "seed"),
         code=code_of("resolve_rows.py"),
@@ -66,8 +69,11 @@ rule write_parts:
         "../../envs/sidmill.yaml"
     threads: 1
     params:
-        datasets=pick("datasets", "form", "language", "rows_per_file"),
-        files=pick("datasets", "users", "captions", "product_pid2sid"),
+        datasets=pick(
+            "datasets",
+            *("form", "language", "rows_per_file"),
+            *("users", "captions", "product_pid2sid"),
+        ),
         task=task_digest,
         run=pick("run", "seed"),
         code=code_of("write_parts.py"),
@@ -144,7 +150,7 @@ rule lint_datasets:
     threads: 1
     params:
         lint=settings("lint"),
-        datasets=pick("datasets", "tasks"),
+        datasets=pick("datasets", "tasks", "product_pid2sid"),
         code=code_of("lint_datasets.py"),
     message:
         "Linting the datasets"

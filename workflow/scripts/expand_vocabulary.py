@@ -6,6 +6,9 @@ from sidmill.core.job import job
 from sidmill.datasets import trie
 from sidmill.datasets.vocabulary import expand, lora_text
 from sidmill.formats import code_files, quantizer_file
+from sidmill.settings.datasets import Vocabulary
+from sidmill.settings.job import of_job
+from sidmill.settings.run import Run
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -17,8 +20,8 @@ with job(snakemake) as log:
         items.codes,
         items.sizes,
         quantizer_file.read(snakemake.input.quantizer, without_codebooks=True).codebooks,
-        **snakemake.params.run,
-        **snakemake.params.vocabulary,
+        of_job(snakemake, Vocabulary),
+        of_job(snakemake, Run).seed,
     )
     tree = trie.build(items.codes, ids)
     trie.write(snakemake.output.trie, tree)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 from sidmill.core.job import job
 from sidmill.datasets.lint import lint
 from sidmill.io import json_report
+from sidmill.settings.datasets import Datasets, Lint
+from sidmill.settings.job import of_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -14,9 +16,9 @@ with job(snakemake) as log:
     found = lint(
         [*snakemake.input.datasets],
         snakemake.input.pid2sid,
-        snakemake.config["datasets"]["product_pid2sid"],
-        Path(snakemake.scriptdir).parent / "resources/prompts",
-        **snakemake.params.lint,
+        of_job(snakemake, Lint),
+        product_pid2sid=of_job(snakemake, Datasets).product_pid2sid,
+        prompts=Path(snakemake.scriptdir).parent / "resources/prompts",
     )
     json_report.write(snakemake.output.lint, found)
     log.info("wrote %s", snakemake.output.lint)

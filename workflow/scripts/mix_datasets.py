@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING
 from sidmill.core.job import job
 from sidmill.datasets.mix import mix
 from sidmill.io import json_report
+from sidmill.settings.datasets import Mixture
+from sidmill.settings.job import of_job
+from sidmill.settings.run import Run
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -14,10 +17,10 @@ with job(snakemake) as log:
         [*snakemake.input.datasets],
         snakemake.output.train,
         snakemake.output.test,
-        dict(zip(snakemake.input.others, snakemake.params.others.values(), strict=True)),
-        snakemake.wildcards.mixture == "rl",
-        **snakemake.params.run,
-        **snakemake.params.mixture,
+        of_job(snakemake, Mixture),
+        of_job(snakemake, Run).seed,
+        others=dict(zip(snakemake.input.others, snakemake.params.others.values(), strict=True)),
+        questions=snakemake.wildcards.mixture == "rl",
     )
     json_report.write(snakemake.output.counts, counts)
     log.info("wrote %s", snakemake.output.train)

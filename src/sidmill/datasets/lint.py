@@ -1,8 +1,8 @@
-"""What is wrong with datasets that look right: checks of the written files, row by row.
+"""Errors in datasets that are well-formed: checks of the written files, row by row.
 
-target_in_history       an item that the answer names stands in the question
-contradictory_captions  items of one SID with different texts: the model cannot please both
-captions_not_compared   plain texts in no wording of the prompts, whose caption cannot be told
+target_in_history       an item that the answer names is in the question
+contradictory_captions  items of one SID with different texts: no model can learn both
+captions_not_compared   plain texts in no wording of the prompts, whose caption is not known
 over_token_budget       rows that a context window would cut
 duplicate_rows          rows of equal source and text
 users_in_two_splits     users of a training set who are in a validation or test set as well; null
@@ -16,16 +16,17 @@ Datasets of other programs are read too: parquet files of any name with ``messag
 import json
 import re
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sidmill.core.errors import SidmillError
 from sidmill.datasets.captions import Wordings
 from sidmill.formats import code_files, dataset_rows, sid_text
+from sidmill.settings.datasets import Lint
 
 EXAMPLES = 5  # of each finding
 BYTES_PER_TOKEN = 4  # of text that is no SID, where no tokenizer is given
@@ -33,21 +34,37 @@ SPLIT_NAME = re.compile(r"\.(valid|test)$")
 
 
 class Rules(NamedTuple):
-    """What rows are held against."""
+    """What rows are checked against.
 
-    known: set[tuple[int, ...]]
-    levels: list[int]  # numbers of levels that SIDs have, one per domain
+    Attributes:
+        sids: those of all items.
+        levels: numbers of levels that SIDs have, one per domain.
+        wordings: those that captions are found in.
+        count_tokens: of a text.
+        token_budget: tokens of a row, at most.
+    """
+
+    sids: set[tuple[int, ...]]
+    levels: list[int]
     wordings: Wordings
     count_tokens: Callable[[str], int]
     token_budget: int
 
 
 class Row(NamedTuple):
-    """One row, of whatever form: how to call it, its facts, question and answer."""
+    """One row of any form.
+
+    Attributes:
+        name: its uuid, or its file and number.
+        source: the task that it is of.
+        metadata: ``uid``, or ``pid`` and ``sid``, where they are given.
+        question: text of all turns but the answer.
+        answer: text of the answer.
+    """
 
     name: str
     source: str
-    facts: dict
+    metadata: dict[str, Any]
     question: str
     answer: str
 
@@ -55,12 +72,10 @@ class Row(NamedTuple):
 def lint(
     folders: list[str],
     pid2sid: str | Path,
+    settings: Lint,
     product_pid2sid: str | Path | None = None,
     prompts: str | Path | None = None,
-    *,
-    token_budget: int,
-    tokenizer: str | None,
-) -> dict:
+) -> dict[str, Any]:
     """Check datasets.
 
     Memory: one file, 24 bytes per row of a dataset, 8 per row of all, and some 400 per SID with a
@@ -68,36 +83,46 @@ def lint(
 
     Args:
         folders: of datasets, or single parquet files.
-        pid2sid: the SIDs that exist.
-        product_pid2sid: those of the second domain, which may have another number of levels.
-        prompts: folder of the wordings that captions stand in; None: that of this project.
-        token_budget: tokens of a row, at most.
-        tokenizer: folder or hub id, to count tokens with; None estimates them.
+        pid2sid: the SIDs of items.
+        settings: the token budget, and what counts tokens.
+        product_pid2sid: SIDs of the second domain, which may have another number of levels.
+        prompts: folder of the wordings that captions are found in; None: that of this project.
 
     Returns:
         Per dataset, the number of rows of each finding with a few examples, and the longest row.
 
     Raises:
-        SidmillError: if a file has neither messages nor segments, or a row that is no JSON.
+        SidmillError: if a file has neither messages nor segments, or a row that is not JSON.
     """
+    # What rows are checked against.
     domains = [code_files.read(path, "sid").codes for path in (pid2sid, product_pid2sid) if path]
-    known = {tuple(sid) for domain in domains for sid in domain.tolist()}
+    sids = {tuple(sid) for domain in domains for sid in domain.tolist()}
     levels = list(dict.fromkeys(domain.shape[1] for domain in domains))
-    rules = Rules(known, levels, Wordings(prompts), _counter(tokenizer), token_budget)
-    found, users = {}, {}
+    count_tokens = _token_counter(settings.tokenizer)
+    rules = Rules(sids, levels, Wordings(prompts), count_tokens, settings.token_budget)
+
+    # Each dataset by itself; the second folder of a name is reported by its path.
+    found: dict[str, dict[str, Any]] = {}
+    users: dict[str, np.ndarray] = {}
     for folder in folders:
         name = Path(folder).name
         name = name if name not in found else str(folder)
         found[name], users[name] = _check(folder, rules)
-    for name, seen in users.items():
-        base = SPLIT_NAME.sub("", name)
-        others = [
-            users[other] for other in users if other != name and SPLIT_NAME.sub("", other) == base
-        ]
-        elsewhere = np.isin(seen, np.concatenate(others)).sum() if others else None
-        found[name]["users_in_two_splits"] = None if elsewhere is None else int(elsewhere)
+
+    # Users in two splits, and the sums.
+    for name in found:
+        found[name]["users_in_two_splits"] = _users_in_other_splits(name, users)
     totals = {key: sum(each[key] for each in found.values()) for key in _Findings.NAMES}
     return {"rows": sum(each["rows"] for each in found.values()), **totals, "datasets": found}
+
+
+def _users_in_other_splits(name: str, users: dict[str, np.ndarray]) -> int | None:
+    """Users of a dataset that are in another split of its task; None without another split."""
+    task = SPLIT_NAME.sub("", name)
+    others = [
+        users[other] for other in users if other != name and SPLIT_NAME.sub("", other) == task
+    ]
+    return int(np.isin(users[name], np.concatenate(others)).sum()) if others else None
 
 
 class _Findings:
@@ -122,78 +147,86 @@ class _Findings:
             self.examples[name].append(row)
 
 
-def _check(folder: str, rules: Rules) -> tuple[dict, np.ndarray]:
-    """What is found in one dataset, and numbers of its users, uint64 (n,), each once."""
-    findings, users, texts, captions = _Findings(), array("Q"), array("Q"), {}
-    rows = longest = 0
+def _check(folder: str, rules: Rules) -> tuple[dict[str, Any], np.ndarray]:
+    """What is found in one dataset, and hashes of its users, uint64 (n,), each once."""
+    findings = _Findings()
+    users, texts = array("Q"), array("Q")
+    captions: dict[int, frozenset[int]] = {}
+    n_rows = longest = 0
     for row in _rows(folder):
-        rows += 1
-        whole = row.question + row.answer
+        # The text and its length.
+        n_rows += 1
         texts.append(_digest(f"{row.source}\0{row.question}\0{row.answer}"))
-        tokens = rules.count_tokens(whole)
-        longest = max(longest, tokens)
-        if tokens > rules.token_budget:
+        n_tokens = rules.count_tokens(row.question + row.answer)
+        longest = max(longest, n_tokens)
+        if n_tokens > rules.token_budget:
             findings.add("over_token_budget", row.name)
 
         # The SIDs on both sides.
-        asked, asked_well = _sids(row.question, rules.levels)
-        given, given_well = _sids(row.answer, rules.levels)
-        if asked & given:
+        asked, asked_valid = _sids(row.question, rules.levels)
+        answered, answer_valid = _sids(row.answer, rules.levels)
+        if asked & answered:
             findings.add("target_in_history", row.name)
-        if not (asked_well and given_well and rules.known.issuperset(asked | given)):
+        if not (asked_valid and answer_valid and rules.sids.issuperset(asked | answered)):
             findings.add("unknown_sids", row.name)
 
         # Whose row it is: a user's, or that of an item and its text.
-        if "uid" in row.facts:
-            users.append(_digest(str(row.facts["uid"])))
-        elif "sid" in row.facts and "pid" in row.facts and not given:
-            _hold(row, rules.wordings, captions, findings)
-    for name in _names(folder, _repeats(np.array(texts, np.uint64), findings)):
+        if "uid" in row.metadata:
+            users.append(_digest(str(row.metadata["uid"])))
+        elif "sid" in row.metadata and "pid" in row.metadata and not answered:
+            _compare_captions(row, rules.wordings, captions, findings)
+
+    # Duplicates, after all rows: their names take a second reading.
+    for name in _names(folder, _duplicates(np.array(texts, np.uint64), findings)):
         findings.examples.setdefault("duplicate_rows", []).append(name)
-    figures = {"rows": rows, "longest_row_tokens": longest, **findings.counts}
+    figures = {"rows": n_rows, "longest_row_tokens": longest, **findings.counts}
     return {**figures, "examples": findings.examples}, np.unique(np.array(users, np.uint64))
 
 
-def _hold(row: Row, wordings: Wordings, captions: dict, findings: _Findings) -> None:
-    """Hold what a row says of an item against what the first row of its SID said."""
-    sid = str(row.facts["sid"])
-    said = wordings.of_answer(row.answer) if row.answer else wordings.of_text(row.question, sid)
-    if not said:
+def _compare_captions(
+    row: Row, wordings: Wordings, captions: dict[int, frozenset[int]], findings: _Findings
+) -> None:
+    """Compare the caption in a row with that of the first row of its SID."""
+    sid = str(row.metadata["sid"])
+    answer, question = row.answer, row.question
+    possible = wordings.of_answer(answer) if answer else wordings.of_text(question, sid)
+    if not possible:
         findings.add("captions_not_compared", row.name)
         return
-    digests = frozenset(map(_digest, said))
+    digests = frozenset(map(_digest, possible))
     if not captions.setdefault(_digest(sid), digests) & digests:
         findings.add("contradictory_captions", row.name)
 
 
 def _sids(text: str, levels: list[int]) -> tuple[set[tuple[int, ...]], bool]:
-    """The SIDs of a text, of any domain, and whether all that looks like one is one."""
+    """The SIDs of a text, of any domain, and whether none is malformed."""
     found = sid_text.find(text, levels[0])
-    sids, odd = set(found.sids), found.malformed
+    sids, malformed = set(found.sids), found.malformed
     for n_levels in levels[1:]:
-        others = [sid_text.find(piece, n_levels) for piece in odd]
+        others = [sid_text.find(piece, n_levels) for piece in malformed]
         sids.update(sid for other in others for sid in other.sids)
-        odd = [piece for other in others for piece in other.malformed]
-    return sids, not odd
+        malformed = [piece for other in others for piece in other.malformed]
+    return sids, not malformed
 
 
-def _repeats(texts: np.ndarray, findings: _Findings) -> list[int]:
+def _duplicates(texts: np.ndarray, findings: _Findings) -> list[int]:
     """Count the rows whose text an earlier row has; the numbers of the first few."""
     first = np.unique(texts, return_index=True)[1]
-    again = np.ones(len(texts), bool)
-    again[first] = False
-    findings.counts["duplicate_rows"] = int(again.sum())
-    return np.flatnonzero(again)[:EXAMPLES].tolist()
+    is_duplicate = np.ones(len(texts), bool)
+    is_duplicate[first] = False
+    findings.counts["duplicate_rows"] = int(is_duplicate.sum())
+    numbers: list[int] = np.flatnonzero(is_duplicate)[:EXAMPLES].tolist()
+    return numbers
 
 
 def _names(folder: str, numbers: list[int]) -> Iterator[str]:
-    """Yield what some rows are called."""
-    wanted = set(numbers)
-    for number, row in enumerate(_rows(folder)) if wanted else ():
-        if number in wanted:
+    """Yield the names of some rows, by their numbers."""
+    remaining = set(numbers)
+    for number, row in enumerate(_rows(folder)) if remaining else ():
+        if number in remaining:
             yield row.name
-            wanted.discard(number)
-        if not wanted:
+            remaining.discard(number)
+        if not remaining:
             return
 
 
@@ -203,41 +236,45 @@ def _rows(folder: str) -> Iterator[Row]:
         table = dataset_rows.read_file(path)
         for number, row in enumerate(table.to_pylist(), start=1):
             try:
-                facts = json.loads(row.get("metadata") or "{}")
-                facts = facts if isinstance(facts, dict) else {}
-                question, answer = _sides(row, facts)
+                metadata = json.loads(row.get("metadata") or "{}")
+                metadata = metadata if isinstance(metadata, dict) else {}
+                question, answer = _sides(row, metadata)
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise SidmillError(
                     f"{path}, row {number}: not a row of messages or segments ({error!r}): see "
                     f"docs/datasets.md for the forms"
                 ) from None
             name = row.get("uuid") or f"{path.name}, row {number}"
-            yield Row(name, row.get("source") or "", facts, question, answer)
+            yield Row(name, row.get("source") or "", metadata, question, answer)
 
 
-def _sides(row: dict, facts: dict) -> tuple[str, str]:
-    """What a row asks and what it answers; of a plain text, its last SIDs, as ``targets`` says."""
+def _sides(row: dict[str, Any], metadata: dict[str, Any]) -> tuple[str, str]:
+    """Question and answer of a row; a plain text ends in as many SIDs as ``targets`` says."""
     if row.get("messages") is None:
-        text = _content(_unpacked(row["segments"]))
-        if "targets" not in facts:
+        text = _content(_decode(row["segments"]))
+        if "targets" not in metadata:
             return text, ""
         cut = len(text)
-        for _ in range(int(facts["targets"])):
+        for _ in range(int(metadata["targets"])):
             cut = text.rfind(sid_text.BEGIN, 0, cut)
         return text[: max(cut, 0)], text[max(cut, 0) :]
-    sides = {True: "", False: ""}
-    for turn in _unpacked(row["messages"]):
-        sides[turn["role"] == "assistant"] += _content(turn["content"]) + "\n"
-    return sides[False], sides[True]
+    question = answer = ""
+    for turn in _decode(row["messages"]):
+        text = _content(turn["content"]) + "\n"
+        if turn["role"] == "assistant":
+            answer += text
+        else:
+            question += text
+    return question, answer
 
 
-def _unpacked(content: str | list) -> str | list:
-    """Turns or parts, which may be written as JSON; a plain text stays as it is."""
+def _decode(content: Any) -> Any:
+    """Turns or typed parts, which may be written as JSON; a plain text stays as it is."""
     is_json = isinstance(content, str) and content.lstrip().startswith("[{")
     return json.loads(content) if is_json else content
 
 
-def _content(parts: str | list | None) -> str:
+def _content(parts: str | Iterable[Any] | None) -> str:
     """The text of typed parts, or a plain one."""
     if parts is None or isinstance(parts, str):
         return parts or ""
@@ -245,7 +282,8 @@ def _content(parts: str | list | None) -> str:
     return "".join(text or "" for text in texts)
 
 
-def _counter(tokenizer: str | None) -> Callable[[str], int]:
+def _token_counter(tokenizer: str | None) -> Callable[[str], int]:
+    """A function that counts the tokens of a text, or estimates them without a tokenizer."""
     if tokenizer is not None:
         from transformers import AutoTokenizer
 
@@ -254,8 +292,8 @@ def _counter(tokenizer: str | None) -> Callable[[str], int]:
     token = re.compile(r"<\|sid_(?:begin|end)\|>|<s_[a-z]_\d+>")
 
     def estimate(text: str) -> int:
-        rest, count = token.subn("", text)
-        return count + -(-len(rest.encode()) // BYTES_PER_TOKEN)
+        rest, n_tokens = token.subn("", text)
+        return n_tokens + -(-len(rest.encode()) // BYTES_PER_TOKEN)
 
     return estimate
 

@@ -1,13 +1,14 @@
 """What one dataset is made of: a task, declared in YAML, and its prompts.
 
-A task says which rows it reads, which fields it makes of their columns, and how a prompts file puts
-them into words. docs/datasets.md explains every key with an example.
+A task names the rows it reads, the fields it makes of their columns, and the prompts file that has
+the wordings around the fields. docs/datasets.md explains every key with an example.
 """
 
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -15,7 +16,7 @@ from sidmill.core.errors import SidmillError
 
 NAME = {"type": "string", "minLength": 1}
 LIMIT = {"type": ["string", "integer"], "minimum": 1}
-# The one key that says what a field is, and the keys that may stand beside it.
+# The one key that says what a field is, and the keys that are allowed with it.
 KINDS = {
     "sids": ("where", "first", "last", "domain"),  # a list of item ids, as SIDs end to end
     "sid": ("domain",),  # one item id, as a SID
@@ -29,15 +30,18 @@ KINDS = {
     "phrase": (),  # wording that the prompts have for the value of another field
     "count": (),  # how many items another field holds
 }
-TITLES = ("titles", "title")
+SID_KINDS = ("sids", "sid")
+TITLE_KINDS = ("titles", "title")
+LIST_KINDS = ("choose", "lines")  # their key has a list: of labels, of fields
 # Kinds that are made of other fields, and the kinds that those can have; (): any.
-OF_FIELDS = {
+KINDS_OF_FIELDS = {
     "lines": (),
     "phrase": ("choose", "value", "text", "first_line"),
     "count": ("sids", "titles"),
 }
+OWN_METADATA = ("uid", "pid", "keyword")  # metadata that is a column and needs no field
 VALUES = {"type": "array", "items": {"type": ["integer", "string"]}, "minItems": 1}
-BESIDE = {"where": NAME, "first": LIMIT, "last": LIMIT, "domain": {"enum": ["items", "product"]},
+OPTIONS = {"where": NAME, "first": LIMIT, "last": LIMIT, "domain": {"enum": ["items", "product"]},
           "join": {"type": "string"}, "of": NAME, "among": VALUES}  # fmt: skip
 LISTS = {"type": "array", "items": NAME, "minItems": 1}
 SCHEMA = {
@@ -67,11 +71,11 @@ SCHEMA = {
                         "required": [kind],
                         "additionalProperties": False,
                         "properties": {
-                            kind: LISTS if kind in ("choose", "lines") else NAME,
-                            **{key: BESIDE[key] for key in beside},
+                            kind: LISTS if kind in LIST_KINDS else NAME,
+                            **{key: OPTIONS[key] for key in options},
                         },
                     }
-                    for kind, beside in KINDS.items()
+                    for kind, options in KINDS.items()
                 ]
             },
         },
@@ -100,6 +104,89 @@ PROMPTS_SCHEMA = {
 }
 
 
+class Dataset(NamedTuple):
+    """One dataset of the configuration: a task of one split, such as ``sft_video_rec.test``.
+
+    Attributes:
+        task: name of the task's file.
+        split: train, valid or test.
+        resources: folder with ``tasks`` and ``prompts``.
+    """
+
+    task: str
+    split: str
+    resources: Path
+
+    @property
+    def task_path(self) -> Path:
+        """The YAML of the task."""
+        return self.resources / f"tasks/{self.task}.yaml"
+
+    def prompts_path(self, task: "Task") -> Path:
+        """The YAML of the task's prompts."""
+        return self.resources / f"prompts/{task.prompts}.yaml"
+
+
+def parse_dataset(name: str, resources: str | Path) -> Dataset:
+    """Split the name of a dataset; one without a split is of the training split."""
+    task, _, split = name.partition(".")
+    return Dataset(task, split or "train", Path(resources))
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of a task.
+
+    Attributes:
+        kind: a key of ``KINDS``.
+        source: the column, or for ``KINDS_OF_FIELDS`` the field, that it is made of; empty for
+            ``LIST_KINDS``.
+        names: the fields of ``lines``, the labels of ``choose``.
+        where: column of a mask; ``{label}`` in it is replaced by the value of that field.
+        first: items kept at the start of a list: a number, or a key of the task's limits.
+        last: items kept at the end of a list.
+        domain: whose items: ``items``, or ``product`` for the second domain.
+        join: text between titles.
+        of: list column whose items the masks of a drawn label mark.
+        among: the values to keep, of a ``value``.
+    """
+
+    kind: str
+    source: str = ""
+    names: tuple[str, ...] = ()
+    where: str | None = None
+    first: str | int | None = None
+    last: str | int | None = None
+    domain: str = "items"
+    join: str = "; "
+    of: str | None = None
+    among: tuple[int | str, ...] = ()
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The other fields that this one is made of."""
+        if self.kind not in KINDS_OF_FIELDS:
+            return ()
+        return self.names if self.kind == "lines" else (self.source,)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How one input row becomes several: one for each item of a list, or each entry of a mapping.
+
+    Attributes:
+        each: list column.
+        along: list columns whose values stay with the items of ``each``.
+        first: items of ``each``, at most: a number, or a key of the task's limits.
+        entries: column of mappings of keywords to item ids.
+    """
+
+    each: str = ""
+    along: tuple[str, ...] = ()
+    first: str | int | None = None
+    entries: str = ""
+
+
 @dataclass(frozen=True)
 class Task:
     """One task, as its file declares it; ``docs/datasets.md`` says what the keys mean."""
@@ -108,27 +195,29 @@ class Task:
     reads: str
     form: str
     prompts: str
-    fields: dict[str, dict]
+    fields: dict[str, Field]
     needs: list[str]
     metadata: list[str]
     sample: float = 1.0
     limits: dict[str, int] = field(default_factory=dict)
-    rows: dict | None = None
-
-    def kind(self, name: str) -> str:
-        """Kind of a field."""
-        return next(key for key in self.fields[name] if key in KINDS)
+    rows: Rows | None = None
 
     def values(self, name: str) -> list[str]:
-        """The values that a field can have, as texts, where the task says them."""
-        declared = self.fields[name]
-        return [str(value) for value in declared.get("choose", declared.get("among", ()))]
+        """The values that a field can have, as texts, where the task lists them."""
+        spec = self.fields[name]
+        return [str(value) for value in (spec.names if spec.kind == "choose" else spec.among)]
 
     def limit(self, value: str | int, history_max: int | None, target_max: int | None) -> int:
-        """The number behind a limit, capped by the setting for target, or that for the others."""
+        """The number that a limit stands for, capped by a setting.
+
+        Args:
+            value: a number, or a key of ``limits``.
+            history_max: caps every limit but ``target``; None caps nothing.
+            target_max: caps ``target``.
+        """
         cap = target_max if value == "target" else history_max
-        most = value if isinstance(value, int) else self.limits[value]
-        return min(most, cap or most)
+        limit = value if isinstance(value, int) else self.limits[value]
+        return min(limit, cap or limit)
 
 
 @dataclass(frozen=True)
@@ -146,20 +235,40 @@ def load(path: str | Path, *, checked: bool = False) -> Task:
     Args:
         path: its YAML.
         checked: whether its keys were checked already, as the workflow does before a job starts:
-            loading what checks them takes as long as writing a thousand rows.
+            loading the checker takes as long as writing a thousand rows.
 
     Raises:
         SidmillError: listing what is wrong with the file.
     """
     declared = _load(path, None if checked else SCHEMA)
-    task = Task(**declared)
-    problems = list(_loose_ends(task))
+    fields = {name: _field(keys) for name, keys in declared["fields"].items()}
+    rows = _rows(declared["rows"]) if "rows" in declared else None
+    task = Task(**{**declared, "fields": fields, "rows": rows})
+    problems = list(_dangling_names(task))
     if problems:
         raise SidmillError(f"{path}: " + "; ".join(problems))
     return task
 
 
-def read_prompts(path: str | Path) -> dict[str, dict]:
+def _field(declared: Mapping[str, Any]) -> Field:
+    """Make a field of its keys in the YAML."""
+    kind = next(key for key in declared if key in KINDS)
+    value, options = declared[kind], {key: declared[key] for key in declared if key in OPTIONS}
+    if "among" in options:
+        options["among"] = tuple(options["among"])
+    if kind in LIST_KINDS:
+        return Field(kind, names=tuple(value), **options)
+    return Field(kind, value, **options)
+
+
+def _rows(declared: Mapping[str, Any]) -> Rows:
+    """Make the multiplication of rows of its keys in the YAML."""
+    along = tuple(declared.get("with", ()))
+    options = {key: value for key, value in declared.items() if key != "with"}
+    return Rows(along=along, **options)
+
+
+def read_prompts(path: str | Path) -> dict[str, dict[str, Any]]:
     """Read all languages of a prompts file.
 
     Raises:
@@ -182,48 +291,60 @@ def load_prompts(path: str | Path, language: str, task: Task, *, checked: bool =
             f"{path}: no wordings in {language!r}, only in {', '.join(languages)}: add them, or "
             f"change datasets.language"
         )
-    words = languages[language]
-    roles = {role: words[role] for role in ROLES[task.form] if role in words}
-    wanted = [role for role in ROLES[task.form] if role != "system"]
-    problems = [f"no wording for {role!r}" for role in wanted if role not in roles]
-    lines = words.get("lines", {})
-    phrases = {str(value): texts for value, texts in words.get("phrases", {}).items()}
-    for name, declared in task.fields.items():
-        if task.kind(name) == "lines":
-            problems += [f"no line for {part!r}" for part in declared["lines"] if part not in lines]
-        if task.kind(name) == "phrase":
-            values = task.values(declared["phrase"])
-            problems += [f"no phrase for {value!r}" for value in values if value not in phrases]
-    groups = (*roles.values(), *lines.values(), *phrases.values())
-    for template in (text for texts in groups for text in texts):
-        problems += _template_problems(template, task)
+    declared = languages[language]
+    prompts = Prompts(
+        {role: declared[role] for role in ROLES[task.form] if role in declared},
+        declared.get("lines", {}),
+        {str(value): wordings for value, wordings in declared.get("phrases", {}).items()},
+    )
+    problems = list(_prompt_problems(prompts, task))
     if problems:
         raise SidmillError(f"{path}, {language}: " + "; ".join(problems))
-    return Prompts(roles, lines, phrases)
+    return prompts
 
 
-def _template_problems(template: str, task: Task) -> list[str]:
-    """What is wrong with the braces of a wording."""
+def _prompt_problems(prompts: Prompts, task: Task) -> Iterator[str]:
+    """Yield what the wordings lack for a task, and what is wrong in them."""
+    # A wording for each role, line and value. A system turn is optional.
+    for role in ROLES[task.form]:
+        if role != "system" and role not in prompts.roles:
+            yield f"no wording for {role!r}"
+    for spec in task.fields.values():
+        if spec.kind == "lines":
+            yield from (f"no line for {name!r}" for name in spec.names if name not in prompts.lines)
+        if spec.kind == "phrase":
+            values = task.values(spec.source)
+            yield from (f"no phrase for {value!r}" for value in values
+                        if value not in prompts.phrases)  # fmt: skip
+
+    # Braces that name fields of the task.
+    for group in (prompts.roles, prompts.lines, prompts.phrases):
+        for wordings in group.values():
+            for wording in wordings:
+                yield from _template_problems(wording, task)
+
+
+def _template_problems(template: str, task: Task) -> Iterator[str]:
+    """Yield what is wrong with the braces of a wording."""
     try:
         parts = list(string.Formatter().parse(template))
     except ValueError as error:
-        return [f"wording {template!r}: {error}: {BRACES}"]
-    problems = []
+        yield f"wording {template!r}: {error}: {BRACES}"
+        return
     for _, name, spec, conversion in parts:
         if name is None:
             continue
         if not name or spec or conversion:
-            problems.append(f"wording {template!r}: braces hold no name of a field: {BRACES}")
+            yield f"wording {template!r}: braces hold no name of a field: {BRACES}"
         elif name not in task.fields:
-            problems.append(f"{{{name}}} is no field of the task: {template!r}")
-    return problems
+            yield f"{{{name}}} is not a field of the task: {template!r}"
 
 
-def pieces(template: str) -> list[tuple[str, str | None]]:
+def parse_template(template: str) -> list[tuple[str, str | None]]:
     """Cut a template into literals, each with the field that follows it, or None.
 
     Raises:
-        SidmillError: if a brace is left open; ``{{`` stands for a brace.
+        SidmillError: if a brace is not closed; ``{{`` is a literal brace.
     """
     try:
         return [(literal, name) for literal, name, _, _ in string.Formatter().parse(template)]
@@ -231,42 +352,60 @@ def pieces(template: str) -> list[tuple[str, str | None]]:
         raise SidmillError(f"wording {template!r}: {error}: {BRACES}") from None
 
 
+def fields_of_template(template: str) -> list[str]:
+    """The fields that a template names, in order."""
+    return [name for _, name in parse_template(template) if name]
+
+
 def columns(task: Task) -> set[str]:
     """The columns of the input that a task reads, ``split`` left out."""
     names = {name for name in task.metadata if name not in task.fields}
-    rows = task.rows or {}
-    names |= {rows[key] for key in ("each", "entries") if key in rows} | set(rows.get("with", ()))
-    for name, declared in task.fields.items():
-        kind = task.kind(name)
-        if kind not in ("lines", "phrase", "choose", "count"):
-            names.add(declared[kind])
-        if "of" in declared:
-            names.add(declared["of"])
-        names |= set(masks(task, name).values())
-    return names - ({"keyword", "keyword_items"} if "entries" in rows else set())
+
+    # Columns that multiply the rows. An entry of a mapping gives two columns of its own.
+    rows = task.rows or Rows()
+    names |= {rows.each, rows.entries, *rows.along} - {""}
+
+    # Columns of fields, and their masks.
+    for name, spec in task.fields.items():
+        if spec.kind not in KINDS_OF_FIELDS and spec.kind != "choose":
+            names.add(spec.source)
+        if spec.of is not None:
+            names.add(spec.of)
+        names |= set(mask_columns(task, name).values())
+    return names - ({"keyword", "keyword_items"} if rows.entries else set())
 
 
 def names_titles(task: Task) -> bool:
-    """Whether a task calls items by their titles, which stand in another file."""
-    return any(task.kind(name) in TITLES for name in task.fields)
+    """Whether a task names items by title, which is in another file."""
+    return any(spec.kind in TITLE_KINDS for spec in task.fields.values())
 
 
-def masks(task: Task, name: str) -> dict[str, str]:
+def names_products(task: Task) -> bool:
+    """Whether a task has items of the second domain."""
+    return any(spec.domain == "product" for spec in task.fields.values())
+
+
+def mask_columns(task: Task, name: str) -> dict[str, str]:
     """The mask columns of a field, by the label they belong to; ``where`` may hold ``{label}``."""
-    declared = task.fields[name]
-    pattern = declared.get("where")
+    pattern = task.fields[name].where
     if pattern is None:
         return {}
-    chooser = next((part for _, part in pieces(pattern) if part), None)
-    if chooser is None:
+    label_field = label_field_of(pattern)
+    if label_field is None:
         return {"": pattern}
-    labels = task.fields[chooser]["choose"] if chooser in task.fields else []
-    return {label: pattern.format(**{chooser: label}) for label in labels}
+    labels = task.fields[label_field].names if label_field in task.fields else ()
+    return {label: pattern.format(**{label_field: label}) for label in labels}
 
 
-def _load(path: str | Path, schema: dict | None) -> dict:
+def label_field_of(pattern: str) -> str | None:
+    """The field whose label is part of the name of a mask column; None where there is none."""
+    return next(iter(fields_of_template(pattern)), None)
+
+
+def _load(path: str | Path, schema: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Read a YAML file, and check it where there is a schema."""
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content: dict[str, Any] = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SidmillError(f"{path}: no such file: check datasets.tasks, or write it") from None
     except yaml.YAMLError as error:
@@ -284,29 +423,40 @@ def _load(path: str | Path, schema: dict | None) -> dict:
     return content
 
 
-def _loose_ends(task: Task) -> Iterator[str]:
-    """Names that point at nothing."""
-    made = {"uid", "pid", "keyword"}
-    for name in (*task.needs, *(name for name in task.metadata if name not in made)):
+def _dangling_names(task: Task) -> Iterator[str]:
+    """Yield names that refer to nothing, or to a field of the wrong kind."""
+    # Needs and metadata name fields.
+    for name in (*task.needs, *(name for name in task.metadata if name not in OWN_METADATA)):
         if name not in task.fields:
-            yield f"{name!r} is no field"
-    limits = [declared.get(key) for declared in (*task.fields.values(), task.rows or {})
-              for key in ("first", "last")]  # fmt: skip
-    for value in limits:
-        if isinstance(value, str) and value not in task.limits:
-            yield f"{value!r} is not in limits"
-    for name, declared in task.fields.items():
-        kind = task.kind(name)
-        others = declared[kind] if kind == "lines" else [declared[kind]]
-        wanted = OF_FIELDS.get(kind, ())
-        for other in others if kind in OF_FIELDS else ():
+            yield f"{name!r} is not a field"
+
+    # Limits that are names.
+    for limit in _limits(task):
+        if isinstance(limit, str) and limit not in task.limits:
+            yield f"{limit!r} is not in limits"
+
+    # Fields that are made of other fields, of a kind that fits.
+    for name, spec in task.fields.items():
+        allowed = KINDS_OF_FIELDS.get(spec.kind, ())
+        for other in spec.fields:
             if other not in task.fields:
-                yield f"{name}: {other!r} is no field"
-            elif wanted and task.kind(other) not in wanted:
-                yield f"{name}: {other!r} is of kind {task.kind(other)}: name one of {wanted}"
-        if kind == "choose" and not ("of" in declared and "where" in declared):
-            yield f"{name}: choose wants of and where"
-        chooser = next((part for _, part in pieces(declared.get("where", "")) if part), None)
-        drawn = chooser in task.fields and task.kind(chooser) == "choose"
-        if chooser is not None and kind != "choose" and not drawn:
-            yield f"{name}: where names {{{chooser}}}, which is no field of kind choose"
+                yield f"{name}: {other!r} is not a field"
+            elif allowed and task.fields[other].kind not in allowed:
+                kind = task.fields[other].kind
+                yield f"{name}: {other!r} is of kind {kind}: name one of {allowed}"
+
+        # Masks: those of a drawn label, and those that another field's label names.
+        if spec.kind == "choose" and not (spec.of and spec.where):
+            yield f"{name}: choose needs of and where"
+        label_field = label_field_of(spec.where or "")
+        is_drawn = label_field in task.fields and task.fields[label_field].kind == "choose"
+        if label_field is not None and spec.kind != "choose" and not is_drawn:
+            yield f"{name}: where names {{{label_field}}}, which is not a field of kind choose"
+
+
+def _limits(task: Task) -> Iterator[str | int | None]:
+    """Yield every limit that a field or the rows name."""
+    for spec in task.fields.values():
+        yield from (spec.first, spec.last)
+    if task.rows is not None:
+        yield task.rows.first

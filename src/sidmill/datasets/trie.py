@@ -1,10 +1,10 @@
-"""Only SIDs that exist: a prefix tree over token ids, for decoding.
+"""A prefix tree over token ids that holds the SIDs of items and no others, for decoding.
 
-    edges   int32 (E,)   token of each edge; those of a node stand side by side, ascending
-    starts  int64 (V+1,) where the edges of node v begin; nodes breadth first, 0 is the root
+    edges   int32 (E,)   token of each edge; those of a node are adjacent, ascending
+    starts  int64 (V+1,) offset of the edges of node v; nodes breadth first, 0 is the root
     nodes   int32 (E,)   the node that an edge leads to
 
-A SID is begin, one token per level, end; the tree says which. The same tree is a finite-state
+A SID is a begin token, one token per level, and an end token. The same tree is a finite-state
 machine, and as a regular expression it is what vLLM and SGLang take for guided decoding.
 
 Shapes: N items, L levels, V nodes, E edges.
@@ -12,9 +12,9 @@ Shapes: N items, L levels, V nodes, E edges.
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TextIO, cast
 
 import numpy as np
 import torch
@@ -54,10 +54,10 @@ class Trie(NamedTuple):
         return self.edges[self.starts[node] : self.starts[node + 1]]
 
     def step(self, node: int, token: int) -> int:
-        """The node behind a token, or -1."""
+        """The node that a token leads to, or -1."""
         first, last = self.starts[node], self.starts[node + 1]
-        place = first + np.searchsorted(self.edges[first:last], token)
-        return int(self.nodes[place]) if place < last and self.edges[place] == token else -1
+        edge = first + np.searchsorted(self.edges[first:last], token)
+        return int(self.nodes[edge]) if edge < last and self.edges[edge] == token else -1
 
 
 def build(codes: np.ndarray, ids: dict[str, int]) -> Trie:
@@ -72,34 +72,44 @@ def build(codes: np.ndarray, ids: dict[str, int]) -> Trie:
     """
     if not len(codes):
         raise SidmillError("there is no SID to make a tree of")
-    columns = [np.full(len(codes), ids[sid_text.BEGIN])]
+
+    # Nodes level by level: those of a level are the distinct pairs of parent and token.
+    parents = np.zeros(len(codes), dtype=np.int64)  # (N,), number within its level
+    edges: list[np.ndarray] = []
+    nodes: list[np.ndarray] = []
+    starts, first = [0], 1
+    for tokens in _token_columns(codes, ids):
+        pairs, parents = np.unique(np.stack([parents, tokens], axis=1), axis=0, return_inverse=True)
+        parents = parents.ravel()
+        counts = np.bincount(pairs[:, 0], minlength=int(pairs[:, 0].max()) + 1)
+        starts += (starts[-1] + np.cumsum(counts)).tolist()
+        edges.append(pairs[:, 1])
+        nodes.append(first + np.arange(len(pairs)))
+        first += len(pairs)
+    starts += [starts[-1]] * len(edges[-1])  # the leaves
+
+    # Texts of the tokens that some SID has.
+    all_edges = np.concatenate(edges)
+    texts = {number: text for text, number in ids.items()}
+    return Trie(
+        all_edges.astype(np.int32),
+        np.array(starts, dtype=np.int64),
+        np.concatenate(nodes).astype(np.int32),
+        {token: texts[token] for token in np.unique(all_edges).tolist()},
+    )
+
+
+def _token_columns(codes: np.ndarray, ids: dict[str, int]) -> Iterator[np.ndarray]:
+    """Yield token ids of all SIDs, (N,) each: begin, one per level, end."""
+    yield np.full(len(codes), ids[sid_text.BEGIN])
     for level in range(codes.shape[1]):
         used, inverse = np.unique(codes[:, level], return_inverse=True)
         names = [sid_text.token(level, code) for code in used.tolist()]
         missing = [name for name in names if name not in ids]
         if missing:
             raise SidmillError(f"the tokenizer lacks {missing[0]}: expand its vocabulary first")
-        columns.append(np.array([ids[name] for name in names])[inverse])
-    columns.append(np.full(len(codes), ids[sid_text.END]))
-    parent = np.zeros(len(codes), dtype=np.int64)
-    edges, starts, nodes, first = [], [0], [], 1
-    for column in columns:
-        pairs, parent = np.unique(np.stack([parent, column], axis=1), axis=0, return_inverse=True)
-        counts = np.bincount(pairs[:, 0], minlength=int(pairs[:, 0].max()) + 1)
-        starts += (starts[-1] + np.cumsum(counts)).tolist()
-        edges.append(pairs[:, 1])
-        nodes.append(first + np.arange(len(pairs)))
-        first += len(pairs)
-        parent = parent.ravel()
-    starts += [starts[-1]] * len(edges[-1])  # the leaves
-    used = np.unique(np.concatenate(edges))
-    texts = {number: text for text, number in ids.items()}
-    return Trie(
-        np.concatenate(edges).astype(np.int32),
-        np.array(starts, dtype=np.int64),
-        np.concatenate(nodes).astype(np.int32),
-        {int(token): texts[int(token)] for token in used},
-    )
+        yield np.array([ids[name] for name in names])[inverse]
+    yield np.full(len(codes), ids[sid_text.END])
 
 
 def write(path: str | Path, trie: Trie) -> None:
@@ -110,31 +120,31 @@ def write(path: str | Path, trie: Trie) -> None:
 
 def read(path: str | Path) -> Trie:
     """Read trie.safetensors."""
-    found, facts = tensors.read(path, "trie")
-    names = {int(number): text for number, text in facts["names"].items()}
-    return Trie(found["edges"], found["starts"], found["nodes"], names)
+    arrays, metadata = tensors.read(path, "trie")
+    names = {int(number): text for number, text in metadata["names"].items()}
+    return Trie(arrays["edges"], arrays["starts"], arrays["nodes"], names)
 
 
 def write_json(path: str | Path, trie: Trie) -> None:
     """Write the tree as nested objects, token to subtree, a leaf is ``{}``. Memory: one path."""
 
-    def lines(node: int, out) -> None:
+    def write_node(node: int, out: TextIO) -> None:
         out.write("{")
         for number, token in enumerate(trie.allowed(node).tolist()):
             out.write(("," if number else "") + json.dumps(trie.names[token]) + ":")
-            lines(trie.step(node, token), out)
+            write_node(trie.step(node, token), out)
         out.write("}")
 
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as out:
-        lines(0, out)
+        write_node(0, out)
         out.write("\n")
 
 
 def write_regex(path: str | Path, codes: np.ndarray) -> None:
     """Write one regular expression that matches each SID and nothing else.
 
-    It has one branch per prefix, so that a matcher reads each prefix once. Literals, groups and
-    alternatives are all it uses, and no line feed ends the file: it is handed over as it is.
+    It has one branch per prefix, so that a matcher reads each prefix once. It uses literals, groups
+    and alternatives alone. No line feed ends the file: servers take its text as it is.
     """
 
     def branch(rows: np.ndarray, level: int) -> str:
@@ -149,25 +159,25 @@ def write_regex(path: str | Path, codes: np.ndarray) -> None:
 
     begin, end = (mark.replace("|", r"\|") for mark in (sid_text.BEGIN, sid_text.END))
     with replacing(path) as temporary:
-        whole = f"{begin}{branch(np.unique(codes, axis=0), 0)}{end}"
-        temporary.write_text(whole, encoding="utf-8")  # a line feed would be part of it
+        pattern = f"{begin}{branch(np.unique(codes, axis=0), 0)}{end}"
+        temporary.write_text(pattern, encoding="utf-8")
 
 
 def write_lark(path: str | Path, codes: np.ndarray) -> None:
     """Write one grammar that matches each SID and nothing else, for llguidance.
 
-    Each SID token stands there as a token of the vocabulary, so it cannot be spelled in smaller
-    ones. Each prefix has a rule; those of equal continuations share it.
+    Each SID token is named as a token of the vocabulary, so it cannot be spelled in smaller ones.
+    Each prefix has a rule; prefixes with equal continuations share one.
     """
-    rules: dict[str, str] = {}  # what may follow, to its rule
+    rules: dict[str, str] = {}  # from the alternatives to the name of their rule
 
     def rule(rows: np.ndarray, level: int) -> str:
         cuts = np.flatnonzero(np.diff(rows[:, level])) + 1
         branches = []
         for part in np.split(rows, cuts):
             token = sid_text.token(level, int(part[0, level]))
-            last = level + 1 == rows.shape[1]
-            branches.append(token if last else f"{token} {rule(part, level + 1)}")
+            is_last = level + 1 == rows.shape[1]
+            branches.append(token if is_last else f"{token} {rule(part, level + 1)}")
         return rules.setdefault(" | ".join(branches), f"r{len(rules)}")
 
     first = rule(np.unique(codes, axis=0), 0)
@@ -177,61 +187,61 @@ def write_lark(path: str | Path, codes: np.ndarray) -> None:
 
 
 class SidLogits(LogitsProcessor):
-    """Let a model write ``n_items`` SIDs that exist, then its end token, and nothing else.
+    """Let a model write ``n_items`` SIDs of the tree, then its end token, and nothing else.
 
-    For ``generate(logits_processor=[...])``. Sampling settings that a model brings along (``top_k``
-    and the like) would prune a beam further: switch them off, as :func:`beam_settings` does.
+    For ``generate(logits_processor=[...])``. Sampling settings of the model's own configuration
+    (such as ``top_k``) would prune a beam further: switch them off, as :func:`beam_settings` does.
     """
 
     def __init__(self, trie: Trie, prompt_length: int, end_id: int, n_items: int = 1) -> None:
         """Take the tree, the (padded) length of the prompts, and the id that ends an answer."""
-        self.follow = prefix_allowed_tokens_fn(trie, prompt_length, end_id, n_items)
+        self.allowed = prefix_allowed_tokens_fn(trie, prompt_length, end_id, n_items)
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        """Keep the scores of the tokens that may follow; all others become -inf."""
+        """Keep the scores of the tokens that may follow; all other scores become -inf."""
         masked = torch.full_like(scores, -torch.inf)
         for row, tokens in enumerate(input_ids):
-            allowed = torch.as_tensor(self.follow(row, tokens), device=scores.device)
+            allowed = torch.as_tensor(self.allowed(row, tokens), device=scores.device)
             masked[row, allowed] = scores[row, allowed]
-        return masked
+        return cast(torch.FloatTensor, masked)
 
 
 def prefix_allowed_tokens_fn(
     trie: Trie, prompt_length: int, end_id: int, n_items: int = 1
 ) -> Callable[[int, torch.Tensor], list[int]]:
-    """The same for ``generate(prefix_allowed_tokens_fn=...)``."""
+    """What :class:`SidLogits` allows, for ``generate(prefix_allowed_tokens_fn=...)``."""
     depth = trie.depth
-    nodes: dict[tuple[int, ...], list[int]] = {}
+    allowed: dict[tuple[int, ...], list[int]] = {}  # by the part of a SID that is written
 
-    def follow(_: int, tokens: torch.Tensor) -> list[int]:
-        written = tokens[prompt_length:].tolist()
+    def allowed_tokens(_: int, tokens: torch.Tensor) -> list[int]:
+        written: list[int] = tokens[prompt_length:].tolist()
         if len(written) >= depth * n_items:
             return [end_id]
         prefix = tuple(written[len(written) // depth * depth :])
-        if prefix not in nodes:
+        if prefix not in allowed:
             node = 0
             for token in prefix:
                 node = trie.step(node, token) if node >= 0 else -1
-            nodes[prefix] = trie.allowed(node).tolist() if node >= 0 else [end_id]
-        return nodes[prefix]
+            allowed[prefix] = trie.allowed(node).tolist() if node >= 0 else [end_id]
+        return allowed[prefix]
 
-    return follow
+    return allowed_tokens
 
 
-def beam_settings(trie: Trie, n_beams: int, n_items: int = 1) -> dict:
-    """What ``generate`` needs for ``n_beams`` distinct answers, with a model's own sampling off.
+def beam_settings(trie: Trie, n_beams: int, n_items: int = 1) -> dict[str, Any]:
+    """Arguments of ``generate`` for ``n_beams`` distinct answers, with a model's own sampling off.
 
-    A beam more than there are answers would end in one that is no SID, or in one twice: there are
-    as many beams as answers at most, and a warning says so.
+    With more beams than answers, a beam would end in a text that is not a SID, or two beams in the
+    same answer: the number of beams is limited to that of answers, with a warning.
 
     Raises:
         SidmillError: if ``n_beams`` or ``n_items`` is below 1.
     """
     if n_beams < 1 or n_items < 1:
-        raise SidmillError(f"{n_beams} beams of {n_items} items: wanted at least 1 of each")
+        raise SidmillError(f"{n_beams} beams of {n_items} items: set both to at least 1")
     answers = trie.n_sids**n_items
     if answers < n_beams:
-        logger.warning("%d beams for %d answers: %d beams", n_beams, answers, answers)
+        logger.warning("%d beams for %d answers: using %d beams", n_beams, answers, answers)
         n_beams = answers
     return {
         "num_beams": n_beams,

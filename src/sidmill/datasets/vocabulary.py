@@ -4,9 +4,10 @@ The model is a decoder (Qwen3, Llama) or an encoder with a decoder (T5, as in TI
 added verbatim (not normalised, never split) and not as special ones, which decoding with
 ``skip_special_tokens=True`` would drop. Their embeddings start from
 
-    codebook   the words of the quantizer, projected to the model's width: near codes begin alike
-    mean       the mean of the embeddings that are there, with a little noise
-    random     a normal draw with their mean and deviation
+    codebook   the quantizer's codebook vectors, projected to the model's width: similar codes
+               start with similar embeddings
+    mean       the mean of the model's own embeddings, with a little noise
+    random     a normal draw with their mean and standard deviation
 
 No two new embeddings are equal, so a model can tell the tokens apart from the first step on.
 
@@ -17,6 +18,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -33,14 +35,33 @@ from transformers import (
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats import sid_text
+from sidmill.settings.datasets import Vocabulary
 
 logger = logging.getLogger(__name__)
 
-NOISE = 0.1  # of the deviation, around the mean
-JITTER = 0.01  # of the deviation, around a codeword: codewords may repeat, embeddings must not
-DEVIATION = 0.02  # of new embeddings, where those of the model have none
-BATCH = 4096
+NOISE = 0.1  # times the standard deviation, around the mean
+JITTER = 0.01  # times the deviation, around a codeword: codewords may repeat, embeddings must not
+DEVIATION = 0.02  # of new embeddings, where all embeddings of the model are equal
+BATCH = 4096  # SIDs that are tokenized at a time
 LISTED = 20  # names in a message, at most
+
+
+class SidTokens(NamedTuple):
+    """The SID tokens, and where their embeddings come from.
+
+    Attributes:
+        sizes: K_l per level.
+        codebooks: float32 (K_l, d) per level; a level without one, as of a suffix, is drawn.
+        ids: token to id, in the order of the levels.
+        new: tokens that the tokenizer did not have.
+        known_ids: ids of all other tokens, ascending.
+    """
+
+    sizes: list[int]
+    codebooks: list[np.ndarray]
+    ids: dict[str, int]
+    new: list[str]
+    known_ids: list[int]
 
 
 def expand(
@@ -48,27 +69,18 @@ def expand(
     codes: np.ndarray,
     sizes: list[int],
     codebooks: list[np.ndarray],
-    *,
+    settings: Vocabulary,
     seed: int,
-    model: str | None,
-    revision: str | None,
-    init: str,
-    pad_to: int,
-    dtype: str,
 ) -> dict[str, int]:
     """Add the SID tokens to a model and its tokenizer, and save both.
 
     Args:
         folder: where to save them.
-        codes: int32 (N, L), the SIDs that exist; each is encoded and decoded as a test.
+        codes: int32 (N, L), the SIDs of items; each is encoded and decoded as a test.
         sizes: K_l per level.
         codebooks: float32 (K_l, d) per level; a level without one, as of a suffix, is drawn.
+        settings: the model, and how its new embeddings start.
         seed: covers projection and noise.
-        model: folder or hub id.
-        revision: commit or tag of a hub model.
-        init: ``codebook``, ``mean`` or ``random``.
-        pad_to: the number of embeddings is rounded up to a multiple of this.
-        dtype: ``auto``, ``float32`` or ``bfloat16``.
 
     Returns:
         Token to id.
@@ -78,56 +90,67 @@ def expand(
             if the codebooks are not those of the SIDs, a SID does not survive the tokenizer, or
             new embeddings are equal in this dtype.
     """
-    if model is None:
-        raise SidmillError("vocabulary.model: null: name the model that gets the SID tokens")
-    if Path(folder).resolve() == Path(model).resolve():
-        raise SidmillError(f"{folder} is the model itself: name another folder to write to")
-    if init == "codebook" and not codebooks:
-        raise SidmillError(
-            "vocabulary.init: codebook takes embeddings from codewords, and given SIDs have none: "
-            "set mean or random"
-        )
-    if init == "codebook":
-        _check_books(sizes, codebooks)
-    source = {"trust_remote_code": False} | ({"revision": revision} if revision else {})
+    model = _check(folder, sizes, codebooks, settings)
+    source: dict[str, Any] = {"trust_remote_code": False}
+    if settings.revision:
+        source["revision"] = settings.revision
 
-    # The tokenizer first: what it cannot hold costs no loading of weights.
+    # The tokenizer first: a SID that it cannot hold costs no loading of weights.
     with _reading(model):
         config = AutoConfig.from_pretrained(model, **source)
         tokenizer = AutoTokenizer.from_pretrained(model, **source)
-    template, tokens = tokenizer.chat_template, sid_text.vocabulary(sizes)
-    old = dict(tokenizer.get_vocab())
-    ids = _add(tokenizer, tokens, model)
+    template, names = tokenizer.chat_template, sid_text.vocabulary(sizes)
+    old_ids = dict(tokenizer.get_vocab())
+    ids = _add_tokens(tokenizer, names, model)
     check_round_trip(tokenizer, codes, ids)
     if tokenizer.chat_template != template:
         raise SidmillError(f"{model}: its chat template changed as tokens were added")
 
-    # Rows for them. Those of tokens that were there already stay as they are.
-    network = _load(model, config, dtype, source)
-    there = network.get_input_embeddings().weight.shape[0]
-    rows = max(there, len(tokenizer), max(ids.values()) + 1)
-    padded = -(-rows // pad_to) * pad_to
-    _untie_what_differs(network)
-    network.resize_token_embeddings(padded, mean_resizing=False)
-    fresh = [text for text in tokens if text not in old]
-    known = sorted(set(old.values()) - set(ids.values()))
+    # A row of each embedding matrix per token. Rows of SID tokens of the model stay as they are.
+    network = _load(model, config, settings.dtype, source)
+    n_rows = max(_n_embeddings(network), len(tokenizer), max(ids.values()) + 1)
+    n_padded = -(-n_rows // settings.pad_to) * settings.pad_to
+    _untie_different_head(network)
+    network.resize_token_embeddings(n_padded, mean_resizing=False)
+    new = [name for name in names if name not in old_ids]
+    known_ids = sorted(set(old_ids.values()) - set(ids.values()))
+    tokens = SidTokens(sizes, codebooks, ids, new, known_ids)
     for weight in _matrices(network):
-        _fill(weight.data, sizes, codebooks, ids, fresh, init, known, seed)
+        _initialize(weight.data, tokens, settings.init, seed)
+
     if hasattr(network.config, "scale_decoder_outputs"):  # T5 reads it from this key
         network.config.tie_word_embeddings = network.config.scale_decoder_outputs
     network.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    logger.info("%d tokens added to %s, %d embeddings", len(fresh), model, padded)
+    logger.info("%d tokens added to %s, %d embeddings", len(new), model, n_padded)
     return ids
 
 
-def lora(folder: str | Path, ids: dict[str, int]) -> dict[str, list[int]]:
-    """What must train beside LoRA, for the new tokens to be read and written.
+def _check(
+    folder: str | Path, sizes: list[int], codebooks: list[np.ndarray], settings: Vocabulary
+) -> str:
+    """Refuse settings that do not fit the SIDs or the target folder, and return the model."""
+    if settings.model is None:
+        raise SidmillError("vocabulary.model: null: name the model that gets the SID tokens")
+    if Path(folder).resolve() == Path(settings.model).resolve():
+        raise SidmillError(f"{folder} is the model itself: name another folder to write to")
+    if settings.init == "codebook" and not codebooks:
+        raise SidmillError(
+            "vocabulary.init: codebook takes embeddings from codewords, and given SIDs have none: "
+            "set mean or random"
+        )
+    if settings.init == "codebook":
+        _check_codebooks(sizes, codebooks)
+    return settings.model
 
-    A model whose weights are not tied reads a token by one matrix and writes it by another; of one
+
+def lora(folder: str | Path, ids: dict[str, int]) -> dict[str, list[int]]:
+    """Embeddings to train with LoRA, so that a model learns to read and write the new tokens.
+
+    A model whose weights are not tied reads a token by one matrix and writes it by another; in one
     whose weights are tied, both names are one matrix, and naming both does no harm. PEFT trains
-    what is tied to a named module with it, such as the embeddings of T5's encoder and decoder;
-    named as well, these would part from each other.
+    the modules that are tied to a named one with it, such as the embeddings of T5's encoder and
+    decoder; if they were named as well, their copies would diverge.
 
     Args:
         folder: the model, as :func:`expand` wrote it. Only its configuration is read.
@@ -138,20 +161,19 @@ def lora(folder: str | Path, ids: dict[str, int]) -> dict[str, list[int]]:
     """
     config = AutoConfig.from_pretrained(folder)
     with torch.device("meta"):
-        network = _kind(config).from_config(config)
-    parts = (network.get_input_embeddings(), network.get_output_embeddings())
+        network = _model_class(config).from_config(config)
+    modules = (network.get_input_embeddings(), network.get_output_embeddings())
     names = {module: name.rpartition(".")[2] for name, module in network.named_modules()}
-    return {names[part]: sorted(ids.values()) for part in parts if part is not None}
+    return {names[module]: sorted(ids.values()) for module in modules if module is not None}
 
 
 def lora_text(folder: str | Path, ids: dict[str, int]) -> str:
     """:func:`lora` as a line of Python."""
-    found = lora(folder, ids)
     numbers = sorted(ids.values())
     first, last = numbers[0], numbers[-1]
-    whole = last - first + 1 == len(numbers)
-    written = f"list(range({first}, {last + 1}))" if whole else repr(numbers)
-    names = ", ".join(f'"{name}": sid_ids' for name in found)
+    is_range = last - first + 1 == len(numbers)
+    written = f"list(range({first}, {last + 1}))" if is_range else repr(numbers)
+    names = ", ".join(f'"{name}": sid_ids' for name in lora(folder, ids))
     return f"sid_ids = {written}\nLoraConfig(..., trainable_token_indices={{{names}}})"
 
 
@@ -163,33 +185,30 @@ def check_round_trip(
     Raises:
         SidmillError: at the first SID that does not survive.
     """
-    wanted = codes.shape[1] + 2
-    known = set(ids.values()) if ids else None
+    length = codes.shape[1] + 2
+    sid_ids = set(ids.values()) if ids else None
     for start in range(0, len(codes), BATCH):
         texts = sid_text.render(codes[start : start + BATCH]).to_pylist()
-        for text, found in zip(
-            texts, tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True
-        ):
-            again = tokenizer.decode(found, skip_special_tokens=True)
-            own = known is None or known.issuperset(found)
-            if len(found) != wanted or not own or again.replace(" ", "") != text:
+        encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        for text, tokens in zip(texts, encoded, strict=True):
+            decoded = cast(str, tokenizer.decode(tokens, skip_special_tokens=True))
+            are_sid_tokens = sid_ids is None or sid_ids.issuperset(tokens)
+            if len(tokens) != length or not are_sid_tokens or decoded.replace(" ", "") != text:
                 raise SidmillError(
-                    f"{text} becomes {len(found)} tokens, wanted {wanted} of its own, and comes "
-                    f"back as {again!r}: this tokenizer changes SID tokens, take another model"
+                    f"{text} becomes {len(tokens)} tokens instead of {length} tokens of its own, "
+                    f"and is decoded as {decoded!r}: this tokenizer changes SID tokens, take "
+                    f"another model"
                 )
 
 
-def _check_books(sizes: list[int], codebooks: list[np.ndarray]) -> None:
-    """Hold the codebooks against the SIDs: each level has a codeword for each of its codes."""
-    short = [
-        level for level, (size, book) in enumerate(zip(sizes, codebooks, strict=False))
-        if len(book) < size
-    ]  # fmt: skip
-    if short or len(codebooks) > len(sizes):
+def _check_codebooks(sizes: list[int], codebooks: list[np.ndarray]) -> None:
+    """Refuse codebooks that lack a codeword for a code of the SIDs."""
+    too_small = any(len(codebook) < size for size, codebook in zip(sizes, codebooks, strict=False))
+    if too_small or len(codebooks) > len(sizes):
         raise SidmillError(
-            f"the quantizer has {[len(book) for book in codebooks]} codes per level, the SIDs "
-            f"{sizes}: give the quantizer that they were made with, or set init: mean (sidmill "
-            f"vocab --init mean, without --quantizer)"
+            f"the quantizer has {[len(codebook) for codebook in codebooks]} codes per level, the "
+            f"SIDs {sizes}: give the quantizer that they were made with, or set init: mean "
+            f"(sidmill vocab --init mean, without --quantizer)"
         )
 
 
@@ -206,16 +225,18 @@ def _reading(model: str) -> Iterator[None]:
         ) from None
 
 
-def _kind(config: PreTrainedConfig) -> type:
+def _model_class(config: PreTrainedConfig) -> Any:
     """The class that reads a model: one with an encoder, or a decoder alone."""
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
-def _load(model: str, config: PreTrainedConfig, dtype: str, source: dict) -> PreTrainedModel:
+def _load(
+    model: str, config: PreTrainedConfig, dtype: str, source: dict[str, Any]
+) -> PreTrainedModel:
     """Read a model whose embeddings are all in its files."""
     try:
         with _reading(model):
-            network, found = _kind(config).from_pretrained(
+            loaded: tuple[PreTrainedModel, dict[str, Any]] = _model_class(config).from_pretrained(
                 model, dtype=dtype, use_safetensors=True, output_loading_info=True, **source
             )
     except SidmillError as error:
@@ -225,98 +246,123 @@ def _load(model: str, config: PreTrainedConfig, dtype: str, source: dict) -> Pre
             f"{model} is of type {config.model_type}, which writes no text: name a language model, "
             f"a decoder (Qwen3, Llama) or an encoder with a decoder (T5)"
         ) from None
+
+    # An embedding matrix that is not in the files would be random.
+    network, info = loaded
     matrices = {id(weight) for weight in _matrices(network)}
-    drawn = [
+    missing = [
         name
         for name, weight in network.named_parameters(remove_duplicate=False)
-        if name in found["missing_keys"] and id(weight) in matrices
+        if name in info["missing_keys"] and id(weight) in matrices
     ]
-    if drawn:
+    if missing:
         raise SidmillError(
-            f"{model}: its files hold no {', '.join(drawn)}, which would be random: if it was "
+            f"{model}: its files hold no {', '.join(missing)}, which would be random: if it was "
             f"trained with tied embeddings, set tie_word_embeddings: true in a copy of its "
             f"config.json; else take files that hold them"
         )
     return network
 
 
+def _n_embeddings(network: PreTrainedModel) -> int:
+    """Rows of the embedding matrix."""
+    return int(cast(torch.Tensor, network.get_input_embeddings().weight).shape[0])
+
+
 def _matrices(network: PreTrainedModel) -> list[torch.nn.Parameter]:
     """The matrices with a row per token, each once: embeddings, and the head where not tied."""
-    parts = (network.get_input_embeddings(), network.get_output_embeddings())
-    return list({id(part.weight): part.weight for part in parts if part is not None}.values())
+    modules = (
+        network.get_input_embeddings(),
+        network.get_output_embeddings(),  # type: ignore[no-untyped-call]
+    )
+    weights = [cast(torch.nn.Parameter, each.weight) for each in modules if each is not None]
+    return list({id(weight): weight for weight in weights}.values())
 
 
-def _untie_what_differs(network: PreTrainedModel) -> None:
-    """Keep a head that is not the embeddings, where the configuration says that it is.
+def _untie_different_head(network: PreTrainedModel) -> None:
+    """Keep a head that differs from the embeddings, where the configuration ties the two.
 
     Weights are read as they are in the file; resizing would tie them, and lose the head.
     """
     matrices = _matrices(network)
-    tied = getattr(network.config, "tie_word_embeddings", False)
-    if tied and len(matrices) == 2 and not torch.equal(*matrices):
+    is_tied = getattr(network.config, "tie_word_embeddings", False)
+    if is_tied and len(matrices) == 2 and not torch.equal(*matrices):
         logger.warning("the head differs from the embeddings, though the config ties them: kept")
         network.config.tie_word_embeddings = False
 
 
-def _add(tokenizer: PreTrainedTokenizerBase, tokens: list[str], model: str) -> dict[str, int]:
-    """Add tokens that are not there yet, and return the id of each.
+def _add_tokens(tokenizer: PreTrainedTokenizerBase, names: list[str], model: str) -> dict[str, int]:
+    """Add tokens that the tokenizer does not have, and return the id of each.
 
     Raises:
-        SidmillError: if one is a special token there, or two have one id.
+        SidmillError: if the tokenizer has one as a special token, or two get one id.
     """
-    special = sorted(set(tokens) & set(tokenizer.all_special_tokens))
+    # Special tokens, and those that were added as special without a role.
+    special = sorted(set(names) & set(tokenizer.all_special_tokens))
     added = tokenizer.added_tokens_decoder.values()
-    special += sorted(
-        {token.content for token in added if token.special} & set(tokens) - {*special}
-    )
+    special += sorted({token.content for token in added if token.special} & set(names) - {*special})
     if special:
         raise SidmillError(
             f"{model}: {', '.join(special[:LISTED])} are special tokens of its tokenizer, which "
             f"skip_special_tokens=True drops from answers: take the model without them"
         )
-    tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in tokens])
-    ids = dict(zip(tokens, tokenizer.convert_tokens_to_ids(tokens), strict=True))
+
+    tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in names])
+    numbers = cast(list[int], tokenizer.convert_tokens_to_ids(names))
+    ids = dict(zip(names, numbers, strict=True))
     if len(set(ids.values())) < len(ids):
         raise SidmillError(f"{model}: its tokenizer gives two SID tokens one id: take another")
     return ids
 
 
-def _fill(weight, sizes, codebooks, ids, fresh, init, known, seed) -> None:
-    """Write the rows of the new tokens in place, like the rows ``known`` in mean and deviation."""
-    old = weight[torch.tensor(known, dtype=torch.long)].float()
+def _initialize(weight: torch.Tensor, tokens: SidTokens, init: str, seed: int) -> None:
+    """Write the rows of the new tokens in place, with mean and deviation of the known rows.
+
+    Args:
+        weight: (rows, H).
+        tokens: which tokens are new, and their codebooks.
+        init: ``codebook``, ``mean`` or ``random``.
+        seed: covers projection and noise.
+    """
+    # Mean and standard deviation (H,) of the model's own embeddings.
+    old = weight[torch.tensor(tokens.known_ids, dtype=torch.long)].float()
     mean, deviation = old.mean(dim=0), torch.nan_to_num(old.std(dim=0))
     if not deviation.any():
         mean, deviation = torch.nan_to_num(mean), torch.full_like(deviation, DEVIATION)
+
+    # Rows (tokens, H) around the mean.
     width = weight.shape[1]
-    draw = torch.Generator().manual_seed(seed)
-    noise = torch.randn((len(ids), width), generator=draw)
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn((len(tokens.ids), width), generator=generator)
     values = mean + deviation * (noise if init == "random" else NOISE * noise)
-    names = {name: row for row, name in enumerate(ids)}
+    rows = {name: row for row, name in enumerate(tokens.ids)}
 
-    # Levels that have a codebook: near codewords begin alike.
-    if init == "codebook" and codebooks:
-        dim = codebooks[0].shape[1]
-        projection = torch.randn((dim, width), generator=draw) / dim**0.5
-        for level, (size, book) in enumerate(zip(sizes, codebooks, strict=False)):
-            words = torch.from_numpy(book[:size]).float() @ projection  # distances kept on average
-            words = words - words.mean(dim=0)
-            words = words / words.std().clamp_min(1e-12)
-            rows = [names[sid_text.token(level, code)] for code in range(size)]
-            own = mean + deviation * NOISE * torch.randn(width, generator=draw)  # of the level
-            values[rows] = own + deviation * (words + JITTER * noise[rows])
+    # Levels that have a codebook: similar codewords start with similar embeddings.
+    if init == "codebook" and tokens.codebooks:
+        dim = tokens.codebooks[0].shape[1]
+        projection = torch.randn((dim, width), generator=generator) / dim**0.5
+        for level, (size, codebook) in enumerate(zip(tokens.sizes, tokens.codebooks, strict=False)):
+            # (K_l, H): distances are kept on average.
+            codewords = torch.from_numpy(codebook[:size]).float() @ projection
+            codewords = codewords - codewords.mean(dim=0)
+            codewords = codewords / codewords.std().clamp_min(1e-12)
+            level_mean = mean + deviation * NOISE * torch.randn(width, generator=generator)
+            of_level = [rows[sid_text.token(level, code)] for code in range(size)]
+            values[of_level] = level_mean + deviation * (codewords + JITTER * noise[of_level])
 
-    place = torch.tensor([ids[name] for name in fresh], dtype=torch.long)
-    weight[place] = values[[names[name] for name in fresh]].to(weight.dtype)
-    _check_distinct(weight[place])
+    # The new tokens alone.
+    new_ids = torch.tensor([tokens.ids[name] for name in tokens.new], dtype=torch.long)
+    weight[new_ids] = values[[rows[name] for name in tokens.new]].to(weight.dtype)
+    _check_distinct(weight[new_ids])
 
 
 def _check_distinct(rows: torch.Tensor) -> None:
-    """Refuse new embeddings that are equal: a model could not tell their tokens apart."""
+    """Refuse new embeddings that are equal: a model could not distinguish their tokens."""
     bits = rows.contiguous().view(torch.uint8).numpy()
-    different = len({row.tobytes() for row in bits})
-    if different < len(bits):
+    n_distinct = len({row.tobytes() for row in bits})
+    if n_distinct < len(bits):
         kind = str(rows.dtype).removeprefix("torch.")
         raise SidmillError(
-            f"{len(bits) - different} of {len(bits)} new embeddings equal another in {kind}: set "
+            f"{len(bits) - n_distinct} of {len(bits)} new embeddings equal another in {kind}: set "
             f"vocabulary.dtype: float32 (sidmill vocab --dtype float32)"
         )

@@ -6,10 +6,11 @@ in the order of their keys whatever the shards and blocks were.
 
 import logging
 import shutil
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,87 +22,93 @@ from sidmill.datasets import (
     render,
     tasks,
 )
+from sidmill.datasets.inputs import Shard
+from sidmill.datasets.tasks import Dataset, Task
 from sidmill.formats import dataset_rows, sid_text
-from sidmill.formats.item_text import shard_bounds
 from sidmill.io import buckets, json_report
+from sidmill.settings.datasets import Datasets
 
 logger = logging.getLogger(__name__)
 
 SORTED_MB = 32  # of rows that are read and sorted at a time
 
 
+class Resolved(NamedTuple):
+    """What the first pass wrote: an Arrow file of rows per shard, and the JSON of its counts."""
+
+    rows_paths: Sequence[str | Path]
+    counts_paths: Sequence[str | Path]
+
+
 def write_parts(
     folder: str | Path,
-    *,
-    rows_paths: list[str],
-    counts_paths: list[str],
-    task_path: str | Path,
-    prompts_folder: str | Path,
-    pid2sid: str | Path,
-    product_pid2sid: str | Path | None,
-    texts: list[str],
-    shard: int,
-    shards: int,
+    resolved: Resolved,
+    dataset: Dataset,
+    items: item_lookup.ItemFiles,
+    settings: Datasets,
+    shard: Shard,
     seed: int,
-    form: str,
-    language: str,
-    rows_per_file: int,
 ) -> int:
     """Write one shard's share of the files of a dataset.
 
     The files are the same bytes for any number of shards of either pass. Memory: ``SORTED_MB`` of
-    rows, twice while they are put together, two files of text, and about 100 bytes per item.
+    rows, twice while they are concatenated, two files of text, and about 100 bytes per item.
 
     Args:
-        folder: where ``part-00003-of-00010.parquet`` goes; made anew.
-        rows_paths: Arrow files of the first pass.
-        counts_paths: their JSON, in the same order.
-        task_path: the task's YAML, checked before: :func:`sidmill.datasets.tasks.load`.
-        prompts_folder: where its prompts file is, checked before too.
-        pid2sid: SIDs of items.
-        product_pid2sid: SIDs of the second domain, where the task has one.
-        texts: parquet files with texts of items, for tasks that name items by title.
+        folder: where ``part-00003-of-00010.parquet`` goes; it is emptied first.
+        resolved: files of the first pass, in the order of its shards.
+        dataset: its task and prompts, checked before: :func:`sidmill.datasets.tasks.load`.
+        items: SIDs and texts.
+        settings: ``form``, ``language`` and ``rows_per_file``.
         shard: which share of the files.
-        shards: how many shares.
         seed: covers the choice of wordings.
-        form: ``onerec`` or ``chat``.
-        language: of the prompts.
-        rows_per_file: rows of a file; the last one is shorter.
 
     Returns:
         The number of rows written.
 
     Raises:
-        SidmillError: if the prompts do not fit the task.
+        SidmillError: if the prompts do not fit the task, or no row of the input is in the dataset.
     """
-    task = tasks.load(task_path, checked=True)
-    wordings = Path(prompts_folder) / f"{task.prompts}.yaml"
-    prompts = tasks.load_prompts(wordings, language, task, checked=True)
-    counts = [json_report.read(path) for path in counts_paths]
-    total = sum(rows for each in counts for _, rows, _ in each["batches"])
-    n_files = max(-(-total // rows_per_file), 1)
-    first, last = shard_bounds(n_files, shard, shards)
+    task = tasks.load(dataset.task_path, checked=True)
+    prompts_path = dataset.prompts_path(task)
+    prompts = tasks.load_prompts(prompts_path, settings.language, task, checked=True)
+
+    # The files of this shard, and their rows.
+    counts = [json_report.read(path) for path in resolved.counts_paths]
+    total: int = sum(rows for each in counts for _, rows, _ in each["batches"])
+    n_files = max(-(-total // settings.rows_per_file), 1)
+    first, last = shard.bounds(n_files)
+    start, stop = first * settings.rows_per_file, min(last * settings.rows_per_file, total)
     shutil.rmtree(folder, ignore_errors=True)
     Path(folder).mkdir(parents=True)
     if first == last:
         return 0
-    words = _words(task, pid2sid, product_pid2sid, texts)
-    bounds = (first * rows_per_file, min(last * rows_per_file, total))
-    files = dataset_rows.cut(_sorted_rows(rows_paths, counts, *bounds), rows_per_file)
-    with ThreadPoolExecutor(1) as disk:  # a file is flushed while the next is rendered
-        waiting = []
-        for number, rows in enumerate(files, start=first):
-            table = render.render(rows, task, prompts, words, form, seed)
-            path = Path(folder) / dataset_rows.part_name(number, n_files)
-            _ = [each.result() for each in waiting]
-            waiting = [disk.submit(dataset_rows.write, path, table)]
-        _ = [each.result() for each in waiting]
+
+    # Rows in order, file by file, as text.
+    texts = _item_texts(task, items, dataset.task)
+    rows = _sorted_rows(resolved.rows_paths, counts, start, stop)
+    tables = (
+        render.render(part, task, prompts, texts, settings.form, seed)
+        for part in dataset_rows.cut(rows, settings.rows_per_file)
+    )
+    names = [dataset_rows.part_name(number, n_files) for number in range(first, last)]
+    _write_files(Path(folder), names, tables)
     if total == 0:
         raise SidmillError(
-            f"{task_path}: no row is left of the input: {counts[0]['counts']}: check the inputs, "
-            f"or leave the task out of datasets.tasks"
+            f"{dataset.task_path}: no row of the input is left: {counts[0]['counts']}: check the "
+            f"inputs, or leave the task out of datasets.tasks"
         )
-    return bounds[1] - bounds[0]
+    return stop - start
+
+
+def _write_files(folder: Path, names: list[str], tables: Iterable[pa.Table]) -> None:
+    """Write one file per table; a file is flushed to disk while the next one is rendered."""
+    waiting: list[Future[None]] = []
+    with ThreadPoolExecutor(1) as disk:
+        for name, table in zip(names, tables, strict=False):
+            _ = [each.result() for each in waiting]
+            waiting = [disk.submit(dataset_rows.write, folder / name, table)]
+        _ = [each.result() for each in waiting]
 
 
 def gather(folders: list[str], target: str | Path) -> int:
@@ -121,41 +128,57 @@ def gather(folders: list[str], target: str | Path) -> int:
     return len(dataset_rows.parts(target))
 
 
-def _words(task, pid2sid, product_pid2sid, texts: list[str]) -> render.Words:
-    domains = {"items": item_lookup.load(pid2sid)}
-    if any(declared.get("domain") == "product" for declared in task.fields.values()):
-        domains["product"] = item_lookup.load(product_pid2sid)
+def _item_texts(task: Task, files: item_lookup.ItemFiles, dataset: str) -> render.ItemTexts:
+    """SIDs as text, ids, and titles where the task names them."""
+    domains = item_lookup.load_domains(files, task, dataset)
     sids = {name: render.Strings(sid_text.render(each.codes)) for name, each in domains.items()}
     pids = {name: each.pids for name, each in domains.items()}
-    titles = item_lookup.titles(domains["items"], texts) if tasks.names_titles(task) else None
-    return render.Words(sids, titles, pids)
+    titles = None
+    if tasks.names_titles(task):
+        titles = item_lookup.load_titles(domains["items"], files.texts)
+    return render.ItemTexts(sids, titles, pids)
 
 
-def _sorted_rows(paths: list[str], counts: list[dict], start: int, stop: int) -> Iterator[pa.Table]:
+class _Buckets:
+    """Where the batches of each bucket are in one file of the first pass."""
+
+    def __init__(self, batches: list[list[int]], n_buckets: int) -> None:
+        """Take bucket, rows and bytes of each batch, in the order of the file."""
+        numbers, rows, sizes = np.array(batches, np.int64).reshape(-1, 3).T
+        self.rows = np.bincount(numbers, rows, n_buckets).astype(np.int64)  # (n_buckets,)
+        self.sizes = np.bincount(numbers, sizes, n_buckets).astype(np.int64)  # bytes
+        self.order = np.argsort(numbers, kind="stable")  # batches by bucket
+        self.bounds = np.searchsorted(numbers[self.order], np.arange(n_buckets + 1))
+
+    def batches(self, low: int, high: int) -> list[int]:
+        """Numbers of the batches of buckets ``low`` to ``high``."""
+        numbers: list[int] = self.order[self.bounds[low] : self.bounds[high]].tolist()
+        return numbers
+
+
+def _sorted_rows(
+    paths: Sequence[str | Path], counts: list[dict[str, Any]], start: int, stop: int
+) -> Iterator[pa.Table]:
     """Yield rows ``start`` to ``stop`` in the order of their keys, some buckets at a time."""
-    written = [np.array(each["batches"], np.int64).reshape(-1, 3).T for each in counts]
+    # Rows and bytes of each bucket, in all files.
     n_buckets = 1 << counts[0]["bits"]
-    rows, sizes = (
-        sum(np.bincount(found[0], found[part], n_buckets).astype(np.int64) for found in written)
-        for part in (1, 2)
-    )
-    orders = [np.argsort(found[0], kind="stable") for found in written]
-    bounds = [
-        np.searchsorted(found[0][order], np.arange(n_buckets + 1))
-        for found, order in zip(written, orders, strict=True)
-    ]
+    indexes = [_Buckets(each["batches"], n_buckets) for each in counts]
+    rows = np.sum([each.rows for each in indexes], axis=0)
+    sizes = np.sum([each.sizes for each in indexes], axis=0)
+
+    # Each run of buckets that fits the memory: rows that are asked for, by key.
     with ExitStack() as opened:
         files = [pa.ipc.open_file(opened.enter_context(pa.OSFile(str(path)))) for path in paths]
-        first = 0
+        first = 0  # row of the run in the whole dataset
         for low, high in buckets.groups(sizes, SORTED_MB):
             count = int(rows[low:high].sum())
             begin, end = max(start - first, 0), min(stop - first, count)
             first += count
             if begin < end:
                 batches = [
-                    file.get_batch(place)
-                    for file, order, bound in zip(files, orders, bounds, strict=True)
-                    for place in order[bound[low] : bound[high]].tolist()
+                    file.get_batch(number)
+                    for file, index in zip(files, indexes, strict=True)
+                    for number in index.batches(low, high)
                 ]
                 table = pa.Table.from_batches(batches).combine_chunks()
                 order = np.argsort(table["key"].to_numpy(), kind="stable")

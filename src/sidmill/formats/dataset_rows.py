@@ -7,7 +7,7 @@
               or list<struct<role, content>>, with ``form: chat``: what ``datasets`` and TRL take
     ground_truth       list<string>  of chat turns with ``form: chat``: the SIDs of the answer, or
                                      its text, where it has none
-    ground_truth_pids  list<pid>     beside it: the items that the answer names
+    ground_truth_pids  list<pid>     with it: the items that the answer names
     metadata  string        JSON, with uid, or pid and sid
 
 For reinforcement learning, with ``form: chat``, also what TRL's GRPOTrainer and verl read:
@@ -57,8 +57,9 @@ def write(path: str | Path, table: pa.Table) -> None:
 
 
 def cut(tables: Iterable[pa.Table], rows_per_file: int) -> Iterator[pa.Table]:
-    """Cut rows into those of one file after another; a file may reach over several tables."""
-    waiting, count = [], 0
+    """Cut rows into those of one file after another; a file may take rows of several tables."""
+    waiting: list[pa.Table] = []
+    count = 0
     for table in tables:
         start = 0
         while start < table.num_rows:
@@ -75,14 +76,14 @@ def parts(folder: str | Path) -> list[Path]:
     """The files of a dataset, in order.
 
     Raises:
-        SidmillError: if there is none, or one of those that the names promise is missing.
+        SidmillError: if there is none, or one of the number that their names state is missing.
     """
-    found = sorted(Path(folder).glob("part-*-of-*.parquet"))
-    if [path.name for path in found] != [part_name(i, len(found)) for i in range(len(found))]:
+    paths = sorted(Path(folder).glob("part-*-of-*.parquet"))
+    if [path.name for path in paths] != [part_name(i, len(paths)) for i in range(len(paths))]:
         raise SidmillError(f"{folder}: files of a dataset are missing: delete it and run again")
-    if not found:
+    if not paths:
         raise SidmillError(f"{folder}: holds no part-00000-of-00001.parquet: make the dataset")
-    return found
+    return paths
 
 
 def read(folder: str | Path) -> Iterator[pa.Table]:
@@ -91,25 +92,29 @@ def read(folder: str | Path) -> Iterator[pa.Table]:
         yield pq.read_table(path, partitioning=None)
 
 
-def files(place: str | Path) -> list[Path]:
-    """The parquet files of a dataset, of this or another program: a folder of any, or one file.
+def files(path: str | Path) -> list[Path]:
+    """The parquet files of a dataset, of this or another program.
+
+    Args:
+        path: a folder with files of any name, or one file.
 
     Raises:
-        SidmillError: if there is none, or one of those that the names promise is missing.
+        SidmillError: if there is none, or one of the number that their names state is missing.
     """
-    folder = Path(place)
+    folder = Path(path)
     if folder.is_file():
         return [folder]
-    found = sorted(
-        path
-        for path in folder.rglob("*.parquet")
-        if not any(part[0] in "._" for part in path.relative_to(folder).parts)
+    paths = sorted(
+        each
+        for each in folder.rglob("*.parquet")
+        if not any(part[0] in "._" for part in each.relative_to(folder).parts)
     )
-    if not found:
-        raise SidmillError(f"{place}: holds no parquet file: name the folder of a dataset, or one")
-    if any(PART.fullmatch(path.name) for path in found) and len({p.parent for p in found}) == 1:
-        return parts(found[0].parent)
-    return found
+    if not paths:
+        raise SidmillError(f"{path}: holds no parquet file: name the folder of a dataset, or one")
+    is_own = any(PART.fullmatch(each.name) for each in paths)
+    if is_own and len({each.parent for each in paths}) == 1:
+        return parts(paths[0].parent)
+    return paths
 
 
 def read_file(path: Path) -> pa.Table:
@@ -125,8 +130,8 @@ def read_file(path: Path) -> pa.Table:
             f"{path}: no column messages or segments, only {', '.join(names[:20])}: rename the "
             f"column of the texts"
         )
-    wanted = ("source", "uuid", "segments", "messages", "metadata")
-    return file.read(columns=[name for name in wanted if name in names])
+    columns = ("source", "uuid", "segments", "messages", "metadata")
+    return file.read(columns=[name for name in columns if name in names])
 
 
 def text_column(table: pa.Table) -> str:
@@ -143,8 +148,9 @@ def with_questions(table: pa.Table, first_row: int, split: str) -> pa.Table:
         split: train or test.
 
     Raises:
-        SidmillError: if the rows are plain texts, which ask nothing.
+        SidmillError: if the rows are plain texts, which have no question.
     """
+    # JSON of chat turns stays as it is.
     texts = table[text_column(table)]
     if pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type):
         if not texts[0].as_py().startswith("["):  # JSON, with form: onerec
@@ -154,18 +160,18 @@ def with_questions(table: pa.Table, first_row: int, split: str) -> pa.Table:
             )
         return table
 
-    # The answer is the last turn of each row.
+    # The question is all turns (m - n,) but the last one of each row.
     turns = table["messages"].combine_chunks()
     lengths = pc.list_value_length(turns).to_numpy(zero_copy_only=False).astype(np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    kept = np.ones(offsets[-1], dtype=bool)
-    kept[offsets[1:] - 1] = False
-    asked = np.concatenate([[0], np.cumsum(lengths - 1)])
+    is_question = np.ones(offsets[-1], dtype=bool)
+    is_question[offsets[1:] - 1] = False
+    question_offsets = np.concatenate([[0], np.cumsum(lengths - 1)])
     questions = pa.LargeListArray.from_arrays(
-        pa.array(asked), pc.list_flatten(turns).filter(pa.array(kept))
+        pa.array(question_offsets), pc.list_flatten(turns).filter(pa.array(is_question))
     )
 
-    # What verl reads beside them.
+    # Columns that verl reads with the question.
     answers, count = table[ANSWERS].combine_chunks(), table.num_rows
     rule = pa.repeat(pa.scalar("rule"), count)
     numbers = pa.array(np.arange(first_row, first_row + count))

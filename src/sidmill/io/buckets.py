@@ -1,7 +1,7 @@
-"""Rows on their way through disk: gathered up to a budget, then written bucket by bucket.
+"""Rows that go through disk: gathered up to a budget, then written bucket by bucket.
 
-Grouping by user and shuffling both cut rows into buckets which are read back one at a time. Blocks
-as they come would leave batches of a few rows; gathered first, a batch is the budget over the
+Grouping by user and shuffling both cut rows into buckets which are read back one at a time. Small
+blocks would leave batches of a few rows; gathered first, a batch is the budget divided by the
 number of buckets, whatever the number of rows.
 """
 
@@ -28,7 +28,7 @@ class Batch(NamedTuple):
 
 @contextmanager
 def folder(path: Path) -> Iterator[Path]:
-    """An empty folder that is gone afterwards; what a killed run left in it goes first."""
+    """An empty folder that is removed afterwards; files of a killed run are removed first."""
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
     try:
@@ -38,9 +38,9 @@ def folder(path: Path) -> Iterator[Path]:
 
 
 def gathered(tables: Iterable[pa.Table], memory_mb: int) -> Iterator[pa.Table]:
-    """Put tables together until they hold ``memory_mb`` MiB; the last one may hold less.
+    """Concatenate tables until they hold ``memory_mb`` MiB; the last one may hold less.
 
-    Memory: that, and one table.
+    Memory: ``memory_mb`` MiB, and one table.
     """
     waiting: list[pa.Table] = []
     held = 0
@@ -55,12 +55,12 @@ def gathered(tables: Iterable[pa.Table], memory_mb: int) -> Iterator[pa.Table]:
 
 
 def append(out: pa.RecordBatchFileWriter, table: pa.Table, buckets: np.ndarray) -> list[Batch]:
-    """Write rows that stand in the order of their buckets, a batch for each bucket.
+    """Write rows that are sorted by bucket, a batch for each bucket.
 
     Args:
         out: of an Arrow file.
         table: the rows (n,).
-        buckets: integers (n,), rising.
+        buckets: integers (n,), ascending.
 
     Returns:
         The batches, in the order in which they were written.
@@ -80,7 +80,7 @@ def groups(sizes: np.ndarray, memory_mb: int) -> Iterator[tuple[int, int]]:
 
     Args:
         sizes: bytes of each bucket (B,).
-        memory_mb: MiB that a run may hold; a bucket that is larger stands alone.
+        memory_mb: MiB that a run may hold; a larger bucket is a run of its own.
     """
     start, held = 0, 0
     for bucket, size in enumerate(sizes.tolist()):

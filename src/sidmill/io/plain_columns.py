@@ -1,4 +1,4 @@
-"""Arrow columns of any writer in the few types that the stages read.
+"""Arrow columns of any writer, converted to the few types that the stages read.
 
     text      string, large_string, string_view, dictionary of them, UTF-8 binary  -> large_string
     integers  of any width and sign, decimals without a fraction                   -> int64
@@ -22,13 +22,13 @@ WHOLE_FLOATS = 2.0**53  # up to this size floats are exact integers
 
 
 def plain(column: pa.Array | pa.ChunkedArray, where: str) -> pa.Array | pa.ChunkedArray:
-    """Convert a column to its plain type; a column that has it is returned as it is.
+    """Convert a column to its plain type; a column of that type is returned as it is.
 
     Lists of integers of another width stay as they are: their readers take any width.
 
     Args:
         column: n values.
-        where: what to call the column in the message.
+        where: name of the column for the message.
 
     Raises:
         SidmillError: if a value does not fit: an integer beyond 64 bits, bytes that are not UTF-8.
@@ -39,11 +39,11 @@ def plain(column: pa.Array | pa.ChunkedArray, where: str) -> pa.Array | pa.Chunk
         return column
     if is_list(kind):
         return _plain_lists(column, where)
-    wanted = _scalar(kind)
+    target = _scalar(kind)
     try:
-        return column.cast(wanted)
+        return column.cast(target)
     except pa.ArrowInvalid as error:
-        remedy = "write it as UTF-8 text" if wanted == TEXT else "write it as text"
+        remedy = "write it as UTF-8 text" if target == TEXT else "write it as text"
         reason = str(error).splitlines()[0]
         raise SidmillError(
             f"{where} is {kind}, and a value does not fit ({reason}): {remedy}"
@@ -61,31 +61,36 @@ def whole(column: pa.Array | pa.ChunkedArray, where: str) -> pa.Array | pa.Chunk
     pandas makes floats of an integer column that lacks a value.
 
     Raises:
-        SidmillError: if a float is no whole number that floats hold exactly, or the column holds
+        SidmillError: if a float is not a whole number that floats hold exactly, or the column holds
             neither numbers nor text.
     """
     column = plain(column, where)
     if is_type.is_floating(column.type):
-        fits = pc.and_(
-            pc.equal(pc.floor(column), column), pc.less_equal(pc.abs(column), WHOLE_FLOATS)
-        )
-        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
-        fits = pc.or_(pc.fill_null(fits, True), pc.fill_null(pc.is_null(column), True))
-        if not pc.all(fits, min_count=0).as_py():
-            odd = column.filter(pc.invert(fits))[0].as_py()
-            raise SidmillError(
-                f"{where} holds the float {odd!r}, which is no whole number up to 2^53: write ids "
-                f"as integers or as text"
-            )
-        column = column.cast(pa.int64())
+        column = _whole_floats(column, where)
     if not (is_type.is_integer(column.type) or column.type == TEXT or is_type.is_null(column.type)):
         raise SidmillError(f"{where} is {column.type}: write ids as integers or as text")
     return column
 
 
+def _whole_floats(column: pa.Array | pa.ChunkedArray, where: str) -> pa.Array | pa.ChunkedArray:
+    """Floats that are whole numbers as int64; NaN becomes null."""
+    is_whole = pc.and_(
+        pc.equal(pc.floor(column), column), pc.less_equal(pc.abs(column), WHOLE_FLOATS)
+    )
+    column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+    fits = pc.or_(pc.fill_null(is_whole, True), pc.fill_null(pc.is_null(column), True))
+    if not pc.all(fits, min_count=0).as_py():
+        fraction = column.filter(pc.invert(fits))[0].as_py()
+        raise SidmillError(
+            f"{where} holds the float {fraction!r}, which is not a whole number up to 2^53: write "
+            f"ids as integers or as text"
+        )
+    return column.cast(pa.int64())
+
+
 def is_list(kind: pa.DataType) -> bool:
     """Whether a type is one of the list types."""
-    return (
+    return bool(
         is_type.is_list(kind)
         or is_type.is_large_list(kind)
         or is_type.is_fixed_size_list(kind)
@@ -97,17 +102,18 @@ def is_list(kind: pa.DataType) -> bool:
 def _is_plain(kind: pa.DataType) -> bool:
     """Whether :func:`plain` leaves columns of an unwrapped type as they are."""
     if not is_list(kind):
-        return _scalar(kind) == kind
+        return bool(_scalar(kind) == kind)
     values = kind.value_type
-    counts = is_type.is_integer(values) and values != pa.uint64()
-    wrapped = is_type.is_dictionary(values) or is_type.is_run_end_encoded(values)
-    if wrapped or isinstance(values, pa.BaseExtensionType):
+    is_wrapped = is_type.is_dictionary(values) or is_type.is_run_end_encoded(values)
+    if is_wrapped or isinstance(values, pa.BaseExtensionType):
         return False
-    return (is_type.is_list(kind) or is_type.is_large_list(kind)) and (counts or _is_plain(values))
+    is_integer = is_type.is_integer(values) and values != pa.uint64()
+    has_offsets = is_type.is_list(kind) or is_type.is_large_list(kind)
+    return bool(has_offsets and (is_integer or _is_plain(values)))
 
 
 def _scalar(kind: pa.DataType) -> pa.DataType:
-    """The plain type of a type that is no list; types of other kinds (dates, maps) stay."""
+    """The plain type of a type that is not a list; types of other kinds (dates, maps) stay."""
     text = (is_type.is_string, is_type.is_string_view, is_type.is_binary, is_type.is_large_binary,
             is_type.is_binary_view, is_type.is_fixed_size_binary)  # fmt: skip
     if any(test(kind) for test in text):
@@ -120,24 +126,30 @@ def _scalar(kind: pa.DataType) -> pa.DataType:
 
 
 def _unwrapped(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """The values behind dictionaries, runs and extension types."""
+    """The values that dictionaries, runs and extension types encode."""
     kind = column.type
     if isinstance(kind, pa.BaseExtensionType):
         return _unwrapped(_by_chunk(column, kind.storage_type, lambda array: array.storage))
     if is_type.is_dictionary(kind):
-        values = _simple(kind.value_type)  # Arrow gathers no views
+        values = _without_views(kind.value_type)  # Arrow does not gather views
         return _by_chunk(column, values, lambda a: a.dictionary.cast(values).take(a.indices))
     if is_type.is_run_end_encoded(kind):
         return _unwrapped(pc.run_end_decode(column))
     return column
 
 
-def _simple(kind: pa.DataType) -> pa.DataType:
-    views = is_type.is_string_view(kind) or is_type.is_binary_view(kind)
-    return pa.large_binary() if is_type.is_binary_view(kind) else TEXT if views else kind
+def _without_views(kind: pa.DataType) -> pa.DataType:
+    if is_type.is_binary_view(kind):
+        return pa.large_binary()
+    return TEXT if is_type.is_string_view(kind) else kind
 
 
-def _by_chunk(column, kind: pa.DataType, convert: Callable[[pa.Array], pa.Array]):
+def _by_chunk(
+    column: pa.Array | pa.ChunkedArray,
+    kind: pa.DataType,
+    convert: Callable[[pa.Array], pa.Array],
+) -> pa.Array | pa.ChunkedArray:
+    """Convert each chunk of a column; ``kind`` is the type of the result."""
     if isinstance(column, pa.ChunkedArray):
         return pa.chunked_array([convert(chunk) for chunk in column.chunks], kind)
     return convert(column)

@@ -88,7 +88,7 @@ class Mixture:
 
 
 @section("rl", "results/datasets/rl/{train,test}: the same for reinforcement learning")
-class Rl:
+class Rl(Mixture):
     """Datasets for reinforcement learning."""
 
     weights: dict[str, float] = science(
@@ -103,7 +103,6 @@ class Rl:
         minimum=0,
         may_be_empty=True,
     )
-    rows_per_file: int = science(1000, "rows of a file", minimum=1)
 
 
 @section("vocabulary")

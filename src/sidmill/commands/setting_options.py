@@ -1,0 +1,47 @@
+"""Options of a command that are settings: name, default and meaning are those of config.yaml."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import click
+
+from sidmill.settings.base import setting_of
+
+Command = Callable[..., None]
+
+
+def setting_options(cls: type, *names: str) -> Callable[[Command], Command]:
+    """Give a command the options of some settings; it gets one argument ``settings``, a ``cls``.
+
+    Args:
+        cls: class of a section; the settings that are not named keep their defaults.
+        names: fields of text, an integer or a choice. ``pad_to`` becomes ``--pad-to``.
+    """
+
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def with_settings(**arguments: Any) -> None:
+            values = {name: arguments.pop(name) for name in names}
+            command(settings=cls(**values), **arguments)
+
+        decorated: Command = with_settings
+        for name in reversed(names):
+            decorated = _option(cls, name)(decorated)
+        return decorated
+
+    return decorate
+
+
+def _option(cls: type, name: str) -> Callable[[Command], Command]:
+    """The option of one setting."""
+    field = next(field for field in dataclasses.fields(cls) if field.name == name)
+    hint = get_type_hints(cls)[name]
+    if get_origin(hint) is Literal:
+        kind: Any = click.Choice(get_args(hint))
+    else:
+        kind = int if hint is int else str
+    meaning = setting_of(field).meaning
+    flag = f"--{name.replace('_', '-')}"
+    return click.option(flag, type=kind, default=field.default, show_default=True, help=meaning)
