@@ -21,6 +21,7 @@ from sidmill.formats import (
     vector_store,
 )
 from sidmill.interactions.export import write_sequence_h5
+from sidmill.settings.interactions import H5
 
 INTEGERS, STRINGS = [7, 2, 30, 4], ["b", "a", "007", "7"]
 TEXTS = ["Steel kettle", "不锈钢", "steel cup, steel lid", "x " * 20]
@@ -73,7 +74,7 @@ def write_sequences(folder, ids, rows, splits=("train", "valid", "test")):
         folder / "sequences.parquet",
         folder / "text.parquet",
         folder / "sequence.h5",
-        splits=list(splits),
+        H5(splits=list(splits)),
     )
 
 

@@ -31,6 +31,7 @@ from sidmill.io import json_report
 from sidmill.items import demo
 from sidmill.items.render import render
 from sidmill.report import inspect as stage
+from sidmill.settings.items import Demo, Items
 
 PRINT = {"backend": "lsa", "model": "lsa", "dim": 4}
 IDS = pa.chunked_array([pa.array([1, 2, 3])])
@@ -39,13 +40,9 @@ VECTORS = np.eye(4, dtype=np.float32)[:3]
 
 def make(folder):
     """One of each form, by the functions that the rules call."""
-    demo.write(folder / "items.jsonl", folder / "log.jsonl", n_items=60, n_users=5, seed=1)
-    fields = {"id_field": "item_id", "id_type": "auto", "fields": ["title"], "template": None}
-    render(
-        folder / "text.parquet", folder / "rejects.parquet", path=str(folder / "items.jsonl"),
-        on_bad_rows="error", encoding="auto", separator=None, quoted=True, columns=None,
-        max_reject_share=1.0, **fields,
-    )  # fmt: skip
+    demo.write(folder / "items.jsonl", folder / "log.jsonl", Demo(n_items=60, n_users=5), seed=1)
+    items = Items(path=str(folder / "items.jsonl"), fields=["title"], max_reject_share=1.0)
+    render(folder / "text.parquet", folder / "rejects.parquet", items)
     fitted = lsa.fit(folder / "text.parquet", dim=4, lsa_sample=99, lsa_features=999, seed=1)
     lsa.save(folder / "lsa.safetensors", fitted)
     parts = folder / "embeddings.parquet"

@@ -14,19 +14,9 @@ from hypothesis import strategies as st
 from sidmill.core.errors import SidmillError
 from sidmill.items.clean import clean, plain_text
 from sidmill.items.render import Ids, _find_repeated, render
+from sidmill.settings.items import Items
 
-PLAIN = {
-    "encoding": "auto",
-    "separator": None,
-    "quoted": True,
-    "columns": None,
-    "max_reject_share": 0.5,
-    "id_field": "id",
-    "id_type": "auto",
-    "fields": ["title", "brand"],
-    "template": None,
-    "on_bad_rows": "error",
-}
+PLAIN = {"id_field": "id", "fields": ["title", "brand"], "max_reject_share": 0.5}
 ROWS = [
     {"id": 3, "title": "Steel kettle", "brand": "Norrvik"},
     {"id": 1, "title": "不锈钢水壶", "brand": None},
@@ -82,8 +72,7 @@ def run(folder, path, **settings):
     counts = render(
         str(folder / "out/text.parquet"),
         str(folder / "out/rejects.parquet"),
-        path=str(path),
-        **(PLAIN | settings),
+        Items(path=str(path), **(PLAIN | settings)),
     )
     text = pq.read_table(folder / "out/text.parquet")
     rejects = pq.read_table(folder / "out/rejects.parquet").to_pylist()

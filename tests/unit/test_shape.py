@@ -3,6 +3,7 @@
 import ast
 import inspect
 import re
+from typing import get_type_hints
 
 import pytest
 import yaml
@@ -77,7 +78,6 @@ REJECTING = {"on_bad_rows", "max_reject_share"}
 # The keys of a section that feeds several functions, or rules that choose by a key.
 PARTS = {
     "embedding, to fit": LSA | {"dim"},
-    "h5, histories": {"splits"},
     "datasets, first pass": {"windows", "history_max", "target_max", "shards"},
     "datasets, second pass": {"form", "language", "rows_per_file", "shards"},
     "datasets, bounds": {"max_unknown_share", "max_left_out_share"},
@@ -105,11 +105,10 @@ CHOSEN_BY_RULES = {
     "recommender": {"train_from", "mmap_path"},
 }
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
+# Functions that take the type of their section.
+TYPED = [demo.write, render.render, read_histories.read, histories.write_sequence_h5]
 DATASET_FILES = {"task_path", "pid2sid", "product_pid2sid", "shard", "seed"}
 FUNCTIONS = {
-    "demo": (demo.write, {"seed"}),
-    "items": (render.render, set()),
-    "interactions": (read_histories.read, set()),
     "embedding": (
         shard.embed_shard,
         {"shard", "model_path", "match_path", "published", "code", "http"},
@@ -120,7 +119,6 @@ FUNCTIONS = {
     "matryoshka": (dimensions.measure, set()),
     "store": (store.store, set()),
     "h5": (export.write_item_h5, {"backend", "model", "revision"}),
-    "h5, histories": (histories.write_sequence_h5, set()),
     "rqkmeans": (rqkmeans.fit, {"seed", "state_path", "code"}),
     "rqvae": (
         rqvae.fit,
@@ -255,8 +253,15 @@ def test_the_python_interface_has_the_defaults_of_the_config():
     assert {"n_iter", "tolerance", "seed"} <= set(defaults)
 
 
+def section_of(function):
+    """Name of the section whose type a function takes as ``settings``."""
+    return get_type_hints(function)["settings"].SECTION
+
+
 def test_every_section_feeds_a_function():
-    assert set(CONFIG) == {name.partition(",")[0] for name in FUNCTIONS} | {"run", "quantizer"}
+    loose = {name.partition(",")[0] for name in FUNCTIONS}
+    typed = {section_of(function) for function in TYPED}
+    assert set(CONFIG) == loose | typed | {"run", "quantizer"}
 
 
 def locked():

@@ -15,13 +15,14 @@ from sidmill.formats import (
     vector_store,
 )
 from sidmill.io import id_lookup
+from sidmill.settings.interactions import H5
 
 logger = logging.getLogger(__name__)
 
 
 def write_sequence_h5(
-    sequences_path: str | Path, text_path: str | Path, h5_path: str | Path, *, splits: list[str]
-) -> dict:
+    sequences_path: str | Path, text_path: str | Path, h5_path: str | Path, settings: H5
+) -> dict[str, int | float | bool]:
     """Write the histories of all users, in the order of sequences.parquet.
 
     Item ids become integers as in item_index.parquet. Timestamps are written if every user has
@@ -31,8 +32,8 @@ def write_sequence_h5(
         sequences_path: sequences.parquet.
         text_path: text.parquet, or another parquet with a ``pid``, for the numbers of string ids.
         h5_path: sequence.h5 to write.
-        splits: which interactions go in: some of train, valid, test. A user without any is left
-            out, which the log counts.
+        settings: ``splits`` says which interactions go in. A user without any is left out, which
+            the log counts.
 
     Returns:
         The attributes of the file. Memory: 8,192 users, and the catalogue's ids.
@@ -40,6 +41,7 @@ def write_sequence_h5(
     Raises:
         SidmillError: if no user is left, or an item is not in the catalogue.
     """
+    splits = settings.splits
     wanted = [sequence_table.SPLITS.index(split) for split in splits]
     users = timed = left_out = 0
     for table in sequence_table.read(sequences_path):

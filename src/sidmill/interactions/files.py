@@ -1,5 +1,6 @@
 """The files of an interaction log, which of the forms they are in, and the splits they name."""
 
+import dataclasses
 import os
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from sidmill.core.paths import expand
 from sidmill.formats import log_rows
 from sidmill.formats.log_rows import Dialect
 from sidmill.formats.sequence_table import TEST, TRAIN, VALID
+from sidmill.settings.interactions import InteractionsFields
 
 SETTING = "interactions.path"
 SPLIT_NAMES = {
@@ -81,7 +83,7 @@ def split_of(file: str, root: str | None = None) -> int | None:
     return said.pop() if len(said) == 1 else None
 
 
-def form_of(files: list[str], fields: dict[str, str | None], dialect: Dialect) -> str:
+def form_of(files: list[str], fields: InteractionsFields, dialect: Dialect) -> str:
     """Tell the form by the field names of the first readable row of each file.
 
     Args:
@@ -111,14 +113,15 @@ def form_of(files: list[str], fields: dict[str, str | None], dialect: Dialect) -
     return next(iter(told)) if told else _form_of_row(files[0], [], fields)
 
 
-def known_names(fields: dict[str, str | None]) -> set[str]:
+def known_names(fields: InteractionsFields) -> set[str]:
     """Names that fields of a row have, the usual ones and those of the user."""
     usual = {"user_id", "uid", "timestamp", "timestamps", "split", "splits"}
-    return usual.union(*TELLING.values(), filter(None, fields.values()))
+    own = (name for name in dataclasses.astuple(fields) if name)
+    return usual.union(*TELLING.values(), own)
 
 
-def _form_of_row(file: str, found: list[str], fields: dict[str, str | None]) -> str:
-    history, target, item = (fields[name] for name in ("history", "target", "item"))
+def _form_of_row(file: str, found: list[str], fields: InteractionsFields) -> str:
+    history, target, item = fields.history, fields.target, fields.item
     if "user_sequence" in found:
         return "missrec"
     if (history or "hist_video_pid") in found or (target or "target_video_pid") in found:

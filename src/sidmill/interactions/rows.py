@@ -26,6 +26,7 @@ from sidmill.formats.sequence_table import (
     VALID,
 )
 from sidmill.interactions.files import SPLIT_NAMES
+from sidmill.settings.interactions import InteractionsFields
 
 # What a row says of an item that it shows as history, not as a target: this, less the row's own
 # split, so that -1, -2 and -3 are the history of train, valid and test rows.
@@ -68,6 +69,9 @@ LISTS = {
 }
 
 
+MEND_ROW = "mend the row"
+
+
 class BadRowError(Exception):
     """A row that gives nothing; the message is the reason.
 
@@ -83,7 +87,7 @@ class BadRowError(Exception):
         reason: str,
         interactions: int = 0,
         role: str | None = None,
-        remedy: str = "mend the row",
+        remedy: str = MEND_ROW,
     ) -> None:
         """Say why, how many interactions go, and what helps."""
         super().__init__(reason)
@@ -118,18 +122,18 @@ NO_TIME = (
 Parser = Callable[[dict, int | None], Piece]
 
 
-def names_of(form: str, fields: dict[str, str | None]) -> dict[str, str]:
+def names_of(form: str, fields: InteractionsFields) -> dict[str, str]:
     """Names of the fields of a form by their role: the user's own, or the usual ones."""
-    return {key: fields[key] or usual for key, usual in USUAL_FIELDS[form].items()}
+    return {key: getattr(fields, key) or usual for key, usual in USUAL_FIELDS[form].items()}
 
 
-def list_names(form: str, fields: dict[str, str | None]) -> frozenset[str]:
+def list_names(form: str, fields: InteractionsFields) -> frozenset[str]:
     """Names of the fields of a form whose values are lists."""
     names = names_of(form, fields)
     return frozenset(names[role] for role in LISTS[form])
 
 
-def parser(form: str, fields: dict[str, str | None], padding: tuple = (0,)) -> Parser:
+def parser(form: str, fields: InteractionsFields, padding: tuple[int | str, ...] = (0,)) -> Parser:
     """Make the function that reads a row of ``form``.
 
     Args:

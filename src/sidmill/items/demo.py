@@ -9,13 +9,14 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sidmill.core.atomic import replacing
 from sidmill.core.errors import SidmillError
 from sidmill.items import demo_words as words
+from sidmill.settings.items import Demo
 
 MIN_ITEMS = 50
 ITEMS_PER_LEAF = 10  # smaller catalogues use fewer leaves, so that a leaf stays a cluster
@@ -25,6 +26,9 @@ DUPLICATE_SHARE = 0.006
 ROUGH_SHARE = 0.12
 LAST_SECOND = 1_767_225_599  # 2025-12-31 23:59:59 UTC
 YEAR = 365 * 24 * 3600
+
+Item = dict[str, Any]  # field name to value, as JSON has it
+History = dict[str, Any]
 
 
 class Wording(NamedTuple):
@@ -73,29 +77,31 @@ class Leaf(NamedTuple):
     chinese: Wording
 
 
-def make(*, n_items: int, n_users: int, seed: int) -> tuple[list[dict], list[dict]]:
+def make(settings: Demo, seed: int) -> tuple[list[Item], list[History]]:
     """Make a catalogue and the histories of its users.
 
-    The same numbers give the same content. An item has ``item_id`` (1 to ``n_items``, in an order
-    that says nothing of its category), ``title``, ``description``, ``brand``, ``categories`` (three
-    levels) and ``price``; some fields are null, empty or missing, never title and description
-    together. A history has ``user_id`` (from 1), ``item_ids`` (5 to 60, none twice) and
+    The same settings and seed give the same content. An item has ``item_id`` (1 to ``n_items``, in
+    an order unrelated to its category), ``title``, ``description``, ``brand``, ``categories``
+    (three levels) and ``price``; some fields are null, empty or missing, but never both title and
+    description. A history has ``user_id`` (from 1), ``item_ids`` (5 to 60, without repeats) and
     ``timestamps`` (unix seconds in 2025, strictly increasing).
 
     Args:
-        n_items: size of the catalogue, at least 50.
-        n_users: number of histories, at least 1.
+        settings: the sizes: at least 50 items and 1 user.
         seed: seed of every choice.
 
     Raises:
         SidmillError: if ``n_items`` or ``n_users`` is too small.
     """
-    for name, found, least in (("n_items", n_items, MIN_ITEMS), ("n_users", n_users, 1)):
-        if found < least:
+    n_items, n_users = settings.n_items, settings.n_users
+    for name, size, least in (("n_items", n_items, MIN_ITEMS), ("n_users", n_users, 1)):
+        if size < least:
             raise SidmillError(
-                f"the demo catalogue with {name} {found} is too small to hold its structure: "
+                f"the demo catalogue with {name} {size} is too small to hold its structure: "
                 f"raise {name} to {least} or more"
             )
+
+    # One generator for everything, so the order of these calls is part of the result.
     rng = np.random.Generator(np.random.PCG64(seed))
     leaves = _choose_leaves(n_items)
     leaf_of = _spread(rng, n_items, len(leaves))
@@ -103,27 +109,24 @@ def make(*, n_items: int, n_users: int, seed: int) -> tuple[list[dict], list[dic
     return items, _make_histories(rng, leaves, leaf_of, items, n_users)
 
 
-def write(
-    items_path: str | Path, interactions_path: str | Path, *, n_items: int, n_users: int, seed: int
-) -> None:
-    """Write what ``make`` gives as two JSON-lines files in UTF-8, each atomically.
+def write(items_path: str | Path, interactions_path: str | Path, settings: Demo, seed: int) -> None:
+    """Write the result of :func:`make` as two JSON-lines files in UTF-8, each atomically.
 
     Args:
         items_path: catalogue to write, one item per line, by rising id.
         interactions_path: histories to write, one user per line, by rising id.
-        n_items: see ``make``.
-        n_users: see ``make``.
-        seed: see ``make``.
+        settings: see :func:`make`.
+        seed: see :func:`make`.
 
     Raises:
         SidmillError: if ``n_items`` or ``n_users`` is too small.
     """
-    items, histories = make(n_items=n_items, n_users=n_users, seed=seed)
+    items, histories = make(settings, seed)
     _write_lines(items_path, items)
     _write_lines(interactions_path, histories)
 
 
-def _write_lines(path: str | Path, rows: Iterable[dict]) -> None:
+def _write_lines(path: str | Path, rows: Iterable[Item]) -> None:
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
