@@ -16,7 +16,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ SPLITS_BY = ("auto", "time", "index")
 PARTS = {"train": "train", "test": "test", "eval": "test", "valid": "test", "all": "all"}
 
 
-class Batch(dict):
+class Batch(dict[str, torch.Tensor]):
     """The tensors of a batch by name: ``batch["x"]`` and ``batch.x`` are the same.
 
     A dict, so ``**batch`` fills any tuple or function with these names; ``_asdict`` and ``_fields``
@@ -87,7 +87,7 @@ def create_h5_dataloader(
     padding_value: float = -1.0,
     num_workers: int = 0,
     seed: int = 42,
-) -> DataLoader:
+) -> DataLoader[Batch]:
     """Make a loader of batches, each a :class:`Batch` of tensors.
 
     ============  =====================  ===========================================================
@@ -145,7 +145,7 @@ def create_h5_dataloader(
     )
 
 
-class H5Sequences(Dataset):
+class H5Sequences(Dataset[Batch]):
     """Users as samples: an int gives one sample, a list or an array of ints a batch."""
 
     def __init__(
@@ -183,7 +183,7 @@ class H5Sequences(Dataset):
         rows = self.rows[np.asarray(wanted)]
         return self._batch(rows, self._histories(rows))
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         """Leave open files and what was read behind when pickled."""
         return {**self.__dict__, "_here": None, "_blocks": OrderedDict()}
 
@@ -191,7 +191,7 @@ class H5Sequences(Dataset):
         """Return the ids that users have in sequence.h5, for ``user_ids`` (B,) of a batch."""
         rows, place = np.unique(np.asarray(user_ids), return_inverse=True)
         found = self._open().sequences.user_ids.asstr()[rows]
-        return found[place].tolist()
+        return list(found[place])
 
     def _open(self) -> _Opened:
         """The files as this process has them; a forked one opens its own."""
@@ -210,6 +210,7 @@ class H5Sequences(Dataset):
 
     def _histories(self, rows: np.ndarray) -> list[np.ndarray]:
         """The end of each user's history, T items and a target at most."""
+        # Blocks of which many rows are wanted are read as a whole and kept.
         keep = self.max_seq_len + self.with_target
         blocks, counts = np.unique(rows // BLOCK_ROWS, return_counts=True)
         found: dict[int, np.ndarray] = {}
@@ -218,6 +219,8 @@ class H5Sequences(Dataset):
                 self._blocks[block] = self._read_block(block, keep)
             if block in self._blocks:
                 self._blocks.move_to_end(block)
+
+        # The other rows are read one by one.
         single = np.unique(rows[[row // BLOCK_ROWS not in self._blocks for row in rows.tolist()]])
         if single.size:
             offsets, items = sequence_data.flat(self._open().sequences, "sequences", single)
@@ -225,6 +228,8 @@ class H5Sequences(Dataset):
             begins = np.maximum(offsets[:-1], offsets[1:] - keep).tolist()
             for row, begin, end in zip(single.tolist(), begins, ends, strict=True):
                 found[row] = items[begin:end]
+
+        # The rest stands in the blocks; the oldest blocks go.
         for row in set(rows.tolist()) - found.keys():
             offsets, items = self._blocks[row // BLOCK_ROWS]
             begin, end = offsets[row % BLOCK_ROWS : row % BLOCK_ROWS + 2]
@@ -330,6 +335,7 @@ def _choose(
     sequences: SequenceData, path: str, part: str, test_ratio: float | None, split_by: str
 ) -> np.ndarray:
     """Rows of the users of a part, int64, rising; of all users where no share is held out."""
+    # Held-out users are the last ones by time, or in the file.
     lengths = sequences.sequence_lengths
     rows = np.flatnonzero(lengths > 0)
     if part != "all" and test_ratio is not None:
@@ -344,11 +350,14 @@ def _choose(
             order = rows[np.argsort(_last_times(sequences)[rows], kind="stable")]
         chosen = order[len(order) - n_test :] if part == "test" else order[: len(order) - n_test]
         rows = np.sort(chosen)
+
+    # A validation sample needs a history and a target.
     if part == "test":
         short = int((lengths[rows] < 2).sum())
         if short:
             logger.info("%s: %d users with a single item are not tested", path, short)
         rows = rows[lengths[rows] >= 2]
+
     if not len(rows):
         raise SidmillError(
             f"{path}: no user of {len(lengths)} is left for {part!r} with test_ratio {test_ratio}"

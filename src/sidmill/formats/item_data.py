@@ -76,20 +76,23 @@ def write(
     n = len(item_ids)
     row = 0
     with hdf5.writing(path) as file:
+        # Datasets of their final size, in chunks of whole rows.
         file.create_dataset("item_ids", data=item_ids, dtype=np.int64, chunks=_chunks(n, 8))
         embeddings = file.create_dataset(
-            "embeddings", (n, dim), np.float32, chunks=(*_chunks(n, 4 * dim), dim)
+            "embeddings", (n, dim), np.float32, chunks=_chunks(n, 4 * dim, dim)
         )
         features = file.create_dataset(
             "features",
             (n, max_feature_len),
             np.int32,
-            chunks=(*_chunks(n, 4 * max_feature_len), max_feature_len),
+            chunks=_chunks(n, 4 * max_feature_len, max_feature_len),
             compression="gzip",  # mostly padding
             compression_opts=1,
             shuffle=True,
         )
         lengths = file.create_dataset("feature_lengths", (n,), np.int32, chunks=_chunks(n, 4))
+
+        # Blocks of rows, in order.
         for block in blocks:
             end = row + len(block.embeddings)
             found = (block.embeddings.shape[1:], block.features.shape)
@@ -102,6 +105,8 @@ def write(
             features[row:end] = block.features
             lengths[row:end] = block.feature_lengths
             row = end
+
+        # Attributes last, once all rows are there.
         if row != n:
             raise SidmillError(f"{path}: {row} vectors for {n} items: embed them again")
         file.attrs["n_items"] = n
@@ -117,6 +122,7 @@ def open_item_data(path: str | Path) -> ItemData:
         SidmillError: naming dataset, shape and dtype, if one is missing or another than wanted; if
             an id repeats or is below 1; if an attribute is missing or contradicts the datasets.
     """
+    # Types and shapes, then the attributes that repeat the shapes.
     file = hdf5.open_checked(path, DATASETS, ATTRIBUTES)
     sizes = {
         "n_items": file["item_ids"].shape[0],
@@ -126,6 +132,8 @@ def open_item_data(path: str | Path) -> ItemData:
     try:
         for name, size in sizes.items():
             hdf5.check_attribute(path, file, name, size)
+
+        # Ids are above 0 and without repeats.
         item_ids = file["item_ids"][:]
         ranked = np.sort(item_ids)
         if len(ranked) and (ranked[0] < 1 or (ranked[1:] == ranked[:-1]).any()):
@@ -137,8 +145,8 @@ def open_item_data(path: str | Path) -> ItemData:
         file.close()
         raise
     mapped = _map_rows(path, file["embeddings"])
-    names = ("embeddings", "features", "feature_lengths")
-    return ItemData(item_ids, *(file[name] for name in names), mapped, file)
+    embeddings, features, lengths = file["embeddings"], file["features"], file["feature_lengths"]
+    return ItemData(item_ids, embeddings, features, lengths, mapped, file)
 
 
 def rows(data: ItemData, wanted: np.ndarray) -> np.ndarray:
@@ -153,21 +161,24 @@ def rows(data: ItemData, wanted: np.ndarray) -> np.ndarray:
     """
     if data.mapped is None:
         distinct, place = np.unique(wanted, return_inverse=True)
-        return data.embeddings[distinct][place.reshape(wanted.shape)]
+        return np.asarray(data.embeddings[distinct])[place.reshape(wanted.shape)]
     flat, starts = data.mapped
     n_rows = data.embeddings.chunks[0] if data.embeddings.chunks else len(data.item_ids)
     dim = data.embeddings.shape[1]
     windows = np.lib.stride_tricks.sliding_window_view(flat, dim)
-    return windows[starts[wanted // n_rows] + wanted % n_rows * dim]
+    return np.asarray(windows[starts[wanted // n_rows] + wanted % n_rows * dim])
 
 
 def _map_rows(path: str | Path, embeddings: h5py.Dataset) -> tuple[np.ndarray, np.ndarray] | None:
     """Map the file past the HDF5 library, which reads single rows slowly."""
+    # Only plain numbers can be mapped: no filter, no other byte order, no other file.
     n, dim = embeddings.shape
     identifier = embeddings.id
     plain = identifier.get_create_plist().get_nfilters() == 0 and embeddings.dtype.isnative
     if not (plain and n and dim) or identifier.get_create_plist().get_external_count():
         return None
+
+    # Where in the file the rows of each chunk begin, in bytes.
     if embeddings.chunks is None:
         offset = identifier.get_offset()
         offsets = [] if offset is None else [offset]
@@ -182,10 +193,12 @@ def _map_rows(path: str | Path, embeddings: h5py.Dataset) -> tuple[np.ndarray, n
         offsets = []
     if not offsets or any(offset % embeddings.dtype.itemsize for offset in offsets):
         return None
+
     size = Path(path).stat().st_size // embeddings.dtype.itemsize
     flat = np.memmap(path, dtype=embeddings.dtype, mode="r", shape=(size,))
     return flat, np.array(offsets, dtype=np.int64) // embeddings.dtype.itemsize
 
 
-def _chunks(n: int, row_bytes: int) -> tuple[int] | None:
-    return (hdf5.chunk_rows(row_bytes, n),) if n else None
+def _chunks(n: int, row_bytes: int, *widths: int) -> tuple[int, ...] | None:
+    """Shape of a chunk of whole rows; None, which is no chunks, for a dataset without rows."""
+    return (hdf5.chunk_rows(row_bytes, n), *widths) if n else None

@@ -254,6 +254,7 @@ def _is_object_of_lists(path: str | Path, known: set[str]) -> bool:
     """Whether a JSON file is one object whose every value is a list, as far as its first keys."""
     if not Path(path).is_file():
         return False
+    # Read events of the first keys, never the whole file.
     seen = 0
     try:
         with text_lines.opened(path) as stream:
@@ -265,6 +266,7 @@ def _is_object_of_lists(path: str | Path, known: set[str]) -> bool:
                     return seen > 0
                 if event != "map_key" or name in known or next(events)[0] != "start_array":
                     return False
+
                 # A list of lists, or of objects, is no list of ids.
                 while (inner := next(events))[0] != "end_array":
                     if inner[0].startswith(("start", "map", "end")):
@@ -358,7 +360,7 @@ def _values(column: pa.Array, bad: set[int]) -> list[Any]:
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return _each(column, lambda value: value.as_py().decode(), bad)
     try:
-        return column.to_pylist()
+        return list(column.to_pylist())
     except UnicodeDecodeError:
         return _each(column, lambda value: value.as_py(), bad)
 

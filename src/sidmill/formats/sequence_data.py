@@ -66,7 +66,9 @@ class Block(NamedTuple):
     times: np.ndarray | None
 
 
-def write(path: str | Path, n_sequences: int, timed: bool, blocks: Iterable[Block]) -> dict:
+def write(
+    path: str | Path, n_sequences: int, timed: bool, blocks: Iterable[Block]
+) -> dict[str, int | float | bool]:
     """Write sequence.h5 block by block, atomically, in the order given.
 
     Args:
@@ -82,6 +84,7 @@ def write(path: str | Path, n_sequences: int, timed: bool, blocks: Iterable[Bloc
         SidmillError: if a sequence is empty, an item id is below 1, times are missing, or there are
             not s sequences.
     """
+    # Datasets of their final size.
     row = total = longest = 0
     form = {"shape": (n_sequences,), "chunks": (min(CHUNK_ROWS, max(n_sequences, 1)),)}
     with hdf5.writing(path) as file:
@@ -90,6 +93,8 @@ def write(path: str | Path, n_sequences: int, timed: bool, blocks: Iterable[Bloc
         lengths = file.create_dataset("sequence_lengths", dtype=np.int32, **form)
         if timed:
             times = file.create_dataset("timestamps", dtype=hdf5.vlen_int64(), **form)
+
+        # Blocks of sequences, in order.
         for block in blocks:
             end = row + len(block.users)
             sizes = np.diff(block.offsets)
@@ -97,10 +102,12 @@ def write(path: str | Path, n_sequences: int, timed: bool, blocks: Iterable[Bloc
             users[row:end] = np.array(block.users, dtype=object)
             hdf5.write_lists(sequences, row, _lists(block.offsets, block.items))
             lengths[row:end] = sizes
-            if timed:
+            if timed and block.times is not None:
                 hdf5.write_lists(times, row, _lists(block.offsets, block.times))
             row, total = end, total + len(block.items)
             longest = max(longest, int(sizes.max(initial=0)))
+
+        # Attributes last, once all sequences are there.
         if row != n_sequences:
             raise SidmillError(f"{path}: {row} sequences, {n_sequences} were announced")
         facts = {

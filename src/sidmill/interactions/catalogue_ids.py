@@ -31,7 +31,7 @@ class KnownItems(NamedTuple):
     @property
     def integer(self) -> bool:
         """Whether ids are integers."""
-        return self.ids.type == pa.int64()
+        return bool(self.ids.type == pa.int64())
 
 
 def load(text_path: str | Path) -> KnownItems:
@@ -75,8 +75,9 @@ def as_id(known: KnownItems, value: object) -> int | str:
     Raises:
         ValueError: if it cannot be one; the message says why.
     """
+    # A float that pandas made of an integer is that integer again, as far as it is exact.
     if isinstance(value, float | Decimal) and known.integer and _is_whole(value):
-        if abs(value) >= EXACT and isinstance(value, float):
+        if isinstance(value, float) and abs(value) >= EXACT:
             raise ValueError(f"item {value!r} is a float too large to be exact")
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | str):
@@ -88,10 +89,15 @@ def as_id(known: KnownItems, value: object) -> int | str:
                 f"floats of integers where a value is missing, so write the column as text"
             )
         raise ValueError(f"item {reprlib.repr(value)} is a {kind}{hint}")
+
+    # Ids as text.
     if not known.integer:
         if isinstance(value, str) and value != value.encode(errors="replace").decode():
             raise ValueError("an item id holds half a character (a lone surrogate)")
         return str(value)
+
+    # Ids as integers of 64 bits above 0.
+    number = value
     if isinstance(value, str):
         whole = WHOLE.fullmatch(value)
         if not whole:
@@ -99,12 +105,12 @@ def as_id(known: KnownItems, value: object) -> int | str:
                 f"item {value!r:.40} is no integer, as the catalogue's ids are (such as "
                 f"{known.ids[0].as_py()})"
             )
-        value = int(whole[1])
-    if value < 1:
-        raise ValueError(f"item id {value}: {'0 is padding' if value == 0 else 'negative'}")
-    if value >= 2**63:
-        raise ValueError(f"item id {value} does not fit in 64 bits")
-    return value
+        number = int(whole[1])
+    if not isinstance(number, int) or number < 1:
+        raise ValueError(f"item id {number}: {'0 is padding' if number == 0 else 'negative'}")
+    if number >= 2**63:
+        raise ValueError(f"item id {number} does not fit in 64 bits")
+    return number
 
 
 def _is_whole(value: float | Decimal) -> bool:
@@ -114,7 +120,7 @@ def _is_whole(value: float | Decimal) -> bool:
     return small and value == value.to_integral_value()
 
 
-def padding(known: KnownItems) -> tuple:
+def padding(known: KnownItems) -> tuple[int | str, ...]:
     """What pads the histories of missrec: 0, and "0" where that is no item of the catalogue."""
     if known.integer or numbers_of(known, pa.array(["0"]))[0] == UNKNOWN:
         return (0, "0")

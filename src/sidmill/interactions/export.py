@@ -68,6 +68,7 @@ def _known(text_path: str | Path) -> pa.Array | None:
 def _blocks(
     sequences_path: str | Path, known: pa.Array | None, wanted: list[int], timed: bool
 ) -> Iterator[sequence_data.Block]:
+    # The number of each item of the catalogue, where its ids are strings.
     if known is not None:
         lookup = id_lookup.make(known)
         numbers = lcrec_index.number(pa.chunked_array([known]), sequences_path)
@@ -75,6 +76,8 @@ def _blocks(
         block = _chosen(table, wanted)
         if not len(block):
             continue
+
+        # Lists as offsets (b + 1,) and values (t,).
         offsets = np.concatenate(
             [[0], np.cumsum(block["item_ids"].combine_chunks().value_lengths())]
         )

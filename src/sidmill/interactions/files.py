@@ -121,6 +121,7 @@ def known_names(fields: InteractionsFields) -> set[str]:
 
 
 def _form_of_row(file: str, found: list[str], fields: InteractionsFields) -> str:
+    # The field that tells the form, the surest first.
     history, target, item = fields.history, fields.target, fields.item
     if "user_sequence" in found:
         return "missrec"
@@ -132,6 +133,8 @@ def _form_of_row(file: str, found: list[str], fields: InteractionsFields) -> str
         return "inter"
     if (item or "item_id") in found:
         return "events"
+
+    # None of them: a file without a header line is the most frequent cause.
     hint = "set interactions.format and interactions.fields"
     if log_rows.is_table(file) and log_rows.looks_like_data(found):
         hint = (

@@ -89,9 +89,12 @@ def group(
         refuse: takes what fits no history.
         by_split: whether the splits that events say count.
     """
+    # Rows by user; of the form sequences only the first of each.
     table = _sorted_by_user(table)
     if form == "sequences":
         table = _first_of_each(table, refuse)
+
+    # Lists as arrays (n,), one entry per interaction.
     sizes = table["items"].combine_chunks().value_lengths().to_numpy()
     users = table["user"].combine_chunks().dictionary_encode()
     owners = np.repeat(users.indices.to_numpy(), sizes)  # sorted, so codes rise
@@ -102,12 +105,16 @@ def group(
     timed[users.indices.to_numpy()] = table["times"].is_valid().to_numpy()
     shown = np.zeros(len(items), dtype=np.int8)
     restated = leaked = 0
+
+    # In the order of time, or as overlapping rows continue each other.
     if form == "events":  # rows stand by file and row, and the sort is stable
         order = np.lexsort((splits, times, owners) if by_split else (times, owners))
         items, splits, times = items[order], splits[order], times[order]
     elif form in MERGED:
         owners, items, splits, shown, restated, leaked = _merge_all(table, users, refuse)
         times = np.zeros(len(items), dtype=np.int64)
+
+    # Users of whom nothing is left go.
     lengths = np.bincount(owners, minlength=len(users.dictionary))
     kept = lengths > 0
     offsets = np.concatenate([[0], np.cumsum(lengths[kept])])
@@ -240,14 +247,17 @@ def _chains(pieces: Pieces, places: list[int], n_steps: int) -> list[list[int]]:
     chains = {place: [place] for place in places}  # by the first window
     joined: dict[int, int] = {}  # the first window of a chain that went into another: that one's
     for step in range(1, n_steps + 1):
-        begins: dict[tuple, list[int]] = {}
-        ends: dict[tuple, list[int]] = {}
+        # Beginnings and ends of the chains without ``step`` items.
+        begins: dict[tuple[int, ...], list[int]] = {}
+        ends: dict[tuple[int, ...], list[int]] = {}
         for first, chain in chains.items():
             head, tail = pieces[first][0], pieces[chain[-1]][0]
             if len(head) > step:
                 begins.setdefault(tuple(head[:-step]), []).append(first)
             if len(tail) > step:
                 ends.setdefault(tuple(tail[step:]), []).append(first)
+
+        # Join where one end meets one beginning, and no other does.
         for key, before in ends.items():
             after = begins.get(key, [])
             if len(before) == len(after) == 1:
@@ -277,7 +287,7 @@ class _History:
         self.shown: list[int] = []
         self.leaked = 0
         self.whole = False
-        self._places: dict[tuple, list[int]] = {}
+        self._places: dict[tuple[int, ...], list[int]] = {}
 
     def lay(self, found: list[int], said: list[int], whole: bool, rank: int) -> bool:
         """Lay a row of split ``rank`` over the history; False where it fits nowhere."""
@@ -415,16 +425,22 @@ def carried(offsets: np.ndarray, splits: np.ndarray) -> np.ndarray:
 def _merge_all(
     table: pa.Table, users: pa.DictionaryArray, refuse: Callable[[Refused], None]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int, int]:
+    # Rows of one user stand together: bounds (u + 1,).
     codes = users.indices.to_numpy()
     bounds = np.flatnonzero(np.diff(codes, prepend=-1, append=-1))
     pieces = list(
         zip(*(table[name].to_pylist() for name in ("items", "splits", "whole")), strict=True)
     )
-    owners, items, splits, shown = [], [], [], []
+    owners: list[np.ndarray] = []
+    items: list[int] = []
+    splits: list[int] = []
+    shown: list[int] = []
     restated = leaked = 0
     for begin, end in pairwise(bounds):
         own = pieces[begin:end]
         merged = merge(own)
+
+        # Rows that fit nowhere are refused; what other rows say again is counted.
         for misfit in merged.misfits:
             row = begin + misfit
             refuse(
@@ -439,6 +455,7 @@ def _merge_all(
         refused = sum(len(own[misfit][0]) for misfit in merged.misfits)
         restated += sum(len(piece[0]) for piece in own) - refused - len(merged.items)
         leaked += merged.leaked
+
         owners.append(np.full(len(merged.items), codes[begin]))
         items += merged.items
         splits += merged.splits
@@ -488,7 +505,7 @@ def _first_of_each(table: pa.Table, refuse: Callable[[Refused], None]) -> pa.Tab
 def _filled(lists: pa.ChunkedArray, sizes: np.ndarray, absent: int) -> np.ndarray:
     """Values of a list column, with ``absent`` where a row has no list."""
     lists = lists.combine_chunks()
-    values = lists.flatten().to_numpy()
+    values = np.asarray(lists.flatten().to_numpy())
     if not lists.null_count:
         return values
     inside = np.repeat(lists.is_valid().to_numpy(zero_copy_only=False), sizes)

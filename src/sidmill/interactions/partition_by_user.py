@@ -45,7 +45,8 @@ def write(tables: Iterable[pa.Table], schema: pa.Schema, place: Path, memory_mb:
         memory_mb: MiB of rows that are gathered; sorting takes about twice as much beside.
     """
     form = schema.append(pa.field("hash", pa.uint64()))
-    paths, batches, sizes = [], [], []
+    paths: list[Path] = []
+    batches, sizes = [], []
     for rows in buckets.gathered(tables, memory_mb):
         paths.append(place / f"run-{len(paths):06d}.arrow")
         where, size = _write_run(paths[-1], rows, form)

@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -57,7 +57,7 @@ class User(NamedTuple):
     """One user: ``items`` as the file names them, ``splits`` one per item, oldest first."""
 
     name: str
-    items: list
+    items: list[Any]
     splits: list[int]
 
 
@@ -72,6 +72,7 @@ def write_lcrec(
     Returns:
         ``users``, ``left_out``, and ``other_splits``: users whose splits are not those of LC-Rec.
     """
+    # Histories: one JSON object, written user by user.
     counts = {"users": 0, "left_out": 0, "other_splits": 0}
     with replacing(inter_path) as temporary, _text(temporary) as out:
         separator = "{\n"
@@ -85,6 +86,8 @@ def write_lcrec(
             wanted = [TRAIN] * (len(user.items) - HELD_OUT) + [VALID, TEST]
             counts["other_splits"] += user.splits != wanted
         out.write("\n}\n" if counts["users"] else "{}\n")
+
+    # Items, likewise.
     with replacing(item_path) as temporary, _text(temporary) as out:
         separator = "{\n"
         for table in item_text.read(text_path):
@@ -94,6 +97,7 @@ def write_lcrec(
                 out.write(f"{separator}{_json(str(pid))}: {_json(fields)}")
                 separator = ",\n"
         out.write("\n}\n" if separator == ",\n" else "{}\n")
+
     if counts["left_out"] or counts["other_splits"]:
         logger.warning(
             "%s: %d users with fewer than %d interactions are left out; of %d users the last two "
@@ -154,9 +158,9 @@ def write_missrec(
     numbers = np.arange(1, len(ids) + 1)
     counts = _write_inter(_users(sequences_path, (ids, numbers)), paths, sequences_path)
     with replacing(feature_path) as temporary, temporary.open("wb") as out:
-        out.write(np.zeros(store.vectors.shape[1], dtype="<f4"))
+        out.write(np.zeros(store.vectors.shape[1], dtype="<f4").data)
         for _, block in read_blocks(store.vectors, MAX_BLOCK_ROWS):
-            out.write(np.ascontiguousarray(block, dtype="<f4"))
+            out.write(np.ascontiguousarray(block, dtype="<f4").data)
     lcrec_index.write(index_path, store.ids, numbers)
     return counts
 
@@ -204,6 +208,7 @@ def write_onerec(sequences_path: str | Path, metadata_path: str | Path) -> dict[
     Returns:
         ``train`` and ``test``: rows; ``left_out``: users with neither.
     """
+    # Types of the columns.
     items = sequence_table.pid_type(sequences_path)
     users = pa.int64() if _all_integers(sequences_path) else pa.string()
     lists = pa.list_(items)
@@ -222,6 +227,8 @@ def write_onerec(sequences_path: str | Path, metadata_path: str | Path) -> dict[
                 for row in own:
                     counts["test" if row[1] else "train"] += 1
                 rows += own
+
+            # From rows to columns.
             columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * 4
             arrays = [
                 pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)
@@ -232,7 +239,7 @@ def write_onerec(sequences_path: str | Path, metadata_path: str | Path) -> dict[
     return counts
 
 
-def _metadata(user: User) -> Iterator[tuple[int, list, list]]:
+def _metadata(user: User) -> Iterator[tuple[int, list[Any], list[Any]]]:
     """Split 0 or 1, history and targets of a user's rows."""
     train = [item for item, split in zip(user.items, user.splits, strict=True) if split == TRAIN]
     n_targets = min(len(train) // 2, ONEREC_TARGETS)
@@ -277,6 +284,7 @@ def _write_inter(
             stack.callback(out.close)
             out.write(INTER_HEADER)
         for user in users:
+            # A blank in an id would part it in two.
             tokens = [str(item) for item in user.items]
             odd = next((word for word in (user.name, *tokens) if BLANK.search(word)), None)
             if odd is not None:
@@ -284,6 +292,8 @@ def _write_inter(
                     f"{sequences_path}: {odd!r} holds a blank, which parts items in .inter files: "
                     f"give users and items ids without blanks"
                 )
+
+            # A row per item but the first: the items before it, and the item.
             counts["without_history"] += 1
             for place in range(1, len(tokens)):
                 before = " ".join(tokens[max(place - INTER_HISTORY, 0) : place])
@@ -301,7 +311,7 @@ def _users(
     """All users; items as in the catalogue, or by the numbers that ``numbered`` gives to ids."""
     lookup = None if numbered is None else id_lookup.make(numbered[0])
     for table in sequence_table.read(sequences_path):
-        if lookup is not None:
+        if lookup is not None and numbered is not None:
             lists = table["item_ids"].combine_chunks()
             ids = lists.flatten()
             places = id_lookup.find(lookup, ids, str(sequences_path))

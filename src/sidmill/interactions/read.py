@@ -153,7 +153,7 @@ def _describe(settings: Interactions) -> tuple[Log, Rules]:
         )
 
     # What the rows are.
-    fields, form = settings.fields, settings.format
+    fields, form = settings.fields, str(settings.format)
     if form == "auto":
         form = files.form_of(paths, fields, dialect)
     dialect = dialect._replace(lists=rows.list_names(form, fields))
@@ -213,7 +213,9 @@ def _blocks(
         # A user with too many interactions is refused as a whole.
         lengths = np.diff(block.offsets)
         long = lengths > max_history
-        refused += [_too_long(block, user, table, max_history) for user in np.flatnonzero(long)]
+        refused += [
+            _too_long(block, user, table, max_history) for user in np.flatnonzero(long).tolist()
+        ]
 
         # By user, as histories come: so the order of rejects.parquet does not depend on the size
         # of a block.
@@ -306,6 +308,7 @@ def _report(
     Raises:
         AssertionError: if an interaction is unaccounted for.
     """
+    # Every interaction is written, rejected or restated.
     summary = statistics.summary(tally)
     written = summary["interactions"]
     accounted = written + counts["interactions_rejected"] + counts["restated"]
@@ -314,6 +317,7 @@ def _report(
             f"{counts['interactions']} interactions read, {accounted} accounted for"
         )
 
+    # What was read, then the statistics of what was written.
     leakage = {"held_out_also_train_target": counts["leaked"], **summary["leakage"]}
     return {
         "format": rules.form,

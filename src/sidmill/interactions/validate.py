@@ -356,6 +356,7 @@ def _converted(piece: Piece, known: KnownItems, rules: Rules) -> Piece:
     Raises:
         BadRowError: if an id or a time cannot be converted, or the row is too long.
     """
+    # Ids, one by one.
     size, longest = len(piece.items), rules.settings.max_history
     if size > longest:
         raise BadRowError(
@@ -368,6 +369,7 @@ def _converted(piece: Piece, known: KnownItems, rules: Rules) -> Piece:
     if piece.times is None:
         return piece._replace(items=items)
 
+    # Times, and their order where it counts.
     times: list[int] = []
     for time in piece.times:
         try:
@@ -418,9 +420,11 @@ def _refuse_items(checker: _Checker, waiting: Waiting, ids: pa.Array, missing: n
     Raises:
         SidmillError: with ``interactions.on_unknown_items: error``.
     """
+    # owners: for each unknown item the row of the block that has it.
     files = checker.log.files
     ends = np.cumsum([len(piece.items) for _, piece in waiting])
     owners = np.searchsorted(ends, missing, side="right")
+
     for flat, owner in zip(missing.tolist(), owners.tolist(), strict=True):
         (file, row), piece = waiting[owner]
         index = flat - int(ends[owner]) + len(piece.items)  # of the item in its row

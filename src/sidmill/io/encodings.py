@@ -8,8 +8,12 @@ import codecs
 import io
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sidmill.core.errors import SidmillError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer as Buffer
 
 AUTO = "auto"
 UTF8 = "utf-8"
@@ -25,7 +29,15 @@ UNKNOWN_BYTE = "\udc80"  # a lone surrogate: written to UTF-8 it is refused by e
 CHUNK = 1 << 16
 UNPACKERS = {".gz": "zcat", ".zst": "zstdcat"}
 
-codecs.register_error("sidmill.unknown", lambda error: (UNKNOWN_BYTE, error.end))
+
+def _unknown_byte(error: UnicodeError) -> tuple[str, int]:
+    """Put ``UNKNOWN_BYTE`` where bytes have no letter in their encoding, and go on behind them."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return UNKNOWN_BYTE, error.end
+
+
+codecs.register_error("sidmill.unknown", _unknown_byte)
 
 
 def check(encoding: str, setting: str) -> None:
@@ -112,7 +124,8 @@ class _Decoded(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, room: memoryview) -> int:
+    def readinto(self, buffer: "Buffer") -> int:
+        room = memoryview(buffer).cast("B")
         while not self.waiting:
             chunk = self.stream.read(CHUNK)
             text = self.decoder.decode(chunk, not chunk)

@@ -41,12 +41,14 @@ def chunk_rows(row_bytes: int, n_rows: int) -> int:
 
 def vlen_int64() -> np.dtype:
     """The type of lists of int64."""
-    return h5py.vlen_dtype(np.int64)
+    kind: np.dtype = h5py.vlen_dtype(np.int64)
+    return kind
 
 
 def text() -> np.dtype:
     """The type of UTF-8 strings of any length."""
-    return h5py.string_dtype()
+    kind: np.dtype = h5py.string_dtype()
+    return kind
 
 
 def write_lists(dataset: h5py.Dataset, start: int, lists: np.ndarray) -> None:
@@ -101,6 +103,8 @@ def _check(path: str | Path, file: h5py.File, wanted: list[Wanted]) -> None:
         found = file.get(name)
         if found is None and optional:
             continue
+
+        # Its name, type and number of dimensions.
         if not isinstance(found, h5py.Dataset):
             raise SidmillError(
                 f"{path}: no dataset {name!r}, wanted {kind} {_shape(shape)}; it has "
@@ -112,6 +116,8 @@ def _check(path: str | Path, file: h5py.File, wanted: list[Wanted]) -> None:
                 f"{path}: dataset {name!r} is {is_kind} {found.shape}, wanted {kind} "
                 f"{_shape(shape)}"
             )
+
+        # A letter stands for the same size in all datasets.
         for letter, size in zip(shape, found.shape, strict=True):
             known, first = sizes.setdefault(str(letter), (size, name))
             if known != size:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path
+from typing import cast
 
 import pyarrow as pa
 
@@ -48,7 +49,7 @@ def opened(path: str | Path) -> Iterator[io.BufferedReader]:
 
 def _decompressed(path: str | Path) -> io.BufferedReader:
     if str(path).lower().endswith(".gz"):
-        raw = gzip.open(path, "rb")  # noqa: SIM115 - the caller closes it
+        raw = cast(io.RawIOBase, gzip.open(path, "rb"))  # noqa: SIM115 - the caller closes it
     elif str(path).lower().endswith(".zst"):
         raw = pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
     else:

@@ -146,10 +146,12 @@ def _read_tree() -> Iterator[Leaf]:
     for block in re.split(r"^(?=#)", words.TREE, flags=re.MULTILINE)[1:]:
         heading, *lines = block.strip().splitlines()
         marks, heading = heading.split(" ", 1)
-        name, *pair = heading.split(" | ")
-        pair, lists = list(map(_split, pair)), list(map(_split, lines))
+        name, *both = heading.split(" | ")  # in English and in Chinese
+        pair, lists = list(map(_split, both)), list(map(_split, lines))
         level = len(marks) - 1
         corner = [*corner[:level], corner[level] + 1, -1, -1][:3]
+
+        # Lists of departments and branches hold for the leaves below them.
         if level == 0:
             department, scenes, (brands,) = name, pair, lists
         elif level == 1:
@@ -157,9 +159,10 @@ def _read_tree() -> Iterator[Leaf]:
         else:
             yield Leaf(
                 (department, branch, name),
-                tuple(corner),
+                (corner[0], corner[1], corner[2]),
                 [brand for at, brand in enumerate(brands) if _carries(corner[1], at)],
-                *map(Wording, pair, lists, materials, uses, scenes),
+                Wording(pair[0], lists[0], materials[0], uses[0], scenes[0]),
+                Wording(pair[1], lists[1], materials[1], uses[1], scenes[1]),
             )
 
 
@@ -182,7 +185,7 @@ def _spread(rng: np.random.Generator, n_items: int, n_leaves: int) -> np.ndarray
 # Items
 
 
-def _make_items(rng: np.random.Generator, leaves: list[Leaf], leaf_of: np.ndarray) -> list[dict]:
+def _make_items(rng: np.random.Generator, leaves: list[Leaf], leaf_of: np.ndarray) -> list[Item]:
     """Write the items; duplicates of a text take its leaf, in ``leaf_of`` too."""
     n_items = len(leaf_of)
     is_chinese = rng.permutation(n_items) < CHINESE_SHARE * n_items
@@ -200,8 +203,9 @@ def _make_items(rng: np.random.Generator, leaves: list[Leaf], leaf_of: np.ndarra
     return items
 
 
-def _describe(rng: np.random.Generator, leaf: Leaf, other: Leaf, *, chinese: bool) -> dict:
+def _describe(rng: np.random.Generator, leaf: Leaf, other: Leaf, *, chinese: bool) -> Item:
     """Write title and description of one item, and the fields they agree with."""
+    # What all sentences of the item agree on.
     brand = leaf.brands[min(rng.geometric(0.4), len(leaf.brands)) - 1]
     wording, phrases = (leaf.chinese, CHINESE) if chinese else (leaf.english, ENGLISH)
     facts = {
@@ -234,6 +238,7 @@ def _describe(rng: np.random.Generator, leaf: Leaf, other: Leaf, *, chinese: boo
             weight=rng.integers(50, 3000),
         )
 
+    # Title, then sentences of the leaf and sentences that any item may have.
     title = say(_pick(rng, phrases.titles))
     if rng.random() < 0.3:
         title = re.sub(r"(?<![^ (])[a-z]", lambda letter: letter[0].upper(), title)
@@ -248,7 +253,7 @@ def _describe(rng: np.random.Generator, leaf: Leaf, other: Leaf, *, chinese: boo
 
 
 def _pick(rng: np.random.Generator, choices: Sequence[str]) -> str:
-    return choices[rng.integers(len(choices))]
+    return choices[int(rng.integers(len(choices)))]
 
 
 def _number(rng: np.random.Generator, text: str) -> str:
@@ -273,7 +278,7 @@ def _roughen(rng: np.random.Generator, text: str) -> str:
     return _pick(rng, ways)
 
 
-def _drop_fields(rng: np.random.Generator, item: dict) -> dict:
+def _drop_fields(rng: np.random.Generator, item: Item) -> Item:
     """Make a field null, empty or absent here and there; title or description always stays."""
     for field, share in (("brand", 0.05), ("price", 0.03)):
         if rng.random() < share:
@@ -297,10 +302,11 @@ def _make_histories(
     rng: np.random.Generator,
     leaves: list[Leaf],
     leaf_of: np.ndarray,
-    items: list[dict],
+    items: list[Item],
     n_users: int,
-) -> list[dict]:
+) -> list[History]:
     """Let each user wander: mostly within a leaf or its branch, seldom far, popular items first."""
+    # What draws users to an item: popularity, brand, and its neighbours in the tree.
     n_items = len(items)
     brand_of = np.array([item["brand"] or "" for item in items])
     popularity = 1 / (1 + rng.permutation(n_items)) ** 0.8
@@ -318,6 +324,7 @@ def _make_histories(
         appeal = popularity * np.where(brand_of == brand, 4.0, 1.0)
         at, taken = favourites[0], []
         for _ in range(min(rng.geometric(0.1) + 4, 60, n_items // 2)):
+            # Stay in the leaf, go to its branch, or anywhere; a favourite leaf calls back.
             mood = rng.random()
             if mood < 0.12:
                 at = rng.choice(favourites)
@@ -330,6 +337,7 @@ def _make_histories(
             at = leaf_of[item]
         return taken
 
+    # Times of one year, later items later.
     histories = []
     for user in range(n_users):
         item_ids = wander()

@@ -312,11 +312,13 @@ def _decide_texts(source: Source) -> Ids:
 
 def _no_ids(source: Source) -> str:
     """The message where no row has an id: what the rows have, and the first that is unreadable."""
-    unreadable = ((file, row) for file, row in source.rows(set()) if row.problem)
-    file, row = next(unreadable, ("", None))
-    trouble = f"; {file}, row {row.number}: {row.problem}" if row else ""
-    if row and row.problem.startswith(NOT_UTF8):
-        trouble += f": {encodings.remedy(file, source.dialect.named('encoding'))}"
+    trouble = ""
+    for file, row in source.rows(set()):
+        if row.problem:
+            trouble = f"; {file}, row {row.number}: {row.problem}"
+            if row.problem.startswith(NOT_UTF8):
+                trouble += f": {encodings.remedy(file, source.dialect.named('encoding'))}"
+            break
     others = " and the others" * (len(source.files) > 1)
     return (
         f"items.id_field: no row of {source.files[0]}{others} has a field "
@@ -357,6 +359,7 @@ def _is_integer(value: object) -> bool:
 
 
 def _read_id(row: catalogue.Row, ids: Ids) -> int | str:
+    # Integers, and floats that pandas made of them.
     value = _id_value(row, ids.field)
     if _is_missing(value):
         raise BadRowError(f"no id in field {safe(repr(ids.field), 80)}")
@@ -366,6 +369,8 @@ def _read_id(row: catalogue.Row, ids: Ids) -> int | str:
         if ids.integer and not ids.strict and int(value) in EXACT_FLOATS:
             return int(value)
         raise BadRowError(f"id {value} is a float: {PANDAS.format(field=ids.field)}")
+
+    # Text, which may have to be an integer.
     if not isinstance(value, str):
         raise BadRowError(
             f"id {reprlib.repr(value)} is a {type(value).__name__}, wanted an integer or a string"
