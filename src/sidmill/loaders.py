@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 NONE = -1  # ids where there is no item
 BLOCK_ROWS = 256
 BLOCKS_AT_ONCE = 256
-WHOLE_BLOCK_ROWS = 8  # rows wanted of a block from which on it is read as a whole
+WHOLE_BLOCK_ROWS = 8  # rows asked for of a block from which it is read as a whole
 TEST_RATIO = 0.2  # share of the users held out where a split is asked for without a share
 SPLITS_BY = ("auto", "time", "index")
 PARTS = {"train": "train", "test": "test", "eval": "test", "valid": "test", "all": "all"}
@@ -174,13 +174,13 @@ class H5Sequences(Dataset[Batch]):
         """Count users."""
         return len(self.rows)
 
-    def __getitem__(self, wanted: int | list[int] | np.ndarray) -> Batch:
+    def __getitem__(self, index: int | list[int] | np.ndarray) -> Batch:
         """Read one sample, or a batch."""
-        if isinstance(wanted, int | np.integer):
-            if not -len(self) <= wanted < len(self):
-                raise IndexError(wanted)
-            return Batch({name: value[0] for name, value in self[np.array([wanted])].items()})
-        rows = self.rows[np.asarray(wanted)]
+        if isinstance(index, int | np.integer):
+            if not -len(self) <= index < len(self):
+                raise IndexError(index)
+            return Batch({name: value[0] for name, value in self[np.array([index])].items()})
+        rows = self.rows[np.asarray(index)]
         return self._batch(rows, self._histories(rows))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -189,9 +189,9 @@ class H5Sequences(Dataset[Batch]):
 
     def names(self, user_ids: torch.Tensor | np.ndarray) -> list[str]:
         """Return the ids that users have in sequence.h5, for ``user_ids`` (B,) of a batch."""
-        rows, place = np.unique(np.asarray(user_ids), return_inverse=True)
-        found = self._open().sequences.user_ids.asstr()[rows]
-        return list(found[place])
+        rows, inverse = np.unique(np.asarray(user_ids), return_inverse=True)
+        names = self._open().sequences.user_ids.asstr()[rows]
+        return list(names[inverse])
 
     def _open(self) -> _Opened:
         """The files as this process has them; a forked one opens its own."""
@@ -244,8 +244,8 @@ class H5Sequences(Dataset[Batch]):
         offsets, items = sequence_data.flat(self._open().sequences, "sequences", part)
         sizes = np.diff(offsets)
         if sizes.max() > keep:
-            place = np.arange(len(items)) - np.repeat(offsets[1:], sizes)  # -1 is the last
-            items = items[place >= -keep]
+            from_end = np.arange(len(items)) - np.repeat(offsets[1:], sizes)  # -1 is the last
+            items = items[from_end >= -keep]
             offsets = np.concatenate([[0], np.cumsum(np.minimum(sizes, keep))])
         return offsets, items
 
@@ -254,11 +254,11 @@ class H5Sequences(Dataset[Batch]):
         size, dim = len(rows), opened.items.embeddings.shape[1]
         ids = np.full((size, self.max_seq_len), NONE, dtype=np.int64)
         target = np.full((size, 1), NONE, dtype=np.int64)
-        for place, history in enumerate(histories):
+        for row, history in enumerate(histories):
             past = history[:-1] if self.with_target else history
-            ids[place, : len(past)] = past
+            ids[row, : len(past)] = past
             if self.with_target:
-                target[place] = history[-1]
+                target[row] = history[-1]
         return Batch(
             user_ids=torch.from_numpy(rows),
             ids=torch.from_numpy(ids),
@@ -271,25 +271,25 @@ class H5Sequences(Dataset[Batch]):
     def _vectors(self, ids: np.ndarray, dim: int) -> np.ndarray:
         """Look up vectors float32 (..., D) of ids, padding where there is no item."""
         opened = self._open()
-        there = ids != NONE
-        wanted = ids[there]
+        is_item = ids != NONE
+        item_ids = ids[is_item]
         first, last = opened.ranked[[0, -1]]
         dense = last - first + 1 == len(opened.ranked)  # ids without gaps need no search
-        place = wanted - first if dense else np.searchsorted(opened.ranked, wanted)
-        place = np.clip(place, 0, len(opened.ranked) - 1)
-        lost = np.flatnonzero(opened.ranked[place] != wanted)
-        if lost.size:
+        index = item_ids - first if dense else np.searchsorted(opened.ranked, item_ids)
+        index = np.clip(index, 0, len(opened.ranked) - 1)
+        missing = np.flatnonzero(opened.ranked[index] != item_ids)
+        if missing.size:
             raise SidmillError(
-                f"{self.sequence_data_path}: item id {wanted[lost[0]]} is not among the 'item_ids' "
-                f"of {self.item_data_path}: the two files do not belong together"
+                f"{self.sequence_data_path}: item id {item_ids[missing[0]]} is not among the "
+                f"'item_ids' of {self.item_data_path}: the two files do not belong together"
             )
         vectors = np.full((*ids.shape, dim), self.padding_value, dtype=np.float32)
-        vectors[there] = item_data.rows(opened.items, opened.rows[place])
+        vectors[is_item] = item_data.rows(opened.items, opened.rows[index])
         return vectors
 
 
 class BatchOrder:
-    """Which users come in which batch; every epoch in another order where that is wanted."""
+    """Which users come in which batch; every epoch in another order with ``shuffle``."""
 
     def __init__(self, rows: np.ndarray, batch_size: int, shuffle: bool, seed: int) -> None:
         """Take users in batches; ``rows`` int64 (users,), rising, is where they stand."""

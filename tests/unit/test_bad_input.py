@@ -163,7 +163,7 @@ CATALOGUE = {
         "i.jsonl, row 1: id 'a' stands already at ",
         "b.jsonl, row 1",
     ),
-    "an array cut": ("i.json", b'[{"id": "a", "title": "t"}, {"id"', "past element 1", "mend"),
+    "an array cut": ("i.json", b'[{"id": "a", "title": "t"}, {"id"', "past element 1", "correct"),
     "an array and more": ("i.json", b'[{"id": "a", "title": "t"}] []', "i.json", "element 1"),
     "an array of numbers": ("i.json", b"[1]", "row 1: a JSON int, wanted an object"),
     "an array in latin-1": ("i.json", b'[{"id": "\xe9"}]', "row 1: not UTF-8"),

@@ -224,7 +224,7 @@ def test_files_without_a_header_and_their_message(tmp_path):
     path.write_text("1,11/15/2019 9:55:12 AM,[],[]\n")
     with pytest.raises(SidmillError, match=r"'\[\]': the first line looks like data"):
         read_log(tmp_path, path)
-    with pytest.raises(SidmillError, match="'a' stands there twice"):
+    with pytest.raises(SidmillError, match="'a' is listed twice"):
         read_log(tmp_path, path, columns=["a", "a"])
     lines = put(tmp_path, "a.jsonl", EVENTS)
     with pytest.raises(SidmillError, match="names the columns of delimited text"):

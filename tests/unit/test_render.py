@@ -161,7 +161,9 @@ def test_a_row_of_a_table_has_the_number_of_its_first_line(tmp_path):
 )
 def test_a_quote_left_open_stops_even_where_rejects_are_wanted(tmp_path, tail, last):
     path = write(tmp_path, "a.csv", b'id,title,brand\n1,a,b\n2,"open,d\n' + tail)
-    with pytest.raises(SidmillError, match=rf"a\.csv, line 3: a quote .* at line {last}: mend it"):
+    with pytest.raises(
+        SidmillError, match=rf"a\.csv, line 3: a quote .* at line {last}: correct it"
+    ):
         run(tmp_path, path, on_bad_rows="reject")
 
 

@@ -80,13 +80,13 @@ PLAIN = Dialect()
 
 
 def read(
-    path: str | Path, wanted: Collection[str] | None = None, dialect: Dialect = PLAIN
+    path: str | Path, fields: Collection[str] | None = None, dialect: Dialect = PLAIN
 ) -> Iterator[Row]:
     """Yield the rows of one file in order. Memory: one row, for parquet 1,024 rows.
 
     Args:
         path: the file.
-        wanted: the fields that are looked at: others of a parquet file are not decoded. None: all.
+        fields: the fields that are used: others of a parquet file are not decoded. None: all.
         dialect: how a file of text is written.
 
     Raises:
@@ -95,7 +95,7 @@ def read(
     """
     kind = _readable_kind(path, dialect)
     if kind == ".parquet":
-        return _read_parquet(path, wanted)
+        return _read_parquet(path, fields)
     return _read_text(path, kind, dialect)
 
 
@@ -293,21 +293,21 @@ def open_parquet(path: str | Path) -> pq.ParquetFile:
     return file
 
 
-def _read_parquet(path: str | Path, wanted: Collection[str] | None) -> Iterator[Row]:
+def _read_parquet(path: str | Path, fields: Collection[str] | None) -> Iterator[Row]:
     with reading_parquet(path):
         file = open_parquet(path)
         names = file.schema_arrow.names
-        columns = None if wanted is None else [name for name in names if name in wanted]
+        columns = None if fields is None else [name for name in names if name in fields]
         index = _range_index(file.schema_arrow)
         number = 0
         for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=columns):
             if columns is not None:
                 batch = batch.select(columns)  # "a" names the column "a.b" to pyarrow, too
-            for fields, problem in _batch_rows(batch):
-                if index and fields is not None:
-                    fields[index.name] = index.start + number * index.step
+            for values, problem in _batch_rows(batch):
+                if index and values is not None:
+                    values[index.name] = index.start + number * index.step
                 number += 1
-                yield Row(number, fields, problem)
+                yield Row(number, values, problem)
 
 
 class _Index(NamedTuple):

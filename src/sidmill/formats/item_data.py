@@ -18,13 +18,13 @@ import numpy as np
 
 from sidmill.core.errors import SidmillError
 from sidmill.io import hdf5
-from sidmill.io.hdf5 import Wanted
+from sidmill.io.hdf5 import DatasetSpec
 
 DATASETS = [
-    Wanted("item_ids", "int64", ("n",)),
-    Wanted("embeddings", "float32", ("n", "D")),
-    Wanted("features", "int32", ("n", "F")),
-    Wanted("feature_lengths", "int32", ("n",)),
+    DatasetSpec("item_ids", "int64", ("n",)),
+    DatasetSpec("embeddings", "float32", ("n", "D")),
+    DatasetSpec("features", "int32", ("n", "F")),
+    DatasetSpec("feature_lengths", "int32", ("n",)),
 ]
 ATTRIBUTES = ["n_items", "embedding_dim", "max_feature_len", "original_order_preserved"]
 
@@ -119,7 +119,7 @@ def open_item_data(path: str | Path) -> ItemData:
     """Open item_data.h5, made by SIDMill or by others.
 
     Raises:
-        SidmillError: naming dataset, shape and dtype, if one is missing or another than wanted; if
+        SidmillError: naming dataset, shape and dtype, if one is missing or not as specified; if
             an id repeats or is below 1; if an attribute is missing or contradicts the datasets.
     """
     # Types and shapes, then the attributes that repeat the shapes.
@@ -149,24 +149,24 @@ def open_item_data(path: str | Path) -> ItemData:
     return ItemData(item_ids, embeddings, features, lengths, mapped, file)
 
 
-def rows(data: ItemData, wanted: np.ndarray) -> np.ndarray:
+def rows(data: ItemData, indices: np.ndarray) -> np.ndarray:
     """Read vectors at random.
 
     Args:
         data: the opened file.
-        wanted: int64 of any shape, rows from 0.
+        indices: int64 of any shape, rows from 0.
 
     Returns:
-        float32, of the shape of ``wanted`` and D behind it, a copy.
+        float32, of the shape of ``indices`` and D behind it, a copy.
     """
     if data.mapped is None:
-        distinct, place = np.unique(wanted, return_inverse=True)
-        return np.asarray(data.embeddings[distinct])[place.reshape(wanted.shape)]
+        distinct, inverse = np.unique(indices, return_inverse=True)
+        return np.asarray(data.embeddings[distinct])[inverse.reshape(indices.shape)]
     flat, starts = data.mapped
     n_rows = data.embeddings.chunks[0] if data.embeddings.chunks else len(data.item_ids)
     dim = data.embeddings.shape[1]
     windows = np.lib.stride_tricks.sliding_window_view(flat, dim)
-    return np.asarray(windows[starts[wanted // n_rows] + wanted % n_rows * dim])
+    return np.asarray(windows[starts[indices // n_rows] + indices % n_rows * dim])
 
 
 def _map_rows(path: str | Path, embeddings: h5py.Dataset) -> tuple[np.ndarray, np.ndarray] | None:
@@ -184,11 +184,11 @@ def _map_rows(path: str | Path, embeddings: h5py.Dataset) -> tuple[np.ndarray, n
         offsets = [] if offset is None else [offset]
     elif embeddings.chunks[1] == dim:
         count = -(-n // embeddings.chunks[0])
-        places: dict[int, int] = {}  # first row of a chunk: where it begins in the file
-        identifier.chunk_iter(  # in one walk; get_chunk_info begins anew for every chunk
-            lambda chunk: places.__setitem__(chunk.chunk_offset[0], chunk.byte_offset)
+        starts: dict[int, int] = {}  # byte in the file by first row of the chunk
+        identifier.chunk_iter(  # in one walk; get_chunk_info walks again for every chunk
+            lambda chunk: starts.__setitem__(chunk.chunk_offset[0], chunk.byte_offset)
         )
-        offsets = [places[row] for row in sorted(places)] if len(places) == count else []
+        offsets = [starts[row] for row in sorted(starts)] if len(starts) == count else []
     else:
         offsets = []
     if not offsets or any(offset % embeddings.dtype.itemsize for offset in offsets):

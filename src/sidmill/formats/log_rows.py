@@ -58,7 +58,7 @@ class Dialect(NamedTuple):
         columns: names of the columns of files without a header line, or None.
         delimiter: what parts columns; blank for any run of blanks; None: by the file's ending.
         encoding: a codec of Python.
-        list_separator: what parts the entries of a list; None: told by each list.
+        list_separator: what parts the entries of a list; None: decided list by list.
         lists: names of the columns that hold lists.
     """
 
@@ -90,24 +90,24 @@ def check(dialect: Dialect) -> None:
     names = dialect.columns or ()
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise SidmillError(f"interactions.columns: {twice!r} stands there twice: rename one")
+        raise SidmillError(f"interactions.columns: {twice!r} is listed twice: rename one")
 
 
-def read(path: str | Path, dialect: Dialect, known: set[str]) -> Iterator[Row]:
+def read(path: str | Path, dialect: Dialect, field_names: set[str]) -> Iterator[Row]:
     """Yield the rows of one file in order. Memory: one row, for parquet 1,024 rows.
 
     Args:
         path: the file.
         dialect: how delimited text is written; nothing to the other kinds.
-        known: names of fields that rows have, to tell a row from an object of lists, whose rows
-            have the fields ``user_id`` and ``item_ids``.
+        field_names: names of fields that rows have: an object with one of them is a row, and no
+            object of lists, whose rows have the fields ``user_id`` and ``item_ids``.
 
     Raises:
         SidmillError: if the file as a whole cannot be read, or not from some row on.
     """
     kind = _kind(path)
     if kind in (".json", ".jsonl"):
-        if _is_object_of_lists(path, known):
+        if _is_object_of_lists(path, field_names):
             return _read_object(path)
         return catalogue.read(path)
     if kind == ".parquet":
@@ -250,7 +250,7 @@ def _listed(value: str, separator: str | None) -> list[str] | None:
 # One JSON object
 
 
-def _is_object_of_lists(path: str | Path, known: set[str]) -> bool:
+def _is_object_of_lists(path: str | Path, field_names: set[str]) -> bool:
     """Whether a JSON file is one object whose every value is a list, as far as its first keys."""
     if not Path(path).is_file():
         return False
@@ -264,7 +264,7 @@ def _is_object_of_lists(path: str | Path, known: set[str]) -> bool:
             for event, name in events:
                 if event == "end_map" or seen == PROBED_KEYS:
                     return seen > 0
-                if event != "map_key" or name in known or next(events)[0] != "start_array":
+                if event != "map_key" or name in field_names or next(events)[0] != "start_array":
                     return False
 
                 # A list of lists, or of objects, is no list of ids.
@@ -288,8 +288,8 @@ def _read_object(path: str | Path) -> Iterator[Row]:
                 yield Row(number, {"user_id": user, "item_ids": items})
     except (ijson.JSONError, UnicodeDecodeError, RecursionError) as error:
         raise SidmillError(
-            f"{path}: cannot be read past entry {number} of its JSON object ({error}): mend what "
-            f"follows there; integers above 64 bits belong in quotes"
+            f"{path}: cannot be read past entry {number} of its JSON object ({error}): correct "
+            f"what follows there; integers above 64 bits belong in quotes"
         ) from None
 
 
@@ -314,7 +314,8 @@ class _Guarded:
         self.left -= len(chunk)
         if self.left < 0:
             raise SidmillError(
-                f"{self.path}: what follows entry {self.number} is {text_lines.TOO_LONG}: mend it"
+                f"{self.path}: what follows entry {self.number} is {text_lines.TOO_LONG}: "
+                f"correct it"
             )
         return chunk
 

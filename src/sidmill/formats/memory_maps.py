@@ -55,7 +55,7 @@ def write(
     """Write the pair block by block, and last mmap.json; maps of another size are removed.
 
     Args:
-        json_path: mmap.json; the maps go beside it.
+        json_path: mmap.json; the maps go into its folder.
         numbers: int64 (n,), the id of each item, above 0, none twice.
         shape: n and D.
         blocks: float (b, D) in row order, n rows in all.
@@ -105,13 +105,13 @@ def open_maps(json_path: str | Path) -> MemoryMaps:
         SidmillError: if a file is missing, or does not fit its shape.
     """
     facts = json_report.read(json_path)
-    wanted = ("mmap_idx_path", "mmap_idx_shape", "mmap_emb_path", "mmap_emb_shape")
-    missing = [key for key in wanted if key not in facts]
+    required = ("mmap_idx_path", "mmap_idx_shape", "mmap_emb_path", "mmap_emb_shape")
+    missing = [key for key in required if key not in facts]
     if missing:
         raise SidmillError(f"{json_path}: lacks {', '.join(missing)}: delete it and run again")
     for key in ("mmap_idx_path", "mmap_emb_path"):
         if not isinstance(facts[key], str):
-            raise SidmillError(f"{json_path}: {key} is {facts[key]!r}, wanted a path: mend it")
+            raise SidmillError(f"{json_path}: {key} is {facts[key]!r}, wanted a path: correct it")
     folder = Path(json_path).parent
     maps = open_pair(
         mmap_idx_path=folder / facts["mmap_idx_path"],
@@ -169,13 +169,14 @@ def open_pair(
 def _open(path: str | Path, shape: Sequence[int], dtype: np.dtype, ndim: int) -> np.ndarray:
     sizes = shape if isinstance(shape, list | tuple) else ()
     if len(sizes) != ndim or any(type(size) is not int or size < 1 for size in sizes):
-        wanted = "(M,)" if ndim == 1 else "(N, D)"
+        form = "(M,)" if ndim == 1 else "(N, D)"
         raise SidmillError(
-            f"{path}: shape {shape}, wanted {wanted} of whole numbers above 0: mend it in mmap.json"
+            f"{path}: shape {shape}, wanted {form} of whole numbers above 0: correct it in "
+            f"mmap.json"
         )
     if not Path(path).is_file():
         raise SidmillError(
-            f"{path}: no such file: make it again with --forcerun write_mmap, or mend its path"
+            f"{path}: no such file: make it again with --forcerun write_mmap, or correct its path"
         )
     size, expected = Path(path).stat().st_size, math.prod(shape) * dtype.itemsize
     if size != expected:

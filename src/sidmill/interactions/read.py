@@ -41,7 +41,7 @@ from sidmill.settings.interactions import Interactions
 logger = logging.getLogger(__name__)
 
 LEFT_OUT = ("leave_last_out", "leave_two_out")
-SHARE_OF_MEMORY = 16  # a block is held about so many times over while it is sorted and counted
+SHARE_OF_MEMORY = 16  # copies of a block while it is sorted and counted, at most
 TIMES_PER_BLOCK = 1 << 16  # 512 KiB
 
 
@@ -83,12 +83,12 @@ def read(
     """Write one history per user, oldest interaction first.
 
     Args:
-        text_path: text.parquet: the items that are known.
+        text_path: text.parquet: the items of the catalogue.
         sequences_path: sequences.parquet to write.
         rejects_path: rejects.parquet to write.
         settings: how the log is written, how it is split, and what a fault does. ``memory_mb``
             bounds the rows that are sorted at a time and changes no byte of the result; the log
-            waits on disk beside the output.
+            waits on disk in the folder of the output.
 
     Returns:
         The report: see docs/interactions.md.
@@ -240,7 +240,7 @@ def _too_long(block: Histories, user: int, table: pa.Table, max_history: int) ->
 def _tables(
     blocks: Iterator[Histories],
     split_of: Callable[[Histories], np.ndarray],
-    items: catalogue_ids.KnownItems,
+    items: catalogue_ids.CatalogueIds,
     tally: statistics.Tally,
     rules: Rules,
 ) -> Iterator[pa.Table]:
@@ -287,7 +287,7 @@ def _refuse(paths: list[str], rules: Rules, ledger: Ledger, refused: Refused) ->
     file = paths[refused.file]
     if rules.settings.on_bad_rows == "error":
         raise SidmillError(
-            f"{file}, row {refused.row}: user {refused.user!r}: {refused.reason}: mend the row, "
+            f"{file}, row {refused.row}: user {refused.user!r}: {refused.reason}: correct the row, "
             f"or set interactions.on_bad_rows: reject to list such rows in "
             f"results/interactions/rejects.parquet"
         )

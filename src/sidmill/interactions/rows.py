@@ -69,17 +69,17 @@ LISTS = {
 }
 
 
-MEND_ROW = "mend the row"
+CORRECT_ROW = "correct the row"
 
 
 class BadRowError(Exception):
     """A row that gives nothing; the message is the reason.
 
     Attributes:
-        interactions: how many are lost with it, 0 where that cannot be told.
+        interactions: how many are lost with it, 0 where that is unknown.
         role: what the fault is in (``user``, ``item``, ``time``, ``split``), where it may be that
             of a whole column.
-        remedy: what mends a column of such values.
+        remedy: what corrects a column of such values.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class BadRowError(Exception):
         reason: str,
         interactions: int = 0,
         role: str | None = None,
-        remedy: str = MEND_ROW,
+        remedy: str = CORRECT_ROW,
     ) -> None:
         """Say why, how many interactions go, and what helps."""
         super().__init__(reason)
@@ -165,7 +165,7 @@ def _missrec(
     if file_split is None:
         raise BadRowError("the file is in no folder train, valid or test, nor named so")
     padded = _list(row, names["item"])
-    start = next((place for place, item in enumerate(padded) if item not in padding), len(padded))
+    start = next((index for index, item in enumerate(padded) if item not in padding), len(padded))
     items = padded[start:]
     if not items:
         raise BadRowError("empty history: padding alone")
@@ -209,12 +209,12 @@ def _inter(row: Row, names: dict[str, str], file_split: int | None) -> Piece:
 
 
 def _targeted(
-    row: Row, names: dict[str, str], file_split: int | None, known: Mapping[object, int]
+    row: Row, names: dict[str, str], file_split: int | None, split_numbers: Mapping[object, int]
 ) -> Piece:
     """A history, and targets that came after it."""
     user = _user(row, names["user"])
     said = row.get(names["split"])
-    split = file_split if _is_missing(said) else _split(said, known)
+    split = file_split if _is_missing(said) else _split(said, split_numbers)
     if split is None:
         raise BadRowError(
             f"no split in field {names['split']!r}, and the file is in no folder train, valid or "
@@ -257,22 +257,22 @@ def _list(row: Row, field: str) -> list[Any]:
     return value
 
 
-def _split(value: object, known: Mapping[object, int]) -> int:
+def _split(value: object, numbers: Mapping[object, int]) -> int:
     """The split that a value says: a name, or a number however it is written."""
-    wanted = value
+    key = value
     if isinstance(value, str):
-        wanted = value.strip().lower()
-        whole = WHOLE_FLOAT.fullmatch(wanted)
-        digits = whole[1] if whole else wanted
-        wanted = int(digits) if digits in ("0", "1", "2") else wanted
+        key = value.strip().lower()
+        whole = WHOLE_FLOAT.fullmatch(key)
+        digits = whole[1] if whole else key
+        key = int(digits) if digits in ("0", "1", "2") else key
     try:
         if isinstance(value, bool):
             raise KeyError(value)
-        return known[wanted]
+        return numbers[key]
     except (KeyError, TypeError):
-        numbers = ", ".join(f"{key} ({SPLITS[known[key]]})" for key in known if key in (0, 1, 2))
+        shown = ", ".join(f"{key} ({SPLITS[numbers[key]]})" for key in numbers if key in (0, 1, 2))
         raise BadRowError(
-            f"split {reprlib.repr(value)}: wanted train, valid, test, {numbers}", 0, "split"
+            f"split {reprlib.repr(value)}: wanted train, valid, test, {shown}", 0, "split"
         ) from None
 
 

@@ -36,7 +36,7 @@ class Tally(NamedTuple):
     """Sums over the blocks seen so far, changed in place. Memory: 17 bytes per item.
 
     Attributes:
-        lengths: int64 (max_history + 1,), users with so many interactions.
+        lengths: int64 (max_history + 1,), users by number of interactions.
         interactions: int64 (3,), per split.
         users: int64 (3,), with interactions in that split.
         spans: int64 (3, 2), first and last timestamp of each split.
@@ -132,18 +132,18 @@ def _add_leaks(
 ) -> None:
     # Held-out interactions before the user's last training one.
     train = splits == TRAIN
-    places = np.arange(len(splits))
+    index = np.arange(len(splits))
     last_train = np.full(len(histories.offsets) - 1, -1)
-    last_train[owners[train]] = places[train]  # the last assignment stands
-    early = ~train & (places < last_train[owners])
+    last_train[owners[train]] = index[train]  # the last assignment stands
+    early = ~train & (index < last_train[owners])
     leaks["held_out_before_train"] += int(early.sum())
     leaks["users_with_held_out_before_train"] += int((np.bincount(owners[early]) > 0).sum())
 
     # Test interactions before the user's last validation one.
     valid = splits == VALID
     last_valid = np.full(len(histories.offsets) - 1, -1)
-    last_valid[owners[valid]] = places[valid]
-    leaks["test_before_valid"] += int(((splits == TEST) & (places < last_valid[owners])).sum())
+    last_valid[owners[valid]] = index[valid]
+    leaks["test_before_valid"] += int(((splits == TEST) & (index < last_valid[owners])).sum())
 
     # Held-out items that the user has in training, too: pairs (n,) of user and item.
     pairs = owners.astype(np.int64) << 32 | histories.items
@@ -152,9 +152,9 @@ def _add_leaks(
     ranked = pairs[order]
     trained = ranked[train[order]]
     for split in (VALID, TEST):
-        wanted = ranked[splits[order] == split]
-        place = np.minimum(np.searchsorted(trained, wanted), max(len(trained) - 1, 0))
-        also = int((trained[place] == wanted).sum()) if len(trained) else 0
+        held_out = ranked[splits[order] == split]
+        index = np.minimum(np.searchsorted(trained, held_out), max(len(trained) - 1, 0))
+        also = int((trained[index] == held_out).sum()) if len(trained) else 0
         leaks[f"{SPLITS[split]}_also_in_train_of_user"] += also
 
     # The same user, item and time twice.

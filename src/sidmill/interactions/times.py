@@ -38,7 +38,7 @@ class Clock(NamedTuple):
     """How timestamps are read: see the settings ``time_*`` of interactions.
 
     Attributes:
-        format: of text, as of strptime; None for what is told above.
+        format: of text, as of strptime; None for the forms above.
         unit: s, ms, us or ns: of what dates become.
         fractions: error, floor or millionths: what becomes of a number that is not whole.
         kind: ``NUMBER`` or ``DATE``: what the log's timestamps are.
@@ -125,7 +125,7 @@ def remedy(value: object, clock: Clock) -> str:
         )
     kind = NUMBER if isinstance(found, Decimal) else DATE
     if kind == clock.kind:
-        return "mend the row"
+        return "correct the row"
     return "write the timestamps of all files as numbers, or all as dates"
 
 

@@ -19,10 +19,10 @@ from sidmill.formats.log_rows import Dialect
 from sidmill.formats.sequence_table import Reject
 from sidmill.interactions import catalogue_ids
 from sidmill.interactions import times as timestamps
-from sidmill.interactions.catalogue_ids import UNKNOWN, KnownItems
+from sidmill.interactions.catalogue_ids import UNKNOWN, CatalogueIds
 from sidmill.interactions.files import PROBED_ROWS
 from sidmill.interactions.rows import (
-    MEND_ROW,
+    CORRECT_ROW,
     BadRowError,
     Parser,
     Piece,
@@ -39,13 +39,13 @@ PIECES = pa.schema(
         ("file", pa.int32()),
         ("row", pa.int64()),
         ("whole", pa.bool_()),
-        ("items", pa.list_(pa.int32())),  # numbers of known items
+        ("items", pa.list_(pa.int32())),  # rows of items in the catalogue
         ("splits", pa.list_(pa.int8())),  # null: not said
         ("times", pa.list_(pa.int64())),  # null: not said
     ]
 )
 OTHER_SPLIT = "add them, or set interactions.split: leave_two_out or leave_last_out"
-# What mends a column, where its values do not say it.
+# What corrects a column, where its values do not say it.
 REMEDIES = {
     "user": "name the field of the users in interactions.fields.user",
     "item": "write ids as in the catalogue, or name their field in interactions.fields",
@@ -135,7 +135,7 @@ class _Checker(NamedTuple):
     """What the rows of one log are checked against."""
 
     log: Log
-    known: KnownItems
+    catalogue: CatalogueIds
     rules: Rules
     ledger: Ledger
     parse: Parser
@@ -157,12 +157,12 @@ class _Checker(NamedTuple):
         self.ledger.reject(line)
 
 
-def pieces(log: Log, known: KnownItems, rules: Rules, ledger: Ledger) -> Iterator[pa.Table]:
+def pieces(log: Log, catalogue: CatalogueIds, rules: Rules, ledger: Ledger) -> Iterator[pa.Table]:
     """Yield the pieces of all files as tables of ``PIECES``, in reading order.
 
     Args:
         log: the files, and how they are read.
-        known: the catalogue.
+        catalogue: its ids.
         rules: what is refused.
         ledger: takes what is refused, and the counts.
 
@@ -172,8 +172,8 @@ def pieces(log: Log, known: KnownItems, rules: Rules, ledger: Ledger) -> Iterato
         SidmillError: for the first bad row or unknown item where the settings say error; if a file
             cannot be read to its end.
     """
-    parse = parser(log.form, log.fields, catalogue_ids.padding(known))
-    checker = _Checker(log, known, rules, ledger, parse)
+    parse = parser(log.form, log.fields, catalogue_ids.padding(catalogue))
+    checker = _Checker(log, catalogue, rules, ledger, parse)
     user_field = names_of(log.form, log.fields)["user"]
     counts = ledger.counts
     waiting: Waiting = []
@@ -250,7 +250,7 @@ def _stopping(checker: _Checker, position: Position, error: BadRowError) -> str:
         names = list(row.fields or names)
         try:
             _, piece = _piece(row, checker.parse, log.splits[position.file], checker.rules)
-            _converted(piece, checker.known, checker.rules)
+            _converted(piece, checker.catalogue, checker.rules)
         except BadRowError as other:
             alike += other.role == error.role
     if looked_at == 1 or alike < looked_at:
@@ -259,7 +259,7 @@ def _stopping(checker: _Checker, position: Position, error: BadRowError) -> str:
     name = names_of(log.form, log.fields).get(error.role)
     absent = f" (there is none of that name; it has {log_rows.shown(names)})"
     hint = "" if name in names else absent
-    remedy = REMEDIES[error.role] if error.remedy == MEND_ROW else error.remedy
+    remedy = REMEDIES[error.role] if error.remedy == CORRECT_ROW else error.remedy
     return (
         f"{where}: {error}; it is so in all of the first {looked_at} rows, so look at the column "
         f"{name!r}{hint}: {remedy}"
@@ -279,20 +279,20 @@ def _check_needed(piece: Piece, rules: Rules) -> None:
 
 def _block(checker: _Checker, waiting: Waiting) -> Iterator[pa.Table]:
     """Check a block: as arrays at once, and row by row only where a value is unusual."""
-    known, rules = checker.known, checker.rules
-    arrays = _arrays(waiting, known, rules)
+    catalogue, rules = checker.catalogue, checker.rules
+    arrays = _arrays(waiting, catalogue, rules)
 
     # Convert row by row, which leaves integers and strings that arrays can hold.
     if arrays is None:
         good: Waiting = []
         for position, piece in waiting:
             try:
-                good.append((position, _converted(piece, known, rules)))
+                good.append((position, _converted(piece, catalogue, rules)))
             except BadRowError as error:
                 checker.refuse(position, piece.user, error)
         waiting = good
         clock = rules.clock._replace(kind=timestamps.NUMBER, fractions="floor")
-        arrays = _arrays(waiting, known, rules._replace(clock=clock))
+        arrays = _arrays(waiting, catalogue, rules._replace(clock=clock))
     if not waiting:
         return
     if arrays is None:
@@ -301,7 +301,7 @@ def _block(checker: _Checker, waiting: Waiting) -> Iterator[pa.Table]:
     # Take unknown items out, one by one.
     ids, times = arrays
     checker.ledger.counts["interactions"] += len(ids)
-    numbers = catalogue_ids.numbers_of(known, ids)
+    numbers = catalogue_ids.numbers_of(catalogue, ids)
     table = _table(waiting, numbers, times)
     missing = np.flatnonzero(numbers == UNKNOWN)
     if missing.size:
@@ -312,7 +312,7 @@ def _block(checker: _Checker, waiting: Waiting) -> Iterator[pa.Table]:
 
 
 def _arrays(
-    waiting: Waiting, known: KnownItems, rules: Rules
+    waiting: Waiting, catalogue: CatalogueIds, rules: Rules
 ) -> tuple[pa.Array, np.ndarray | None] | None:
     """All items (n,) and times int64 (n,) of a block, or None where a row needs a closer look."""
     lengths = np.fromiter((len(piece.items) for _, piece in waiting), np.int64, len(waiting))
@@ -321,9 +321,9 @@ def _arrays(
 
     # Ids have to be of the catalogue's type, without nulls.
     ids = _plain_array(chain.from_iterable(piece.items for _, piece in waiting))
-    if ids is None or ids.type != known.ids.type or ids.null_count:
+    if ids is None or ids.type != catalogue.ids.type or ids.null_count:
         return None
-    if known.integer and ids.to_numpy().min() < 1:
+    if catalogue.integer and ids.to_numpy().min() < 1:
         return None
     if all(piece.times is None for _, piece in waiting):
         return ids, None
@@ -350,7 +350,7 @@ def _plain_array(values: Iterable[object]) -> pa.Array | None:
         return None
 
 
-def _converted(piece: Piece, known: KnownItems, rules: Rules) -> Piece:
+def _converted(piece: Piece, catalogue: CatalogueIds, rules: Rules) -> Piece:
     """The same piece, its ids as in the catalogue and its times as integers.
 
     Raises:
@@ -363,7 +363,7 @@ def _converted(piece: Piece, known: KnownItems, rules: Rules) -> Piece:
             f"{size} interactions, more than interactions.max_history ({longest})", size
         )
     try:
-        items = [catalogue_ids.as_id(known, item) for item in piece.items]
+        items = [catalogue_ids.as_id(catalogue, item) for item in piece.items]
     except ValueError as error:
         raise BadRowError(str(error), size, "item") from None
     if piece.times is None:
@@ -433,7 +433,7 @@ def _refuse_items(checker: _Checker, waiting: Waiting, ids: pa.Array, missing: n
             raise SidmillError(
                 f"{files[file]}, row {row}: user {piece.user!r} has item {item!r}, "
                 f"which is not in the catalogue, whose ids are such as "
-                f"{checker.known.ids[0].as_py()!r}: "
+                f"{checker.catalogue.ids[0].as_py()!r}: "
                 f"check that interactions.path and items.path belong together, or set "
                 f"interactions.on_unknown_items: reject to list such interactions in "
                 f"results/interactions/rejects.parquet"

@@ -66,7 +66,7 @@ def quoted_records(path: str, text: TextIO, separator: str) -> Iterator[Record]:
             if rows.line_num > first:
                 raise SidmillError(
                     f"{path}, line {first}: a quote opened there is not closed where the field "
-                    f"ends, at line {rows.line_num}: mend it; no row after it can be told apart"
+                    f"ends, at line {rows.line_num}: correct it; no row after it can be told apart"
                 ) from None
             yield Record(first, first, [], f"not CSV ({error})")
             continue
@@ -111,7 +111,7 @@ def table(
     first = next(records, Record(1, 1, []))
     if columns.names is None:
         if first.problem:
-            raise SidmillError(f"{path}: the header is {first.problem}: mend it")
+            raise SidmillError(f"{path}: the header is {first.problem}: correct it")
         return first, _checked(records, len(first.values), "the header has", columns.not_text)
 
     # The first line is a row like the others, unless it repeats the names.
@@ -156,5 +156,5 @@ def _lines(path: str, text: TextIO) -> Iterator[str]:
     """
     for number, line in enumerate(iter(partial(text.readline, text_lines.LONGEST), ""), start=1):
         if len(line) == text_lines.LONGEST:
-            raise SidmillError(f"{path}, line {number}: {text_lines.TOO_LONG}: mend it")
+            raise SidmillError(f"{path}, line {number}: {text_lines.TOO_LONG}: correct it")
         yield line

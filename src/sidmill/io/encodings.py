@@ -47,10 +47,10 @@ def check(encoding: str, setting: str) -> None:
         SidmillError: naming the setting.
     """
     try:
-        known = encoding == AUTO or codecs.lookup(encoding)._is_text_encoding
+        exists = encoding == AUTO or codecs.lookup(encoding)._is_text_encoding
     except (LookupError, ValueError):
-        known = False
-    if not known:
+        exists = False
+    if not exists:
         raise SidmillError(
             f"{setting}: no encoding is named {encoding!r:.80}: set auto, or one such as utf-8, "
             f"latin-1, cp1252, gb18030 or utf-16"
@@ -58,9 +58,9 @@ def check(encoding: str, setting: str) -> None:
 
 
 def detect(head: bytes) -> str:
-    """Name the encoding that the first bytes of a file tell; UTF-8 where they tell none.
+    """Name the encoding that the first bytes of a file show; UTF-8 where they show none.
 
-    Told are byte order marks, and UTF-16 without one by the zeros of its first two letters.
+    They are a byte order mark, or the zeros in the first two letters of UTF-16.
     """
     for mark, name in MARKS:
         if head.startswith(mark):
@@ -74,7 +74,7 @@ def detect(head: bytes) -> str:
 
 
 def name_of(stream: io.BufferedReader, encoding: str = AUTO) -> str:
-    """Name the encoding of an open file: as given, or as its first bytes tell."""
+    """Name the encoding of an open file: as given, or as its first bytes show."""
     return detect(stream.peek(4)[:4]) if encoding == AUTO else encoding
 
 

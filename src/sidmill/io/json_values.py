@@ -5,8 +5,8 @@
     keyed   ``{"key": value, "key": value, ...}``, all of them objects, or all of them lists
     values  one value after another, over several lines each
 
-A value that is no JSON is told with a problem, and the ones after it are read on: where its end
-can be found for sure, by its brackets. Python's own parser reads each value, so NaN, Infinity and
+A value that is no JSON has a problem, and the values after it are still read where its brackets
+show for sure where it ends. Python's own parser reads each value, so NaN, Infinity and
 integers of any length are taken, as in JSON lines.
 """
 
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, NoReturn
 from sidmill.core.errors import SidmillError
 from sidmill.io import text_lines
 
-LOOK_AHEAD = 1 << 20  # bytes that the shape of a file is told by
+LOOK_AHEAD = 1 << 20  # bytes that decide the shape of a file
 CHUNK = 1 << 16
 MANY = 10  # lists: more than a row has
 NEAR_END = 16  # characters: an error closer to the end of what was read may be of a value cut there
@@ -56,7 +56,7 @@ def parse(text: str | bytes) -> object:
 
 
 def shape(stream: io.BufferedReader) -> str:
-    """Tell how a file holds its values: ``lines``, ``array``, ``keyed`` or ``values``.
+    """Decide how a file holds its values: ``lines``, ``array``, ``keyed`` or ``values``.
 
     Args:
         stream: the file as UTF-8, at its beginning; it is read on from there.
@@ -97,12 +97,12 @@ def shape(stream: io.BufferedReader) -> str:
 def read(path: str | Path, stream: io.BufferedReader, form: str) -> Iterator[Value]:
     """Yield the values of an ``array``, of a ``keyed`` object, or ``values`` in a row.
 
-    Memory: one value, at most ``lines.LONGEST`` characters.
+    Memory: one value, at most ``text_lines.LONGEST`` characters.
 
     Args:
         path: the file, for messages.
         stream: the file as UTF-8, at its beginning.
-        form: what :func:`shape` told.
+        form: what :func:`shape` returned.
 
     Raises:
         SidmillError: if a value is too long, or nothing after it can be told apart.
@@ -177,8 +177,8 @@ class _Text:
             SidmillError: always.
         """
         raise SidmillError(
-            f"{self.path}: cannot be read past element {self.number} of its JSON ({reason}): mend "
-            f"what follows there"
+            f"{self.path}: cannot be read past element {self.number} of its JSON ({reason}): "
+            f"correct what follows there"
         )
 
     def _parse(self) -> Value:
@@ -217,7 +217,7 @@ class _Text:
         if len(kept) > text_lines.LONGEST:
             raise SidmillError(
                 f"{self.path}: what follows element {self.number} of its JSON is "
-                f"{text_lines.TOO_LONG}: mend it"
+                f"{text_lines.TOO_LONG}: correct it"
             )
         more = "" if self.ended else self.file.read(max(CHUNK, len(kept)))
         self.ended = self.ended or not more

@@ -1,4 +1,4 @@
-"""Lines of a file of the user: one of any length, as a bomb of zeros holds, stays out of memory."""
+"""Lines of a file of the user, read in bounded memory however long a line is."""
 
 import gzip
 import io
@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
 
-LONGEST = 64 << 20  # bytes; a longer one is a mistake, or meant to do harm
+LONGEST = 64 << 20  # bytes; a longer line is a mistake or an attack
 TOO_LONG = "a line of more than 64 MiB"
 
 

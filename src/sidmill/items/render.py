@@ -68,10 +68,10 @@ class Source(NamedTuple):
     dialect: catalogue.Dialect
     id_field: str
 
-    def rows(self, wanted: set[str] | None = None) -> Iterator[tuple[str, catalogue.Row]]:
-        """All rows of all files; only fields that are ``wanted``, where leaving others pays."""
+    def rows(self, fields: set[str] | None = None) -> Iterator[tuple[str, catalogue.Row]]:
+        """All rows of all files; with ``fields`` alone, where the others need not be decoded."""
         for file in self.files:
-            for row in catalogue.read(file, wanted, self.dialect):
+            for row in catalogue.read(file, fields, self.dialect):
                 yield file, row
 
     def ids(self) -> Iterator[tuple[str, catalogue.Row, object]]:
@@ -206,11 +206,11 @@ def _tables(
     """
     schema = item_text.schema(pa.int64() if renderer.ids.integer else pa.string())
     unseen = {field for _, field in renderer.template if field}
-    wanted = {settings.id_field} | unseen
+    fields = {settings.id_field} | unseen
     n_items = 0
     good: list[tuple[int | str, str]] = []
     bad: list[tuple[str | None, str, int, str]] = []
-    for file, row in source.rows(wanted):
+    for file, row in source.rows(fields):
         tally.rows += 1
         unseen.difference_update(row.fields or ())
         try:
@@ -262,7 +262,7 @@ def _stopped_at(file: str, row: catalogue.Row, reason: str, dialect: catalogue.D
     if reason.startswith(NOT_UTF8):
         hint = f"; {encodings.remedy(file, dialect.named('encoding'))}"
     return (
-        f"{file}, row {row.number}: {reason}: mend the row, or set items.on_bad_rows: reject to "
+        f"{file}, row {row.number}: {reason}: correct the row, or set items.on_bad_rows: reject to "
         f"list such rows in rejects.parquet{hint}"
     )
 
@@ -380,8 +380,8 @@ def _read_id(row: catalogue.Row, ids: Ids) -> int | str:
     if not ids.strict and FLOAT_INTEGER.fullmatch(value):
         value = value.partition(".")[0]
     if ids.strict or not _is_integer(value):
-        wanted = "like the first" if ids.strict else "of 64 bits as items.id_type: int wants"
-        raise BadRowError(f"id {value!r:.80} is not an integer {wanted}: set items.id_type: string")
+        kind = "like the first" if ids.strict else "of 64 bits as items.id_type: int wants"
+        raise BadRowError(f"id {value!r:.80} is not an integer {kind}: set items.id_type: string")
     return int(value)
 
 
@@ -464,13 +464,13 @@ def _fill(template: Template, fields: dict[str, Any]) -> str:
         raise BadRowError(str(error)) from None
     if not any(character.isalnum() for _, value in values for character in value):
         lacking = "letter or digit" if any(value for _, value in values) else "text"
-        wanted = [field for _, field in template if field]
-        known = (
+        names = [field for _, field in template if field]
+        hint = (
             ""
-            if any(field in fields for field in wanted)
+            if any(field in fields for field in names)
             else f": the row has {shown_names(fields) or 'none of them'}"
         )
-        raise BadRowError(f"no {lacking} in {shown_names(wanted)}{known}")
+        raise BadRowError(f"no {lacking} in {shown_names(names)}{hint}")
     lines = "".join(literal + value for literal, value in values).split("\n")
     return _encodable("\n".join(filter(None, (line.strip() for line in lines))), "the text")
 
@@ -507,7 +507,7 @@ def _check_outcome(source: Source, unseen: set[str], n_items: int, tally: Tally)
 def _known_fields(source: Source) -> str:
     """The fields that the first readable row has, and that it may be no header, for a message."""
     for file in source.files:
-        if known := catalogue.field_names(file, source.dialect):
+        if names := catalogue.field_names(file, source.dialect):
             hint = catalogue.about_header(file, source.dialect)
-            return f": the first row has {shown_names(known)}{hint}"
+            return f": the first row has {shown_names(names)}{hint}"
     return ""
