@@ -47,7 +47,7 @@ rule render_text:
         "../../envs/sidmill.yaml"
     threads: 1
     params:
-        items=settings("items"),
+        catalogue=settings("items"),
         sids=sids_to_keep(),
         code=code_of("render_text.py"),
     message:

@@ -14,7 +14,7 @@ with job(snakemake) as log:
     render(
         snakemake.output.text,
         snakemake.output.rejects,
-        of_job(snakemake, Items),
+        of_job(snakemake, Items, "catalogue"),
         snakemake.params.sids,
     )
     log.info("wrote %s", snakemake.output.text)

@@ -5,7 +5,7 @@ from typing import Any
 from sidmill.settings import base
 
 
-def of_job(snakemake: Any, cls: Any) -> Any:
+def of_job(snakemake: Any, cls: Any, param: str | None = None) -> Any:
     """Make the section that a rule names in its params.
 
     Science comes from the rule's params, so that a change of it reruns the rule; a science setting
@@ -14,9 +14,11 @@ def of_job(snakemake: Any, cls: Any) -> Any:
 
     Args:
         snakemake: the object that Snakemake puts in a script's namespace.
-        cls: the class of the section; the rule has a param of the section's name.
+        cls: the class of the section.
+        param: name of the rule's param that holds the section; None: the section's name.
+            Snakemake reserves a few names, such as ``items``.
     """
-    science = dict(snakemake.params[cls.SECTION])
+    science = dict(snakemake.params[param or cls.SECTION])
     configured = snakemake.config[cls.SECTION]
     machine = {key: configured[key] for key in base.machine_keys(cls)}
     return base.read(cls, science | machine)
