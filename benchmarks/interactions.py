@@ -81,31 +81,17 @@ def read(options: argparse.Namespace) -> None:
     """Stage read_interactions."""
     from sidmill.interactions.read import read
     from sidmill.io import json_report
+    from sidmill.settings.interactions import Interactions
 
     folder = Path(options.folder)
-    fields = dict.fromkeys(("user", "item", "time", "split", "history", "target"))
+    settings = Interactions(
+        path=str(folder / "log.jsonl"), split="time", memory_mb=options.memory_mb
+    )
     figures = read(
         folder / "text.parquet",
         folder / "sequences.parquet",
         folder / "rejects.parquet",
-        path=str(folder / "log.jsonl"),
-        format="auto",
-        fields=fields,
-        columns=None,
-        delimiter=None,
-        encoding="utf-8",
-        list_separator=None,
-        time_format=None,
-        time_unit="us",
-        time_fractions="error",
-        split="time",
-        history_only="hold_out",
-        valid_share=0.1,
-        test_share=0.1,
-        max_history=10_000,
-        on_unknown_items="error",
-        on_bad_rows="error",
-        memory_mb=options.memory_mb,
+        settings,
     )
     json_report.write(folder / "report.json", figures)
 
@@ -113,13 +99,14 @@ def read(options: argparse.Namespace) -> None:
 def sequence_h5(options: argparse.Namespace) -> None:
     """Stage write_sequence_h5."""
     from sidmill.interactions.export import write_sequence_h5
+    from sidmill.settings.interactions import H5
 
     folder = Path(options.folder)
     write_sequence_h5(
         folder / "sequences.parquet",
         folder / "text.parquet",
         folder / "sequence.h5",
-        splits=["train", "valid", "test"],
+        H5(),
     )
 
 

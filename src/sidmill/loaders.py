@@ -16,7 +16,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,13 +32,13 @@ logger = logging.getLogger(__name__)
 NONE = -1  # ids where there is no item
 BLOCK_ROWS = 256
 BLOCKS_AT_ONCE = 256
-WHOLE_BLOCK_ROWS = 8  # rows wanted of a block from which on it is read as a whole
+WHOLE_BLOCK_ROWS = 8  # rows asked for of a block from which it is read as a whole
 TEST_RATIO = 0.2  # share of the users held out where a split is asked for without a share
 SPLITS_BY = ("auto", "time", "index")
 PARTS = {"train": "train", "test": "test", "eval": "test", "valid": "test", "all": "all"}
 
 
-class Batch(dict):
+class Batch(dict[str, torch.Tensor]):
     """The tensors of a batch by name: ``batch["x"]`` and ``batch.x`` are the same.
 
     A dict, so ``**batch`` fills any tuple or function with these names; ``_asdict`` and ``_fields``
@@ -87,7 +87,7 @@ def create_h5_dataloader(
     padding_value: float = -1.0,
     num_workers: int = 0,
     seed: int = 42,
-) -> DataLoader:
+) -> DataLoader[Batch]:
     """Make a loader of batches, each a :class:`Batch` of tensors.
 
     ============  =====================  ===========================================================
@@ -145,7 +145,7 @@ def create_h5_dataloader(
     )
 
 
-class H5Sequences(Dataset):
+class H5Sequences(Dataset[Batch]):
     """Users as samples: an int gives one sample, a list or an array of ints a batch."""
 
     def __init__(
@@ -174,24 +174,24 @@ class H5Sequences(Dataset):
         """Count users."""
         return len(self.rows)
 
-    def __getitem__(self, wanted: int | list[int] | np.ndarray) -> Batch:
+    def __getitem__(self, index: int | list[int] | np.ndarray) -> Batch:
         """Read one sample, or a batch."""
-        if isinstance(wanted, int | np.integer):
-            if not -len(self) <= wanted < len(self):
-                raise IndexError(wanted)
-            return Batch({name: value[0] for name, value in self[np.array([wanted])].items()})
-        rows = self.rows[np.asarray(wanted)]
+        if isinstance(index, int | np.integer):
+            if not -len(self) <= index < len(self):
+                raise IndexError(index)
+            return Batch({name: value[0] for name, value in self[np.array([index])].items()})
+        rows = self.rows[np.asarray(index)]
         return self._batch(rows, self._histories(rows))
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         """Leave open files and what was read behind when pickled."""
         return {**self.__dict__, "_here": None, "_blocks": OrderedDict()}
 
     def names(self, user_ids: torch.Tensor | np.ndarray) -> list[str]:
         """Return the ids that users have in sequence.h5, for ``user_ids`` (B,) of a batch."""
-        rows, place = np.unique(np.asarray(user_ids), return_inverse=True)
-        found = self._open().sequences.user_ids.asstr()[rows]
-        return found[place].tolist()
+        rows, inverse = np.unique(np.asarray(user_ids), return_inverse=True)
+        names = self._open().sequences.user_ids.asstr()[rows]
+        return list(names[inverse])
 
     def _open(self) -> _Opened:
         """The files as this process has them; a forked one opens its own."""
@@ -210,6 +210,7 @@ class H5Sequences(Dataset):
 
     def _histories(self, rows: np.ndarray) -> list[np.ndarray]:
         """The end of each user's history, T items and a target at most."""
+        # Blocks of which many rows are wanted are read as a whole and kept.
         keep = self.max_seq_len + self.with_target
         blocks, counts = np.unique(rows // BLOCK_ROWS, return_counts=True)
         found: dict[int, np.ndarray] = {}
@@ -218,6 +219,8 @@ class H5Sequences(Dataset):
                 self._blocks[block] = self._read_block(block, keep)
             if block in self._blocks:
                 self._blocks.move_to_end(block)
+
+        # The other rows are read one by one.
         single = np.unique(rows[[row // BLOCK_ROWS not in self._blocks for row in rows.tolist()]])
         if single.size:
             offsets, items = sequence_data.flat(self._open().sequences, "sequences", single)
@@ -225,6 +228,8 @@ class H5Sequences(Dataset):
             begins = np.maximum(offsets[:-1], offsets[1:] - keep).tolist()
             for row, begin, end in zip(single.tolist(), begins, ends, strict=True):
                 found[row] = items[begin:end]
+
+        # The rest stands in the blocks; the oldest blocks go.
         for row in set(rows.tolist()) - found.keys():
             offsets, items = self._blocks[row // BLOCK_ROWS]
             begin, end = offsets[row % BLOCK_ROWS : row % BLOCK_ROWS + 2]
@@ -239,8 +244,8 @@ class H5Sequences(Dataset):
         offsets, items = sequence_data.flat(self._open().sequences, "sequences", part)
         sizes = np.diff(offsets)
         if sizes.max() > keep:
-            place = np.arange(len(items)) - np.repeat(offsets[1:], sizes)  # -1 is the last
-            items = items[place >= -keep]
+            from_end = np.arange(len(items)) - np.repeat(offsets[1:], sizes)  # -1 is the last
+            items = items[from_end >= -keep]
             offsets = np.concatenate([[0], np.cumsum(np.minimum(sizes, keep))])
         return offsets, items
 
@@ -249,11 +254,11 @@ class H5Sequences(Dataset):
         size, dim = len(rows), opened.items.embeddings.shape[1]
         ids = np.full((size, self.max_seq_len), NONE, dtype=np.int64)
         target = np.full((size, 1), NONE, dtype=np.int64)
-        for place, history in enumerate(histories):
+        for row, history in enumerate(histories):
             past = history[:-1] if self.with_target else history
-            ids[place, : len(past)] = past
+            ids[row, : len(past)] = past
             if self.with_target:
-                target[place] = history[-1]
+                target[row] = history[-1]
         return Batch(
             user_ids=torch.from_numpy(rows),
             ids=torch.from_numpy(ids),
@@ -266,25 +271,25 @@ class H5Sequences(Dataset):
     def _vectors(self, ids: np.ndarray, dim: int) -> np.ndarray:
         """Look up vectors float32 (..., D) of ids, padding where there is no item."""
         opened = self._open()
-        there = ids != NONE
-        wanted = ids[there]
+        is_item = ids != NONE
+        item_ids = ids[is_item]
         first, last = opened.ranked[[0, -1]]
         dense = last - first + 1 == len(opened.ranked)  # ids without gaps need no search
-        place = wanted - first if dense else np.searchsorted(opened.ranked, wanted)
-        place = np.clip(place, 0, len(opened.ranked) - 1)
-        lost = np.flatnonzero(opened.ranked[place] != wanted)
-        if lost.size:
+        index = item_ids - first if dense else np.searchsorted(opened.ranked, item_ids)
+        index = np.clip(index, 0, len(opened.ranked) - 1)
+        missing = np.flatnonzero(opened.ranked[index] != item_ids)
+        if missing.size:
             raise SidmillError(
-                f"{self.sequence_data_path}: item id {wanted[lost[0]]} is not among the 'item_ids' "
-                f"of {self.item_data_path}: the two files do not belong together"
+                f"{self.sequence_data_path}: item id {item_ids[missing[0]]} is not among the "
+                f"'item_ids' of {self.item_data_path}: the two files do not belong together"
             )
         vectors = np.full((*ids.shape, dim), self.padding_value, dtype=np.float32)
-        vectors[there] = item_data.rows(opened.items, opened.rows[place])
+        vectors[is_item] = item_data.rows(opened.items, opened.rows[index])
         return vectors
 
 
 class BatchOrder:
-    """Which users come in which batch; every epoch in another order where that is wanted."""
+    """Which users come in which batch; every epoch in another order with ``shuffle``."""
 
     def __init__(self, rows: np.ndarray, batch_size: int, shuffle: bool, seed: int) -> None:
         """Take users in batches; ``rows`` int64 (users,), rising, is where they stand."""
@@ -330,6 +335,7 @@ def _choose(
     sequences: SequenceData, path: str, part: str, test_ratio: float | None, split_by: str
 ) -> np.ndarray:
     """Rows of the users of a part, int64, rising; of all users where no share is held out."""
+    # Held-out users are the last ones by time, or in the file.
     lengths = sequences.sequence_lengths
     rows = np.flatnonzero(lengths > 0)
     if part != "all" and test_ratio is not None:
@@ -344,11 +350,14 @@ def _choose(
             order = rows[np.argsort(_last_times(sequences)[rows], kind="stable")]
         chosen = order[len(order) - n_test :] if part == "test" else order[: len(order) - n_test]
         rows = np.sort(chosen)
+
+    # A validation sample needs a history and a target.
     if part == "test":
         short = int((lengths[rows] < 2).sum())
         if short:
             logger.info("%s: %d users with a single item are not tested", path, short)
         rows = rows[lengths[rows] >= 2]
+
     if not len(rows):
         raise SidmillError(
             f"{path}: no user of {len(lengths)} is left for {part!r} with test_ratio {test_ratio}"

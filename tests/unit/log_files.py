@@ -1,4 +1,4 @@
-"""Logs to read: a folder with a catalogue, and the settings that the tests start from."""
+"""Logs to read: a folder with a catalogue, and what the tests read of it."""
 
 import json
 
@@ -7,27 +7,8 @@ import pyarrow.parquet as pq
 
 from sidmill.formats import item_text
 from sidmill.interactions.read import read
+from sidmill.settings.interactions import Interactions
 
-FIELDS = dict.fromkeys(("user", "item", "time", "split", "history", "target"))
-PLAIN = {
-    "format": "auto",
-    "fields": FIELDS,
-    "columns": None,
-    "delimiter": None,
-    "encoding": "utf-8",
-    "list_separator": None,
-    "time_format": None,
-    "time_unit": "us",
-    "time_fractions": "error",
-    "split": "leave_two_out",
-    "history_only": "hold_out",
-    "valid_share": 0.1,
-    "test_share": 0.1,
-    "max_history": 20_000,
-    "on_unknown_items": "error",
-    "on_bad_rows": "error",
-    "memory_mb": 64,
-}
 REJECTING = {"on_unknown_items": "reject", "on_bad_rows": "reject"}
 
 
@@ -49,7 +30,8 @@ def read_log(folder, path, items=tuple(range(1, 11)), **changes):
     table = pa.table({"pid": pa.array(items, kind), "text": [f"item {item}" for item in items]})
     item_text.write(out / "text.parquet", kind, [table])
     places = (out / "sequences.parquet", out / "rejects.parquet")
-    report = read(out / "text.parquet", *places, path=str(path), **(PLAIN | changes))
+    settings = Interactions(path=str(path), **{"max_history": 20_000, "memory_mb": 64, **changes})
+    report = read(out / "text.parquet", *places, settings)
     users, rejects = (pq.read_table(place).to_pylist() for place in places)
     counts = report["interactions_accounted_for"]
     assert counts["read"] == counts["written"] + counts["rejected"] + counts["restated"]

@@ -37,6 +37,8 @@ from sidmill.quantize import pretrained
 from sidmill.retrieval import read as retrieval_reader
 from sidmill.retrieval import training_data
 from sidmill.settings.embedding import Embedding
+from sidmill.settings.interactions import Interactions
+from sidmill.settings.items import Items
 from sidmill.settings.quantize import Pretrained
 
 LONGEST_MESSAGE = 1500
@@ -116,18 +118,9 @@ def flipped(content, start, stop):
 
 
 def catalogue(place, **settings):
-    usual = {
-        "path": str(place.data / "*"),
-        **{"encoding": "auto", "separator": None, "quoted": True, "columns": None},
-        "max_reject_share": 0.25,
-        "id_field": "id",
-        "id_type": "auto",
-        "fields": ["title"],
-        "template": None,
-        "on_bad_rows": "error",
-    }
+    usual = {"path": str(place.data / "*"), "id_field": "id", "fields": ["title"]}
     out = (place.out / "text.parquet", place.out / "rejects.parquet")
-    return render.render(*map(str, out), **usual | settings)
+    return render.render(*map(str, out), Items(**usual | settings))
 
 
 def rows(*extra):
@@ -172,7 +165,7 @@ CATALOGUE = {
         "i.jsonl, row 1: id 'a' stands already at ",
         "b.jsonl, row 1",
     ),
-    "an array cut": ("i.json", b'[{"id": "a", "title": "t"}, {"id"', "past element 1", "mend"),
+    "an array cut": ("i.json", b'[{"id": "a", "title": "t"}, {"id"', "past element 1", "correct"),
     "an array and more": ("i.json", b'[{"id": "a", "title": "t"}] []', "i.json", "element 1"),
     "an array of numbers": ("i.json", b"[1]", "row 1: a JSON int, wanted an object"),
     "an array in latin-1": ("i.json", b'[{"id": "\xe9"}]', "row 1: not UTF-8"),
@@ -328,28 +321,9 @@ def log(place, file, content, **settings):
     schema = item_text.schema(pa.int64())
     known = place.data.parent / "text.parquet"
     item_text.write(known, pa.int64(), [pa.table([[1, 2, 3], ["x"] * 3], schema=schema)])
-    usual = {
-        "path": str(place.data),
-        "format": "auto",
-        "fields": dict.fromkeys(("user", "item", "time", "split", "history", "target")),
-        "columns": None,
-        "delimiter": None,
-        "encoding": "utf-8",
-        "list_separator": None,
-        "time_format": None,
-        "time_unit": "us",
-        "time_fractions": "error",
-        "split": "leave_two_out",
-        "history_only": "hold_out",
-        "valid_share": 0.1,
-        "test_share": 0.1,
-        "max_history": 10,
-        "on_unknown_items": "error",
-        "on_bad_rows": "error",
-        "memory_mb": 16,
-    }
+    usual = {"path": str(place.data), "max_history": 10, "memory_mb": 16}
     out = (place.out / "sequences.parquet", place.out / "rejects.parquet")
-    return log_reader.read(known, *out, **usual | settings)
+    return log_reader.read(known, *out, Interactions(**usual | settings))
 
 
 def sequence(**changes):

@@ -24,12 +24,9 @@ from sidmill.formats import catalogue
 from sidmill.formats.catalogue import Dialect
 from sidmill.io import encodings, json_values
 from sidmill.items.render import render
+from sidmill.settings.items import Items
 
-USUAL = {
-    **{"encoding": "auto", "separator": None, "quoted": True, "columns": None},
-    **{"id_field": "id", "id_type": "auto", "fields": ["title"], "template": None},
-    **{"on_bad_rows": "error", "max_reject_share": 0.25},
-}
+USUAL = {"id_field": "id", "fields": ["title"]}
 TITLES = ["Le garçon", "Töpfe", "水壶 steel", "plain"]
 ROWS = [{"id": number, "title": title} for number, title in enumerate(TITLES, start=1)]
 
@@ -42,7 +39,7 @@ def put(folder, name, content):
 def items(folder, path, **changes):
     """Pids to texts, and the rejects."""
     out = folder / "text.parquet", folder / "rejects.parquet"
-    render(*map(str, out), path=str(path), **USUAL | changes)
+    render(*map(str, out), Items(path=str(path), **USUAL | changes))
     table = pq.read_table(out[0])
     texts = dict(zip(table["pid"].to_pylist(), table["text"].to_pylist(), strict=True))
     return texts, pq.read_table(out[1]).to_pylist()

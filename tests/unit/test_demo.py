@@ -12,6 +12,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from sidmill.core.errors import SidmillError
 from sidmill.items import demo
+from sidmill.settings.items import Demo
 
 CHINESE = re.compile("[\u4e00-\u9fff]")
 TOKEN = re.compile("[\u4e00-\u9fff]+|[a-z0-9]+")
@@ -19,7 +20,7 @@ TOKEN = re.compile("[\u4e00-\u9fff]+|[a-z0-9]+")
 
 @pytest.fixture(scope="module")
 def catalogue():
-    return demo.make(n_items=1000, n_users=100, seed=7)
+    return demo.make(Demo(n_items=1000, n_users=100), seed=7)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def tokens(words):
 
 def written(folder, seed):
     paths = folder / f"items-{seed}.jsonl", folder / f"interactions-{seed}.jsonl"
-    demo.write(*paths, n_items=100, n_users=10, seed=seed)
+    demo.write(*paths, Demo(n_items=100, n_users=10), seed=seed)
     return [path.read_bytes() for path in paths]
 
 
@@ -59,7 +60,7 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path):
 
 
 def test_files_hold_what_make_gives(tmp_path):
-    expected = demo.make(n_items=100, n_users=10, seed=1)
+    expected = demo.make(Demo(n_items=100, n_users=10), seed=1)
     for content, rows in zip(written(tmp_path, 1), expected, strict=True):
         assert [json.loads(line) for line in content.decode().splitlines()] == rows
         assert b"\\u4e" not in content
@@ -71,7 +72,7 @@ def test_files_hold_what_make_gives(tmp_path):
 
 @pytest.mark.parametrize("n_items", [50, 51, 333])
 def test_any_size_from_the_smallest_up(n_items):
-    items, histories = demo.make(n_items=n_items, n_users=20, seed=3)
+    items, histories = demo.make(Demo(n_items=n_items, n_users=20), seed=3)
     assert [item["item_id"] for item in items] == list(range(1, n_items + 1))
     assert [history["user_id"] for history in histories] == list(range(1, 21))
     assert len({tuple(item["categories"]) for item in items}) >= 5
@@ -85,7 +86,7 @@ def test_any_size_from_the_smallest_up(n_items):
 )
 def test_too_small_says_what_to_do(n_items, n_users, advice):
     with pytest.raises(SidmillError, match=advice):
-        demo.make(n_items=n_items, n_users=n_users, seed=1)
+        demo.make(Demo(n_items=n_items, n_users=n_users), seed=1)
 
 
 def test_every_item_has_text_and_three_levels(items):

@@ -63,7 +63,7 @@ def write_sequences(folder, ids, rows, splits=("train", "valid", "test")):
         folder / "sequences.parquet",
         folder / "text.parquet",
         folder / "sequence.h5",
-        splits=list(splits),
+        H5(splits=list(splits)),
     )
 
 

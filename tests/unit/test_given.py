@@ -8,8 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
-from conftest import ROOT
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats import (
@@ -22,6 +20,7 @@ from sidmill.formats import (
 from sidmill.items import render
 from sidmill.quantize import pretrained
 from sidmill.report import comparison, explorer, plots
+from sidmill.settings.items import Items
 from sidmill.settings.quantize import Pretrained
 from sidmill.settings.report import Explorer
 from sidmill.settings.sids import Churn, Collisions, Evaluation, Given, Published, Quality
@@ -237,9 +236,8 @@ def test_missing_and_unknown_items_are_told_in_one_message_with_true_remedies(tm
     out, rejects = tmp_path / "text.parquet", tmp_path / "rejects.parquet"
     rows = [{"item_id": pid, "title": f"item {pid}"} for pid in (1, 3, 2, 9)]
     (tmp_path / "items.json").write_text(json.dumps(rows))
-    config = yaml.safe_load((ROOT / "config.yaml").read_text())["items"]
-    items = config | {"path": str(tmp_path / "items.json"), "fields": ["title"]}
-    render.render(str(out), str(rejects), (str(path), 0), **items)
+    items = Items(path=str(tmp_path / "items.json"), fields=["title"])
+    render.render(str(out), str(rejects), items, (str(path), 0))
     assert pq.read_table(rejects).to_pylist()[0]["reason"] == "no SID in given.path"
     assert pq.read_table(rejects)["pid"].to_pylist() == ["9"]
     found = given.load(str(out), "", Given(path=str(path), **reject), "auto")

@@ -32,6 +32,7 @@ from sidmill.items import demo
 from sidmill.items.render import render
 from sidmill.report import inspect as stage
 from sidmill.settings.embedding import Embedding
+from sidmill.settings.items import Demo, Items
 
 PRINT = {"backend": "lsa", "model": "lsa", "dim": 4}
 IDS = pa.chunked_array([pa.array([1, 2, 3])])
@@ -40,13 +41,9 @@ VECTORS = np.eye(4, dtype=np.float32)[:3]
 
 def make(folder):
     """One of each form, by the functions that the rules call."""
-    demo.write(folder / "items.jsonl", folder / "log.jsonl", n_items=60, n_users=5, seed=1)
-    fields = {"id_field": "item_id", "id_type": "auto", "fields": ["title"], "template": None}
-    render(
-        folder / "text.parquet", folder / "rejects.parquet", path=str(folder / "items.jsonl"),
-        on_bad_rows="error", encoding="auto", separator=None, quoted=True, columns=None,
-        max_reject_share=1.0, **fields,
-    )  # fmt: skip
+    demo.write(folder / "items.jsonl", folder / "log.jsonl", Demo(n_items=60, n_users=5), seed=1)
+    items = Items(path=str(folder / "items.jsonl"), fields=["title"], max_reject_share=1.0)
+    render(folder / "text.parquet", folder / "rejects.parquet", items)
     fitted = lsa.fit(folder / "text.parquet", Embedding(dim=4), 1)
     lsa.write(folder / "lsa.safetensors", fitted)
     parts = folder / "embeddings.parquet"

@@ -13,31 +13,12 @@ from hypothesis import strategies as st
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats import item_text
-from sidmill.interactions import splits
+from sidmill.interactions import histories, splits
 from sidmill.interactions.histories import NOT_SAID, merge
 from sidmill.interactions.read import read
 from sidmill.io import buckets
+from sidmill.settings.interactions import Interactions, InteractionsFields
 
-FIELDS = dict.fromkeys(("user", "item", "time", "split", "history", "target"))
-PLAIN = {
-    "format": "auto",
-    "fields": FIELDS,
-    "columns": None,
-    "delimiter": None,
-    "encoding": "utf-8",
-    "list_separator": None,
-    "time_format": None,
-    "time_unit": "us",
-    "time_fractions": "error",
-    "split": "leave_two_out",
-    "history_only": "hold_out",
-    "valid_share": 0.1,
-    "test_share": 0.1,
-    "max_history": 1000,
-    "on_unknown_items": "error",
-    "on_bad_rows": "error",
-    "memory_mb": 64,
-}
 REJECTING = {"on_unknown_items": "reject", "on_bad_rows": "reject"}
 HISTORIES = {"1": [5, 3, 9, 3], "2": [7], "anna": [1, 2], "7": [9, 8, 7, 6, 5, 4]}
 ITEMS = list(range(1, 11))
@@ -64,8 +45,7 @@ def run(folder, path, items=ITEMS, **changes):
         folder / "text.parquet",
         out / "sequences.parquet",
         out / "rejects.parquet",
-        path=str(path),
-        **(PLAIN | changes),
+        Interactions(path=str(path), **{"max_history": 1000, "memory_mb": 64, **changes}),
     )
     assert json.loads(json.dumps(report)) == report
     rows = pq.read_table(out / "sequences.parquet").to_pylist()
@@ -220,7 +200,7 @@ def test_onerec_splits_and_other_columns(tmp_path):
         {"uid": 4, "split": 1, "hist_ad_pid": [1, 2, 3], "target_ad_pid": [4, 5]},
         {"uid": 5, "split": 1, "hist_ad_pid": [9], "target_ad_pid": [8]},
     ]
-    fields = FIELDS | {"history": "hist_ad_pid", "target": "target_ad_pid"}
+    fields = InteractionsFields(history="hist_ad_pid", target="target_ad_pid")
     path = log(tmp_path, "a.parquet", as_parquet(rows))
     users, _, report = run(tmp_path, path, split="given", fields=fields)
     assert report["format"] == "onerec"
@@ -517,3 +497,66 @@ def test_the_real_log(tmp_path, real_data):
     for line in path.open():
         row = json.loads(line)
         assert users[str(row["user_id"])]["item_ids"] == row["item_ids"]
+
+
+def rows_of_events():
+    return [
+        {
+            **{"user_id": f"u{row % 997}", "item_id": row % 10 + 1, "timestamp": row * 7919 % 5000},
+            "split": ("train", "valid", "test")[row % 3],
+        }
+        for row in range(20_000)
+    ]
+
+
+def rows_of_sequences():
+    """Users of two rows, and users with too many interactions, among others."""
+    return [
+        {"user_id": f"u{row % 900}", "item_ids": [row % 10 + 1] * (3 if row % 7 else 40)}
+        for row in range(1000)
+    ]
+
+
+def rows_of_inter():
+    """Rows that continue each other; some fit nowhere, some make a history that is too long."""
+    rows = []
+    for user in range(600):
+        length = 42 if user % 3 == 0 else 8
+        chain = [step**3 // 7 % 10 + 1 for step in range(user, user + length)]
+        windows = [chain[end - 6 : end] for end in range(6, length + 1)]
+        windows += [[9, 9, 9]] * (user % 5 == 0)
+        rows += [
+            {"user_id": f"u{user}", "item_id_list": past, "item_id": item, "split": "train"}
+            for *past, item in windows
+        ]
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("rows", "split"),
+    [
+        (rows_of_events, "leave_two_out"),
+        (rows_of_events, "time"),
+        (rows_of_events, "given"),
+        (rows_of_sequences, "leave_last_out"),
+        (rows_of_inter, "given"),
+    ],
+)
+def test_memory_changes_no_byte(tmp_path, monkeypatch, rows, split):
+    monkeypatch.setattr("sidmill.interactions.validate.BLOCK_ITEMS", 500)
+    monkeypatch.setattr("sidmill.io.buckets.BYTES_PER_MB", 1 << 13)
+    unknown = {"user_id": "u1", "item_id": 99, "timestamp": 1, "split": "train"}
+    path = log(tmp_path, "a.jsonl", rows() + [unknown] * (rows is rows_of_events))
+    blocks, group = [], histories.group
+    monkeypatch.setattr(histories, "group", lambda *given: blocks.append(1) or group(*given))
+    asked = {**REJECTING, "split": split, "max_history": 35}
+    made, n_blocks = [], []
+    for memory_mb in (16, 48, 1024):
+        blocks.clear()
+        _, rejects, report = run(tmp_path / "run", path, memory_mb=memory_mb, **asked)
+        files = sorted((tmp_path / "run/out").iterdir())
+        made.append([report, *(file.read_bytes() for file in files)])
+        n_blocks.append(len(blocks))
+    assert rejects
+    assert made[0] == made[1] == made[2]
+    assert n_blocks[0] > n_blocks[2]

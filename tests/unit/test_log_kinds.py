@@ -9,10 +9,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from log_files import FIELDS, REJECTING, put, read_log
+from log_files import REJECTING, put, read_log
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats import log_rows
+from sidmill.settings.interactions import InteractionsFields
 
 HISTORIES = {"1": [5, 3, 9, 3], "2": [7], "anna": [1, 2], "7": [9, 8, 7, 6, 5, 4]}
 EVENTS = [
@@ -223,7 +224,7 @@ def test_files_without_a_header_and_their_message(tmp_path):
     path.write_text("1,11/15/2019 9:55:12 AM,[],[]\n")
     with pytest.raises(SidmillError, match=r"'\[\]': the first line looks like data"):
         read_log(tmp_path, path)
-    with pytest.raises(SidmillError, match="'a' stands there twice"):
+    with pytest.raises(SidmillError, match="'a' is listed twice"):
         read_log(tmp_path, path, columns=["a", "a"])
     lines = put(tmp_path, "a.jsonl", EVENTS)
     with pytest.raises(SidmillError, match="names the columns of delimited text"):
@@ -520,5 +521,5 @@ def test_values_that_are_no_ids_do_not_stop_the_file(tmp_path):
 
 def test_a_folder_takes_the_kinds_that_the_page_names():
     assert all(re.match(r"\.(jsonl|json|csv|tsv|parquet|inter)", end) for end in log_rows.SUFFIXES)
-    assert FIELDS["item"] is None
+    assert InteractionsFields().item is None
     assert np.dtype(float) == np.float64

@@ -10,12 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from log_files import FIELDS, REJECTING, put, read_log
+from log_files import REJECTING, put, read_log
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats.log_rows import Moment
 from sidmill.interactions import times
 from sidmill.interactions.times import DATE, NUMBER, Clock
+from sidmill.settings.interactions import InteractionsFields
 
 PLAIN = Clock(None, "us", "error")
 DATES = Clock(None, "us", "error", DATE)
@@ -354,4 +355,4 @@ def test_the_kind_is_that_of_most_values():
     assert times.settle(PLAIN, [1, 2, "2018-07-07", None, "x"]).kind == NUMBER
     assert times.settle(PLAIN, [1, "2018-07-07", "2018-07-08"]).kind == DATE
     assert times.settle(PLAIN, []).kind == NUMBER
-    assert FIELDS["time"] is None
+    assert InteractionsFields().time is None

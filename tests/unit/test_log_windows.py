@@ -15,8 +15,7 @@ from sidmill.interactions.histories import (
     merge,
 )
 from sidmill.interactions.rows import parser
-
-FIELDS = dict.fromkeys(("user", "item", "time", "split", "history", "target"))
+from sidmill.settings.interactions import InteractionsFields
 
 
 def windows(history, width, stride):
@@ -153,7 +152,7 @@ def test_a_file_name_says_the_split_of_rows_with_targets(form, split):
     number = ("train", "valid", "test").index(split)
     usual = {"onerec": ("uid", "hist_video_pid", "target_video_pid")}
     user, past, target = usual.get(form, ("user_id", "item_id_list", "item_id"))
-    piece = parser(form, FIELDS)({user: "a", past: [1, 2], target: 3}, number)
+    piece = parser(form, InteractionsFields())({user: "a", past: [1, 2], target: 3}, number)
     assert piece.items == [1, 2, 3]
     assert piece.splits == [NOT_SAID - number] * 2 + [number]
 

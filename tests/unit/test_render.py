@@ -14,19 +14,9 @@ from hypothesis import strategies as st
 from sidmill.core.errors import SidmillError
 from sidmill.items.clean import clean, plain_text
 from sidmill.items.render import Ids, _find_repeated, render
+from sidmill.settings.items import Items
 
-PLAIN = {
-    "encoding": "auto",
-    "separator": None,
-    "quoted": True,
-    "columns": None,
-    "max_reject_share": 0.5,
-    "id_field": "id",
-    "id_type": "auto",
-    "fields": ["title", "brand"],
-    "template": None,
-    "on_bad_rows": "error",
-}
+PLAIN = {"id_field": "id", "fields": ["title", "brand"], "max_reject_share": 0.5}
 ROWS = [
     {"id": 3, "title": "Steel kettle", "brand": "Norrvik"},
     {"id": 1, "title": "不锈钢水壶", "brand": None},
@@ -82,8 +72,7 @@ def run(folder, path, **settings):
     counts = render(
         str(folder / "out/text.parquet"),
         str(folder / "out/rejects.parquet"),
-        path=str(path),
-        **(PLAIN | settings),
+        Items(path=str(path), **(PLAIN | settings)),
     )
     text = pq.read_table(folder / "out/text.parquet")
     rejects = pq.read_table(folder / "out/rejects.parquet").to_pylist()
@@ -172,7 +161,9 @@ def test_a_row_of_a_table_has_the_number_of_its_first_line(tmp_path):
 )
 def test_a_quote_left_open_stops_even_where_rejects_are_wanted(tmp_path, tail, last):
     path = write(tmp_path, "a.csv", b'id,title,brand\n1,a,b\n2,"open,d\n' + tail)
-    with pytest.raises(SidmillError, match=rf"a\.csv, line 3: a quote .* at line {last}: mend it"):
+    with pytest.raises(
+        SidmillError, match=rf"a\.csv, line 3: a quote .* at line {last}: correct it"
+    ):
         run(tmp_path, path, on_bad_rows="reject")
 
 

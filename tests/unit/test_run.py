@@ -31,6 +31,7 @@ from sidmill.io import json_report
 from sidmill.items.render import render
 from sidmill.report import flow, run
 from sidmill.settings.datasets import Mixture
+from sidmill.settings.items import Items
 
 PRINT = {"backend": "precomputed", "model": "mine", "dim": 2}
 
@@ -46,12 +47,9 @@ def results(tmp_path):
     folder = tmp_path / "results"
     rows = [{"id": n, "title": f"item {n}"} for n in (1, 2, 3)] + [{"id": 3, "title": "again"}]
     (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    render(
-        folder / "items/text.parquet", folder / "items/rejects.parquet",
-        path=str(tmp_path / "items.jsonl"), id_field="id", id_type="auto", fields=["title"],
-        template=None, on_bad_rows="reject", encoding="auto", separator=None, quoted=True,
-        columns=None, max_reject_share=1.0,
-    )  # fmt: skip
+    asked = {"id_field": "id", "fields": ["title"], "on_bad_rows": "reject", "max_reject_share": 1}
+    items = Items(path=str(tmp_path / "items.jsonl"), **asked)
+    render(folder / "items/text.parquet", folder / "items/rejects.parquet", items)
     ids = pa.chunked_array([pa.array([1, 2, 3])])
     rows = np.eye(3, 2, dtype=np.float32)
     for shard, (first, last) in enumerate([(0, 1), (1, 3)]):

@@ -87,6 +87,7 @@ def test_names_are_few_and_short(count):
 @pytest.mark.parametrize("shape", ["csv", "jsonl", "json"])
 def test_field_names_of_a_catalogue_are_harmless_in_every_message(tmp_path, shape):
     from sidmill.items.render import render
+    from sidmill.settings.items import Items
 
     row = {EVIL.replace("\ud800", "").replace("\r", "").replace("\x00", ""): "1", "title": "x"}
     content = {
@@ -96,12 +97,8 @@ def test_field_names_of_a_catalogue_are_harmless_in_every_message(tmp_path, shap
     }[shape]
     path = tmp_path / f"i.{shape}"
     path.write_text(content, encoding="utf-8")
-    usual = {
-        **{"encoding": "auto", "separator": None, "quoted": True, "columns": None},
-        **{"id_type": "auto", "template": None, "on_bad_rows": "error", "max_reject_share": 1},
-    }
     for id_field, fields in (("pid", ["title"]), ("title", [EVIL]), (EVIL, ["title"])):
+        settings = Items(path=str(path), id_field=id_field, fields=fields, max_reject_share=1)
         with pytest.raises(SidmillError) as error:
-            render(*(str(tmp_path / name) for name in "ab"), path=str(path), id_field=id_field,
-                   fields=fields, **usual)  # fmt: skip
+            render(*(str(tmp_path / name) for name in "ab"), settings)
         assert not unsafe(str(error.value))

@@ -72,11 +72,12 @@ def name_the_catalogue(folder: Path) -> None:
 
 def write_items(folder: Path, n_items: int) -> None:
     from sidmill.items import demo
+    from sidmill.settings.items import Demo
 
     made = folder / "data/demo"
     made.mkdir(exist_ok=True)
     files = made / "items.jsonl", made / "interactions.jsonl"
-    demo.write(*files, n_items=N_ITEMS + N_LATER, n_users=20, seed=1)
+    demo.write(*files, Demo(n_items=N_ITEMS + N_LATER, n_users=20), seed=1)
     lines = files[0].read_text().splitlines(keepends=True)[:n_items]
     (folder / "data/items.jsonl").write_text("".join([*lines, '{"item_id": 0}\n']))  # without text
 

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sidmill.items import demo
+from sidmill.settings.items import Demo
 
 pytestmark = pytest.mark.workflow
 
@@ -28,7 +29,8 @@ def places(workflow, tmp_path):
     for folder in (caller, work / "data"):
         folder.mkdir(parents=True)
     (caller / "my.yaml").write_text(OVERLAY)
-    demo.write(work / "data/items.jsonl", work / "data/log.jsonl", n_items=200, n_users=10, seed=1)
+    sizes = Demo(n_items=200, n_users=10)
+    demo.write(work / "data/items.jsonl", work / "data/log.jsonl", sizes, seed=1)
     return workflow.folder, caller, work
 
 

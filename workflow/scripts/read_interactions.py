@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from sidmill.core.job import job
 from sidmill.interactions.read import read
 from sidmill.io import json_report
+from sidmill.settings.interactions import Interactions
+from sidmill.settings.job import of_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -14,8 +16,7 @@ with job(snakemake) as log:
         snakemake.input.text,
         snakemake.output.sequences,
         snakemake.output.rejects,
-        memory_mb=snakemake.config["interactions"]["memory_mb"],
-        **snakemake.params.interactions,
+        of_job(snakemake, Interactions),
     )
     json_report.write(snakemake.output.report, figures)
     log.info("wrote %s, %d users", snakemake.output.sequences, figures["users"])

@@ -10,28 +10,25 @@ every row: a row that cannot be read has a ``problem``. Where no row after it co
 as behind an unclosed quote of CSV, it is an error.
 """
 
-import csv
 import io
 import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from functools import partial
-from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sidmill.core.errors import SidmillError
-from sidmill.io import encodings, json_values, text_lines
+from sidmill.io import delimited_text, encodings, json_values, text_lines
+from sidmill.io.delimited_text import Columns
 
 COMPRESSIONS = (".gz", ".zst")
 KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 SUFFIXES = tuple(kind + end for kind in KINDS for end in ("", *COMPRESSIONS))
 TABLES = {".csv": ",", ".tsv": "\t"}
 BATCH_ROWS = 1024
-NOT_UTF8 = re.compile("[\ud800-\udfff]")  # what surrogateescape makes of such bytes
 VALUES = "values"  # the field of a list in an object of lists
 # A header cell that no one would write: nothing, a number, a list, an object, an address, a text.
 DATA_CELL = re.compile(r"\s*(?:[+-]?\d[\d.,:/ -]*|\[.*|\{.*|https?://.*|.{80,})?", re.DOTALL)
@@ -49,7 +46,7 @@ class Row(NamedTuple):
     """
 
     number: int
-    fields: dict | None
+    fields: dict[str, Any] | None
     problem: str | None = None
     key: str | None = None
 
@@ -83,13 +80,13 @@ PLAIN = Dialect()
 
 
 def read(
-    path: str | Path, wanted: Collection[str] | None = None, dialect: Dialect = PLAIN
+    path: str | Path, fields: Collection[str] | None = None, dialect: Dialect = PLAIN
 ) -> Iterator[Row]:
     """Yield the rows of one file in order. Memory: one row, for parquet 1,024 rows.
 
     Args:
         path: the file.
-        wanted: the fields that are looked at: others of a parquet file are not decoded. None: all.
+        fields: the fields that are used: others of a parquet file are not decoded. None: all.
         dialect: how a file of text is written.
 
     Raises:
@@ -98,7 +95,7 @@ def read(
     """
     kind = _readable_kind(path, dialect)
     if kind == ".parquet":
-        return _read_parquet(path, wanted)
+        return _read_parquet(path, fields)
     return _read_text(path, kind, dialect)
 
 
@@ -110,7 +107,7 @@ def is_table(path: str | Path, dialect: Dialect = PLAIN) -> bool:
 def field_names(path: str | Path, dialect: Dialect = PLAIN) -> list[str]:
     """Names of the fields of a file, by its header, its schema, or its first readable row."""
     if _readable_kind(path, dialect) == ".parquet":
-        with _naming_parquet(path):
+        with reading_parquet(path):
             schema = pq.read_schema(path)
             index = _range_index(schema)
             return [*schema.names, index.name] if index else schema.names
@@ -235,97 +232,30 @@ def _literal_hint(line: str) -> str:
     return ""
 
 
-class _Line(NamedTuple):
-    """One row of a table: its first and last line, and its values or why it has none."""
-
-    first: int
-    last: int
-    values: list[str]
-    problem: str | None = None
-
-
 def _read_table(
     path: str | Path, stream: io.BufferedReader, separator: str, dialect: Dialect
 ) -> Iterator[Row]:
-    # A byte that is not UTF-8 becomes a lone surrogate, which the check below turns into a bad row.
+    # A byte that is not UTF-8 becomes a lone surrogate, which makes its row a bad one.
     text = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
-    texts = _text_lines(path, text)
-    is_quoted = dialect.quoted and len(separator) == 1
-    rows = _quoted_rows(path, texts, separator) if is_quoted else _parted_rows(texts, separator)
+    if dialect.quoted and len(separator) == 1:
+        records = delimited_text.quoted_records(str(path), text, separator)
+    else:
+        records = delimited_text.plain_records(str(path), text, lambda line: line.split(separator))
 
     # The names of the columns: as set, or the first line.
-    first = next(rows, _Line(1, 1, []))
-    if dialect.columns is None:
-        names = first.values
-        _check_header(path, first, dialect)
-        said = "the header has"
-    else:
-        names = list(dialect.columns)
-        said = f"{dialect.named('columns')} names"
-        if first.values == names:
-            raise SidmillError(
-                f"{path}: its first line is a header: set {dialect.named('columns')}: null"
-            )
-        rows = chain([first] if first.values or first.problem else [], rows)
-    _check_columns(path, names, _header_hint(names, dialect) if dialect.columns is None else "")
-
-    for row in rows:
-        if row.problem:
-            yield Row(row.first, None, row.problem)
-        elif len(row.values) != len(names):
-            span = f" in lines {row.first} to {row.last}" if row.last > row.first else ""
-            problem = f"{len(row.values)} columns{span}, {said} {len(names)}"
-            yield Row(row.first, None, problem)
-        elif any(map(NOT_UTF8.search, row.values)):
-            yield Row(row.first, None, _bad_encoding(dialect))
-        else:
-            yield Row(row.first, dict(zip(names, row.values, strict=True)))
-
-
-def _text_lines(path: str | Path, text: io.TextIOWrapper) -> Iterator[str]:
-    for number, line in enumerate(iter(partial(text.readline, text_lines.LONGEST), ""), start=1):
-        if len(line) == text_lines.LONGEST:
-            raise SidmillError(f"{path}, line {number}: {text_lines.TOO_LONG}: mend it")
-        yield line
-
-
-def _quoted_rows(path: str | Path, texts: Iterator[str], separator: str) -> Iterator[_Line]:
-    """The rows of a table whose fields may stand in double quotes; blank lines are none."""
-    csv.field_size_limit(text_lines.LONGEST)
-    rows = csv.reader(texts, delimiter=separator, strict=True)
-    while True:
-        first = rows.line_num + 1
-        try:
-            values = next(rows)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            if rows.line_num > first:
-                raise SidmillError(
-                    f"{path}, line {first}: a quote opened there is not closed where the field "
-                    f"ends, at line {rows.line_num}: mend it; no row after it can be told apart"
-                ) from None
-            yield _Line(first, first, [], f"not CSV ({error})")
-            continue
-        if values:
-            yield _Line(first, rows.line_num, values)
-
-
-def _parted_rows(texts: Iterator[str], separator: str) -> Iterator[_Line]:
-    """The rows of a table without quotes; blank lines are none."""
-    for number, line in enumerate(texts, start=1):
-        if cut := line.rstrip("\r\n"):
-            yield _Line(number, number, cut.split(separator))
-
-
-def _check_header(path: str | Path, header: _Line, dialect: Dialect) -> None:
-    if header.problem:
-        raise SidmillError(f"{path}: the header is {header.problem}: mend it")
-    if any(map(NOT_UTF8.search, header.values)):
+    columns = Columns(dialect.columns, dialect.named("columns"), _bad_encoding(dialect))
+    header, rows = delimited_text.table(str(path), records, columns)
+    names = header.values
+    if any(map(delimited_text.NOT_TEXT.search, names)):
         raise SidmillError(
             f"{path}: the header is {_bad_encoding(dialect)}: "
             f"{encodings.remedy(path, dialect.named('encoding'), dialect.encoding)}"
         )
+    _check_columns(path, names, _header_hint(names, dialect) if dialect.columns is None else "")
+
+    for row in rows:
+        fields = None if row.problem else dict(zip(names, row.values, strict=True))
+        yield Row(row.first, fields, row.problem)
 
 
 def _header_hint(names: list[str], dialect: Dialect) -> str:
@@ -337,22 +267,47 @@ def _header_hint(names: list[str], dialect: Dialect) -> str:
     return f"; the first line looks like data: if the file has no header, {advice}write one into it"
 
 
-def _read_parquet(path: str | Path, wanted: Collection[str] | None) -> Iterator[Row]:
-    with _naming_parquet(path):
-        file = pq.ParquetFile(path)
+@contextmanager
+def reading_parquet(path: str | Path) -> Iterator[None]:
+    """Turn what pyarrow says of a file of the user into a message that names it.
+
+    Raises:
+        SidmillError: if the file cannot be read.
+    """
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        raise SidmillError(
+            f"{path}: not a readable parquet file ({str(error).splitlines()[0]}): write it again"
+        ) from None
+
+
+def open_parquet(path: str | Path) -> pq.ParquetFile:
+    """Open a parquet file of the user, whose columns have different names; inside the above.
+
+    Raises:
+        SidmillError: if two columns have one name.
+    """
+    file = pq.ParquetFile(path)
+    _check_columns(path, file.schema_arrow.names)
+    return file
+
+
+def _read_parquet(path: str | Path, fields: Collection[str] | None) -> Iterator[Row]:
+    with reading_parquet(path):
+        file = open_parquet(path)
         names = file.schema_arrow.names
-        _check_columns(path, names)
-        columns = None if wanted is None else [name for name in names if name in wanted]
+        columns = None if fields is None else [name for name in names if name in fields]
         index = _range_index(file.schema_arrow)
         number = 0
         for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=columns):
             if columns is not None:
                 batch = batch.select(columns)  # "a" names the column "a.b" to pyarrow, too
-            for fields, problem in _batch_rows(batch):
-                if index and fields is not None:
-                    fields[index.name] = index.start + number * index.step
+            for values, problem in _batch_rows(batch):
+                if index and values is not None:
+                    values[index.name] = index.start + number * index.step
                 number += 1
-                yield Row(number, fields, problem)
+                yield Row(number, values, problem)
 
 
 class _Index(NamedTuple):
@@ -372,7 +327,7 @@ def _range_index(schema: pa.Schema) -> _Index | None:
     return None
 
 
-def _batch_rows(batch: pa.RecordBatch) -> Iterator[tuple[dict | None, str | None]]:
+def _batch_rows(batch: pa.RecordBatch) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
     """The rows of a batch as dictionaries; a row with a value that Python has not says so."""
     if not batch.num_columns:
         yield from (({}, None) for _ in range(batch.num_rows))
@@ -389,17 +344,7 @@ def _batch_rows(batch: pa.RecordBatch) -> Iterator[tuple[dict | None, str | None
             yield None, f"a value that cannot be read ({str(error).splitlines()[0]})"
 
 
-@contextmanager
-def _naming_parquet(path: str | Path) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise SidmillError(
-            f"{path}: not a readable parquet file ({str(error).splitlines()[0]}): write it again"
-        ) from None
-
-
 def _check_columns(path: str | Path, names: list[str], hint: str = "") -> None:
-    if len(set(names)) < len(names):
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise SidmillError(f"{path}: two columns are named {repeated!r:.80}: rename one{hint}")
+    name = delimited_text.repeated(names)
+    if name is not None:
+        raise SidmillError(f"{path}: two columns are named {name!r:.80}: rename one{hint}")

@@ -27,7 +27,7 @@ class Match(NamedTuple):
     @property
     def known(self) -> np.ndarray:
         """Bool: which items were there before."""
-        return self.rows != NEW
+        return np.asarray(self.rows != NEW)
 
 
 def write(path: str | Path, pid_type: pa.DataType, blocks: Iterable[tuple[pa.Array, Match]]) -> int:

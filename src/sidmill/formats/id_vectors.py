@@ -84,7 +84,7 @@ def write(path: str | Path, dim: int, names: np.ndarray, blocks: Iterable[np.nda
             rows = np.empty((len(block), 1 + dim), dtype="<f4")
             rows[:, 0] = names[row : row + len(block)]
             rows[:, 1:] = block
-            out.write(rows)
+            out.write(rows.data)
             row += len(block)
         if row != len(names):
             raise SidmillError(f"{path}: {row} vectors for {len(names)} ids")
@@ -100,7 +100,7 @@ def write_users(
     Returns:
         The names of the files, in order.
     """
-    written = []
+    written: list[str] = []
     stream = _cut(blocks, ROWS_PER_FILE)
     for start in range(0, max(len(names), 1), ROWS_PER_FILE):
         part = names[start : start + ROWS_PER_FILE]

@@ -18,13 +18,13 @@ import numpy as np
 
 from sidmill.core.errors import SidmillError
 from sidmill.io import hdf5
-from sidmill.io.hdf5 import Wanted
+from sidmill.io.hdf5 import DatasetSpec
 
 DATASETS = [
-    Wanted("item_ids", "int64", ("n",)),
-    Wanted("embeddings", "float32", ("n", "D")),
-    Wanted("features", "int32", ("n", "F")),
-    Wanted("feature_lengths", "int32", ("n",)),
+    DatasetSpec("item_ids", "int64", ("n",)),
+    DatasetSpec("embeddings", "float32", ("n", "D")),
+    DatasetSpec("features", "int32", ("n", "F")),
+    DatasetSpec("feature_lengths", "int32", ("n",)),
 ]
 ATTRIBUTES = ["n_items", "embedding_dim", "max_feature_len", "original_order_preserved"]
 
@@ -76,20 +76,23 @@ def write(
     n = len(item_ids)
     row = 0
     with hdf5.writing(path) as file:
+        # Datasets of their final size, in chunks of whole rows.
         file.create_dataset("item_ids", data=item_ids, dtype=np.int64, chunks=_chunks(n, 8))
         embeddings = file.create_dataset(
-            "embeddings", (n, dim), np.float32, chunks=(*_chunks(n, 4 * dim), dim)
+            "embeddings", (n, dim), np.float32, chunks=_chunks(n, 4 * dim, dim)
         )
         features = file.create_dataset(
             "features",
             (n, max_feature_len),
             np.int32,
-            chunks=(*_chunks(n, 4 * max_feature_len), max_feature_len),
+            chunks=_chunks(n, 4 * max_feature_len, max_feature_len),
             compression="gzip",  # mostly padding
             compression_opts=1,
             shuffle=True,
         )
         lengths = file.create_dataset("feature_lengths", (n,), np.int32, chunks=_chunks(n, 4))
+
+        # Blocks of rows, in order.
         for block in blocks:
             end = row + len(block.embeddings)
             found = (block.embeddings.shape[1:], block.features.shape)
@@ -102,6 +105,8 @@ def write(
             features[row:end] = block.features
             lengths[row:end] = block.feature_lengths
             row = end
+
+        # Attributes last, once all rows are there.
         if row != n:
             raise SidmillError(f"{path}: {row} vectors for {n} items: embed them again")
         file.attrs["n_items"] = n
@@ -114,9 +119,10 @@ def open_item_data(path: str | Path) -> ItemData:
     """Open item_data.h5, made by SIDMill or by others.
 
     Raises:
-        SidmillError: naming dataset, shape and dtype, if one is missing or another than wanted; if
+        SidmillError: naming dataset, shape and dtype, if one is missing or not as specified; if
             an id repeats or is below 1; if an attribute is missing or contradicts the datasets.
     """
+    # Types and shapes, then the attributes that repeat the shapes.
     file = hdf5.open_checked(path, DATASETS, ATTRIBUTES)
     sizes = {
         "n_items": file["item_ids"].shape[0],
@@ -126,6 +132,8 @@ def open_item_data(path: str | Path) -> ItemData:
     try:
         for name, size in sizes.items():
             hdf5.check_attribute(path, file, name, size)
+
+        # Ids are above 0 and without repeats.
         item_ids = file["item_ids"][:]
         ranked = np.sort(item_ids)
         if len(ranked) and (ranked[0] < 1 or (ranked[1:] == ranked[:-1]).any()):
@@ -137,55 +145,60 @@ def open_item_data(path: str | Path) -> ItemData:
         file.close()
         raise
     mapped = _map_rows(path, file["embeddings"])
-    names = ("embeddings", "features", "feature_lengths")
-    return ItemData(item_ids, *(file[name] for name in names), mapped, file)
+    embeddings, features, lengths = file["embeddings"], file["features"], file["feature_lengths"]
+    return ItemData(item_ids, embeddings, features, lengths, mapped, file)
 
 
-def rows(data: ItemData, wanted: np.ndarray) -> np.ndarray:
+def rows(data: ItemData, indices: np.ndarray) -> np.ndarray:
     """Read vectors at random.
 
     Args:
         data: the opened file.
-        wanted: int64 of any shape, rows from 0.
+        indices: int64 of any shape, rows from 0.
 
     Returns:
-        float32, of the shape of ``wanted`` and D behind it, a copy.
+        float32, of the shape of ``indices`` and D behind it, a copy.
     """
     if data.mapped is None:
-        distinct, place = np.unique(wanted, return_inverse=True)
-        return data.embeddings[distinct][place.reshape(wanted.shape)]
+        distinct, inverse = np.unique(indices, return_inverse=True)
+        return np.asarray(data.embeddings[distinct])[inverse.reshape(indices.shape)]
     flat, starts = data.mapped
     n_rows = data.embeddings.chunks[0] if data.embeddings.chunks else len(data.item_ids)
     dim = data.embeddings.shape[1]
     windows = np.lib.stride_tricks.sliding_window_view(flat, dim)
-    return windows[starts[wanted // n_rows] + wanted % n_rows * dim]
+    return np.asarray(windows[starts[indices // n_rows] + indices % n_rows * dim])
 
 
 def _map_rows(path: str | Path, embeddings: h5py.Dataset) -> tuple[np.ndarray, np.ndarray] | None:
     """Map the file past the HDF5 library, which reads single rows slowly."""
+    # Only plain numbers can be mapped: no filter, no other byte order, no other file.
     n, dim = embeddings.shape
     identifier = embeddings.id
     plain = identifier.get_create_plist().get_nfilters() == 0 and embeddings.dtype.isnative
     if not (plain and n and dim) or identifier.get_create_plist().get_external_count():
         return None
+
+    # Where in the file the rows of each chunk begin, in bytes.
     if embeddings.chunks is None:
         offset = identifier.get_offset()
         offsets = [] if offset is None else [offset]
     elif embeddings.chunks[1] == dim:
         count = -(-n // embeddings.chunks[0])
-        places: dict[int, int] = {}  # first row of a chunk: where it begins in the file
-        identifier.chunk_iter(  # in one walk; get_chunk_info begins anew for every chunk
-            lambda chunk: places.__setitem__(chunk.chunk_offset[0], chunk.byte_offset)
+        starts: dict[int, int] = {}  # byte in the file by first row of the chunk
+        identifier.chunk_iter(  # in one walk; get_chunk_info walks again for every chunk
+            lambda chunk: starts.__setitem__(chunk.chunk_offset[0], chunk.byte_offset)
         )
-        offsets = [places[row] for row in sorted(places)] if len(places) == count else []
+        offsets = [starts[row] for row in sorted(starts)] if len(starts) == count else []
     else:
         offsets = []
     if not offsets or any(offset % embeddings.dtype.itemsize for offset in offsets):
         return None
+
     size = Path(path).stat().st_size // embeddings.dtype.itemsize
     flat = np.memmap(path, dtype=embeddings.dtype, mode="r", shape=(size,))
     return flat, np.array(offsets, dtype=np.int64) // embeddings.dtype.itemsize
 
 
-def _chunks(n: int, row_bytes: int) -> tuple[int] | None:
-    return (hdf5.chunk_rows(row_bytes, n),) if n else None
+def _chunks(n: int, row_bytes: int, *widths: int) -> tuple[int, ...] | None:
+    """Shape of a chunk of whole rows; None, which is no chunks, for a dataset without rows."""
+    return (hdf5.chunk_rows(row_bytes, n), *widths) if n else None

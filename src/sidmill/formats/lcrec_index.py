@@ -30,7 +30,7 @@ def number(ids: pa.ChunkedArray, source: str | Path) -> np.ndarray:
     """
     if ids.type != pa.int64():
         return np.arange(1, len(ids) + 1)
-    numbers = ids.to_numpy()
+    numbers = np.asarray(ids.to_numpy())
     if len(numbers) and numbers.min() < 1:
         raise SidmillError(
             f"{source}: item id {numbers.min()}: 0 is padding in memory maps and HDF5 files, so "

@@ -14,26 +14,22 @@ of lists that of https://github.com/zhengbw0324/LC-Rec
 """
 
 import codecs
-import csv
-import gzip
 import io
 import re
-import zlib
 from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ijson
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats import catalogue
 from sidmill.formats.catalogue import Row
-from sidmill.io import text_lines
+from sidmill.io import delimited_text, text_lines
+from sidmill.io.delimited_text import Columns
 
 COMPRESSIONS = (".gz", ".zst")
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".inter": "\t"}
@@ -47,7 +43,6 @@ ENCODING = "interactions.encoding"
 TYPED_NAME = re.compile(r"(.+):(token|token_seq|float|float_seq)")
 LIST_SEPARATORS = (",", ";", "|")  # the first of them that a list has parts it; else blanks do
 DATA_LIKE = re.compile(r"[-+]?\d[\d.,:/ T-]*(Z|[AP]M)?|\[.*\]|\d+(\s\d+)+", re.DOTALL)
-NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of such bytes
 
 
 class Moment(NamedTuple):
@@ -63,7 +58,7 @@ class Dialect(NamedTuple):
         columns: names of the columns of files without a header line, or None.
         delimiter: what parts columns; blank for any run of blanks; None: by the file's ending.
         encoding: a codec of Python.
-        list_separator: what parts the entries of a list; None: told by each list.
+        list_separator: what parts the entries of a list; None: decided list by list.
         lists: names of the columns that hold lists.
     """
 
@@ -95,24 +90,24 @@ def check(dialect: Dialect) -> None:
     names = dialect.columns or ()
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise SidmillError(f"interactions.columns: {twice!r} stands there twice: rename one")
+        raise SidmillError(f"interactions.columns: {twice!r} is listed twice: rename one")
 
 
-def read(path: str | Path, dialect: Dialect, known: set[str]) -> Iterator[Row]:
+def read(path: str | Path, dialect: Dialect, field_names: set[str]) -> Iterator[Row]:
     """Yield the rows of one file in order. Memory: one row, for parquet 1,024 rows.
 
     Args:
         path: the file.
         dialect: how delimited text is written; nothing to the other kinds.
-        known: names of fields that rows have, to tell a row from an object of lists, whose rows
-            have the fields ``user_id`` and ``item_ids``.
+        field_names: names of fields that rows have: an object with one of them is a row, and no
+            object of lists, whose rows have the fields ``user_id`` and ``item_ids``.
 
     Raises:
         SidmillError: if the file as a whole cannot be read, or not from some row on.
     """
     kind = _kind(path)
     if kind in (".json", ".jsonl"):
-        if _is_object_of_lists(path, known):
+        if _is_object_of_lists(path, field_names):
             return _read_object(path)
         return catalogue.read(path)
     if kind == ".parquet":
@@ -158,17 +153,6 @@ def _require_content(path: str | Path) -> None:
         raise SidmillError(f"{path}: the file is empty, wanted at least one row")
 
 
-def _open(path: str | Path) -> io.BufferedReader:
-    """Open for reading bytes, decompressed."""
-    if str(path).lower().endswith(".gz"):
-        raw = gzip.open(path, "rb")  # noqa: SIM115 - the caller closes it
-    elif str(path).lower().endswith(".zst"):
-        raw = pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
-    else:
-        raw = Path(path).open("rb", buffering=0)  # noqa: SIM115
-    return io.BufferedReader(raw, 1 << 20)
-
-
 def _past_mark(stream: io.BufferedReader) -> io.BufferedReader:
     """Skip a byte order mark of UTF-8."""
     if stream.peek(3)[:3] == codecs.BOM_UTF8:
@@ -181,7 +165,7 @@ def _past_mark(stream: io.BufferedReader) -> io.BufferedReader:
 
 def _read_table(path: str | Path, delimiter: str, dialect: Dialect) -> Iterator[Row]:
     try:
-        with _open(path) as stream:
+        with text_lines.opened(path) as stream:
             is_utf8 = codecs.lookup(dialect.encoding).name == "utf-8"
             if is_utf8 and stream.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
                 raise SidmillError(
@@ -191,99 +175,50 @@ def _read_table(path: str | Path, delimiter: str, dialect: Dialect) -> Iterator[
             # A byte that is no text becomes a lone surrogate, which makes its row a bad one.
             text = io.TextIOWrapper(source, dialect.encoding, "surrogateescape", newline="")
             yield from _table_rows(path, text, delimiter, dialect)
-    except (OSError, EOFError, zlib.error, pa.ArrowInvalid, UnicodeError) as error:
+    except UnicodeError as error:
         raise SidmillError(
-            f"{path}: cannot be read to its end ({error}): is it whole, compressed as its name "
-            f"says, and written in interactions.encoding ({dialect.encoding})?"
+            f"{path}: cannot be read to its end ({error}): is it written in interactions.encoding "
+            f"({dialect.encoding})?"
         ) from None
 
 
 def _table_rows(
     path: str | Path, text: io.TextIOWrapper, delimiter: str, dialect: Dialect
 ) -> Iterator[Row]:
-    """Yield the rows of delimited text: the header first, then each line or quoted record."""
-    records = _records(path, text, delimiter)
-    names = list(dialect.columns) if dialect.columns else None
-    lists = set(dialect.lists)
-    for number, last, values, problem in records:
-        if names is None:
-            if problem:
-                raise SidmillError(f"{path}: the header is {problem}: mend it")
-            names, typed_lists = _header(path, values)
-            lists |= typed_lists
-            continue
-        if dialect.columns and number == 1 and values == names:
-            raise SidmillError(
-                f"{path}: its first line is the header {shown(values)}: set interactions.columns: "
-                f"null, it names the columns of files without one"
-            )
-        if problem:
-            yield Row(number, None, problem)
-        elif len(values) != len(names):
-            span = f" in lines {number} to {last}" if last > number else ""
-            counted = "interactions.columns names" if dialect.columns else "the header has"
-            yield Row(number, None, f"{len(values)} columns{span}, {counted} {len(names)}")
-        elif any(map(NOT_UTF8.search, values)):
-            yield Row(
-                number, None, f"not {dialect.encoding.upper()}: is it latin-1? set {ENCODING}"
-            )
-        else:
-            fields = dict(zip(names, values, strict=True))
-            for name in lists & fields.keys():
-                fields[name] = _listed(fields[name], dialect.list_separator)
-            yield Row(number, fields)
-
-
-def _records(
-    path: str | Path, text: io.TextIOWrapper, delimiter: str
-) -> Iterator[tuple[int, int, list[str], str | None]]:
-    """Yield first line, last line, values and problem of each record that is not blank."""
-    source = _text_lines(path, text)
+    """Yield the rows of delimited text, whose lists are cut into their entries."""
     if len(delimiter) > 1 or delimiter == " " or _kind(path) == ".inter":  # no quotes in these
-        part = str.split if delimiter == " " else partial(_parted, delimiter)
-        for number, line in enumerate(source, start=1):
-            if line.strip():
-                yield number, number, part(line.rstrip("\r\n")), None
-        return
-    csv.field_size_limit(text_lines.LONGEST)
-    rows = csv.reader(source, delimiter=delimiter, strict=True)
-    while True:
-        first = rows.line_num + 1
-        try:
-            values = next(rows)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            if rows.line_num > first:
-                raise SidmillError(
-                    f"{path}, line {first}: a quote opened there is not closed where the field "
-                    f"ends, at line {rows.line_num}: mend it; no row after it can be told apart"
-                ) from None
-            yield first, first, [], f"not CSV ({error})"
+        separator = None if delimiter == " " else delimiter
+        records = delimited_text.plain_records(str(path), text, lambda line: line.split(separator))
+    else:
+        records = delimited_text.quoted_records(str(path), text, delimiter)
+
+    # The names of the columns: as set, or the first line, which may have types, too.
+    not_text = f"not {dialect.encoding.upper()}: is it latin-1? set {ENCODING}"
+    columns = Columns(dialect.columns, "interactions.columns", not_text)
+    header, rows = delimited_text.table(str(path), records, columns)
+    names, lists = header.values, set(dialect.lists)
+    if dialect.columns is None:
+        names, typed_lists = _header(path, names)
+        lists |= typed_lists
+
+    for row in rows:
+        if row.problem:
+            yield Row(row.first, None, row.problem)
             continue
-        if values:
-            yield first, rows.line_num, values, None
-
-
-def _parted(delimiter: str, line: str) -> list[str]:
-    return line.split(delimiter)
-
-
-def _text_lines(path: str | Path, text: io.TextIOWrapper) -> Iterator[str]:
-    for number, line in enumerate(iter(partial(text.readline, text_lines.LONGEST), ""), start=1):
-        if len(line) == text_lines.LONGEST:
-            raise SidmillError(f"{path}, line {number}: {text_lines.TOO_LONG}: mend it")
-        yield line
+        fields: dict[str, Any] = dict(zip(names, row.values, strict=True))
+        for name in lists & fields.keys():
+            fields[name] = _listed(fields[name], dialect.list_separator)
+        yield Row(row.first, fields)
 
 
 def _header(path: str | Path, values: list[str]) -> tuple[list[str], set[str]]:
     """Names of the columns, without their types, and the names of those that hold lists."""
-    typed = [TYPED_NAME.fullmatch(value) for value in values]
-    lists = set()
-    if typed and all(typed):
-        lists = {match[1] for match in typed if match[2].endswith("_seq")}
-        values = [match[1] for match in typed]
-    repeated = next((name for name in values if values.count(name) > 1), None)
+    matches = [match for match in map(TYPED_NAME.fullmatch, values) if match]
+    lists: set[str] = set()
+    if values and len(matches) == len(values):
+        lists = {match[1] for match in matches if match[2].endswith("_seq")}
+        values = [match[1] for match in matches]
+    repeated = delimited_text.repeated(values)
     if repeated is not None:
         hint = (
             f": the first line looks like data, so name the {len(values)} columns in "
@@ -315,37 +250,37 @@ def _listed(value: str, separator: str | None) -> list[str] | None:
 # One JSON object
 
 
-def _is_object_of_lists(path: str | Path, known: set[str]) -> bool:
+def _is_object_of_lists(path: str | Path, field_names: set[str]) -> bool:
     """Whether a JSON file is one object whose every value is a list, as far as its first keys."""
     if not Path(path).is_file():
         return False
+    # Read events of the first keys, never the whole file.
     seen = 0
     try:
-        with _open(path) as stream:
+        with text_lines.opened(path) as stream:
             events = ijson.basic_parse(_Guarded(path, _past_mark(stream)), use_float=True)
             if next(events, (None, None))[0] != "start_map":
                 return False
             for event, name in events:
                 if event == "end_map" or seen == PROBED_KEYS:
                     return seen > 0
-                if event != "map_key" or name in known or next(events)[0] != "start_array":
+                if event != "map_key" or name in field_names or next(events)[0] != "start_array":
                     return False
+
                 # A list of lists, or of objects, is no list of ids.
                 while (inner := next(events))[0] != "end_array":
                     if inner[0].startswith(("start", "map", "end")):
                         return False
                 seen += 1
-    except (ijson.JSONError, UnicodeDecodeError, OSError, EOFError, zlib.error, StopIteration):
+    except (ijson.JSONError, UnicodeDecodeError, StopIteration, SidmillError):
         return False  # the reader of rows says what is wrong
-    except (SidmillError, pa.ArrowInvalid):
-        return False
     return False
 
 
 def _read_object(path: str | Path) -> Iterator[Row]:
     number = 0
     try:
-        with _open(path) as stream:
+        with text_lines.opened(path) as stream:
             source = _Guarded(path, _past_mark(stream))
             pairs = ijson.kvitems(source, "", use_float=True)
             for number, (user, items) in enumerate(pairs, start=1):
@@ -353,13 +288,8 @@ def _read_object(path: str | Path) -> Iterator[Row]:
                 yield Row(number, {"user_id": user, "item_ids": items})
     except (ijson.JSONError, UnicodeDecodeError, RecursionError) as error:
         raise SidmillError(
-            f"{path}: cannot be read past entry {number} of its JSON object ({error}): mend what "
-            f"follows there; integers above 64 bits belong in quotes"
-        ) from None
-    except (OSError, EOFError, zlib.error, pa.ArrowInvalid) as error:
-        raise SidmillError(
-            f"{path}: cannot be read to its end ({error}): is it whole, and compressed as its name "
-            f"says?"
+            f"{path}: cannot be read past entry {number} of its JSON object ({error}): correct "
+            f"what follows there; integers above 64 bits belong in quotes"
         ) from None
 
 
@@ -384,7 +314,8 @@ class _Guarded:
         self.left -= len(chunk)
         if self.left < 0:
             raise SidmillError(
-                f"{self.path}: what follows entry {self.number} is {text_lines.TOO_LONG}: mend it"
+                f"{self.path}: what follows entry {self.number} is {text_lines.TOO_LONG}: "
+                f"correct it"
             )
         return chunk
 
@@ -393,29 +324,22 @@ class _Guarded:
 
 
 def _read_parquet(path: str | Path) -> Iterator[Row]:
-    try:
-        file = pq.ParquetFile(path)
+    with catalogue.reading_parquet(path):
+        file = catalogue.open_parquet(path)
         names = file.schema_arrow.names
-        repeated = next((name for name in names if names.count(name) > 1), None)
-        if repeated is not None:
-            raise SidmillError(f"{path}: two columns are named {repeated!r}: rename one")
         number = 0
         for batch in file.iter_batches(batch_size=BATCH_ROWS):
             bad: set[int] = set()
             columns = [_values(column, bad) for column in batch.columns]
-            for place, values in enumerate(zip(*columns, strict=True)):
+            for row, values in enumerate(zip(*columns, strict=True)):
                 number += 1
-                if place in bad:
+                if row in bad:
                     yield Row(number, None, "not UTF-8")
                 else:
                     yield Row(number, dict(zip(names, values, strict=True)))
-    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise SidmillError(
-            f"{path}: not a readable parquet file ({str(error).splitlines()[0]}): write it again"
-        ) from None
 
 
-def _values(column: pa.Array, bad: set[int]) -> list:
+def _values(column: pa.Array, bad: set[int]) -> list[Any]:
     """The values of a column as Python has them; ``bad`` takes the rows that are no text.
 
     Times of any unit become :class:`Moment`, binary columns text where they hold it: some writers
@@ -437,13 +361,13 @@ def _values(column: pa.Array, bad: set[int]) -> list:
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return _each(column, lambda value: value.as_py().decode(), bad)
     try:
-        return column.to_pylist()
+        return list(column.to_pylist())
     except UnicodeDecodeError:
         return _each(column, lambda value: value.as_py(), bad)
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    return (
+    return bool(
         pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     )
 
@@ -452,7 +376,7 @@ def _moments(numbers: pa.Array, factor: int) -> list[Moment | None]:
     return [None if value is None else Moment(value * factor) for value in numbers.to_pylist()]
 
 
-def _nested(column: pa.Array, bad: set[int]) -> list[list | None]:
+def _nested(column: pa.Array, bad: set[int]) -> list[list[Any] | None]:
     """Lists of values that are no plain integers: the values at once, then cut into lists."""
     sizes = pc.fill_null(pc.list_value_length(column), 0).to_pylist()
     bad_values: set[int] = set()
@@ -468,7 +392,7 @@ def _nested(column: pa.Array, bad: set[int]) -> list[list | None]:
     return lists
 
 
-def _each(column: pa.Array, convert: Callable[[pa.Scalar], object], bad: set[int]) -> list:
+def _each(column: pa.Array, convert: Callable[[pa.Scalar], object], bad: set[int]) -> list[Any]:
     """Convert value by value, where a whole column at once does not go."""
     found = []
     for place, value in enumerate(column):

@@ -1,4 +1,4 @@
-"""Bad rows by their cause: one cause that takes many rows is a fault of the file, not of rows."""
+"""Bad rows by cause: a cause that takes many rows is a fault of the file, not of single rows."""
 
 import re
 from collections import Counter
@@ -66,7 +66,7 @@ class Tally:
                 )
             if cause not in unbounded and count > max_share * self.rows:
                 raise SidmillError(
-                    f"{self.share_of(cause)}, first {file}, row {row}: {reason}: mend what they "
+                    f"{self.share_of(cause)}, first {file}, row {row}: {reason}: correct what they "
                     f"have in common, or raise {section}.max_reject_share (now {max_share}) to "
                     f"{_share_above(count / self.rows)}"
                 )
@@ -87,5 +87,5 @@ def cause_of(reason: str) -> str:
 
 
 def _share_above(share: float) -> float:
-    """The least share of two digits that lets so many rows pass."""
+    """The least share of two digits that lets this many rows pass."""
     return min(1.0, int(share * 100 + 1) / 100)

@@ -20,13 +20,13 @@ import numpy as np
 
 from sidmill.core.errors import SidmillError
 from sidmill.io import hdf5
-from sidmill.io.hdf5 import Wanted
+from sidmill.io.hdf5 import DatasetSpec
 
 DATASETS = [
-    Wanted("user_ids", "vlen str", ("s",)),
-    Wanted("sequences", "vlen int64", ("s",)),
-    Wanted("sequence_lengths", "int32", ("s",)),
-    Wanted("timestamps", "vlen int64", ("s",), optional=True),
+    DatasetSpec("user_ids", "vlen str", ("s",)),
+    DatasetSpec("sequences", "vlen int64", ("s",)),
+    DatasetSpec("sequence_lengths", "int32", ("s",)),
+    DatasetSpec("timestamps", "vlen int64", ("s",), optional=True),
 ]
 ATTRIBUTES = [
     "n_sequences",
@@ -66,7 +66,9 @@ class Block(NamedTuple):
     times: np.ndarray | None
 
 
-def write(path: str | Path, n_sequences: int, timed: bool, blocks: Iterable[Block]) -> dict:
+def write(
+    path: str | Path, n_sequences: int, timed: bool, blocks: Iterable[Block]
+) -> dict[str, int | float | bool]:
     """Write sequence.h5 block by block, atomically, in the order given.
 
     Args:
@@ -82,6 +84,7 @@ def write(path: str | Path, n_sequences: int, timed: bool, blocks: Iterable[Bloc
         SidmillError: if a sequence is empty, an item id is below 1, times are missing, or there are
             not s sequences.
     """
+    # Datasets of their final size.
     row = total = longest = 0
     form = {"shape": (n_sequences,), "chunks": (min(CHUNK_ROWS, max(n_sequences, 1)),)}
     with hdf5.writing(path) as file:
@@ -90,6 +93,8 @@ def write(path: str | Path, n_sequences: int, timed: bool, blocks: Iterable[Bloc
         lengths = file.create_dataset("sequence_lengths", dtype=np.int32, **form)
         if timed:
             times = file.create_dataset("timestamps", dtype=hdf5.vlen_int64(), **form)
+
+        # Blocks of sequences, in order.
         for block in blocks:
             end = row + len(block.users)
             sizes = np.diff(block.offsets)
@@ -97,28 +102,30 @@ def write(path: str | Path, n_sequences: int, timed: bool, blocks: Iterable[Bloc
             users[row:end] = np.array(block.users, dtype=object)
             hdf5.write_lists(sequences, row, _lists(block.offsets, block.items))
             lengths[row:end] = sizes
-            if timed:
+            if timed and block.times is not None:
                 hdf5.write_lists(times, row, _lists(block.offsets, block.times))
             row, total = end, total + len(block.items)
             longest = max(longest, int(sizes.max(initial=0)))
+
+        # Attributes last, once all sequences are there.
         if row != n_sequences:
             raise SidmillError(f"{path}: {row} sequences, {n_sequences} were announced")
-        facts = {
+        attributes = {
             "n_sequences": row,
             "max_sequence_length": longest,
             "total_items": total,
             "avg_sequence_length": total / row if row else 0.0,
             "order_preserved": True,
         }
-        file.attrs.update(facts)
-    return facts
+        file.attrs.update(attributes)
+    return attributes
 
 
 def open_sequence_data(path: str | Path) -> SequenceData:
     """Open sequence.h5, made by SIDMill or by others.
 
     Raises:
-        SidmillError: naming dataset, shape and dtype, if one is missing or another than wanted; if
+        SidmillError: naming dataset, shape and dtype, if one is missing or not as specified; if
             an attribute is missing or contradicts the datasets.
     """
     file = hdf5.open_checked(path, DATASETS, ATTRIBUTES)
@@ -170,14 +177,14 @@ def flat(data: SequenceData, name: str, rows: slice | np.ndarray) -> tuple[np.nd
     """
     lists = data.file[name][rows]
     sizes = np.fromiter(map(len, lists), np.int64, len(lists))
-    wanted = data.sequence_lengths[rows]
+    expected = data.sequence_lengths[rows]
     path = data.file.filename
-    odd = np.flatnonzero(sizes != wanted)
+    odd = np.flatnonzero(sizes != expected)
     if odd.size:
         numbers = np.arange(len(data.sequence_lengths))[rows]
         raise SidmillError(
             f"{path}: dataset {name!r}: row {numbers[odd[0]]} holds {sizes[odd[0]]} values, "
-            f"'sequence_lengths' says {wanted[odd[0]]}"
+            f"'sequence_lengths' says {expected[odd[0]]}"
         )
     values = np.concatenate([np.empty(0, dtype=np.int64), *lists])
     if name == "sequences" and len(values) and values.min() < 1:
@@ -203,6 +210,6 @@ def _check_block(
 
 def _lists(offsets: np.ndarray, values: np.ndarray) -> np.ndarray:
     lists = np.empty(len(offsets) - 1, dtype=object)
-    for place, (begin, end) in enumerate(pairwise(offsets)):
-        lists[place] = values[begin:end]
+    for row, (begin, end) in enumerate(pairwise(offsets)):
+        lists[row] = values[begin:end]
     return lists

@@ -109,7 +109,7 @@ def write(path: str | Path, pid_type: pa.DataType, tables: Iterable[pa.Table]) -
 
 def count(path: str | Path) -> int:
     """Number of users in sequences.parquet."""
-    return _open(path).metadata.num_rows
+    return int(_open(path).metadata.num_rows)
 
 
 def pid_type(path: str | Path) -> pa.DataType:

@@ -22,7 +22,7 @@ LONGEST_DIGITS = 28  # of a decimal number; 64 bits have 19
 WHOLE = re.compile(r"(0|-?[1-9][0-9]{0,18})(?:\.0+)?", re.ASCII)
 
 
-class KnownItems(NamedTuple):
+class CatalogueIds(NamedTuple):
     """The catalogue's ``ids``, int64 or string (N,) in row order, and the table to find them."""
 
     ids: pa.Array
@@ -31,10 +31,10 @@ class KnownItems(NamedTuple):
     @property
     def integer(self) -> bool:
         """Whether ids are integers."""
-        return self.ids.type == pa.int64()
+        return bool(self.ids.type == pa.int64())
 
 
-def load(text_path: str | Path) -> KnownItems:
+def load(text_path: str | Path) -> CatalogueIds:
     """Read the ids of text.parquet, or of another parquet with a ``pid``.
 
     Memory: that of :func:`sidmill.io.id_lookup.make`, and the ids.
@@ -50,23 +50,23 @@ def load(text_path: str | Path) -> KnownItems:
             f"{text_path}: item id {lowest}: histories are padded with 0, so integer ids "
             f"begin at 1: number the catalogue from 1, or set items.id_type: string"
         )
-    return KnownItems(ids, id_lookup.make(ids))
+    return CatalogueIds(ids, id_lookup.make(ids))
 
 
-def numbers_of(known: KnownItems, wanted: pa.Array) -> np.ndarray:
+def numbers_of(catalogue: CatalogueIds, ids: pa.Array) -> np.ndarray:
     """Find items by id.
 
     Args:
-        known: the catalogue.
-        wanted: ids (n,), of the catalogue's type, without nulls.
+        catalogue: the catalogue's ids.
+        ids: (n,), of the catalogue's type, without nulls.
 
     Returns:
         int32 (n,): numbers, ``UNKNOWN`` for ids that the catalogue lacks.
     """
-    return id_lookup.find(known.lookup, wanted)
+    return id_lookup.find(catalogue.lookup, ids)
 
 
-def as_id(known: KnownItems, value: object) -> int | str:
+def as_id(catalogue: CatalogueIds, value: object) -> int | str:
     """Write one id as the catalogue has its ids: 7 and "7" are the same, "007" is another.
 
     Where the catalogue's ids are integers, 7.0 and "7.0" are 7 too, up to 2^53: a column of
@@ -75,36 +75,42 @@ def as_id(known: KnownItems, value: object) -> int | str:
     Raises:
         ValueError: if it cannot be one; the message says why.
     """
-    if isinstance(value, float | Decimal) and known.integer and _is_whole(value):
-        if abs(value) >= EXACT and isinstance(value, float):
+    # A float that pandas made of an integer is that integer again, as far as it is exact.
+    if isinstance(value, float | Decimal) and catalogue.integer and _is_whole(value):
+        if isinstance(value, float) and abs(value) >= EXACT:
             raise ValueError(f"item {value!r} is a float too large to be exact")
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | str):
         kind = type(value).__name__
         hint = ""
-        if isinstance(value, float) and not known.integer and value.is_integer():
+        if isinstance(value, float) and not catalogue.integer and value.is_integer():
             hint = (
-                f": the catalogue's ids are text, such as {known.ids[0].as_py()!r}; pandas makes "
-                f"floats of integers where a value is missing, so write the column as text"
+                f": the catalogue's ids are text, such as {catalogue.ids[0].as_py()!r}; pandas "
+                f"makes floats of integers where a value is missing, so write the column as text"
             )
         raise ValueError(f"item {reprlib.repr(value)} is a {kind}{hint}")
-    if not known.integer:
+
+    # Ids as text.
+    if not catalogue.integer:
         if isinstance(value, str) and value != value.encode(errors="replace").decode():
             raise ValueError("an item id holds half a character (a lone surrogate)")
         return str(value)
+
+    # Ids as integers of 64 bits above 0.
+    number = value
     if isinstance(value, str):
         whole = WHOLE.fullmatch(value)
         if not whole:
             raise ValueError(
                 f"item {value!r:.40} is no integer, as the catalogue's ids are (such as "
-                f"{known.ids[0].as_py()})"
+                f"{catalogue.ids[0].as_py()})"
             )
-        value = int(whole[1])
-    if value < 1:
-        raise ValueError(f"item id {value}: {'0 is padding' if value == 0 else 'negative'}")
-    if value >= 2**63:
-        raise ValueError(f"item id {value} does not fit in 64 bits")
-    return value
+        number = int(whole[1])
+    if not isinstance(number, int) or number < 1:
+        raise ValueError(f"item id {number}: {'0 is padding' if number == 0 else 'negative'}")
+    if number >= 2**63:
+        raise ValueError(f"item id {number} does not fit in 64 bits")
+    return number
 
 
 def _is_whole(value: float | Decimal) -> bool:
@@ -114,8 +120,8 @@ def _is_whole(value: float | Decimal) -> bool:
     return small and value == value.to_integral_value()
 
 
-def padding(known: KnownItems) -> tuple:
+def padding(catalogue: CatalogueIds) -> tuple[int | str, ...]:
     """What pads the histories of missrec: 0, and "0" where that is no item of the catalogue."""
-    if known.integer or numbers_of(known, pa.array(["0"]))[0] == UNKNOWN:
+    if catalogue.integer or numbers_of(catalogue, pa.array(["0"]))[0] == UNKNOWN:
         return (0, "0")
     return (0,)

@@ -1,5 +1,6 @@
 """The files of an interaction log, which of the forms they are in, and the splits they name."""
 
+import dataclasses
 import os
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from sidmill.core.paths import expand
 from sidmill.formats import log_rows
 from sidmill.formats.log_rows import Dialect
 from sidmill.formats.sequence_table import TEST, TRAIN, VALID
+from sidmill.settings.interactions import InteractionsFields
 
 SETTING = "interactions.path"
 SPLIT_NAMES = {
@@ -19,8 +21,8 @@ SPLIT_NAMES = {
     "dev": VALID,
     "test": TEST,
 }
-PROBED_ROWS = 100  # rows looked at to tell what a column holds
-WORD_ENDS = re.compile(r"[._\-\s]+")
+PROBED_ROWS = 100  # rows that decide what a column holds
+NAME_SEPARATORS = re.compile(r"[._\-\s]+")
 # The usual names of the fields that say what a row is; a row has one of them.
 TELLING = {
     "missrec": ("user_sequence",),
@@ -46,12 +48,12 @@ def find(path: str | None) -> list[str]:
         return expand(path, log_rows.SUFFIXES, SETTING)
     found, seen = [], set()
     for folder, inner, names in os.walk(path, followlinks=True):
-        place = os.path.realpath(folder)
+        real = os.path.realpath(folder)
         inner[:] = sorted(name for name in inner if not name.startswith((".", "_")))
-        if place in seen:  # a link to a folder above
+        if real in seen:  # a link to a folder above
             inner.clear()
             continue
-        seen.add(place)
+        seen.add(real)
         if any(_is_log(name) for name in names):
             found += expand(folder, log_rows.SUFFIXES, SETTING)
     return found or expand(path, log_rows.SUFFIXES, SETTING)  # which says what is missing
@@ -76,12 +78,12 @@ def split_of(file: str, root: str | None = None) -> int | None:
     for folder in folders:
         if folder.lower() in SPLIT_NAMES:
             return SPLIT_NAMES[folder.lower()]
-    words = WORD_ENDS.split(Path(file).name.lower())
-    said = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
-    return said.pop() if len(said) == 1 else None
+    parts = NAME_SEPARATORS.split(Path(file).name.lower())
+    splits = {SPLIT_NAMES[part] for part in parts if part in SPLIT_NAMES}
+    return splits.pop() if len(splits) == 1 else None
 
 
-def form_of(files: list[str], fields: dict[str, str | None], dialect: Dialect) -> str:
+def form_of(files: list[str], fields: InteractionsFields, dialect: Dialect) -> str:
     """Tell the form by the field names of the first readable row of each file.
 
     Args:
@@ -92,33 +94,35 @@ def form_of(files: list[str], fields: dict[str, str | None], dialect: Dialect) -
     Raises:
         SidmillError: if they fit no form, or files are of different forms.
     """
-    told: dict[str, str] = {}
+    forms: dict[str, str] = {}  # form to the first file of it
     problem = None
     for file in files:
         for row in log_rows.read(file, dialect, known_names(fields)):
             if row.fields:
-                told.setdefault(_form_of_row(file, list(row.fields), fields), file)
+                forms.setdefault(_form_of_row(file, list(row.fields), fields), file)
                 break
-            problem = problem or f"{file}, row {row.number}: {row.problem}: mend the row"
-    if len(told) > 1:
-        (first, one), (second, other) = list(told.items())[:2]
+            problem = problem or f"{file}, row {row.number}: {row.problem}: correct the row"
+    if len(forms) > 1:
+        (first, one), (second, other) = list(forms.items())[:2]
         raise SidmillError(
             f"{SETTING}: {one} holds {first}, {other} holds {second}: read files of one form at a "
             f"time, or set interactions.format"
         )
-    if not told and problem:
+    if not forms and problem:
         raise SidmillError(problem)
-    return next(iter(told)) if told else _form_of_row(files[0], [], fields)
+    return next(iter(forms)) if forms else _form_of_row(files[0], [], fields)
 
 
-def known_names(fields: dict[str, str | None]) -> set[str]:
+def known_names(fields: InteractionsFields) -> set[str]:
     """Names that fields of a row have, the usual ones and those of the user."""
     usual = {"user_id", "uid", "timestamp", "timestamps", "split", "splits"}
-    return usual.union(*TELLING.values(), filter(None, fields.values()))
+    own = (name for name in dataclasses.astuple(fields) if name)
+    return usual.union(*TELLING.values(), own)
 
 
-def _form_of_row(file: str, found: list[str], fields: dict[str, str | None]) -> str:
-    history, target, item = (fields[name] for name in ("history", "target", "item"))
+def _form_of_row(file: str, found: list[str], fields: InteractionsFields) -> str:
+    # The field that tells the form, the surest first.
+    history, target, item = fields.history, fields.target, fields.item
     if "user_sequence" in found:
         return "missrec"
     if (history or "hist_video_pid") in found or (target or "target_video_pid") in found:
@@ -129,6 +133,8 @@ def _form_of_row(file: str, found: list[str], fields: dict[str, str | None]) -> 
         return "inter"
     if (item or "item_id") in found:
         return "events"
+
+    # None of them: a file without a header line is the most frequent cause.
     hint = "set interactions.format and interactions.fields"
     if log_rows.is_table(file) and log_rows.looks_like_data(found):
         hint = (

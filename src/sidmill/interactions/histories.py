@@ -23,7 +23,7 @@ class Histories(NamedTuple):
     Attributes:
         users: string (u,).
         offsets: int64 (u + 1,).
-        items: int32 (n,), numbers of known items.
+        items: int32 (n,), rows of items in the catalogue.
         splits: int8 (n,), ``NOT_SAID`` where the input says none.
         times: int64 (n,), 0 where the input says none.
         timed: bool (u,), whether the input says times.
@@ -89,9 +89,12 @@ def group(
         refuse: takes what fits no history.
         by_split: whether the splits that events say count.
     """
+    # Rows by user; of the form sequences only the first of each.
     table = _sorted_by_user(table)
     if form == "sequences":
         table = _first_of_each(table, refuse)
+
+    # Lists as arrays (n,), one entry per interaction.
     sizes = table["items"].combine_chunks().value_lengths().to_numpy()
     users = table["user"].combine_chunks().dictionary_encode()
     owners = np.repeat(users.indices.to_numpy(), sizes)  # sorted, so codes rise
@@ -102,12 +105,16 @@ def group(
     timed[users.indices.to_numpy()] = table["times"].is_valid().to_numpy()
     shown = np.zeros(len(items), dtype=np.int8)
     restated = leaked = 0
+
+    # In the order of time, or as overlapping rows continue each other.
     if form == "events":  # rows stand by file and row, and the sort is stable
         order = np.lexsort((splits, times, owners) if by_split else (times, owners))
         items, splits, times = items[order], splits[order], times[order]
     elif form in MERGED:
         owners, items, splits, shown, restated, leaked = _merge_all(table, users, refuse)
         times = np.zeros(len(items), dtype=np.int64)
+
+    # Users of whom nothing is left go.
     lengths = np.bincount(owners, minlength=len(users.dictionary))
     kept = lengths > 0
     offsets = np.concatenate([[0], np.cumsum(lengths[kept])])
@@ -148,24 +155,22 @@ def merge(pieces: list[tuple[list[int], list[int], bool]]) -> Merged:
             whether it holds the history's beginning.
     """
     ranks = [max(map(_of_row, said)) for _, said, _ in pieces]
-    order = sorted(
-        range(len(pieces)), key=lambda place: (ranks[place], len(pieces[place][0]), place)
-    )
-    groups = [list(places) for _, places in groupby(order, key=lambda place: ranks[place])]
+    order = sorted(range(len(pieces)), key=lambda row: (ranks[row], len(pieces[row][0]), row))
+    groups = [list(rows) for _, rows in groupby(order, key=lambda row: ranks[row])]
 
     # Rows of the first split make the history, in the first order in which all of them fit.
     history, misfits = _History(), list(groups[0])
-    for places, is_last, by_one in _orders(pieces, groups[0]):
+    for rows, is_last, by_one in _orders(pieces, groups[0]):
         tried = _History(by_one)
-        left = _lay_all(tried, pieces, ranks, places, again=is_last, before=is_last)
-        if len(left) < len(misfits) or not history.items:
-            history, misfits = tried, left
+        unplaced = _lay_all(tried, pieces, ranks, rows, again=is_last, before=is_last)
+        if len(unplaced) < len(misfits) or not history.items:
+            history, misfits = tried, unplaced
         if not misfits:
             break
 
     # Those of later splits go on from there.
-    for places in groups[1:]:
-        misfits = misfits + _lay_all(history, pieces, ranks, places, again=True, before=False)
+    for rows in groups[1:]:
+        misfits = misfits + _lay_all(history, pieces, ranks, rows, again=True, before=False)
     return Merged(history.items, history.splits, history.shown, sorted(misfits), history.leaked)
 
 
@@ -181,7 +186,7 @@ def _lay_all(
     history: "_History",
     pieces: Pieces,
     ranks: list[int],
-    places: list[int],
+    rows: list[int],
     again: bool,
     before: bool,
 ) -> list[int]:
@@ -191,22 +196,22 @@ def _lay_all(
         history: changed in place.
         pieces: all rows.
         ranks: the split of each.
-        places: the rows to lay, in order.
-        again: try misfits again while others still find their place.
+        rows: the rows to lay, in order.
+        again: try misfits again as long as that lays some of them.
         before: put a row before the history where none fits behind it.
     """
-    waiting = places
+    waiting = rows
     while waiting:
-        left = [place for place in waiting if not history.lay(*pieces[place], ranks[place])]
-        if len(left) == len(waiting) and before:
-            left = history.put_before(pieces, left, ranks)
-        if len(left) == len(waiting) or not again:
-            return left
-        waiting = left
+        unplaced = [row for row in waiting if not history.lay(*pieces[row], ranks[row])]
+        if len(unplaced) == len(waiting) and before:
+            unplaced = history.put_before(pieces, unplaced, ranks)
+        if len(unplaced) == len(waiting) or not again:
+            return unplaced
+        waiting = unplaced
     return waiting
 
 
-def _orders(pieces: Pieces, places: list[int]) -> Iterator[tuple[list[int], bool, bool]]:
+def _orders(pieces: Pieces, rows: list[int]) -> Iterator[tuple[list[int], bool, bool]]:
     """Orders in which rows may continue each other, the surest first.
 
     Windows that all continue each other by one item have one order only. Otherwise rows are taken
@@ -217,37 +222,40 @@ def _orders(pieces: Pieces, places: list[int]) -> Iterator[tuple[list[int], bool
         The rows in order, whether this order is the last, and whether continuing the history by
         one item comes before repeating an earlier stretch.
     """
-    sliding = [place for place in places if not pieces[place][2]]
-    others = [place for place in places if pieces[place][2]]
+    sliding = [row for row in rows if not pieces[row][2]]
+    others = [row for row in rows if pieces[row][2]]
     chains = _chains(pieces, sliding, 1)
     if len(sliding) > 1 and len(chains) == 1:
         yield others + chains[0], False, False
-    length = max(len(pieces[place][0]) for place in places)
+    length = max(len(pieces[row][0]) for row in rows)
     can_chain = len(sliding) > 1 and length <= LONGEST_WINDOW
-    yield places, not can_chain, False
-    yield places, False, True
+    yield rows, not can_chain, False
+    yield rows, False, True
     if can_chain:
-        found = [place for chain in _chains(pieces, sliding, length) for place in chain]
+        found = [row for chain in _chains(pieces, sliding, length) for row in chain]
         yield others + found, True, False
 
 
-def _chains(pieces: Pieces, places: list[int], n_steps: int) -> list[list[int]]:
+def _chains(pieces: Pieces, rows: list[int], n_steps: int) -> list[list[int]]:
     """Join windows into chains: each begins with what the one before it ends with.
 
     The longest overlap is joined first: all items but one, then but two, up to ``n_steps``; only
     where one window alone can follow, and it alone can be followed.
     """
-    chains = {place: [place] for place in places}  # by the first window
+    chains = {row: [row] for row in rows}  # by the first window
     joined: dict[int, int] = {}  # the first window of a chain that went into another: that one's
     for step in range(1, n_steps + 1):
-        begins: dict[tuple, list[int]] = {}
-        ends: dict[tuple, list[int]] = {}
+        # Beginnings and ends of the chains without ``step`` items.
+        begins: dict[tuple[int, ...], list[int]] = {}
+        ends: dict[tuple[int, ...], list[int]] = {}
         for first, chain in chains.items():
             head, tail = pieces[first][0], pieces[chain[-1]][0]
             if len(head) > step:
                 begins.setdefault(tuple(head[:-step]), []).append(first)
             if len(tail) > step:
                 ends.setdefault(tuple(tail[step:]), []).append(first)
+
+        # Join where one end meets one beginning, and no other does.
         for key, before in ends.items():
             after = begins.get(key, [])
             if len(before) == len(after) == 1:
@@ -261,7 +269,7 @@ def _chains(pieces: Pieces, places: list[int], n_steps: int) -> list[list[int]]:
 
 
 class _History:
-    """A history that grows at both ends, with the places of its short stretches.
+    """A history that grows at both ends, with the starts of its short stretches.
 
     Attributes:
         items, splits, shown: see :class:`Merged`.
@@ -277,47 +285,45 @@ class _History:
         self.shown: list[int] = []
         self.leaked = 0
         self.whole = False
-        self._places: dict[tuple, list[int]] = {}
+        self._starts: dict[tuple[int, ...], list[int]] = {}
 
     def lay(self, found: list[int], said: list[int], whole: bool, rank: int) -> bool:
         """Lay a row of split ``rank`` over the history; False where it fits nowhere."""
-        start = self._where(found, whole)
+        start = self._start_of(found, whole)
         if start is None:
             return False
         grown = start + len(found) - len(self.items)
         if grown > 0:
             self._extend(found[-grown:], rank)
-        self._say(start, said)
+        self._set_splits(start, said)
         self.whole |= whole
         return True
 
     def put_before(
-        self, pieces: list[tuple[list[int], list[int], bool]], places: list[int], ranks: list[int]
+        self, pieces: list[tuple[list[int], list[int], bool]], rows: list[int], ranks: list[int]
     ) -> list[int]:
         """Put the row before the history whose end repeats the most of its beginning.
 
         Returns:
-            The places that are left.
+            The rows that are left.
         """
         if self.whole:
-            return places
-        overlaps = [
-            0 if pieces[place][2] else _overlap(pieces[place][0], self.items) for place in places
-        ]
-        best = max(range(len(places)), key=lambda number: overlaps[number])
+            return rows
+        overlaps = [0 if pieces[row][2] else _overlap(pieces[row][0], self.items) for row in rows]
+        best = max(range(len(rows)), key=lambda number: overlaps[number])
         if not overlaps[best]:
-            return places
-        items, said, _ = pieces[places[best]]
+            return rows
+        items, said, _ = pieces[rows[best]]
         new = items[: len(items) - overlaps[best]]
         self.items[:0] = new
         self.splits[:0] = [NOT_SAID] * len(new)
-        self.shown[:0] = [ranks[places[best]]] * len(new)
-        self._places.clear()
+        self.shown[:0] = [ranks[rows[best]]] * len(new)
+        self._starts.clear()
         self._index(0)
-        self._say(0, said)
-        return places[:best] + places[best + 1 :]
+        self._set_splits(0, said)
+        return rows[:best] + rows[best + 1 :]
 
-    def _where(self, found: list[int], whole: bool) -> int | None:
+    def _start_of(self, found: list[int], whole: bool) -> int | None:
         """Where a row begins in the history, or None if it fits nowhere."""
         size = min(len(self.items), len(found))
         if not self.items or (whole and self.items[:size] == found[:size]):
@@ -326,7 +332,7 @@ class _History:
             return None
         if self.by_one and self.items[len(self.items) - len(found) + 1 :] == found[:-1]:
             return len(self.items) - len(found) + 1
-        for start in reversed(self._places.get(tuple(found[:GRAM]), ())):
+        for start in reversed(self._starts.get(tuple(found[:GRAM]), ())):
             if self.items[start : start + len(found)] == found:
                 return start
         overlap = _overlap(self.items, found)
@@ -343,17 +349,17 @@ class _History:
         """Note the stretches of up to GRAM items that end behind ``before``."""
         for end in range(before + 1, len(self.items) + 1):
             for length in range(1, min(GRAM, end) + 1):
-                self._places.setdefault(tuple(self.items[end - length : end]), []).append(
+                self._starts.setdefault(tuple(self.items[end - length : end]), []).append(
                     end - length
                 )
 
-    def _say(self, start: int, said: list[int]) -> None:
-        for place, split in enumerate(said, start=start):
+    def _set_splits(self, start: int, said: list[int]) -> None:
+        for index, split in enumerate(said, start=start):
             if split < 0:
                 continue
-            if self.splits[place] == NOT_SAID:
-                self.splits[place] = split
-            self.leaked += split > self.splits[place]
+            if self.splits[index] == NOT_SAID:
+                self.splits[index] = split
+            self.leaked += split > self.splits[index]
 
 
 def _overlap(first: list[int], second: list[int]) -> int:
@@ -362,18 +368,18 @@ def _overlap(first: list[int], second: list[int]) -> int:
     The matching of Knuth, Morris and Pratt: its time is linear.
     """
     size = min(len(first), len(second))
-    back = [0] * size  # of each place, how much of the beginning ends there
+    back = [0] * size  # of each index, how much of the beginning ends there
     matched = 0
-    for place in range(1, size):
-        while matched and second[place] != second[matched]:
+    for index in range(1, size):
+        while matched and second[index] != second[matched]:
             matched = back[matched - 1]
-        matched += second[place] == second[matched]
-        back[place] = matched
+        matched += second[index] == second[matched]
+        back[index] = matched
     matched = 0
-    for place in range(len(first) - size, len(first)):
-        while matched and (matched == size or first[place] != second[matched]):
+    for index in range(len(first) - size, len(first)):
+        while matched and (matched == size or first[index] != second[matched]):
             matched = back[matched - 1]
-        matched += first[place] == second[matched]
+        matched += first[index] == second[matched]
     return matched
 
 
@@ -406,25 +412,31 @@ def carried(offsets: np.ndarray, splits: np.ndarray) -> np.ndarray:
         int8 (n,).
     """
     said = splits != NOT_SAID
-    place = np.where(said, np.arange(len(splits)), -1)
-    place = np.maximum.accumulate(place)
+    last = np.where(said, np.arange(len(splits)), -1)
+    last = np.maximum.accumulate(last)  # (n,), index of the latest split said so far
     begins = np.repeat(offsets[:-1], np.diff(offsets))
-    return np.where(place >= begins, splits[np.maximum(place, 0)], 0).astype(np.int8)
+    return np.where(last >= begins, splits[np.maximum(last, 0)], 0).astype(np.int8)
 
 
 def _merge_all(
     table: pa.Table, users: pa.DictionaryArray, refuse: Callable[[Refused], None]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int, int]:
+    # Rows of one user stand together: bounds (u + 1,).
     codes = users.indices.to_numpy()
     bounds = np.flatnonzero(np.diff(codes, prepend=-1, append=-1))
     pieces = list(
         zip(*(table[name].to_pylist() for name in ("items", "splits", "whole")), strict=True)
     )
-    owners, items, splits, shown = [], [], [], []
+    owners: list[np.ndarray] = []
+    items: list[int] = []
+    splits: list[int] = []
+    shown: list[int] = []
     restated = leaked = 0
     for begin, end in pairwise(bounds):
         own = pieces[begin:end]
         merged = merge(own)
+
+        # Rows that fit nowhere are refused; what other rows say again is counted.
         for misfit in merged.misfits:
             row = begin + misfit
             refuse(
@@ -439,6 +451,7 @@ def _merge_all(
         refused = sum(len(own[misfit][0]) for misfit in merged.misfits)
         restated += sum(len(piece[0]) for piece in own) - refused - len(merged.items)
         leaked += merged.leaked
+
         owners.append(np.full(len(merged.items), codes[begin]))
         items += merged.items
         splits += merged.splits
@@ -488,7 +501,7 @@ def _first_of_each(table: pa.Table, refuse: Callable[[Refused], None]) -> pa.Tab
 def _filled(lists: pa.ChunkedArray, sizes: np.ndarray, absent: int) -> np.ndarray:
     """Values of a list column, with ``absent`` where a row has no list."""
     lists = lists.combine_chunks()
-    values = lists.flatten().to_numpy()
+    values = np.asarray(lists.flatten().to_numpy())
     if not lists.null_count:
         return values
     inside = np.repeat(lists.is_valid().to_numpy(zero_copy_only=False), sizes)

@@ -25,7 +25,7 @@ class Runs(NamedTuple):
     Attributes:
         schema: of the tables, with ``hash`` uint64 as the last column.
         paths: one Arrow file per run.
-        batches: int32 (runs, CLASSES), place of a class's batch in its file, -1 for none.
+        batches: int32 (runs, CLASSES), number of a class's batch in its file, -1 for none.
         sizes: int64 (runs, CLASSES), bytes of that batch.
     """
 
@@ -35,19 +35,20 @@ class Runs(NamedTuple):
     sizes: np.ndarray
 
 
-def write(tables: Iterable[pa.Table], schema: pa.Schema, place: Path, memory_mb: int) -> Runs:
+def write(tables: Iterable[pa.Table], schema: pa.Schema, folder: Path, memory_mb: int) -> Runs:
     """Write tables as runs.
 
     Args:
         tables: of ``schema``, with a string column ``user``.
         schema: of the tables.
-        place: folder to write to.
-        memory_mb: MiB of rows that are gathered; sorting takes about twice as much beside.
+        folder: to write to.
+        memory_mb: MiB of rows that are gathered; sorting takes about twice as much again.
     """
     form = schema.append(pa.field("hash", pa.uint64()))
-    paths, batches, sizes = [], [], []
+    paths: list[Path] = []
+    batches, sizes = [], []
     for rows in buckets.gathered(tables, memory_mb):
-        paths.append(place / f"run-{len(paths):06d}.arrow")
+        paths.append(folder / f"run-{len(paths):06d}.arrow")
         where, size = _write_run(paths[-1], rows, form)
         batches.append(where)
         sizes.append(size)
@@ -69,7 +70,7 @@ def read(runs: Runs, memory_mb: int, columns: list[str] | None = None) -> Iterat
     Args:
         runs: what :func:`write` gave.
         memory_mb: MiB of rows that a table may hold.
-        columns: names of the columns wanted; None for all.
+        columns: names of the columns to read; None for all.
     """
     names = columns or runs.schema.names
     form = pa.schema([runs.schema.field(name) for name in names])
@@ -77,14 +78,19 @@ def read(runs: Runs, memory_mb: int, columns: list[str] | None = None) -> Iterat
         yield _read_classes(runs, start, stop, form)
 
 
+def order_of(user: str) -> tuple[int, str]:
+    """The key by which users come in order, whatever the files and the memory: hash, then id."""
+    return _hash(user), user
+
+
 def _read_classes(runs: Runs, start: int, stop: int, form: pa.Schema) -> pa.Table:
-    found = []
-    for path, places in zip(runs.paths, runs.batches[:, start:stop], strict=True):
-        present = places[places >= 0]
+    batches_read = []
+    for path, batches in zip(runs.paths, runs.batches[:, start:stop], strict=True):
+        present = batches[batches >= 0]
         if present.size:
             with pa.OSFile(str(path)) as source, pa.ipc.open_file(source) as file:
-                found += [file.get_batch(int(place)).select(form.names) for place in present]
-    return pa.Table.from_batches(found, schema=form)
+                batches_read += [file.get_batch(int(batch)).select(form.names) for batch in present]
+    return pa.Table.from_batches(batches_read, schema=form)
 
 
 def _write_run(path: Path, table: pa.Table, form: pa.Schema) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -39,7 +39,9 @@ from sidmill.formats.sequence_table import (
     TRAIN,
     VALID,
 )
-from sidmill.io import id_lookup, parquet
+from sidmill.interactions import item_numbers
+from sidmill.interactions.item_numbers import ItemNumbers
+from sidmill.io import parquet
 from sidmill.numeric.row_blocks import MAX_BLOCK_ROWS, read_blocks
 
 logger = logging.getLogger(__name__)
@@ -57,7 +59,7 @@ class User(NamedTuple):
     """One user: ``items`` as the file names them, ``splits`` one per item, oldest first."""
 
     name: str
-    items: list
+    items: list[Any]
     splits: list[int]
 
 
@@ -72,6 +74,7 @@ def write_lcrec(
     Returns:
         ``users``, ``left_out``, and ``other_splits``: users whose splits are not those of LC-Rec.
     """
+    # Histories: one JSON object, written user by user.
     counts = {"users": 0, "left_out": 0, "other_splits": 0}
     with replacing(inter_path) as temporary, _text(temporary) as out:
         separator = "{\n"
@@ -82,9 +85,11 @@ def write_lcrec(
             out.write(f"{separator}{_json(user.name)}: {_json(user.items)}")
             separator = ",\n"
             counts["users"] += 1
-            wanted = [TRAIN] * (len(user.items) - HELD_OUT) + [VALID, TEST]
-            counts["other_splits"] += user.splits != wanted
+            expected = [TRAIN] * (len(user.items) - HELD_OUT) + [VALID, TEST]
+            counts["other_splits"] += user.splits != expected
         out.write("\n}\n" if counts["users"] else "{}\n")
+
+    # Items, likewise.
     with replacing(item_path) as temporary, _text(temporary) as out:
         separator = "{\n"
         for table in item_text.read(text_path):
@@ -94,6 +99,7 @@ def write_lcrec(
                 out.write(f"{separator}{_json(str(pid))}: {_json(fields)}")
                 separator = ",\n"
         out.write("\n}\n" if separator == ",\n" else "{}\n")
+
     if counts["left_out"] or counts["other_splits"]:
         logger.warning(
             "%s: %d users with fewer than %d interactions are left out; of %d users the last two "
@@ -152,11 +158,12 @@ def write_missrec(
     store = vector_store.open_store(vectors_path, ids_path)
     ids = store.ids.combine_chunks()
     numbers = np.arange(1, len(ids) + 1)
-    counts = _write_inter(_users(sequences_path, (ids, numbers)), paths, sequences_path)
+    items = item_numbers.make(ids, numbers)
+    counts = _write_inter(_users(sequences_path, items), paths, sequences_path)
     with replacing(feature_path) as temporary, temporary.open("wb") as out:
-        out.write(np.zeros(store.vectors.shape[1], dtype="<f4"))
+        out.write(np.zeros(store.vectors.shape[1], dtype="<f4").data)
         for _, block in read_blocks(store.vectors, MAX_BLOCK_ROWS):
-            out.write(np.ascontiguousarray(block, dtype="<f4"))
+            out.write(np.ascontiguousarray(block, dtype="<f4").data)
     lcrec_index.write(index_path, store.ids, numbers)
     return counts
 
@@ -184,7 +191,8 @@ def write_user_sequences(
         files = [_text(stack.enter_context(replacing(path))) for path in paths]
         for out in files:
             stack.callback(out.close)
-        for user in _users(sequences_path, _numbered(text_path, sequences_path)):
+        numbers = item_numbers.as_indexed(text_path, sequences_path)
+        for user in _users(sequences_path, numbers):
             for split, items in _padded(user):
                 row = {"user_id": user.name, "user_sequence": items}
                 files[split].write(_json(row) + "\n")
@@ -204,6 +212,7 @@ def write_onerec(sequences_path: str | Path, metadata_path: str | Path) -> dict[
     Returns:
         ``train`` and ``test``: rows; ``left_out``: users with neither.
     """
+    # Types of the columns.
     items = sequence_table.pid_type(sequences_path)
     users = pa.int64() if _all_integers(sequences_path) else pa.string()
     lists = pa.list_(items)
@@ -222,6 +231,8 @@ def write_onerec(sequences_path: str | Path, metadata_path: str | Path) -> dict[
                 for row in own:
                     counts["test" if row[1] else "train"] += 1
                 rows += own
+
+            # From rows to columns.
             columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * 4
             arrays = [
                 pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)
@@ -232,7 +243,7 @@ def write_onerec(sequences_path: str | Path, metadata_path: str | Path) -> dict[
     return counts
 
 
-def _metadata(user: User) -> Iterator[tuple[int, list, list]]:
+def _metadata(user: User) -> Iterator[tuple[int, list[Any], list[Any]]]:
     """Split 0 or 1, history and targets of a user's rows."""
     train = [item for item, split in zip(user.items, user.splits, strict=True) if split == TRAIN]
     n_targets = min(len(train) // 2, ONEREC_TARGETS)
@@ -257,10 +268,10 @@ def _padded(user: User) -> Iterator[tuple[int, list[int]]]:
     ends = list(range(len(train), 1, 1 - SEQUENCE_LENGTH)) or ([1] if train else [])
     for end in reversed(ends):
         yield TRAIN, _left_padded(train[max(end - SEQUENCE_LENGTH, 0) : end])
-    for place, split in enumerate(user.splits):
+    for index, split in enumerate(user.splits):
         if split != TRAIN:
-            begin = max(place + 1 - SEQUENCE_LENGTH, 0)
-            yield split, _left_padded(user.items[begin : place + 1])
+            begin = max(index + 1 - SEQUENCE_LENGTH, 0)
+            yield split, _left_padded(user.items[begin : index + 1])
 
 
 def _left_padded(items: list[int]) -> list[int]:
@@ -277,42 +288,35 @@ def _write_inter(
             stack.callback(out.close)
             out.write(INTER_HEADER)
         for user in users:
+            # A blank in an id would part it in two.
             tokens = [str(item) for item in user.items]
-            odd = next((word for word in (user.name, *tokens) if BLANK.search(word)), None)
+            odd = next((token for token in (user.name, *tokens) if BLANK.search(token)), None)
             if odd is not None:
                 raise SidmillError(
                     f"{sequences_path}: {odd!r} holds a blank, which parts items in .inter files: "
                     f"give users and items ids without blanks"
                 )
+
+            # A row per item but the first: the items before it, and the item.
             counts["without_history"] += 1
-            for place in range(1, len(tokens)):
-                before = " ".join(tokens[max(place - INTER_HISTORY, 0) : place])
-                split = user.splits[place]
-                files[split].write(f"{user.name}\t{before}\t{tokens[place]}\n")
+            for index in range(1, len(tokens)):
+                before = " ".join(tokens[max(index - INTER_HISTORY, 0) : index])
+                split = user.splits[index]
+                files[split].write(f"{user.name}\t{before}\t{tokens[index]}\n")
                 counts[SPLITS[split]] += 1
         for out in files:
             out.flush()
     return counts
 
 
-def _users(
-    sequences_path: str | Path, numbered: tuple[pa.Array, np.ndarray] | None = None
-) -> Iterator[User]:
-    """All users; items as in the catalogue, or by the numbers that ``numbered`` gives to ids."""
-    lookup = None if numbered is None else id_lookup.make(numbered[0])
+def _users(sequences_path: str | Path, numbers: ItemNumbers | None = None) -> Iterator[User]:
+    """All users; items as in the catalogue, or by their numbers."""
     for table in sequence_table.read(sequences_path):
-        if lookup is not None:
+        if numbers is not None:
             lists = table["item_ids"].combine_chunks()
-            ids = lists.flatten()
-            places = id_lookup.find(lookup, ids, str(sequences_path))
-            if (places == id_lookup.ABSENT).any():
-                lost = ids[int(places.argmin())].as_py()
-                raise SidmillError(
-                    f"{sequences_path}: item {lost!r} is not in the catalogue: make it anew"
-                )
-            numbers = pa.array(numbered[1][places])
+            items = pa.array(item_numbers.find(numbers, lists.flatten(), sequences_path))
             offsets = np.concatenate([[0], np.cumsum(lists.value_lengths())]).astype(np.int32)
-            named = pa.ListArray.from_arrays(pa.array(offsets), numbers)
+            named = pa.ListArray.from_arrays(pa.array(offsets), items)
             table = table.set_column(1, "item_ids", named)
         yield from _of_table(table)
 
@@ -320,14 +324,6 @@ def _users(
 def _of_table(table: pa.Table) -> Iterator[User]:
     columns = (table[name].to_pylist() for name in ("user_id", "item_ids", "splits"))
     yield from (User(*row) for row in zip(*columns, strict=True))
-
-
-def _numbered(text_path: str | Path, source: str | Path) -> tuple[pa.Array, np.ndarray]:
-    """The catalogue's ids and their integers, as in item_index.parquet."""
-    parts = [table["pid"].combine_chunks() for table in item_text.read(text_path)]
-    ids = pa.chunked_array(parts).combine_chunks()
-    ids = ids if pa.types.is_integer(ids.type) else ids.cast(pa.string())
-    return ids, lcrec_index.number(pa.chunked_array([ids]), source)
 
 
 def _all_integers(sequences_path: str | Path) -> bool:

@@ -14,9 +14,9 @@ Sources: https://github.com/gimpong/MM23-MISSRec, https://github.com/Kuaishou-On
 import math
 import re
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sidmill.formats.sequence_table import (
     ONEREC_SPLITS,
@@ -26,12 +26,13 @@ from sidmill.formats.sequence_table import (
     VALID,
 )
 from sidmill.interactions.files import SPLIT_NAMES
+from sidmill.settings.interactions import InteractionsFields
 
 # What a row says of an item that it shows as history, not as a target: this, less the row's own
 # split, so that -1, -2 and -3 are the history of train, valid and test rows.
 NOT_SAID = -1
-SPLIT_VALUES = {**SPLIT_NAMES, TRAIN: TRAIN, VALID: VALID, TEST: TEST}
-ONEREC_NAMES = {**SPLIT_NAMES, **ONEREC_SPLITS}
+SPLIT_VALUES = dict[object, int]([*SPLIT_NAMES.items(), *((n, n) for n in (TRAIN, VALID, TEST))])
+ONEREC_NAMES = dict[object, int]([*SPLIT_NAMES.items(), *ONEREC_SPLITS.items()])
 WHOLE_FLOAT = re.compile(r"(-?\d+)\.0+", re.ASCII)  # what an integer becomes beside a missing one
 EXACT = 2**53  # from here on float64 has not every integer
 USUAL_FIELDS = {
@@ -68,14 +69,17 @@ LISTS = {
 }
 
 
+CORRECT_ROW = "correct the row"
+
+
 class BadRowError(Exception):
     """A row that gives nothing; the message is the reason.
 
     Attributes:
-        interactions: how many are lost with it, 0 where that cannot be told.
+        interactions: how many are lost with it, 0 where that is unknown.
         role: what the fault is in (``user``, ``item``, ``time``, ``split``), where it may be that
             of a whole column.
-        remedy: what mends a column of such values.
+        remedy: what corrects a column of such values.
     """
 
     def __init__(
@@ -83,7 +87,7 @@ class BadRowError(Exception):
         reason: str,
         interactions: int = 0,
         role: str | None = None,
-        remedy: str = "mend the row",
+        remedy: str = CORRECT_ROW,
     ) -> None:
         """Say why, how many interactions go, and what helps."""
         super().__init__(reason)
@@ -104,9 +108,9 @@ class Piece(NamedTuple):
     """
 
     user: str
-    items: list
+    items: list[Any]
     splits: list[int] | None
-    times: list | None
+    times: list[Any] | None
     whole: bool
 
 
@@ -115,21 +119,22 @@ NO_TIME = (
     "row per user with the list item_ids, oldest first (the form sequences)"
 )
 
-Parser = Callable[[dict, int | None], Piece]
+Row = dict[str, Any]  # field name to value
+Parser = Callable[[dict[str, Any], int | None], Piece]
 
 
-def names_of(form: str, fields: dict[str, str | None]) -> dict[str, str]:
+def names_of(form: str, fields: InteractionsFields) -> dict[str, str]:
     """Names of the fields of a form by their role: the user's own, or the usual ones."""
-    return {key: fields[key] or usual for key, usual in USUAL_FIELDS[form].items()}
+    return {key: getattr(fields, key) or usual for key, usual in USUAL_FIELDS[form].items()}
 
 
-def list_names(form: str, fields: dict[str, str | None]) -> frozenset[str]:
+def list_names(form: str, fields: InteractionsFields) -> frozenset[str]:
     """Names of the fields of a form whose values are lists."""
     names = names_of(form, fields)
     return frozenset(names[role] for role in LISTS[form])
 
 
-def parser(form: str, fields: dict[str, str | None], padding: tuple = (0,)) -> Parser:
+def parser(form: str, fields: InteractionsFields, padding: tuple[int | str, ...] = (0,)) -> Parser:
     """Make the function that reads a row of ``form``.
 
     Args:
@@ -142,22 +147,25 @@ def parser(form: str, fields: dict[str, str | None], padding: tuple = (0,)) -> P
         BadRowError.
     """
     names = names_of(form, fields)
-    read = {
+    readers: dict[str, Callable[[Row, dict[str, str], int | None], Piece]] = {
         "missrec": partial(_missrec, padding),
         "sequences": _sequence,
         "events": _event,
         "onerec": _onerec,
         "inter": _inter,
-    }[form]
+    }
+    read = readers[form]
     return lambda row, file_split: read(row, names, file_split)
 
 
-def _missrec(padding: tuple, row: dict, names: dict[str, str], file_split: int | None) -> Piece:
+def _missrec(
+    padding: tuple[int | str, ...], row: Row, names: dict[str, str], file_split: int | None
+) -> Piece:
     user = _user(row, names["user"])
     if file_split is None:
         raise BadRowError("the file is in no folder train, valid or test, nor named so")
     padded = _list(row, names["item"])
-    start = next((place for place, item in enumerate(padded) if item not in padding), len(padded))
+    start = next((index for index, item in enumerate(padded) if item not in padding), len(padded))
     items = padded[start:]
     if not items:
         raise BadRowError("empty history: padding alone")
@@ -165,7 +173,7 @@ def _missrec(padding: tuple, row: dict, names: dict[str, str], file_split: int |
     return Piece(user, items, [past] * (len(items) - 1) + [file_split], None, start > 0)
 
 
-def _sequence(row: dict, names: dict[str, str], file_split: int | None) -> Piece:
+def _sequence(row: Row, names: dict[str, str], file_split: int | None) -> Piece:
     user = _user(row, names["user"])
     items = _list(row, names["item"])
     if not items:
@@ -181,7 +189,7 @@ def _sequence(row: dict, names: dict[str, str], file_split: int | None) -> Piece
     return Piece(user, items, splits, times, True)
 
 
-def _event(row: dict, names: dict[str, str], file_split: int | None) -> Piece:
+def _event(row: Row, names: dict[str, str], file_split: int | None) -> Piece:
     user = _user(row, names["user"])
     item, time, said = (row.get(names[key]) for key in ("item", "time", "split"))
     if _is_missing(item):
@@ -192,26 +200,28 @@ def _event(row: dict, names: dict[str, str], file_split: int | None) -> Piece:
     return Piece(user, [item], None if split is None else [split], [time], False)
 
 
-def _onerec(row: dict, names: dict[str, str], file_split: int | None) -> Piece:
+def _onerec(row: Row, names: dict[str, str], file_split: int | None) -> Piece:
     return _targeted(row, names, file_split, ONEREC_NAMES)
 
 
-def _inter(row: dict, names: dict[str, str], file_split: int | None) -> Piece:
+def _inter(row: Row, names: dict[str, str], file_split: int | None) -> Piece:
     return _targeted(row, names, file_split, SPLIT_VALUES)
 
 
-def _targeted(row: dict, names: dict[str, str], file_split: int | None, known: dict) -> Piece:
+def _targeted(
+    row: Row, names: dict[str, str], file_split: int | None, split_numbers: Mapping[object, int]
+) -> Piece:
     """A history, and targets that came after it."""
     user = _user(row, names["user"])
     said = row.get(names["split"])
-    if _is_missing(said) and file_split is None:
+    split = file_split if _is_missing(said) else _split(said, split_numbers)
+    if split is None:
         raise BadRowError(
             f"no split in field {names['split']!r}, and the file is in no folder train, valid or "
             f"test, nor named so",
             0,
             "split",
         )
-    split = file_split if _is_missing(said) else _split(said, known)
     past = _list(row, names["history"]) if row.get(names["history"]) is not None else []
     target = row.get(names["target"])
     target = [] if target is None else target if isinstance(target, list) else [target]
@@ -221,7 +231,7 @@ def _targeted(row: dict, names: dict[str, str], file_split: int | None, known: d
     return Piece(user, past + target, splits, None, False)
 
 
-def _user(row: dict, field: str) -> str:
+def _user(row: Row, field: str) -> str:
     value = row.get(field)
     if _is_missing(value):
         raise BadRowError(f"no user in field {field!r}", 0, "user")
@@ -239,7 +249,7 @@ def _user(row: dict, field: str) -> str:
     return whole[1] if whole else value
 
 
-def _list(row: dict, field: str) -> list:
+def _list(row: Row, field: str) -> list[Any]:
     value = row.get(field)
     if not isinstance(value, list):
         found = "missing" if value is None else f"a {type(value).__name__}"
@@ -247,22 +257,22 @@ def _list(row: dict, field: str) -> list:
     return value
 
 
-def _split(value: object, known: dict) -> int:
+def _split(value: object, numbers: Mapping[object, int]) -> int:
     """The split that a value says: a name, or a number however it is written."""
-    wanted = value
+    key = value
     if isinstance(value, str):
-        wanted = value.strip().lower()
-        whole = WHOLE_FLOAT.fullmatch(wanted)
-        digits = whole[1] if whole else wanted
-        wanted = int(digits) if digits in ("0", "1", "2") else wanted
+        key = value.strip().lower()
+        whole = WHOLE_FLOAT.fullmatch(key)
+        digits = whole[1] if whole else key
+        key = int(digits) if digits in ("0", "1", "2") else key
     try:
         if isinstance(value, bool):
             raise KeyError(value)
-        return known[wanted]
+        return numbers[key]
     except (KeyError, TypeError):
-        numbers = ", ".join(f"{key} ({SPLITS[known[key]]})" for key in known if key in (0, 1, 2))
+        shown = ", ".join(f"{key} ({SPLITS[numbers[key]]})" for key in numbers if key in (0, 1, 2))
         raise BadRowError(
-            f"split {reprlib.repr(value)}: wanted train, valid, test, {numbers}", 0, "split"
+            f"split {reprlib.repr(value)}: wanted train, valid, test, {shown}", 0, "split"
         ) from None
 
 

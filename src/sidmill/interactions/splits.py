@@ -61,12 +61,12 @@ def by_time(times: np.ndarray, cuts: Cuts) -> np.ndarray:
 def find_cuts(
     blocks: Callable[[], Iterable[np.ndarray]], valid_share: float, test_share: float
 ) -> Cuts:
-    """Find the timestamps that leave the wanted shares of all interactions after them.
+    """Find the timestamps that leave given shares of all interactions after them.
 
     Equal timestamps stay together, so a share may come out a little larger.
 
     Args:
-        blocks: gives all timestamps anew at every call, int64 (n,) by blocks.
+        blocks: gives all timestamps at every call, int64 (n,) by blocks.
         valid_share: share of the interactions for validation.
         test_share: share of the interactions for test.
     """
@@ -92,6 +92,6 @@ def _nth(blocks: Callable[[], Iterable[np.ndarray]], rank: int) -> int:
             above = inside.astype(np.uint64) - np.uint64(low % 2**64)  # a span may pass 63 bits
             counts += np.bincount((above // np.uint64(width)).astype(np.int64), minlength=BINS)
         reached = below + np.cumsum(counts)
-        place = int(np.searchsorted(reached, rank, side="right"))
-        low, high = low + place * width, min(high, low + (place + 1) * width - 1)
+        chosen = int(np.searchsorted(reached, rank, side="right"))
+        low, high = low + chosen * width, min(high, low + (chosen + 1) * width - 1)
     return low

@@ -5,7 +5,7 @@ Letters: N items of the catalogue; u users and n interactions of a block.
 
 from collections import Counter
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,7 +36,7 @@ class Tally(NamedTuple):
     """Sums over the blocks seen so far, changed in place. Memory: 17 bytes per item.
 
     Attributes:
-        lengths: int64 (max_history + 1,), users with so many interactions.
+        lengths: int64 (max_history + 1,), users by number of interactions.
         interactions: int64 (3,), per split.
         users: int64 (3,), with interactions in that split.
         spans: int64 (3, 2), first and last timestamp of each split.
@@ -51,7 +51,7 @@ class Tally(NamedTuple):
     spans: np.ndarray
     trained: np.ndarray
     held_out: np.ndarray
-    others: Counter
+    others: Counter[str]
 
 
 def begin(n_items: int, max_history: int) -> Tally:
@@ -80,11 +80,14 @@ def add(tally: Tally, histories: Histories, splits: np.ndarray, ties_choose: boo
         splits: int8 (n,), their final splits.
         ties_choose: whether the order among equal timestamps chose what is held out.
     """
+    # Lengths of the histories; owners (n,), the user of each interaction.
     lengths = np.diff(histories.offsets)
     owners = np.repeat(np.arange(len(lengths)), lengths)
     tally.lengths[:] += np.bincount(lengths, minlength=len(tally.lengths))
     tally.others["timed"] += int(histories.timed.sum())
     timed = np.repeat(histories.timed, lengths)
+
+    # Interactions, users and times by split.
     for split in (TRAIN, VALID, TEST):
         inside = splits == split
         tally.interactions[split] += inside.sum()
@@ -92,9 +95,12 @@ def add(tally: Tally, histories: Histories, splits: np.ndarray, ties_choose: boo
         times = histories.times[inside & timed]
         tally.spans[split, 0] = times.min(initial=tally.spans[split, 0])
         tally.spans[split, 1] = times.max(initial=tally.spans[split, 1])
+
+    # Items that training sees, and how often the others are held out.
     tally.trained[histories.items[splits == TRAIN]] = True
     for split in (VALID, TEST):
         np.add.at(tally.held_out[split - 1], histories.items[splits == split], 1)
+
     _add_leaks(tally.others, histories, splits, owners)
     _add_ties(tally.others, histories, splits, owners, ties_choose)
     unsaid = (histories.splits == NOT_SAID) & (histories.shown > TRAIN)
@@ -103,7 +109,7 @@ def add(tally: Tally, histories: Histories, splits: np.ndarray, ties_choose: boo
 
 
 def _add_ties(
-    ties: Counter, histories: Histories, splits: np.ndarray, owners: np.ndarray, choose: bool
+    ties: Counter[str], histories: Histories, splits: np.ndarray, owners: np.ndarray, choose: bool
 ) -> None:
     """Count interactions of a user that share their timestamp."""
     if not len(owners) or not histories.timed.any():
@@ -122,37 +128,46 @@ def _add_ties(
 
 
 def _add_leaks(
-    leaks: Counter, histories: Histories, splits: np.ndarray, owners: np.ndarray
+    leaks: Counter[str], histories: Histories, splits: np.ndarray, owners: np.ndarray
 ) -> None:
+    # Held-out interactions before the user's last training one.
     train = splits == TRAIN
-    places = np.arange(len(splits))
+    index = np.arange(len(splits))
     last_train = np.full(len(histories.offsets) - 1, -1)
-    last_train[owners[train]] = places[train]  # the last assignment stands
-    early = ~train & (places < last_train[owners])
+    last_train[owners[train]] = index[train]  # the last assignment stands
+    early = ~train & (index < last_train[owners])
     leaks["held_out_before_train"] += int(early.sum())
     leaks["users_with_held_out_before_train"] += int((np.bincount(owners[early]) > 0).sum())
+
+    # Test interactions before the user's last validation one.
     valid = splits == VALID
     last_valid = np.full(len(histories.offsets) - 1, -1)
-    last_valid[owners[valid]] = places[valid]
-    leaks["test_before_valid"] += int(((splits == TEST) & (places < last_valid[owners])).sum())
+    last_valid[owners[valid]] = index[valid]
+    leaks["test_before_valid"] += int(((splits == TEST) & (index < last_valid[owners])).sum())
+
+    # Held-out items that the user has in training, too: pairs (n,) of user and item.
     pairs = owners.astype(np.int64) << 32 | histories.items
-    # Sorted by hand: np.isin and np.unique hash, which takes minutes for numbers like these.
+    # Sorting, since np.isin and np.unique hash, which takes minutes for numbers like these.
     order = np.lexsort((histories.times, pairs)) if histories.timed.any() else np.argsort(pairs)
     ranked = pairs[order]
     trained = ranked[train[order]]
     for split in (VALID, TEST):
-        wanted = ranked[splits[order] == split]
-        place = np.minimum(np.searchsorted(trained, wanted), max(len(trained) - 1, 0))
-        also = int((trained[place] == wanted).sum()) if len(trained) else 0
+        held_out = ranked[splits[order] == split]
+        index = np.minimum(np.searchsorted(trained, held_out), max(len(trained) - 1, 0))
+        also = int((trained[index] == held_out).sum()) if len(trained) else 0
         leaks[f"{SPLITS[split]}_also_in_train_of_user"] += also
+
+    # The same user, item and time twice.
     timed = np.repeat(histories.timed, np.diff(histories.offsets))[order]
     same = (ranked[1:] == ranked[:-1]) & (np.diff(histories.times[order]) == 0)
     leaks["same_user_item_time"] += int((same & timed[1:]).sum())
 
 
-def summary(tally: Tally) -> dict:
+def summary(tally: Tally) -> dict[str, Any]:
     """The figures as JSON: see docs/interactions.md."""
+    # bool (N,), items that stand in any history.
     seen = tally.trained | tally.held_out.any(axis=0)
+
     return {
         "users": int(tally.lengths.sum()),
         "interactions": int(tally.interactions.sum()),
@@ -180,7 +195,7 @@ def summary(tally: Tally) -> dict:
     }
 
 
-def _cold(tally: Tally, split: int) -> dict:
+def _cold(tally: Tally, split: int) -> dict[str, Any]:
     """What a model that learns from train alone cannot know of a split's items."""
     counts = tally.held_out[split - 1]
     items, all_of = int((counts > 0).sum()), int(counts.sum())
@@ -198,7 +213,7 @@ def _span(span: np.ndarray) -> list[int] | None:
     return span.tolist() if span[0] <= span[1] else None
 
 
-def _lengths(counts: np.ndarray) -> dict:
+def _lengths(counts: np.ndarray) -> dict[str, Any]:
     users = int(counts.sum())
     reached = np.cumsum(counts)
     ranks = [min(int(share * users), users - 1) for share in QUANTILES]

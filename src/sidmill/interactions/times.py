@@ -38,7 +38,7 @@ class Clock(NamedTuple):
     """How timestamps are read: see the settings ``time_*`` of interactions.
 
     Attributes:
-        format: of text, as of strptime; None for what is told above.
+        format: of text, as of strptime; None for the forms above.
         unit: s, ms, us or ns: of what dates become.
         fractions: error, floor or millionths: what becomes of a number that is not whole.
         kind: ``NUMBER`` or ``DATE``: what the log's timestamps are.
@@ -90,19 +90,21 @@ def read(value: object, clock: Clock) -> int:
     """
     if type(value) is int and clock.plain:
         return _fits(value, value)
-    found = _either(value, clock)
-    kind = NUMBER if isinstance(found, Decimal) else DATE
+    time = _either(value, clock)
+    kind = NUMBER if isinstance(time, Decimal) else DATE
     if kind != clock.kind:
         raise ValueError(
             f"timestamp {reprlib.repr(value)} is one of {kind}, those of the log are {clock.kind}"
         )
-    if kind == DATE:
-        return _fits(found // NS[clock.unit], value)
+    if not isinstance(time, Decimal):
+        return _fits(time // NS[clock.unit], value)
+
+    # A number stays in the unit of the log, but for its fraction.
     if clock.fractions == "millionths":
-        found *= MILLION
-        return _fits(int(found.to_integral_value("ROUND_FLOOR")), value)
-    whole = int(found.to_integral_value("ROUND_FLOOR"))
-    if whole != found and clock.fractions == "error":
+        time *= MILLION
+        return _fits(int(time.to_integral_value("ROUND_FLOOR")), value)
+    whole = int(time.to_integral_value("ROUND_FLOOR"))
+    if whole != time and clock.fractions == "error":
         raise ValueError(f"timestamp {reprlib.repr(value)} is not a whole number of 64 bits")
     return _fits(whole, value)
 
@@ -123,7 +125,7 @@ def remedy(value: object, clock: Clock) -> str:
         )
     kind = NUMBER if isinstance(found, Decimal) else DATE
     if kind == clock.kind:
-        return "mend the row"
+        return "correct the row"
     return "write the timestamps of all files as numbers, or all as dates"
 
 
@@ -151,6 +153,7 @@ def _either(value: object, clock: Clock) -> Decimal | int:
 
 
 def _of_text(text: str, value: object, clock: Clock) -> Decimal | int:
+    # As the user says that times are written.
     if clock.format is not None:
         try:
             return _nanoseconds(datetime.strptime(text, clock.format))
@@ -159,6 +162,8 @@ def _of_text(text: str, value: object, clock: Clock) -> Decimal | int:
                 f"timestamp {reprlib.repr(value)} is not written as interactions.time_format "
                 f"({clock.format}) says"
             ) from None
+
+    # A number, ISO 8601, or the words of C's asctime with a zone.
     if DECIMAL.fullmatch(text):
         return _decimal(text, value)
     try:

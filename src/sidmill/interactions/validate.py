@@ -4,22 +4,25 @@ A bad row goes as a whole; an item that the catalogue lacks goes alone, and the 
 stays.
 """
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice, pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats import log_rows
-from sidmill.formats.log_rows import Dialect, Row
+from sidmill.formats.catalogue import Row
+from sidmill.formats.log_rows import Dialect
 from sidmill.formats.sequence_table import Reject
 from sidmill.interactions import catalogue_ids
 from sidmill.interactions import times as timestamps
-from sidmill.interactions.catalogue_ids import UNKNOWN, KnownItems
+from sidmill.interactions.catalogue_ids import UNKNOWN, CatalogueIds
 from sidmill.interactions.files import PROBED_ROWS
 from sidmill.interactions.rows import (
+    CORRECT_ROW,
     BadRowError,
     Parser,
     Piece,
@@ -27,6 +30,7 @@ from sidmill.interactions.rows import (
     parser,
 )
 from sidmill.interactions.times import Clock
+from sidmill.settings.interactions import Interactions, InteractionsFields
 
 BLOCK_ITEMS = 1 << 18
 PIECES = pa.schema(
@@ -35,15 +39,13 @@ PIECES = pa.schema(
         ("file", pa.int32()),
         ("row", pa.int64()),
         ("whole", pa.bool_()),
-        ("items", pa.list_(pa.int32())),  # numbers of known items
+        ("items", pa.list_(pa.int32())),  # rows of items in the catalogue
         ("splits", pa.list_(pa.int8())),  # null: not said
         ("times", pa.list_(pa.int64())),  # null: not said
     ]
 )
-
-
 OTHER_SPLIT = "add them, or set interactions.split: leave_two_out or leave_last_out"
-# What mends a column, where its values do not say it.
+# What corrects a column, where its values do not say it.
 REMEDIES = {
     "user": "name the field of the users in interactions.fields.user",
     "item": "write ids as in the catalogue, or name their field in interactions.fields",
@@ -54,15 +56,32 @@ REMEDIES = {
 
 
 class Rules(NamedTuple):
-    """What is refused, and how: see :func:`sidmill.interactions.read.read`."""
+    """What a row has to say, and how its times are read.
 
-    max_history: int
-    needs_splits: bool
-    needs_times: bool
-    sorted_times: bool
-    on_unknown_items: str
-    on_bad_rows: str
+    Attributes:
+        settings: of the stage.
+        form: missrec, sequences, events, onerec or inter.
+        clock: how timestamps are read.
+    """
+
+    settings: Interactions
+    form: str
     clock: Clock
+
+    @property
+    def needs_splits(self) -> bool:
+        """Whether each row has to say its splits."""
+        return self.settings.split == "given"
+
+    @property
+    def needs_times(self) -> bool:
+        """Whether each row has to say its timestamps."""
+        return self.settings.split == "time"
+
+    @property
+    def needs_sorted_times(self) -> bool:
+        """Whether the timestamps of a row may not fall."""
+        return self.form == "sequences"
 
 
 class Log(NamedTuple):
@@ -70,9 +89,9 @@ class Log(NamedTuple):
 
     Attributes:
         files: the files, in order.
-        splits: what the name of each says, or None.
+        splits: the split that the name of each file says, or None.
         form: missrec, sequences, events, onerec or inter.
-        fields: other field names than the usual ones.
+        fields: names of fields that are not the usual ones.
         dialect: how delimited text is written.
         names: names of fields that rows have.
     """
@@ -80,141 +99,174 @@ class Log(NamedTuple):
     files: list[str]
     splits: list[int | None]
     form: str
-    fields: dict[str, str | None]
+    fields: InteractionsFields
     dialect: Dialect
     names: set[str]
 
-    def rows(self, number: int) -> Iterator[Row]:
+    def rows(self, file: int) -> Iterator[Row]:
         """Read one of the files."""
-        return log_rows.read(self.files[number], self.dialect, self.names)
+        return log_rows.read(self.files[file], self.dialect, self.names)
 
 
-class Place(NamedTuple):
-    """Where a row stands: ``file`` is its place in the list of files."""
+class Position(NamedTuple):
+    """Position of a row in the log: index of its file, and its number there from 1."""
 
     file: int
     row: int
 
 
-def pieces(
-    log: Log,
-    known: KnownItems,
-    rules: Rules,
-    reject: Callable[[Reject], None],
-    counts: dict[str, int],
-) -> Iterator[pa.Table]:
+class Ledger(NamedTuple):
+    """Where everything that is read is accounted for.
+
+    Attributes:
+        reject: takes each line of rejects.parquet.
+        counts: ``rows``, ``rows_rejected``, ``rows_with_splits``, ``users_as_floats``,
+            ``interactions``, ``interactions_rejected`` and ``unknown_items`` are added up here.
+    """
+
+    reject: Callable[[Reject], None]
+    counts: Counter[str]
+
+
+Waiting = list[tuple[Position, Piece]]
+
+
+class _Checker(NamedTuple):
+    """What the rows of one log are checked against."""
+
+    log: Log
+    catalogue: CatalogueIds
+    rules: Rules
+    ledger: Ledger
+    parse: Parser
+
+    def refuse(self, position: Position, user: str | None, error: BadRowError) -> None:
+        """Stop at a bad row, or list it in rejects.parquet, as the settings say.
+
+        Raises:
+            SidmillError: with ``interactions.on_bad_rows: error``.
+        """
+        if self.rules.settings.on_bad_rows == "error":
+            raise SidmillError(_stopping(self, position, error))
+        counts = self.ledger.counts
+        counts["rows_rejected"] += 1
+        counts["interactions"] += error.interactions
+        counts["interactions_rejected"] += error.interactions
+        file = self.log.files[position.file]
+        line = Reject(file, position.row, None, user, None, error.interactions, str(error))
+        self.ledger.reject(line)
+
+
+def pieces(log: Log, catalogue: CatalogueIds, rules: Rules, ledger: Ledger) -> Iterator[pa.Table]:
     """Yield the pieces of all files as tables of ``PIECES``, in reading order.
 
     Args:
         log: the files, and how they are read.
-        known: the catalogue.
+        catalogue: its ids.
         rules: what is refused.
-        reject: takes what is refused.
-        counts: ``rows``, ``rows_rejected``, ``rows_with_splits``, ``users_as_floats``,
-            ``interactions``, ``interactions_rejected`` and ``unknown_items`` are added up here.
+        ledger: takes what is refused, and the counts.
 
     Memory: a block of 262,144 interactions.
 
     Raises:
-        SidmillError: for the first bad row or unknown item where ``rules`` say error; if a file
+        SidmillError: for the first bad row or unknown item where the settings say error; if a file
             cannot be read to its end.
     """
-    parse = parser(log.form, log.fields, catalogue_ids.padding(known))
-
-    def refuse(place: Place, user: str | None, error: BadRowError) -> None:
-        if rules.on_bad_rows == "error":
-            raise SidmillError(_stopping(log, place, error, parse, known, rules))
-        counts["rows_rejected"] += 1
-        counts["interactions"] += error.interactions
-        counts["interactions_rejected"] += error.interactions
-        file = log.files[place.file]
-        reject(Reject(file, place.row, None, user, None, error.interactions, str(error)))
-
+    parse = parser(log.form, log.fields, catalogue_ids.padding(catalogue))
+    checker = _Checker(log, catalogue, rules, ledger, parse)
     user_field = names_of(log.form, log.fields)["user"]
-    waiting: list[tuple[Place, Piece]] = []
+    counts = ledger.counts
+    waiting: Waiting = []
     size = 0
-    for number in range(len(log.files)):
-        for row in log.rows(number):
+    for file in range(len(log.files)):
+        for row in log.rows(file):
             counts["rows"] += 1
-            place = Place(number, row.number)
+            position = Position(file, row.number)
+
+            # Parse the row by itself; ids and times are checked in blocks.
             try:
-                piece = _piece(row, parse, log.splits[number], rules)
-                counts["rows_with_splits"] += piece.splits is not None
-                said = row.fields.get(user_field)
-                counts["users_as_floats"] += said != piece.user and not isinstance(said, int)
+                fields, piece = _piece(row, parse, log.splits[file], rules)
             except BadRowError as error:
-                refuse(place, None, error)
+                checker.refuse(position, None, error)
                 continue
-            waiting.append((place, piece))
+            counts["rows_with_splits"] += piece.splits is not None
+            user = fields.get(user_field)
+            counts["users_as_floats"] += user != piece.user and not isinstance(user, int)
+
+            waiting.append((position, piece))
             size += len(piece.items)
             if size >= BLOCK_ITEMS:
-                yield from _block(waiting, log.files, known, rules, reject, refuse, counts)
+                yield from _block(checker, waiting)
                 waiting, size = [], 0
-    yield from _block(waiting, log.files, known, rules, reject, refuse, counts)
+    yield from _block(checker, waiting)
 
 
 def settle_clock(log: Log, clock: Clock) -> Clock:
-    """Tell whether the log's timestamps are numbers or dates, by its first readable ones."""
+    """Decide by the first readable timestamps of the log whether they are numbers or dates."""
     field = names_of(log.form, log.fields).get("time")
     if field is None:
         return clock
     probed: list[object] = []
-    for number in range(len(log.files)):
-        for row in islice(log.rows(number), PROBED_ROWS):
-            found = row.fields.get(field) if row.fields else None
-            probed += found if isinstance(found, list) else [] if found is None else [found]
+    for file in range(len(log.files)):
+        for row in islice(log.rows(file), PROBED_ROWS):
+            value = row.fields.get(field) if row.fields else None
+            probed += value if isinstance(value, list) else [] if value is None else [value]
         if len(probed) >= PROBED_ROWS:
             break
     return timestamps.settle(clock, probed)
 
 
-def _piece(row: Row, parse: Parser, file_split: int | None, rules: Rules) -> Piece:
-    """Read one row.
+def _piece(
+    row: Row, parse: Parser, file_split: int | None, rules: Rules
+) -> tuple[dict[str, Any], Piece]:
+    """Read one row; return its fields, and the piece.
 
     Raises:
-        BadRowError: if it cannot be, or does not say what the settings want.
+        BadRowError: if the row cannot be read, or lacks what the settings need.
     """
-    if row.problem:
-        raise BadRowError(row.problem)
+    if row.fields is None:
+        raise BadRowError(str(row.problem))
     piece = parse(row.fields, file_split)
-    _check_said(piece, rules)
-    return piece
+    _check_needed(piece, rules)
+    return row.fields, piece
 
 
-def _stopping(
-    log: Log, place: Place, error: BadRowError, parse: Parser, known: KnownItems, rules: Rules
-) -> str:
-    """Say what stops the reading: one row, or a column whose every value is so."""
-    file = log.files[place.file]
-    also = (
-        ", or set interactions.on_bad_rows: reject to list such rows in "
-        "results/interactions/rejects.parquet"
+def _stopping(checker: _Checker, position: Position, error: BadRowError) -> str:
+    """The message for what stops the reading: one bad row, or a column of bad values."""
+    log = checker.log
+    where = f"{log.files[position.file]}, row {position.row}"
+    one_row = (
+        f"{where}: {error}: {error.remedy}, or set interactions.on_bad_rows: reject to list such "
+        f"rows in results/interactions/rejects.parquet"
     )
     if error.role is None:
-        return f"{file}, row {place.row}: {error}: {error.remedy}{also}"
+        return one_row
+
+    # Whether the first rows of the file all have the same fault.
     looked_at = alike = 0
-    fields: list[str] = []
-    for row in islice(log.rows(place.file), PROBED_ROWS):
+    names: list[str] = []
+    for row in islice(log.rows(position.file), PROBED_ROWS):
         looked_at += 1
-        fields = list(row.fields or fields)
+        names = list(row.fields or names)
         try:
-            _mended(_piece(row, parse, log.splits[place.file], rules), known, rules)
+            _, piece = _piece(row, checker.parse, log.splits[position.file], checker.rules)
+            _converted(piece, checker.catalogue, checker.rules)
         except BadRowError as other:
             alike += other.role == error.role
     if looked_at == 1 or alike < looked_at:
-        return f"{file}, row {place.row}: {error}: {error.remedy}{also}"
+        return one_row
+
     name = names_of(log.form, log.fields).get(error.role)
-    there = (
-        "" if name in fields else f" (there is none of that name; it has {log_rows.shown(fields)})"
-    )
-    remedy = error.remedy if error.remedy != "mend the row" else REMEDIES[error.role]
+    absent = f" (there is none of that name; it has {log_rows.shown(names)})"
+    hint = "" if name in names else absent
+    remedy = REMEDIES[error.role] if error.remedy == CORRECT_ROW else error.remedy
     return (
-        f"{file}, row {place.row}: {error}; it is so in all of the first {looked_at} rows, so look "
-        f"at the column {name!r}{there}: {remedy}"
+        f"{where}: {error}; it is so in all of the first {looked_at} rows, so look at the column "
+        f"{name!r}{hint}: {remedy}"
     )
 
 
-def _check_said(piece: Piece, rules: Rules) -> None:
+def _check_needed(piece: Piece, rules: Rules) -> None:
     if rules.needs_splits and piece.splits is None:
         reason = (
             "no splits, which interactions.split: given wants; the file's name says none either"
@@ -225,155 +277,171 @@ def _check_said(piece: Piece, rules: Rules) -> None:
         raise BadRowError(reason, len(piece.items), "time", OTHER_SPLIT)
 
 
-def _block(
-    waiting: list[tuple[Place, Piece]],
-    files: list[str],
-    known: KnownItems,
-    rules: Rules,
-    reject: Callable[[Reject], None],
-    refuse: Callable[[Place, str, BadRowError], None],
-    counts: dict[str, int],
-) -> Iterator[pa.Table]:
-    """Check a block: as arrays at once, and row by row only where something is odd."""
-    arrays = _arrays(waiting, known, rules)
+def _block(checker: _Checker, waiting: Waiting) -> Iterator[pa.Table]:
+    """Check a block: as arrays at once, and row by row only where a value is unusual."""
+    catalogue, rules = checker.catalogue, checker.rules
+    arrays = _arrays(waiting, catalogue, rules)
+
+    # Convert row by row, which leaves integers and strings that arrays can hold.
     if arrays is None:
-        good = []
-        for place, piece in waiting:
+        good: Waiting = []
+        for position, piece in waiting:
             try:
-                good.append((place, _mended(piece, known, rules)))
+                good.append((position, _converted(piece, catalogue, rules)))
             except BadRowError as error:
-                refuse(place, piece.user, error)
+                checker.refuse(position, piece.user, error)
         waiting = good
-        plain = rules._replace(
-            clock=rules.clock._replace(kind=timestamps.NUMBER, fractions="floor")
-        )
-        arrays = _arrays(waiting, known, plain)
+        clock = rules.clock._replace(kind=timestamps.NUMBER, fractions="floor")
+        arrays = _arrays(waiting, catalogue, rules._replace(clock=clock))
     if not waiting:
         return
+    if arrays is None:
+        raise AssertionError("converted rows fit no arrays")
+
+    # Take unknown items out, one by one.
     ids, times = arrays
-    counts["interactions"] += len(ids)
-    numbers = catalogue_ids.numbers_of(known, ids)
+    checker.ledger.counts["interactions"] += len(ids)
+    numbers = catalogue_ids.numbers_of(catalogue, ids)
     table = _table(waiting, numbers, times)
     missing = np.flatnonzero(numbers == UNKNOWN)
     if missing.size:
-        _refuse_items(waiting, ids, missing, known, files, rules, reject, counts)
+        _refuse_items(checker, waiting, ids, missing)
         table = _without(table, numbers != UNKNOWN)
     if table.num_rows:
         yield table
 
 
 def _arrays(
-    waiting: list[tuple[Place, Piece]], known: KnownItems, rules: Rules
+    waiting: Waiting, catalogue: CatalogueIds, rules: Rules
 ) -> tuple[pa.Array, np.ndarray | None] | None:
-    """All items and times of a block as arrays, or None where a row of it needs a closer look."""
+    """All items (n,) and times int64 (n,) of a block, or None where a row needs a closer look."""
     lengths = np.fromiter((len(piece.items) for _, piece in waiting), np.int64, len(waiting))
-    if lengths.size and lengths.max() > rules.max_history:
+    if lengths.size and lengths.max() > rules.settings.max_history:
         return None
-    try:
-        ids = pa.array(list(chain.from_iterable(piece.items for _, piece in waiting)))
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
+
+    # Ids have to be of the catalogue's type, without nulls.
+    ids = _plain_array(chain.from_iterable(piece.items for _, piece in waiting))
+    if ids is None or ids.type != catalogue.ids.type or ids.null_count:
         return None
-    if ids.type != known.ids.type or ids.null_count:
-        return None
-    if known.integer and ids.to_numpy().min() < 1:
+    if catalogue.integer and ids.to_numpy().min() < 1:
         return None
     if all(piece.times is None for _, piece in waiting):
         return ids, None
-    flat = chain.from_iterable(
-        [0] * len(piece.items) if piece.times is None else piece.times for _, piece in waiting
+
+    # Times have to be integers that stay as they are, not falling within a row where that counts.
+    stamps = _plain_array(
+        chain.from_iterable(
+            [0] * len(piece.items) if piece.times is None else piece.times for _, piece in waiting
+        )
     )
-    try:
-        times = pa.array(list(flat))
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
+    if stamps is None or stamps.type != pa.int64() or stamps.null_count or not rules.clock.plain:
         return None
-    if times.type != pa.int64() or times.null_count:
-        return None
-    if not rules.clock.plain:  # each is a date, or to be multiplied
-        return None
-    times = times.to_numpy()
+    times = stamps.to_numpy()
     falls = times[1:] < times[:-1]
     falls[np.cumsum(lengths)[:-1] - 1] = False  # from one row to the next
-    return None if rules.sorted_times and falls.any() else (ids, times)
+    return None if rules.needs_sorted_times and falls.any() else (ids, times)
 
 
-def _mended(piece: Piece, known: KnownItems, rules: Rules) -> Piece:
-    """The same piece with ids and times as integers or strings, or BadRowError."""
-    size = len(piece.items)
-    if size > rules.max_history:
+def _plain_array(values: Iterable[object]) -> pa.Array | None:
+    """Values of one type as an array; None where their types differ or do not fit."""
+    try:
+        return pa.array(list(values))
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
+        return None
+
+
+def _converted(piece: Piece, catalogue: CatalogueIds, rules: Rules) -> Piece:
+    """The same piece, its ids as in the catalogue and its times as integers.
+
+    Raises:
+        BadRowError: if an id or a time cannot be converted, or the row is too long.
+    """
+    # Ids, one by one.
+    size, longest = len(piece.items), rules.settings.max_history
+    if size > longest:
         raise BadRowError(
-            f"{size} interactions, more than interactions.max_history ({rules.max_history})", size
+            f"{size} interactions, more than interactions.max_history ({longest})", size
         )
     try:
-        items = [catalogue_ids.as_id(known, item) for item in piece.items]
+        items = [catalogue_ids.as_id(catalogue, item) for item in piece.items]
     except ValueError as error:
         raise BadRowError(str(error), size, "item") from None
-    times = None if piece.times is None else []
-    for time in piece.times or ():
+    if piece.times is None:
+        return piece._replace(items=items)
+
+    # Times, and their order where it counts.
+    times: list[int] = []
+    for time in piece.times:
         try:
             times.append(timestamps.read(time, rules.clock))
         except ValueError as error:
             remedy = timestamps.remedy(time, rules.clock)
             raise BadRowError(str(error), size, "time", remedy) from None
-    if times and rules.sorted_times:
+    if rules.needs_sorted_times:
         for earlier, later in pairwise(times):
             if later < earlier:
                 raise BadRowError(f"timestamps out of order: {later} after {earlier}", size)
     return piece._replace(items=items, times=times)
 
 
-def _table(
-    waiting: list[tuple[Place, Piece]], numbers: np.ndarray, times: np.ndarray | None
-) -> pa.Table:
+def _table(waiting: Waiting, numbers: np.ndarray, times: np.ndarray | None) -> pa.Table:
+    """A block as a table of ``PIECES``; numbers int32 (n,), times int64 (n,) or None."""
     lengths = [len(piece.items) for _, piece in waiting]
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    items = pa.ListArray.from_arrays(offsets, pa.array(numbers))
     if times is None:
-        times = pa.nulls(len(waiting), PIECES.field("times").type)
+        time_lists = pa.nulls(len(waiting), PIECES.field("times").type)
     else:
         untimed = pa.array([piece.times is None for _, piece in waiting])
-        times = pa.ListArray.from_arrays(offsets, pa.array(times), mask=untimed)
+        time_lists = pa.ListArray.from_arrays(offsets, pa.array(times), mask=untimed)
     splits = [piece.splits for _, piece in waiting]
+
+    # In the order of PIECES.
     columns = [
         pa.array([piece.user for _, piece in waiting], pa.string()),
-        pa.array([place.file for place, _ in waiting], pa.int32()),
-        pa.array([place.row for place, _ in waiting], pa.int64()),
+        pa.array([position.file for position, _ in waiting], pa.int32()),
+        pa.array([position.row for position, _ in waiting], pa.int64()),
         pa.array([piece.whole for _, piece in waiting], pa.bool_()),
-        items,
+        pa.ListArray.from_arrays(offsets, pa.array(numbers)),
         pa.array(splits, PIECES.field("splits").type),
-        times,
+        time_lists,
     ]
     return pa.table(columns, schema=PIECES)
 
 
-def _refuse_items(
-    waiting: list[tuple[Place, Piece]],
-    ids: pa.Array,
-    missing: np.ndarray,
-    known: KnownItems,
-    files: list[str],
-    rules: Rules,
-    reject: Callable[[Reject], None],
-    counts: dict[str, int],
-) -> None:
-    """Stop at an item that the catalogue lacks, or list all of a block."""
+def _refuse_items(checker: _Checker, waiting: Waiting, ids: pa.Array, missing: np.ndarray) -> None:
+    """Stop at an item that the catalogue lacks, or list all such items of a block.
+
+    Args:
+        checker: the log and its settings.
+        waiting: the rows of the block.
+        ids: the items of all rows, (n,).
+        missing: int64, positions in ``ids`` of the items that the catalogue lacks.
+
+    Raises:
+        SidmillError: with ``interactions.on_unknown_items: error``.
+    """
+    # owners: for each unknown item the row of the block that has it.
+    files = checker.log.files
     ends = np.cumsum([len(piece.items) for _, piece in waiting])
     owners = np.searchsorted(ends, missing, side="right")
+
     for flat, owner in zip(missing.tolist(), owners.tolist(), strict=True):
-        place, piece = waiting[owner]
-        position = flat - int(ends[owner]) + len(piece.items)
+        (file, row), piece = waiting[owner]
+        index = flat - int(ends[owner]) + len(piece.items)  # of the item in its row
         item = ids[flat].as_py()
-        if rules.on_unknown_items == "error":
+        if checker.rules.settings.on_unknown_items == "error":
             raise SidmillError(
-                f"{files[place.file]}, row {place.row}: user {piece.user!r} has item {item!r}, "
-                f"which is not in the catalogue, whose ids are such as {known.ids[0].as_py()!r}: "
+                f"{files[file]}, row {row}: user {piece.user!r} has item {item!r}, "
+                f"which is not in the catalogue, whose ids are such as "
+                f"{checker.catalogue.ids[0].as_py()!r}: "
                 f"check that interactions.path and items.path belong together, or set "
                 f"interactions.on_unknown_items: reject to list such interactions in "
                 f"results/interactions/rejects.parquet"
             )
         reason = "item not in the catalogue"
-        reject(Reject(files[place.file], place.row, position, piece.user, str(item), 1, reason))
-    counts["interactions_rejected"] += len(missing)
-    counts["unknown_items"] += len(missing)
+        checker.ledger.reject(Reject(files[file], row, index, piece.user, str(item), 1, reason))
+    checker.ledger.counts["interactions_rejected"] += len(missing)
+    checker.ledger.counts["unknown_items"] += len(missing)
 
 
 def _without(table: pa.Table, kept: np.ndarray) -> pa.Table:
@@ -393,14 +461,7 @@ def _filtered(lists: pa.ListArray, sizes: np.ndarray, kept: np.ndarray) -> pa.Li
     said = lists.is_valid().to_numpy(zero_copy_only=False)
     inside = np.repeat(said, sizes)
     values = lists.flatten().filter(pa.array(kept[inside]))
-    ends = np.concatenate(
-        [
-            [0],
-            np.cumsum(
-                np.bincount(
-                    np.repeat(np.arange(len(sizes)), sizes)[inside & kept], minlength=len(sizes)
-                )
-            ),
-        ]
-    ).astype(np.int32)
+    owners = np.repeat(np.arange(len(sizes)), sizes)
+    counts = np.bincount(owners[inside & kept], minlength=len(sizes))
+    ends = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
     return pa.ListArray.from_arrays(ends, values, mask=pa.array(~said))

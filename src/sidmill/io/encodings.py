@@ -8,8 +8,12 @@ import codecs
 import io
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sidmill.core.errors import SidmillError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer as Buffer
 
 AUTO = "auto"
 UTF8 = "utf-8"
@@ -25,7 +29,15 @@ UNKNOWN_BYTE = "\udc80"  # a lone surrogate: written to UTF-8 it is refused by e
 CHUNK = 1 << 16
 UNPACKERS = {".gz": "zcat", ".zst": "zstdcat"}
 
-codecs.register_error("sidmill.unknown", lambda error: (UNKNOWN_BYTE, error.end))
+
+def _unknown_byte(error: UnicodeError) -> tuple[str, int]:
+    """Put ``UNKNOWN_BYTE`` where bytes have no letter in their encoding, and go on behind them."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return UNKNOWN_BYTE, error.end
+
+
+codecs.register_error("sidmill.unknown", _unknown_byte)
 
 
 def check(encoding: str, setting: str) -> None:
@@ -35,10 +47,10 @@ def check(encoding: str, setting: str) -> None:
         SidmillError: naming the setting.
     """
     try:
-        known = encoding == AUTO or codecs.lookup(encoding)._is_text_encoding
+        exists = encoding == AUTO or codecs.lookup(encoding)._is_text_encoding
     except (LookupError, ValueError):
-        known = False
-    if not known:
+        exists = False
+    if not exists:
         raise SidmillError(
             f"{setting}: no encoding is named {encoding!r:.80}: set auto, or one such as utf-8, "
             f"latin-1, cp1252, gb18030 or utf-16"
@@ -46,9 +58,9 @@ def check(encoding: str, setting: str) -> None:
 
 
 def detect(head: bytes) -> str:
-    """Name the encoding that the first bytes of a file tell; UTF-8 where they tell none.
+    """Name the encoding that the first bytes of a file show; UTF-8 where they show none.
 
-    Told are byte order marks, and UTF-16 without one by the zeros of its first two letters.
+    They are a byte order mark, or the zeros in the first two letters of UTF-16.
     """
     for mark, name in MARKS:
         if head.startswith(mark):
@@ -62,7 +74,7 @@ def detect(head: bytes) -> str:
 
 
 def name_of(stream: io.BufferedReader, encoding: str = AUTO) -> str:
-    """Name the encoding of an open file: as given, or as its first bytes tell."""
+    """Name the encoding of an open file: as given, or as its first bytes show."""
     return detect(stream.peek(4)[:4]) if encoding == AUTO else encoding
 
 
@@ -112,7 +124,8 @@ class _Decoded(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, room: memoryview) -> int:
+    def readinto(self, buffer: "Buffer") -> int:
+        room = memoryview(buffer).cast("B")
         while not self.waiting:
             chunk = self.stream.read(CHUNK)
             text = self.decoder.decode(chunk, not chunk)

@@ -18,8 +18,8 @@ CHUNK_BYTES = 1 << 20
 CACHE_BYTES = 16 << 20
 
 
-class Wanted(NamedTuple):
-    """What a dataset has to be: ``kind`` a dtype, ``"vlen int64"`` or ``"vlen str"``."""
+class DatasetSpec(NamedTuple):
+    """Specification of a dataset: ``kind`` a dtype, ``"vlen int64"`` or ``"vlen str"``."""
 
     name: str
     kind: str
@@ -41,12 +41,14 @@ def chunk_rows(row_bytes: int, n_rows: int) -> int:
 
 def vlen_int64() -> np.dtype:
     """The type of lists of int64."""
-    return h5py.vlen_dtype(np.int64)
+    kind: np.dtype = h5py.vlen_dtype(np.int64)
+    return kind
 
 
 def text() -> np.dtype:
     """The type of UTF-8 strings of any length."""
-    return h5py.string_dtype()
+    kind: np.dtype = h5py.string_dtype()
+    return kind
 
 
 def write_lists(dataset: h5py.Dataset, start: int, lists: np.ndarray) -> None:
@@ -61,18 +63,18 @@ def write_lists(dataset: h5py.Dataset, start: int, lists: np.ndarray) -> None:
     """
     if not len(lists):
         return
-    place = dataset.id.get_space()
-    place.select_hyperslab((start,), (len(lists),))
+    space = dataset.id.get_space()
+    space.select_hyperslab((start,), (len(lists),))
     memory = h5py.h5s.create_simple((len(lists),))
     kind = h5py.h5t.py_create(dataset.dtype)
-    dataset.id.write(memory, place, lists.astype(dataset.dtype), kind)
+    dataset.id.write(memory, space, lists.astype(dataset.dtype), kind)
 
 
-def open_checked(path: str | Path, wanted: list[Wanted], attributes: list[str]) -> h5py.File:
+def open_checked(path: str | Path, specs: list[DatasetSpec], attributes: list[str]) -> h5py.File:
     """Open for reading after checking datasets, shapes and types.
 
     Raises:
-        SidmillError: naming file, dataset, shape and dtype found and wanted.
+        SidmillError: naming file, dataset, shape and dtype, found and expected.
     """
     if not Path(path).is_file():
         raise SidmillError(f"{path}: no such file")
@@ -82,7 +84,7 @@ def open_checked(path: str | Path, wanted: list[Wanted], attributes: list[str]) 
         reason = str(error).splitlines()[0]
         raise SidmillError(f"{path}: not a whole HDF5 file ({reason}): make it again") from None
     try:
-        _check(path, file, wanted)
+        _check(path, file, specs)
         missing = [name for name in attributes if name not in file.attrs]
         if missing:
             raise SidmillError(
@@ -95,12 +97,14 @@ def open_checked(path: str | Path, wanted: list[Wanted], attributes: list[str]) 
     return file
 
 
-def _check(path: str | Path, file: h5py.File, wanted: list[Wanted]) -> None:
+def _check(path: str | Path, file: h5py.File, specs: list[DatasetSpec]) -> None:
     sizes: dict[str, tuple[int, str]] = {}
-    for name, kind, shape, optional in wanted:
+    for name, kind, shape, optional in specs:
         found = file.get(name)
         if found is None and optional:
             continue
+
+        # Its name, type and number of dimensions.
         if not isinstance(found, h5py.Dataset):
             raise SidmillError(
                 f"{path}: no dataset {name!r}, wanted {kind} {_shape(shape)}; it has "
@@ -112,30 +116,32 @@ def _check(path: str | Path, file: h5py.File, wanted: list[Wanted]) -> None:
                 f"{path}: dataset {name!r} is {is_kind} {found.shape}, wanted {kind} "
                 f"{_shape(shape)}"
             )
+
+        # A letter stands for the same size in all datasets.
         for letter, size in zip(shape, found.shape, strict=True):
-            known, first = sizes.setdefault(str(letter), (size, name))
-            if known != size:
+            expected, first = sizes.setdefault(str(letter), (size, name))
+            if expected != size:
                 raise SidmillError(
-                    f"{path}: dataset {name!r} is {is_kind} {found.shape}, but {letter} is {known} "
-                    f"in {first!r}: the two do not belong together"
+                    f"{path}: dataset {name!r} is {is_kind} {found.shape}, but {letter} is "
+                    f"{expected} in {first!r}: the two do not belong together"
                 )
 
 
-def check_attribute(path: str | Path, file: h5py.File, name: str, wanted: int) -> None:
-    """Hold a number that an attribute says against the datasets.
+def check_attribute(path: str | Path, file: h5py.File, name: str, expected: int) -> None:
+    """Check a number that an attribute states against the datasets.
 
     Raises:
         SidmillError: if it is another, or no number.
     """
     found = file.attrs[name]
-    if not isinstance(found, int | np.number) or found != wanted:
+    if not isinstance(found, int | np.number) or found != expected:
         raise SidmillError(
-            f"{path}: attribute {name} says {found!s:.80}, the datasets {wanted}: make it again"
+            f"{path}: attribute {name} says {found!s:.80}, the datasets {expected}: make it again"
         )
 
 
 def kind_of(dtype: np.dtype) -> str:
-    """Name a type as :class:`Wanted` does."""
+    """Name a type as :class:`DatasetSpec` does."""
     values = h5py.check_vlen_dtype(dtype)
     if h5py.check_string_dtype(dtype) is not None:
         return "vlen str" if h5py.check_string_dtype(dtype).length is None else str(dtype)

@@ -5,8 +5,8 @@
     keyed   ``{"key": value, "key": value, ...}``, all of them objects, or all of them lists
     values  one value after another, over several lines each
 
-A value that is no JSON is told with a problem, and the ones after it are read on: where its end
-can be found for sure, by its brackets. Python's own parser reads each value, so NaN, Infinity and
+A value that is no JSON has a problem, and the values after it are still read where its brackets
+show for sure where it ends. Python's own parser reads each value, so NaN, Infinity and
 integers of any length are taken, as in JSON lines.
 """
 
@@ -15,12 +15,12 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from sidmill.core.errors import SidmillError
 from sidmill.io import text_lines
 
-LOOK_AHEAD = 1 << 20  # bytes that the shape of a file is told by
+LOOK_AHEAD = 1 << 20  # bytes that decide the shape of a file
 CHUNK = 1 << 16
 MANY = 10  # lists: more than a row has
 NEAR_END = 16  # characters: an error closer to the end of what was read may be of a value cut there
@@ -56,7 +56,7 @@ def parse(text: str | bytes) -> object:
 
 
 def shape(stream: io.BufferedReader) -> str:
-    """Tell how a file holds its values: ``lines``, ``array``, ``keyed`` or ``values``.
+    """Decide how a file holds its values: ``lines``, ``array``, ``keyed`` or ``values``.
 
     Args:
         stream: the file as UTF-8, at its beginning; it is read on from there.
@@ -65,6 +65,8 @@ def shape(stream: io.BufferedReader) -> str:
     start, whole = first.lstrip()[:1], first.endswith(b"\n") or len(first) < LOOK_AHEAD
     if start not in (b"[", b"{"):
         return "lines"
+
+    # A whole line: one value in it, or the first line of a value that goes on.
     if whole:
         second = _next_line(stream).lstrip()
         try:
@@ -80,6 +82,8 @@ def shape(stream: io.BufferedReader) -> str:
         if not (ends_open and second and goes_on):
             return "lines"
         return _shape_of_beginning(first + second + stream.read(LOOK_AHEAD))
+
+    # A line longer than is looked at.
     if start == b"[":
         return "array"
     found = _shape_of_beginning(first)
@@ -93,21 +97,24 @@ def shape(stream: io.BufferedReader) -> str:
 def read(path: str | Path, stream: io.BufferedReader, form: str) -> Iterator[Value]:
     """Yield the values of an ``array``, of a ``keyed`` object, or ``values`` in a row.
 
-    Memory: one value, at most ``lines.LONGEST`` characters.
+    Memory: one value, at most ``text_lines.LONGEST`` characters.
 
     Args:
         path: the file, for messages.
         stream: the file as UTF-8, at its beginning.
-        form: what :func:`shape` told.
+        form: what :func:`shape` returned.
 
     Raises:
         SidmillError: if a value is too long, or nothing after it can be told apart.
     """
+    # Values without anything around them.
     text = _Text(path, stream)
     if form == "values":
         while text.next_mark():
             yield text.value()
         return
+
+    # Values between brackets, parted by commas.
     closing, keyed = ("]", False) if form == "array" else ("}", True)
     text.next_mark()  # the opening bracket
     text.take()
@@ -138,7 +145,8 @@ class _Text:
     def next_mark(self) -> str:
         """The next character but white space; nothing at the end."""
         while True:
-            self.at = SPACE.match(self.text, self.at).end()
+            space = SPACE.match(self.text, self.at)
+            self.at = space.end() if space else self.at
             if self.at < len(self.text):
                 return self.text[self.at]
             if not self._read_on():
@@ -150,32 +158,33 @@ class _Text:
 
     def entry(self) -> Value:
         """Read a key and its value."""
-        key = self._parse() if self.next_mark() == '"' else None
-        if key is None or key.problem or self.next_mark() != ":":
+        name = self._parse() if self.next_mark() == '"' else Value(None)
+        if not isinstance(name.value, str) or self.next_mark() != ":":
             self.stop("no name and colon before a value")
-        self.number -= 1  # the name counts for nothing
+        self.number -= 1  # a name is no element
         self.take()
-        return self.value()._replace(key=key.value)
+        return self.value()._replace(key=str(name.value))
 
     def value(self) -> Value:
         """Read a value."""
         self.next_mark()
         return self._parse()
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: str) -> NoReturn:
         """Give up on the file.
 
         Raises:
             SidmillError: always.
         """
         raise SidmillError(
-            f"{self.path}: cannot be read past element {self.number} of its JSON ({reason}): mend "
-            f"what follows there"
+            f"{self.path}: cannot be read past element {self.number} of its JSON ({reason}): "
+            f"correct what follows there"
         )
 
     def _parse(self) -> Value:
         """Parse the value here, reading on as long as it may be cut where the text ends."""
         while True:
+            # An error close to the end of the text may be of a value that is cut there.
             problem, is_cut = None, False
             try:
                 value, end = self.decoder.raw_decode(self.text, self.at)
@@ -192,6 +201,7 @@ class _Text:
             if is_cut and self._read_on():
                 continue
             break
+
         if problem:
             self._pass_over(problem)
             self.number += 1
@@ -207,7 +217,7 @@ class _Text:
         if len(kept) > text_lines.LONGEST:
             raise SidmillError(
                 f"{self.path}: what follows element {self.number} of its JSON is "
-                f"{text_lines.TOO_LONG}: mend it"
+                f"{text_lines.TOO_LONG}: correct it"
             )
         more = "" if self.ended else self.file.read(max(CHUNK, len(kept)))
         self.ended = self.ended or not more
@@ -266,7 +276,7 @@ def _shape_of(value: object) -> str:
     return "keyed" if isinstance(value, dict) and _is_keyed(value) else "lines"
 
 
-def _is_keyed(entries: dict) -> bool:
+def _is_keyed(entries: dict[str, Any]) -> bool:
     """Whether the entries of an object look like rows: all objects, or all flat lists.
 
     One row may have a few lists, too: names of fields hold no digit, ids of users do.
@@ -287,11 +297,11 @@ def _shape_of_beginning(beginning: bytes) -> str:
     text = _Text("", io.BufferedReader(io.BytesIO(beginning)))
     text.next_mark()
     text.take()
-    entries = {}
+    entries: dict[str, object] = {}
     try:
         while text.next_mark() == '"':
             found = text.entry()
-            entries[found.key] = found.value
+            entries[str(found.key)] = found.value
             if text.next_mark() != ",":
                 break
             text.take()

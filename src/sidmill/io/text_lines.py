@@ -1,4 +1,4 @@
-"""Lines of a file of the user: one of any length, as a bomb of zeros holds, stays out of memory."""
+"""Lines of a file of the user, read in bounded memory however long a line is."""
 
 import gzip
 import io
@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path
+from typing import cast
 
 import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
 
-LONGEST = 64 << 20  # bytes; a longer one is a mistake, or meant to do harm
+LONGEST = 64 << 20  # bytes; a longer line is a mistake or an attack
 TOO_LONG = "a line of more than 64 MiB"
 
 
@@ -48,7 +49,7 @@ def opened(path: str | Path) -> Iterator[io.BufferedReader]:
 
 def _decompressed(path: str | Path) -> io.BufferedReader:
     if str(path).lower().endswith(".gz"):
-        raw = gzip.open(path, "rb")  # noqa: SIM115 - the caller closes it
+        raw = cast(io.RawIOBase, gzip.open(path, "rb"))  # noqa: SIM115 - the caller closes it
     elif str(path).lower().endswith(".zst"):
         raw = pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
     else:

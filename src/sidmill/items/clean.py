@@ -11,6 +11,7 @@ import html
 import math
 import re
 from html.entities import html5
+from typing import Any
 
 from sidmill.io import json_values
 
@@ -78,7 +79,7 @@ def clean(text: str) -> str:
     return " ".join(text.translate(INVISIBLE).split())
 
 
-def _character(entity: re.Match) -> str:
+def _character(entity: re.Match[str]) -> str:
     """What an entity stands for; itself where there is none of that name."""
     name = entity[0][1:]
     return html.unescape(entity[0]) if name[0] == "#" else html5.get(name, entity[0])
@@ -107,7 +108,7 @@ def _drop_hidden(text: str) -> str:
     return " ".join([*kept, text[at:]])
 
 
-def _json_text(text: str) -> dict | list | None:
+def _json_text(text: str) -> dict[str, Any] | list[Any] | None:
     """The object or array that a text is in JSON, or None."""
     if "}" not in text and "]" not in text:
         return None
@@ -115,6 +116,7 @@ def _json_text(text: str) -> dict | list | None:
     if inner[:1] + inner[-1:] not in ("{}", "[]"):
         return None
     try:
-        return json_values.parse(text)
+        value = json_values.parse(text)
     except (ValueError, RecursionError):
         return None
+    return value if isinstance(value, dict | list) else None

@@ -9,13 +9,14 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sidmill.core.atomic import replacing
 from sidmill.core.errors import SidmillError
 from sidmill.items import demo_words as words
+from sidmill.settings.items import Demo
 
 MIN_ITEMS = 50
 ITEMS_PER_LEAF = 10  # smaller catalogues use fewer leaves, so that a leaf stays a cluster
@@ -25,6 +26,9 @@ DUPLICATE_SHARE = 0.006
 ROUGH_SHARE = 0.12
 LAST_SECOND = 1_767_225_599  # 2025-12-31 23:59:59 UTC
 YEAR = 365 * 24 * 3600
+
+Item = dict[str, Any]  # field name to value, as JSON has it
+History = dict[str, Any]
 
 
 class Wording(NamedTuple):
@@ -73,29 +77,31 @@ class Leaf(NamedTuple):
     chinese: Wording
 
 
-def make(*, n_items: int, n_users: int, seed: int) -> tuple[list[dict], list[dict]]:
+def make(settings: Demo, seed: int) -> tuple[list[Item], list[History]]:
     """Make a catalogue and the histories of its users.
 
-    The same numbers give the same content. An item has ``item_id`` (1 to ``n_items``, in an order
-    that says nothing of its category), ``title``, ``description``, ``brand``, ``categories`` (three
-    levels) and ``price``; some fields are null, empty or missing, never title and description
-    together. A history has ``user_id`` (from 1), ``item_ids`` (5 to 60, none twice) and
+    The same settings and seed give the same content. An item has ``item_id`` (1 to ``n_items``, in
+    an order unrelated to its category), ``title``, ``description``, ``brand``, ``categories``
+    (three levels) and ``price``; some fields are null, empty or missing, but never both title and
+    description. A history has ``user_id`` (from 1), ``item_ids`` (5 to 60, without repeats) and
     ``timestamps`` (unix seconds in 2025, strictly increasing).
 
     Args:
-        n_items: size of the catalogue, at least 50.
-        n_users: number of histories, at least 1.
+        settings: the sizes: at least 50 items and 1 user.
         seed: seed of every choice.
 
     Raises:
         SidmillError: if ``n_items`` or ``n_users`` is too small.
     """
-    for name, found, least in (("n_items", n_items, MIN_ITEMS), ("n_users", n_users, 1)):
-        if found < least:
+    n_items, n_users = settings.n_items, settings.n_users
+    for name, size, least in (("n_items", n_items, MIN_ITEMS), ("n_users", n_users, 1)):
+        if size < least:
             raise SidmillError(
-                f"the demo catalogue with {name} {found} is too small to hold its structure: "
+                f"the demo catalogue with {name} {size} is too small to hold its structure: "
                 f"raise {name} to {least} or more"
             )
+
+    # One generator for everything, so the order of these calls is part of the result.
     rng = np.random.Generator(np.random.PCG64(seed))
     leaves = _choose_leaves(n_items)
     leaf_of = _spread(rng, n_items, len(leaves))
@@ -103,27 +109,24 @@ def make(*, n_items: int, n_users: int, seed: int) -> tuple[list[dict], list[dic
     return items, _make_histories(rng, leaves, leaf_of, items, n_users)
 
 
-def write(
-    items_path: str | Path, interactions_path: str | Path, *, n_items: int, n_users: int, seed: int
-) -> None:
-    """Write what ``make`` gives as two JSON-lines files in UTF-8, each atomically.
+def write(items_path: str | Path, interactions_path: str | Path, settings: Demo, seed: int) -> None:
+    """Write the result of :func:`make` as two JSON-lines files in UTF-8, each atomically.
 
     Args:
         items_path: catalogue to write, one item per line, by rising id.
         interactions_path: histories to write, one user per line, by rising id.
-        n_items: see ``make``.
-        n_users: see ``make``.
-        seed: see ``make``.
+        settings: see :func:`make`.
+        seed: see :func:`make`.
 
     Raises:
         SidmillError: if ``n_items`` or ``n_users`` is too small.
     """
-    items, histories = make(n_items=n_items, n_users=n_users, seed=seed)
+    items, histories = make(settings, seed)
     _write_lines(items_path, items)
     _write_lines(interactions_path, histories)
 
 
-def _write_lines(path: str | Path, rows: Iterable[dict]) -> None:
+def _write_lines(path: str | Path, rows: Iterable[Item]) -> None:
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
@@ -143,10 +146,12 @@ def _read_tree() -> Iterator[Leaf]:
     for block in re.split(r"^(?=#)", words.TREE, flags=re.MULTILINE)[1:]:
         heading, *lines = block.strip().splitlines()
         marks, heading = heading.split(" ", 1)
-        name, *pair = heading.split(" | ")
-        pair, lists = list(map(_split, pair)), list(map(_split, lines))
+        name, *both = heading.split(" | ")  # in English and in Chinese
+        pair, lists = list(map(_split, both)), list(map(_split, lines))
         level = len(marks) - 1
         corner = [*corner[:level], corner[level] + 1, -1, -1][:3]
+
+        # Lists of departments and branches hold for the leaves below them.
         if level == 0:
             department, scenes, (brands,) = name, pair, lists
         elif level == 1:
@@ -154,9 +159,10 @@ def _read_tree() -> Iterator[Leaf]:
         else:
             yield Leaf(
                 (department, branch, name),
-                tuple(corner),
+                (corner[0], corner[1], corner[2]),
                 [brand for at, brand in enumerate(brands) if _carries(corner[1], at)],
-                *map(Wording, pair, lists, materials, uses, scenes),
+                Wording(pair[0], lists[0], materials[0], uses[0], scenes[0]),
+                Wording(pair[1], lists[1], materials[1], uses[1], scenes[1]),
             )
 
 
@@ -179,7 +185,7 @@ def _spread(rng: np.random.Generator, n_items: int, n_leaves: int) -> np.ndarray
 # Items
 
 
-def _make_items(rng: np.random.Generator, leaves: list[Leaf], leaf_of: np.ndarray) -> list[dict]:
+def _make_items(rng: np.random.Generator, leaves: list[Leaf], leaf_of: np.ndarray) -> list[Item]:
     """Write the items; duplicates of a text take its leaf, in ``leaf_of`` too."""
     n_items = len(leaf_of)
     is_chinese = rng.permutation(n_items) < CHINESE_SHARE * n_items
@@ -197,8 +203,9 @@ def _make_items(rng: np.random.Generator, leaves: list[Leaf], leaf_of: np.ndarra
     return items
 
 
-def _describe(rng: np.random.Generator, leaf: Leaf, other: Leaf, *, chinese: bool) -> dict:
+def _describe(rng: np.random.Generator, leaf: Leaf, other: Leaf, *, chinese: bool) -> Item:
     """Write title and description of one item, and the fields they agree with."""
+    # What all sentences of the item agree on.
     brand = leaf.brands[min(rng.geometric(0.4), len(leaf.brands)) - 1]
     wording, phrases = (leaf.chinese, CHINESE) if chinese else (leaf.english, ENGLISH)
     facts = {
@@ -231,6 +238,7 @@ def _describe(rng: np.random.Generator, leaf: Leaf, other: Leaf, *, chinese: boo
             weight=rng.integers(50, 3000),
         )
 
+    # Title, then sentences of the leaf and sentences that any item may have.
     title = say(_pick(rng, phrases.titles))
     if rng.random() < 0.3:
         title = re.sub(r"(?<![^ (])[a-z]", lambda letter: letter[0].upper(), title)
@@ -245,7 +253,7 @@ def _describe(rng: np.random.Generator, leaf: Leaf, other: Leaf, *, chinese: boo
 
 
 def _pick(rng: np.random.Generator, choices: Sequence[str]) -> str:
-    return choices[rng.integers(len(choices))]
+    return choices[int(rng.integers(len(choices)))]
 
 
 def _number(rng: np.random.Generator, text: str) -> str:
@@ -270,7 +278,7 @@ def _roughen(rng: np.random.Generator, text: str) -> str:
     return _pick(rng, ways)
 
 
-def _drop_fields(rng: np.random.Generator, item: dict) -> dict:
+def _drop_fields(rng: np.random.Generator, item: Item) -> Item:
     """Make a field null, empty or absent here and there; title or description always stays."""
     for field, share in (("brand", 0.05), ("price", 0.03)):
         if rng.random() < share:
@@ -294,10 +302,11 @@ def _make_histories(
     rng: np.random.Generator,
     leaves: list[Leaf],
     leaf_of: np.ndarray,
-    items: list[dict],
+    items: list[Item],
     n_users: int,
-) -> list[dict]:
+) -> list[History]:
     """Let each user wander: mostly within a leaf or its branch, seldom far, popular items first."""
+    # What draws users to an item: popularity, brand, and its neighbours in the tree.
     n_items = len(items)
     brand_of = np.array([item["brand"] or "" for item in items])
     popularity = 1 / (1 + rng.permutation(n_items)) ** 0.8
@@ -315,6 +324,7 @@ def _make_histories(
         appeal = popularity * np.where(brand_of == brand, 4.0, 1.0)
         at, taken = favourites[0], []
         for _ in range(min(rng.geometric(0.1) + 4, 60, n_items // 2)):
+            # Stay in the leaf, go to its branch, or anywhere; a favourite leaf calls back.
             mood = rng.random()
             if mood < 0.12:
                 at = rng.choice(favourites)
@@ -327,6 +337,7 @@ def _make_histories(
             at = leaf_of[item]
         return taken
 
+    # Times of one year, later items later.
     histories = []
     for user in range(n_users):
         item_ids = wander()

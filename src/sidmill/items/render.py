@@ -12,11 +12,11 @@ import reprlib
 import string
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import numpy as np
@@ -31,8 +31,11 @@ from sidmill.formats import catalogue, given_sids, item_text
 from sidmill.formats.reject_counts import NOT_UTF8, Tally
 from sidmill.io import encodings, parquet
 from sidmill.items.clean import UnreadableError, plain_text
+from sidmill.settings.items import Items
 
 logger = logging.getLogger(__name__)
+
+Template = list[tuple[str, str | None]]  # literal text, and the field behind it
 
 INT64 = range(-(2**63), 2**63)
 FLOAT_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})\.0+")  # what pandas writes beside a gap
@@ -65,10 +68,10 @@ class Source(NamedTuple):
     dialect: catalogue.Dialect
     id_field: str
 
-    def rows(self, wanted: set[str] | None = None) -> Iterator[tuple[str, catalogue.Row]]:
-        """All rows of all files; only fields that are ``wanted``, where leaving others pays."""
+    def rows(self, fields: set[str] | None = None) -> Iterator[tuple[str, catalogue.Row]]:
+        """All rows of all files; with ``fields`` alone, where the others need not be decoded."""
         for file in self.files:
-            for row in catalogue.read(file, wanted, self.dialect):
+            for row in catalogue.read(file, fields, self.dialect):
                 yield file, row
 
     def ids(self) -> Iterator[tuple[str, catalogue.Row, object]]:
@@ -98,19 +101,8 @@ class NoSidError(BadRowError):
 def render(
     text_path: str,
     rejects_path: str,
+    settings: Items,
     sids: tuple[str, int] | None = None,
-    *,
-    path: str | None,
-    encoding: str,
-    separator: str | None,
-    quoted: bool,
-    columns: list[str] | None,
-    id_field: str,
-    id_type: str,
-    fields: list[str],
-    template: str | None,
-    on_bad_rows: str,
-    max_reject_share: float,
 ) -> Counts:
     """Write one text per item of the catalogue, in the order of the catalogue.
 
@@ -121,97 +113,142 @@ def render(
     Args:
         text_path: text.parquet to write.
         rejects_path: rejects.parquet to write.
-        sids: a file of SIDs that exist and the offset of its ids: items without a SID are listed in
+        settings: how the catalogue is read, which fields are joined, and what a bad row does.
+        sids: a file of existing SIDs, and the offset of its ids: items without a SID are listed in
             rejects.parquet, whatever ``on_bad_rows`` says. None: all items are taken.
-        path: file, folder or glob of the catalogue; None has no text, and is refused.
-        encoding: of files of text: ``auto`` or a name.
-        separator: of the columns of a table, or None: as the name of the file says.
-        quoted: whether fields of a table may stand in double quotes.
-        columns: names of the columns of a table without a header, or None.
-        id_field: field that holds the item id; of an object of objects, its names hold it.
-        id_type: ``int``, ``string``, or ``auto``: as the first item has it (where all is text, in
-            tables and names of an object, integers if every id is written as one).
-        fields: names of the fields to join, in this order. Missing and null ones are passed over.
-        template: in place of ``fields``, a text with field names in braces, or None.
-        on_bad_rows: ``error`` stops at the first bad row, ``reject`` lists them in rejects.parquet.
-        max_reject_share: largest share of the rows that may be rejected for one cause.
 
     Raises:
         SidmillError: for a bad row under ``error``; if no row gives an item; if a field is in no
             row; if a file cannot be read to its end; if one cause takes too many rows.
     """
-    if path is None:
+    if settings.path is None:
         raise SidmillError(NO_CATALOGUE)
-    encodings.check(encoding, "items.encoding")
-    named = None if columns is None else tuple(columns)
-    dialect = catalogue.Dialect(encoding, separator, named, quoted, "items")
-    source = Source(expand(path, catalogue.SUFFIXES, "items.path"), dialect, id_field)
-    _say_encodings(source)
+    encodings.check(settings.encoding, "items.encoding")
+    source = _source(settings.path, settings)
+    _log_encodings(source)
 
-    ids = _decide_ids(source, id_type)
-    pieces = _parse_template(template) if template else _joined(fields)
-    unseen = {field for _, field in pieces if field}
-    wanted = {id_field} | unseen
+    # What every row is checked against: the type of the ids, repeated ids, and existing SIDs.
+    ids = _decide_ids(source, settings.id_type)
+    template = _parse_template(settings.template) if settings.template else _joined(settings.fields)
     repeated = _find_repeated(source, ids)
-    first_place: dict[int | str, str] = {}  # of repeated ids only
-    tally, n_items = Tally(), 0
     have_sids = None if sids is None else set(given_sids.read(*sids, ids.integer).ids.to_pylist())
+    renderer = _Renderer(ids, template, repeated, {}, have_sids)
 
-    def item(file: str, row: catalogue.Row) -> tuple[int | str, str]:
-        if row.problem:
-            raise BadRowError(row.problem)
-        pid = _read_id(row, ids)
-        if pid in first_place:
-            raise BadRowError(f"id {pid!r:.80} stands already at {first_place[pid]}")
-        if have_sids is not None and pid not in have_sids:
-            raise NoSidError(NO_SID)
-        words = _fill(pieces, row.fields)
-        if pid in repeated:
-            first_place[pid] = f"{file}, row {row.number}"
-        return pid, words
-
-    def good_rows(rejects: pq.ParquetWriter) -> Iterator[pa.Table]:
-        nonlocal n_items
-        good, bad = [], []
-        for file, row in source.rows(wanted):
-            tally.rows += 1
-            unseen.difference_update(row.fields or ())
-            try:
-                good.append(item(file, row))
-            except BadRowError as reason:
-                if on_bad_rows == "error" and not isinstance(reason, NoSidError):
-                    raise SidmillError(_stopped_at(file, row, str(reason), dialect)) from None
-                tally.add(file, row.number, str(reason))
-                bad.append((_shown_id(row, id_field), file, row.number, _stored(str(reason))))
-
-            # Write whole blocks.
-            if len(good) == parquet.ROWS_PER_GROUP:
-                n_items += len(good)
-                yield _table(good, schema)
-                good = []
-            if len(bad) == parquet.ROWS_PER_GROUP:
-                rejects.write_table(_table(bad, item_text.REJECTS_SCHEMA))
-                bad = []
-
-        # Whatever is wrong with the whole is said before a file appears.
-        n_items += len(good)
-        _check_outcome(source, unseen, n_items, tally)
-        tally.check(max_reject_share, "items", dialect.named("encoding"), (NO_SID,))
-        yield _table(good, schema)
-        rejects.write_table(_table(bad, item_text.REJECTS_SCHEMA))
-
+    # The two files appear together, after every row was counted.
+    tally = Tally()
     schema = item_text.schema(pa.int64() if ids.integer else pa.string())
     with parquet.writer(rejects_path, item_text.REJECTS_SCHEMA) as rejects:
-        item_text.write(text_path, schema.field("pid").type, good_rows(rejects))
+        tables = _tables(source, renderer, settings, tally, rejects)
+        n_items = item_text.write(text_path, schema.field("pid").type, tables)
         rejects.add_key_value_metadata({item_text.ROWS_READ_KEY: str(tally.rows)})
+
     counts = Counts(tally.rows, n_items, tally.rows - n_items)
-    logger.info("%(rows)d rows: %(items)d items, %(rejects)d rejects", counts._asdict())
+    logger.info("%d rows: %d items, %d rejects", *counts)
     for line in tally.lines():
         logger.warning("rejects: %s", line)
     return counts
 
 
-def _say_encodings(source: Source) -> None:
+class _Renderer(NamedTuple):
+    """What turns one row into an item.
+
+    Attributes:
+        ids: how ids are read.
+        template: pairs of literal text and the field behind it.
+        repeated: ids that occur more than once.
+        first_rows: file and row of the repeated ids read so far, changed in place.
+        have_sids: ids that have a SID, or None where that does not matter.
+    """
+
+    ids: Ids
+    template: Template
+    repeated: set[int | str]
+    first_rows: dict[int | str, str]
+    have_sids: set[int | str] | None
+
+    def item(self, file: str, row: catalogue.Row) -> tuple[int | str, str]:
+        """Return the id and the text of a row.
+
+        Raises:
+            BadRowError: if the row gives no item.
+        """
+        if row.fields is None:
+            raise BadRowError(row.problem)
+        pid = _read_id(row, self.ids)
+        if pid in self.first_rows:
+            raise BadRowError(f"id {pid!r:.80} stands already at {self.first_rows[pid]}")
+        if self.have_sids is not None and pid not in self.have_sids:
+            raise NoSidError(NO_SID)
+        text = _fill(self.template, row.fields)
+        if pid in self.repeated:
+            self.first_rows[pid] = f"{file}, row {row.number}"
+        return pid, text
+
+
+def _tables(
+    source: Source,
+    renderer: _Renderer,
+    settings: Items,
+    tally: Tally,
+    rejects: pq.ParquetWriter,
+) -> Iterator[pa.Table]:
+    """Yield the items as tables of text.parquet, and write the other rows to ``rejects``.
+
+    Args:
+        source: the rows.
+        renderer: what turns them into items.
+        settings: of the stage.
+        tally: counts the rows, changed in place.
+        rejects: rejects.parquet, open.
+
+    Raises:
+        SidmillError: see :func:`render`.
+    """
+    schema = item_text.schema(pa.int64() if renderer.ids.integer else pa.string())
+    unseen = {field for _, field in renderer.template if field}
+    fields = {settings.id_field} | unseen
+    n_items = 0
+    good: list[tuple[int | str, str]] = []
+    bad: list[tuple[str | None, str, int, str]] = []
+    for file, row in source.rows(fields):
+        tally.rows += 1
+        unseen.difference_update(row.fields or ())
+        try:
+            good.append(renderer.item(file, row))
+        except BadRowError as error:
+            reason = str(error)
+            if settings.on_bad_rows == "error" and not isinstance(error, NoSidError):
+                raise SidmillError(_stopped_at(file, row, reason, source.dialect)) from None
+            tally.add(file, row.number, reason)
+            bad.append((_shown_id(row, settings.id_field), file, row.number, _stored(reason)))
+
+        # Write whole row groups.
+        if len(good) == parquet.ROWS_PER_GROUP:
+            n_items += len(good)
+            yield _table(good, schema)
+            good = []
+        if len(bad) == parquet.ROWS_PER_GROUP:
+            rejects.write_table(_table(bad, item_text.REJECTS_SCHEMA))
+            bad = []
+
+    # Faults of the catalogue as a whole stop the run before a file appears.
+    n_items += len(good)
+    _check_outcome(source, unseen, n_items, tally)
+    tally.check(settings.max_reject_share, "items", source.dialect.named("encoding"), (NO_SID,))
+    yield _table(good, schema)
+    rejects.write_table(_table(bad, item_text.REJECTS_SCHEMA))
+
+
+def _source(path: str, settings: Items) -> Source:
+    """The rows of the catalogue, as the settings say that its files are written."""
+    columns = None if settings.columns is None else tuple(settings.columns)
+    dialect = catalogue.Dialect(
+        settings.encoding, settings.separator, columns, settings.quoted, "items"
+    )
+    return Source(expand(path, catalogue.SUFFIXES, "items.path"), dialect, settings.id_field)
+
+
+def _log_encodings(source: Source) -> None:
     """Log which files are read in another encoding because of their first bytes."""
     for file in source.files:
         found = catalogue.encoding_of(file, source.dialect)
@@ -225,7 +262,7 @@ def _stopped_at(file: str, row: catalogue.Row, reason: str, dialect: catalogue.D
     if reason.startswith(NOT_UTF8):
         hint = f"; {encodings.remedy(file, dialect.named('encoding'))}"
     return (
-        f"{file}, row {row.number}: {reason}: mend the row, or set items.on_bad_rows: reject to "
+        f"{file}, row {row.number}: {reason}: correct the row, or set items.on_bad_rows: reject to "
         f"list such rows in rejects.parquet{hint}"
     )
 
@@ -275,11 +312,13 @@ def _decide_texts(source: Source) -> Ids:
 
 def _no_ids(source: Source) -> str:
     """The message where no row has an id: what the rows have, and the first that is unreadable."""
-    unreadable = ((file, row) for file, row in source.rows(set()) if row.problem)
-    file, row = next(unreadable, ("", None))
-    trouble = f"; {file}, row {row.number}: {row.problem}" if row else ""
-    if row and row.problem.startswith(NOT_UTF8):
-        trouble += f": {encodings.remedy(file, source.dialect.named('encoding'))}"
+    trouble = ""
+    for file, row in source.rows(set()):
+        if row.problem:
+            trouble = f"; {file}, row {row.number}: {row.problem}"
+            if row.problem.startswith(NOT_UTF8):
+                trouble += f": {encodings.remedy(file, source.dialect.named('encoding'))}"
+            break
     others = " and the others" * (len(source.files) > 1)
     return (
         f"items.id_field: no row of {source.files[0]}{others} has a field "
@@ -320,6 +359,7 @@ def _is_integer(value: object) -> bool:
 
 
 def _read_id(row: catalogue.Row, ids: Ids) -> int | str:
+    # Integers, and floats that pandas made of them.
     value = _id_value(row, ids.field)
     if _is_missing(value):
         raise BadRowError(f"no id in field {safe(repr(ids.field), 80)}")
@@ -329,6 +369,8 @@ def _read_id(row: catalogue.Row, ids: Ids) -> int | str:
         if ids.integer and not ids.strict and int(value) in EXACT_FLOATS:
             return int(value)
         raise BadRowError(f"id {value} is a float: {PANDAS.format(field=ids.field)}")
+
+    # Text, which may have to be an integer.
     if not isinstance(value, str):
         raise BadRowError(
             f"id {reprlib.repr(value)} is a {type(value).__name__}, wanted an integer or a string"
@@ -338,8 +380,8 @@ def _read_id(row: catalogue.Row, ids: Ids) -> int | str:
     if not ids.strict and FLOAT_INTEGER.fullmatch(value):
         value = value.partition(".")[0]
     if ids.strict or not _is_integer(value):
-        wanted = "like the first" if ids.strict else "of 64 bits as items.id_type: int wants"
-        raise BadRowError(f"id {value!r:.80} is not an integer {wanted}: set items.id_type: string")
+        kind = "like the first" if ids.strict else "of 64 bits as items.id_type: int wants"
+        raise BadRowError(f"id {value!r:.80} is not an integer {kind}: set items.id_type: string")
     return int(value)
 
 
@@ -391,11 +433,11 @@ def _key(pid: int | str) -> int:
     return int.from_bytes(blake2b(pid.encode(), digest_size=8).digest(), "little", signed=True)
 
 
-def _joined(fields: list[str]) -> list[tuple[str, str | None]]:
+def _joined(fields: list[str]) -> Template:
     return [("\n" if position else "", field) for position, field in enumerate(fields)]
 
 
-def _parse_template(template: str) -> list[tuple[str, str | None]]:
+def _parse_template(template: str) -> Template:
     """Split a template into pairs of literal text and the field that follows it."""
     try:
         parsed = list(string.Formatter().parse(template))
@@ -411,10 +453,10 @@ def _parse_template(template: str) -> list[tuple[str, str | None]]:
     return [(literal, field) for literal, field, _, _ in parsed]
 
 
-def _fill(pieces: list[tuple[str, str | None]], fields: dict) -> str:
+def _fill(template: Template, fields: dict[str, Any]) -> str:
     try:
         values = [
-            (literal, plain_text(fields.get(field)) if field else "") for literal, field in pieces
+            (literal, plain_text(fields.get(field)) if field else "") for literal, field in template
         ]
     except RecursionError:
         raise BadRowError("nested too deeply") from None
@@ -422,13 +464,13 @@ def _fill(pieces: list[tuple[str, str | None]], fields: dict) -> str:
         raise BadRowError(str(error)) from None
     if not any(character.isalnum() for _, value in values for character in value):
         lacking = "letter or digit" if any(value for _, value in values) else "text"
-        wanted = [field for _, field in pieces if field]
-        known = (
+        names = [field for _, field in template if field]
+        hint = (
             ""
-            if any(field in fields for field in wanted)
+            if any(field in fields for field in names)
             else f": the row has {shown_names(fields) or 'none of them'}"
         )
-        raise BadRowError(f"no {lacking} in {shown_names(wanted)}{known}")
+        raise BadRowError(f"no {lacking} in {shown_names(names)}{hint}")
     lines = "".join(literal + value for literal, value in values).split("\n")
     return _encodable("\n".join(filter(None, (line.strip() for line in lines))), "the text")
 
@@ -443,7 +485,7 @@ def _encodable(value: str, what: str) -> str:
     return value
 
 
-def _table(rows: list[tuple], schema: pa.Schema) -> pa.Table:
+def _table(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
     columns = zip(*rows, strict=True) if rows else [[] for _ in schema]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
     return pa.table(arrays, schema=schema)
@@ -465,7 +507,7 @@ def _check_outcome(source: Source, unseen: set[str], n_items: int, tally: Tally)
 def _known_fields(source: Source) -> str:
     """The fields that the first readable row has, and that it may be no header, for a message."""
     for file in source.files:
-        if known := catalogue.field_names(file, source.dialect):
+        if names := catalogue.field_names(file, source.dialect):
             hint = catalogue.about_header(file, source.dialect)
-            return f": the first row has {shown_names(known)}{hint}"
+            return f": the first row has {shown_names(names)}{hint}"
     return ""

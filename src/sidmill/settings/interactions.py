@@ -31,7 +31,7 @@ class Interactions:
     format: Literal["auto", "missrec", "sequences", "events", "onerec", "inter"] = science(
         "auto",
         (
-            "auto: told by the fields | sequences | events | missrec | onerec | inter "
+            "auto: by the names of the fields | sequences | events | missrec | onerec | inter "
             "(docs/interactions.md)"
         ),
     )
@@ -46,25 +46,22 @@ class Interactions:
     delimiter: str | None = science(
         None,
         (
-            'delimited text: what parts its columns, such as "::"; " " for any blanks; null: '
+            'delimited text: what separates its columns, such as "::"; " " for any blanks; null: '
             "by the ending (.csv , .tsv and .inter tab)"
         ),
     )
     encoding: str = science("utf-8", "delimited text: utf-8 | latin-1 | cp1252 | ...")
     list_separator: str | None = science(
         None,
-        'delimited text: what parts the entries of a list, such as "|"; null: told by each list',
+        'delimited text: what separates the entries of a list, such as "|"; null: list by list',
     )
     time_format: str | None = science(
         None,
-        (
-            "times that are no numbers and not ISO 8601, as of Python's strptime: \"%m/%d/%Y "
-            '%I:%M:%S %p"'
-        ),
+        ('how dates other than ISO 8601 are written (Python\'s strptime): "%m/%d/%Y %I:%M:%S %p"'),
     )
     time_unit: Literal["s", "ms", "us", "ns"] = science(
         "us",
-        "of what dates and times become: s | ms | us | ns since 1970; numbers stay as they are",
+        "unit that dates become: s | ms | us | ns since 1970; numbers stay as they are",
     )
     time_fractions: Literal["error", "floor", "millionths"] = science(
         "error",
@@ -80,8 +77,8 @@ class Interactions:
     history_only: Literal["hold_out", "train"] = science(
         "hold_out",
         (
-            "given: what valid and test rows of missrec, onerec and inter show before their "
-            "targets, and no other row has as one. hold_out: that row's split | train"
+            "given: interactions that valid and test rows of missrec, onerec and inter show before "
+            "their targets, and no row has as a target. hold_out: that row's split | train"
         ),
     )
     valid_share: float = science(
@@ -99,16 +96,16 @@ class Interactions:
     on_unknown_items: Literal["error", "reject"] = science(
         "error",
         (
-            "items that the catalogue lacks. error: stop | reject: list them in "
+            "items that are not in the catalogue. error: stop | reject: list them in "
             "results/interactions/rejects.parquet"
         ),
     )
     on_bad_rows: Literal["error", "reject"] = science(
         "error",
-        "any other fault, the whole row. error: stop at the first | reject: list them there",
+        "rows with any other fault. error: stop at the first | reject: list them there",
     )
     memory_mb: int = machine(
-        1024, "MiB for sorting; the log waits on disk, whatever its size", minimum=16
+        1024, "MiB for sorting; the log is sorted on disk, whatever its size", minimum=16
     )
 
 

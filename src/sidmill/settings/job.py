@@ -6,7 +6,7 @@ from sidmill.settings import base
 from sidmill.settings.base import Section
 
 
-def of_job(snakemake: Any, cls: type[Section]) -> Section:
+def of_job(snakemake: Any, cls: type[Section], param: str | None = None) -> Section:
     """Make the section that a rule names in its params.
 
     Science comes from the rule's params, so that a change of it reruns the rule; a science setting
@@ -15,10 +15,12 @@ def of_job(snakemake: Any, cls: type[Section]) -> Section:
 
     Args:
         snakemake: the object that Snakemake puts in a script's namespace.
-        cls: the class of the section; the rule has a param of the section's name.
+        cls: the class of the section.
+        param: name of the rule's param that holds the section; None: the section's name.
+            Snakemake reserves a few names, such as ``items``.
     """
     name = base.section_name(cls)
-    science = dict(snakemake.params[name])
+    science = dict(snakemake.params[param or name])
     configured = snakemake.config[name]
     machine = {key: configured[key] for key in base.machine_keys(cls)}
     return base.read(cls, science | machine)
