@@ -56,6 +56,7 @@ def evaluate(
     from sidmill.formats.quantizer_file import check_fingerprint
     from sidmill.sids import evaluate as stage
 
+    # Vectors of the space that the quantizer was trained on.
     fitted = api.load(quantizer)
     with open_vectors(vectors, ids, scratch, column=column, id_column=id_column) as items:
         if sequences and not items.has_ids:
@@ -64,6 +65,8 @@ def evaluate(
             )
         if items.fingerprint and fitted.fingerprint:
             check_fingerprint(fitted, items.fingerprint, quantizer)
+
+        # Encode them and measure the codes.
         figures = stage.evaluate(
             fitted,
             items.vectors,
@@ -80,6 +83,7 @@ def evaluate(
 
 def table(figures: dict) -> str:
     """The figures in lines for a person."""
+    # All levels together.
     sizes = " x ".join(map(str, figures["codebook_sizes"]))
     preserved = figures["neighbour_preservation"]
     neighbours = preserved["neighbours"]
@@ -95,12 +99,16 @@ def table(figures: dict) -> str:
         _line(f"neighbours kept, Jaccard@{neighbours}", preserved["jaccard"]),
         _line(f"neighbours kept, RBO@{neighbours}", preserved["rbo"]),
     ]
+
+    # Items that were consumed one after the other, where sequences are given.
     pairs = figures["co_consumption"] or {}
     for length in ("1", "2"):
         if length in pairs and pairs[length]["share"] is not None:
             by_chance = f"({pairs[length]['chance']:.4f} by chance)"
             share = pairs[length]["share"]
             lines.append(_line(f"consumed next, {length} token(s) shared", share, by_chance))
+
+    # One line for each level.
     lines += ["", f"{'level':>5} {'codes':>7} {'used':>7} {'share':>7} {'entropy':>8} {'error':>7}"]
     for level in figures["levels"]:
         lines.append(

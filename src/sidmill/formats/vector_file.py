@@ -4,11 +4,10 @@
               ``vectors.npy`` from the ``ids.parquet`` beside it, if there is one
     .h5       item_data.h5
     .parquet  a file, a folder or a glob: a column of vectors, every one D long; ids from another
-              column, if there is such a one
+              column, if there is one
 
 What other tools write is read by :mod:`sidmill.io.user_arrays`. Without ids the rows are numbered
-from 0. What cannot be mapped as it is, is read in order, as often as one likes, and never as a
-whole.
+from 0. Vectors that cannot be mapped are read in order, any number of times, and never as a whole.
 """
 
 from collections.abc import Callable, Iterator
@@ -183,6 +182,7 @@ def _open_h5(path: str | Path) -> VectorFile:
 
 
 def _open_parquet(name: str, column: str, id_column: str) -> VectorFile:
+    # All files have the column of vectors, and one embedding space.
     paths = expand(name, (".parquet",), "vectors")
     hint = f": name the column of the vectors (column {column!r} is looked for)"
     files = [parquet.open_file(path, {column: user_arrays.holds_vectors}, hint) for path in paths]
@@ -194,11 +194,14 @@ def _open_parquet(name: str, column: str, id_column: str) -> VectorFile:
         if found != prints[0]:
             raise SidmillError(f"{path} and {paths[0]} are of different embeddings: take one out")
 
+    # All files have ids, or none has.
     n_rows = sum(file.metadata.num_rows for file in files)
     named = [id_column in file.schema_arrow.names for file in files]
     if any(named) and not all(named):
         lacking = paths[named.index(False)]
         raise SidmillError(f"{lacking} has no column {id_column!r}, others have: add it")
+
+    # (N, D), read in order; ids by row number where no file has any.
     source = Streamed((n_rows, first.shape[1]), partial(_read_parquet, paths, column))
     if not all(named):
         if id_column != "pid":

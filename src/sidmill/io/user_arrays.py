@@ -68,14 +68,16 @@ def ids_of(column: pa.Array | pa.ChunkedArray, path: str | Path, row: int = 0) -
     Raises:
         SidmillError: if one is null, no whole number, or does not fit in 64 signed bits.
     """
+    # The values behind dictionaries and extensions, none of them null.
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     kind = _stored(column.type)
     wanted = id_type(column.type)
     found = pa.chunked_array([_decoded(chunk) for chunk in chunks], kind)
     if found.null_count:
         at = row + pc.index(found.is_null(), True).as_py()
-        raise SidmillError(f"{path}: the id at row {at} is null: every row wants one")
+        raise SidmillError(f"{path}: the id at row {at} is null: every row needs one")
 
+    # Text has to be UTF-8, a float a whole number.
     if _is_text(kind):
         try:
             found.validate(full=True)  # other tools write any bytes as text
@@ -96,6 +98,8 @@ def ids_of(column: pa.Array | pa.ChunkedArray, path: str | Path, row: int = 0) -
                 f"number that floats hold exactly: write the ids as integers or as text"
             )
         return pa.chunked_array([values.astype(np.int64)])
+
+    # Integers of any width become int64, texts of any kind string.
     try:
         return found.cast(wanted)
     except pa.ArrowInvalid:
@@ -127,11 +131,13 @@ def vectors_of(
     Raises:
         SidmillError: if a vector or a value is null, or they differ in length.
     """
+    # One array of n lists, and the file's row of each.
     lists = _decoded(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)
     if isinstance(lists, pa.ChunkedArray):
         lists = pa.concat_arrays(lists.chunks)
     row_of = rows if isinstance(rows, np.ndarray) else range(rows, rows + len(lists))
 
+    # Every list has the same length D.
     lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
     missing = np.flatnonzero(np.isnan(lengths)) if lists.null_count else []
     if len(missing):
@@ -143,6 +149,7 @@ def vectors_of(
             f"{lengths[0]}: {remedy}"
         )
 
+    # The values, n D of them, as float32 (n, D).
     flat, dim = lists.flatten(), int(lengths[0])
     if flat.null_count:
         at = pc.index(flat.is_null(), True).as_py() // dim
