@@ -1,6 +1,7 @@
 """``sidmill evaluate``: what a saved quantizer is worth on some embeddings."""
 
 import json
+from typing import Any
 
 import click
 
@@ -81,7 +82,7 @@ def evaluate(
     click.echo(json.dumps(figures, indent=2) if as_json else table(figures))
 
 
-def table(figures: dict) -> str:
+def table(figures: dict[str, Any]) -> str:
     """The figures in lines for a person."""
     # All levels together.
     sizes = " x ".join(map(str, figures["codebook_sizes"]))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -59,7 +59,7 @@ class VectorFile(NamedTuple):
 
     vectors: np.ndarray | Streamed
     ids: pa.ChunkedArray
-    fingerprint: dict
+    fingerprint: dict[str, Any]
     has_ids: bool
 
 
@@ -118,7 +118,7 @@ def open_rows(path: str | Path, column: str = "embedding") -> np.ndarray | Strea
     return Streamed(shape, partial(_read_parquet, [str(path)], column))
 
 
-def fingerprint_of(path: str | Path) -> dict:
+def fingerprint_of(path: str | Path) -> dict[str, Any]:
     """The fingerprint that a parquet carries, or the ids.parquet beside a vectors.npy; else {}."""
     if Path(path).suffix.lower() == ".parquet":
         return parquet.metadata_json(parquet.open_file(path, {}), embedding_shards.FINGERPRINT_KEY)

@@ -139,8 +139,8 @@ def vectors_of(
 
     # Every list has the same length D.
     lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
-    missing = np.flatnonzero(np.isnan(lengths)) if lists.null_count else []
-    if len(missing):
+    missing = np.flatnonzero(np.isnan(lengths)) if lists.null_count else np.empty(0, np.int64)
+    if missing.size:
         raise SidmillError(f"{path}: row {row_of[missing[0]]} has no vector: {remedy}")
     odd = np.flatnonzero(lengths != lengths[0])
     if odd.size:
@@ -159,7 +159,8 @@ def vectors_of(
     else:
         flat = flat.to_numpy()
     with np.errstate(over="ignore"):
-        return flat.astype(np.float32, copy=False).reshape(len(lists), dim)
+        vectors: np.ndarray = flat.astype(np.float32, copy=False).reshape(len(lists), dim)
+    return vectors
 
 
 def check_distinct(ids: pa.ChunkedArray, path: str | Path) -> None:
@@ -365,19 +366,21 @@ def _decoded(array: pa.Array) -> pa.Array:
 def _is_list(kind: pa.DataType) -> bool:
     plain = pa.types.is_list(kind) or pa.types.is_large_list(kind)
     views = pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind)
-    return plain or views or pa.types.is_fixed_size_list(kind)
+    return bool(plain or views or pa.types.is_fixed_size_list(kind))
 
 
 def _is_text(kind: pa.DataType) -> bool:
     plain = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    return plain or pa.types.is_string_view(kind)
+    return bool(plain or pa.types.is_string_view(kind))
 
 
 def keys_of(ids: pa.ChunkedArray) -> np.ndarray:
     """64 bits per id, the same for the same id: uint64 (n,)."""
+    values: np.ndarray = ids.to_numpy()
     if pa.types.is_integer(ids.type):
-        return ids.to_numpy().view(np.uint64)
-    return pd.util.hash_array(ids.to_numpy().astype(object), categorize=False)
+        return values.view(np.uint64)
+    keys: np.ndarray = pd.util.hash_array(values.astype(object), categorize=False)
+    return keys
 
 
 def _first(column: pa.ChunkedArray, is_wanted: Callable[[pa.Scalar], bool]) -> int:
