@@ -1,6 +1,7 @@
 """``sidmill evaluate``: what a saved quantizer is worth on some embeddings."""
 
 import json
+from typing import Any
 
 import click
 
@@ -57,6 +58,7 @@ def evaluate(
     from sidmill.settings.sids import Evaluation
     from sidmill.sids import evaluate as stage
 
+    # Vectors of the space that the quantizer was trained on.
     fitted = api.load(quantizer)
     with open_vectors(vectors, ids, scratch, column=column, id_column=id_column) as items:
         if sequences and not items.has_ids:
@@ -65,6 +67,8 @@ def evaluate(
             )
         if items.fingerprint and fitted.fingerprint:
             check_fingerprint(fitted, items.fingerprint, quantizer)
+
+        # Encode them and measure the codes.
         figures = stage.evaluate(
             fitted,
             items.vectors,
@@ -81,8 +85,9 @@ def evaluate(
     click.echo(json.dumps(figures, indent=2) if as_json else table(figures))
 
 
-def table(figures: dict) -> str:
+def table(figures: dict[str, Any]) -> str:
     """The figures in lines for a person."""
+    # All levels together.
     sizes = " x ".join(map(str, figures["codebook_sizes"]))
     preserved = figures["neighbour_preservation"]
     neighbours = preserved["neighbours"]
@@ -98,12 +103,16 @@ def table(figures: dict) -> str:
         _line(f"neighbours kept, Jaccard@{neighbours}", preserved["jaccard"]),
         _line(f"neighbours kept, RBO@{neighbours}", preserved["rbo"]),
     ]
+
+    # Items that were consumed one after the other, where sequences are given.
     pairs = figures["co_consumption"] or {}
     for length in ("1", "2"):
         if length in pairs and pairs[length]["share"] is not None:
             by_chance = f"({pairs[length]['chance']:.4f} by chance)"
             share = pairs[length]["share"]
             lines.append(_line(f"consumed next, {length} token(s) shared", share, by_chance))
+
+    # One line for each level.
     lines += ["", f"{'level':>5} {'codes':>7} {'used':>7} {'share':>7} {'entropy':>8} {'error':>7}"]
     for level in figures["levels"]:
         lines.append(

@@ -9,6 +9,7 @@ The schema metadata key ``sidmill.fingerprint`` names the embedding space, as JS
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,7 @@ FINGERPRINT_KEY = "sidmill.fingerprint"
 LISTS = parquet.is_list_of(pa.float32(), pa.float16(), pa.float64())
 
 
-def schema(pid_type: pa.DataType, fingerprint: dict) -> pa.Schema:
+def schema(pid_type: pa.DataType, fingerprint: dict[str, Any]) -> pa.Schema:
     """Schema of one shard. Keys of ``fingerprint`` are sorted: equal ones are equal bytes."""
     return pa.schema(
         [("pid", pid_type), ("embedding", pa.list_(pa.float32()))],
@@ -31,7 +32,7 @@ def schema(pid_type: pa.DataType, fingerprint: dict) -> pa.Schema:
 def write(
     path: str | Path,
     pid_type: pa.DataType,
-    fingerprint: dict,
+    fingerprint: dict[str, Any],
     blocks: Iterable[tuple[pa.ChunkedArray, np.ndarray]],
 ) -> int:
     """Write one shard atomically.
@@ -60,7 +61,7 @@ def write(
     )
 
 
-def fingerprint(path: str | Path) -> dict:
+def fingerprint(path: str | Path) -> dict[str, Any]:
     """The fingerprint stored in a shard, or ``{}`` in a file that SIDMill did not write."""
     return parquet.metadata_json(_open(path), FINGERPRINT_KEY)
 

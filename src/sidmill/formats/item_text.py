@@ -40,7 +40,7 @@ def _open(path: str | Path) -> pq.ParquetFile:
 
 def count(path: str | Path) -> int:
     """Number of items in text.parquet."""
-    return _open(path).metadata.num_rows
+    return int(_open(path).metadata.num_rows)
 
 
 def pid_type(path: str | Path) -> pa.DataType:
@@ -74,7 +74,8 @@ def find(path: str | Path, wanted: set[str]) -> dict[str, str]:
 
     Memory: these, and a row group.
     """
-    found, names = {}, pa.array(sorted(wanted), pa.string())
+    found: dict[str, str] = {}
+    names = pa.array(sorted(wanted), pa.string())
     for table in read(path):
         pids = table["pid"].cast(pa.string())
         held = pc.is_in(pids, value_set=names)
@@ -85,7 +86,8 @@ def find(path: str | Path, wanted: set[str]) -> dict[str, str]:
 
 def find_ids(path: str | Path, wanted: set[str]) -> set[str]:
     """Those of some ids, as strings, that stand there. Memory: these, and a row group."""
-    found, names = set(), pa.array(sorted(wanted), pa.string())
+    found: set[str] = set()
+    names = pa.array(sorted(wanted), pa.string())
     file = _open(path)
     for table in parquet.read_rows(file, ["pid"], 0, file.metadata.num_rows):
         pids = table["pid"].cast(pa.string())

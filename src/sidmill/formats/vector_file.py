@@ -4,18 +4,17 @@
               ``vectors.npy`` from the ``ids.parquet`` beside it, if there is one
     .h5       item_data.h5
     .parquet  a file, a folder or a glob: a column of vectors, every one D long; ids from another
-              column, if there is such a one
+              column, if there is one
 
 What other tools write is read by :mod:`sidmill.io.user_arrays`. Without ids the rows are numbered
-from 0. What cannot be mapped as it is, is read in order, as often as one likes, and never as a
-whole.
+from 0. Vectors that cannot be mapped are read in order, any number of times, and never as a whole.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -60,7 +59,7 @@ class VectorFile(NamedTuple):
 
     vectors: np.ndarray | Streamed
     ids: pa.ChunkedArray
-    fingerprint: dict
+    fingerprint: dict[str, Any]
     has_ids: bool
 
 
@@ -119,7 +118,7 @@ def open_rows(path: str | Path, column: str = "embedding") -> np.ndarray | Strea
     return Streamed(shape, partial(_read_parquet, [str(path)], column))
 
 
-def fingerprint_of(path: str | Path) -> dict:
+def fingerprint_of(path: str | Path) -> dict[str, Any]:
     """The fingerprint that a parquet carries, or the ids.parquet beside a vectors.npy; else {}."""
     if Path(path).suffix.lower() == ".parquet":
         return parquet.metadata_json(parquet.open_file(path, {}), embedding_shards.FINGERPRINT_KEY)
@@ -183,6 +182,7 @@ def _open_h5(path: str | Path) -> VectorFile:
 
 
 def _open_parquet(name: str, column: str, id_column: str) -> VectorFile:
+    # All files have the column of vectors, and one embedding space.
     paths = expand(name, (".parquet",), "vectors")
     hint = f": name the column of the vectors (column {column!r} is looked for)"
     files = [parquet.open_file(path, {column: user_arrays.holds_vectors}, hint) for path in paths]
@@ -194,11 +194,14 @@ def _open_parquet(name: str, column: str, id_column: str) -> VectorFile:
         if found != prints[0]:
             raise SidmillError(f"{path} and {paths[0]} are of different embeddings: take one out")
 
+    # All files have ids, or none has.
     n_rows = sum(file.metadata.num_rows for file in files)
     named = [id_column in file.schema_arrow.names for file in files]
     if any(named) and not all(named):
         lacking = paths[named.index(False)]
         raise SidmillError(f"{lacking} has no column {id_column!r}, others have: add it")
+
+    # (N, D), read in order; ids by row number where no file has any.
     source = Streamed((n_rows, first.shape[1]), partial(_read_parquet, paths, column))
     if not all(named):
         if id_column != "pid":

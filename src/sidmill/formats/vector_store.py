@@ -44,7 +44,8 @@ class StoredVectors(np.memmap):
     def __array_finalize__(self, source: object) -> None:
         """Give a view the file of its source."""
         super().__array_finalize__(source)
-        self.checked = getattr(source, "checked", None) if self._mmap is not None else None
+        is_mapped = getattr(self, "_mmap", None) is not None
+        self.checked = getattr(source, "checked", None) if is_mapped else None
 
     def __getitem__(self, index: Any) -> Any:
         """Check the rows that are copied or computed with; slices stay views."""
@@ -113,7 +114,7 @@ def write(
         for block in blocks:
             if block.shape[1:] != (shape[1],):
                 raise SidmillError(f"{path}: a block of {block.shape} for vectors of {shape[1]}")
-            out.write(np.ascontiguousarray(block, dtype=dtype))
+            out.write(np.ascontiguousarray(block, dtype=dtype).data)
             rows += len(block)
         if rows != shape[0]:
             raise SidmillError(f"{path}: {rows} vectors for {shape[0]} items: embed them again")
@@ -201,7 +202,7 @@ def open_npy(path: str | Path) -> np.ndarray:
         SidmillError: if it is missing, truncated, or of another kind.
     """
     try:
-        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+        vectors: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise SidmillError(f"{path}: no such file") from None
     except UNREADABLE as error:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,7 @@ PID_TYPES = (pa.int64(), pa.string())
 SHOWN_TYPES = (*PID_TYPES, *map(pa.list_, (*PID_TYPES, pa.int8(), pa.int32(), pa.float32())))
 
 
-class Parquet(pq.ParquetFile):
+class Parquet(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
     """A parquet file that names itself where a page of it is damaged, by the page's checksum."""
 
     def __init__(self, path: str | Path) -> None:
@@ -27,12 +28,12 @@ class Parquet(pq.ParquetFile):
         super().__init__(path, page_checksum_verification=True)
         self.path = path
 
-    def read(self, *arguments, **options) -> pa.Table:
+    def read(self, *arguments: Any, **options: Any) -> pa.Table:
         """Read all of some columns."""
         with naming(self.path):
             return super().read(*arguments, **options)
 
-    def read_row_group(self, *arguments, **options) -> pa.Table:
+    def read_row_group(self, *arguments: Any, **options: Any) -> pa.Table:
         """Read a row group of some columns."""
         with naming(self.path):
             return super().read_row_group(*arguments, **options)
@@ -210,10 +211,11 @@ def matrix(path: str | Path, column: pa.ChunkedArray, name: str, advice: str) ->
     if flat.null_count:
         place = int(np.flatnonzero(flat.is_null().to_numpy(zero_copy_only=False))[0])
         raise SidmillError(f"{path}: row {place // n_columns} of {name!r} lacks a value: {advice}")
-    return flat.to_numpy().reshape(len(lists), n_columns)
+    values: np.ndarray = flat.to_numpy().reshape(len(lists), n_columns)
+    return values
 
 
-def metadata_json(parquet: Parquet, key: str) -> dict:
+def metadata_json(parquet: Parquet, key: str) -> dict[str, Any]:
     """Return the JSON stored in the file's schema metadata under ``key``, or ``{}``.
 
     Raises:
@@ -221,8 +223,9 @@ def metadata_json(parquet: Parquet, key: str) -> dict:
     """
     stored = parquet.schema_arrow.metadata or {}
     try:
-        return json.loads(stored.get(key.encode(), b"{}"))
+        found: dict[str, Any] = json.loads(stored.get(key.encode(), b"{}"))
     except (ValueError, RecursionError) as error:
         raise SidmillError(
             f"{parquet.path}: its metadata {key!r} is no JSON ({error}): make it again"
         ) from None
+    return found

@@ -8,6 +8,7 @@ them when they are read. Format: https://huggingface.co/docs/safetensors
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -21,7 +22,7 @@ METADATA_KEY = "sidmill"
 DIGEST = "sha256"
 
 
-def write(path: str | Path, tensors: dict[str, np.ndarray], facts: dict) -> None:
+def write(path: str | Path, tensors: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
     """Write tensors and facts atomically. Memory: the tensors twice more.
 
     Args:
@@ -42,7 +43,7 @@ def _plain(tensor: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(tensor, dtype=tensor.dtype.newbyteorder("<")).reshape(tensor.shape)
 
 
-def read(path: str | Path, what: str) -> tuple[dict[str, np.ndarray], dict]:
+def read(path: str | Path, what: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read all tensors and the facts.
 
     Args:
@@ -71,7 +72,7 @@ def read(path: str | Path, what: str) -> tuple[dict[str, np.ndarray], dict]:
     return tensors, facts
 
 
-def _digest(tensors: dict[str, np.ndarray], facts: dict) -> str:
+def _digest(tensors: dict[str, np.ndarray], facts: dict[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())

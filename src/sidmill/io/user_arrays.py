@@ -68,14 +68,16 @@ def ids_of(column: pa.Array | pa.ChunkedArray, path: str | Path, row: int = 0) -
     Raises:
         SidmillError: if one is null, no whole number, or does not fit in 64 signed bits.
     """
+    # The values behind dictionaries and extensions, none of them null.
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     kind = _stored(column.type)
     wanted = id_type(column.type)
     found = pa.chunked_array([_decoded(chunk) for chunk in chunks], kind)
     if found.null_count:
         at = row + pc.index(found.is_null(), True).as_py()
-        raise SidmillError(f"{path}: the id at row {at} is null: every row wants one")
+        raise SidmillError(f"{path}: the id at row {at} is null: every row needs one")
 
+    # Text has to be UTF-8, a float a whole number.
     if _is_text(kind):
         try:
             found.validate(full=True)  # other tools write any bytes as text
@@ -96,6 +98,8 @@ def ids_of(column: pa.Array | pa.ChunkedArray, path: str | Path, row: int = 0) -
                 f"number that floats hold exactly: write the ids as integers or as text"
             )
         return pa.chunked_array([values.astype(np.int64)])
+
+    # Integers of any width become int64, texts of any kind string.
     try:
         return found.cast(wanted)
     except pa.ArrowInvalid:
@@ -127,14 +131,16 @@ def vectors_of(
     Raises:
         SidmillError: if a vector or a value is null, or they differ in length.
     """
+    # One array of n lists, and the file's row of each.
     lists = _decoded(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)
     if isinstance(lists, pa.ChunkedArray):
         lists = pa.concat_arrays(lists.chunks)
     row_of = rows if isinstance(rows, np.ndarray) else range(rows, rows + len(lists))
 
+    # Every list has the same length D.
     lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
-    missing = np.flatnonzero(np.isnan(lengths)) if lists.null_count else []
-    if len(missing):
+    missing = np.flatnonzero(np.isnan(lengths)) if lists.null_count else np.empty(0, np.int64)
+    if missing.size:
         raise SidmillError(f"{path}: row {row_of[missing[0]]} has no vector: {remedy}")
     odd = np.flatnonzero(lengths != lengths[0])
     if odd.size:
@@ -143,6 +149,7 @@ def vectors_of(
             f"{lengths[0]}: {remedy}"
         )
 
+    # The values, n D of them, as float32 (n, D).
     flat, dim = lists.flatten(), int(lengths[0])
     if flat.null_count:
         at = pc.index(flat.is_null(), True).as_py() // dim
@@ -152,7 +159,8 @@ def vectors_of(
     else:
         flat = flat.to_numpy()
     with np.errstate(over="ignore"):
-        return flat.astype(np.float32, copy=False).reshape(len(lists), dim)
+        vectors: np.ndarray = flat.astype(np.float32, copy=False).reshape(len(lists), dim)
+    return vectors
 
 
 def check_distinct(ids: pa.ChunkedArray, path: str | Path) -> None:
@@ -358,19 +366,21 @@ def _decoded(array: pa.Array) -> pa.Array:
 def _is_list(kind: pa.DataType) -> bool:
     plain = pa.types.is_list(kind) or pa.types.is_large_list(kind)
     views = pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind)
-    return plain or views or pa.types.is_fixed_size_list(kind)
+    return bool(plain or views or pa.types.is_fixed_size_list(kind))
 
 
 def _is_text(kind: pa.DataType) -> bool:
     plain = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    return plain or pa.types.is_string_view(kind)
+    return bool(plain or pa.types.is_string_view(kind))
 
 
 def keys_of(ids: pa.ChunkedArray) -> np.ndarray:
     """64 bits per id, the same for the same id: uint64 (n,)."""
+    values: np.ndarray = ids.to_numpy()
     if pa.types.is_integer(ids.type):
-        return ids.to_numpy().view(np.uint64)
-    return pd.util.hash_array(ids.to_numpy().astype(object), categorize=False)
+        return values.view(np.uint64)
+    keys: np.ndarray = pd.util.hash_array(values.astype(object), categorize=False)
+    return keys
 
 
 def _first(column: pa.ChunkedArray, is_wanted: Callable[[pa.Scalar], bool]) -> int:

@@ -57,6 +57,8 @@ def load(settings: Embedding, run: Run) -> Backend:
     """
     if run.model_path is None:
         raise ValueError("backend lsa needs the path of a fitted model")
+
+    # The width is that of the fit.
     model = read(run.model_path)
     dim = len(model.components)
     if settings.dim is not None and settings.dim != dim:

@@ -281,6 +281,7 @@ def _once(server: Server, texts: list[str]) -> Answer:
         TooMuchError: if fewer texts may be taken.
         SidmillError: if nothing of it helps.
     """
+    # Send the texts.
     request = {
         "model": server.model,
         "input": [server.prompt + line for line in texts],
@@ -292,6 +293,8 @@ def _once(server: Server, texts: list[str]) -> Answer:
         raise AgainError("no answer in openai.timeout_s") from None
     except httpx2.RequestError as error:
         raise AgainError(f"{type(error).__name__}: {_safe(server, str(error))}") from None
+
+    # What a status means: stop, send again, or send fewer.
     status, told = answer.status_code, f"{answer.status_code} {_safe(server, answer.text)}"
     if status == 429 and SPENT in answer.text:
         raise SidmillError(

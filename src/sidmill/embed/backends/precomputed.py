@@ -56,8 +56,10 @@ def load(settings: Embedding, run: Run) -> Backend:
             "embedding.model is null: with embedding.backend: precomputed it is a name for the "
             "space of your vectors, such as qwen3-embedding-8b"
         )
+
+    # (n, D): all vectors of the texts to come, in their order.
     order_path = run.text_path if settings.rows == "catalogue" else None
-    gathered = gather(run.read_pids(), settings, order_path)  # (n, D), those of the texts to come
+    gathered = gather(run.read_pids(), settings, order_path)
 
     def stream(chunks: Iterator[list[str]], advance: Advance) -> Iterator[Encoded]:
         done = 0

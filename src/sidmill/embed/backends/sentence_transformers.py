@@ -197,11 +197,14 @@ def _check_modules(model: str | None, revision: str | None) -> str:
 
 def _load_weights(settings: Embedding, device: torch.device, dtype: str) -> SentenceTransformer:
     """Load the model with all of its weights, and nothing but safetensors."""
+    # Options of transformers.
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     options: dict[str, object] = {"dtype": devices.DTYPES[dtype], "use_safetensors": True}
     if settings.attention != "auto":
         options["attn_implementation"] = settings.attention
+
+    # The libraries raise many things for a folder that is not whole.
     model = str(settings.model)
     try:
         with model_checks.complete(model):
