@@ -40,6 +40,7 @@ from sidmill.settings.embedding import Embedding
 from sidmill.settings.interactions import Interactions
 from sidmill.settings.items import Items
 from sidmill.settings.quantize import Pretrained
+from sidmill.settings.retrieval import Retrieval, Training
 
 LONGEST_MESSAGE = 1500
 TEN_MB = 10 << 20
@@ -522,20 +523,15 @@ def retrieval(place, kind, file, content, ids=None):
     path = put(place.data / file, content)
     ids_path = put(place.data.parent / ids[0], ids[1]) if ids else None
     out = [str(place.out / name) for name in ("result.parquet", "rejects.parquet")]
-    rules = {"on_bad_rows": "error", "max_reject_share": 0.25}
     if kind == "corpus":
-        return retrieval_reader.read_corpus(
-            *out, corpus=path, corpus_ids=ids_path, form="auto", **rules
-        )
+        settings = Retrieval(corpus=str(path), corpus_ids=ids_path and str(ids_path))
+        return retrieval_reader.read_corpus(*out, settings)
     if kind == "queries":
-        return retrieval_reader.read_queries(
-            *out, queries=path, query_ids=ids_path, form="auto", **rules
-        )
+        settings = Retrieval(queries=str(path), query_ids=ids_path and str(ids_path))
+        return retrieval_reader.read_queries(*out, settings)
     if kind == "qrels":
-        return retrieval_reader.read_qrels(*out, qrels=path, **rules)
-    return training_data.read_training(
-        *out, None, None, kind=kind, path=path, form="rocketqa", **rules
-    )
+        return retrieval_reader.read_qrels(*out, Retrieval(qrels=str(path)))
+    return training_data.read_training(*out, None, None, kind, Training(**{kind: str(path)}))
 
 
 P = '{"_id": "1", "title": "", "text": "red"}\n'

@@ -185,7 +185,7 @@ def test_equal_rows_get_equal_codes(name, vectors, tmp_path):
 def test_one_distinct_row_is_refused_or_decoded(name, vectors, tmp_path):
     same = np.repeat(vectors[:1], 100, axis=0)
     if QUANTIZERS[name].needs_distinct_rows:
-        with pytest.raises(SidmillError, match="one and the same: check the embeddings"):
+        with pytest.raises(SidmillError, match="vectors are equal: check the embeddings"):
             train(name, same, tmp_path)
         return
     trained = train(name, same, tmp_path)

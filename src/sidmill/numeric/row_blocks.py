@@ -286,6 +286,9 @@ def _read_rows(file: int, block: np.ndarray, place: _Place, wanted: slice | np.n
 
 def _read_exactly(file: int, block: np.ndarray, place: _Place, offset: int) -> None:
     view = block.data.cast("B")
+    if place.checked is not None:
+        place.checked.read(file, place.offset + offset, view)
+        return
     done = 0
     while done < len(view):
         n_bytes = os.preadv(file, [view[done:]], place.offset + offset + done)
