@@ -48,8 +48,13 @@ def test_a_float_is_read_where_it_is_whole(number):
             times.read(value, PLAIN)
         whole = times.read(value, PLAIN._replace(fractions="floor"))
         assert whole == np.floor(number)
-        scaled = times.read(value, PLAIN._replace(fractions="millionths"))
-        assert scaled == int((Decimal(repr(number)) * 10**6).to_integral_value("ROUND_FLOOR"))
+        scaled = int((Decimal(repr(number)) * 10**6).to_integral_value("ROUND_FLOOR"))
+        millionths = PLAIN._replace(fractions="millionths")
+        if -(2**63) <= scaled < 2**63:
+            assert times.read(value, millionths) == scaled
+        else:
+            with pytest.raises(ValueError, match="too large"):
+                times.read(value, millionths)
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ SAMPLE = '''
 import logging
 logger = logging.getLogger(__name__)
 LIMIT = 3
+DEPTH = science(3, "levels of " "a SID", minimum=1)
 
 def halve(rows, limit=LIMIT):
     """Say what."""
@@ -60,6 +61,7 @@ def halve(rows, limit=LIMIT):
 SAME = {
     "a comment": ("# why", "# another reason"),
     "a docstring": ("Say what.", "Say more."),
+    "the meaning of a setting": ("levels of ", "tokens of "),
     "no docstring": ('    """Say what."""\n', ""),
     "layout": ("row / 2", "(row  /\n 2)"),
     "a word of an f-string under raise": ("is above", "is over"),
@@ -79,6 +81,8 @@ OTHER = {
     "a constant": ("row / 2", "row / 4"),
     "a constant of the module": ("LIMIT = 3", "LIMIT = 4"),
     "an operator": ("row / 2", "row // 2"),
+    "the default of a setting": ("science(3", "science(4"),
+    "the range of a setting": ("minimum=1", "minimum=2"),
     "a comparison": ("half > limit", "half >= limit"),
     "the class under raise": ("raise ValueError", "raise KeyError"),
     "a value beside the text under raise": ("it\", half)", "it\", row)"),

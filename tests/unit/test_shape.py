@@ -25,6 +25,7 @@ REJECTING = {"on_bad_rows", "max_reject_share"}
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 LONG = 20  # lines of a body that has to read in paragraphs
 MOST_PARAMETERS = 8
+PROMISED = {("api", "fit"), ("loaders", "create_h5_dataloader")}  # interfaces that users call
 SOURCES = sorted((ROOT / "src/sidmill").rglob("*.py"))
 
 
@@ -92,7 +93,8 @@ def test_a_param_of_a_section_has_its_name_and_holds_science_alone():
         for param, function, section, keys in re.findall(
             r'(?s)(\w+)=(settings|pick)\(\s*"(\w+)"((?:,\s*"\w+")*),?\s*\)', body
         ):
-            assert param == section, (name, param)
+            # Snakemake keeps the name ``items`` of params for itself.
+            assert param == ("catalogue" if section == "items" else section), (name, param)
             science = set(base.science_keys(SECTIONS[section]))
             keys = set(re.findall(r"\w+", keys))
             assert keys <= science, (name, keys - science)
@@ -111,6 +113,10 @@ def test_a_script_reads_settings_through_their_types(script):
 def test_a_function_takes_few_parameters_and_reads_in_paragraphs(path):
     lines = path.read_text().splitlines()
     for node in functions(path):
+        if any("click.command" in ast.unparse(call) for call in node.decorator_list):
+            continue  # one parameter for each option
+        if (path.stem, node.name) in PROMISED:
+            continue
         every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
         given = [argument.arg for argument in every if argument.arg not in ("self", "cls")]
         assert len(given) <= MOST_PARAMETERS, node.name

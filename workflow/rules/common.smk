@@ -164,8 +164,8 @@ def own_sids():
 def sids_to_keep():
     """The SIDs outside of which items are left out of the catalogue: file and offset of its ids; or none."""
     if not OWN_SIDS or config["given"]["on_missing_sids"] == "error":
-        return None
-    return [OWN_SIDS, config["given"]["id_offset"]]
+        return {"given_sids": None}
+    return {"given_sids": [OWN_SIDS, config["given"]["id_offset"]]}
 
 
 def where_codebooks(path):

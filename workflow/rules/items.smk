@@ -35,7 +35,7 @@ rule write_demo:
 rule render_text:
     input:
         catalogue=catalogue_files,
-        given=OWN_SIDS if sids_to_keep() else [],
+        given=OWN_SIDS if sids_to_keep()["given_sids"] else [],
     output:
         text="results/items/text.parquet",
         rejects="results/items/rejects.parquet",
@@ -48,7 +48,7 @@ rule render_text:
     threads: 1
     params:
         catalogue=settings("items"),
-        sids=sids_to_keep(),
+        given=sids_to_keep(),
         code=code_of("render_text.py"),
     message:
         "Rendering the text of each item"

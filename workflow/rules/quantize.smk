@@ -158,7 +158,7 @@ rule import_given:
     threads: 1
     params:
         given=settings("given", "measure_neighbours"),
-        id_type=config["items"]["id_type"],
+        catalogue=pick("items", "id_type"),
         code=code_of("import_given.py"),
     message:
         "Taking the SIDs of {input.given}"

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 with job(snakemake) as log:
     settings = of_job(snakemake, Given)
     loaded = given.load(
-        snakemake.input.text, snakemake.input.ledger, settings, snakemake.params.id_type
+        snakemake.input.text,
+        snakemake.input.ledger,
+        settings,
+        snakemake.params.catalogue["id_type"],
     )
     code_files.write(snakemake.output.codes, "codes", loaded.ids, [loaded.codes], loaded.sizes)
     quantizer_file.write(snakemake.output.quantizer, given.quantizer_of(loaded, settings.path))

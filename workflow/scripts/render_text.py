@@ -15,6 +15,6 @@ with job(snakemake) as log:
         snakemake.output.text,
         snakemake.output.rejects,
         of_job(snakemake, Items, "catalogue"),
-        snakemake.params.sids,
+        snakemake.params.given["given_sids"],
     )
     log.info("wrote %s", snakemake.output.text)

@@ -8,6 +8,7 @@ What is named is the syntax tree of each module, with what computes nothing take
 
 - comments, layout, docstrings, type comments;
 - statements that only log (``logger.info(...)``), but for the functions they call;
+- the meaning of a setting, which is its comment in config.yaml;
 - the words of a message under ``raise``: literals and f-strings. The names beside them stay, and so
   does a message that is put together before;
 - the names of a function's local variables, where no other scope can see them (:func:`_locals`);
@@ -48,6 +49,9 @@ PLUMBING = (
 )
 
 LOGGERS = ("log", "logger")
+# What makes a setting or a section: see sidmill.settings.base. Words after the first argument are
+# the comment of config.yaml.
+SETTING_MAKERS = ("machine", "nested", "science", "section")
 LEVELS = ("debug", "info", "warning", "error", "exception", "critical")
 # Calls of these change nothing, so a log line or a condition that holds no other computes nothing.
 PURE = ("abs", "bool", "float", "int", "isinstance", "len", "repr", "round", "str", "type")
@@ -189,10 +193,17 @@ def _write(
             value = _joined(value)
         elif isinstance(node, ast.Name):
             value = renamed.get(value, value)
+        elif isinstance(node, ast.Call) and field == "args" and _makes_setting(node):
+            value = [*value[:1], *(entry for entry in value[1:] if not _is_wording(entry))]
         out.append(f"{field}=")
         is_raised = raised or (isinstance(node, ast.Raise) and field == "exc")
         _write(value, taken, renamed, out, is_raised)
     out.append(")")
+
+
+def _makes_setting(call: ast.Call) -> bool:
+    """Whether a call is such as ``science(3, "tokens per SID")``."""
+    return isinstance(call.func, ast.Name) and call.func.id in SETTING_MAKERS
 
 
 def _statements(nodes: list[Any]) -> Iterator[object]:
