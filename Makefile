@@ -27,6 +27,7 @@ lint: .venv/dev.stamp
 	snakefmt --check Snakefile workflow/rules
 	snakemake --lint
 	lint-imports
+	mypy
 
 unit: .venv/dev.stamp
 	python -m pytest tests/unit -n 2

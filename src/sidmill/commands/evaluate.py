@@ -1,9 +1,10 @@
 """``sidmill evaluate``: what a saved quantizer is worth on some embeddings."""
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import click
+import numpy as np
 
 
 @click.command()
@@ -68,11 +69,12 @@ def evaluate(
         if items.fingerprint and fitted.fingerprint:
             check_fingerprint(fitted, items.fingerprint, quantizer)
 
-        # Encode them and measure the codes.
+        # Encode them and measure the codes. All of them are a map here.
+        mapped = cast("np.ndarray", items.vectors)
         figures = stage.evaluate(
             fitted,
-            items.vectors,
-            api.encode(fitted, items.vectors, device=device, memory_mb=memory_mb),
+            mapped,
+            api.encode(fitted, mapped, device=device, memory_mb=memory_mb),
             items.ids,
             Evaluation(
                 neighbour_queries=neighbour_queries,

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from contextlib import chdir, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sidmill.commands import reasons
 from sidmill.core.errors import SidmillError
@@ -110,7 +110,7 @@ def find_snakefile(given: str | None) -> Path:
     )
 
 
-def read(lines: list[dict]) -> Plan:
+def read(lines: list[dict[str, Any]]) -> Plan:
     """Put together what the plugin wrote."""
     words = {tuple(line["output"]): line["reason"] for line in lines if line["what"] == "to_run"}
     locked = any(line["what"] == "locked" for line in lines)
@@ -123,7 +123,7 @@ def read(lines: list[dict]) -> Plan:
     return Plan(list(jobs.values()), locked)
 
 
-def _job(line: dict, reason: str | None, makers: dict[str, str], locked: bool) -> Job:
+def _job(line: dict[str, Any], reason: str | None, makers: dict[str, str], locked: bool) -> Job:
     rule, wildcards, output = line["rule"], line["wildcards"], line["output"]
     absent = [path for path in output if not Path(path).exists()]
     state, words = last_time(line["log"][0] if line["log"] else "", locked)
@@ -185,7 +185,7 @@ def _tail(path: Path) -> list[str]:
     return [line.decode(errors="replace") for line in (first, *rest)]
 
 
-def _alive(fields: dict) -> bool:
+def _alive(fields: dict[str, Any]) -> bool:
     """Whether the process of this machine that wrote a line is alive."""
     try:
         os.kill(int(fields["pid"]), 0)

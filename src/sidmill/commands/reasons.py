@@ -9,6 +9,7 @@ with another version until somebody has looked at the sentences again.
 import ast
 import re
 from contextlib import suppress
+from typing import Any
 
 from sidmill.core.listing import some
 
@@ -75,9 +76,9 @@ def _changed(rest: str) -> str:
     return some(words) or f"settings changed: {before.strip()} -> {now.strip()}"
 
 
-def _settings(side: str) -> dict:
+def _settings(side: str) -> dict[str, Any]:
     """Keys and values of all dictionaries of a set of parameters."""
-    found = {}
+    found: dict[str, Any] = {}
     for start in (place for place, letter in enumerate(side) if letter == "{"):
         for end in (place for place, letter in enumerate(side) if letter == "}"):
             with suppress(ValueError, SyntaxError, MemoryError, RecursionError):

@@ -61,9 +61,9 @@ def status(
     plan = ask(list(targets), list(configfile), snakefile, directory)
     waiting = any(job.state not in ("done", "gone") for job in plan.jobs)
     if as_json:
-        facts = {"up_to_date": not waiting, "locked": plan.locked}
-        facts |= {"states": counts(plan.jobs)}
-        click.echo(json.dumps(facts | {"jobs": [job._asdict() for job in plan.jobs]}, indent=2))
+        summary = {"up_to_date": not waiting, "locked": plan.locked}
+        jobs = [job._asdict() for job in plan.jobs]
+        click.echo(json.dumps(summary | {"states": counts(plan.jobs), "jobs": jobs}, indent=2))
     else:
         here = find_snakefile(snakefile) == Path("Snakefile").absolute()
         options = [] if here else ["--snakefile", str(find_snakefile(snakefile))]

@@ -1,14 +1,16 @@
 """JSON of figures: ``quality.json`` and the small reports that rules leave."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from sidmill.core.atomic import write_text
 from sidmill.core.errors import SidmillError
 from sidmill.io.remedy import remedy
 
 
-def write(path: str | Path, figures: dict) -> None:
+def write(path: str | Path, figures: Mapping[str, Any]) -> None:
     """Write figures as indented JSON, keys in the order given.
 
     Raises:
@@ -17,7 +19,7 @@ def write(path: str | Path, figures: dict) -> None:
     write_text(path, json.dumps(figures, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read(path: str | Path) -> dict:
+def read(path: str | Path) -> dict[str, Any]:
     """Read figures.
 
     Raises:

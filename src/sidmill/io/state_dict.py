@@ -13,7 +13,7 @@ from collections import OrderedDict
 from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import torch
 from safetensors.torch import load_file
@@ -113,7 +113,7 @@ class _Inert:
 class _Outline(pickle.Unpickler):
     """Reads the shape of a pickle: dictionaries and lists; all else is inert."""
 
-    def __init__(self, file: BinaryIO, names: set[str]) -> None:
+    def __init__(self, file: IO[bytes], names: set[str]) -> None:
         """Read from ``file``; ``names`` gets the classes and functions that the pickle names."""
         super().__init__(file)
         self._names = names
@@ -133,6 +133,7 @@ class _Outline(pickle.Unpickler):
 
 
 def _outline(path: Path, names: set[str]) -> object:
+    file: IO[bytes]
     with ExitStack() as stack:
         if zipfile.is_zipfile(path):
             archive = stack.enter_context(zipfile.ZipFile(path))
