@@ -1,10 +1,12 @@
 """``sidmill evaluate``: what a saved quantizer is worth on some embeddings."""
 
 import json
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
-import numpy as np
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @click.command()
