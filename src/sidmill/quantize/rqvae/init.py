@@ -26,7 +26,6 @@ from sidmill.settings.quantize import Rqkmeans, Rqvae
 logger = logging.getLogger(__name__)
 
 KMEANS_TOLERANCE = 0.0003
-KMEANS_MEMORY_MB = 1024  # at most; not rqvae.memory_mb, since the sample depends on it
 GRID_SPREAD = 0.58  # standard deviation of an even distribution between -1 and 1
 
 
@@ -217,7 +216,7 @@ def fit_codebooks(model: Autoencoder, training: Training, scratch: str | Path) -
             n_iter=settings.kmeans_iters,
             tolerance=KMEANS_TOLERANCE,
             device=str(training.device),
-            memory_mb=KMEANS_MEMORY_MB,
+            memory_mb=rqkmeans.memory_needed(len(rows), settings.e_dim, settings.codebook_sizes),
         ),
         seed=training.seed,
     )
