@@ -156,7 +156,10 @@ FAULTS = {
         ["'rqkmean'", "'rqkmeans'"],
     ),
     "number as text": (setting("rqkmeans", n_levels="3"), ["rqkmeans.n_levels", "found '3'"]),
-    "zero shards": (setting("embedding", shards=0), ["embedding.shards", "embedding.shards: found 0, wanted at least 1"]),
+    "zero shards": (
+        setting("embedding", shards=0),
+        ["embedding.shards", "found 0, wanted at least 1"],
+    ),
     "unknown backend": (
         setting("embedding", backend="word2vec"),
         ["embedding.backend", "word2vec"],
