@@ -15,7 +15,6 @@ from sidmill.core.errors import SidmillError
 from sidmill.core.listing import some
 from sidmill.settings.check import check, read_command_line, refuse_repeats
 
-SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 OPEN = {("mixture", "weights"), ("mixture", "test_size"), ("rl", "weights"), ("rl", "test_size")}
 KEYS = [

@@ -23,7 +23,6 @@ from sidmill.settings.registry import BACKENDS, settings_read, tokenizer_setting
 
 ROOT = Path(__file__).parents[2]
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
-SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
 MACHINE = {*base.machine_keys(Embedding)}
 ELSEWHERE = {"shards", "lsa_sample", "lsa_features"}  # of the workflow, and of the rule that fits
 LINES = [f"word{n % 7} of{n % 5} line{n}" for n in range(30)]

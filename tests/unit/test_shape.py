@@ -1,4 +1,4 @@
-"""The workflow keeps its shape: names, thin adapters, sections as signatures, one lock."""
+"""The workflow keeps its shape: names, thin adapters, settings through their types, one lock."""
 
 import ast
 import inspect
@@ -20,8 +20,6 @@ RULES = {
     for match in re.finditer(r"(?ms)^rule (\w+):\n(.*?)(?=^rule |\Z)", file.read_text())
 }
 ORDER = ["input", "output", "log", "benchmark", "conda", "threads", "params", "message", "script"]
-LSA = {"lsa_sample", "lsa_features"}
-REJECTING = {"on_bad_rows", "max_reject_share"}
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 LONG = 20  # lines of a body that has to read in paragraphs
 MOST_PARAMETERS = 8
