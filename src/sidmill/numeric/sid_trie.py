@@ -16,7 +16,7 @@ from torch import Tensor
 from sidmill.core.errors import SidmillError
 from sidmill.formats.trie_file import Trie
 
-__all__ = ["Trie", "build", "codes_of", "find", "order_items", "step"]
+__all__ = ["Trie", "build", "codes_of", "find", "find_child", "order_items", "spread", "step"]
 
 
 def build(codes: np.ndarray, sizes: Sequence[int] | None = None) -> Trie:
@@ -80,7 +80,7 @@ def build(codes: np.ndarray, sizes: Sequence[int] | None = None) -> Trie:
 
 
 def step(trie: Trie, level: int, nodes: Tensor, tokens: Tensor) -> Tensor:
-    """Follow one token from each node: a binary search among its children.
+    """Follow one token from each node.
 
     Args:
         trie: the trie.
@@ -91,19 +91,38 @@ def step(trie: Trie, level: int, nodes: Tensor, tokens: Tensor) -> Tensor:
     Returns:
         int64, the same shape: nodes of depth l + 1, or -1.
     """
-    # Narrow [low, high) down to the first child whose token is not below the one that is searched.
-    known = nodes >= 0
+    size = trie.sizes[level]
+    return find_child(trie.first_child[level], trie.tokens[level], nodes, tokens, size)
+
+
+def find_child(
+    first_child: Tensor, tokens: Tensor, nodes: Tensor, wanted: Tensor, most: int
+) -> Tensor:
+    """Find the child of each node that a token leads to, by binary search.
+
+    Args:
+        first_child: int64 (V + 1,), offsets of the children of V nodes.
+        tokens: int32 (E,), E above 0, the token of each child, ascending below each node.
+        nodes: int64, any shape, in [0, V); -1 is no node.
+        wanted: int64, the same shape, a token for each node; any value.
+        most: the most children that a node can have.
+
+    Returns:
+        int64, the same shape: offset of the child, or -1.
+    """
+    # Narrow [low, high) down to the first child whose token is not below the wanted one.
+    is_node, last = nodes >= 0, len(tokens) - 1
     parents = nodes.clamp(min=0)
-    offsets, children = trie.first_child[level], trie.tokens[level]
-    low, end = offsets[parents], offsets[parents + 1]
-    high, last = end, len(children) - 1
-    for _ in range(trie.sizes[level].bit_length()):
+    low, end = first_child[parents], first_child[parents + 1]
+    high = end
+    for _ in range(most.bit_length()):
         middle = (low + high) // 2
-        below = (children[middle.clamp(max=last)] < tokens) & (low < high)
+        is_open = low < high
+        below = (tokens[middle.clamp(max=last)] < wanted) & is_open
         low, high = torch.where(below, middle + 1, low), torch.where(below, high, middle)
 
-    # No child has the token where the search ended beyond the children or at a larger token.
-    found = known & (low < end) & (children[low.clamp(max=last)] == tokens)
+    # The search ended at another token, or after the last child, where no child has the wanted one.
+    found = is_node & (low < end) & (tokens[low.clamp(max=last)] == wanted)
     return torch.where(found, low, -1)
 
 
@@ -151,3 +170,17 @@ def order_items(trie: Trie, order: Tensor) -> Trie:
     by_rank = order.argsort(stable=True)
     items = by_rank[trie.sid_of_item[by_rank].argsort(stable=True)]
     return replace(trie, items=items)
+
+
+def spread(counts: Tensor) -> tuple[Tensor, Tensor]:
+    """List the values of ragged rows one after the other.
+
+    Args:
+        counts: int64 (n,), values of each row, T in all.
+
+    Returns:
+        int64 (T,) and (T,): the row of each value, and its number within the row.
+    """
+    rows = torch.repeat_interleave(counts)
+    starts = counts.cumsum(dim=0) - counts
+    return rows, torch.arange(len(rows), device=counts.device) - starts[rows]

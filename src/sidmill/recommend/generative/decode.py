@@ -24,8 +24,8 @@ TokenScores = Callable[[int, Tensor], Tensor]
 """Level l and prefixes int64 (B, W, l) -> float32 (B, W, K_l): what each token of level l adds to
 the score of its prefix (log-softmax of an autoregressive model, an energy of an additive one)."""
 
-FLOAT_BYTES = 4
-TENSORS_OF_A_BLOCK = 3  # of (B, W, K_l), which a block of ``exact`` holds at once
+SCORE_BYTES = 12  # what a user's token takes in a block of ``exact``: three float32 at the peak
+NODE_BYTES = 64  # what a token takes beside it for all users: its prefix, parent and offsets
 SEARCH_BYTES = 256 * 2**20  # candidates of one group of users in ``search``
 CANDIDATE_BYTES = 48  # what a candidate of a beam takes at the peak
 
@@ -89,11 +89,11 @@ def exact(trie: Trie, token_scores: TokenScores, n_users: int, memory_mb: int) -
         SidmillError: if a score is NaN.
     """
     result = torch.empty(n_users, trie.n_sids, device=trie.device)
-    budget = memory_mb * 2**20 // trie.n_levels // (TENSORS_OF_A_BLOCK * FLOAT_BYTES)
+    budget = memory_mb * 2**20 // trie.n_levels // (SCORE_BYTES * n_users + NODE_BYTES)
 
     def fill(level: int, first: int, scores: Tensor, prefixes: Tensor) -> None:
         """Score the descendants of nodes: their scores (B, n), their prefixes int64 (n, l)."""
-        n_rows = max(1, budget // max(1, n_users * trie.sizes[level]))
+        n_rows = max(1, budget // trie.sizes[level])
         for start in range(0, len(prefixes), n_rows):
             # What each token adds to the nodes of the block.
             block = prefixes[start : start + n_rows]  # (w, l)
@@ -267,7 +267,7 @@ def items_of(trie: Trie, beams: Beams, order: Tensor | None, k: int) -> ItemList
     counts = torch.minimum(counts, (k - before).clamp(min=0))
 
     # One row per item that is given: its beam, and its number within the SID.
-    beam_of, number = _spread(counts.flatten())
+    beam_of, number = sid_trie.spread(counts.flatten())
     users, columns = beam_of // counts.shape[1], before.flatten()[beam_of] + number
     scores = torch.full((len(known), k), -torch.inf, device=trie.device)
     items = torch.full((len(known), k), -1, dtype=torch.int64, device=trie.device)
@@ -338,7 +338,7 @@ def _children(trie: Trie, level: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
     known = nodes.clamp(min=0)
     first = trie.first_child[level][known]
     counts = torch.where(nodes >= 0, trie.first_child[level][known + 1] - first, 0)
-    beam_of, number = _spread(counts.flatten())
+    beam_of, number = sid_trie.spread(counts.flatten())
     users, beams = beam_of // nodes.shape[1], beam_of % nodes.shape[1]
 
     # One row per user.
@@ -351,13 +351,6 @@ def _children(trie: Trie, level: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
     parents[users, columns] = beams
     children[users, columns] = first.flatten()[beam_of] + number
     return parents, children
-
-
-def _spread(counts: Tensor) -> tuple[Tensor, Tensor]:
-    """For counts (n,): the row of each of their sum T, and its number within the row, (T,) each."""
-    rows = torch.repeat_interleave(counts)
-    starts = counts.cumsum(dim=0) - counts
-    return rows, torch.arange(len(rows), device=counts.device) - starts[rows]
 
 
 def _highest(scores: Tensor, n: int) -> Tensor:
