@@ -90,34 +90,9 @@ def exact(trie: Trie, token_scores: TokenScores, n_users: int, memory_mb: int) -
     """
     result = torch.empty(n_users, trie.n_sids, device=trie.device)
     budget = memory_mb * 2**20 // trie.n_levels // (SCORE_BYTES * n_users + NODE_BYTES)
-
-    def fill(level: int, first: int, scores: Tensor, prefixes: Tensor) -> None:
-        """Score the descendants of nodes: their scores (B, n), their prefixes int64 (n, l)."""
-        n_rows = max(1, budget // trie.sizes[level])
-        for start in range(0, len(prefixes), n_rows):
-            # What each token adds to the nodes of the block.
-            block = prefixes[start : start + n_rows]  # (w, l)
-            added = token_scores(level, block.expand(n_users, -1, -1))  # (B, w, K_l)
-
-            # Their children are adjacent, and in the order of their parents.
-            nodes = first + start + torch.arange(len(block) + 1, device=trie.device)
-            offsets = trie.first_child[level][nodes]
-            low, high = int(offsets[0]), int(offsets[-1])
-            rows = torch.repeat_interleave(offsets.diff(), output_size=high - low)
-            tokens = trie.tokens[level][low:high].long()
-            sums = added[:, rows, tokens].float()  # (B, c)
-            del added
-            sums += scores[:, start + rows]
-            _require_numbers(level, sums)
-
-            # A leaf's score is final.
-            if level + 1 == trie.n_levels:
-                result[:, low:high] = sums
-            else:
-                fill(level + 1, low, sums, torch.column_stack([block[rows], tokens]))
-
     root = torch.zeros(n_users, 1, device=trie.device)
-    fill(0, 0, root, torch.empty(1, 0, dtype=torch.int64, device=trie.device))
+    prefixes = torch.empty(1, 0, dtype=torch.int64, device=trie.device)
+    _score_descendants(_Scoring(trie, token_scores, budget, result), 0, 0, root, prefixes)
     return result
 
 
@@ -274,6 +249,52 @@ def items_of(trie: Trie, beams: Beams, order: Tensor | None, k: int) -> ItemList
     scores[users, columns] = beams.scores.flatten()[beam_of]
     items[users, columns] = trie.items[first.flatten()[beam_of] + number]
     return ItemLists(scores, items)
+
+
+class _Scoring(NamedTuple):
+    """What all blocks of :func:`exact` share; ``budget`` is tokens of a block, of all its nodes."""
+
+    trie: Trie
+    token_scores: TokenScores
+    budget: int
+    result: Tensor
+
+
+def _score_descendants(
+    scoring: _Scoring, level: int, first: int, scores: Tensor, prefixes: Tensor
+) -> None:
+    """Fill the result below some nodes of one depth.
+
+    Args:
+        scoring: see :class:`_Scoring`.
+        level: l, the depth of the nodes.
+        first: number of the first node; the others follow it.
+        scores: float32 (B, n), of the nodes.
+        prefixes: int64 (n, l), of the nodes.
+    """
+    trie = scoring.trie
+    n_rows = max(1, scoring.budget // trie.sizes[level])
+    for start in range(0, len(prefixes), n_rows):
+        # What each token adds to the nodes of the block.
+        block = prefixes[start : start + n_rows]  # (w, l)
+        added = scoring.token_scores(level, block.expand(len(scores), -1, -1))  # (B, w, K_l)
+
+        # Their children are adjacent, and in the order of their parents.
+        offsets = trie.first_child[level][first + start : first + start + len(block) + 1]
+        low, high = int(offsets[0]), int(offsets[-1])
+        rows = torch.repeat_interleave(offsets.diff(), output_size=high - low)
+        tokens = trie.tokens[level][low:high].long()
+        sums = added[:, rows, tokens].float()  # (B, c)
+        del added
+        sums += scores[:, start + rows]
+        _require_numbers(level, sums)
+
+        # A leaf's score is final.
+        if level + 1 == trie.n_levels:
+            scoring.result[:, low:high] = sums
+        else:
+            longer = torch.column_stack([block[rows], tokens])
+            _score_descendants(scoring, level + 1, low, sums, longer)
 
 
 def _search_beams(
