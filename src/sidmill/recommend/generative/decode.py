@@ -155,9 +155,9 @@ def search(trie: Trie, additive: Sequence[Tensor], width: int, k: int) -> Beams:
     A beam search remembers the best prefix that it dropped. No SID below that prefix has a higher
     score than the prefix with the best token of each later level. If the k-th answer of a user is
     above that bound, the answer is exact; if not, the user is searched again with twice the width.
-    The bound is summed in the order of the scores, so rounding cannot break it. Where beams
-    would cost more than scoring all SIDs, all SIDs are scored instead. Branch and bound as in A. H. Land and A. G. Doig,
-    https://doi.org/10.2307/1910129.
+    The bound is summed in the order of the scores, so rounding cannot break it. Where beams would
+    cost more than scoring all SIDs, all SIDs are scored instead. Branch and bound as in A. H. Land
+    and A. G. Doig, https://doi.org/10.2307/1910129.
 
     Memory: users are taken in groups whose candidates take up to 256 MiB, at least one user.
 
