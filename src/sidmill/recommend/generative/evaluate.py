@@ -36,7 +36,7 @@ SPLITS = {"valid": sequence_table.VALID, "test": sequence_table.TEST}
 WATCHED = "NDCG@10"
 GENERATIVE, FUSED, SUM = "generative", "fused", "sum_of_baselines"
 FUSION_WEIGHTS = tuple((step / 10, 1 - step / 10) for step in range(11))
-SUM_WEIGHTS = (0.0, 0.25, 0.5, 1.0)  # of each baseline in their sum
+SUM_WEIGHTS = (0.0, 0.03, 0.1, 0.3, 1.0)  # of each baseline in their sum
 HISTORY_LENGTHS = {"1-2": (1, 2), "3-5": (3, 5), "6-10": (6, 10), "11 or more": (11, None)}
 POPULARITY_THIRDS = ("most popular", "middle", "least popular")
 
