@@ -414,7 +414,7 @@ class CausalScores:
             child = sid_trie.step(trie, level, node[:, :, None].expand(shape), tokens.expand(shape))
             found = by_depth[level].gather(1, child.clamp(min=0).flatten(1)).view(shape)
             if level:
-                found = found - by_depth[level - 1].gather(1, node)[:, :, None]
+                found = found - by_depth[level - 1].gather(1, node.clamp(min=0))[:, :, None]
             return found.masked_fill(child < 0, -torch.inf)
 
         return score
