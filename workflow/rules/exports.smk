@@ -2,8 +2,10 @@
 The forms that other tools read: memory maps, HDF5, and the files of other recommenders. Asked for by name: no other rule needs them.
 
 READS    results/items/vectors.npy, ids.parquet, text.parquet
+         results/pid2sid.parquet
          results/interactions/sequences.parquet
-LEAVES   results/mmap/mmap.json           shapes and names of the two maps beside it
+LEAVES   results/trie.safetensors         the tree of all SIDs and the items of each, as arrays
+         results/mmap/mmap.json           shapes and names of the two maps beside it
          results/mmap/mmap_idx_{M}        int32 (M,), item id to row; M = largest id + 1
          results/mmap/mmap_emb_{N}_{D}    float32 (N, D), row 0 zeros for padding
          results/mmap/item_index.parquet  pid, item_id: the integer id of each item
@@ -19,6 +21,26 @@ LEAVES   results/mmap/mmap.json           shapes and names of the two maps besid
 
 M, N and D are known only when the maps are there, so mmap.json stands for them.
 """
+
+
+rule export_trie:
+    input:
+        items="results/pid2sid.parquet",
+    output:
+        trie="results/trie.safetensors",
+    log:
+        "results/logs/export_trie.log",
+    benchmark:
+        "results/benchmarks/export_trie.tsv"
+    conda:
+        "../../envs/sidmill.yaml"
+    threads: 1
+    params:
+        code=code_of("export_trie.py"),
+    message:
+        "Writing the trie of all SIDs"
+    script:
+        "../scripts/export_trie.py"
 
 
 rule write_mmap:

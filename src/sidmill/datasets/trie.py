@@ -24,6 +24,7 @@ from sidmill.core.atomic import replacing
 from sidmill.core.errors import SidmillError
 from sidmill.formats import sid_text
 from sidmill.io import tensors
+from sidmill.numeric import sid_trie
 
 logger = logging.getLogger(__name__)
 
@@ -73,43 +74,36 @@ def build(codes: np.ndarray, ids: dict[str, int]) -> Trie:
     if not len(codes):
         raise SidmillError("there is no SID to make a tree of")
 
-    # Nodes level by level: those of a level are the distinct pairs of parent and token.
-    parents = np.zeros(len(codes), dtype=np.int64)  # (N,), number within its level
-    edges: list[np.ndarray] = []
-    nodes: list[np.ndarray] = []
-    starts, first = [0], 1
-    for tokens in _token_columns(codes, ids):
-        pairs, parents = np.unique(np.stack([parents, tokens], axis=1), axis=0, return_inverse=True)
-        parents = parents.ravel()
-        counts = np.bincount(pairs[:, 0], minlength=int(pairs[:, 0].max()) + 1)
-        starts += (starts[-1] + np.cumsum(counts)).tolist()
-        edges.append(pairs[:, 1])
-        nodes.append(first + np.arange(len(pairs)))
-        first += len(pairs)
-    starts += [starts[-1]] * len(edges[-1])  # the leaves
+    # A trie over token ids. Its nodes, level by level, are numbered breadth first.
+    tree = sid_trie.build(np.stack(list(_token_columns(codes, ids)), axis=1))
+    edges = np.concatenate([tokens.numpy() for tokens in tree.tokens])
+    starts, first = [], 0
+    for offsets, tokens in zip(tree.first_child, tree.tokens, strict=True):
+        starts.append(first + offsets[:-1].numpy())
+        first += len(tokens)
+    starts.append(np.full(tree.n_sids + 1, first))  # the leaves have no edges
 
     # Texts of the tokens that some SID has.
-    all_edges = np.concatenate(edges)
     texts = {number: text for text, number in ids.items()}
     return Trie(
-        all_edges.astype(np.int32),
-        np.array(starts, dtype=np.int64),
-        np.concatenate(nodes).astype(np.int32),
-        {token: texts[token] for token in np.unique(all_edges).tolist()},
+        edges,
+        np.concatenate(starts),
+        np.arange(1, len(edges) + 1, dtype=np.int32),
+        {token: texts[token] for token in np.unique(edges).tolist()},
     )
 
 
 def _token_columns(codes: np.ndarray, ids: dict[str, int]) -> Iterator[np.ndarray]:
-    """Yield token ids of all SIDs, (N,) each: begin, one per level, end."""
-    yield np.full(len(codes), ids[sid_text.BEGIN])
+    """Yield token ids of all SIDs, int32 (N,) each: begin, one per level, end."""
+    yield np.full(len(codes), ids[sid_text.BEGIN], dtype=np.int32)
     for level in range(codes.shape[1]):
         used, inverse = np.unique(codes[:, level], return_inverse=True)
         names = [sid_text.token(level, code) for code in used.tolist()]
         missing = [name for name in names if name not in ids]
         if missing:
             raise SidmillError(f"the tokenizer lacks {missing[0]}: expand its vocabulary first")
-        yield np.array([ids[name] for name in names])[inverse]
-    yield np.full(len(codes), ids[sid_text.END])
+        yield np.array([ids[name] for name in names], dtype=np.int32)[inverse]
+    yield np.full(len(codes), ids[sid_text.END], dtype=np.int32)
 
 
 def write(path: str | Path, trie: Trie) -> None:
@@ -189,27 +183,54 @@ def write_lark(path: str | Path, codes: np.ndarray) -> None:
 class SidLogits(LogitsProcessor):
     """Let a model write ``n_items`` SIDs of the tree, then its end token, and nothing else.
 
-    For ``generate(logits_processor=[...])``. Sampling settings of the model's own configuration
-    (such as ``top_k``) would prune a beam further: switch them off, as :func:`beam_settings` does.
+    For ``generate(logits_processor=[...])``. All rows are masked together on their device, without
+    a Python call per row. Nothing is kept from step to step, so beams may change their order.
+    Sampling settings of the model's own configuration (such as ``top_k``) would prune a beam
+    further: switch them off, as :func:`beam_settings` does.
     """
 
     def __init__(self, trie: Trie, prompt_length: int, end_id: int, n_items: int = 1) -> None:
         """Take the tree, the (padded) length of the prompts, and the id that ends an answer."""
-        self.allowed = prefix_allowed_tokens_fn(trie, prompt_length, end_id, n_items)
+        self.prompt_length, self.end_id, self.n_items = prompt_length, end_id, n_items
+        self.depth, self.most = trie.depth, int(np.diff(trie.starts).max())
+        self.edges, self.starts, self.nodes = map(
+            torch.from_numpy, (trie.edges, trie.starts, trie.nodes)
+        )
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """Keep the scores of the tokens that may follow; all other scores become -inf."""
+        device = scores.device
+        self.edges, self.starts, self.nodes = (
+            part.to(device) for part in (self.edges, self.starts, self.nodes)
+        )
+
+        # The node that each row has reached in its last SID: (rows,); -1 is none.
+        written = input_ids[:, self.prompt_length :]
+        n_done = written.shape[1] // self.depth
+        at = torch.full((len(written),), 0 if n_done < self.n_items else -1, device=device)
+        for tokens in written[:, n_done * self.depth :].T:
+            edge = sid_trie.find_child(self.starts, self.edges, at, tokens, self.most)
+            at = torch.where(edge >= 0, self.nodes[edge].long(), -1)
+
+        # The edges of those nodes, all rows in one gathering; a row without a node ends.
+        first = self.starts[at.clamp(min=0)]
+        counts = torch.where(at >= 0, self.starts[at.clamp(min=0) + 1] - first, 0)
+        rows, number = sid_trie.spread(counts)
+        tokens = self.edges[first[rows] + number].long()
         masked = torch.full_like(scores, -torch.inf)
-        for row, tokens in enumerate(input_ids):
-            allowed = torch.as_tensor(self.allowed(row, tokens), device=scores.device)
-            masked[row, allowed] = scores[row, allowed]
+        masked[rows, tokens] = scores[rows, tokens]
+        ends = torch.where(at >= 0, masked[:, self.end_id], scores[:, self.end_id])
+        masked[:, self.end_id] = ends
         return cast(torch.FloatTensor, masked)
 
 
 def prefix_allowed_tokens_fn(
     trie: Trie, prompt_length: int, end_id: int, n_items: int = 1
 ) -> Callable[[int, torch.Tensor], list[int]]:
-    """What :class:`SidLogits` allows, for ``generate(prefix_allowed_tokens_fn=...)``."""
+    """What :class:`SidLogits` allows, for ``generate(prefix_allowed_tokens_fn=...)``.
+
+    It is called once per row and step, and slower.
+    """
     depth = trie.depth
     allowed: dict[tuple[int, ...], list[int]] = {}  # by the part of a SID that is written
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import nn
 
 from sidmill.core.errors import SidmillError
 from sidmill.io import tensors
@@ -84,12 +85,12 @@ def digest_of_vectors(vectors: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def arrays_of(model: sequence_model.SequenceModel, prefix: str) -> dict[str, np.ndarray]:
+def arrays_of(model: nn.Module, prefix: str) -> dict[str, np.ndarray]:
     """Weights and buffers as arrays, by their name with ``prefix``."""
     return {prefix + name: value.cpu().numpy() for name, value in model.state_dict().items()}
 
 
-def fill(model: sequence_model.SequenceModel, arrays: dict[str, np.ndarray], prefix: str) -> None:
+def fill(model: nn.Module, arrays: dict[str, np.ndarray], prefix: str) -> None:
     """Load arrays of :func:`arrays_of` into a model of the same shape."""
     named = {
         name.removeprefix(prefix): torch.from_numpy(value)

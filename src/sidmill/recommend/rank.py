@@ -6,7 +6,7 @@ by expectation, as if broken at random, and not by the order of the catalogue.
 Shapes: Q queries, q of one block, N items, S SIDs, H of the model.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +23,7 @@ CHUNK = 8192  # queries that a method prepares at a time
 # Rows of one matrix product. BLAS rounds a row by the number of rows beside it, so that products
 # of one size give the same scores whatever memory_mb allows.
 TILE = 16
+SMALLEST_SPREAD = 1e-12  # of scores that are all equal
 
 # A method prepares some queries, and then scores any rows of them: float (q, N), higher is better.
 RowScores = Callable[[slice], Tensor]
@@ -65,34 +66,106 @@ def rank(
     Raises:
         SidmillError: if a score is NaN, or ``memory_mb`` is too small.
     """
-    n_rows = rows_per_block(n_items, memory_mb)
+    (ranks,) = rank_sums(
+        [scorer], [None], parts, n_items, mask_seen=mask_seen, memory_mb=memory_mb, groups=groups
+    )
+    return ranks
+
+
+def rank_sums(
+    scorers: Sequence[Scorer],
+    weightings: Sequence[Sequence[float] | None],
+    parts: Iterable[Queries],
+    n_items: int,
+    *,
+    mask_seen: bool,
+    memory_mb: int,
+    groups: np.ndarray | None = None,
+) -> list[Ranks]:
+    """Rank the target of every query by weighted sums of scores, all sums in one pass.
+
+    Scores of different methods have different units, so each is standardised first: mean 0 and
+    standard deviation 1 over the items of a query. An item that a method does not reach (-inf)
+    counts as its lowest.
+
+    Memory: as :func:`rank`; ``memory_mb`` is shared by the scores of all methods.
+
+    Args:
+        scorers: the methods.
+        weightings: per sum, a weight for each method; None: the scores of the first, as they are.
+        parts: queries.
+        n_items: N.
+        mask_seen: as in :func:`rank`.
+        memory_mb: MiB.
+        groups: as in :func:`rank`.
+
+    Returns:
+        The ranks by each sum.
+
+    Raises:
+        SidmillError: if a score is NaN, or ``memory_mb`` is too small.
+    """
+    n_rows = rows_per_block(n_items * len(scorers), memory_mb)
     reduce = None if groups is None else _best_of(groups)
-    blocks = []
+    blocks: list[list[tuple[np.ndarray, ...]]] = [[] for _ in weightings]
     for chunk in (chunk for part in parts for chunk in split(part, CHUNK)):
-        score_rows = scorer(chunk)
+        prepared = [scorer(chunk) for scorer in scorers]
         for start in range(0, len(chunk.users), n_rows):
             rows = slice(start, start + n_rows)
-            block, scores = select(chunk, rows), score_rows(rows)
-            if torch.isnan(scores).any():
+            block, scored = select(chunk, rows), [score_rows(rows) for score_rows in prepared]
+            if any(torch.isnan(scores).any() for scores in scored):
                 raise SidmillError(
                     "the recommender scores items with NaN: lower recommender.learning_rate and "
                     "train again"
                 )
 
-            # (q, 1), the number of each target: an item, or with groups a SID.
-            targets = torch.from_numpy(block.numbers[block.positions].astype(np.int64))
-            targets = targets.to(scores.device)[:, None]
-            if mask_seen:
-                hide_seen(scores, block, targets)
-            if reduce is not None:
-                scores, targets = reduce(scores, targets)
+            # Each sum is ranked by itself: (q, N).
+            units = [_standardise(scores) for scores in scored] if any(weightings) else []
+            for found, weights in zip(blocks, weightings, strict=True):
+                scores = scored[0] if weights is None else _weighted_sum(units, weights)
+                found.append(_count(block, scores, mask_seen, reduce))
+    empty = [(np.zeros(0, np.int64),) * 3]
+    return [
+        Ranks(*(np.concatenate(column) for column in zip(*(found or empty), strict=True)))
+        for found in blocks
+    ]
 
-            target_scores = scores.gather(1, targets)
-            higher = (scores > target_scores).sum(dim=1)
-            equal = (scores == target_scores).sum(dim=1) - 1
-            blocks.append((block.users, higher.cpu().numpy(), equal.cpu().numpy()))
-    columns = zip(*blocks, strict=True) if blocks else ([np.zeros(0, np.int64)],) * 3
-    return Ranks(*(np.concatenate(column) for column in columns))
+
+def _standardise(scores: Tensor) -> Tensor:
+    """Scores (q, N) with mean 0 and standard deviation 1 in each row."""
+    is_reached = scores.isfinite()
+    lowest = scores.masked_fill(~is_reached, torch.inf).amin(dim=1, keepdim=True)
+    filled = torch.where(is_reached, scores, lowest)
+    centred = filled - filled.mean(dim=1, keepdim=True)
+    return centred / centred.square().mean(dim=1, keepdim=True).sqrt().clamp(min=SMALLEST_SPREAD)
+
+
+def _weighted_sum(units: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    total = torch.zeros_like(units[0])
+    for scores, weight in zip(units, weights, strict=True):
+        total += weight * scores
+    return total
+
+
+def _count(
+    block: Queries,
+    scores: Tensor,
+    mask_seen: bool,
+    reduce: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Users of a block, and how many scores (q, N) are above and equal to the target's."""
+    # (q, 1), the number of each target: an item, or with groups a SID.
+    targets = torch.from_numpy(block.numbers[block.positions].astype(np.int64))
+    targets = targets.to(scores.device)[:, None]
+    if mask_seen:
+        hide_seen(scores, block, targets)
+    if reduce is not None:
+        scores, targets = reduce(scores, targets)
+
+    target_scores = scores.gather(1, targets)
+    higher = (scores > target_scores).sum(dim=1)
+    equal = (scores == target_scores).sum(dim=1) - 1
+    return block.users, higher.cpu().numpy(), equal.cpu().numpy()
 
 
 def rows_per_block(n_items: int, memory_mb: int) -> int:

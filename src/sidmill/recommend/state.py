@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 
 from sidmill.core.errors import SidmillError
 from sidmill.io import tensors
-from sidmill.recommend import checkpoint, sequence_model
+from sidmill.recommend import checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class State(NamedTuple):
 
 def save(
     state: State,
-    model: sequence_model.SequenceModel,
+    model: nn.Module,
     optimizer: torch.optim.Optimizer,
     best: dict[str, np.ndarray],
     progress: Progress,
@@ -74,7 +75,7 @@ def save(
 
 
 def restore(
-    state: State, model: sequence_model.SequenceModel, optimizer: torch.optim.Optimizer
+    state: State, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, np.ndarray], Progress]:
     """Load a saved state into the model and the optimiser.
 

@@ -1,9 +1,6 @@
 """Train a recommender: predict the next item after each item of a user's history.
 
-The epoch with the best NDCG@10 on the validation items is kept, and training stops after
-``patience`` epochs without a better one. A training that is killed resumes from its last saved
-state and ends in the same bytes: the random numbers of a step follow from the seed and the number
-of the step.
+Epochs, early stopping and resumption are those of :mod:`sidmill.recommend.training_loop`.
 
 Shapes: N items, D dimensions, H of the model, B windows of T positions, n items of a step.
 
@@ -11,7 +8,6 @@ Source: cross-entropy of cosines over a temperature, against all targets or thos
 in UniSRec, https://arxiv.org/abs/2206.05941.
 """
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +20,6 @@ from torch.nn import functional
 
 from sidmill.core import checksums
 from sidmill.core.errors import SidmillError
-from sidmill.formats import sequence_table
 from sidmill.numeric.nearest_torch import pick_device
 from sidmill.recommend import (
     checkpoint,
@@ -33,6 +28,7 @@ from sidmill.recommend import (
     score,
     sequence_model,
     state,
+    training_loop,
     windows,
 )
 from sidmill.recommend.checkpoint import Fitted, Identity
@@ -42,17 +38,14 @@ from sidmill.recommend.item_features import (
     gather,
     measure_whitening,
 )
-from sidmill.recommend.state import Epoch, Progress
-from sidmill.recommend.windows import NO_TARGET, Batch, Queries
+from sidmill.recommend.state import Epoch
+from sidmill.recommend.training_loop import WATCHED
+from sidmill.recommend.windows import NO_TARGET, Batch
 from sidmill.settings import base
 from sidmill.settings.recommend import Recommender
 
-logger = logging.getLogger(__name__)
-
-CLIP_NORM = 1.0
 CLUSTER_SAMPLE = 256  # items per interest that the clusters are fitted to
 CLUSTER_ROUNDS = 20
-WATCHED = "NDCG@10"
 
 
 class TrainingItems(NamedTuple):
@@ -145,13 +138,28 @@ def fit(
         },
     )
 
+    # With the loss full every step reads the same items, so their embeddings are read once.
+    inputs = None
+    if settings.loss == "full":
+        inputs = score.read_inputs(fitted.model, fitted.whitening, items, known.numbers)
+    run = training_loop.Run(
+        _Task(training, fitted, inputs),
+        fitted.model,
+        settings,
+        base.section_name(Recommender),
+        str(sequences_path),
+        seed,
+        saved,
+    )
+
     # CUDA has no deterministic kernel for some of the gradients.
     was_deterministic = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(device.type == "cpu")
     try:
-        return _train(training, fitted, saved)
+        curve = training_loop.run(run)
     finally:
         torch.use_deterministic_algorithms(was_deterministic)
+    return fitted, curve
 
 
 def _check(settings: Recommender, n_items: int) -> None:
@@ -254,137 +262,72 @@ def _interest_centroids(training: Training, whitening: Whitening | None) -> np.n
     return np.asarray(kmeans.centroids)
 
 
-def _train(training: Training, fitted: Fitted, saved: state.State) -> tuple[Fitted, list[Epoch]]:
-    """Run epochs until none is left or patience ends; return the model of the best."""
-    settings, model = training.settings, fitted.model
-    optimizer = _make_optimizer(model, settings)
-    best, progress = state.restore(saved, model, optimizer)
+class _Task(NamedTuple):
+    """Training of the recommender, as the loop runs it.
 
-    # With the loss full every step reads the same items, so their embeddings are read once.
-    inputs = None
-    if settings.loss == "full":
-        inputs = score.read_inputs(model, fitted.whitening, training.items, training.known.numbers)
-
-    while progress.epoch < settings.max_epochs and _may_improve(progress, settings.patience):
-        # A resumed epoch draws the same batches, and skips those that are done.
-        batches = windows.training_batches(
-            training.sequences_path, training.items, settings, training.seed, progress.epoch
-        )
-        n_done = progress.step
-        for number, batch in enumerate(batches):
-            if number < n_done:
-                continue
-            step = progress.total_steps
-            loss, n_targets = _take_step(fitted, training, inputs, batch, optimizer, step)
-            progress = progress._replace(
-                step=number + 1,
-                total_steps=step + 1,
-                loss=progress.loss + loss * n_targets,
-                targets=progress.targets + n_targets,
-            )
-            if progress.step % settings.save_steps == 0:
-                state.save(saved, model, optimizer, best, progress)
-
-        if not progress.targets:
-            raise SidmillError(
-                f"{training.sequences_path}: no user has two items in the split train, so there is "
-                f"nothing to learn: check interactions.split"
-            )
-        best, progress = _close_epoch(training, fitted, best, progress)
-        state.save(saved, model, optimizer, best, progress)
-
-    checkpoint.fill(model, best, state.BEST)
-    logger.info("best epoch %d, valid %s %.4f", progress.best_epoch, WATCHED, progress.best)
-    return fitted._replace(model=model.eval()), list(progress.curve)
-
-
-def _may_improve(progress: Progress, patience: int) -> bool:
-    """Whether fewer than ``patience`` epochs passed since the best one."""
-    return progress.epoch - 1 - max(progress.best_epoch, 0) < patience
-
-
-def _make_optimizer(
-    model: sequence_model.SequenceModel, settings: Recommender
-) -> torch.optim.Optimizer:
-    """Make AdamW, whose weight decay leaves out norms and biases."""
-    matrices = [weight for weight in model.parameters() if weight.ndim > 1]
-    others = [weight for weight in model.parameters() if weight.ndim <= 1]
-    return torch.optim.AdamW(
-        [
-            {"params": matrices, "weight_decay": settings.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ],
-        lr=settings.learning_rate,
-    )
-
-
-def _take_step(
-    fitted: Fitted,
-    training: Training,
-    inputs: score.Inputs | None,
-    batch: Batch,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-) -> tuple[float, int]:
-    """Take one step of the optimiser.
-
-    Args:
-        fitted: the model and its whitening.
-        training: what is trained.
-        inputs: what the model reads of all training items; None: read those of the batch.
-        batch: the windows.
-        optimizer: whose learning rate is set here.
-        step: number of the step in the whole training, from 0.
-
-    Returns:
-        The mean loss, and the number of targets.
-
-    Raises:
-        SidmillError: if the loss is not finite.
+    Attributes:
+        training: what every step reads.
+        fitted: the model, whose weights change.
+        inputs: what the model reads of all training items; None: it reads those of each batch.
     """
-    settings, model = training.settings, fitted.model.train()
 
-    # All random numbers of the step follow from the seed and its number.
-    sequence = np.random.SeedSequence([training.seed, step])
-    torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
-    if inputs is None:
-        numbers = _items_of_batch(batch, training, sequence)
-        inputs = score.read_inputs(model, fitted.whitening, training.items, numbers)
+    training: Training
+    fitted: Fitted
+    inputs: score.Inputs | None
 
-    # Positions of items (B, T) and of the targets among the items that scores are compared with.
-    device = inputs.numbers.device
-    numbers_in = torch.from_numpy(batch.inputs.astype(np.int64)).to(device)
-    targets = torch.from_numpy(batch.targets.astype(np.int64)).to(device)
-    has_target = targets != NO_TARGET
-    history = torch.where(has_target, torch.searchsorted(inputs.numbers, numbers_in), 0)
-    is_compared = training.known.is_target[inputs.numbers]
-    labels = torch.searchsorted(inputs.numbers[is_compared], targets[has_target])
-
-    # Linear warm-up, then a constant rate.
-    warmup = min(1.0, (step + 1) / max(settings.warmup_steps, 1))
-    for group in optimizer.param_groups:
-        group["lr"] = settings.learning_rate * warmup
-
-    with torch.autocast(device.type, torch.bfloat16, enabled=settings.dtype == "bfloat16"):
-        vectors = model.items(inputs.vectors, inputs.numbers)  # (n, H)
-        clusters = None if inputs.clusters is None else inputs.clusters[history]
-        users = model.users(functional.embedding(history, vectors), clusters)[has_target]
-        # (targets, compared items), cosines over the temperature
-        scores = users @ sequence_model.unit(vectors[is_compared]).T / settings.temperature
-    loss = functional.cross_entropy(
-        scores.float(), labels, label_smoothing=settings.label_smoothing
-    )
-    if not torch.isfinite(loss):
-        raise SidmillError(
-            f"the loss is {loss.item()} at step {step}: lower recommender.learning_rate, or "
-            f"raise recommender.temperature"
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch."""
+        training = self.training
+        return windows.training_batches(
+            training.sequences_path, training.items, training.settings, training.seed, epoch
         )
 
-    optimizer.zero_grad()
-    torch.autograd.backward(loss)
-    torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
-    optimizer.step()
-    return loss.item(), len(users)
+    def loss(self, batch: Batch, sequence: np.random.SeedSequence) -> tuple[Tensor, int]:
+        """Mean cross-entropy over the targets of a batch, and their number."""
+        training, fitted, inputs = self.training, self.fitted, self.inputs
+        settings, model = training.settings, fitted.model
+        if inputs is None:
+            numbers = _items_of_batch(batch, training, sequence)
+            inputs = score.read_inputs(model, fitted.whitening, training.items, numbers)
+
+        # Positions of items (B, T) and of the targets among the items that scores are compared
+        # with.
+        device = inputs.numbers.device
+        numbers_in = torch.from_numpy(batch.inputs.astype(np.int64)).to(device)
+        targets = torch.from_numpy(batch.targets.astype(np.int64)).to(device)
+        has_target = targets != NO_TARGET
+        history = torch.where(has_target, torch.searchsorted(inputs.numbers, numbers_in), 0)
+        is_compared = training.known.is_target[inputs.numbers]
+        labels = torch.searchsorted(inputs.numbers[is_compared], targets[has_target])
+
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.dtype == "bfloat16"):
+            vectors = model.items(inputs.vectors, inputs.numbers)  # (n, H)
+            clusters = None if inputs.clusters is None else inputs.clusters[history]
+            users = model.users(functional.embedding(history, vectors), clusters)[has_target]
+            # (targets, compared items), cosines over the temperature
+            scores = users @ sequence_model.unit(vectors[is_compared]).T / settings.temperature
+        loss = functional.cross_entropy(
+            scores.float(), labels, label_smoothing=settings.label_smoothing
+        )
+        return loss, len(users)
+
+    def validate(self) -> float | None:
+        """NDCG@10 on the validation items of about ``valid_users`` users; None without any."""
+        training, fitted = self.training, self.fitted
+        scorer = score.scorer(fitted, score.catalogue(fitted, training.items))
+        ranks = rank.rank(
+            scorer,
+            windows.validation_queries(
+                training.sequences_path,
+                training.items,
+                training.settings.valid_users,
+                training.seed,
+            ),
+            len(training.items.vectors),
+            mask_seen=False,
+            memory_mb=training.settings.memory_mb,
+        )
+        return metrics.mean(ranks, WATCHED) if len(ranks.users) else None
 
 
 def _items_of_batch(
@@ -401,61 +344,3 @@ def _items_of_batch(
     return np.unique(
         np.concatenate([batch.inputs[has_target], batch.targets[has_target], known[drawn]])
     )
-
-
-def _close_epoch(
-    training: Training, fitted: Fitted, best: dict[str, np.ndarray], progress: Progress
-) -> tuple[dict[str, np.ndarray], Progress]:
-    """Validate, keep the weights if they are the best so far, and begin the next epoch.
-
-    Raises:
-        SidmillError: if the last step left weights that are not finite.
-    """
-    if not all(weight.isfinite().all() for weight in fitted.model.parameters()):
-        raise SidmillError(
-            f"weights are not finite after epoch {progress.epoch}: lower "
-            f"recommender.learning_rate (it is {training.settings.learning_rate:g})"
-        )
-    loss = progress.loss / progress.targets
-    valid = _validate(training, fitted)
-    logger.info("epoch %d: loss %.4f, valid %s %s", progress.epoch, loss, WATCHED, valid)
-
-    # Without validation items each epoch counts as better, so the last one is kept.
-    is_better = valid is None or valid > progress.best
-    if is_better:
-        arrays = checkpoint.arrays_of(fitted.model, state.BEST)
-        best = {name: array.copy() for name, array in arrays.items()}
-
-    entry: Epoch = {"epoch": progress.epoch, "loss": loss, "valid": valid}
-    return best, progress._replace(
-        epoch=progress.epoch + 1,
-        step=0,
-        loss=0.0,
-        targets=0,
-        best=valid if valid is not None and is_better else progress.best,
-        best_epoch=progress.epoch if is_better else progress.best_epoch,
-        curve=(*progress.curve, entry),
-    )
-
-
-def _validate(training: Training, fitted: Fitted) -> float | None:
-    """NDCG@10 on the validation items of about ``valid_users`` users; None if there are none."""
-    fitted.model.eval()
-    n_items = len(training.items.vectors)
-    scorer = score.scorer(fitted, score.catalogue(fitted, training.items))
-    memory_mb = training.settings.memory_mb
-    ranks = rank.rank(
-        scorer, _validation_queries(training), n_items, mask_seen=False, memory_mb=memory_mb
-    )
-    return metrics.mean(ranks, WATCHED) if len(ranks.users) else None
-
-
-def _validation_queries(training: Training) -> Iterator[Queries]:
-    """Queries of the validation items of a share of the users, the same in each epoch."""
-    path = training.sequences_path
-    share = min(1.0, training.settings.valid_users / sequence_table.count(path))
-    for group in windows.read_groups(path, training.items):
-        rng = np.random.default_rng([training.seed, group.first])
-        is_drawn = rng.random(len(group.bounds) - 1) < share
-        queries = windows.queries(group, sequence_table.VALID)
-        yield windows.select(queries, is_drawn[queries.users - group.first])

@@ -7,16 +7,31 @@ Shapes: U users of one group, B windows of one batch, T positions of the longest
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from sidmill.formats import sequence_table
 from sidmill.recommend.item_features import Items, look_up
-from sidmill.settings.recommend import Recommender
 
 GROUP_USERS = 8192  # a row group of sequences.parquet
 NO_TARGET = -1  # the target of padding
+
+
+class WindowSettings(Protocol):
+    """Settings that windows are cut by, of whichever section."""
+
+    @property
+    def max_length(self) -> int:
+        """Latest items of a history that a model reads."""
+
+    @property
+    def batch_users(self) -> int:
+        """Histories in a batch."""
+
+    @property
+    def shuffle_users(self) -> int:
+        """Users mixed at a time."""
 
 
 class Group(NamedTuple):
@@ -87,7 +102,7 @@ def read_groups(path: str | Path, items: Items) -> Iterator[Group]:
 
 
 def training_batches(
-    path: str | Path, items: Items, settings: Recommender, seed: int, epoch: int
+    path: str | Path, items: Items, settings: WindowSettings, seed: int, epoch: int
 ) -> Iterator[Batch]:
     """Yield every training target once, in another random order in each epoch.
 
@@ -180,6 +195,18 @@ def queries(group: Group, split: int) -> Queries:
         group.numbers,
         int((~has_history).sum()),
     )
+
+
+def validation_queries(
+    path: str | Path, items: Items, n_users: int, seed: int
+) -> Iterator[Queries]:
+    """Yield queries of the validation items of about ``n_users`` users: the same for one seed."""
+    share = min(1.0, n_users / sequence_table.count(path))
+    for group in read_groups(path, items):
+        rng = np.random.default_rng([seed, group.first])
+        is_drawn = rng.random(len(group.bounds) - 1) < share
+        valid = queries(group, sequence_table.VALID)
+        yield select(valid, is_drawn[valid.users - group.first])
 
 
 def latest(group: Group) -> Queries:

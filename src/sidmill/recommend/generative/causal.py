@@ -1,0 +1,445 @@
+"""A causal Transformer over items made of their SIDs; it learns from all positions at once.
+
+An item is a sum over the nodes of the trie on the way to its SID: a node has a projection of its
+*codeword* (whitened), a vector of its token, and a vector of its prefix. The Transformer reads
+these sums, and the score of an item is the cosine of the prediction with the item's own sum over a
+temperature. Token and prefix vectors start near 0: where interactions say nothing, an item is what
+its codewords say, so an item without interactions has a vector too.
+
+The *similarity* of an item is added to its score: the product of its codewords' sum (whitened by
+the fourth root, at unit length) with those of the latest items, weighted by age.
+
+Both terms are inner products, so the score of an item is one product of a user vector with an item
+vector of H + S dimensions.
+
+Shapes: n items, N items in all, L levels, K_l tokens of a level, V_l nodes of depth l, d of the
+codebooks, D of the text, H of the model, S of the similarity, B users, T positions, W prefixes.
+
+Sources: item vectors from codebooks and tokens as in VQ-Rec, https://arxiv.org/abs/2210.12316;
+SASRec, https://arxiv.org/abs/1808.09781; whitening, https://arxiv.org/abs/2402.10602; prefix
+n-grams of SIDs, https://arxiv.org/abs/2306.08121.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sidmill.formats.trie_file import Trie
+from sidmill.numeric import sid_trie
+from sidmill.numeric.row_blocks import read_blocks
+from sidmill.recommend import sequence_model
+from sidmill.recommend.generative.decode import TokenScores
+from sidmill.recommend.generative.sid_items import Identifier, SidItems
+from sidmill.recommend.rank import products
+from sidmill.recommend.windows import NO_TARGET
+from sidmill.settings.generative import Generative
+
+SCALE = 0.02  # standard deviation of a prefix vector, or of a token vector without codeword
+VARIANCE_FLOOR = 0.01  # added to every variance, as a share of their mean
+RANK_FLOOR = 1e-6  # directions below this share of the largest variance are noise
+WHITENING_POWER, SIMILARITY_POWER = 0.5, 0.25  # variances to the power of minus this
+SIMILARITY_DIM = 128  # principal axes of the similarity, at most
+FIRST_WEIGHT = 3.0  # of the similarity, before training
+ITEM_BLOCK = 8192
+
+
+class Shape(NamedTuple):
+    """What determines the tensors of a model.
+
+    Attributes:
+        hidden_dim, n_layers, n_heads: of the Transformer.
+        sizes: per identifier, K_l of each level.
+        n_nodes: per identifier, V_l of depths 2 to L.
+        codeword_dims: per identifier, d of each level that has a codebook.
+        text_dim: D; 0 where text is not read.
+        similarity_dim: S; 0 without similarity.
+    """
+
+    hidden_dim: int
+    n_layers: int
+    n_heads: int
+    sizes: list[list[int]]
+    n_nodes: list[list[int]]
+    codeword_dims: list[list[int]]
+    text_dim: int
+    similarity_dim: int
+
+
+class Constants(NamedTuple):
+    """What the model reads of the items, and never changes; not stored with the weights.
+
+    Attributes:
+        tries: one per identifier; the first is the one that is generated.
+        codes: per identifier int64 (N, L).
+        nodes: per identifier int64 (N, L - 1), number of the node at depths 2 to L.
+        codewords: per identifier and level with a codebook, whitened, float32 (K_l, d).
+        text: whitened text embeddings float32 (N, D); None where text is not read.
+        similarity: float32 (N, S), at unit length.
+    """
+
+    tries: list[Trie]
+    codes: list[Tensor]
+    nodes: list[Tensor]
+    codewords: list[list[Tensor]]
+    text: Tensor | None
+    similarity: Tensor
+
+
+def constants_of(items: SidItems, settings: Generative) -> Constants:
+    """Compute the constants. Memory: those, and one block of rows."""
+    reads_text = settings.features == "sid+text"
+    tries = [sid_trie.build(one.codes, one.sizes) for one in items.identifiers]
+    codes = [torch.from_numpy(one.codes.astype(np.int64)) for one in items.identifiers]
+    nodes = [_nodes(trie, one) for trie, one in zip(tries, codes, strict=True)]
+    codewords = [
+        [
+            torch.from_numpy(_whiten_codebook(book, one.codes[:, level]))
+            for level, book in enumerate(one.codebooks)
+        ]
+        for one in items.identifiers
+    ]
+    text = None
+    if reads_text:
+        text = torch.from_numpy(_whiten_rows(items.items.vectors, WHITENING_POWER, None))
+
+    # Rows that are compared: the text, or what the codebooks say of it.
+    similarity = np.zeros((len(codes[0]), 0), np.float32)
+    if settings.similarity and reads_text:
+        similarity = _similarity(items.items.vectors)
+    elif settings.similarity and items.identifiers[0].codebooks:
+        similarity = _similarity(_reconstruct(items.identifiers[0]))
+    return Constants(tries, codes, nodes, codewords, text, torch.from_numpy(similarity))
+
+
+def _nodes(trie: Trie, codes: Tensor) -> Tensor:
+    """Number of the node of each item at depths 2 to L: int64 (N, L - 1)."""
+    node = torch.zeros(len(codes), dtype=torch.int64)
+    path = []
+    for level in range(codes.shape[1]):
+        node = sid_trie.step(trie, level, node, codes[:, level])
+        path.append(node)
+    return torch.stack(path[1:], dim=1) if len(path) > 1 else codes[:, :0]
+
+
+def _whiten_codebook(book: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Whiten codewords (K, d) by the moments that they have over the items: float32 (K, d)."""
+    counts = np.bincount(codes, minlength=len(book)) / len(codes)
+    codewords = book.astype(np.float64)
+    mean = counts @ codewords
+    centred = codewords - mean
+    matrix = _whitening((centred * counts[:, None]).T @ centred, WHITENING_POWER, None)
+    return (centred @ matrix).astype(np.float32)
+
+
+def _whitening(covariance: np.ndarray, power: float, n_axes: int | None) -> np.ndarray:
+    """Axes (d, n) scaled by variance to the power of ``-power``, largest variance last."""
+    variances, axes = np.linalg.eigh(covariance)
+    scales = np.zeros(len(variances))
+    has_variance = variances > RANK_FLOOR * variances.max(initial=0.0)
+    scales[has_variance] = (variances[has_variance] + VARIANCE_FLOOR * variances.mean()) ** -power
+    kept = len(variances) if n_axes is None else n_axes
+    matrix: np.ndarray = (axes * scales)[:, -kept:]
+    return matrix
+
+
+def _whiten_rows(rows: np.ndarray, power: float, n_axes: int | None) -> np.ndarray:
+    """Whiten rows (N, D): float32 (N, D), or (N, n_axes). Memory: the result and D x D doubles."""
+    # Moments in one pass over blocks, then a second pass that projects.
+    n_rows, dim = rows.shape
+    total, squares = np.zeros(dim), np.zeros((dim, dim))
+    for _, block in read_blocks(rows, ITEM_BLOCK):
+        wide = block.astype(np.float64)
+        total += wide.sum(axis=0)
+        squares += wide.T @ wide
+    mean = total / n_rows
+    matrix = _whitening(squares / n_rows - np.outer(mean, mean), power, n_axes)
+    matrix = matrix.astype(np.float32)
+    whitened = np.empty((n_rows, matrix.shape[1]), np.float32)
+    for start, block in read_blocks(rows, ITEM_BLOCK):
+        whitened[start : start + len(block)] = (block - mean.astype(np.float32)) @ matrix
+    return whitened
+
+
+def _similarity(rows: np.ndarray) -> np.ndarray:
+    """Rows that are compared by their products: float32 (N, S), at unit length."""
+    found = _whiten_rows(rows, SIMILARITY_POWER, min(rows.shape[1], SIMILARITY_DIM))
+    lengths = np.linalg.norm(found, axis=1, keepdims=True)
+    return np.asarray(found / np.maximum(lengths, np.finfo(np.float32).tiny))
+
+
+def _reconstruct(identifier: Identifier) -> np.ndarray:
+    """Sum of the codewords of each item: float32 (N, d). Memory: the result."""
+    levels = enumerate(identifier.codebooks)
+    rows = np.zeros((len(identifier.codes), identifier.codebooks[0].shape[1]), np.float32)
+    for level, book in levels:
+        rows += book[identifier.codes[:, level]]
+    return rows
+
+
+class SidVectors(nn.Module):
+    """Vectors of items by one identifier: a sum over the nodes of the trie."""
+
+    def __init__(
+        self, hidden_dim: int, sizes: list[int], n_nodes: list[int], dims: list[int]
+    ) -> None:
+        """Draw the first weights from torch's generator."""
+        super().__init__()
+        self.projections = nn.ModuleList(nn.Linear(dim, hidden_dim) for dim in dims)
+
+        # A token with a codeword starts as that codeword alone.
+        scales = [0.0 if level < len(dims) else SCALE for level in range(len(sizes))]
+        self.tokens = nn.ParameterList(
+            torch.randn(size, hidden_dim) * scale for size, scale in zip(sizes, scales, strict=True)
+        )
+        self.prefixes = nn.ParameterList(
+            torch.randn(count, hidden_dim) * SCALE for count in n_nodes
+        )
+
+    def tables(self, codewords: list[Tensor], drop: nn.Module) -> list[Tensor]:
+        """Vector of every token: float (K_l, H) per level."""
+        tables = []
+        for level, table in enumerate(self.tokens):
+            if level < len(self.projections):
+                table = table + self.projections[level](drop(codewords[level]))
+            tables.append(table)
+        return tables
+
+    def forward(self, tables: list[Tensor], codes: Tensor, nodes: Tensor) -> Tensor:
+        """Sum the vectors of n items.
+
+        Args:
+            tables: of :meth:`tables`.
+            codes: int64 (n, L).
+            nodes: int64 (n, L - 1).
+
+        Returns:
+            float (n, H).
+        """
+        terms = [functional.embedding(codes[:, level], one) for level, one in enumerate(tables)]
+        terms += [
+            functional.embedding(nodes[:, depth], one) for depth, one in enumerate(self.prefixes)
+        ]
+        return torch.stack(terms).sum(dim=0)
+
+
+class Causal(nn.Module):
+    """The whole model. The prediction at a position depends on no later position."""
+
+    similarity_weight: nn.Parameter
+
+    def __init__(self, shape: Shape, settings: Generative) -> None:
+        """Draw the first weights from torch's generator."""
+        super().__init__()
+        self.shape, self.settings = shape, settings
+        width = shape.hidden_dim
+
+        # Items: one sum of nodes per identifier, and their text.
+        self.sids = nn.ModuleList(
+            SidVectors(width, *levels)
+            for levels in zip(shape.sizes, shape.n_nodes, shape.codeword_dims, strict=True)
+        )
+        self.item_drop = nn.Dropout(settings.item_dropout)
+        if shape.text_dim:
+            self.text = nn.Sequential(
+                nn.Dropout(settings.item_dropout),
+                nn.Linear(shape.text_dim, 2 * width),
+                nn.GELU(),
+                nn.Dropout(settings.item_dropout),
+                nn.Linear(2 * width, width),
+            )
+        self.item_norm = nn.LayerNorm(width)
+
+        # Users: causal Transformer blocks over the items of a history.
+        block = sequence_model.Shape(
+            "", "", 0, width, shape.n_layers, shape.n_heads, n_interests=0, dim=0, n_items=0
+        )
+        self.drop = nn.Dropout(settings.dropout)
+        self.blocks = nn.ModuleList(
+            sequence_model.Block(block, settings.dropout) for _ in range(shape.n_layers)
+        )
+        self.user_norm = nn.LayerNorm(width)
+        if shape.similarity_dim:
+            # softplus of it is the weight
+            first = float(np.log(np.expm1(FIRST_WEIGHT)))
+            self.similarity_weight = nn.Parameter(torch.tensor(first))
+
+    def attach(self, constants: Constants, device: torch.device) -> None:
+        """Give the model the constants of its items, on its device."""
+        self.tries = [trie.to(device) for trie in constants.tries]
+        self.codes = [one.to(device) for one in constants.codes]
+        self.nodes = [one.to(device) for one in constants.nodes]
+        self.codewords = [[one.to(device) for one in level] for level in constants.codewords]
+        self.text_rows = None if constants.text is None else constants.text.to(device)
+        self.similarity = constants.similarity.to(device)
+
+    def forget_unseen(self, is_seen: np.ndarray) -> None:
+        """Set the vectors of prefixes to 0 that no item of ``is_seen`` bool (N,) has; on the CPU.
+
+        They get no gradient: what they were drawn as would be noise in the vectors of new items.
+        """
+        for vectors, nodes in zip(self.sids, self.nodes, strict=True):
+            assert isinstance(vectors, SidVectors)
+            for depth, table in enumerate(vectors.prefixes):
+                is_unseen = torch.ones(len(table), dtype=torch.bool)
+                is_unseen[nodes[torch.from_numpy(is_seen), depth]] = False
+                table.data[is_unseen] = 0.0
+
+    def items(self, numbers: Tensor) -> Tensor:
+        """Make the vectors of items.
+
+        Args:
+            numbers: int64 (n,), in [0, N).
+
+        Returns:
+            float (n, H), layer-normed; not yet of unit length.
+        """
+        states = torch.zeros((), device=numbers.device)
+        parts = zip(self.sids, self.codes, self.nodes, self.codewords, strict=True)
+        for vectors, codes, nodes, codewords in parts:
+            tables = vectors.tables(codewords, self.item_drop)
+            states = states + vectors(tables, codes[numbers], nodes[numbers])
+        if self.text_rows is not None:
+            states = states + self.text(self.text_rows[numbers])
+        normed: Tensor = self.item_norm(states)
+        return normed
+
+    def users(self, items: Tensor) -> Tensor:
+        """Predict after each position: item vectors float (B, T, H) to (B, T, H), unit length."""
+        states = self.drop(items)
+        for block in self.blocks:
+            states = block(states, None, None)
+        return sequence_model.unit(self.user_norm(states))
+
+    def latest(self, histories: Tensor) -> Tensor:
+        """Similarity vectors of the items so far, weighted by age: float (B, T, S)."""
+        positions = torch.arange(histories.shape[1], device=histories.device)
+        ages = (positions[:, None] - positions[None]).clamp(min=0)
+        weights = (self.settings.similarity_decay ** ages.float()).tril()
+        return weights @ self.similarity[histories]
+
+    def loss(self, inputs: Tensor, targets: Tensor, candidates: Tensor) -> tuple[Tensor, int]:
+        """Cross-entropy over the items that targets are compared with.
+
+        Args:
+            inputs: int64 (B, T), items of the windows.
+            targets: int64 (B, T), the next item of each, or NO_TARGET.
+            candidates: int64 (n,), ascending; they hold all targets.
+
+        Returns:
+            The mean over targets, and their number.
+        """
+        has_target = targets != NO_TARGET
+        histories = torch.where(has_target, inputs, inputs[0, 0])
+
+        # Each item of the batch once: those that are read, and those that scores compare.
+        numbers = torch.unique(torch.cat([histories.flatten(), candidates]))
+        vectors = self.items(numbers)
+        read = functional.embedding(torch.searchsorted(numbers, histories), vectors)
+        compared = sequence_model.unit(vectors[torch.searchsorted(numbers, candidates)])
+
+        # (targets, n), cosines over the temperature, and the similarity
+        scores = self.users(read)[has_target] @ compared.T / self.settings.temperature
+        if self.shape.similarity_dim:
+            latest = self.latest(histories)[has_target] @ self.similarity[candidates].T
+            scores = scores + functional.softplus(self.similarity_weight) * latest
+        loss = functional.cross_entropy(
+            scores.float(),
+            torch.searchsorted(candidates, targets[has_target]),
+            label_smoothing=self.settings.label_smoothing,
+        )
+        return loss, len(scores)
+
+
+class CausalScores:
+    """Scores of a trained model. Holds the vectors of all items: 4 N (H + S) bytes."""
+
+    def __init__(self, model: Causal) -> None:
+        """Compute the vectors of all items, in blocks."""
+        self.model = model
+        with torch.no_grad():
+            n_items = len(model.codes[0])
+            numbers = torch.arange(n_items, device=model.codes[0].device)
+            self.read = torch.cat([model.items(part) for part in torch.split(numbers, ITEM_BLOCK)])
+            units = sequence_model.unit(self.read) / model.settings.temperature
+            self.compared = torch.cat([units, self._weighted(model.similarity)], dim=1)
+
+    def _weighted(self, similarity: Tensor) -> Tensor:
+        if not self.model.shape.similarity_dim:
+            return similarity
+        return functional.softplus(self.model.similarity_weight) * similarity
+
+    @torch.no_grad()
+    def encode(self, histories: Tensor, lengths: Tensor) -> Tensor:
+        """Vectors of users after their last item: int64 (B, T), (B,) to float32 (B, H + S)."""
+        rows = torch.arange(len(histories), device=histories.device)
+        users = self.model.users(self.read[histories])[rows, lengths - 1]
+        latest = self.model.latest(histories)[rows, lengths - 1]
+        return torch.cat([users, latest], dim=1)
+
+    @torch.no_grad()
+    def item_scores(self, users: Tensor) -> Tensor:
+        """Scores of all items: float32 (B, N). Items that share a SID have one score."""
+        return products(users, self.compared.T)
+
+    @torch.no_grad()
+    def token_scores(self, users: Tensor) -> TokenScores:
+        """Log-probability of a token after its prefix, for :mod:`decode`.
+
+        The model is a softmax over SIDs. A prefix has the sum of the probabilities below it, so the
+        product over the levels is the probability of a SID, and no other combination of tokens has
+        any. Memory: 4 B (V_1 + ... + V_L) bytes, and the scores of all items.
+        """
+        trie = self.model.tries[0]
+
+        # Log-probability of the SIDs, from one item of each: (B, S).
+        scores = self.item_scores(users)[:, trie.items[trie.first_item[:-1]]]
+        by_depth = [scores.log_softmax(dim=1)]
+        for offsets in reversed(trie.first_child[1:]):
+            by_depth.insert(0, _sum_of_children(by_depth[0], offsets))
+
+        def score(level: int, prefixes: Tensor) -> Tensor:
+            # The node of each prefix: (B, W).
+            node = torch.zeros_like(prefixes[:, :, 0] if level else users[:, :1], dtype=torch.int64)
+            for depth in range(level):
+                node = sid_trie.step(trie, depth, node, prefixes[:, :, depth])
+            node = node.expand(len(users), -1)
+
+            # The child that each token leads to, -1 for none: (B, W, K_l).
+            tokens = torch.arange(trie.sizes[level], device=users.device)
+            shape = (*node.shape, len(tokens))
+            child = sid_trie.step(trie, level, node[:, :, None].expand(shape), tokens.expand(shape))
+            found = by_depth[level].gather(1, child.clamp(min=0).flatten(1)).view(shape)
+            if level:
+                found = found - by_depth[level - 1].gather(1, node)[:, :, None]
+            return found.masked_fill(child < 0, -torch.inf)
+
+        return score
+
+
+def _sum_of_children(children: Tensor, offsets: Tensor) -> Tensor:
+    """Log of the summed probabilities of the children of each node: (B, c) to (B, n)."""
+    counts = offsets.diff()
+    parents = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+    highest = children.new_full((len(children), len(counts)), -torch.inf)
+    index = parents.expand_as(children)
+    highest.scatter_reduce_(1, index, children, "amax")
+    sums = torch.zeros_like(highest)
+    sums.scatter_add_(1, index, (children - highest.gather(1, index)).exp())
+    return highest + sums.log()
+
+
+def shape_of(settings: Generative, constants: Constants) -> Shape:
+    """Shape of the model that ``settings`` ask for."""
+    return Shape(
+        hidden_dim=settings.hidden_dim,
+        n_layers=settings.n_layers,
+        n_heads=settings.n_heads,
+        sizes=[list(trie.sizes) for trie in constants.tries],
+        n_nodes=[[len(tokens) for tokens in trie.tokens[1:]] for trie in constants.tries],
+        codeword_dims=[[one.shape[1] for one in books] for books in constants.codewords],
+        text_dim=0 if constants.text is None else constants.text.shape[1],
+        similarity_dim=constants.similarity.shape[1],
+    )

@@ -1,0 +1,51 @@
+"""Scores of a generative recommender for queries, as :mod:`sidmill.recommend.rank` asks for them.
+
+Shapes: N items, q queries, T positions.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sidmill.recommend.generative.models import Network
+from sidmill.recommend.rank import RowScores, Scorer
+from sidmill.recommend.windows import Queries, pad
+
+USER_BLOCK = 256
+
+
+def scorer(network: Network, max_length: int) -> Scorer:
+    """Make the scorer of a model with its present weights."""
+    network.model.eval()
+    scores = network.scores()
+
+    def prepare(queries: Queries) -> RowScores:
+        states = [scores.encode(*batch) for batch in histories(queries, max_length, network.device)]
+        joined = torch.cat(states)
+
+        def score(rows: slice) -> Tensor:
+            return scores.item_scores(joined[rows])
+
+        return score
+
+    return prepare
+
+
+def histories(
+    queries: Queries, max_length: int, device: torch.device
+) -> list[tuple[Tensor, Tensor]]:
+    """The latest items of each query, in blocks: int64 (b, T), padded with item 0, and lengths."""
+    begins = np.maximum(queries.begins, queries.positions - max_length)
+    blocks: list[tuple[Any, Any]] = []
+    for start in range(0, len(begins), USER_BLOCK):
+        rows = slice(start, start + USER_BLOCK)
+        numbers, lengths = pad(queries.numbers, begins[rows], queries.positions[rows])
+        blocks.append(
+            (
+                torch.from_numpy(numbers.astype(np.int64)).to(device),
+                torch.from_numpy(lengths).to(device),
+            )
+        )
+    return blocks

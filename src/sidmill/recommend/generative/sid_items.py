@@ -1,0 +1,127 @@
+"""Items of a generative recommender: their ids, their SIDs, codebooks behind them, their text.
+
+Item number r, in [0, N), is row r of pid2sid.parquet. An *identifier* is one set of SIDs of the
+items: the first is the one whose SIDs are generated; others describe the same items again.
+
+Shapes: N items, L levels, K_l codes of a level, d of the codebooks, D of the text embeddings.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sidmill.core.errors import SidmillError
+from sidmill.formats import code_files, quantizer_file, vector_store
+from sidmill.io import id_lookup
+from sidmill.numeric.row_blocks import take
+from sidmill.recommend import item_features
+from sidmill.recommend.checkpoint import digest_of_ids
+from sidmill.recommend.item_features import Items
+
+
+class Identifier(NamedTuple):
+    """One set of SIDs.
+
+    Attributes:
+        codes: int32 (N, L), in the order of the items.
+        sizes: K_l per level.
+        codebooks: float32 (K_l, d) of the first levels; empty where SIDs were given. A level that
+            was added to tell items apart has none.
+    """
+
+    codes: np.ndarray
+    sizes: tuple[int, ...]
+    codebooks: tuple[np.ndarray, ...]
+
+
+class SidItems(NamedTuple):
+    """All items, in the order of their numbers.
+
+    Attributes:
+        items: ids, numbers, and text embeddings (N, D); (N, 0) where none are read.
+        identifiers: the first is generated.
+    """
+
+    items: Items
+    identifiers: tuple[Identifier, ...]
+
+
+def load(
+    sid_paths: Sequence[str | Path],
+    quantizer_paths: Sequence[str | Path],
+    vectors_path: str | Path | None = None,
+    ids_path: str | Path | None = None,
+) -> SidItems:
+    """Read items by their SIDs.
+
+    Memory: the ids, a hash table of them, 4 L bytes per item and identifier, the codebooks, and
+    with vectors 4 N D bytes where their order is another than that of the SIDs.
+
+    Args:
+        sid_paths: a pid2sid.parquet per identifier; the first gives the items and their order.
+        quantizer_paths: the quantizer.safetensors of each; one that was given has no codebooks.
+        vectors_path: vectors.npy; None where text is not read.
+        ids_path: ids.parquet of the vectors.
+
+    Raises:
+        SidmillError: if files are unreadable, or an item lacks a SID or a vector.
+    """
+    first = code_files.read(sid_paths[0], "sid")
+    if not len(first.codes):
+        raise SidmillError(f"{sid_paths[0]}: holds no item: nothing can be recommended")
+    ids = first.ids.combine_chunks()
+
+    # Text embeddings in the order of the SIDs.
+    vectors = np.zeros((len(ids), 0), np.float32)
+    fingerprint: dict[str, Any] = {}
+    if vectors_path is not None and ids_path is not None:
+        store = vector_store.open_store(vectors_path, ids_path)
+        rows = _rows(store.ids.combine_chunks(), ids, str(ids_path))
+        in_order = len(rows) == len(store.vectors) and bool((np.diff(rows) == 1).all())
+        vectors = store.vectors if in_order else take(store.vectors, rows)
+        fingerprint = store.fingerprint
+
+    identifiers = []
+    for path, quantizer_path in zip(sid_paths, quantizer_paths, strict=True):
+        coded = code_files.read(path, "sid")
+        codes = coded.codes[_rows(coded.ids.combine_chunks(), ids, str(path))]
+        quantizer = quantizer_file.read(quantizer_path, without_codebooks=True)
+        codebooks = tuple(
+            book for book, size in zip(quantizer.codebooks, coded.sizes, strict=False)
+        )
+        identifiers.append(Identifier(codes, tuple(coded.sizes), codebooks))
+    return SidItems(item_features.of(ids, vectors, fingerprint), tuple(identifiers))
+
+
+def _rows(known: Any, ids: Any, where: str) -> np.ndarray:
+    """Rows of ``known`` that hold the items: int64 (N,).
+
+    Raises:
+        SidmillError: if an item is not among them.
+    """
+    rows = id_lookup.find(id_lookup.make(known), ids, where)
+    missing = np.flatnonzero(rows < 0)
+    if missing.size:
+        raise SidmillError(
+            f"{where}: lacks {missing.size} items that have a SID, first "
+            f"{ids[int(missing[0])].as_py()!r}: make both from one catalogue"
+        )
+    return rows.astype(np.int64)
+
+
+def identify(items: SidItems) -> dict[str, Any]:
+    """Which items and SIDs a model belongs to: digests of ids, SIDs, codebooks; the fingerprint."""
+    from hashlib import sha256
+
+    digest = sha256()
+    for identifier in items.identifiers:
+        digest.update(np.ascontiguousarray(identifier.codes, dtype="<i4").data)
+        for book in identifier.codebooks:
+            digest.update(np.ascontiguousarray(book, dtype="<f4").data)
+    return {
+        "ids": digest_of_ids(items.items.ids),
+        "sids": digest.hexdigest(),
+        "fingerprint": items.items.fingerprint,
+    }

@@ -1,0 +1,217 @@
+"""Train a generative recommender: predict the SID of the next item after each item of a history.
+
+Several models are trained, which differ in their seed alone. Epochs, early stopping and resumption
+are those of :mod:`sidmill.recommend.training_loop`.
+
+Shapes: N items, B windows of T positions, n candidates.
+"""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sidmill.core import checksums
+from sidmill.core.errors import SidmillError
+from sidmill.numeric.nearest_torch import pick_device
+from sidmill.recommend import checkpoint, metrics, rank, state, training_loop, windows
+from sidmill.recommend.generative import models, score, sid_items
+from sidmill.recommend.generative.models import Fitted, Network
+from sidmill.recommend.generative.sid_items import SidItems
+from sidmill.recommend.state import Epoch
+from sidmill.recommend.training_loop import WATCHED
+from sidmill.recommend.windows import NO_TARGET, Batch
+from sidmill.settings import base
+from sidmill.settings.generative import Generative
+
+logger = logging.getLogger(__name__)
+
+
+class Curve(TypedDict):
+    """Training of one seed, as training.json has it."""
+
+    seed: int
+    best_epoch: int
+    epochs: list[Epoch]
+
+
+class Training(NamedTuple):
+    """What every step of one training reads.
+
+    Attributes:
+        sequences_path: sequences.parquet.
+        items: all items.
+        network: the model and what it reads of the items.
+        known: int64 (n,), items that a training history has.
+        candidates: int64 (n,), items that are a target in training. Others would be wrong at every
+            step, however well they fit.
+        settings: how to train.
+        seed: of every random draw.
+    """
+
+    sequences_path: str | Path
+    items: SidItems
+    network: Network
+    known: np.ndarray
+    candidates: np.ndarray
+    settings: Generative
+    seed: int
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch."""
+        return windows.training_batches(
+            self.sequences_path, self.items.items, self.settings, self.seed, epoch
+        )
+
+    def loss(self, batch: Batch, sequence: np.random.SeedSequence) -> tuple[Tensor, int]:
+        """Mean loss over the targets of a batch, and their number."""
+        device = self.network.device
+        inputs = torch.from_numpy(batch.inputs.astype(np.int64)).to(device)
+        targets = torch.from_numpy(batch.targets.astype(np.int64)).to(device)
+        candidates = torch.from_numpy(self._candidates(batch, sequence)).to(device)
+        is_half = self.settings.dtype == "bfloat16"
+        with torch.autocast(device.type, torch.bfloat16, enabled=is_half):
+            loss: tuple[Tensor, int] = self.network.model.loss(inputs, targets, candidates)
+        return loss
+
+    def _candidates(self, batch: Batch, sequence: np.random.SeedSequence) -> np.ndarray:
+        """Items that targets are compared with: int64 (n,), ascending, each once."""
+        if self.settings.loss == "full":
+            return self.candidates
+        rng = np.random.default_rng(sequence)
+        drawn = rng.integers(len(self.candidates), size=self.settings.n_negatives)
+        has_target = batch.targets != NO_TARGET
+        return np.unique(np.concatenate([batch.targets[has_target], self.candidates[drawn]]))
+
+    def validate(self) -> float | None:
+        """NDCG@10 on the validation items of about ``valid_users`` users; None without any."""
+        ranks = rank.rank(
+            score.scorer(self.network, self.settings.max_length),
+            windows.validation_queries(
+                self.sequences_path, self.items.items, self.settings.valid_users, self.seed
+            ),
+            len(self.items.items.ids),
+            mask_seen=False,
+            memory_mb=self.settings.memory_mb,
+        )
+        return metrics.mean(ranks, WATCHED) if len(ranks.users) else None
+
+
+def fit(
+    sequences_path: str | Path,
+    items: SidItems,
+    settings: Generative,
+    *,
+    seed: int,
+    code: str,
+    state_path: str | Path | None = None,
+) -> tuple[list[Fitted], list[Curve]]:
+    """Train ``settings.seeds`` models on the items of the split train.
+
+    The same input, settings, seed and thread count give the same weights on the same machine,
+    interrupted or not. ``settings.save_steps`` and ``settings.memory_mb`` never change them;
+    another ``settings.device`` may, in the last bits of floats and what follows from those.
+
+    Memory: a buffer of ``shuffle_users`` histories; the vectors of the items of a step and the
+    scores of a batch (with the loss full of all items in train); to validate, the vectors of all
+    items and ``memory_mb``.
+
+    Args:
+        sequences_path: sequences.parquet.
+        items: the items, their SIDs, and what the model reads of them.
+        settings: the section generative.
+        seed: of the first model: initial weights, order of histories, dropout. The next models have
+            the next seeds.
+        code: names this code: a saved state of other code is not used.
+        state_path: beginning of the paths of saved states, one per seed; None: nowhere.
+
+    Returns:
+        The best model of each seed, and its training.
+
+    Raises:
+        SidmillError: if settings contradict each other, there is nothing to train on, or the loss
+            is not finite.
+    """
+    _check(settings)
+    device = pick_device(settings.device)
+    in_histories, is_target = windows.training_masks(sequences_path, items.items)
+    constants = models.constants_of(items, settings)
+    identity = sid_items.identify(items)
+    digest = checksums.of_file(sequences_path)
+
+    fitted, curves = [], []
+    for own_seed in range(seed, seed + settings.seeds):
+        torch.manual_seed(own_seed)
+        network = models.initial(constants, settings, in_histories, device)
+        training = Training(
+            sequences_path,
+            items,
+            network,
+            np.flatnonzero(in_histories),
+            np.flatnonzero(is_target),
+            settings,
+            own_seed,
+        )
+
+        # A saved state is resumed only by the training that it belongs to.
+        saved = state.State(
+            None if state_path is None else f"{state_path}.{own_seed}",
+            {
+                "code": code,
+                "seed": own_seed,
+                "settings": base.identity(settings),
+                "identity": identity,
+                "vectors": checkpoint.digest_of_vectors(items.items.vectors),
+                "sequences": digest,
+            },
+        )
+        logger.info("seed %d: training", own_seed)
+        curve = _run(training, saved)
+        best = max(range(len(curve)), key=lambda epoch: curve[epoch]["valid"] or 0.0)
+        fitted.append(Fitted(network, settings, identity, own_seed, curve[best]["valid"]))
+        curves.append(Curve(seed=own_seed, best_epoch=best, epochs=curve))
+    return fitted, curves
+
+
+def _check(settings: Generative) -> None:
+    """Refuse settings that contradict each other."""
+    width, n_heads = settings.hidden_dim, settings.n_heads
+    if settings.model == "causal" and width % (2 * n_heads):
+        raise SidmillError(
+            f"generative.hidden_dim {width} does not give each of {n_heads} heads an even number "
+            f"of dimensions: set it to a multiple of {2 * n_heads}"
+        )
+
+
+def _run(training: Training, saved: state.State) -> list[Epoch]:
+    """Run one training, with deterministic kernels where the device has them."""
+    run = training_loop.Run(
+        training,
+        training.network.model,
+        training.settings,
+        base.section_name(Generative),
+        str(training.sequences_path),
+        training.seed,
+        saved,
+    )
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(training.network.device.type == "cpu")
+    try:
+        return training_loop.run(run)
+    finally:
+        torch.use_deterministic_algorithms(was_deterministic)
+
+
+def state_paths(state_path: str | Path, settings: Generative, seed: int) -> list[Path]:
+    """Paths of the saved states of :func:`fit`."""
+    return [Path(f"{state_path}.{own_seed}") for own_seed in range(seed, seed + settings.seeds)]
+
+
+def discard_states(state_path: str | Path, settings: Generative, seed: int) -> None:
+    """Remove the saved states of trainings whose models are written."""
+    for path in state_paths(state_path, settings, seed):
+        state.discard(path)
