@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LogitsProcessorList
 
+from sidmill.numeric import sid_trie
 from sidmill.recommend.generative import tiger
 from sidmill.recommend.windows import NO_TARGET
 
@@ -51,7 +52,7 @@ def read(histories=HISTORIES, lengths=LENGTHS):
 
 def sid_scores(model, histories, lengths, sids):
     """Log-probabilities of whole SIDs (W, L) after each history: (B, W)."""
-    state = model.encode(histories, lengths)
+    state = model.encode(model.read(histories, lengths))
     sids = sids.expand(len(histories), *sids.shape)
     return sum(
         model.token_scores(state, level, sids[:, :, :level])
@@ -75,7 +76,7 @@ def test_the_score_of_every_item_is_the_log_probability_that_t5_gives_its_tokens
 @torch.inference_mode()
 def test_many_prefixes_at_once_score_as_each_alone():
     model, _ = made()
-    state = model.encode(HISTORIES, LENGTHS)
+    state = model.encode(model.read(HISTORIES, LENGTHS))
     for level in range(len(SIZES)):
         prefixes = torch.stack(
             [torch.randint(size, (3, 7)) for size in SIZES[:level]] or [torch.empty(3, 7, 0)], -1
@@ -85,7 +86,8 @@ def test_many_prefixes_at_once_score_as_each_alone():
         assert scores.dtype == torch.float32
         assert scores.shape == (3, 7, SIZES[level])
         for user, number in itertools.product(range(3), range(7)):
-            alone = model.encode(HISTORIES[user : user + 1], LENGTHS[user : user + 1])
+            rows = slice(user, user + 1)
+            alone = model.encode(model.read(HISTORIES[rows], LENGTHS[rows]))
             one = model.token_scores(alone, level, prefixes[user : user + 1, number : number + 1])
             torch.testing.assert_close(scores[user, number], one[0, 0], rtol=1e-5, atol=1e-5)
 
@@ -93,10 +95,29 @@ def test_many_prefixes_at_once_score_as_each_alone():
 @torch.inference_mode()
 def test_probabilities_of_a_level_leave_a_share_to_the_other_tokens():
     model, _ = made()
-    totals = model.token_scores(
-        model.encode(HISTORIES, LENGTHS), 0, torch.zeros(3, 1, 0, dtype=torch.int64)
-    ).exp()
-    assert (totals.sum(-1) < 1).all()
+    state = model.encode(model.read(HISTORIES, LENGTHS))
+    totals = model.token_scores(state, 0, torch.zeros(3, 1, 0, dtype=torch.int64)).exp().sum(-1)
+    assert (totals < 1).all()
+
+
+@pytest.mark.parametrize("width", [N_ITEMS, 4])
+def test_items_have_the_scores_of_the_beams_that_reach_them(monkeypatch, width):
+    monkeypatch.setattr(tiger, "USER_BLOCK", 2)
+    model, codes = made()
+    trie = sid_trie.build(codes.numpy(), SIZES)
+    scores = tiger.TigerScores(model, trie, width)
+
+    # States of users are joined, however long their histories are.
+    rows = [scores.encode(HISTORIES[n : n + 1], LENGTHS[n : n + 1]) for n in range(3)]
+    users = torch.cat(rows)
+    assert torch.equal(users, scores.encode(HISTORIES, LENGTHS))
+    found = scores.item_scores(users)
+    assert found.shape == (3, N_ITEMS)
+    reached = found > -torch.inf
+    assert (reached.sum(dim=1) == width).all()
+    with torch.inference_mode():
+        wanted = sid_scores(model, HISTORIES, LENGTHS, codes)
+    torch.testing.assert_close(found[reached], wanted[reached], rtol=1e-5, atol=1e-5)
 
 
 @torch.inference_mode()

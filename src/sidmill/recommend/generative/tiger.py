@@ -18,11 +18,16 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache, EncoderDecoderCache, T5Config, T5ForConditionalGeneration
 
+from sidmill.formats.trie_file import Trie
+from sidmill.recommend.generative import decode
+from sidmill.recommend.generative.decode import TokenScores
 from sidmill.recommend.windows import NO_TARGET
 
 PADDING, START, FIRST_CODE = 0, 1, 2  # tokens; those of the first level follow
 # Encoder tokens of a slice of training rows: activations of 0.8 GiB with the default sizes.
 SLICE_TOKENS = 4096
+BEAM_WIDTH = 50  # beams that reach an item
+USER_BLOCK = 128  # users that are decoded at a time
 
 
 class Shape(NamedTuple):
@@ -108,7 +113,9 @@ class Tiger(nn.Module):
         self.t5.register_state_dict_post_hook(_drop_aliases)
         self.t5.register_load_state_dict_pre_hook(_restore_aliases)
 
-    def loss(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, int]:
+    def loss(
+        self, inputs: Tensor, targets: Tensor, candidates: Tensor | None = None
+    ) -> tuple[Tensor, int]:
         """Cross-entropy of the next item after each position, each from a row of its own.
 
         The encoder looks both ways, so that every position needs a row with the history up to it,
@@ -120,6 +127,7 @@ class Tiger(nn.Module):
         Args:
             inputs: int64 (B, T), item numbers, padded after the items.
             targets: int64 (B, T), the next items; NO_TARGET where there is none.
+            candidates: not read: tokens are compared, and not items.
 
         Returns:
             The sum of the cross-entropies of the levels, as a mean over targets, and the number of
@@ -144,36 +152,43 @@ class Tiger(nn.Module):
 
     def _sum_loss(self, histories: Tensor, lengths: Tensor, targets: Tensor) -> Tensor:
         """Sum of the cross-entropies of targets (R,) after histories (R, T) of given lengths."""
-        input_ids, mask = self._read(histories, lengths)
-        labels = self.tokens[targets]  # (R, L)
-        out = self.t5(input_ids=input_ids, attention_mask=mask, labels=labels, use_cache=False)
+        tokens, labels = self.read(histories, lengths), self.tokens[targets]  # (R, S), (R, L)
+        out = self.t5(
+            input_ids=tokens, attention_mask=tokens != PADDING, labels=labels, use_cache=False
+        )
         total: Tensor = out.loss * labels.numel()
         return total
 
-    def _read(self, histories: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens int64 (B, S) of the last ``max_length`` items, and mask bool (B, S)."""
+    def read(self, histories: Tensor, lengths: Tensor) -> Tensor:
+        """Tokens of the last ``max_length`` items.
+
+        Args:
+            histories: int64 (B, T), item numbers, oldest first, padded after the items.
+            lengths: int64 (B,), number of items, at least 1.
+
+        Returns:
+            int64 (B, S), PADDING after the items.
+        """
         kept = lengths.clamp(max=self.shape.max_length)
         columns = torch.arange(int(kept.max()), device=lengths.device)
         is_item = columns < kept[:, None]  # (B, T)
         offsets = torch.where(is_item, (lengths - kept)[:, None] + columns, 0)
+        tokens = self.tokens[histories.gather(1, offsets)]  # (B, T, L)
+        return torch.where(is_item[:, :, None], tokens, PADDING).flatten(1)
 
-        mask = is_item.repeat_interleave(len(self.sizes), dim=1)
-        tokens = self.tokens[histories.gather(1, offsets)].flatten(1)  # (B, T, L) -> (B, S)
-        return torch.where(mask, tokens, PADDING), mask
-
-    def encode(self, histories: Tensor, lengths: Tensor) -> State:
-        """Read histories, for any number of calls of :meth:`token_scores`.
+    def encode(self, tokens: Tensor) -> State:
+        """Encode histories for any number of calls of :meth:`token_scores`.
 
         Memory: 4 H (1 + n_layers (2 heads head_dim / H)) bytes per token: 1 MB per user with
         default sizes and 80 tokens.
 
         Args:
-            histories: int64 (B, T), item numbers, oldest first, padded after the items; the last
-                ``max_length`` items are read.
-            lengths: int64 (B,), number of items, at least 1.
+            tokens: int64 (B, S), of :meth:`read`; more padding is cut off.
         """
-        input_ids, mask = self._read(histories, lengths)
-        encoded = self.t5.encoder(input_ids=input_ids, attention_mask=mask).last_hidden_state
+        mask = tokens != PADDING
+        longest = int(mask.sum(dim=1).max())
+        tokens, mask = tokens[:, :longest], mask[:, :longest]
+        encoded = self.t5.encoder(input_ids=tokens, attention_mask=mask).last_hidden_state
 
         # Keys and values of the cross-attention belong to a user, whatever prefixes are asked for.
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
@@ -239,6 +254,46 @@ class Tiger(nn.Module):
         first, end = self.first_tokens[level : level + 2]
         scores: Tensor = logits.log_softmax(dim=-1)[:, first:end]
         return scores.view(n_users, n_prefixes, -1)
+
+
+class TigerScores:
+    """Scores of a trained model, by constrained beams. Users are taken USER_BLOCK at a time."""
+
+    def __init__(self, model: Tiger, trie: Trie, width: int = BEAM_WIDTH) -> None:
+        """Keep the model, the trie of its SIDs, and how many beams :meth:`item_scores` follows."""
+        self.model, self.trie, self.width = model, trie, width
+
+    def encode(self, histories: Tensor, lengths: Tensor) -> Tensor:
+        """What the encoder reads of users: int64 (B, T), (B,) to tokens int64 (B, max_length L).
+
+        Tokens take the least memory, and tensors of several calls can be joined; the encoder runs
+        where scores are asked for.
+        """
+        tokens = self.model.read(histories, lengths)
+        n_tokens = self.model.shape.max_length * len(self.model.sizes)
+        return nn.functional.pad(tokens, (0, n_tokens - tokens.shape[1]), value=PADDING)
+
+    @torch.no_grad()
+    def item_scores(self, users: Tensor) -> Tensor:
+        """Log-probabilities float32 (B, N); -inf where no beam ended in the SID of the item."""
+        width = min(self.width, self.trie.n_sids)
+        scores = torch.full((len(users), self.trie.n_sids), -torch.inf, device=users.device)
+        for start in range(0, len(users), USER_BLOCK):
+            block = users[start : start + USER_BLOCK]
+            found = decode.beam(self.trie, self.token_scores(block), len(block), width, width)
+            scores[start : start + USER_BLOCK].scatter_(1, found.sids, found.scores)
+        return scores[:, self.trie.sid_of_item]
+
+    @torch.no_grad()
+    def token_scores(self, users: Tensor) -> TokenScores:
+        """What a token adds to the score of its prefix; the encoder runs once, here."""
+        state = self.model.encode(users)
+
+        @torch.no_grad()
+        def score(level: int, prefixes: Tensor) -> Tensor:
+            return self.model.token_scores(state, level, prefixes)
+
+        return score
 
 
 def _slices(lengths: list[int], n_items: int) -> Iterator[slice]:
