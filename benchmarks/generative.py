@@ -20,7 +20,6 @@ Without ``--interactions`` a catalogue with planted successors is drawn, ``--ite
 """
 
 import argparse
-import functools
 import json
 import math
 import statistics
@@ -35,12 +34,13 @@ import _paired
 
 BEGAN = time.perf_counter()  # of a side: at its start, before its imports
 PADDING, START, FIRST_CODE = 0, 1, 2  # tokens
+VALID, TEST = 1, 2  # splits
 BEAMS, K = 20, 10
-BATCH, LR, MAX_NORM = 256, 1e-3, 1.0
+BATCH, LR, MAX_NORM = 256, 3e-3, 1.0
 MAX_LENGTH = 20  # items of a history that T5 reads
 LAYERS, HEADS, DROPOUT = 4, 6, 0.1  # as published
-LEVELS, CODES, DIM = 3, 12, 16  # of the catalogue that is drawn
-SUCCESSORS = (0.45, 0.2, 0.1)  # how often an item is followed by each of its own; else by any
+LEVELS, CODES, DIM = 3, 8, 16  # of the catalogue that is drawn
+SUCCESSORS = (0.6, 0.2)  # how often an item is followed by each of its own; else by any
 
 
 def main() -> None:
@@ -129,11 +129,12 @@ def _figures(trained: dict[str, list[Side]], decoded: dict[str, list[Side]]) -> 
 
 
 def make_data(options: argparse.Namespace) -> None:
-    """Draw a catalogue unless one is given; keep the validation items of some users alone.
+    """Draw a catalogue unless one is given, and draw the users that are validated on.
 
     Writes sequences.parquet for SIDMill, and the same as arrays for the plain loop.
     """
     import numpy as np
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     from sidmill.formats import code_files, sequence_table
@@ -143,30 +144,28 @@ def make_data(options: argparse.Namespace) -> None:
         _draw(options)
     coded = code_files.read(paths.pid2sid, "sid")
 
-    # Both ways validate on the same users: the validation items of all others are dropped.
+    # Both ways validate on the same users: for the others, validation items become test items.
     n_users = sequence_table.count(paths.interactions)
     rng = np.random.default_rng(options.seed)
     is_asked = np.zeros(n_users, bool)
     is_asked[rng.permutation(n_users)[: options.valid_users]] = True
-    tables, first, arrays = [], 0, {"numbers": [], "splits": [], "lengths": []}
+    tables, first, arrays = [], 0, {"numbers": [], "splits": [], "lengths": [], "asked": []}
     for table in sequence_table.read(paths.interactions):
-        rows = table.to_pylist()
-        for number, row in enumerate(rows, first):
-            kept = [
-                position
-                for position, split in enumerate(row["splits"])
-                if split != sequence_table.VALID or is_asked[number]
-            ]
-            for name in ("item_ids", "splits", "timestamps"):
-                row[name] = row[name] and [row[name][position] for position in kept]
-        first += len(rows)
-        rows = [row for row in rows if row["item_ids"]]
-        tables.append(type(table).from_pylist(rows, schema=table.schema))
-        lists = tables[-1]["item_ids"].combine_chunks()
+        lists, splits = (table[name].combine_chunks() for name in ("item_ids", "splits"))
+        lengths = np.diff(lists.offsets.to_numpy())
         numbers = pc.index_in(lists.flatten(), coded.ids.combine_chunks())
+        flat = splits.flatten().to_numpy()
         arrays["numbers"].append(numbers.to_numpy(zero_copy_only=False))
-        arrays["splits"].append(tables[-1]["splits"].combine_chunks().flatten().to_numpy())
-        arrays["lengths"].append([len(row["item_ids"]) for row in rows])
+        arrays["lengths"].append(lengths)
+
+        # No training reads the split test.
+        is_other = ~np.repeat(is_asked[first : first + len(table)], lengths)
+        asked = np.where(is_other & (flat == sequence_table.VALID), sequence_table.TEST, flat)
+        arrays["splits"].append(flat)
+        arrays["asked"].append(asked == sequence_table.VALID)
+        column = pa.ListArray.from_arrays(splits.offsets, pa.array(asked))
+        tables.append(table.set_column(2, "splits", column))
+        first += len(table)
     sequence_table.write(
         Path(options.folder, "histories.parquet"),
         sequence_table.pid_type(paths.interactions),
@@ -286,13 +285,15 @@ def read_data(options: argparse.Namespace) -> Data:
     firsts = FIRST_CODE + np.cumsum([0, *arrays["sizes"]])
     sids = (arrays["codes"] + firsts[:-1]).tolist()
     numbers, splits = arrays["numbers"].tolist(), arrays["splits"].tolist()
+    is_asked = arrays["asked"].tolist()
     rows: list[list] = [[], [], []]
     histories, first = [], 0
     for length in arrays["lengths"].tolist():
         for position in range(first + 1, first + length):
-            items = numbers[max(first, position - MAX_LENGTH) : position]
-            split = splits[position]
-            if split == 2:
+            items, split = numbers[max(first, position - MAX_LENGTH) : position], splits[position]
+            if split == VALID and not is_asked[position]:
+                continue
+            if split == TEST:
                 histories.append(items)
             history = [token for item in items for token in sids[item]]
             rows[split].append((history, sids[numbers[position]]))
@@ -311,7 +312,9 @@ def train_plain(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     data = read_data(options)
-    model = _make_t5(_goal_parameters(options), data.n_tokens)
+    known = Path(options.folder, "train_sidmill.json")
+    n_parameters = options.parameters or json.loads(known.read_text())["parameters"]
+    model = _make_t5(n_parameters, data.n_tokens)
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr)
     trie, epochs = _trie(data.sids), []
     while not epochs or _may_improve(epochs, options):
@@ -459,12 +462,74 @@ def _write_answers(
 
 def train_sidmill(options: argparse.Namespace) -> None:
     """Train with SIDMill, and note the time of each epoch."""
-    raise SystemExit("not there yet")
+    import logging
+
+    import torch
+
+    from sidmill.recommend.generative import models, train
+    from sidmill.settings.generative import Generative
+
+    epochs: list[dict] = []
+
+    class Clock(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            print(record.getMessage(), file=sys.stderr, flush=True)
+            if record.msg.startswith("epoch"):
+                epochs.append(_epoch(record.args[-1]))
+
+    torch.set_num_threads(options.threads)
+    logging.getLogger("sidmill").addHandler(Clock())
+    logging.getLogger("sidmill").setLevel(logging.INFO)
+    settings = Generative(seeds=1, device="cpu")
+    sequences = Path(options.folder, "histories.parquet")
+    fitted, _ = train.fit(
+        sequences, _sid_items(options), settings, seed=options.seed, code="benchmark"
+    )
+    models.save(Path(options.folder, "model.safetensors"), fitted)
+    n_parameters = sum(one.numel() for one in fitted[0].network.model.parameters())
+    facts = {"parameters": n_parameters, "epochs": epochs}
+    Path(options.folder, "train_sidmill.json").write_text(json.dumps(facts))
 
 
 def decode_sidmill(options: argparse.Namespace) -> None:
     """Answer the test users with the model that SIDMill trained."""
-    raise SystemExit("not there yet")
+    import torch
+
+    from sidmill.recommend.generative import decode, models
+
+    torch.set_num_threads(options.threads)
+    data, items = read_data(options), _sid_items(options)
+    path = Path(options.folder, "model.safetensors")
+    network = models.load(path, items, torch.device("cpu"))[0].network
+
+    began = time.perf_counter()
+    trie, scores = network.trie, network.scores()
+
+    def answer(histories, lengths):
+        state = scores.encode(histories, lengths)
+        return decode.beam(trie, scores.token_scores(state), len(lengths), BEAMS, BEAMS).sids
+
+    sids = _in_batches(data.histories, answer, options.sidmill_batch)
+    answers = _tokens_of(trie, sids)
+    _write_answers("sidmill", time.perf_counter() - began, answers, data, options)
+
+
+def _sid_items(options: argparse.Namespace):
+    from sidmill.recommend.generative import sid_items
+
+    paths = _paths(options)
+    return sid_items.load([paths.pid2sid], [paths.quantizer])
+
+
+def _tokens_of(trie, sids) -> list[list[tuple]]:
+    """SIDs by number as the tokens that T5 has."""
+    import numpy as np
+
+    from sidmill.numeric import sid_trie
+
+    firsts = FIRST_CODE + np.cumsum([0, *trie.sizes[:-1]])
+    tokens = (sid_trie.codes_of(trie, sids).numpy() + firsts).tolist()
+    return [[tuple(sid) for sid in row] for row in tokens]
 
 
 def decode_tiger(options: argparse.Namespace) -> None:
@@ -496,17 +561,13 @@ def decode_tiger(options: argparse.Namespace) -> None:
 
     began = time.perf_counter()
     trie = sid_trie.build(arrays["codes"], arrays["sizes"].tolist())
+    scores = tiger.TigerScores(model, trie)
 
     def answer(histories, lengths):
-        state = model.encode(histories, lengths)
-        scores = functools.partial(model.token_scores, state)
-        return decode.beam(trie, scores, len(lengths), BEAMS, BEAMS).sids
+        state = scores.encode(histories, lengths)
+        return decode.beam(trie, scores.token_scores(state), len(lengths), BEAMS, BEAMS).sids
 
-    with torch.inference_mode():
-        sids = _in_batches(data.histories, answer, options.sidmill_batch)
-    firsts = FIRST_CODE + np.cumsum([0, *arrays["sizes"][:-1]])
-    tokens = (sid_trie.codes_of(trie, sids).numpy() + firsts).tolist()
-    answers = [[tuple(sid) for sid in row] for row in tokens]
+    answers = _tokens_of(trie, _in_batches(data.histories, answer, options.sidmill_batch))
     _write_answers("tiger", time.perf_counter() - began, answers, data, options)
 
 
@@ -526,11 +587,6 @@ def _in_batches(histories: list[list[int]], answer, n_rows: int):
     return torch.empty_like(sids).index_copy_(0, torch.tensor(order), sids)
 
 
-def _goal_parameters(options: argparse.Namespace) -> int:
-    """Parameters of SIDMill's model."""
-    return options.parameters or 300_000
-
-
 SIDES = {
     "data": make_data,
     "train_plain": train_plain,
@@ -546,12 +602,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--interactions", help="sequences.parquet; without it data is drawn")
     parser.add_argument("--pid2sid", help="pid2sid.parquet of the same run")
     parser.add_argument("--quantizer", help="quantizer.safetensors of the same run")
-    parser.add_argument("--items", type=int, default=400, help="that are drawn")
+    parser.add_argument("--items", type=int, default=200, help="that are drawn")
     parser.add_argument("--histories", type=int, default=1000, help="that are drawn")
     parser.add_argument("--users", type=int, default=1000, help="whose test items are asked for")
     parser.add_argument("--valid-users", type=int, default=200, help="in the validation")
     parser.add_argument("--parameters", type=int, help="of T5; default: those of SIDMill's model")
-    parser.add_argument("--epochs", type=int, default=60, help="of the plain loop, at most")
+    parser.add_argument("--epochs", type=int, default=15, help="of the plain loop, at most")
     parser.add_argument("--patience", type=int, default=5, help="of the plain loop, in epochs")
     parser.add_argument("--lr", type=float, default=LR, help="of the plain loop")
     parser.add_argument("--generate-batch", type=int, default=50, help="users of a generate")
