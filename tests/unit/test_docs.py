@@ -43,6 +43,10 @@ ABSENT = {
         "guided_regex",  # of older vLLM
     },
     "performance": {"faiss.Kmeans"},
+    "serving": {  # of vLLM and SGLang
+        *("allowed_token_ids", "beam_width", "custom_logit_processor", "json_schema"),
+        *("max_logprobs", "structural_tag", "structured_outputs", "use_beam_search"),
+    },
     "rqvae": {"results/rqvae/checkpoints/"},  # stays beside the outputs, and is none
 }
 

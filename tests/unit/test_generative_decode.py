@@ -3,6 +3,7 @@
 import itertools
 import math
 import weakref
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -185,15 +186,21 @@ def test_search_is_exact_at_any_width(case, data):
     k = data.draw(st.integers(1, case.trie.n_sids + 2))
     width = data.draw(st.integers(k, k + 4))
     scores = decode.exact(case.trie, token_scores, case.n_users, 1)
-    assert_same(decode.search(case.trie, case.additive, width, k), best(scores, k))
+    assert torch.equal(decode.exact_additive(case.trie, case.additive), scores)
+    wanted = best(scores, k)
+    assert_same(decode.search(case.trie, case.additive, width, k), wanted)
+
+    # The same by widening alone, until no beam is dropped.
+    with mock.patch.object(decode, "_covers", lambda trie, width: width >= 2 * trie.n_sids + k):
+        assert_same(decode.search(case.trie, case.additive, width, k), wanted)
 
 
 def test_search_widens_for_the_users_that_need_it_alone(monkeypatch):
-    """One user's best SID begins with his worst token; the other's answer is plain at once."""
-    codes = np.array([[0, 0], [1, 1], [2, 2], [3, 3]])
-    trie = sid_trie.build(codes)
-    first = torch.tensor([[3.0, 2.0, 1.0, 0.0], [9.0, 0.0, 0.0, 0.0]])
-    second = torch.tensor([[0.0, 0.0, 0.0, 9.0], [1.0, 0.0, 0.0, 0.0]])
+    """The first user's best token leads to his worst SID; the other's answer is plain at once."""
+    codes = [sid for sid in itertools.product(range(4), repeat=4) if sid[0] or sid == (0, 3, 3, 3)]
+    trie = sid_trie.build(np.array(codes))
+    first = torch.tensor([[1.0, 0.9, 0.0, 0.0], [0.0, 0.0, 9.0, 0.0]])
+    later = torch.tensor([[5.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 9.0]])
     calls, plain = [], decode._search_beams
 
     def counted(trie, token_scores, n_users, width, *others):
@@ -201,9 +208,9 @@ def test_search_widens_for_the_users_that_need_it_alone(monkeypatch):
         return plain(trie, token_scores, n_users, width, *others)
 
     monkeypatch.setattr(decode, "_search_beams", counted)
-    found = decode.search(trie, [first, second], 1, 1)
-    assert found.sids.tolist() == [[3], [0]]
-    assert calls == [(2, 1), (1, 2), (1, 4)]
+    found = decode.search(trie, [first, later, later, later], 1, 1)
+    assert sid_trie.codes_of(trie, found.sids).tolist() == [[[1, 0, 0, 0]], [[2, 3, 3, 3]]]
+    assert calls == [(2, 1), (1, 2)]
 
 
 def test_search_takes_users_in_groups(monkeypatch):
@@ -270,6 +277,7 @@ def test_a_nan_is_refused():
         lambda: decode.exact(trie, token_scores, 1, 1),
         lambda: decode.beam(trie, token_scores, 1, 1, 1),
         lambda: decode.search(trie, scores, 1, 1),
+        lambda: decode.exact_additive(trie, scores),
         lambda: decode.unconstrained(token_scores, trie.sizes, 1, 1, torch.device("cpu")),
     ):
         with pytest.raises(SidmillError, match="token scores of level 0 are NaN"):

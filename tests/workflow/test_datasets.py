@@ -9,7 +9,8 @@ import pytest
 import tiny_qwen3
 from conftest import ROOT
 
-from sidmill.formats import dataset_rows
+from sidmill.formats import code_files, dataset_rows, trie_file
+from sidmill.numeric import sid_trie
 
 pytestmark = [pytest.mark.workflow, pytest.mark.model]
 
@@ -24,6 +25,7 @@ MADE = (
     "results/datasets/rl/test",
     "results/datasets/sft_video_rec.test",
     "results/vocabulary/model",
+    "results/trie.safetensors",
 )
 
 
@@ -60,6 +62,10 @@ def test_datasets_of_the_demo(make_workflow):
     assert (
         len(tokenizer("<|sid_begin|><s_a_1><|sid_end|>", add_special_tokens=False).input_ids) == 3
     )
+    results = workflow.folder / "results"
+    tree = trie_file.read(results / "trie.safetensors", results / "pid2sid.parquet")
+    sids = code_files.read(results / "pid2sid.parquet", "sid").codes
+    assert (sid_trie.codes_of(tree, tree.sid_of_item).numpy() == sids).all()
     assert workflow.planned(*one, *MADE) == set()
 
     first = files_of(workflow)

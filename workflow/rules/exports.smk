@@ -25,7 +25,7 @@ M, N and D are known only when the maps are there, so mmap.json stands for them.
 
 rule export_trie:
     input:
-        items="results/pid2sid.parquet",
+        pid2sid="results/pid2sid.parquet",
     output:
         trie="results/trie.safetensors",
     log:

@@ -18,6 +18,7 @@ from sidmill.settings.embedding import (
     Openai,
     Store,
 )
+from sidmill.settings.generative import Generative, GenerativeEvaluation, GenerativeTopk
 from sidmill.settings.interactions import H5, Interactions
 from sidmill.settings.items import Demo, Items
 from sidmill.settings.quantize import (
@@ -106,6 +107,9 @@ class Config:
     recommender: Recommender = field(default_factory=Recommender)
     recommender_evaluation: RecommenderEvaluation = field(default_factory=RecommenderEvaluation)
     recommender_topk: RecommenderTopk = field(default_factory=RecommenderTopk)
+    generative: Generative = field(default_factory=Generative)
+    generative_evaluation: GenerativeEvaluation = field(default_factory=GenerativeEvaluation)
+    generative_topk: GenerativeTopk = field(default_factory=GenerativeTopk)
     datasets: Datasets = field(default_factory=Datasets)
     lint: Lint = field(default_factory=Lint)
     mixture: Mixture = field(default_factory=Mixture)

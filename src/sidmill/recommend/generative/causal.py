@@ -131,7 +131,8 @@ def _whiten_codebook(book: np.ndarray, codes: np.ndarray) -> np.ndarray:
     mean = counts @ codewords
     centred = codewords - mean
     matrix = _whitening((centred * counts[:, None]).T @ centred, WHITENING_POWER, None)
-    return (centred @ matrix).astype(np.float32)
+    whitened: np.ndarray = (centred @ matrix).astype(np.float32)
+    return whitened
 
 
 def _whitening(covariance: np.ndarray, power: float, n_axes: int | None) -> np.ndarray:
@@ -308,7 +309,7 @@ class Causal(nn.Module):
 
     def users(self, items: Tensor) -> Tensor:
         """Predict after each position: item vectors float (B, T, H) to (B, T, H), unit length."""
-        states = self.drop(items)
+        states: Tensor = self.drop(items)
         for block in self.blocks:
             states = block(states, None, None)
         return sequence_model.unit(self.user_norm(states))

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from sidmill.core.errors import SidmillError
+from sidmill.formats.trie_file import Trie
 from sidmill.io import tensors
 from sidmill.io.remedy import remedy
 from sidmill.recommend import checkpoint
@@ -38,6 +39,12 @@ class Network(NamedTuple):
 
     model: Any
     device: torch.device
+
+    @property
+    def trie(self) -> Trie:
+        """Of the SIDs that are generated."""
+        trie: Trie = self.model.tries[0]
+        return trie
 
     def scores(self) -> Scores:
         """Make the scores of the model with its present weights."""

@@ -1,0 +1,52 @@
+"""Helpers of the rules of the generative recommender. No rule lives here."""
+
+
+def sids_of(quantizer):
+    """The resolved SIDs of a quantizer: those of the run, where the config chose it."""
+    if quantizer == config["quantizer"]:
+        return "results/pid2sid.parquet"
+    return f"results/{quantizer}/pid2sid.parquet"
+
+
+def quantizer_of(quantizer):
+    """The quantizer behind the SIDs."""
+    if quantizer == config["quantizer"]:
+        return chosen("quantizer.safetensors")
+    return f"results/{quantizer}/quantizer.safetensors"
+
+
+def generative_items(wildcards):
+    """What a generative recommender reads of the items: SIDs of each identifier, text if asked."""
+    generative = config["generative"]
+    others = [one for one in generative["identifiers"] if one != wildcards.quantizer]
+    identifiers = [wildcards.quantizer, *others]
+    files = {
+        "sids": [sids_of(one) for one in identifiers],
+        "quantizers": [quantizer_of(one) for one in identifiers],
+    }
+    if generative["features"] == "sid+text":
+        files |= {
+            "vectors": "results/items/vectors.npy",
+            "ids": "results/items/ids.parquet",
+        }
+    return files
+
+
+def generative_rivals(wildcards):
+    """The recommender that a generative one is measured beside; none without text."""
+    if not config["generative_evaluation"]["with_recommender"] or not item_text():
+        return {}
+    files = recommender_items(wildcards)
+    return {f"text_{name}": file for name, file in files.items()} | {
+        "recommender": "results/recommender/model.safetensors"
+    }
+
+
+def vectors_behind_codes(wildcards):
+    """The vectors of the items, for a quantizer with codebooks."""
+    return [] if wildcards.quantizer == "given" else "results/items/vectors.npy"
+
+
+def ids_behind_codes(wildcards):
+    """The ids of these vectors."""
+    return [] if wildcards.quantizer == "given" else "results/items/ids.parquet"

@@ -1,0 +1,34 @@
+"""Rule train_generative: sequences.parquet and SIDs -> model.safetensors."""
+
+from typing import TYPE_CHECKING
+
+from sidmill.core.job import job
+from sidmill.io import json_report
+from sidmill.recommend.generative import models, sid_items, train
+from sidmill.settings.generative import Generative
+from sidmill.settings.job import of_job
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+with job(snakemake) as log:
+    settings = of_job(snakemake, Generative)
+    items = sid_items.load(
+        snakemake.input.sids,
+        snakemake.input.quantizers,
+        snakemake.input.get("vectors"),
+        snakemake.input.get("ids"),
+    )
+    state_path = f"{snakemake.output.model}.state"
+    fitted, curves = train.fit(
+        snakemake.input.sequences,
+        items,
+        settings,
+        state_path=state_path,
+        **snakemake.params.run,
+        **snakemake.params.code,
+    )
+    models.save(snakemake.output.model, fitted)
+    json_report.write(snakemake.output.training, {"seeds": curves})
+    train.discard_states(state_path, settings, **snakemake.params.run)
+    log.info("wrote %s", snakemake.output.model)
