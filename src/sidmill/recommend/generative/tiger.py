@@ -22,6 +22,7 @@ from sidmill.formats.trie_file import Trie
 from sidmill.recommend.generative import decode
 from sidmill.recommend.generative.decode import TokenScores
 from sidmill.recommend.windows import NO_TARGET
+from sidmill.settings.generative import Generative
 
 PADDING, START, FIRST_CODE = 0, 1, 2  # tokens; those of the first level follow
 # Encoder tokens of a slice of training rows: activations of 0.8 GiB with the default sizes.
@@ -52,6 +53,19 @@ class Shape(NamedTuple):
     max_length: int = 20
 
 
+def shape_of(settings: Generative) -> Shape:
+    """Sizes of the model that ``settings`` ask for."""
+    return Shape(
+        n_layers=settings.n_layers,
+        hidden_dim=settings.hidden_dim,
+        n_heads=settings.n_heads,
+        head_dim=settings.head_dim,
+        feed_forward_dim=settings.feed_forward_dim,
+        dropout=settings.dropout,
+        max_length=settings.max_length,
+    )
+
+
 class State(NamedTuple):
     """What the decoder reads of B histories.
 
@@ -77,6 +91,7 @@ class Tiger(nn.Module):
     """
 
     tokens: Tensor  # int64 (N, L), tokens of each item
+    tries: Sequence[Trie]  # that of the SIDs, for decoding; given after construction
     t5: Any  # T5ForConditionalGeneration, whose types say nothing of its parts
 
     def __init__(self, codes: Tensor, sizes: Sequence[int], shape: Shape) -> None:
