@@ -48,7 +48,11 @@ class Network(NamedTuple):
 
     def scores(self) -> Scores:
         """Make the scores of the model with its present weights."""
-        return causal.CausalScores(self.model)
+        if isinstance(self.model, causal.Causal):
+            return causal.CausalScores(self.model)
+        from sidmill.recommend.generative import tiger  # transformers takes seconds to import
+
+        return tiger.TigerScores(self.model, self.trie)
 
 
 class Fitted(NamedTuple):
@@ -88,15 +92,46 @@ def initial(
         is_seen: bool (N,), items that a training history has.
         device: where it is trained.
     """
-    model = causal.Causal(causal.shape_of(settings, constants), settings)
-    model.attach(constants, torch.device("cpu"))
-    model.forget_unseen(is_seen)
+    model = _make(_shape_of(settings, constants), settings, constants)
+    if isinstance(model, causal.Causal):
+        model.attach(constants, torch.device("cpu"))
+        model.forget_unseen(is_seen)
     return _on_device(model, constants, device)
 
 
-def _on_device(model: causal.Causal, constants: causal.Constants, device: torch.device) -> Network:
+def _shape_of(settings: Generative, constants: causal.Constants) -> Any:
+    """Shape of the model that ``settings`` ask for."""
+    if settings.model == "causal":
+        return causal.shape_of(settings, constants)
+    from sidmill.recommend.generative import tiger
+
+    return tiger.shape_of(settings)
+
+
+def _read_shape(settings: Generative, facts: dict[str, Any]) -> Any:
+    """Shape of a model from its file."""
+    if settings.model == "causal":
+        return causal.Shape(**facts)
+    from sidmill.recommend.generative import tiger
+
+    return tiger.Shape(**facts)
+
+
+def _make(shape: Any, settings: Generative, constants: causal.Constants) -> Any:
+    """Make a model with the first weights, on the CPU."""
+    if settings.model == "causal":
+        return causal.Causal(shape, settings)
+    from sidmill.recommend.generative import tiger
+
+    return tiger.Tiger(constants.codes[0], constants.tries[0].sizes, shape)
+
+
+def _on_device(model: Any, constants: causal.Constants, device: torch.device) -> Network:
     model.to(device)
-    model.attach(constants, device)
+    if isinstance(model, causal.Causal):
+        model.attach(constants, device)
+    else:
+        model.tries = [constants.tries[0].to(device)]
     return Network(model, device)
 
 
@@ -133,7 +168,7 @@ def load(path: str | Path, items: SidItems, device: torch.device) -> list[Fitted
     try:
         settings = base.read(Generative, facts["settings"])
         seeds, valid, identity = facts["seeds"], facts["valid"], facts["identity"]
-        shape = causal.Shape(**facts["shape"])
+        shape = _read_shape(settings, facts["shape"])
     except (KeyError, TypeError) as error:
         raise SidmillError(
             f"{path}: holds no generative recommender of SIDMill ({error}): {remedy(path)}"
@@ -145,12 +180,11 @@ def load(path: str | Path, items: SidItems, device: torch.device) -> list[Fitted
     constants = constants_of(items, settings)
     fitted = []
     for seed, value in zip(seeds, valid, strict=True):
-        model: nn.Module = causal.Causal(shape, settings)
+        model: nn.Module = _make(shape, settings, constants)
         try:
             checkpoint.fill(model, arrays, f"{SEED}{seed}.")
         except RuntimeError as error:
             raise SidmillError(f"{path}: its tensors do not fit its shape ({error})") from None
-        assert isinstance(model, causal.Causal)
         network = _on_device(model.eval(), constants, device)
         fitted.append(Fitted(network, settings, identity, seed, value))
     return fitted
