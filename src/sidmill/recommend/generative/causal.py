@@ -281,6 +281,7 @@ class Causal(GenerativeModel):
         states = torch.zeros((), device=numbers.device)
         parts = zip(self.sids, self.codes, self.nodes, self.codewords, strict=True)
         for vectors, codes, nodes, codewords in parts:
+            assert isinstance(vectors, SidVectors)
             tables = vectors.tables(codewords, self.item_drop)
             states = states + vectors(tables, codes[numbers], nodes[numbers])
         if self.text_rows is not None:
