@@ -132,7 +132,7 @@ def test_cut_after_any_save_it_ends_in_the_same_bytes(tmp_path, monkeypatch, seq
             if not left[0]:
                 raise CutShortError
 
-        for file in tmp_path.glob("state.*"):
+        for file in tmp_path.glob("*.state"):
             file.unlink()
         with monkeypatch.context() as patch:
             patch.setattr(state, "save", save_and_die)

@@ -127,7 +127,7 @@ def fit(
         seed: of the first model: initial weights, order of histories, dropout. The next models have
             the next seeds.
         code: names this code: a saved state of other code is not used.
-        state_path: beginning of the paths of saved states, one per seed; None: nowhere.
+        state_path: beginning of the paths of saved states (:func:`state_file`); None: nowhere.
 
     Returns:
         The best model of each seed, and its training.
@@ -159,7 +159,7 @@ def fit(
 
         # A saved state is resumed only by the training that it belongs to.
         saved = state.State(
-            None if state_path is None else f"{state_path}.{own_seed}",
+            None if state_path is None else state_file(state_path, own_seed),
             {
                 "code": code,
                 "seed": own_seed,
@@ -206,12 +206,12 @@ def _run(training: Training, saved: state.State) -> list[Epoch]:
         torch.use_deterministic_algorithms(was_deterministic)
 
 
-def state_paths(state_path: str | Path, settings: Generative, seed: int) -> list[Path]:
-    """Paths of the saved states of :func:`fit`."""
-    return [Path(f"{state_path}.{own_seed}") for own_seed in range(seed, seed + settings.seeds)]
+def state_file(state_path: str | Path, seed: int) -> Path:
+    """Path of the saved state of one seed."""
+    return Path(f"{state_path}.{seed}.state")
 
 
 def discard_states(state_path: str | Path, settings: Generative, seed: int) -> None:
     """Remove the saved states of trainings whose models are written."""
-    for path in state_paths(state_path, settings, seed):
-        state.discard(path)
+    for own_seed in range(seed, seed + settings.seeds):
+        state.discard(state_file(state_path, own_seed))
