@@ -30,6 +30,8 @@ from sidmill.settings.generative import Generative
 
 logger = logging.getLogger(__name__)
 
+SORTED_BATCHES = 4  # whose windows are sorted by length, so that a batch has little padding
+
 
 class Curve(TypedDict):
     """Training of one seed, as training.json has it."""
@@ -64,7 +66,12 @@ class Training(NamedTuple):
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of an epoch."""
         return windows.training_batches(
-            self.sequences_path, self.items.items, self.settings, self.seed, epoch
+            self.sequences_path,
+            self.items.items,
+            self.settings,
+            self.seed,
+            epoch,
+            n_sorted=SORTED_BATCHES,
         )
 
     def loss(self, batch: Batch, sequence: np.random.SeedSequence) -> tuple[Tensor, int]:
