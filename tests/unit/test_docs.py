@@ -42,7 +42,7 @@ ABSENT = {
         "workflow/resources/prompts/next_title.yaml",
         "guided_regex",  # of older vLLM
     },
-    "performance": {"faiss.Kmeans"},
+    "measurements": {"faiss.Kmeans"},
     "rqvae": {"results/rqvae/checkpoints/"},  # stays beside the outputs, and is none
 }
 
