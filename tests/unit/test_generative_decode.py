@@ -284,6 +284,18 @@ def test_a_nan_is_refused():
             run()
 
 
+def test_no_users_get_no_answers():
+    case = Case(0, 9, 0, [3, 3], with_ties=False)
+    every = decode.exact(case.trie, case.token_scores, 0, 1)
+    assert every.shape == (0, case.trie.n_sids)
+    for found in (
+        decode.beam(case.trie, case.token_scores, 0, 4, 2),
+        decode.search(case.trie, case.additive, 4, 2),
+        decode.items_of(case.trie, decode.search(case.trie, case.additive, 4, 4), None, 2),
+    ):
+        assert [part.shape for part in found] == [(0, 2), (0, 2)]
+
+
 @pytest.mark.parametrize(("width", "k"), [(0, 0), (3, 0), (3, 4)])
 def test_widths_that_cannot_be_are_refused(width, k):
     case = Case(0, 5, 1, [2, 2], with_ties=False)

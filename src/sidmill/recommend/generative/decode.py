@@ -116,10 +116,10 @@ def exact_additive(trie: Trie, additive: Sequence[Tensor]) -> Tensor:
     """
     scores = torch.zeros(len(additive[0]), 1, device=trie.device)
     for level, added in enumerate(additive):
-        _require_numbers(level, added)
         parents = torch.repeat_interleave(trie.first_child[level].diff())  # (n_{l+1},)
         scores = scores[:, parents]
         scores += added.float()[:, trie.tokens[level].long()]
+        _require_numbers(level, scores)
     return scores
 
 
@@ -396,7 +396,7 @@ def _children(trie: Trie, level: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
     totals = counts.sum(dim=1)
     starts = totals.cumsum(dim=0) - totals
     columns = torch.arange(len(beam_of), device=nodes.device) - starts[users]
-    shape = (len(nodes), int(totals.max()))
+    shape = (len(nodes), int(totals.max()) if len(nodes) else 0)
     parents = torch.zeros(shape, dtype=torch.int64, device=nodes.device)
     children = torch.full(shape, -1, dtype=torch.int64, device=nodes.device)
     parents[users, columns] = beams
