@@ -65,6 +65,12 @@ class Generative:
     similarity_decay: float = science(
         0.6, "causal: weight of an item of the history against the one after it", above=0, maximum=1
     )
+    new_item_boost: float = science(
+        0.5,
+        "causal: added to the scores of items that are no target in train (log-odds); more finds "
+        "more new items, and fewer others",
+        minimum=0,
+    )
     batch_users: int = science(128, "histories in a step", minimum=1)
     learning_rate: float = science(0.001, "of AdamW; halve it when the loss jumps", above=0)
     weight_decay: float = science(0.01, "of AdamW", minimum=0)

@@ -10,7 +10,8 @@ The *similarity* of an item is added to its score: the product of its codewords'
 the fourth root, at unit length) with those of the latest items, weighted by age.
 
 Both terms are inner products, so the score of an item is one product of a user vector with an item
-vector of H + S dimensions.
+vector of H + S dimensions. Items that are no target in train never competed in the softmax; a
+constant, ``new_item_boost``, is added to their scores.
 
 Shapes: n items, N items in all, L levels, K_l tokens of a level, V_l nodes of depth l, d of the
 codebooks, D of the text, H of the model, S of the similarity, B users, T positions, W prefixes.
@@ -42,7 +43,7 @@ SCALE = 0.02  # standard deviation of a prefix vector, or of a token vector with
 VARIANCE_FLOOR = 0.01  # added to every variance, as a share of their mean
 RANK_FLOOR = 1e-6  # directions below this share of the largest variance are noise
 WHITENING_POWER, SIMILARITY_POWER = 0.5, 0.25  # variances to the power of minus this
-SIMILARITY_DIM = 128  # principal axes of the similarity, at most
+SIMILARITY_DIM = 512  # principal axes of the similarity, at most
 FIRST_WEIGHT = 3.0  # of the similarity, before training
 ITEM_BLOCK = 8192
 
@@ -51,6 +52,7 @@ class Shape(NamedTuple):
     """What determines the tensors of a model.
 
     Attributes:
+        n_items: N.
         hidden_dim, n_layers, n_heads: of the Transformer.
         sizes: per identifier, K_l of each level.
         n_nodes: per identifier, V_l of depths 2 to L.
@@ -59,6 +61,7 @@ class Shape(NamedTuple):
         similarity_dim: S; 0 without similarity.
     """
 
+    n_items: int
     hidden_dim: int
     n_layers: int
     n_heads: int
@@ -211,11 +214,13 @@ class Causal(GenerativeModel):
     """The whole model. The prediction at a position depends on no later position."""
 
     similarity_weight: nn.Parameter
+    is_new: Tensor  # bool (N,), items that are no target in train
 
     def __init__(self, shape: Shape, settings: Generative) -> None:
         """Draw the first weights from torch's generator."""
         super().__init__()
         self.shape, self.settings = shape, settings
+        self.register_buffer("is_new", torch.zeros(shape.n_items, dtype=torch.bool))
         width = shape.hidden_dim
 
         # Items: one sum of nodes per identifier, and their text.
@@ -257,10 +262,11 @@ class Causal(GenerativeModel):
         self.text_rows = None if constants.text is None else constants.text.to(device)
         self.similarity = constants.similarity.to(device)
 
-    def forget_unseen(self, is_seen: np.ndarray) -> None:
-        """Set the vectors of prefixes to 0 that no item of ``is_seen`` bool (N,) has; on the CPU.
+    def note_training(self, is_seen: np.ndarray, is_target: np.ndarray) -> None:
+        """Set the vectors of prefixes to 0 that no item of a history has; keep what is new.
 
-        They get no gradient: what they were drawn as would be noise in the vectors of new items.
+        Such a prefix gets no gradient: what it was drawn as would be noise in the vectors of new
+        items.
         """
         for vectors, nodes in zip(self.sids, self.nodes, strict=True):
             assert isinstance(vectors, SidVectors)
@@ -268,6 +274,12 @@ class Causal(GenerativeModel):
                 is_unseen = torch.ones(len(table), dtype=torch.bool)
                 is_unseen[nodes[torch.from_numpy(is_seen), depth]] = False
                 table.data[is_unseen] = 0.0
+
+        # A SID is new where none of its items is a target: items that share one have one score.
+        sids = self.tries[0].sid_of_item
+        targets = torch.zeros(self.tries[0].n_sids, dtype=torch.bool)
+        targets[sids[torch.from_numpy(is_target)]] = True
+        self.is_new.copy_(~targets[sids])
 
     def items(self, numbers: Tensor) -> Tensor:
         """Make the vectors of items.
@@ -353,6 +365,7 @@ class CausalScores:
             self.read = torch.cat([model.items(part) for part in torch.split(numbers, ITEM_BLOCK)])
             units = sequence_model.unit(self.read) / model.settings.temperature
             self.compared = torch.cat([units, self._weighted(model.similarity)], dim=1)
+            self.boost = model.settings.new_item_boost * model.is_new
 
     def _weighted(self, similarity: Tensor) -> Tensor:
         if not self.model.shape.similarity_dim:
@@ -370,7 +383,7 @@ class CausalScores:
     @torch.no_grad()
     def item_scores(self, users: Tensor) -> Tensor:
         """Scores of all items: float32 (B, N). Items that share a SID have one score."""
-        return products(users, self.compared.T)
+        return products(users, self.compared.T) + self.boost
 
     @torch.no_grad()
     def token_scores(self, users: Tensor) -> TokenScores:
@@ -427,6 +440,7 @@ def build(constants: Constants, settings: Generative) -> Causal:
 def shape_of(settings: Generative, constants: Constants) -> Shape:
     """Shape of the model that ``settings`` ask for."""
     return Shape(
+        n_items=len(constants.codes[0]),
         hidden_dim=settings.hidden_dim,
         n_layers=settings.n_layers,
         n_heads=settings.n_heads,

@@ -51,8 +51,13 @@ class GenerativeModel(nn.Module):
         """Give the model the constants of its items, on its device."""
 
     @abstractmethod
-    def forget_unseen(self, is_seen: np.ndarray) -> None:
-        """Set to 0 what only items outside of ``is_seen`` bool (N,) read: it gets no gradient."""
+    def note_training(self, is_seen: np.ndarray, is_target: np.ndarray) -> None:
+        """Prepare a model with its first weights, on the CPU, for what training will read.
+
+        Args:
+            is_seen: bool (N,), items that a training history has.
+            is_target: bool (N,), items that are a target in training.
+        """
 
     @abstractmethod
     def loss(self, inputs: Tensor, targets: Tensor, candidates: Tensor) -> tuple[Tensor, int]:

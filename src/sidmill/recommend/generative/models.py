@@ -77,7 +77,7 @@ def constants_of(items: SidItems, settings: Generative) -> Constants:
 def initial(
     constants: Constants,
     settings: Generative,
-    is_seen: np.ndarray,
+    masks: tuple[np.ndarray, np.ndarray],
     device: torch.device,
 ) -> Network:
     """Make a model with the first weights, drawn from torch's generator.
@@ -85,12 +85,12 @@ def initial(
     Args:
         constants: of the items.
         settings: the section generative.
-        is_seen: bool (N,), items that a training history has.
+        masks: bool (N,) each: items that a training history has, and those that are a target.
         device: where it is trained.
     """
     model = _build(constants, settings)
     model.attach(constants, torch.device("cpu"))
-    model.forget_unseen(is_seen)
+    model.note_training(*masks)
     return _on_device(model, constants, device)
 
 

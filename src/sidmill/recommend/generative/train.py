@@ -48,7 +48,6 @@ class Training(NamedTuple):
         sequences_path: sequences.parquet.
         items: all items.
         network: the model and what it reads of the items.
-        known: int64 (n,), items that a training history has.
         candidates: int64 (n,), items that are a target in training. Others would be wrong at every
             step, however well they fit.
         settings: how to train.
@@ -58,7 +57,6 @@ class Training(NamedTuple):
     sequences_path: str | Path
     items: SidItems
     network: Network
-    known: np.ndarray
     candidates: np.ndarray
     settings: Generative
     seed: int
@@ -145,7 +143,7 @@ def fit(
     """
     _check(settings)
     device = pick_device(settings.device)
-    in_histories, is_target = windows.training_masks(sequences_path, items.items)
+    masks = windows.training_masks(sequences_path, items.items)
     constants = models.constants_of(items, settings)
     identity = sid_items.identify(items)
     digest = checksums.of_file(sequences_path)
@@ -153,13 +151,12 @@ def fit(
     fitted, curves = [], []
     for own_seed in range(seed, seed + settings.seeds):
         torch.manual_seed(own_seed)
-        network = models.initial(constants, settings, in_histories, device)
+        network = models.initial(constants, settings, masks, device)
         training = Training(
             sequences_path,
             items,
             network,
-            np.flatnonzero(in_histories),
-            np.flatnonzero(is_target),
+            np.flatnonzero(masks[1]),
             settings,
             own_seed,
         )
