@@ -50,3 +50,11 @@ def vectors_behind_codes(wildcards):
 def ids_behind_codes(wildcards):
     """The ids of these vectors."""
     return [] if wildcards.quantizer == "given" else "results/items/ids.parquet"
+
+
+def downstream_files(name):
+    """A file of the generative recommender of each member of the comparison, where it is asked for."""
+    if not config["comparison"]["downstream"]:
+        return []
+    members = config["comparison"]["members"]
+    return [f"results/generative/{member}/{name}" for member in members]
