@@ -15,6 +15,14 @@ def quantizer_of(quantizer):
     return f"results/{quantizer}/quantizer.safetensors"
 
 
+def downstream_files(name):
+    """A file of the generative recommender of each member of the comparison, where it is asked for."""
+    if not config["comparison"]["downstream"]:
+        return []
+    members = config["comparison"]["members"]
+    return [f"results/generative/{member}/{name}" for member in members]
+
+
 def generative_items(wildcards):
     """What a generative recommender reads of the items: SIDs of each identifier, text if asked."""
     generative = config["generative"]
@@ -50,11 +58,3 @@ def vectors_behind_codes(wildcards):
 def ids_behind_codes(wildcards):
     """The ids of these vectors."""
     return [] if wildcards.quantizer == "given" else "results/items/ids.parquet"
-
-
-def downstream_files(name):
-    """A file of the generative recommender of each member of the comparison, where it is asked for."""
-    if not config["comparison"]["downstream"]:
-        return []
-    members = config["comparison"]["members"]
-    return [f"results/generative/{member}/{name}" for member in members]
