@@ -15,6 +15,11 @@ def quantizer_of(quantizer):
     return f"results/{quantizer}/quantizer.safetensors"
 
 
+def where_text(path):
+    """A file that is made of texts; none where items.path is null."""
+    return path if item_text() else []
+
+
 def downstream_files(name):
     """A file of the generative recommender of each member of the comparison, where it is asked for."""
     if not config["comparison"]["downstream"]:

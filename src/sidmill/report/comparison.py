@@ -108,17 +108,24 @@ def compare(
 
 def write_table(path: str | Path, compared: Table) -> None:
     """Write the comparison as a table in Markdown; the best of each row is bold."""
+    # What was compared, and how it was measured.
     members = compared["members"]
     sizes = " x ".join(map(str, compared["codebook_sizes"]))
+    dimensions, neighbours = "without vectors", ""
+    if compared["dim"] is not None:
+        dimensions = f"{compared['dim']} dimensions"
+        nearest = f"the {compared['neighbours']} nearest of {compared['queries']:,} items"
+        neighbours = f" Neighbours: {nearest}."
     lines = [
-        f"{compared['items']:,} items, {compared['dim']} dimensions, {sizes} codes; before "
-        f"collisions are resolved. Neighbours: the {compared['neighbours']} nearest of "
-        f"{compared['queries']:,} items. In brackets: by chance."
+        f"{compared['items']:,} items, {dimensions}, {sizes} codes; before collisions are "
+        f"resolved.{neighbours} In brackets: by chance."
         f"{comparison_downstream.describe(members)}",
         "",
         f"| | {' | '.join(member['name'] for member in members)} |",
         f"|---|{'---|' * len(members)}",
     ]
+
+    # A row per figure that a member has, those of the recommender, and what each level uses.
     for figure in FIGURES:
         if any(member[figure.key] is not None for member in members):
             cells = " | ".join(_cell(member, figure, best(members, figure)) for member in members)

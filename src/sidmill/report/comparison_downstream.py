@@ -111,13 +111,17 @@ def _read(path: str | Path) -> Table:
 
 def _member(figures: Table, leads: dict[str, Table | None]) -> Table:
     """The figures of one member, under the names of comparison.json."""
-    test, cold = figures["test"], figures["test"]["by_target"]["training"].get("never_in_training")
+    # How it was measured. Without cold targets there is no such group.
+    test = figures["test"]
+    cold = test["by_target"]["training"].get("never_in_training")
     member = {
         "model": figures["protocol"]["model"],
         "seeds": figures["protocol"]["seeds"],
         "targets": test["targets"],
         "cold_targets": cold["targets"] if cold else 0,
     }
+
+    # Figures with their intervals; the spread over seeds is known for all targets together.
     for key in ("HR@10", "NDCG@10"):
         spread = test["seeds"][key]
         is_known = len(spread["values"]) > 1  # one seed says nothing about others
