@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import benchmark_table, user_metrics
+from sidmill.formats import benchmark_table, quantizer_file, user_metrics
 from sidmill.recommend import metrics
 from sidmill.recommend.generative.evaluate import _by_user
 from sidmill.report import comparison, comparison_downstream, comparison_plot
-from sidmill.settings.sids import Comparison
+from sidmill.settings.sids import Comparison, Evaluation
+from sidmill.sids.evaluate import evaluate
 
 SIZES = [4, 4]
 
@@ -292,3 +293,20 @@ def test_users_of_an_empty_split_are_no_users(tmp_path):
     assert user_metrics.write(tmp_path / "u.parquet", user_metrics.empty()) == 0
     found = user_metrics.read(tmp_path / "u.parquet")
     assert {key: len(column) for key, column in found.items()} == dict.fromkeys(found, 0)
+
+
+def test_given_sids_are_compared_without_vectors(rng, gather, tmp_path):
+    fitted = quantizer_file.Quantizer("given", [], {"codebook_sizes": SIZES}, {})
+    codes = rng.integers(4, size=(50, 2)).astype(np.int32)
+    figures = evaluate(fitted, None, codes, None, Evaluation(), seed=1)
+    distinct = len(np.unique(codes, axis=0))
+    assert figures["collision_rate"] == pytest.approx(1 - distinct / 50)
+    found = downstream(put(tmp_path, "given", recommended(rng, 0.3)))
+    compared = gather({"given": figures}, downstream=found)
+    comparison.write_table(tmp_path / "t.md", compared)
+    comparison_plot.plot(tmp_path / "p.svg", compared)
+    text = (tmp_path / "t.md").read_text()
+    assert text.startswith("50 items, without vectors, 4 x 4 codes")
+    assert "neighbours" not in text
+    assert "recommender: HR@10 (higher" in text
+    assert "less that of" not in text
