@@ -188,6 +188,16 @@ COMBINATIONS = {
     "given.path: found null, but quantizer: given": {"quantizer": "given"},
     "given.path: found null, but comparison.members": {"comparison": {"members": ["given"]}},
     "collisions.strategy: found sinkhorn": GIVEN | {"collisions": {"strategy": "sinkhorn"}},
+    "comparison.downstream: found true, but interactions.path": {
+        "comparison": {"downstream": True}, "interactions": {"path": None}
+    },
+    "comparison.downstream: found true, but with published.path": {
+        "comparison": {"downstream": True}, "published": {"path": "versions/1"}
+    },
+    "member given of comparison.members has none": {
+        "comparison": {"members": ["given"], "downstream": True},
+        "given": {"path": "x.json"}, "collisions": {"strategy": "sinkhorn"},
+    },
     "vocabulary.init: found codebook": GIVEN | {"vocabulary": {"model": "m"}},
     "items.path: found null, but quantizer: opq": {"items": {"path": None}, "quantizer": "opq"},
     "given.measure_neighbours: found true": GIVEN | {
@@ -279,6 +289,16 @@ REMEDIES = {
     "given.path: found null, but comparison.members": [{"given": {"path": "index.json"}}],
     "collisions.strategy: found sinkhorn": [
         {"collisions": {"strategy": name}} for name in ("none", "reassign", "suffix")
+    ],
+    "comparison.downstream: found true, but interactions.path": [
+        {"comparison": {"downstream": False}}, {"interactions": {"path": "log.jsonl"}},
+    ],
+    "comparison.downstream: found true, but with published.path": [
+        {"comparison": {"downstream": False}}, {"published": {"path": None}},
+    ],
+    "member given of comparison.members has none": [
+        {"comparison": {"members": ["given"], "downstream": False}},
+        *({"collisions": {"strategy": name}} for name in ("none", "reassign", "suffix")),
     ],
     "vocabulary.init: found codebook": [
         {"vocabulary": {"init": "mean"}}, {"vocabulary": {"init": "random"}},

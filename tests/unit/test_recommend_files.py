@@ -212,7 +212,7 @@ def test_the_table_compares_counts_and_tells_sids_from_items(run, tmp_path):
     lines = list(csv.DictReader((tmp_path / "metrics.csv").open()))
     assert len(lines) == 2 * (4 + 4) * 11
     for name in ("one.svg", "two.svg"):
-        recommender_plot.draw(figures, tmp_path / name)
+        recommender_plot.draw(figures, tmp_path / name, own=["recommender"])
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
 
 

@@ -1,6 +1,7 @@
 """All quantizers in a real run; SIDs of the RQ-VAE, Sinkhorn, an index of the user's name."""
 
 import json
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -108,3 +109,20 @@ def test_sinkhorn_leaves_no_collision_and_the_index_has_the_users_name(finished)
 def test_a_setting_reruns_what_it_makes(finished, overlay, rerun):
     name = finished.overlay("more.yaml", overlay)
     assert finished.planned("results/comparison.json", *TINY, name) == rerun
+
+
+def test_a_recommender_is_trained_on_the_sids_of_every_member_on_request(workflow):
+    recommenders = {"train_generative", "evaluate_generative", "train_recommender"}
+    tiny = TINY[:2]
+    members = "members: [rqkmeans, opq]"
+    plain = workflow.overlay("plain.yaml", f"comparison: {{{members}}}\n")
+    target = ("--", "results/comparison.json")
+    assert not workflow.planned(*tiny, plain, *target) & recommenders
+    asked = workflow.overlay("asked.yaml", f"comparison: {{{members}, downstream: true}}\n")
+    planned = workflow.snakemake("--dry-run", *tiny, asked, *target).stdout
+    for rule, jobs in (
+        ("train_generative", 2),
+        ("evaluate_generative", 2),
+        ("resolve_quantizer", 1),
+    ):
+        assert re.search(rf"^{rule} +{jobs}$", planned, re.M), planned

@@ -15,6 +15,19 @@ def quantizer_of(quantizer):
     return f"results/{quantizer}/quantizer.safetensors"
 
 
+def where_text(path):
+    """A file that is made of texts; none where items.path is null."""
+    return path if item_text() else []
+
+
+def downstream_files(name):
+    """A file of the generative recommender of each member of the comparison, where it is asked for."""
+    if not config["comparison"]["downstream"]:
+        return []
+    members = config["comparison"]["members"]
+    return [f"results/generative/{member}/{name}" for member in members]
+
+
 def generative_items(wildcards):
     """What a generative recommender reads of the items: SIDs of each identifier, text if asked."""
     generative = config["generative"]

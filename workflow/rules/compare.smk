@@ -2,9 +2,10 @@
 Quantizers side by side: each is trained by its own rule, measured by one rule, and gathered.
 
 READS    results/{quantizer}/quantizer.safetensors, codes.parquet
-         results/items/vectors.npy, ids.parquet      float (N, D)
+         results/items/vectors.npy, ids.parquet      float (N, D); none without a catalogue
          evaluation.sequences                        user_id, item_ids, splits, timestamps; where the config names it
          results/benchmarks/train_*.tsv              seconds and memory of the training
+         results/generative/{quantizer}/metrics.json, users.parquet  with comparison.downstream
 LEAVES   results/{quantizer}/evaluation.json         every figure of one quantizer
          results/comparison.json, comparison.md      the figures of all members that are compared
          results/plots/comparison.svg                the same for the eye
@@ -13,8 +14,8 @@ LEAVES   results/{quantizer}/evaluation.json         every figure of one quantiz
 
 rule evaluate_quantizer:
     input:
-        vectors="results/items/vectors.npy",
-        ids="results/items/ids.parquet",
+        vectors=where_text("results/items/vectors.npy"),
+        ids=where_text("results/items/ids.parquet"),
         quantizer="results/{quantizer}/quantizer.safetensors",
         codes="results/{quantizer}/codes.parquet",
         sequences=HISTORIES,
@@ -44,6 +45,8 @@ rule compare_quantizers:
             quantizer=config["comparison"]["members"],
         ),
         benchmarks=training_costs(),
+        metrics=downstream_files("metrics.json"),
+        users=downstream_files("users.parquet"),
     output:
         comparison="results/comparison.json",
         table="results/comparison.md",
@@ -62,6 +65,8 @@ rule compare_quantizers:
     threads: 1
     params:
         comparison=settings("comparison"),
+        generative_evaluation=pick("generative_evaluation", "n_resamples"),
+        run=pick("run", "seed"),
         budget=token_budget(),
         code=code_of("compare_quantizers.py"),
     message:

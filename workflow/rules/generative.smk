@@ -13,6 +13,7 @@ LEAVES   results/{quantizer}/pid2sid.parquet           pid, sid list<int32>: col
          results/generative/{quantizer}/training.json  loss and valid NDCG@10 of every epoch, by seed
          results/generative/{quantizer}/topk.parquet   user_id, item_ids, scores, sids
          results/generative/{quantizer}/metrics.json, metrics.csv  metrics with intervals, baselines, by target
+         results/generative/{quantizer}/users.parquet  sums of metrics of each user, for paired comparisons
          results/plots/generative.{quantizer}.svg      the same as a plot
 """
 
@@ -99,6 +100,7 @@ rule evaluate_generative:
         model="results/generative/{quantizer}/model.safetensors",
     output:
         metrics="results/generative/{quantizer}/metrics.json",
+        users="results/generative/{quantizer}/users.parquet",
         table=report(
             "results/generative/{quantizer}/metrics.csv",
             caption="../report/generative.rst",

@@ -1,4 +1,4 @@
-"""Rule evaluate_generative: model.safetensors -> metrics.json and metrics.csv."""
+"""Rule evaluate_generative: model.safetensors -> metrics.json, metrics.csv and users.parquet."""
 
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,7 @@ with job(snakemake) as log:
         recommender,
         of_job(snakemake, GenerativeEvaluation),
         **snakemake.params.run,
+        users_path=snakemake.output.users,
     )
     json_report.write(snakemake.output.metrics, figures)
     table.write(snakemake.output.table, figures)

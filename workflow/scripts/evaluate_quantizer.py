@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    items = vector_store.open_store(snakemake.input.vectors, snakemake.input.ids)
+    items = vector_store.open_if_any(snakemake.input.vectors, snakemake.input.ids)
+    coded = code_files.read(snakemake.input.codes, "codes")
     fitted = quantizer_file.read(snakemake.input.quantizer, without_codebooks=True)
     figures = evaluate(
         fitted,
-        items.vectors,
-        code_files.read(snakemake.input.codes, "codes").codes,
-        items.ids,
+        items and items.vectors,
+        coded.codes,
+        coded.ids,
         of_job(snakemake, Evaluation),
         of_job(snakemake, Run).seed,
     )

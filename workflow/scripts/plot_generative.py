@@ -10,5 +10,6 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    recommender_plot.draw(json_report.read(snakemake.input.metrics), snakemake.output.plot)
+    metrics = json_report.read(snakemake.input.metrics)
+    recommender_plot.draw(metrics, snakemake.output.plot, own=["generative", "fused"])
     log.info("wrote %s", snakemake.output.plot)

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sidmill.numeric import bootstrap
 from sidmill.recommend.rank import Ranks
 
 CUTOFFS = (1, 5, 10, 20, 50)
 NAMES = (*(f"HR@{k}" for k in CUTOFFS), *(f"NDCG@{k}" for k in CUTOFFS), "MRR")
-INTERVAL = (2.5, 97.5)  # percentiles
 
 
 # The metrics of a method by name, each with ``value`` and, with resamples, ``low`` and ``high``.
@@ -89,7 +89,7 @@ def table(
 
     # (methods, M) over all users, and (R, methods, M) over users drawn with replacement
     point = _means(joined.sum(axis=0)[None], len(names))[0]
-    drawn = _means(_resample(joined, n_resamples, seed), len(names))
+    drawn = _means(bootstrap.resample(joined, n_resamples, seed), len(names))
 
     tables = {name: _entries(point[m], drawn[:, m]) for m, name in enumerate(names)}
     lead = {
@@ -106,17 +106,6 @@ def _sums(rows: np.ndarray, values: np.ndarray, n_users: int) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def _resample(joined: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
-    """Sums over users drawn with replacement: float64 (R, columns). Memory: one weight per user."""
-    rng = np.random.default_rng(seed)
-    n_users = len(joined)
-    sums = np.empty((n_resamples, joined.shape[1]))
-    for number in range(n_resamples):
-        weights = np.bincount(rng.integers(n_users, size=n_users), minlength=n_users)
-        sums[number] = weights @ joined
-    return sums
-
-
 def _means(sums: np.ndarray, n_methods: int) -> np.ndarray:
     """Sums (R, methods x M + 1), the last their count, as means (R, methods, M)."""
     means: np.ndarray = sums[:, :-1] / sums[:, -1:]
@@ -127,7 +116,7 @@ def _entries(values: np.ndarray, drawn: np.ndarray) -> Entries:
     """Metrics (M,) with the percentiles of ``drawn`` (R, M); without intervals where R is 0."""
     entries = {name: {"value": float(value)} for name, value in zip(NAMES, values, strict=True)}
     if len(drawn):
-        bounds = np.percentile(drawn, INTERVAL, axis=0)
+        bounds = np.percentile(drawn, bootstrap.INTERVAL, axis=0)
         for name, low, high in zip(NAMES, *bounds, strict=True):
             entries[name] |= {"low": float(low), "high": float(high)}
     return entries

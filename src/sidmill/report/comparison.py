@@ -9,6 +9,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.formats import benchmark_table
 from sidmill.formats.quantizer_file import GIVEN
 from sidmill.io import json_report
+from sidmill.report import comparison_downstream
 from sidmill.settings.sids import Comparison
 
 
@@ -69,6 +70,7 @@ def compare(
     benchmarks: list[str],
     settings: Comparison,
     codebook_sizes: list[int],
+    downstream: list[Table | None],
 ) -> Table:
     """Gather the figures of all members.
 
@@ -80,13 +82,16 @@ def compare(
             SIDs were not trained here.
         settings: the members.
         codebook_sizes: the token budget: codes per level that each may use.
+        downstream: of each member what :func:`comparison_downstream.gather` found.
 
     Raises:
         SidmillError: if a member has another number of levels, or more codes than the budget.
     """
     members = []
     trainings = iter(benchmarks)
-    for name, evaluation in zip(settings.members, evaluations, strict=True):
+    for name, evaluation, recommended in zip(
+        settings.members, evaluations, downstream, strict=True
+    ):
         figures = json_report.read(evaluation)
         _check_budget(name, figures["codebook_sizes"], codebook_sizes)
         trained = (
@@ -94,7 +99,7 @@ def compare(
             if name == GIVEN
             else benchmark_table.read(next(trainings))
         )
-        members.append(_member(name, figures, trained))
+        members.append({**_member(name, figures, trained), "downstream": recommended})
         common = {key: figures[key] for key in ("items", "dim", "neighbour_preservation")}
     preservation = common.pop("neighbour_preservation")
     queries = {key: preservation[key] for key in ("queries", "neighbours", "rbo_persistence")}
@@ -103,20 +108,30 @@ def compare(
 
 def write_table(path: str | Path, compared: Table) -> None:
     """Write the comparison as a table in Markdown; the best of each row is bold."""
+    # What was compared, and how it was measured.
     members = compared["members"]
     sizes = " x ".join(map(str, compared["codebook_sizes"]))
+    dimensions, neighbours = "without vectors", ""
+    if compared["dim"] is not None:
+        dimensions = f"{compared['dim']} dimensions"
+        nearest = f"the {compared['neighbours']} nearest of {compared['queries']:,} items"
+        neighbours = f" Neighbours: {nearest}."
     lines = [
-        f"{compared['items']:,} items, {compared['dim']} dimensions, {sizes} codes; before "
-        f"collisions are resolved. Neighbours: the {compared['neighbours']} nearest of "
-        f"{compared['queries']:,} items. In brackets: by chance.",
+        f"{compared['items']:,} items, {dimensions}, {sizes} codes; before collisions are "
+        f"resolved.{neighbours} In brackets: by chance."
+        f"{comparison_downstream.describe(members)}",
         "",
         f"| | {' | '.join(member['name'] for member in members)} |",
         f"|---|{'---|' * len(members)}",
     ]
+
+    # A row per figure that a member has, those of the recommender, and what each level uses.
     for figure in FIGURES:
         if any(member[figure.key] is not None for member in members):
             cells = " | ".join(_cell(member, figure, best(members, figure)) for member in members)
             lines.append(f"| {figure.title} ({figure.better} is better) | {cells} |")
+    for title, words in comparison_downstream.table_rows(members):
+        lines.append(f"| {title} | {' | '.join(words)} |")
     used = " | ".join(" ".join(share(level) for level in m["utilisation"]) for m in members)
     lines.append(f"| codes used, level by level | {used} |")
     counts = " | ".join(" ".join(map(str, member["codebook_sizes"])) for member in members)

@@ -22,6 +22,7 @@ from sidmill.settings.interactions import H5, Interactions
 from sidmill.settings.items import Items
 from sidmill.settings.quantize import Fsq, Pretrained, Rqkmeans, Rqvae
 from sidmill.settings.recommend import Recommender
+from sidmill.settings.registry import STRATEGIES
 from sidmill.settings.retrieval import (
     Cross,
     Dual,
@@ -221,6 +222,31 @@ def without_codebooks(quantizer: str, collisions: Collisions, vocabulary: Vocabu
     if vocabulary.model is not None and vocabulary.init == "codebook":
         yield (
             "vocabulary.init: found codebook, but given SIDs have no codebooks: set mean or random"
+        )
+
+
+def downstream_comparison(
+    comparison: Comparison, interactions: Interactions, published: Published, collisions: Collisions
+) -> Lines:
+    """What a recommender of every member of the comparison needs."""
+    if not comparison.downstream:
+        return
+    if interactions.path is None:
+        yield (
+            "comparison.downstream: found true, but interactions.path is null, so there is nothing "
+            "to train a recommender on: name the log, or set comparison.downstream: false"
+        )
+    if published.path is not None:
+        yield (
+            "comparison.downstream: found true, but with published.path the SIDs of the run are "
+            "those of the published quantizer and of no member: set published.path: null, or "
+            "comparison.downstream: false"
+        )
+    if "given" in comparison.members and STRATEGIES[collisions.strategy].needs_codebooks:
+        yield (
+            f"collisions.strategy: found {collisions.strategy}, which needs codebooks, and the "
+            f"member given of comparison.members has none: set reassign, suffix or none, or set "
+            f"comparison.downstream: false"
         )
 
 
@@ -501,6 +527,7 @@ CHECKS: list[Callable[..., Lines]] = [
     given_file,
     missing_catalogue,
     without_codebooks,
+    downstream_comparison,
     reserved_sids,
     rqvae_training,
     fsq_size,

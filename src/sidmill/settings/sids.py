@@ -200,3 +200,10 @@ class Comparison:
         choices=COMPARED,
         unique=True,
     )
+    downstream: bool = science(
+        False,
+        (
+            "true: train the generative recommender on the SIDs of every member too, and compare "
+            "its metrics (docs/generative.md)"
+        ),
+    )

@@ -19,7 +19,7 @@ from sidmill.sids import alignment, neighbour_agreement, quality
 
 def evaluate(
     fitted: Quantizer,
-    vectors: np.ndarray,
+    vectors: np.ndarray | None,
     codes: np.ndarray,
     ids: pa.ChunkedArray | None,
     settings: Evaluation,
@@ -31,7 +31,8 @@ def evaluate(
 
     Args:
         fitted: the quantizer; given SIDs have no codebooks, and figures that need them are None.
-        vectors: float (N, D), may be a memory map; need not be those it was trained on.
+        vectors: float (N, D), may be a memory map; need not be those it was trained on. None where
+            items have no text: figures of errors and neighbours are None.
         codes: int32 (N, L), of these vectors.
         ids: int64 or string (N,); only used with ``settings.sequences``.
         settings: queries and neighbours, which are looked up exactly among all N; persistence of
@@ -39,17 +40,19 @@ def evaluate(
         seed: draws the queries, and the order of items that share a code.
     """
     # Draw the queries, and find their nearest neighbours by vectors: (Q, k).
-    n_items, dim = vectors.shape
+    n_items = len(codes)
     sizes = fitted.codebook_sizes
     generator = np.random.default_rng(seed)
-    n_queries = min(settings.neighbour_queries, n_items)
+    n_queries = 0 if vectors is None else min(settings.neighbour_queries, n_items)
     queries = np.sort(generator.choice(n_items, n_queries, replace=False))
     n_neighbours = min(settings.n_neighbours, n_items - 1)
-    near = neighbour_agreement.nearest_items(vectors, queries, n_neighbours)
+    near = np.empty((0, n_neighbours), np.int64)
+    if vectors is not None:
+        near = neighbour_agreement.nearest_items(vectors, queries, n_neighbours)
 
     # Find them by what the codes decode to, and compare the two lists.
     jaccard = overlap = None
-    if n_neighbours and fitted.codebooks:
+    if len(queries) and n_neighbours and fitted.codebooks:
         reconstruct = mlp.load(fitted.decoder, "cpu")
 
         def decode(rows: np.ndarray) -> np.ndarray:
@@ -75,7 +78,7 @@ def evaluate(
     return {
         "quantizer": fitted.kind,
         "items": n_items,
-        "dim": dim,
+        "dim": None if vectors is None else vectors.shape[1],
         "codebook_sizes": sizes,
         "capacity": math.prod(sizes),
         **quality.figures(codes, sizes, reference),

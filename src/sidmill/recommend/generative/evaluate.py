@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import sequence_table
+from sidmill.formats import sequence_table, user_metrics
 from sidmill.numeric import sid_trie
 from sidmill.numeric.nearest_torch import pick_device
 from sidmill.recommend import baselines, checkpoint, item_features, metrics, rank, windows
@@ -120,6 +120,7 @@ def evaluate(
     settings: GenerativeEvaluation,
     *,
     seed: int,
+    users_path: str | Path | None = None,
 ) -> dict[str, Any]:
     """Measure the models of all seeds and their baselines.
 
@@ -139,6 +140,8 @@ def evaluate(
             recommender that was trained on them; None: neither is measured, nor text-kNN.
         settings: how to measure.
         seed: of the bootstrap.
+        users_path: users.parquet is written here: what each user of the test split adds to the
+            metrics of ``generative``. None: nowhere.
 
     Returns:
         The content of metrics.json.
@@ -182,6 +185,7 @@ def evaluate(
         "weights": {},
     }
     weights: Weights | None = None
+    of_users = {}
     for name, split in SPLITS.items():
         asked = sum(len(part.users) for part in protocol.queries(split))
         figures[name] = {"targets": asked}
@@ -191,7 +195,8 @@ def evaluate(
         if weights is None:
             weights = pick_weights(protocol, split, methods)
             figures["weights"] = _named_weights(weights, methods, name)
-        figures[name] |= _measure(protocol, split, methods, weights, thirds)
+        measured, of_users[name] = _measure(protocol, split, methods, weights, thirds)
+        figures[name] |= measured
         figures[name]["sids"] = {"after": _measure_sids(protocol, split, methods, sids)}
         shown = {
             method: entries[WATCHED]["value"]
@@ -199,6 +204,8 @@ def evaluate(
         }
         logger.info("%s %s: %s", name, WATCHED, shown)
     figures["unconstrained"] = count_illegal(protocol, fitted)
+    if users_path is not None:
+        user_metrics.write(users_path, of_users.get("test", user_metrics.empty()))
     return figures
 
 
@@ -277,8 +284,8 @@ def _named_weights(weights: Weights, methods: Methods, split: str) -> dict[str, 
 
 def _measure(
     protocol: Protocol, split: int, methods: Methods, weights: Weights, thirds: np.ndarray
-) -> dict[str, Any]:
-    """Metrics of all methods over all targets, by seed, and by kind of target."""
+) -> tuple[dict[str, Any], user_metrics.Columns]:
+    """Metrics of all methods over all targets, by seed, and by kind of target; sums by user."""
     # Models of several seeds: the metrics of a query are their mean.
     by_seed = [_values(protocol, split, [scorer]) for scorer in methods.generative]
     values = {GENERATIVE: _mean(by_seed)}
@@ -294,7 +301,8 @@ def _measure(
     for name, scorer in methods.baselines.items():
         values[name] = _values(protocol, split, [scorer])
 
-    return {
+    kinds = _kinds(protocol, split, thirds)
+    figures = {
         **protocol.table(values),
         "seeds": _spread(by_seed),
         "by_target": {
@@ -303,8 +311,27 @@ def _measure(
                 for group, rows in masks.items()
                 if rows.any()
             }
-            for kind, masks in _kinds(protocol, split, thirds).items()
+            for kind, masks in kinds.items()
         },
+    }
+    return figures, _by_user(values[GENERATIVE], kinds["training"]["never_in_training"])
+
+
+def _by_user(values: metrics.Values, is_cold: np.ndarray) -> user_metrics.Columns:
+    """Sums of metrics over the queries of each user; ``is_cold`` bool (Q,)."""
+    users, rows = np.unique(values.users, return_inverse=True)
+
+    def add_up(weights: np.ndarray) -> np.ndarray:
+        return np.bincount(rows, weights=weights, minlength=len(users))
+
+    hits, gains = (values.values[:, metrics.NAMES.index(name)] for name in ("HR@10", WATCHED))
+    return {
+        "user": users,
+        "queries": np.bincount(rows, minlength=len(users)),
+        "HR@10": add_up(hits),
+        "NDCG@10": add_up(gains),
+        "cold_queries": add_up(is_cold).astype(np.int64),
+        "cold_HR@10": add_up(hits * is_cold),
     }
 
 
