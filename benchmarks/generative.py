@@ -54,13 +54,13 @@ def main() -> None:
         _paired.run([*own, "--side=data"])
 
         trained = _alternate(own, ("train_sidmill", "train_plain"), options.repeats, Path(folder))
-        goal = max(entry["valid"] for entry in trained["train_plain"][-1].facts["epochs"])
-        reached = {
-            side.removeprefix("train_"): [_until(one, goal) for one in runs]
-            for side, runs in trained.items()
-        }
         names = ("decode_sidmill", "decode_tiger", "decode_plain")
         decoded = _alternate(own, names, options.repeats, Path(folder))
+    goal = max(entry["valid"] for entry in trained["train_plain"][-1].facts["epochs"])
+    reached = {
+        side.removeprefix("train_"): [_until(one, goal) for one in runs]
+        for side, runs in trained.items()
+    }
     medians = {
         side: _paired.Run(*(statistics.median(part) for part in zip(*runs, strict=True)))
         for side, runs in reached.items()
