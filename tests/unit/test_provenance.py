@@ -340,7 +340,9 @@ def test_an_edit_changes_the_codes_of_the_rules_that_compute_with_it_alone(copy)
     }  # fmt: skip
     assert changed("quantize/rqvae/fsq.py", "import ", "import os, ") == {("train_rqvae", "fsq")}
     assert rules("quantize/opq.py", "import logging", "import logging, os") == {"train_opq"}
-    assert rules("sids/reassign.py", "MIN_BEAM = 32", "MIN_BEAM = 64") == {"resolve_collisions"}
+    assert rules("sids/reassign.py", "MIN_BEAM = 32", "MIN_BEAM = 64") == {
+            "resolve_collisions", "resolve_quantizer",
+        }  # fmt: skip
 
 
 def test_what_is_never_counted_is_there_and_is_what_runs_a_job():

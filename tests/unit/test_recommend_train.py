@@ -16,7 +16,7 @@ from sidmill.recommend import (
     rank,
     score,
     state,
-    train,
+    training_loop,
     windows,
 )
 from sidmill.settings import base
@@ -255,16 +255,16 @@ def test_nothing_to_learn_from_stops_the_run(tmp_path):
 
 def test_weights_that_the_last_step_spoils_are_no_model(monkeypatch, sequences):
     """The loss of that step is finite, and without validation every epoch is the best."""
-    step = train._take_step
+    step = training_loop._take_step
 
-    def spoil(fitted, *arguments):
-        found = step(fitted, *arguments)
-        next(fitted.model.parameters()).data.fill_(torch.nan)
+    def spoil(training, *arguments):
+        found = step(training, *arguments)
+        next(training.model.parameters()).data.fill_(torch.nan)
         return found
 
     once = {"batch_users": 10_000, "shuffle_users": 10_000, "max_epochs": 1}
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_take_step", spoil)
+        patch.setattr(training_loop, "_take_step", spoil)
         with pytest.raises(SidmillError, match=r"not finite after epoch 0: lower .*learning_rate"):
             fit(sequences, **once)
     assert len(fit(sequences, **once)[1]) == 1

@@ -50,3 +50,8 @@ def vectors_behind_codes(wildcards):
 def ids_behind_codes(wildcards):
     """The ids of these vectors."""
     return [] if wildcards.quantizer == "given" else "results/items/ids.parquet"
+
+
+def generator_in_use(wildcards):
+    """Which generative model is trained."""
+    return {"generator": config["generative"]["model"]}

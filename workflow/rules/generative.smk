@@ -61,7 +61,7 @@ rule train_generative:
     params:
         generative=settings("generative"),
         run=pick("run", "seed"),
-        code=code_of("train_generative.py"),
+        code=code_of("train_generative.py", generator_in_use),
     message:
         "Training the generative recommender on SIDs of {wildcards.quantizer}"
     script:
@@ -84,7 +84,7 @@ rule recommend_generative:
     threads: 2
     params:
         generative_topk=settings("generative_topk"),
-        code=code_of("recommend_generative.py"),
+        code=code_of("recommend_generative.py", generator_in_use),
     message:
         "Generating the best items of every user"
     script:
@@ -115,7 +115,7 @@ rule evaluate_generative:
     params:
         generative_evaluation=settings("generative_evaluation"),
         run=pick("run", "seed"),
-        code=code_of("evaluate_generative.py"),
+        code=code_of("evaluate_generative.py", generator_in_use),
     message:
         "Measuring the generative recommender and its baselines"
     script:

@@ -88,8 +88,14 @@ CHOICES = {
         ("train_rqkmeans",),
         dict.fromkeys(("sinkhorn", "capacity"), ("sidmill.quantize.load_balance",)),
     ),
+    "generator": Choice(
+        ("train_generative", "evaluate_generative", "recommend_generative"),
+        {"tiger": ("sidmill.recommend.generative.tiger",)},
+    ),
     "learned": Choice(("train_rqvae",), {"fsq": ("sidmill.quantize.rqvae.fsq",)}),
-    "strategy": Choice(("resolve_collisions",), {"sinkhorn": ("sidmill.sids.sinkhorn",)}),
+    "strategy": Choice(
+        ("resolve_collisions", "resolve_quantizer"), {"sinkhorn": ("sidmill.sids.sinkhorn",)}
+    ),
 }
 
 

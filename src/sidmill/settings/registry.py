@@ -142,6 +142,13 @@ STRATEGIES = {
 }
 
 
+# What makes a generative model, from its constants and the section generative.
+GENERATIVE_MODELS = {
+    "causal": "sidmill.recommend.generative.causal:build",
+    "tiger": "sidmill.recommend.generative.tiger:build",
+}
+
+
 def load_function(name: str) -> Callable[..., Any]:
     """Import the function that an entry names as ``module:function``."""
     module, _, function = name.partition(":")

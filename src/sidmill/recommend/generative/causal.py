@@ -32,6 +32,7 @@ from sidmill.numeric import sid_trie
 from sidmill.numeric.row_blocks import read_blocks
 from sidmill.recommend import sequence_model
 from sidmill.recommend.generative.decode import TokenScores
+from sidmill.recommend.generative.model import Constants, GenerativeModel
 from sidmill.recommend.generative.sid_items import Identifier, SidItems
 from sidmill.recommend.rank import products
 from sidmill.recommend.windows import NO_TARGET
@@ -66,26 +67,6 @@ class Shape(NamedTuple):
     codeword_dims: list[list[int]]
     text_dim: int
     similarity_dim: int
-
-
-class Constants(NamedTuple):
-    """What the model reads of the items, and never changes; not stored with the weights.
-
-    Attributes:
-        tries: one per identifier; the first is the one that is generated.
-        codes: per identifier int64 (N, L).
-        nodes: per identifier int64 (N, L - 1), number of the node at depths 2 to L.
-        codewords: per identifier and level with a codebook, whitened, float32 (K_l, d).
-        text: whitened text embeddings float32 (N, D); None where text is not read.
-        similarity: float32 (N, S), at unit length.
-    """
-
-    tries: list[Trie]
-    codes: list[Tensor]
-    nodes: list[Tensor]
-    codewords: list[list[Tensor]]
-    text: Tensor | None
-    similarity: Tensor
 
 
 def constants_of(items: SidItems, settings: Generative) -> Constants:
@@ -226,7 +207,7 @@ class SidVectors(nn.Module):
         return torch.stack(terms).sum(dim=0)
 
 
-class Causal(nn.Module):
+class Causal(GenerativeModel):
     """The whole model. The prediction at a position depends on no later position."""
 
     similarity_weight: nn.Parameter
@@ -244,7 +225,7 @@ class Causal(nn.Module):
         )
         self.item_drop = nn.Dropout(settings.item_dropout)
         if shape.text_dim:
-            self.text = nn.Sequential(
+            self.text: nn.Module = nn.Sequential(
                 nn.Dropout(settings.item_dropout),
                 nn.Linear(shape.text_dim, 2 * width),
                 nn.GELU(),
@@ -300,10 +281,12 @@ class Causal(nn.Module):
         states = torch.zeros((), device=numbers.device)
         parts = zip(self.sids, self.codes, self.nodes, self.codewords, strict=True)
         for vectors, codes, nodes, codewords in parts:
+            assert isinstance(vectors, SidVectors)
             tables = vectors.tables(codewords, self.item_drop)
             states = states + vectors(tables, codes[numbers], nodes[numbers])
         if self.text_rows is not None:
-            states = states + self.text(self.text_rows[numbers])
+            text: Tensor = self.text(self.text_rows[numbers])
+            states = states + text
         normed: Tensor = self.item_norm(states)
         return normed
 
@@ -352,6 +335,10 @@ class Causal(nn.Module):
             label_smoothing=self.settings.label_smoothing,
         )
         return loss, len(scores)
+
+    def scores(self) -> "CausalScores":
+        """Scores of all items, with the present weights."""
+        return CausalScores(self)
 
 
 class CausalScores:
@@ -414,7 +401,7 @@ class CausalScores:
             child = sid_trie.step(trie, level, node[:, :, None].expand(shape), tokens.expand(shape))
             found = by_depth[level].gather(1, child.clamp(min=0).flatten(1)).view(shape)
             if level:
-                found = found - by_depth[level - 1].gather(1, node)[:, :, None]
+                found = found - by_depth[level - 1].gather(1, node.clamp(min=0))[:, :, None]
             return found.masked_fill(child < 0, -torch.inf)
 
         return score
@@ -430,6 +417,11 @@ def _sum_of_children(children: Tensor, offsets: Tensor) -> Tensor:
     sums = torch.zeros_like(highest)
     sums.scatter_add_(1, index, (children - highest.gather(1, index)).exp())
     return highest + sums.log()
+
+
+def build(constants: Constants, settings: Generative) -> Causal:
+    """Make the model with the first weights, drawn from torch's generator."""
+    return Causal(shape_of(settings, constants), settings)
 
 
 def shape_of(settings: Generative, constants: Constants) -> Shape:

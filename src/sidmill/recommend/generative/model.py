@@ -1,18 +1,60 @@
 """What training and decoding ask of a generative model, whichever it is.
 
-Shapes: N items, L levels, K_l tokens of a level, B users, T positions, W prefixes.
+Shapes: N items, L levels, K_l tokens of a level, B users, T positions, W prefixes, d of the
+codebooks, D of the text, S of the similarity.
 """
 
-from typing import Any, Protocol
+from abc import abstractmethod
+from typing import Any, NamedTuple, Protocol
 
-from torch import Tensor
+import numpy as np
+import torch
+from torch import Tensor, nn
 
+from sidmill.formats.trie_file import Trie
 from sidmill.recommend.generative.decode import TokenScores
 
 
-class GenerativeModel(Protocol):
-    """A network that predicts the SID of the next item."""
+class Constants(NamedTuple):
+    """What the model reads of the items, and never changes; not stored with the weights.
 
+    Attributes:
+        tries: one per identifier; the first is the one that is generated.
+        codes: per identifier int64 (N, L).
+        nodes: per identifier int64 (N, L - 1), number of the node at depths 2 to L.
+        codewords: per identifier and level with a codebook, whitened, float32 (K_l, d).
+        text: whitened text embeddings float32 (N, D); None where text is not read.
+        similarity: float32 (N, S), at unit length.
+    """
+
+    tries: list[Trie]
+    codes: list[Tensor]
+    nodes: list[Tensor]
+    codewords: list[list[Tensor]]
+    text: Tensor | None
+    similarity: Tensor
+
+
+class GenerativeModel(nn.Module):
+    """A network that predicts the SID of the next item.
+
+    Attributes:
+        shape: a NamedTuple of what determines its tensors.
+        tries: the trie of each identifier; the first is the one that is generated.
+    """
+
+    shape: Any
+    tries: list[Trie]
+
+    @abstractmethod
+    def attach(self, constants: Constants, device: torch.device) -> None:
+        """Give the model the constants of its items, on its device."""
+
+    @abstractmethod
+    def forget_unseen(self, is_seen: np.ndarray) -> None:
+        """Set to 0 what only items outside of ``is_seen`` bool (N,) read: it gets no gradient."""
+
+    @abstractmethod
     def loss(self, inputs: Tensor, targets: Tensor, candidates: Tensor) -> tuple[Tensor, int]:
         """Mean loss over the targets of a batch, and their number.
 
@@ -22,6 +64,10 @@ class GenerativeModel(Protocol):
             candidates: int64 (n,), ascending: the items that targets are compared with, if the
                 model compares items.
         """
+
+    @abstractmethod
+    def scores(self) -> "Scores":
+        """Scores of all items, with the present weights."""
 
 
 class Scores(Protocol):

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats.trie_file import Trie
@@ -21,10 +20,11 @@ from sidmill.io import tensors
 from sidmill.io.remedy import remedy
 from sidmill.recommend import checkpoint
 from sidmill.recommend.generative import causal, sid_items
-from sidmill.recommend.generative.model import Scores
+from sidmill.recommend.generative.model import Constants, GenerativeModel, Scores
 from sidmill.recommend.generative.sid_items import SidItems
 from sidmill.settings import base
 from sidmill.settings.generative import Generative
+from sidmill.settings.registry import GENERATIVE_MODELS, load_function
 
 SEED = "seed."
 
@@ -33,26 +33,22 @@ class Network(NamedTuple):
     """A model on its device.
 
     Attributes:
-        model: the network; see :class:`sidmill.recommend.generative.model.GenerativeModel`.
+        model: the network.
         device: where its weights are.
     """
 
-    model: Any
+    model: GenerativeModel
     device: torch.device
 
     @property
     def trie(self) -> Trie:
         """Of the SIDs that are generated."""
-        trie: Trie = self.model.tries[0]
-        return trie
+        return self.model.tries[0]
 
     def scores(self) -> Scores:
         """Make the scores of the model with its present weights."""
-        if isinstance(self.model, causal.Causal):
-            return causal.CausalScores(self.model)
-        from sidmill.recommend.generative import tiger  # transformers takes seconds to import
-
-        return tiger.TigerScores(self.model, self.trie)
+        self.model.eval()
+        return self.model.scores()
 
 
 class Fitted(NamedTuple):
@@ -73,13 +69,13 @@ class Fitted(NamedTuple):
     valid: float | None
 
 
-def constants_of(items: SidItems, settings: Generative) -> causal.Constants:
+def constants_of(items: SidItems, settings: Generative) -> Constants:
     """What the models of all seeds read of the items."""
     return causal.constants_of(items, settings)
 
 
 def initial(
-    constants: causal.Constants,
+    constants: Constants,
     settings: Generative,
     is_seen: np.ndarray,
     device: torch.device,
@@ -92,46 +88,22 @@ def initial(
         is_seen: bool (N,), items that a training history has.
         device: where it is trained.
     """
-    model = _make(_shape_of(settings, constants), settings, constants)
-    if isinstance(model, causal.Causal):
-        model.attach(constants, torch.device("cpu"))
-        model.forget_unseen(is_seen)
+    model = _build(constants, settings)
+    model.attach(constants, torch.device("cpu"))
+    model.forget_unseen(is_seen)
     return _on_device(model, constants, device)
 
 
-def _shape_of(settings: Generative, constants: causal.Constants) -> Any:
-    """Shape of the model that ``settings`` ask for."""
-    if settings.model == "causal":
-        return causal.shape_of(settings, constants)
-    from sidmill.recommend.generative import tiger
-
-    return tiger.shape_of(settings)
+def _build(constants: Constants, settings: Generative) -> GenerativeModel:
+    """Make the model that ``settings`` name, with the first weights, on the CPU."""
+    build = load_function(GENERATIVE_MODELS[settings.model])
+    model: GenerativeModel = build(constants, settings)
+    return model
 
 
-def _read_shape(settings: Generative, facts: dict[str, Any]) -> Any:
-    """Shape of a model from its file."""
-    if settings.model == "causal":
-        return causal.Shape(**facts)
-    from sidmill.recommend.generative import tiger
-
-    return tiger.Shape(**facts)
-
-
-def _make(shape: Any, settings: Generative, constants: causal.Constants) -> Any:
-    """Make a model with the first weights, on the CPU."""
-    if settings.model == "causal":
-        return causal.Causal(shape, settings)
-    from sidmill.recommend.generative import tiger
-
-    return tiger.Tiger(constants.codes[0], constants.tries[0].sizes, shape)
-
-
-def _on_device(model: Any, constants: causal.Constants, device: torch.device) -> Network:
+def _on_device(model: GenerativeModel, constants: Constants, device: torch.device) -> Network:
     model.to(device)
-    if isinstance(model, causal.Causal):
-        model.attach(constants, device)
-    else:
-        model.tries = [constants.tries[0].to(device)]
+    model.attach(constants, device)
     return Network(model, device)
 
 
@@ -168,7 +140,6 @@ def load(path: str | Path, items: SidItems, device: torch.device) -> list[Fitted
     try:
         settings = base.read(Generative, facts["settings"])
         seeds, valid, identity = facts["seeds"], facts["valid"], facts["identity"]
-        shape = _read_shape(settings, facts["shape"])
     except (KeyError, TypeError) as error:
         raise SidmillError(
             f"{path}: holds no generative recommender of SIDMill ({error}): {remedy(path)}"
@@ -180,12 +151,13 @@ def load(path: str | Path, items: SidItems, device: torch.device) -> list[Fitted
     constants = constants_of(items, settings)
     fitted = []
     for seed, value in zip(seeds, valid, strict=True):
-        model: nn.Module = _make(shape, settings, constants)
+        model = _build(constants, settings)
         try:
             checkpoint.fill(model, arrays, f"{SEED}{seed}.")
         except RuntimeError as error:
-            raise SidmillError(f"{path}: its tensors do not fit its shape ({error})") from None
-        network = _on_device(model.eval(), constants, device)
+            raise SidmillError(f"{path}: its tensors do not fit its settings ({error})") from None
+        model.eval()
+        network = _on_device(model, constants, device)
         fitted.append(Fitted(network, settings, identity, seed, value))
     return fitted
 

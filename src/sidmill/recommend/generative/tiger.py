@@ -13,6 +13,7 @@ Source: TIGER, https://arxiv.org/abs/2305.05065, on T5, https://arxiv.org/abs/19
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -21,6 +22,7 @@ from transformers import DynamicCache, EncoderDecoderCache, T5Config, T5ForCondi
 from sidmill.formats.trie_file import Trie
 from sidmill.recommend.generative import decode
 from sidmill.recommend.generative.decode import TokenScores
+from sidmill.recommend.generative.model import Constants, GenerativeModel
 from sidmill.recommend.windows import NO_TARGET
 from sidmill.settings.generative import Generative
 
@@ -53,6 +55,11 @@ class Shape(NamedTuple):
     max_length: int = 20
 
 
+def build(constants: Constants, settings: Generative) -> "Tiger":
+    """Make the model with the first weights, drawn from torch's generator."""
+    return Tiger(constants.codes[0], constants.tries[0].sizes, shape_of(settings))
+
+
 def shape_of(settings: Generative) -> Shape:
     """Sizes of the model that ``settings`` ask for."""
     return Shape(
@@ -81,7 +88,7 @@ class State(NamedTuple):
     cache: Any
 
 
-class Tiger(nn.Module):
+class Tiger(GenerativeModel):
     """T5 over the tokens of SIDs.
 
     Probabilities are those of T5: each softmax runs over all tokens, in training and in decoding.
@@ -91,7 +98,6 @@ class Tiger(nn.Module):
     """
 
     tokens: Tensor  # int64 (N, L), tokens of each item
-    tries: Sequence[Trie]  # that of the SIDs, for decoding; given after construction
     t5: Any  # T5ForConditionalGeneration, whose types say nothing of its parts
 
     def __init__(self, codes: Tensor, sizes: Sequence[int], shape: Shape) -> None:
@@ -127,6 +133,17 @@ class Tiger(nn.Module):
         self.t5 = T5ForConditionalGeneration(config)
         self.t5.register_state_dict_post_hook(_drop_aliases)
         self.t5.register_load_state_dict_pre_hook(_restore_aliases)
+
+    def attach(self, constants: Constants, device: torch.device) -> None:
+        """Give the model the trie of its SIDs, on its device."""
+        self.tries = [constants.tries[0].to(device)]
+
+    def forget_unseen(self, is_seen: np.ndarray) -> None:
+        """Nothing: every weight of T5 gets a gradient from the softmax over all tokens."""
+
+    def scores(self) -> "TigerScores":
+        """Scores of all items, with the present weights."""
+        return TigerScores(self, self.tries[0])
 
     def loss(
         self, inputs: Tensor, targets: Tensor, candidates: Tensor | None = None

@@ -1,0 +1,359 @@
+"""The generative recommender: what it learns, its probabilities, resumption, order of items."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from generative_data import SETTINGS, catalogue, fit, identifier
+from recommend_data import chains, write
+
+from sidmill.core.errors import SidmillError
+from sidmill.formats.sequence_table import TEST
+from sidmill.recommend import metrics, rank, state, windows
+from sidmill.recommend.generative import causal, decode, models, score, sid_items, topk
+from sidmill.recommend.generative.evaluate import popularity_thirds
+from sidmill.settings.generative import Generative, GenerativeTopk
+
+MODELS = {
+    "sid": {},
+    "without codebooks": {},
+    "sid+text": {"features": "sid+text"},
+    "in_batch": {"loss": "in_batch"},
+    "no similarity": {"similarity": False},
+}
+
+
+class CutShortError(Exception):
+    """Stands for a kill."""
+
+
+def items_of(name):
+    """The catalogue of one of ``MODELS``."""
+    if name == "without codebooks":
+        return catalogue(identifiers=[identifier(has_codebooks=False)])
+    return catalogue(text_dim=8 if name == "sid+text" else 0)
+
+
+@pytest.fixture
+def sequences(tmp_path):
+    return write(tmp_path / "sequences.parquet", chains())
+
+
+def weights(fitted):
+    return {
+        (one.seed, name): value.numpy()
+        for one in fitted
+        for name, value in one.network.model.state_dict().items()
+    }
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(
+        np.array_equal(value, second[name]) for name, value in first.items()
+    )
+
+
+def query(*histories):
+    """Queries of users with these histories of item numbers."""
+    ends = np.cumsum([len(history) for history in histories])
+    begins = ends - [len(history) for history in histories]
+    numbers = np.concatenate(histories).astype(np.int32)
+    return windows.Queries(np.arange(len(ends)), begins, ends, numbers, 0)
+
+
+def hit_rate(fitted, items, path):
+    """HR@1 on the test items."""
+    parts = [windows.queries(g, TEST) for g in windows.read_groups(path, items.items)]
+    scorer = score.scorer(fitted.network, fitted.settings.max_length)
+    ranks = rank.rank(scorer, parts, len(items.items.ids), mask_seen=False, memory_mb=16)
+    return metrics.mean(ranks, "HR@1")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_it_learns_what_follows_what(sequences, name):
+    items = items_of(name)
+    fitted, curves = fit(sequences, items, max_epochs=25, patience=25, **MODELS[name])
+    assert hit_rate(fitted[0], items, sequences) > 0.8
+    losses = [epoch["loss"] for epoch in curves[0]["epochs"]]
+    assert losses[-1] < losses[0]
+
+
+def test_a_new_item_is_found_by_the_tokens_it_shares_unless_they_were_dealt_at_random(tmp_path):
+    """Items come in families, and the first token names the family; one member of each is new."""
+    rng = np.random.default_rng(0)
+
+    # Item 6 f + m + 1 is member m of family f; any member of family f + 1 follows. Member 5 occurs
+    # as a test item alone.
+    rows = []
+    for first in rng.integers(4, size=150):
+        families = (first + np.arange(8)) % 4
+        members = rng.integers(5, size=8)
+        members[-1] = 5
+        rows.append((6 * families + members + 1).tolist())
+    path = write(tmp_path / "s.parquet", rows)
+    codes = np.stack([np.arange(24) // 6, np.arange(24) % 6], axis=1).astype(np.int32)
+
+    new = np.arange(5, 24, 6)
+    ranks = {}
+    for name, order in (("real", np.arange(24)), ("dealt", rng.permutation(24))):
+        items = catalogue(identifiers=[sid_items.Identifier(codes[order], (4, 6), ())])
+        (one,), _ = fit(path, items, max_epochs=15, patience=15)
+        parts = [windows.queries(g, TEST) for g in windows.read_groups(path, items.items)]
+        scores = score.scorer(one.network, 6)(parts[0])(slice(None))[:, new]
+        targets = torch.from_numpy((parts[0].numbers[parts[0].positions] // 6).astype(np.int64))
+        higher = scores > scores.gather(1, targets[:, None])
+        ranks[name] = higher.sum(dim=1).float().mean().item()  # 0 to 3, 1.5 by chance
+    assert ranks["real"] < 0.3
+    assert ranks["dealt"] > ranks["real"] + 0.5
+
+
+def test_it_reads_the_split_train_alone(tmp_path):
+    """Other valid and test items give the same weights after one epoch."""
+    rows = chains()
+    changed = [[*row[:-2], row[0], row[0]] for row in rows]
+    first, second = (
+        fit(write(tmp_path / f"{name}.parquet", histories), catalogue(), max_epochs=1)[0]
+        for name, histories in (("a", rows), ("b", changed))
+    )
+    assert same(weights(first), weights(second))
+
+
+@pytest.mark.parametrize("name", ["sid", "sid+text", "in_batch"])
+def test_cut_after_any_save_it_ends_in_the_same_bytes(tmp_path, monkeypatch, sequences, name):
+    options = {**MODELS[name], "seeds": 2}
+    whole, curve = fit(sequences, items_of(name), **options)
+    path, save = tmp_path / "state", state.save
+    for n_saves in range(1, 40):
+        left = [n_saves]
+
+        def save_and_die(*arguments, left=left):
+            save(*arguments)
+            left[0] -= 1
+            if not left[0]:
+                raise CutShortError
+
+        for file in tmp_path.glob("state.*"):
+            file.unlink()
+        with monkeypatch.context() as patch:
+            patch.setattr(state, "save", save_and_die)
+            try:
+                fit(sequences, items_of(name), state_path=path, **options)
+            except CutShortError:
+                pass
+            else:
+                break
+        torch.manual_seed(n_saves)  # whatever else ran in between
+        resumed, resumed_curve = fit(sequences, items_of(name), state_path=path, **options)
+        assert same(weights(resumed), weights(whole)), f"cut after save {n_saves}"
+        assert resumed_curve == curve
+    assert n_saves > 10
+
+
+@pytest.mark.parametrize(
+    ("setting", "values"), [("memory_mb", (16, 40, 1024)), ("save_steps", (1, 3, 1000))]
+)
+def test_settings_of_the_machine_change_no_weight(tmp_path, sequences, setting, values):
+    made = [
+        weights(
+            fit(sequences, catalogue(), state_path=tmp_path / f"s{value}", **{setting: value})[0]
+        )
+        for value in values
+    ]
+    assert same(made[0], made[1])
+    assert same(made[0], made[2])
+
+
+def test_a_file_gives_back_the_models_of_all_seeds(tmp_path, sequences):
+    items = catalogue()
+    fitted, curves = fit(sequences, items, seeds=3, seed=5)
+    assert [curve["seed"] for curve in curves] == [5, 6, 7]
+    path = tmp_path / "model.safetensors"
+    models.save(path, fitted)
+    loaded = models.load(path, items, torch.device("cpu"))
+    assert same(weights(loaded), weights(fitted))
+    assert [one.valid for one in loaded] == [one.valid for one in fitted]
+    assert models.best(loaded).valid == max(one.valid for one in loaded)
+    asked = query([1, 2, 3], [7])
+    for one, other in zip(fitted, loaded, strict=True):
+        before = score.scorer(one.network, 6)(asked)(slice(None))
+        assert torch.equal(before, score.scorer(other.network, 6)(asked)(slice(None)))
+
+    # Other SIDs, other items, other embeddings: the model says nothing of them.
+    for others in (
+        catalogue(identifiers=[identifier(seed=1)]),
+        catalogue(ids=[f"i{number}" for number in range(24)]),
+    ):
+        with pytest.raises(SidmillError, match="train it again"):
+            models.load(path, others, torch.device("cpu"))
+
+
+def plain_log_probabilities(scores, codes):
+    """Log-probability of each SID: the product over levels of softmaxes over its siblings."""
+    best = {}
+    for sid, value in zip(map(tuple, codes.tolist()), scores.tolist(), strict=True):
+        best[sid] = value
+    result = {}
+    for sid in best:
+        total = 0.0
+        for level in range(len(sid)):
+            below = [np.exp(v) for s, v in best.items() if s[: level + 1] == sid[: level + 1]]
+            among = [np.exp(v) for s, v in best.items() if s[:level] == sid[:level]]
+            total += np.log(sum(below)) - np.log(sum(among))
+        result[sid] = total
+    return result
+
+
+def test_the_probability_of_a_sid_is_the_product_of_the_softmaxes_of_its_tokens(sequences):
+    items = catalogue(identifiers=[identifier(shared=3)])
+    (one,), _ = fit(sequences, items)
+    scores, trie = one.network.scores(), one.network.trie
+    batch = score.histories(query([1, 2, 3], [7, 8], [5]), 6, torch.device("cpu"))[0]
+    users = scores.encode(*batch)
+    found = decode.exact(trie, scores.token_scores(users), 3, 16)
+
+    of_items = scores.item_scores(users)
+    assert torch.equal(of_items[:, 21:], of_items[:, :3])  # items that share a SID
+    codes = items.identifiers[0].codes
+    for user in range(3):
+        expected = plain_log_probabilities(of_items[user].double(), codes)
+        for item, sid in enumerate(map(tuple, codes.tolist())):
+            value = found[user, trie.sid_of_item[item]]
+            assert value == pytest.approx(expected[sid], abs=1e-4)
+    assert torch.allclose(found.exp().sum(dim=1), torch.ones(3), atol=1e-5)
+
+
+def test_a_beam_as_wide_as_the_catalogue_is_exact_and_no_answer_is_illegal(sequences):
+    items = catalogue()
+    (one,), _ = fit(sequences, items)
+    scores, trie = one.network.scores(), one.network.trie
+    users = scores.encode(*score.histories(query([1, 2, 3], [7]), 6, torch.device("cpu"))[0])
+    exact = decode.exact(trie, scores.token_scores(users), 2, 16)
+    beams = decode.beam(trie, scores.token_scores(users), 2, trie.n_sids, trie.n_sids)
+    wanted = torch.sort(exact, dim=1, descending=True, stable=True)
+    assert torch.equal(beams.sids, wanted.indices)
+    assert torch.allclose(beams.scores, wanted.values, atol=1e-5)
+    free = decode.unconstrained(
+        scores.token_scores(users), trie.sizes, 2, trie.n_sids, torch.device("cpu")
+    )
+    assert (free.scores > -torch.inf).all()
+    assert torch.allclose(free.scores, wanted.values, atol=1e-5)
+
+
+def test_items_in_another_order_have_the_same_scores(sequences):
+    items = catalogue(text_dim=8)
+    (one,), _ = fit(sequences, items, features="sid+text")
+    order = np.random.default_rng(3).permutation(24)
+    own = items.identifiers[0]
+    permuted = catalogue(
+        identifiers=[own._replace(codes=own.codes[order])],
+        text_dim=8,
+        ids=np.arange(1, 25)[order],
+    )
+    permuted = permuted._replace(items=permuted.items._replace(vectors=items.items.vectors[order]))
+    constants = causal.constants_of(permuted, one.settings)
+    model = causal.Causal(one.network.model.shape, one.settings)
+    model.load_state_dict(one.network.model.state_dict())
+    model.eval().attach(constants, torch.device("cpu"))
+    place = np.argsort(order)  # number there, by number here
+    before = score.scorer(one.network, 6)(query([1, 2, 3], [7]))(slice(None))
+    after = score.scorer(models.Network(model, torch.device("cpu")), 6)(
+        query(place[[1, 2, 3]], place[[7]])
+    )(slice(None))
+    assert torch.allclose(before, after[:, place], atol=1e-4)
+
+
+def test_padding_and_other_users_of_a_batch_change_nothing(sequences):
+    (one,), _ = fit(sequences, catalogue())
+    scores = one.network.scores()
+    device = torch.device("cpu")
+    alone = scores.encode(*score.histories(query([1, 2]), 6, device)[0])
+    beside = scores.encode(*score.histories(query([1, 2], [3, 4, 5, 6, 7]), 6, device)[0])
+    assert torch.allclose(alone[0], beside[0], atol=1e-5)
+
+
+def test_a_prefix_that_no_history_has_starts_at_zero_and_stays(tmp_path):
+    rows = [[1, 2, 3, 4, 5]] * 30  # items 6 to 24 are in no history
+    items = catalogue()
+    (one,), _ = fit(write(tmp_path / "s.parquet", rows), items)
+    vectors = one.network.model.sids[0]
+    nodes = one.network.model.nodes[0]
+    for depth, table in enumerate(vectors.prefixes):
+        seen = set(nodes[:3, depth].tolist())  # in train: 1, 2, 3
+        for node in range(len(table)):
+            assert bool(table[node].any()) == (node in seen)
+
+
+def test_several_identifiers_describe_one_item(sequences):
+    first, second = identifier(), identifier(seed=1, has_codebooks=False)
+    items = catalogue(identifiers=[first, second])
+    fitted, _ = fit(sequences, items, max_epochs=25, patience=25)
+    assert hit_rate(fitted[0], items, sequences) > 0.8
+    assert len(fitted[0].network.model.sids) == 2
+    assert fitted[0].network.trie.n_sids == 24
+
+
+def test_lists_are_best_first_and_items_of_one_sid_come_by_their_users(tmp_path, sequences):
+    items = catalogue(identifiers=[identifier(shared=3)])
+    fitted, _ = fit(sequences, items)
+    path = tmp_path / "model.safetensors"
+    models.save(path, fitted)
+    made = {}
+    for decoding in ("exact", "beam"):
+        out = tmp_path / f"{decoding}.parquet"
+        settings = GenerativeTopk(k=8, decoding=decoding, beam_width=24, device="cpu")
+        assert topk.recommend(sequences, items, path, out, settings) == 60
+        made[decoding] = out
+    tables = {name: pq.read_table(out) for name, out in made.items()}
+    assert tables["exact"]["item_ids"] == tables["beam"]["item_ids"]
+    rows = tables["exact"].to_pylist()
+    codes = dict(zip(range(1, 25), map(tuple, items.identifiers[0].codes.tolist()), strict=True))
+    train = [item for row in chains() for item in set(row[:-2])]
+    users = {item: train.count(item) for item in range(1, 25)}
+    for row in rows:
+        assert len(row["item_ids"]) == 8
+        assert row["scores"] == sorted(row["scores"], reverse=True)
+        assert [codes[item] for item in row["item_ids"]] == [tuple(sid) for sid in row["sids"]]
+        for left, right in zip(row["item_ids"], row["item_ids"][1:], strict=False):
+            if codes[left] == codes[right]:
+                assert (-users[left], left) < (-users[right], right)
+
+
+def test_what_a_user_had_is_left_out_where_that_is_asked_for(tmp_path, sequences):
+    items = catalogue()
+    fitted, _ = fit(sequences, items)
+    path, out = tmp_path / "model.safetensors", tmp_path / "topk.parquet"
+    models.save(path, fitted)
+    settings = GenerativeTopk(k=24, mask_seen=True, device="cpu")
+    topk.recommend(sequences, items, path, out, settings)
+    for row, history in zip(pq.read_table(out).to_pylist(), chains(), strict=True):
+        assert set(row["item_ids"]) == set(range(1, 25)) - set(history)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"hidden_dim": 6}, "set it to a multiple of 4"),
+        ({"temperature": 1e-38, "learning_rate": 1e30}, r"lower generative\.learning_rate"),
+    ],
+)
+def test_settings_that_do_not_fit_say_what_to_change(sequences, settings, message):
+    with pytest.raises(SidmillError, match=message):
+        fit(sequences, catalogue(), **settings)
+
+
+def test_beams_below_the_length_of_a_list_are_refused(tmp_path, sequences):
+    settings = GenerativeTopk(k=8, decoding="beam", beam_width=7, device="cpu")
+    with pytest.raises(SidmillError, match=r"beam_width 7 .* at least 8"):
+        topk.recommend(sequences, catalogue(), tmp_path / "m", tmp_path / "o", settings)
+
+
+def test_thirds_of_first_tokens_hold_a_third_of_the_interactions_each():
+    rng = np.random.default_rng(0)
+    tokens, counts = rng.integers(30, size=400), rng.integers(50, size=400)
+    thirds = popularity_thirds(tokens, counts)
+    shares = np.bincount(thirds, weights=counts) / counts.sum()
+    largest = np.bincount(tokens, weights=counts).max() / counts.sum()
+    assert len(shares) == 3
+    assert (np.abs(shares - 1 / 3) <= largest).all()
+    assert (thirds[tokens == tokens[0]] == thirds[0]).all()
+    assert SETTINGS.keys() <= set(Generative.__dataclass_fields__)
