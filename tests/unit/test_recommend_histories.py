@@ -30,19 +30,21 @@ def histories_and_splits():
     return st.lists(st.lists(item, min_size=1, max_size=12), min_size=1, max_size=12)
 
 
-def batches(path, epoch=0):
-    return list(windows.training_batches(path, ITEMS, BATCHES, seed=1, epoch=epoch))
+def batches(path, epoch=0, n_sorted=1):
+    return list(windows.training_batches(path, ITEMS, BATCHES, 1, epoch, n_sorted))
 
 
 @settings(max_examples=30, deadline=None)
-@given(histories_and_splits())
-def test_every_training_target_comes_once_after_what_went_before_it(tmp_path_factory, rows):
+@given(histories_and_splits(), st.sampled_from([1, 2, 5]))
+def test_every_training_target_comes_once_after_what_went_before_it(
+    tmp_path_factory, rows, n_sorted
+):
     path = tmp_path_factory.mktemp("sequences") / "sequences.parquet"
     write(path, [[i for i, _ in row] for row in rows], [[s for _, s in row] for row in rows])
     train = [[item - 1 for item, split in row if split == 0] for row in rows]
     wanted = Counter(pair for row in train for pair in pairwise(row))
     found = Counter()
-    for batch in batches(path):
+    for batch in batches(path, n_sorted=n_sorted):
         inside = batch.targets != windows.NO_TARGET
         assert batch.inputs.shape[1] <= 4
         found.update(zip(batch.inputs[inside], batch.targets[inside], strict=True))
@@ -73,6 +75,24 @@ def test_epochs_differ_in_order_and_a_seed_repeats_them(tmp_path):
     first, again, other = batches(path), batches(path), batches(path, epoch=1)
     assert all(np.array_equal(a.inputs, b.inputs) for a, b in zip(first, again, strict=True))
     assert not all(np.array_equal(a.inputs, b.inputs) for a, b in zip(first, other, strict=True))
+
+
+def test_sorted_batches_have_less_padding_and_an_order_that_is_drawn(tmp_path):
+    lengths = np.random.default_rng(0).integers(2, 9, size=96)
+    rows = [[int(1 + (user + k) % 24) for k in range(n)] for user, n in enumerate(lengths)]
+    path = write(tmp_path / "s.parquet", rows, [[0] * len(row) for row in rows])
+    padding = {
+        n: sum(int((batch.targets == windows.NO_TARGET).sum()) for batch in batches(path, 0, n))
+        for n in (1, 32)
+    }
+    assert padding[32] < padding[1] / 2
+    first, again, other = (
+        [batch.inputs.tolist() for batch in batches(path, epoch, 2)] for epoch in (0, 0, 1)
+    )
+    assert first == again
+    assert first != other
+    widths = [len(batch[0]) for batch in first]
+    assert widths != sorted(widths)
 
 
 def test_groups_are_shuffled_and_no_user_is_lost(tmp_path, monkeypatch):

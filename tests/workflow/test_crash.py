@@ -20,6 +20,7 @@ TINY = ("--configfile", "tests/configs/tiny.yaml")
 TARGETS = (
     *("all", "results/rqvae/codes.parquet", "results/recommender/metrics.json"),
     *("results/datasets/report.json", "results/h5/item_data.h5"),
+    *("results/generative/rqkmeans/metrics.json", "results/generative/rqkmeans/topk.parquet"),
 )
 OF_THE_MOMENT = {"benchmarks", "logs", "speed"}  # what they hold is time
 TEMPORARY = (".*partial", "*.state", ".scratch*")

@@ -19,16 +19,15 @@ with job(snakemake) as log:
         snakemake.input.get("vectors"),
         snakemake.input.get("ids"),
     )
-    state_path = f"{snakemake.output.model}.state"
     fitted, curves = train.fit(
         snakemake.input.sequences,
         items,
         settings,
-        state_path=state_path,
+        state_path=snakemake.output.model,
         **snakemake.params.run,
         **snakemake.params.code,
     )
     models.save(snakemake.output.model, fitted)
     json_report.write(snakemake.output.training, {"seeds": curves})
-    train.discard_states(state_path, settings, **snakemake.params.run)
+    train.discard_states(snakemake.output.model, settings, **snakemake.params.run)
     log.info("wrote %s", snakemake.output.model)

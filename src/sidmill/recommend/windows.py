@@ -102,13 +102,21 @@ def read_groups(path: str | Path, items: Items) -> Iterator[Group]:
 
 
 def training_batches(
-    path: str | Path, items: Items, settings: WindowSettings, seed: int, epoch: int
+    path: str | Path,
+    items: Items,
+    settings: WindowSettings,
+    seed: int,
+    epoch: int,
+    n_sorted: int = 1,
 ) -> Iterator[Batch]:
     """Yield every training target once, in another random order in each epoch.
 
     Groups of users come in random order; ``shuffle_users`` users at a time are mixed. A history
     longer than ``max_length`` is cut into several windows, from its end: no target is dropped.
     The same seed and epoch give the same batches.
+
+    With ``n_sorted`` above 1, the windows of so many batches are sorted by length before they are
+    cut into batches, whose order is drawn again: a batch has less padding.
 
     Memory: the items of ``shuffle_users`` users, and of one group.
     """
@@ -128,12 +136,26 @@ def training_batches(
 
         # Then the windows of these groups: a batch mixes them all.
         order = rng.permutation(len(begins))
-        for rows in np.split(order, range(settings.batch_users, len(order), settings.batch_users)):
-            if len(rows):
-                inputs, _ = pad(numbers, begins[rows], ends[rows])
-                targets, lengths = pad(numbers, begins[rows] + 1, ends[rows] + 1)
-                is_padding = np.arange(targets.shape[1]) >= lengths[:, None]
-                yield Batch(inputs, np.where(is_padding, NO_TARGET, targets))
+        for rows in _cut(order, ends - begins, settings.batch_users, n_sorted, rng):
+            inputs, _ = pad(numbers, begins[rows], ends[rows])
+            targets, lengths = pad(numbers, begins[rows] + 1, ends[rows] + 1)
+            is_padding = np.arange(targets.shape[1]) >= lengths[:, None]
+            yield Batch(inputs, np.where(is_padding, NO_TARGET, targets))
+
+
+def _cut(
+    order: np.ndarray, lengths: np.ndarray, n_rows: int, n_sorted: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Cut windows in drawn order into batches; see ``n_sorted`` of :func:`training_batches`."""
+    if n_sorted == 1:
+        batches = np.split(order, range(n_rows, len(order), n_rows))
+        return [rows for rows in batches if len(rows)]
+    sorted_batches = []
+    for start in range(0, len(order), n_rows * n_sorted):
+        block = order[start : start + n_rows * n_sorted]
+        block = block[np.argsort(lengths[block], kind="stable")]
+        sorted_batches += np.split(block, range(n_rows, len(block), n_rows))
+    return [sorted_batches[number] for number in rng.permutation(len(sorted_batches))]
 
 
 def training_split(group: Group) -> Group:

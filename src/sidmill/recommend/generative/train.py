@@ -30,6 +30,8 @@ from sidmill.settings.generative import Generative
 
 logger = logging.getLogger(__name__)
 
+SORTED_BATCHES = 4  # whose windows are sorted by length, so that a batch has little padding
+
 
 class Curve(TypedDict):
     """Training of one seed, as training.json has it."""
@@ -64,7 +66,12 @@ class Training(NamedTuple):
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of an epoch."""
         return windows.training_batches(
-            self.sequences_path, self.items.items, self.settings, self.seed, epoch
+            self.sequences_path,
+            self.items.items,
+            self.settings,
+            self.seed,
+            epoch,
+            n_sorted=SORTED_BATCHES,
         )
 
     def loss(self, batch: Batch, sequence: np.random.SeedSequence) -> tuple[Tensor, int]:
@@ -127,7 +134,7 @@ def fit(
         seed: of the first model: initial weights, order of histories, dropout. The next models have
             the next seeds.
         code: names this code: a saved state of other code is not used.
-        state_path: beginning of the paths of saved states, one per seed; None: nowhere.
+        state_path: beginning of the paths of saved states (:func:`state_file`); None: nowhere.
 
     Returns:
         The best model of each seed, and its training.
@@ -159,7 +166,7 @@ def fit(
 
         # A saved state is resumed only by the training that it belongs to.
         saved = state.State(
-            None if state_path is None else f"{state_path}.{own_seed}",
+            None if state_path is None else state_file(state_path, own_seed),
             {
                 "code": code,
                 "seed": own_seed,
@@ -206,12 +213,12 @@ def _run(training: Training, saved: state.State) -> list[Epoch]:
         torch.use_deterministic_algorithms(was_deterministic)
 
 
-def state_paths(state_path: str | Path, settings: Generative, seed: int) -> list[Path]:
-    """Paths of the saved states of :func:`fit`."""
-    return [Path(f"{state_path}.{own_seed}") for own_seed in range(seed, seed + settings.seeds)]
+def state_file(state_path: str | Path, seed: int) -> Path:
+    """Path of the saved state of one seed."""
+    return Path(f"{state_path}.{seed}.state")
 
 
 def discard_states(state_path: str | Path, settings: Generative, seed: int) -> None:
     """Remove the saved states of trainings whose models are written."""
-    for path in state_paths(state_path, settings, seed):
-        state.discard(path)
+    for own_seed in range(seed, seed + settings.seeds):
+        state.discard(state_file(state_path, own_seed))
