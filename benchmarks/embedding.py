@@ -2,7 +2,7 @@
 
 Both put texts of different lengths through the same encoder, whose weights are random: they change
 no time. ``quality_ratio`` is the mean cosine between the two sides' vectors. The rate, in tokens
-per second of CPU, is the unit cost behind docs/scale.md.
+per second of CPU, is the unit cost in docs/measurements.md.
 
     python benchmarks/embedding.py                                    the shape of all-MiniLM-L6-v2
     python benchmarks/embedding.py --layers=12 --hidden=768 --texts=32          that of a BERT base

@@ -10,7 +10,7 @@ built and measured with ``--index`` on several settings: recall against exact se
 ``--data=spectrum`` is Gaussian with variances 1, 1/2, 1/3, ..., as the axes of embeddings fall off.
 
     python benchmarks/search.py                            100,000 x 256, 1,000 queries, k 50
-    python benchmarks/search.py --rows=1000000             the size of docs/performance.md
+    python benchmarks/search.py --rows=1000000             the size of docs/measurements.md
     python benchmarks/search.py --data=spectrum --index=ivfpq --index=hnsw
 """
 

@@ -42,7 +42,7 @@ ABSENT = {
         "workflow/resources/prompts/next_title.yaml",
         "guided_regex",  # of older vLLM
     },
-    "performance": {"faiss.Kmeans"},
+    "measurements": {"faiss.Kmeans"},
     "serving": {  # of vLLM and SGLang
         *("allowed_token_ids", "beam_width", "custom_logit_processor", "json_schema"),
         *("max_logprobs", "structural_tag", "structured_outputs", "use_beam_search"),

@@ -163,17 +163,22 @@ def test_a_narrow_beam_is_that_of_a_plain_loop(case, data):
         assert (found.scores[user, len(wanted) :] == -torch.inf).all()
 
 
-@given(cases())
-@settings(max_examples=60, deadline=None)
-def test_every_prefix_that_a_model_sees_is_known(case):
-    prefixes = {tuple(sid[:depth]) for sid in case.sids.tolist() for depth in range(len(sid))}
+@given(cases(), st.integers(1, 4))
+@settings(max_examples=150, deadline=None)
+def test_every_prefix_that_a_model_sees_is_known(case, width):
+    known = [{tuple(sid[:depth]) for sid in case.sids.tolist()} for depth in range(len(case.sizes))]
 
     def token_scores(level, asked):
-        assert asked.shape[2] == level
-        assert {tuple(row) for row in asked.flatten(0, 1).tolist()} <= prefixes
+        for user in asked.tolist():
+            prefixes = list(map(tuple, user))
+            assert len(set(prefixes)) == len(prefixes)
+            assert set(prefixes) <= known[level]
+        widths.append(asked.shape[1])
         return case.token_scores(level, asked)
 
-    decode.beam(case.trie, token_scores, case.n_users, 7, 3)
+    widths = []
+    decode.beam(case.trie, token_scores, case.n_users, width, 1)
+    assert widths == [min(width, len(prefixes)) for prefixes in known]
     decode.exact(case.trie, token_scores, case.n_users, 1)
 
 
@@ -193,6 +198,14 @@ def test_search_is_exact_at_any_width(case, data):
     # The same by widening alone, until no beam is dropped.
     with mock.patch.object(decode, "_covers", lambda trie, width: width >= 2 * trie.n_sids + k):
         assert_same(decode.search(case.trie, case.additive, width, k), wanted)
+
+
+def test_a_score_as_high_as_the_bound_is_not_proven():
+    """The SID below the dropped prefix has the same score, and is the lower one."""
+    trie = sid_trie.build(np.array([[0, 1], [1, 0]]))
+    additive = [torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 1.0]])]
+    with mock.patch.object(decode, "_covers", return_value=False):
+        assert decode.search(trie, additive, 1, 1).sids.tolist() == [[0]]
 
 
 def test_search_widens_for_the_users_that_need_it_alone(monkeypatch):
@@ -282,6 +295,18 @@ def test_a_nan_is_refused():
     ):
         with pytest.raises(SidmillError, match="token scores of level 0 are NaN"):
             run()
+
+
+def test_no_users_get_no_answers():
+    case = Case(0, 9, 0, [3, 3], with_ties=False)
+    every = decode.exact(case.trie, case.token_scores, 0, 1)
+    assert every.shape == (0, case.trie.n_sids)
+    for found in (
+        decode.beam(case.trie, case.token_scores, 0, 4, 2),
+        decode.search(case.trie, case.additive, 4, 2),
+        decode.items_of(case.trie, decode.search(case.trie, case.additive, 4, 4), None, 2),
+    ):
+        assert [part.shape for part in found] == [(0, 2), (0, 2)]
 
 
 @pytest.mark.parametrize(("width", "k"), [(0, 0), (3, 0), (3, 4)])

@@ -34,7 +34,7 @@ from sidmill.settings.embedding import Embedding
 logger = logging.getLogger(__name__)
 
 # Padded tokens per batch where the config names none. On a CPU what a batch needs stays in the
-# cache (docs/performance.md).
+# cache (docs/log.md).
 BATCH_TOKENS = {"cuda": 16384, "cpu": 1024}
 BATCHES_AHEAD = 8
 # What the libraries raise for a folder that is not whole, by the part of it that is not.

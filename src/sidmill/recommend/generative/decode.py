@@ -116,10 +116,10 @@ def exact_additive(trie: Trie, additive: Sequence[Tensor]) -> Tensor:
     """
     scores = torch.zeros(len(additive[0]), 1, device=trie.device)
     for level, added in enumerate(additive):
-        _require_numbers(level, added)
         parents = torch.repeat_interleave(trie.first_child[level].diff())  # (n_{l+1},)
         scores = scores[:, parents]
         scores += added.float()[:, trie.tokens[level].long()]
+        _require_numbers(level, scores)
     return scores
 
 
@@ -133,8 +133,8 @@ def beam(trie: Trie, token_scores: TokenScores, n_users: int, width: int, k: int
 
     Args:
         trie: the trie, on the device of the scores.
-        token_scores: see :data:`TokenScores`. W is 1 at level 0, at most ``width`` later. A user
-            with fewer prefixes than others has their first one again in what is too much.
+        token_scores: see :data:`TokenScores`. W is ``width``, or the prefixes of level l that there
+            are, where they are fewer; those of a user differ, and ascend.
         n_users: B.
         width: prefixes kept per user and level.
         k: SIDs per user, at most ``width``.
@@ -340,7 +340,7 @@ def _search_beams(
     _require_widths(width, k)
     bounds = torch.full((n_users,), -torch.inf, device=trie.device)
     scores = torch.zeros(n_users, 1, device=trie.device)
-    nodes = torch.zeros(n_users, 1, dtype=torch.int64, device=trie.device)  # -1 is no beam
+    nodes = torch.zeros(n_users, 1, dtype=torch.int64, device=trie.device)
     prefixes = torch.empty(n_users, 1, 0, dtype=torch.int64, device=trie.device)
     for level in range(trie.n_levels):
         # The children of all beams, each user's in lexicographic order: beams are in that order.
@@ -354,7 +354,8 @@ def _search_beams(
         sums.masked_fill_(~is_child, -torch.inf)
         _require_numbers(level, sums)
 
-        # Keep the best, still in lexicographic order; what is dropped at the last level is worse.
+        # Keep the best, still in lexicographic order. Every node has a child, so all users have the
+        # same number of beams and none keeps a -1. What is dropped at the last level is worse.
         is_last = level + 1 == trie.n_levels
         columns = _highest(sums, min(k if is_last else width, sums.shape[1]))
         if best_tokens is not None and not is_last:
@@ -367,7 +368,6 @@ def _search_beams(
             [_rows(prefixes, parents.gather(1, columns)), tokens.gather(1, columns).unsqueeze(2)],
             dim=2,
         )
-        prefixes = torch.where((nodes >= 0).unsqueeze(2), prefixes, prefixes[:, :1])
 
     return _ranked(scores, nodes, k), bounds
 
@@ -383,12 +383,11 @@ def _ranked(scores: Tensor, sids: Tensor, k: int) -> Beams:
 def _children(trie: Trie, level: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
     """Gather the children of int64 (B, W) nodes: beams and children, int64 (B, c).
 
-    Rows shorter than the longest end in children of -1. A beam of -1 has no children.
+    Rows shorter than the longest end in children of -1.
     """
     # Beam and child of every pair, all users in one row: (T,).
-    known = nodes.clamp(min=0)
-    first = trie.first_child[level][known]
-    counts = torch.where(nodes >= 0, trie.first_child[level][known + 1] - first, 0)
+    first = trie.first_child[level][nodes]
+    counts = trie.first_child[level][nodes + 1] - first
     beam_of, number = sid_trie.spread(counts.flatten())
     users, beams = beam_of // nodes.shape[1], beam_of % nodes.shape[1]
 
@@ -396,7 +395,7 @@ def _children(trie: Trie, level: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
     totals = counts.sum(dim=1)
     starts = totals.cumsum(dim=0) - totals
     columns = torch.arange(len(beam_of), device=nodes.device) - starts[users]
-    shape = (len(nodes), int(totals.max()))
+    shape = (len(nodes), int(totals.max()) if len(nodes) else 0)
     parents = torch.zeros(shape, dtype=torch.int64, device=nodes.device)
     children = torch.full(shape, -1, dtype=torch.int64, device=nodes.device)
     parents[users, columns] = beams
