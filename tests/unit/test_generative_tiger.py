@@ -2,14 +2,19 @@
 
 import itertools
 
+import numpy as np
+import pyarrow as pa
 import pytest
+import recommend_data
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import LogitsProcessorList
 
 from sidmill.numeric import sid_trie
-from sidmill.recommend.generative import tiger
+from sidmill.recommend import item_features
+from sidmill.recommend.generative import models, sid_items, tiger, train
 from sidmill.recommend.windows import NO_TARGET
+from sidmill.settings.generative import Generative
 
 SIZES = (5, 4, 3)
 SHAPE = tiger.Shape(
@@ -257,3 +262,39 @@ def test_a_saved_model_holds_every_weight_once_and_loads_back(tmp_path):
     missing = {name: value for name, value in weights.items() if "shared" not in name}
     with pytest.raises(RuntimeError, match=r"shared\.weight"):
         other.load_state_dict(missing)
+
+
+def test_it_is_trained_and_loaded_by_its_name_in_the_settings(tmp_path):
+    path = recommend_data.write(tmp_path / "sequences.parquet", recommend_data.chains(40))
+    _, codes = made()
+    ids = pa.array(range(1, N_ITEMS + 1))
+    identifier = sid_items.Identifier(codes.numpy().astype(np.int32), SIZES, ())
+    items = sid_items.SidItems(
+        item_features.of(ids, np.zeros((N_ITEMS, 0), np.float32), {}), (identifier,)
+    )
+    settings = Generative(
+        model="tiger",
+        seeds=1,
+        n_layers=1,
+        hidden_dim=16,
+        n_heads=2,
+        head_dim=8,
+        feed_forward_dim=32,
+        max_length=3,
+        batch_users=8,
+        learning_rate=0.01,
+        warmup_steps=2,
+        max_epochs=8,
+        patience=8,
+        device="cpu",
+    )
+    fitted, curves = train.fit(path, items, settings, seed=0, code="c0de")
+    losses = [epoch["loss"] for epoch in curves[0]["epochs"]]
+    assert losses[-1] < 0.75 * losses[0]
+
+    models.save(tmp_path / "model.safetensors", fitted)
+    loaded = models.load(tmp_path / "model.safetensors", items, torch.device("cpu"))
+    assert loaded[0].network.model.shape.max_length == 3
+    scores = [one[0].network.scores() for one in (fitted, loaded)]
+    found, wanted = (one.item_scores(one.encode(HISTORIES, LENGTHS)) for one in scores)
+    assert torch.equal(found, wanted)
