@@ -8,6 +8,7 @@ from recommend_data import chains, write
 from recommend_data import fit as fit_recommender
 
 from sidmill.core.errors import SidmillError
+from sidmill.formats import user_metrics
 from sidmill.formats.sequence_table import TEST, VALID
 from sidmill.recommend import checkpoint, metrics, rank, windows
 from sidmill.recommend.generative import evaluate, models, score
@@ -174,3 +175,24 @@ def test_sums_rank_as_a_plain_loop_does_and_lists_that_end_count_last():
         own = total[np.arange(5), targets][:, None]
         assert np.array_equal(ranks.higher, (total > own + 1e-6).sum(axis=1))
     assert metrics.mean(found[0], "MRR") == pytest.approx(metrics.mean(found[2], "MRR"))
+
+
+def test_sums_of_users_are_the_figures_of_the_test_split(measured, tmp_path):
+    folder, path, items, fitted, figures = measured
+    target = tmp_path / "users.parquet"
+    beside = (items.items, folder / "recommender")
+    again = evaluate.evaluate(
+        path, items, folder / "model", beside, SETTINGS, seed=0, users_path=target
+    )
+    assert again == figures
+    users = user_metrics.read(target)
+    scores = [scores_of(path, items, one, TEST) for one in fitted]
+    by_query = np.mean([ndcg(*one[:2]) for one in scores], axis=0)
+    part = scores[0][2]
+    for user, queries, total in zip(users["user"], users["queries"], users["NDCG@10"], strict=True):
+        rows = part.users == user
+        assert queries == rows.sum() > 0
+        assert total == pytest.approx(by_query[rows].sum())
+    assert users["queries"].sum() == figures["test"]["targets"]
+    groups = figures["test"]["by_target"]["training"]
+    assert users["cold_queries"].sum() == groups.get("never_in_training", {"targets": 0})["targets"]
