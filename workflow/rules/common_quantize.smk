@@ -48,10 +48,10 @@ def warm_start(wildcards):
     return "results/rqkmeans/quantizer.safetensors" if is_warm else []
 
 
-def grid_steps(wildcards):
-    """The grid of finite scalar quantization; none for networks that learn codebooks."""
-    steps = config["fsq"]["steps"] if wildcards.learned == "fsq" else None
-    return {"grid_steps": steps}
+def fsq_settings(wildcards):
+    """The steps of finite scalar quantization; none for networks that learn codebooks."""
+    is_grid = wildcards.learned == "fsq"
+    return settings("fsq") if is_grid else dict.fromkeys(settings("fsq"))
 
 
 def token_budget():
