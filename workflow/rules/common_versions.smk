@@ -1,4 +1,4 @@
-"""What a run takes from the published version that it goes on from. No rule is defined here."""
+"""What a run takes from the published version that it continues. No rule is defined here."""
 
 from sidmill.formats.version_folder import find as find_version
 from sidmill.formats.version_folder import read as read_version

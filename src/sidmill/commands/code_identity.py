@@ -1,4 +1,4 @@
-"""What the code of a rule is named by: the modules whose change makes its results anew."""
+"""The modules whose change reruns a rule, each with a digest of what it computes."""
 
 from itertools import product
 from pathlib import Path
@@ -74,5 +74,5 @@ def lines(rule: str, modules: list[Module]) -> str:
         for module in modules
     ]
     told = table(rows, ["module", "digest", "counts only with"])
-    head = f"a change in what one of these computes makes the results of {rule} anew:"
+    head = f"a change in what one of these computes reruns {rule}:"
     return "\n".join([head, "", *told, "", f"never counted: {', '.join(PLUMBING)}"])

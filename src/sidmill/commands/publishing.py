@@ -15,7 +15,7 @@ def publish(run_path: str | Path, folder: str | Path) -> dict[str, Any]:
     """Make a version of the results of a run, whole or not at all.
 
     Files are hard links where the file system allows, else copies; each is compared with the
-    manifest. A later run writes its files anew and never in place, so a version stays as it is.
+    manifest. A later run replaces files and never writes into them, so a version stays as it is.
 
     Args:
         run_path: results/version.json.

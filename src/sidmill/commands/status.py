@@ -153,5 +153,5 @@ def _verdict(
     if set(found) - {"done", "gone"}:
         files = ["--configfile", *configfiles] if configfiles else []
         rest = ["--", *targets] if targets and configfiles else list(targets)
-        lines.append(f"to go on: {join(['snakemake', '--cores', '8', *options, *files, *rest])}")
+        lines.append(f"to continue: {join(['snakemake', '--cores', '8', *options, *files, *rest])}")
     return lines

@@ -94,7 +94,7 @@ def _explained(rule: str) -> Iterator[logging.Logger]:
             log.exception("rule %s failed", rule)
             raise
         path = error.filename or f"output of rule {rule}"
-        log.error("%s: %s: mend that and run again", path, os.strerror(error.errno))
+        log.error("%s: %s: resolve that and run again", path, os.strerror(error.errno))
         sys.exit(2)
     except Exception:
         log.exception("rule %s failed", rule)

@@ -105,7 +105,7 @@ def read(path: str | Path, stream: io.BufferedReader, form: str) -> Iterator[Val
         form: what :func:`shape` returned.
 
     Raises:
-        SidmillError: if a value is too long, or nothing after it can be told apart.
+        SidmillError: if a value is too long, or the values after it cannot be separated.
     """
     # Values without anything around them.
     text = _Text(path, stream)
