@@ -79,7 +79,7 @@ def killed_at(step, target):
 
             return run
 
-        Path.replace, folders._flush = counted(Path.replace), counted(folders._flush)
+        Path.replace, folders.flush = counted(Path.replace), counted(folders.flush)
         folders._swap = counted(folders._swap)
         folders.shutil.rmtree = counted(folders.shutil.rmtree)
         folders.replace_folder(target.with_name(".model.partial"), target)

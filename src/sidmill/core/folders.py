@@ -25,12 +25,12 @@ def replace_folder(new: str | Path, target: str | Path) -> None:
     """
     new, target = Path(new), Path(target)
     for path in [*new.rglob("*"), new]:
-        _flush(path)
+        flush(path)
     if not target.exists():
         new.replace(target)
-        _flush(target.parent)
+        flush(target.parent)
     elif _swap(new, target):
-        _flush(target.parent)
+        flush(target.parent)
         shutil.rmtree(new)
     else:
         _rename_twice(new, target)
@@ -47,7 +47,7 @@ def _rename_twice(new: Path, target: Path) -> None:
     except BaseException:
         old.replace(target)
         raise
-    _flush(target.parent)
+    flush(target.parent)
 
 
 def _old_name(target: Path) -> Path:
@@ -63,7 +63,7 @@ def _swap(one: Path, other: Path) -> bool:
     return False
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Flush a file or the names in a folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -64,20 +64,22 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
 def _marked(handler: logging.Handler, snakemake: Any) -> Iterator[None]:
     """Record in the JSON lines alone that the job began, and how it ended."""
 
-    def say(word: str, **fields: object) -> None:
+    def log_event(event: str, **fields: object) -> None:
         marked = {"name": snakemake.rule, "levelno": logging.INFO, "levelname": "INFO"}
-        handler.handle(logging.makeLogRecord(marked | {"msg": word} | fields))
+        handler.handle(logging.makeLogRecord(marked | {"msg": event} | fields))
 
     began, outcome = time.monotonic(), "failed"
     wildcards = dict(getattr(snakemake, "wildcards", None) or {})
     threads = getattr(snakemake, "threads", None)
-    say("started", wildcards=wildcards, threads=threads, host=socket.gethostname(), pid=os.getpid())
+    log_event(
+        "started", wildcards=wildcards, threads=threads, host=socket.gethostname(), pid=os.getpid()
+    )
     try:
         yield
         outcome = "finished"
     finally:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
-        say(outcome, seconds=round(time.monotonic() - began, 3), peak_mib=round(peak, 1))
+        log_event(outcome, seconds=round(time.monotonic() - began, 3), peak_mib=round(peak, 1))
 
 
 @contextmanager
