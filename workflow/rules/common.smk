@@ -72,11 +72,11 @@ def code_of(script, chosen=None):
     it: see ``CHOICES`` of ``sidmill.core.provenance``.
     """
     path = Path(workflow.basedir) / "workflow/scripts" / script
-    if chosen is None:
-        return {"code": source_digest(path)}
 
+    # A function, so that only the rules of the DAG at hand are read: in a job, its own alone.
     def code(wildcards):
-        return {"code": source_digest(path, chosen(wildcards))}
+        choice = chosen(wildcards) if chosen else None
+        return {"code": source_digest(path, choice)}
 
     return code
 
