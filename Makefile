@@ -50,7 +50,7 @@ cluster: .venv/dev.stamp  ## on the Slurm that answers here: tests/cluster/slurm
 	$(INSTALL) --requirement requirements-dev.lock
 	touch $@
 
-lock:  ## pin anew, at the newest versions, what pyproject.toml asks for
+lock:  ## pin again, at the newest versions, what pyproject.toml asks for
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet .
 	.venv-lock/bin/python -m pip freeze --exclude sidmill | sed 's/+cpu$$//' > requirements.lock

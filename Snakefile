@@ -12,10 +12,6 @@ configfile: relpath(join(workflow.basedir, "config.yaml"))
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/common_internals.smk"
-include: "workflow/rules/common_retrieval.smk"
-include: "workflow/rules/common_versions.smk"
-include: "workflow/rules/common_generative.smk"
 include: "workflow/rules/items.smk"
 include: "workflow/rules/interactions.smk"
 include: "workflow/rules/embed.smk"
@@ -33,15 +29,6 @@ include: "workflow/rules/datasets.smk"
 
 
 report: "workflow/report/workflow.rst"
-
-
-# Snakemake deletes outputs when a job begins. If that job fails or is killed, what an earlier run made of them must not pass
-# for finished: common_internals.smk says how.
-onstart:
-    or_stop(locks.hold_folder, STATE)
-    or_stop(demo_guard.begin, STATE, outputs_to_make(), is_recorded)
-    demo_guard.note(STATE, config["items"]["path"] or config["given"]["path"])
-    mark_incomplete()
 
 
 rule all:

@@ -605,7 +605,7 @@ SIDS = {
     "null": (sids([[1], None, [3]]), "1 rows without 'sid', first row 1"),
     "negative": (sids([[1], [-1], [3]]), "code -1 of row 1, level 0, is outside"),
     "out of range": (sids([[1], [2], [9]], codebook_sizes="[4]"), "code 9 of row 2, level 0"),
-    "a pid twice": (sids([[1], [2], [3]], pids=["a", "a", "b"]), "stands there twice"),
+    "a pid twice": (sids([[1], [2], [3]], pids=["a", "a", "b"]), "is listed twice"),
     "a null pid": (sids([[1], [2], [3]], pids=["a", None, "b"]), "1 rows without a pid"),
     "sizes of no JSON": (sids([[1]] * 3, codebook_sizes="[4"), "p.parquet: its metadata"),
     "sizes of text": (sids([[1]] * 3, codebook_sizes='["x"]'), "for 1 levels"),

@@ -54,9 +54,14 @@ def test_a_cpu_shares_pieces_among_its_cores(on_threads):
     """One lane per core, but none without a piece; a GPU stays as it is."""
     cpu = [torch.device("cpu")]
     on_threads(3)
-    assert [len(nearest_torch.lanes(cpu, n_rows)) for n_rows in (1, 64, 128, 640)] == [1, 1, 2, 3]
-    assert nearest_torch.lanes(cpu * 2, 640) == cpu * 2
-    assert nearest_torch.lanes([torch.device("cuda:0")], 640) == [torch.device("cuda:0")]
+    assert [len(nearest_torch.expand_cpu(cpu, n_rows)) for n_rows in (1, 64, 128, 640)] == [
+        1,
+        1,
+        2,
+        3,
+    ]
+    assert nearest_torch.expand_cpu(cpu * 2, 640) == cpu * 2
+    assert nearest_torch.expand_cpu([torch.device("cuda:0")], 640) == [torch.device("cuda:0")]
 
 
 def test_lanes_work_at_once_on_one_core_each_and_leave_the_rest_alone(on_threads):
@@ -69,7 +74,7 @@ def test_lanes_work_at_once_on_one_core_each_and_leave_the_rest_alone(on_threads
         return int(rows.sum()) + add, torch.get_num_threads()
 
     rows = torch.ones(4)
-    found = nearest_torch.at_once(work, [(rows, add) for add in range(6)])
+    found = nearest_torch.run_concurrently(work, [(rows, add) for add in range(6)])
     assert found == [(4 + add, 1) for add in range(6)]
     assert torch.get_num_threads() == 3
     seen = []
@@ -103,11 +108,11 @@ def test_a_lane_that_cannot_start_keeps_nobody_waiting(on_threads, monkeypatch):
 def test_a_child_process_has_lanes_of_its_own(on_threads):
     on_threads(2)
     jobs = [(torch.ones(1),)] * 2
-    nearest_torch.at_once(torch.sum, jobs)
+    nearest_torch.run_concurrently(torch.sum, jobs)
     child = os.fork()
     if not child:
         signal.alarm(20)
-        os._exit(len(nearest_torch.at_once(torch.sum, jobs)))
+        os._exit(len(nearest_torch.run_concurrently(torch.sum, jobs)))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
 
 
@@ -118,7 +123,7 @@ def test_what_fails_in_a_lane_is_said(on_threads):
         raise SidmillError("no")
 
     with pytest.raises(SidmillError, match="no"):
-        nearest_torch.at_once(work, [(torch.ones(1),)] * 2)
+        nearest_torch.run_concurrently(work, [(torch.ones(1),)] * 2)
 
 
 @pytest.mark.parametrize("device", ["cpu,cpu", "cpu, cpu, cpu", ",".join(["cpu"] * 20)])
@@ -135,7 +140,7 @@ def test_so_it_is_with_a_balance_and_a_sample(vectors, change):
 @pytest.mark.parametrize("change", [{}, {"balance": "capacity"}, {"max_points_per_centroid": 5}])
 def test_rows_held_on_the_devices_give_the_same_bytes(vectors, monkeypatch, change):
     streamed = rqkmeans.fit(vectors, replace(LARGE, **change), seed=0)
-    monkeypatch.setattr(residual_rows, "_have_room", lambda devices, n_bytes: True)
+    monkeypatch.setattr(residual_rows, "_fit_in_memory", lambda devices, n_bytes: True)
     kept = vectors.copy()
     assert same(rqkmeans.fit(vectors, replace(LARGE, **change, device="cpu,cpu"), seed=0), streamed)
     np.testing.assert_array_equal(vectors, kept)

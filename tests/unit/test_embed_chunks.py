@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from process_watch import running
 
 from sidmill.core.errors import SidmillError
 from sidmill.embed import (
@@ -230,7 +231,9 @@ def test_another_space_than_the_published_is_refused_before_a_text_is_embedded(f
     before = published(tmp_path, fake, path, 40)
     fake.space = "b"
     for _ in range(2):
-        with pytest.raises(SidmillError, match="model 'a' there, 'b' here"):
+        with pytest.raises(
+            SidmillError, match="model: 'a' in the published version, 'b' in this run"
+        ):
             embed(tmp_path, path, **before)
     assert fake.asked == []
 
@@ -255,7 +258,7 @@ def test_the_first_shard_checks_the_space_even_with_nothing_to_embed(fake, tmp_p
     path = write_text(tmp_path, LINES)
     before = published(tmp_path, fake, path, 95)
     fake.space = "b"
-    with pytest.raises(SidmillError, match="model 'a' there, 'b' here"):
+    with pytest.raises(SidmillError, match="model: 'a' in the published version, 'b' in this run"):
         embed(tmp_path, path, 0, 3, **before)
 
 
@@ -376,37 +379,6 @@ def members(monkeypatch, tmp_path):
         )  # fmt: skip
 
     return make
-
-
-def running(pid):
-    """Whether a process is there and no zombie that nobody has waited for."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def eventually(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.05)
-    return condition()
-
-
-def test_processes_end_with_the_one_that_started_them_however_it_dies(members, tmp_path):
-    task = members("time.sleep(120)")
-    code = "import json, sys; from sidmill.embed import compute, workers; "
-    code += "workers.run(compute.of_json(json.loads(sys.argv[1])), 2)"
-    parent = subprocess.Popen([sys.executable, "-c", code, json.dumps(compute.as_json(task))])
-    pids = tmp_path / "pids"
-    try:
-        assert eventually(lambda: pids.exists() and len(pids.read_text().split()) == 2)
-        found = [int(pid) for pid in pids.read_text().split()]
-        assert all(map(running, found))
-    finally:
-        parent.kill()
-        parent.wait()
-    assert eventually(lambda: not any(map(running, found)), 10)
 
 
 def test_the_first_process_that_fails_ends_the_others(members, tmp_path, caplog):

@@ -141,7 +141,7 @@ JSON_FAULTS = {
     '{"1": []}': "no tokens",
     '{"1": ["<a_1048576>"]}': "1 items have a code of 1048576 or more: 1",
     '{"1": ["<a_99999999999>"]}': "is no token",
-    '{"1": ["<a_1>"], "1": ["<a_2>"]}': "1 items stand there twice or more: 1",
+    '{"1": ["<a_1>"], "1": ["<a_2>"]}': "1 items are listed twice or more: 1",
     '{"1": "<a_1>"}': "wanted .* found '<a_1>' under '1'",
     '{"1": {"a": 1}}': "found a start map under '1'",
     '{"1": [["<a_1>"]]}': "found a start array under '1'",
@@ -170,8 +170,8 @@ def test_an_index_of_another_form_is_refused_with_the_item_and_the_token(tmp_pat
         ({"pid": [1, None], "sid": [[1], [2]]}, "1 rows without a pid"),
         ({"pid": [5, 6, 7], "sid": [[1], [-1], [-2]]}, "2 items have a code below 0: 6, 7"),
         ({"pid": [5], "sid": [[2**40]]}, "1 items have a code of 1048576 or more: 5"),
-        ({"pid": [5, 6, 5], "sid": [[1], [2], [3]]}, "1 items stand there twice or more: 5"),
-        ({"pid": ["a", "a"], "sid": [[1], [2]]}, "1 items stand there twice or more: 'a'"),
+        ({"pid": [5, 6, 5], "sid": [[1], [2], [3]]}, "1 items are listed twice or more: 5"),
+        ({"pid": ["a", "a"], "sid": [[1], [2]]}, "1 items are listed twice or more: 'a'"),
         ({"pid": [1], "sid": [["<a_1>"]]}, "column 'sid' has type"),
         ({"pid": [1], "sid": [[1.0]]}, "column 'sid' has type"),
         ({"pid": [1], "sids": [[1]]}, "wanted a column sid or a column codes beside pid"),
@@ -180,7 +180,7 @@ def test_an_index_of_another_form_is_refused_with_the_item_and_the_token(tmp_pat
         ({"pid": [1.5], "sid": [[1]]}, "column 'pid' has type double"),
         ({"pid": pa.array([], pa.int64()), "sid": pa.array([], pa.list_(pa.int32()))}, "no SID"),
         ({"pid": [1], "sid": [[0] * 27]}, "SIDs of 27 tokens, at most 26"),
-        ({"pid": [1], "sid": pa.array([[2**63 + 1]], pa.list_(pa.uint64()))}, "mend the file"),
+        ({"pid": [1], "sid": pa.array([[2**63 + 1]], pa.list_(pa.uint64()))}, "correct the file"),
     ],
 )
 def test_a_parquet_of_another_form_is_refused(tmp_path, columns, message):

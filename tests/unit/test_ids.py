@@ -34,7 +34,7 @@ def test_rows_are_those_of_a_dictionary(kind, one, data):
 
 @pytest.mark.parametrize("twice", [[3, 1, 3], [3, 10**15, 3], ["a", "b", "a"]])
 def test_an_id_that_stands_twice_is_refused(twice):
-    with pytest.raises(SidmillError, match=f"item {twice[0]!r} stands there twice"):
+    with pytest.raises(SidmillError, match=f"item {twice[0]!r} is listed twice"):
         id_lookup.make(pa.array(twice))
 
 

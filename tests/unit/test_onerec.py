@@ -124,7 +124,7 @@ def test_a_quantizer_of_another_run_keeps_its_own_facts(tmp_path, books):
 
 def test_a_checkpoint_cannot_belong_to_a_space_that_is_fitted_anew(tmp_path, books):
     onerec_checkpoint.write(tmp_path / "m.pt", books)
-    with pytest.raises(SidmillError, match="LSA, which is fitted to each catalogue anew"):
+    with pytest.raises(SidmillError, match="LSA, which is fitted again to each catalogue"):
         load(tmp_path / "m.pt", fingerprint={"backend": "lsa", "dim": 4})
 
 

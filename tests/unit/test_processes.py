@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from process_watch import eventually, running
 
 from sidmill.core import processes
 from sidmill.core.errors import SidmillError
@@ -63,21 +64,6 @@ def functions(tmp_path, monkeypatch):
     (tmp_path / "some_functions.py").write_text(FUNCTIONS)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     return "some_functions:"
-
-
-def running(pid):
-    """Whether a process is there, and not a zombie that nobody has waited for."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def eventually(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.05)
-    return condition()
 
 
 def test_each_process_gets_its_arguments_and_returns_its_result(functions, monkeypatch, caplog):

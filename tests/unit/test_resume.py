@@ -68,7 +68,7 @@ def test_cut_after_any_pass_it_ends_in_the_same_bytes(
     while cut_after(monkeypatch, n_saves, vectors, tmp_path / f"{n_saves}.state", **settings):
         caplog.clear()
         assert same(fit(vectors, tmp_path / f"{n_saves}.state", **settings), whole)
-        assert "going on after" in caplog.text
+        assert "resuming after" in caplog.text
         n_saves += 1
     assert n_saves > 6
 
@@ -94,7 +94,7 @@ def test_the_state_of_another_training_is_not_used(tmp_path, monkeypatch, vector
         path.write_bytes(path.read_bytes()[:-9])
     caplog.clear()
     assert same(fit(vectors, path, **settings), fit(vectors, None, **settings))
-    assert "starts anew" in caplog.text
+    assert "starts from the beginning" in caplog.text
 
 
 def swapped(vectors):
@@ -128,7 +128,7 @@ def test_other_data_of_the_same_sums_starts_anew(
     other = SAME_STATISTICS[change](vectors.copy()).astype(dtype)
     caplog.clear()
     assert same(fit(other, tmp_path / "state", **settings), fit(other, None, **settings))
-    assert "starts anew" in caplog.text
+    assert "starts from the beginning" in caplog.text
 
 
 def test_a_state_of_other_memory_is_used(tmp_path, monkeypatch, vectors, caplog):
@@ -136,7 +136,7 @@ def test_a_state_of_other_memory_is_used(tmp_path, monkeypatch, vectors, caplog)
     caplog.set_level(logging.INFO)
     assert cut_after(monkeypatch, 5, vectors, tmp_path / "state")
     found = fit(vectors, tmp_path / "state", memory_mb=999)
-    assert "going on after" in caplog.text
+    assert "resuming after" in caplog.text
     assert same(found, fit(vectors, None))
 
 

@@ -37,7 +37,7 @@ def find(corpus, queries, ids, k, start=0, stop=None, **settings):
     ranks = exact_search.id_ranks(pa.chunked_array([pa.array(ids)]))
     stop = len(corpus) if stop is None else stop
     rows = range(start, stop)
-    return exact_search.search(corpus, queries, ranks, rows, k, Retrieval(**settings))
+    return exact_search.search(corpus, queries, k, Retrieval(**settings), ranks=ranks, rows=rows)
 
 
 @settings(max_examples=40, deadline=None)

@@ -531,3 +531,37 @@ def test_the_identity_of_a_training_is_its_science(files, tmp_path, monkeypatch)
         identity(dual.Prompts(), 1, temperature=0.07),
     ]
     assert all(other != first for other in others)
+
+
+@pytest.mark.parametrize("fails", ["save_pretrained", "replace_folder", None])
+def test_a_model_stays_until_the_next_one_has_its_name(tmp_path, monkeypatch, fails):
+    """Where saving or the exchange fails, the old model is whole, and checkpoints stay."""
+    from sidmill.retrieval import training
+
+    def fail(*paths):
+        raise OSError("injected")
+
+    class Model:
+        def save_pretrained(self, path, create_model_card):
+            Path(path).mkdir()
+            (Path(path) / "model.safetensors").write_text("new")
+            if fails == "save_pretrained":
+                fail()
+
+    folders = training.Folders(tmp_path / "model", tmp_path / "state")
+    folders.model.mkdir()
+    folders.state.mkdir()
+    weights = folders.model / "model.safetensors"
+    weights.write_text("old")
+    if fails == "replace_folder":
+        monkeypatch.setattr(training, fails, fail)
+    if fails:
+        with pytest.raises(OSError, match="injected"):
+            training.finish(Model(), folders, {"steps": 1})
+        assert weights.read_text() == "old"
+        assert folders.state.exists()
+        return
+    training.finish(Model(), folders, {"steps": 1})
+    assert weights.read_text() == "new"
+    assert json.loads((folders.model / "training.json").read_text()) == {"steps": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -111,7 +111,7 @@ def test_a_version_with_the_digest_of_older_programs_is_gone_on_from(tmp_path, c
     for changed in (found | {"prompt": "x"}, FACTS | {"revision": "another"}):
         embedding_shards.write(path, pa.int64(), FACTS | {"revision": ends}, [])
         (model / "model.safetensors").write_bytes(bytes([changed["prompt"] == ""] * (3 << 20)))
-        with pytest.raises(SidmillError, match="was embedded otherwise"):
+        with pytest.raises(SidmillError, match="was embedded with other settings"):
             reuse.continued_space(changed, [path], str(model))
     embedding_shards.write(path, pa.int64(), found, [])
     assert reuse.continued_space(found, [path], str(model)) == found
@@ -119,7 +119,9 @@ def test_a_version_with_the_digest_of_older_programs_is_gone_on_from(tmp_path, c
 
 def test_another_space_is_refused_with_what_differs(tmp_path):
     published = publish(tmp_path, 4, 1)
-    with pytest.raises(SidmillError, match="prompt '' there, 'query: ' here") as error:
+    with pytest.raises(
+        SidmillError, match="prompt: '' in the published version, 'query: ' in this run"
+    ) as error:
         reuse.check(FACTS | {"prompt": "query: "}, published)
     assert "model" not in str(error.value).partition("(")[2].partition(")")[0]
     reuse.check(FACTS, published)

@@ -219,7 +219,7 @@ def test_swap_never_raises_the_error():
     generator = torch.Generator().manual_seed(0)
     clusters = lloyd.empty(sample[:16].clone())
     spare = torch.empty(len(sample) * 16)
-    codes = lloyd.visit(clusters, [Piece(0, sample)], None, hartigan=False, spares=[spare])
+    codes = lloyd.visit(clusters, [Piece(0, sample)], None, hartigan=False, buffers=[spare])
     lloyd.centre(clusters)
     before = lloyd.explained(clusters)
     after, n_pairs = split_merge.swap(clusters, sample, codes, 100, generator)

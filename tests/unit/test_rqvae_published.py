@@ -299,7 +299,7 @@ def test_it_becomes_the_quantizer_of_a_run(tmp_path, vectors):
         load(n_levels=4)
     with pytest.raises(SidmillError, match="on 10 dimensions, the embeddings have 9"):
         load(dim=9)
-    with pytest.raises(SidmillError, match="LSA, which is fitted to each catalogue anew"):
+    with pytest.raises(SidmillError, match="LSA, which is fitted again to each catalogue"):
         load(fingerprint={"backend": "lsa"})
 
 

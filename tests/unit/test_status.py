@@ -141,7 +141,7 @@ def test_the_table_fits_and_says_how_to_go_on(planned):
     assert max(map(len, lines[:-1])) <= 95  # colours take no column
     assert "\x1b[31mno" not in shown
     assert "locked: " in shown
-    assert "\nto go on: snakemake --cores 8 --configfile 'a b.yaml' -- results/x" in shown
+    assert "\nto continue: snakemake --cores 8 --configfile 'a b.yaml' -- results/x" in shown
 
 
 def test_shards_of_one_state_are_one_line():

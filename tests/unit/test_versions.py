@@ -102,7 +102,7 @@ def test_an_id_that_stands_twice_is_refused_with_the_name_of_its_file(folder):
     code_files.write(folder / "twice.parquet", "sid", pa.chunked_array([[7, 7]]), [rows], [3, 3])
     once = write(folder / "old.parquet", {7: (0, 0)})
     for pair in ((once, folder / "twice.parquet"), (folder / "twice.parquet", once)):
-        with pytest.raises(SidmillError, match=r"twice\.parquet: item 7 stands there twice"):
+        with pytest.raises(SidmillError, match=r"twice\.parquet: item 7 is listed twice"):
             versions.compare(*pair)
 
 

@@ -146,7 +146,7 @@ def test_a_full_disk_is_named_and_a_larger_one_mends_it(make_workflow, finished,
     done = workflow.snakemake(*TINY)
     said = done.stdout + done.stderr
     assert done.returncode != 0
-    assert "No space left on device: mend that and run again" in said
+    assert "No space left on device: resolve that and run again" in said
     assert "Traceback" not in said
     left = [path for pattern in TEMPORARY for path in workflow.folder.rglob(pattern)]
     assert not left

@@ -77,7 +77,7 @@ def test_the_default_target_runs_reports_and_is_told_of_in_another_folder(places
     (work / "results/explorer.html").unlink()
     lines = call(work, "sidmill", source, "status", *inside[2:])
     assert lines.returncode == 1
-    command = lines.stdout.strip().rpartition("to go on: ")[2]
+    command = lines.stdout.strip().rpartition("to continue: ")[2]
     done = call(work, "snakemake", *shlex.split(command)[1:])
     assert done.returncode == 0, done.stdout + done.stderr
     assert (work / "results/explorer.html").is_file()

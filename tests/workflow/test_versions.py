@@ -115,7 +115,9 @@ def test_what_does_not_fit_a_version_is_refused(folder):
     overlay(folder, "versions/1", normalize=False)
     done = folder.snakemake(*TINY, "own.yaml", "--", shard)
     assert done.returncode != 0
-    assert "was embedded otherwise (normalize True there, False here)" in done.stdout + done.stderr
+    assert "was embedded with other settings (normalize: True in the published version, " in (
+        done.stdout + done.stderr
+    )
     overlay(folder, "versions/9")
     done = folder.snakemake(*TINY, "own.yaml", "--dry-run")
     assert "published.path: no manifest.json in versions/9" in done.stdout + done.stderr

@@ -30,3 +30,18 @@ def mark_incomplete():
     """Let each output that this run is going to make count as incomplete until it is made."""
     for job in workflow.dag.needrun_jobs():
         workflow.persistence.started(job)
+
+
+onstart:
+    or_stop(locks.hold_folder, STATE)
+    or_stop(demo_guard.begin, STATE, outputs_to_make(), is_recorded)
+    demo_guard.note(STATE, config["items"]["path"] or config["given"]["path"])
+    mark_incomplete()
+
+
+onsuccess:
+    demo_guard.end(STATE, is_recorded)
+
+
+onerror:
+    demo_guard.end(STATE, is_recorded)

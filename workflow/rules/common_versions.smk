@@ -1,4 +1,4 @@
-"""What a run takes from the published version that it goes on from. No rule lives here."""
+"""What a run takes from the published version that it continues. No rule is defined here."""
 
 from sidmill.formats.version_folder import find as find_version
 from sidmill.formats.version_folder import read as read_version
@@ -62,5 +62,5 @@ def where_published(path):
     return path if VERSION else []
 
 
-VERSION = or_stop(own_version)
+VERSION = or_note(own_version) or {}
 PARENT = VERSION["all"][0] if VERSION else []

@@ -60,7 +60,7 @@ rule train_rqvae:
     threads: 8
     params:
         rqvae=settings("rqvae"),
-        grid=grid_steps,
+        fsq=fsq_settings,
         run=pick("run", "seed"),
         code=code_of("train_rqvae.py", learned_in_use),
     message:

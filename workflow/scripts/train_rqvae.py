@@ -24,7 +24,7 @@ with job(snakemake) as log:
         ids=snakemake.input.ids,
         sequences=snakemake.input.get("pairs") or None,
         warm_start=snakemake.input.get("warm_start") or None,
-        grid_steps=snakemake.params.grid["grid_steps"],
+        grid_steps=snakemake.params.fsq["steps"],
     )
     trained = fit.fit(inputs, settings, fit.Run(str(folder), seed, snakemake.params.code["code"]))
     fitted = quantizer_file.Quantizer(

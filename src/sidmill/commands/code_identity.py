@@ -1,4 +1,4 @@
-"""What the code of a rule is named by: the modules whose change makes its results anew."""
+"""The modules whose change reruns a rule, each with a digest of what it computes."""
 
 from itertools import product
 from pathlib import Path
@@ -38,29 +38,31 @@ def modules_of(rule: str, snakefile: Path) -> list[Module]:
     script = folder / f"{rule}.py"
     if not script.is_file():
         rules = sorted(path.stem for path in folder.glob("*.py"))
-        near = [name for name in rules if any(word in name for word in rule.split("_"))]
-        raise SidmillError(f"--code: no rule {rule!r}: choose one of {some(near or rules)}")
+        similar = [name for name in rules if any(word in name for word in rule.split("_"))]
+        raise SidmillError(f"--code: no rule {rule!r}: choose one of {some(similar or rules)}")
 
     # Ask for every combination of choices, and note in which of them a module counts.
     choices = choices_of(script)
     values = {name: [*choice.modules, OTHER] for name, choice in choices.items()}
     digests: dict[str, str] = {}
-    seen: dict[str, list[dict[str, str]]] = {}
+    choices_by_module: dict[str, list[dict[str, str]]] = {}
     combinations = [dict(zip(values, chosen, strict=True)) for chosen in product(*values.values())]
     for chosen in combinations:
         for name, source in sources(script, chosen).items():
             digests[name] = source.digest[:SHOWN_DIGITS]
-            seen.setdefault(name, []).append(chosen)
+            choices_by_module.setdefault(name, []).append(chosen)
 
-    found = []
-    for name in sorted(seen):
+    counted = []
+    for name in sorted(choices_by_module):
         only_with = {
-            choice: sorted({chosen[choice] for chosen in seen[name]}, key=values[choice].index)
+            choice: sorted(
+                {chosen[choice] for chosen in choices_by_module[name]}, key=values[choice].index
+            )
             for choice in values
         }
         only_with = {key: used for key, used in only_with.items() if used != values[key]}
-        found.append(Module(name or f"{SCRIPTS}/{rule}.py", digests[name], only_with))
-    return found
+        counted.append(Module(name or f"{SCRIPTS}/{rule}.py", digests[name], only_with))
+    return counted
 
 
 def lines(rule: str, modules: list[Module]) -> str:
@@ -73,6 +75,6 @@ def lines(rule: str, modules: list[Module]) -> str:
         ]
         for module in modules
     ]
-    told = table(rows, ["module", "digest", "counts only with"])
-    head = f"a change in what one of these computes makes the results of {rule} anew:"
-    return "\n".join([head, "", *told, "", f"never counted: {', '.join(PLUMBING)}"])
+    listing = table(rows, ["module", "digest", "counts only with"])
+    head = f"a change in what one of these computes reruns {rule}:"
+    return "\n".join([head, "", *listing, "", f"never counted: {', '.join(PLUMBING)}"])

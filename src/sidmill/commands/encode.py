@@ -4,6 +4,9 @@ import logging
 
 import click
 
+from sidmill.commands.setting_options import setting_options
+from sidmill.settings.quantize import Encoding
+
 
 @click.command()
 @click.option(
@@ -18,10 +21,7 @@ import click
 @click.option("--column", default="embedding", show_default=True, help="of lists, in parquet")
 @click.option("--id-column", default="pid", show_default=True, help="of ids, in parquet")
 @click.option("--ids", help="of a .npy: its ids in the same order, .parquet, .npy or .txt")
-@click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda:0, or cuda:0,cuda:1"
-)
-@click.option("--memory-mb", default=1024, show_default=True, help="MiB for blocks of vectors")
+@setting_options(Encoding, "device", "memory_mb")
 def encode(
     quantizer: str,
     vectors: str,
@@ -29,8 +29,7 @@ def encode(
     column: str,
     id_column: str,
     ids: str | None,
-    device: str,
-    memory_mb: int,
+    settings: Encoding,
 ) -> None:
     """Encode embeddings of any number in constant memory; ids are kept, or rows numbered."""
     from sidmill import api
@@ -46,7 +45,7 @@ def encode(
         column=column,
         id_column=id_column,
         ids_path=ids,
-        device=device,
-        memory_mb=memory_mb,
+        device=settings.device,
+        memory_mb=settings.memory_mb,
     )
     click.echo(f"wrote {out}, {n_items:,} items")

@@ -5,6 +5,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from sidmill.commands.setting_options import setting_options
+from sidmill.settings.quantize import Encoding
+from sidmill.settings.run import Run
+from sidmill.settings.sids import Evaluation
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -23,13 +28,13 @@ if TYPE_CHECKING:
 )
 @click.option("--column", default="embedding", show_default=True, help="of lists, in parquet")
 @click.option("--id-column", default="pid", show_default=True, help="of ids, in parquet")
-@click.option("--sequences", help="sequences.parquet: adds figures of co-consumption")
-@click.option("--neighbour-queries", default=1000, show_default=True, help="items looked up")
-@click.option("--n-neighbours", default=20, show_default=True, help="nearest neighbours of each")
-@click.option("--rbo-persistence", default=0.9, show_default=True, help="of rank-biased overlap")
-@click.option("--seed", default=42, show_default=True)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda")
-@click.option("--memory-mb", default=1024, show_default=True, help="MiB for blocks of vectors")
+@setting_options(
+    Evaluation,
+    *("sequences", "neighbour_queries", "n_neighbours", "rbo_persistence"),
+    argument="evaluation",
+)
+@setting_options(Run, "seed", argument="run")
+@setting_options(Encoding, "device", "memory_mb", argument="encoding")
 @click.option(
     "--scratch",
     type=click.Path(exists=True, file_okay=False, writable=True),
@@ -43,13 +48,9 @@ def evaluate(
     ids: str | None,
     column: str,
     id_column: str,
-    sequences: str | None,
-    neighbour_queries: int,
-    n_neighbours: int,
-    rbo_persistence: float,
-    seed: int,
-    device: str,
-    memory_mb: int,
+    evaluation: Evaluation,
+    run: Run,
+    encoding: Encoding,
     scratch: str | None,
     as_json: bool,
 ) -> None:
@@ -58,13 +59,12 @@ def evaluate(
     from sidmill.commands.source import open_vectors
     from sidmill.core.errors import SidmillError
     from sidmill.formats.quantizer_file import check_fingerprint
-    from sidmill.settings.sids import Evaluation
     from sidmill.sids import evaluate as stage
 
     # Vectors of the space that the quantizer was trained on.
     fitted = api.load(quantizer)
     with open_vectors(vectors, ids, scratch, column=column, id_column=id_column) as items:
-        if sequences and not items.has_ids:
+        if evaluation.sequences and not items.has_ids:
             raise SidmillError(
                 "--sequences needs the ids of the vectors: add --ids with their file"
             )
@@ -73,19 +73,8 @@ def evaluate(
 
         # Encode them and measure the codes. All of them are a map here.
         mapped = cast("np.ndarray", items.vectors)
-        figures = stage.evaluate(
-            fitted,
-            mapped,
-            api.encode(fitted, mapped, device=device, memory_mb=memory_mb),
-            items.ids,
-            Evaluation(
-                neighbour_queries=neighbour_queries,
-                n_neighbours=n_neighbours,
-                rbo_persistence=rbo_persistence,
-                sequences=sequences,
-            ),
-            seed,
-        )
+        codes = api.encode(fitted, mapped, device=encoding.device, memory_mb=encoding.memory_mb)
+        figures = stage.evaluate(fitted, mapped, codes, items.ids, evaluation, run.seed)
     click.echo(json.dumps(figures, indent=2) if as_json else table(figures))
 
 

@@ -65,15 +65,15 @@ def _entry(key: str, value: object, width: int) -> list[str]:
     """A fact on one line; a dictionary on a line for each entry."""
     from sidmill.core.terminal import padded, safe
 
-    name, room = padded(safe(key, width), width), WIDTH - width - 2
+    name, width_left = padded(safe(key, width), width), WIDTH - width - 2
     if key in COUNTS and isinstance(value, int):
         return [f"{name}  {value:,}"]
     if not isinstance(value, dict):
-        return [f"{name}  {safe(_value(value), room)}".rstrip()]
-    inner_width = min(max((len(str(inner)) for inner in value), default=0), room // 2)
+        return [f"{name}  {safe(_value(value), width_left)}".rstrip()]
+    inner_width = min(max((len(str(inner)) for inner in value), default=0), width_left // 2)
     entries = [
         f"{padded(safe(inner, inner_width), inner_width)}  "
-        f"{safe(_value(entry), room - inner_width - 2)}".rstrip()
+        f"{safe(_value(entry), width_left - inner_width - 2)}".rstrip()
         for inner, entry in value.items()
     ] or ["none"]
     return [f"{name}  {entries[0]}", *(f"{'':{width}}  {entry}" for entry in entries[1:])]
@@ -99,9 +99,9 @@ def _value(value: object, digits: int = 6) -> str:
 def _check(check: "Check") -> str:
     from sidmill.core.terminal import padded, safe
 
-    word = {True: "ok", False: "FAILED", None: "-"}[check.ok]
+    label = {True: "ok", False: "FAILED", None: "-"}[check.ok]
     says = f" ({safe(check.says)})" if check.says else ""
-    return f"  {padded(word, 6)}  {check.what}{says}"
+    return f"  {padded(label, 6)}  {check.what}{says}"
 
 
 def _row(row: object) -> str:

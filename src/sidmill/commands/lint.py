@@ -24,5 +24,5 @@ def lint(
     """Check DATASETS, folders or parquet files with messages or segments; print JSON."""
     from sidmill.datasets import lint as stage
 
-    found = stage.lint(list(datasets), pid2sid, settings, product_pid2sid, prompts)
-    click.echo(json.dumps(found, indent=2))
+    findings = stage.lint(list(datasets), pid2sid, settings, product_pid2sid, prompts)
+    click.echo(json.dumps(findings, indent=2))

@@ -72,22 +72,26 @@ def ask(
     Raises:
         SidmillError: if there is no workflow, or Snakemake refuses to plan; with its words.
     """
-    found = find_snakefile(snakefile)
+    snakefile_path = find_snakefile(snakefile)
     with tempfile.TemporaryDirectory(prefix="sidmill-") as folder:
         path = Path(folder) / "plan.jsonl"
         options = ["--logger", "plan", "--logger-plan-path", str(path), "--debug-dag"]
-        options += ["--snakefile", str(found)]
+        options += ["--snakefile", str(snakefile_path)]
         options += ["--directory", directory] if directory else []
         options += ["--configfile", *configfiles] if configfiles else []
-        words = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", "--nocolor"]
-        words += ["--rerun-incomplete", *options, "--", *targets]
+        command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", "--nocolor"]
+        command += ["--rerun-incomplete", *options, "--", *targets]
 
         # Snakemake finds the plugin on the Python path alone.
-        paths = [str(found.parent / PLUGINS), os.environ.get("PYTHONPATH", "")]
+        paths = [str(snakefile_path.parent / PLUGINS), os.environ.get("PYTHONPATH", "")]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode or not path.is_file():
-            raise SidmillError(f"Snakemake cannot plan:\n{_complaint(done.stderr + done.stdout)}")
+        completed = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False
+        )
+        if completed.returncode or not path.is_file():
+            raise SidmillError(
+                f"Snakemake cannot plan:\n{_complaint(completed.stderr + completed.stdout)}"
+            )
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     with chdir(directory or "."):  # paths of the plan are relative to it
         return read(lines)
@@ -112,36 +116,38 @@ def find_snakefile(given: str | None) -> Path:
 
 def read(lines: list[dict[str, Any]]) -> Plan:
     """Put together what the plugin wrote."""
-    words = {tuple(line["output"]): line["reason"] for line in lines if line["what"] == "to_run"}
+    reasons_by_output = {
+        tuple(line["output"]): line["reason"] for line in lines if line["what"] == "to_run"
+    }
     locked = any(line["what"] == "locked" for line in lines)
     makers = {path: line["rule"] for line in lines for path in line.get("output", ())}
     jobs = {}
     for line in lines:
         output = tuple(line.get("output", ()))
         if line["what"] == "job" and output and output not in jobs:
-            jobs[output] = _job(line, words.get(output), makers, locked)
+            jobs[output] = _job(line, reasons_by_output.get(output), makers, locked)
     return Plan(list(jobs.values()), locked)
 
 
 def _job(line: dict[str, Any], reason: str | None, makers: dict[str, str], locked: bool) -> Job:
     rule, wildcards, output = line["rule"], line["wildcards"], line["output"]
     absent = [path for path in output if not Path(path).exists()]
-    state, words = last_time(line["log"][0] if line["log"] else "", locked)
+    state, explanation = last_time(line["log"][0] if line["log"] else "", locked)
     if reason is None and absent and state:
-        return Job(rule, wildcards, output, state, [words])
+        return Job(rule, wildcards, output, state, [explanation])
     if reason is None:
         why = [f"{reasons.name_files(absent)} removed; nothing needs it"] if absent else []
         return Job(rule, wildcards, output, "gone" if absent else "done", why)
-    found = reasons.explain(reason, makers)
-    if state == "running" or (state and {"missing", "incomplete"} & set(found)):
-        return Job(rule, wildcards, output, state, [words])
-    if "incomplete" in found:
+    parsed = reasons.explain(reason, makers)
+    if state == "running" or (state and {"missing", "incomplete"} & set(parsed)):
+        return Job(rule, wildcards, output, state, [explanation])
+    if "incomplete" in parsed:
         state = "interrupted"
     elif len(absent) == len(output):
         state = "missing"
     else:
-        state = "waiting" if set(found) == {"upstream"} else "stale"
-    return Job(rule, wildcards, output, state, list(found.values()))
+        state = "waiting" if set(parsed) == {"upstream"} else "stale"
+    return Job(rule, wildcards, output, state, list(parsed.values()))
 
 
 def last_time(log: str, locked: bool) -> tuple[str, str]:

@@ -20,7 +20,7 @@ def publish(folder: str, run: str) -> None:
     from sidmill.commands import publishing
 
     manifest = publishing.publish(run, folder)
-    before = f"goes on from version {manifest['version'] - 1}"
+    before = f"continues version {manifest['version'] - 1}"
     click.echo(
         f"{folder}: version {manifest['version']}, "
         f"{before if manifest['parent'] else 'the first of its line'}; {manifest['items']} items, "

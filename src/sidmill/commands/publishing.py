@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from sidmill.core import folders
 from sidmill.core.errors import SidmillError
 from sidmill.formats.version_folder import SHARDS, facts_of, read
 from sidmill.io import json_report
@@ -15,7 +16,7 @@ def publish(run_path: str | Path, folder: str | Path) -> dict[str, Any]:
     """Make a version of the results of a run, whole or not at all.
 
     Files are hard links where the file system allows, else copies; each is compared with the
-    manifest. A later run writes its files anew and never in place, so a version stays as it is.
+    manifest. A later run replaces files and never writes into them, so a version stays as it is.
 
     Args:
         run_path: results/version.json.
@@ -51,12 +52,12 @@ def publish(run_path: str | Path, folder: str | Path) -> dict[str, Any]:
         json_report.write(partial / MANIFEST, manifest)
         for made in (partial / SHARDS, partial):
             if made.is_dir():
-                _flush(made)
+                folders.flush(made)
         try:
             partial.rename(folder)
         except OSError as error:
             raise SidmillError(f"{folder}: cannot be made ({error.strerror})") from None
-        _flush(folder.parent)
+        folders.flush(folder.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return manifest
@@ -72,17 +73,9 @@ def _take(entry: dict[str, Any], target: Path, run_path: str | Path) -> None:
         raise SidmillError(f"{source}: no such file: run snakemake {run_path} again") from None
     except OSError:  # another file system, or one without links
         shutil.copyfile(source, target)
-    found = facts_of(target)
-    if found["sha256"] != entry["sha256"]:
+    copied = facts_of(target)
+    if copied["sha256"] != entry["sha256"]:
         raise SidmillError(
             f"{source}: changed since {run_path} was written: run snakemake {run_path} again"
         )
-    _flush(target)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    folders.flush(target)

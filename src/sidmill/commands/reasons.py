@@ -39,11 +39,11 @@ def explain(reason: str, makers: dict[str, str]) -> dict[str, str]:
     """
     before, params, rest = reason.partition(f"{PARAMS}: ")  # settings may hold any text
     pieces = SPLIT.split(before.removesuffix("; "))[1:] + ([PARAMS, rest] if params else [])
-    found = {}
+    parsed = {}
     for name, rest in zip(pieces[::2], pieces[1::2], strict=True):
         kind = REASONS[name]
         files = [path.strip() for path in rest.split(",") if path.strip()]
-        found[kind] = {
+        parsed[kind] = {
             "missing": "not made yet",
             "incomplete": "a run was killed while it was written",
             "input": f"{name_files(files)} changed",
@@ -54,7 +54,7 @@ def explain(reason: str, makers: dict[str, str]) -> dict[str, str]:
             "environment": "conda environment changed",
             "forced": "a run that ended early was to replace it",
         }[kind]
-    return found or {"other": reason}
+    return parsed or {"other": reason}
 
 
 def name_files(paths: list[str]) -> str:
@@ -68,22 +68,22 @@ def _changed(rest: str) -> str:
     before, _, now = rest.partition("before: ")[2].partition(" now: ")
     old, new = (_settings(side) for side in (before, now))
     keys = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
-    words = [
+    changes = [
         f"{key} {old.get(key)!r} -> {new.get(key)!r}" for key in keys if key not in (CODE, TASK)
     ]
-    words += ["task or prompts changed"] if TASK in keys else []
-    words += ["code changed"] if CODE in keys else []
-    return some(words) or f"settings changed: {before.strip()} -> {now.strip()}"
+    changes += ["task or prompts changed"] if TASK in keys else []
+    changes += ["code changed"] if CODE in keys else []
+    return some(changes) or f"settings changed: {before.strip()} -> {now.strip()}"
 
 
 def _settings(side: str) -> dict[str, Any]:
     """Keys and values of all dictionaries of a set of parameters."""
-    found: dict[str, Any] = {}
-    for start in (place for place, letter in enumerate(side) if letter == "{"):
-        for end in (place for place, letter in enumerate(side) if letter == "}"):
+    parsed: dict[str, Any] = {}
+    for start in (position for position, letter in enumerate(side) if letter == "{"):
+        for end in (position for position, letter in enumerate(side) if letter == "}"):
             with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
                 one = ast.literal_eval(side[start : end + 1]) if end > start else None
                 if isinstance(one, dict):
-                    found |= one
+                    parsed |= one
                     break
-    return found
+    return parsed

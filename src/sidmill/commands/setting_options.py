@@ -12,19 +12,22 @@ from sidmill.settings.base import setting_of
 Command = Callable[..., None]
 
 
-def setting_options(cls: type, *names: str) -> Callable[[Command], Command]:
-    """Give a command the options of some settings; it gets one argument ``settings``, a ``cls``.
+def setting_options(
+    cls: type, *names: str, argument: str = "settings"
+) -> Callable[[Command], Command]:
+    """Give a command the options of some settings; it gets them as one argument, a ``cls``.
 
     Args:
         cls: class of a section; the settings that are not named keep their defaults.
-        names: fields of text, an integer or a choice. ``pad_to`` becomes ``--pad-to``.
+        names: fields of text, a number or a choice. ``pad_to`` becomes ``--pad-to``.
+        argument: name of the argument, for a command with settings of several sections.
     """
 
     def decorate(command: Command) -> Command:
         @wraps(command)
         def with_settings(**arguments: Any) -> None:
             values = {name: arguments.pop(name) for name in names}
-            command(settings=cls(**values), **arguments)
+            command(**{argument: cls(**values)}, **arguments)
 
         decorated: Command = with_settings
         for name in reversed(names):
@@ -41,7 +44,7 @@ def _option(cls: type, name: str) -> Callable[[Command], Command]:
     if get_origin(hint) is Literal:
         kind: Any = click.Choice(get_args(hint))
     else:
-        kind = int if hint is int else str
+        kind = hint if hint in (int, float) else str
     meaning = setting_of(field).meaning
     flag = f"--{name.replace('_', '-')}"
     return click.option(flag, type=kind, default=field.default, show_default=True, help=meaning)

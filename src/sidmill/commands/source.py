@@ -51,11 +51,11 @@ def open_vectors(
 def _copy(streamed: vector_file.Streamed, target: Path) -> np.ndarray:
     """Write what can be read in order alone to a .npy, and map that."""
     n_rows, dim = streamed.shape
-    wanted, free = 4 * n_rows * dim, shutil.disk_usage(target.parent).free
-    if wanted > free:
+    needed, free = 4 * n_rows * dim, shutil.disk_usage(target.parent).free
+    if needed > free:
         raise SidmillError(
             f"{target.parent.parent} has {free / GIB:.1f} GiB free, a copy of {n_rows} vectors "
-            f"of {dim} takes {wanted / GIB:.1f}: name a folder with room by --scratch"
+            f"of {dim} takes {needed / GIB:.1f}: name a folder with room by --scratch"
         )
     vector_store.write(target, streamed.shape, "float32", streamed.read())
     return vector_store.open_npy(target)

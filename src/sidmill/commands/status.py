@@ -54,8 +54,10 @@ def status(
         from sidmill.commands import code_identity
 
         modules = code_identity.modules_of(code, find_snakefile(snakefile))
-        facts = {"rule": code, "modules": [module._asdict() for module in modules]}
-        click.echo(json.dumps(facts, indent=2) if as_json else code_identity.lines(code, modules))
+        identity = {"rule": code, "modules": [module._asdict() for module in modules]}
+        click.echo(
+            json.dumps(identity, indent=2) if as_json else code_identity.lines(code, modules)
+        )
         return
 
     plan = ask(list(targets), list(configfile), snakefile, directory)
@@ -65,8 +67,8 @@ def status(
         jobs = [job._asdict() for job in plan.jobs]
         click.echo(json.dumps(summary | {"states": counts(plan.jobs), "jobs": jobs}, indent=2))
     else:
-        here = find_snakefile(snakefile) == Path("Snakefile").absolute()
-        options = [] if here else ["--snakefile", str(find_snakefile(snakefile))]
+        is_local = find_snakefile(snakefile) == Path("Snakefile").absolute()
+        options = [] if is_local else ["--snakefile", str(find_snakefile(snakefile))]
         options += ["--directory", directory] if directory else []
         click.echo(table(plan, configfile, targets, options))
     sys.exit(1 if waiting else 0)
@@ -74,8 +76,8 @@ def status(
 
 def counts(jobs: "list[Job]") -> dict[str, int]:
     """Jobs by state, without states that none has."""
-    found = {state: sum(job.state == state for job in jobs) for state in MEANINGS}
-    return {state: count for state, count in found.items() if count}
+    totals = {state: sum(job.state == state for job in jobs) for state in MEANINGS}
+    return {state: count for state, count in totals.items() if count}
 
 
 def table(
@@ -107,8 +109,8 @@ def table(
         jobs = "" if totals[name] == 1 else f" ({count}{of})"
         shown = cut(name, width - columns(jobs)) + jobs
         first, *others = _wrapped(why, WIDTH - width - 15) or [""]
-        word = click.style(f"{state:<11}" if first else state, fg=COLOURS.get(state, "yellow"))
-        lines.append(f"{padded(shown, width)}  {word}{'  ' * bool(first)}{first}")
+        label = click.style(f"{state:<11}" if first else state, fg=COLOURS.get(state, "yellow"))
+        lines.append(f"{padded(shown, width)}  {label}{'  ' * bool(first)}{first}")
         lines += [" " * (width + 15) + other for other in others]
     return "\n".join([*lines, "", *_verdict(plan, configfiles, targets, options)])
 
@@ -145,13 +147,13 @@ def _verdict(
 ) -> list[str]:
     from shlex import join
 
-    found = counts(plan.jobs)
-    words = ", ".join(f"{count} {MEANINGS[state]}" for state, count in found.items())
-    lines = [f"{len(plan.jobs)} jobs: {words or 'none'}"]
+    totals = counts(plan.jobs)
+    summary = ", ".join(f"{count} {MEANINGS[state]}" for state, count in totals.items())
+    lines = [f"{len(plan.jobs)} jobs: {summary or 'none'}"]
     if plan.locked:
         lines.append("locked: a run is under way")
-    if set(found) - {"done", "gone"}:
+    if set(totals) - {"done", "gone"}:
         files = ["--configfile", *configfiles] if configfiles else []
         rest = ["--", *targets] if targets and configfiles else list(targets)
-        lines.append(f"to go on: {join(['snakemake', '--cores', '8', *options, *files, *rest])}")
+        lines.append(f"to continue: {join(['snakemake', '--cores', '8', *options, *files, *rest])}")
     return lines

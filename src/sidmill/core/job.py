@@ -64,20 +64,22 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
 def _marked(handler: logging.Handler, snakemake: Any) -> Iterator[None]:
     """Record in the JSON lines alone that the job began, and how it ended."""
 
-    def say(word: str, **fields: object) -> None:
+    def log_event(event: str, **fields: object) -> None:
         marked = {"name": snakemake.rule, "levelno": logging.INFO, "levelname": "INFO"}
-        handler.handle(logging.makeLogRecord(marked | {"msg": word} | fields))
+        handler.handle(logging.makeLogRecord(marked | {"msg": event} | fields))
 
     began, outcome = time.monotonic(), "failed"
     wildcards = dict(getattr(snakemake, "wildcards", None) or {})
     threads = getattr(snakemake, "threads", None)
-    say("started", wildcards=wildcards, threads=threads, host=socket.gethostname(), pid=os.getpid())
+    log_event(
+        "started", wildcards=wildcards, threads=threads, host=socket.gethostname(), pid=os.getpid()
+    )
     try:
         yield
         outcome = "finished"
     finally:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
-        say(outcome, seconds=round(time.monotonic() - began, 3), peak_mib=round(peak, 1))
+        log_event(outcome, seconds=round(time.monotonic() - began, 3), peak_mib=round(peak, 1))
 
 
 @contextmanager
@@ -94,7 +96,7 @@ def _explained(rule: str) -> Iterator[logging.Logger]:
             log.exception("rule %s failed", rule)
             raise
         path = error.filename or f"output of rule {rule}"
-        log.error("%s: %s: mend that and run again", path, os.strerror(error.errno))
+        log.error("%s: %s: resolve that and run again", path, os.strerror(error.errno))
         sys.exit(2)
     except Exception:
         log.exception("rule %s failed", rule)

@@ -109,9 +109,9 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
 def _line(record: dict[str, Any]) -> str:
     """A record in the form of :class:`Lines`."""
     time = datetime.fromisoformat(record["time"]).astimezone()
-    shown = f"{time:%Y-%m-%d %H:%M:%S},{time.microsecond // 1000:03d}"
+    timestamp = f"{time:%Y-%m-%d %H:%M:%S},{time.microsecond // 1000:03d}"
     traceback = record.get("error", {}).get("traceback", "")
-    line = f"{shown} {record['level']} {record['logger']}: {record['message']}\n"
+    line = f"{timestamp} {record['level']} {record['logger']}: {record['message']}\n"
     return line + (f"{traceback}\n" if traceback else "")
 
 

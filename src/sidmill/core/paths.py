@@ -25,13 +25,13 @@ def expand(path: str, suffixes: tuple[str, ...], setting: str) -> list[str]:
             Snakemake.
     """
     try:
-        found = _find(path, suffixes, setting)
+        matches = _find(path, suffixes, setting)
     except (OSError, ValueError) as error:  # a name that is too long, or holds a NUL
         raise SidmillError(f"{setting}: no such file: {path!r:.200} ({error!s:.80})") from None
-    braced = next((name for name in found if "{" in name or "}" in name), None)
+    braced = next((name for name in matches if "{" in name or "}" in name), None)
     if braced:
         raise SidmillError(f"{setting}: {braced}: rename it, Snakemake cannot take braces in names")
-    return found
+    return matches
 
 
 def expand_one(
@@ -49,16 +49,16 @@ def expand_one(
         SidmillError: as :func:`expand`; if there is more than one file, or it lies in ``results/``.
     """
     is_folder = suffixes == ("",) and Path(path).is_dir()
-    found = [] if is_folder else expand(path, suffixes, setting)
-    if len(found) != 1:
-        what = f"{len(found)} files" if found else "a folder"
-        raise SidmillError(f"{setting}: {path!r} is {what}: name one file")
-    if foreign and Path(found[0]).resolve().is_relative_to(Path(MADE_BY_RULES).resolve()):
+    matches = [] if is_folder else expand(path, suffixes, setting)
+    if len(matches) != 1:
+        actual = f"{len(matches)} files" if matches else "a folder"
+        raise SidmillError(f"{setting}: {path!r} is {actual}: name one file")
+    if foreign and Path(matches[0]).resolve().is_relative_to(Path(MADE_BY_RULES).resolve()):
         raise SidmillError(
-            f"{setting}: {found[0]} lies in {MADE_BY_RULES}/, which this run writes: copy it to "
+            f"{setting}: {matches[0]} lies in {MADE_BY_RULES}/, which this run writes: copy it to "
             f"another folder, and name the copy"
         )
-    return found[0]
+    return matches[0]
 
 
 def files_of(folder: str) -> list[str]:
@@ -68,12 +68,12 @@ def files_of(folder: str) -> list[str]:
     which does not change when a file inside it does.
     """
     files = (path for path in Path(folder).rglob("*") if path.is_file())
-    shown = (
+    visible = (
         path
         for path in files
         if not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
-    return sorted(map(str, shown))
+    return sorted(map(str, visible))
 
 
 def _find(path: str, suffixes: tuple[str, ...], setting: str) -> list[str]:
@@ -88,19 +88,19 @@ def _find(path: str, suffixes: tuple[str, ...], setting: str) -> list[str]:
         candidates = sorted(glob(path, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
 
     # Hidden files, and those that tools mark as unfinished or private, are no input.
-    found = [
+    matches = [
         name
         for name in candidates
         if name.lower().endswith(suffixes)
         and not Path(name).name.startswith((".", "_"))
         and Path(name).is_file()
     ]
-    if not found:
+    if not matches:
         raise SidmillError(
             f"{setting}: no file matches {path!r}: expected at least one ending in "
             f"{', '.join(suffixes)} (paths are relative to {Path.cwd()})"
         )
-    return found
+    return matches
 
 
 def refuse_overwrite(

@@ -121,31 +121,31 @@ def source_digest(script: str | Path, chosen: Mapping[str, str] | None = None) -
         FileNotFoundError: if there is no such file.
         ValueError: if ``chosen`` does not name the choices of the rule.
     """
-    found = sources(script, chosen)
-    text = "\n".join(f"{name} {found[name].digest}" for name in sorted(found))
+    result = sources(script, chosen)
+    text = "\n".join(f"{name} {result[name].digest}" for name in sorted(result))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def sources(script: str | Path, chosen: Mapping[str, str] | None = None) -> dict[str, Source]:
     """What :func:`source_digest` names: the script, as ``""``, and each module by its name."""
     chosen = dict(chosen or {})
-    wanted = choices_of(script)
-    if set(chosen) != set(wanted):
-        raise ValueError(f"{script}: wanted a value of {sorted(wanted)}, found {sorted(chosen)}")
+    expected = choices_of(script)
+    if set(chosen) != set(expected):
+        raise ValueError(f"{script}: wanted a value of {sorted(expected)}, found {sorted(chosen)}")
     left_out = {*PLUMBING}
     used: list[str] = []  # a registry may name them: no import need be seen
-    for name, choice in wanted.items():
+    for name, choice in expected.items():
         used += choice.modules.get(chosen[name], ())
         left_out |= {module for each in choice.modules.values() for module in each} - {*used}
 
-    found = {"": _parse(Path(script))}
-    waiting = [*found[""].imports, *used]
+    result = {"": _parse(Path(script))}
+    waiting = [*result[""].imports, *used]
     while waiting:
         name = waiting.pop()
-        if name not in found and name not in left_out:
-            found[name] = _parse(_file_of(name))
-            waiting += found[name].imports
-    return found
+        if name not in result and name not in left_out:
+            result[name] = _parse(_file_of(name))
+            waiting += result[name].imports
+    return result
 
 
 def choices_of(script: str | Path) -> dict[str, Choice]:
@@ -163,13 +163,13 @@ def _parse(path: Path) -> Source:
 
 
 def _write(
-    node: object, taken: set[str], renamed: dict[str, str], out: list[str], raised: bool = False
+    node: object, reserved: set[str], renamed: dict[str, str], out: list[str], raised: bool = False
 ) -> None:
     """Write what a tree computes, in a form that differs where the meaning may differ.
 
     Args:
         node: a node, a list of nodes, or a plain value.
-        taken: names that no local variable gives up: see :func:`_bound_outside`.
+        reserved: names that no local variable gives up: see :func:`_bound_outside`.
         renamed: local variables of the function around the node, and how they are written.
         out: the text so far, in pieces.
         raised: whether the node is part of what a ``raise`` raises: its wording is left out.
@@ -177,7 +177,7 @@ def _write(
     if isinstance(node, list):
         out.append("[")
         for entry in _statements(node):
-            _write(entry, taken, renamed, out, raised)
+            _write(entry, reserved, renamed, out, raised)
             out.append(",")
         out.append("]")
         return
@@ -188,7 +188,7 @@ def _write(
         out.append(ascii(node))  # repr asks the Unicode tables, which grow with the version
         return
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not renamed:
-        renamed = _locals(node, taken)
+        renamed = _locals(node, reserved)
 
     out.append(f"{type(node).__name__}(")
     for field in node._fields:
@@ -203,7 +203,7 @@ def _write(
             value = [*value[:1], *(entry for entry in value[1:] if not _is_wording(entry))]
         out.append(f"{field}=")
         is_raised = raised or (isinstance(node, ast.Raise) and field == "exc")
-        _write(value, taken, renamed, out, is_raised)
+        _write(value, reserved, renamed, out, is_raised)
     out.append(")")
 
 
@@ -271,34 +271,34 @@ def _is_wording(node: object) -> bool:
 
 def _joined(pieces: Sequence[ast.AST]) -> list[ast.AST]:
     """The pieces of an f-string, literal ones that follow each other as one."""
-    found: list[ast.AST] = []
+    result: list[ast.AST] = []
     for piece in pieces:
-        last = found[-1] if found else None
+        last = result[-1] if result else None
         if _is_text(piece) and _is_text(last):
-            found[-1] = ast.Constant(str(last.value) + str(piece.value))
+            result[-1] = ast.Constant(str(last.value) + str(piece.value))
         elif not _is_text(piece) or piece.value:
-            found.append(piece)
-    return found
+            result.append(piece)
+    return result
 
 
 def _bound_outside(tree: ast.Module) -> set[str]:
     """Names that a function may mean though it does not assign them: of the module, of Python."""
-    found = {*dir(builtins), *OF_SITE}
+    result = {*dir(builtins), *OF_SITE}
     waiting: list[ast.AST] = [*tree.body]
     while waiting:
         node = waiting.pop()
-        found |= _names_of(node)
+        result |= _names_of(node)
         if isinstance(node, ast.Name):
-            found.add(node.id)
+            result.add(node.id)
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             waiting += ast.iter_child_nodes(node)
     for node in ast.walk(tree):
         if isinstance(node, ast.Global):
-            found |= {*node.names}
-    return found
+            result |= {*node.names}
+    return result
 
 
-def _locals(function: ast.AST, taken: set[str]) -> dict[str, str]:
+def _locals(function: ast.AST, reserved: set[str]) -> dict[str, str]:
     """How the local variables of a function, and of functions in it, are written: by number.
 
     Renaming is one to one over the whole function, so two functions are written alike only if
@@ -309,11 +309,11 @@ def _locals(function: ast.AST, taken: set[str]) -> dict[str, str]:
 
     Args:
         function: one that stands in a module or a class.
-        taken: names that have a meaning outside.
+        reserved: names that have a meaning outside.
     """
     assigned: dict[str, None] = {}  # in the order of their first use
-    kept = {*taken}
-    if "*" in taken:  # from a import *
+    kept = {*reserved}
+    if "*" in reserved:  # from a import *
         return {}
     for node in ast.walk(function):
         kept |= _names_of(node)
@@ -359,6 +359,6 @@ def _imports(tree: ast.Module) -> tuple[str, ...]:
 @cache
 def _file_of(name: str) -> Path | None:
     """The file of a module, looked for and not imported; None if there is no such module."""
-    place = ROOT.joinpath(*name.split("."))
-    candidates = (place.with_suffix(".py"), place / "__init__.py")
+    base = ROOT.joinpath(*name.split("."))
+    candidates = (base.with_suffix(".py"), base / "__init__.py")
     return next((path for path in candidates if path.is_file()), None)

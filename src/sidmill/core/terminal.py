@@ -21,10 +21,10 @@ def safe(text: object, width: int | None = None) -> str:
     """
     whole = str(text)
     head = whole if width is None else whole[: width + 1]
-    shown = "".join(
+    printable = "".join(
         repr(letter)[1:-1] if unicodedata.category(letter) in UNSAFE else letter for letter in head
     )
-    return shown if width is None else cut(shown, width)
+    return printable if width is None else cut(printable, width)
 
 
 def safe_lines(text: object) -> str:
@@ -41,9 +41,9 @@ def safe_lines(text: object) -> str:
 def names(known: Iterable[object]) -> str:
     """Foreign names for a message: at most 20, each at most NAME_WIDTH columns."""
     listed = list(known)
-    shown = ", ".join(safe(name, NAME_WIDTH) for name in listed[:MOST_NAMES])
+    printable = ", ".join(safe(name, NAME_WIDTH) for name in listed[:MOST_NAMES])
     more = len(listed) - MOST_NAMES
-    return f"{shown} and {more:,} more" if more > 0 else shown
+    return f"{printable} and {more:,} more" if more > 0 else printable
 
 
 def columns(text: str) -> int:
@@ -58,13 +58,13 @@ def cut(text: str, width: int) -> str:
     """The text, cut to ``width`` columns with an ellipsis if it is wider."""
     if columns(text) <= width:
         return text
-    kept, room = [], width - 1
+    letters, width_left = [], width - 1
     for letter in text:
-        room -= columns(letter)
-        if room < 0:
+        width_left -= columns(letter)
+        if width_left < 0:
             break
-        kept.append(letter)
-    return "".join(kept) + "…"
+        letters.append(letter)
+    return "".join(letters) + "…"
 
 
 def padded(text: str, width: int) -> str:

@@ -18,6 +18,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.embed import backend, progress
 from sidmill.embed.backend import DEFAULT_RUN, Run, unit_rows
 from sidmill.formats import item_text
+from sidmill.numeric import list_overlap
 from sidmill.settings.embedding import Embedding, Matryoshka
 
 logger = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ def measure(
         "texts": len(texts),
         "neighbours": neighbours,
         "jaccard": {
-            str(width): _jaccard(exact, _nearest(vectors[:, :width], neighbours))
+            str(width): list_overlap.jaccard(exact, _nearest(vectors[:, :width], neighbours))
             for width in sorted(widths, reverse=True)
         },
     }
@@ -131,10 +132,3 @@ def _nearest(vectors: np.ndarray, k: int) -> np.ndarray:
         scores[own, start + own] = -np.inf
         nearest.append(np.argsort(-scores, axis=1, kind="stable")[:, :k])
     return np.concatenate(nearest)
-
-
-def _jaccard(exact: np.ndarray, cut: np.ndarray) -> float:
-    """Mean Jaccard index of two lists of neighbours per text, int64 (n, k) each."""
-    k = exact.shape[1]
-    common = (exact[:, :, None] == cut[:, None, :]).any(axis=2).sum(axis=1)
-    return float((common / (2 * k - common)).mean())

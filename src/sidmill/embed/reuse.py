@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
+from sidmill.core.listing import differences
 from sidmill.embed import fingerprint
 from sidmill.embed.fingerprint import Fingerprint
 from sidmill.formats import catalogue_match, embedding_shards, item_text
@@ -157,15 +158,11 @@ def check(space: Fingerprint, published: list[str]) -> None:
     Raises:
         SidmillError: naming each fact that differs.
     """
-    before = embedding_shards.fingerprint(published[0])
-    differing = [
-        f"{key} {before.get(key)!r} there, {space.get(key)!r} here"
-        for key in sorted({*before, *space})
-        if before.get(key) != space.get(key)
-    ]
+    names = "in the published version", "in this run"
+    differing = differences(embedding_shards.fingerprint(published[0]), space, names)
     if differing:
         raise SidmillError(
-            f"published.path: {published[0]} was embedded otherwise ({'; '.join(differing)}): set "
+            f"published.path: {published[0]} was embedded with other settings ({differing}): set "
             f"the embedding as it was, or set published.path: null, which gives every item a new "
             f"SID"
         )

@@ -159,7 +159,7 @@ def _check_unique(ids: pa.ChunkedArray, text_path: str) -> None:
     if len(ids.unique()) != len(ids):
         counts = ids.value_counts()
         repeated = next(entry["values"].as_py() for entry in counts if entry["counts"].as_py() > 1)
-        raise SidmillError(f"{text_path}: pid {repeated!r} stands in it more than once")
+        raise SidmillError(f"{text_path}: pid {repeated!r} is listed more than once")
 
 
 def _check_ids(path: str, pids: pa.ChunkedArray, expected: pa.ChunkedArray, row: int) -> None:

@@ -33,7 +33,7 @@ INTEGERS = (
 )
 TOKEN = re.compile(r"<([a-z])_(0|[1-9][0-9]{0,9})>")
 PLAIN_INTEGER = r"^(0|-?[1-9][0-9]{0,18})$"
-ADVICE = "mend the file"
+ADVICE = "correct the file"
 
 
 def read(path: str | Path, id_offset: int = 0, integer: bool | None = None) -> Codes:
@@ -51,7 +51,7 @@ def read(path: str | Path, id_offset: int = 0, integer: bool | None = None) -> C
 
     Raises:
         SidmillError: if the file is neither; if a SID is broken, of another length than the first,
-            or negative; if an id stands there twice, or is no integer where integers are wanted.
+            or negative; if an id is listed twice, or is no integer where integers are wanted.
     """
     # Ids and SIDs as the file has them, (N, L).
     suffix = Path(path).suffix.lower()
@@ -210,7 +210,7 @@ def _as_catalogue(
             if integer:
                 raise SidmillError(
                     f"{path}: {len(strays)} ids are no integers, as those of the catalogue are: "
-                    f"{names}: mend the file, or set items.id_type: string"
+                    f"{names}: correct the file, or set items.id_type: string"
                 )
             raise SidmillError(
                 f"given.id_offset: found {id_offset}, but {len(strays)} ids of {path} are no "
@@ -227,7 +227,7 @@ def _moved(path: str | Path, ids: pa.ChunkedArray, id_offset: int) -> pa.Chunked
     except pa.ArrowInvalid as error:
         raise SidmillError(
             f"{path}: ids moved by given.id_offset ({id_offset}) do not fit in 64 bits "
-            f"({str(error).splitlines()[0]}): mend the ids or the offset, or set items.id_type: "
+            f"({str(error).splitlines()[0]}): correct the ids or the offset, or set items.id_type: "
             f"string and given.id_offset: 0"
         ) from None
 
@@ -238,8 +238,7 @@ def _check_ids(path: str | Path, ids: pa.ChunkedArray) -> None:
     counts = ids.value_counts()
     twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1)).to_pylist()
     raise SidmillError(
-        f"{path}: {len(twice)} items stand there twice or more: {named(twice)}: keep one SID of "
-        f"each"
+        f"{path}: {len(twice)} items are listed twice or more: {named(twice)}: keep one SID of each"
     )
 
 

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sidmill.core.errors import SidmillError
+from sidmill.core.listing import differences
 from sidmill.io import tensors
 
 GIVEN = "given"  # the kind of a quantizer that has no codebooks
@@ -155,15 +156,11 @@ def check_fingerprint(quantizer: Quantizer, fingerprint: dict[str, Any], path: s
     Raises:
         SidmillError: naming each fact that differs.
     """
-    trained = quantizer.fingerprint
-    differing = [
-        f"{key}: {trained.get(key)!r} in the quantizer, {fingerprint.get(key)!r} in the vectors"
-        for key in sorted({*trained, *fingerprint})
-        if trained.get(key) != fingerprint.get(key)
-    ]
+    names = "in the quantizer", "in the vectors"
+    differing = differences(quantizer.fingerprint, fingerprint, names)
     if differing:
         raise SidmillError(
-            f"{path} was trained on other embeddings ({'; '.join(differing)}): train it on these, "
+            f"{path} was trained on other embeddings ({differing}): train it on these, "
             f"or embed the items as it expects"
         )
 

@@ -36,7 +36,7 @@ class Streamed:
 
     Attributes:
         shape: N and D.
-        read: starts anew; yields float32 (b, D), N rows in all.
+        read: starts from the first row; yields float32 (b, D), N rows in all.
     """
 
     shape: tuple[int, int]

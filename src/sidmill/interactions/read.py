@@ -387,7 +387,7 @@ def _warn_of_splits(report: dict[str, Any], counts: Counter[str], settings: Inte
     """Warn where given splits leave interactions open, or are not used."""
     if settings.split == "given" and report["history_only"]["interactions"]:
         logger.warning(
-            "%d interactions of %d users stand in valid and test rows, and are no row's target: "
+            "%d interactions of %d users are in valid and test rows, and are no row's target: "
             "interactions.history_only: %s %s",
             report["history_only"]["interactions"],
             report["history_only"]["users"],

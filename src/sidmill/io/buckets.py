@@ -43,13 +43,13 @@ def gathered(tables: Iterable[pa.Table], memory_mb: int) -> Iterator[pa.Table]:
     Memory: ``memory_mb`` MiB, and one table.
     """
     waiting: list[pa.Table] = []
-    held = 0
+    n_bytes = 0
     for table in tables:
         waiting.append(table)
-        held += table.nbytes
-        if held >= memory_mb * BYTES_PER_MB:
+        n_bytes += table.nbytes
+        if n_bytes >= memory_mb * BYTES_PER_MB:
             yield pa.concat_tables(waiting)
-            waiting, held = [], 0
+            waiting, n_bytes = [], 0
     if waiting:
         yield pa.concat_tables(waiting)
 
@@ -82,11 +82,11 @@ def groups(sizes: np.ndarray, memory_mb: int) -> Iterator[tuple[int, int]]:
         sizes: bytes of each bucket (B,).
         memory_mb: MiB that a run may hold; a larger bucket is a run of its own.
     """
-    start, held = 0, 0
+    start, n_bytes = 0, 0
     for bucket, size in enumerate(sizes.tolist()):
-        if held and held + size > memory_mb * BYTES_PER_MB:
+        if n_bytes and n_bytes + size > memory_mb * BYTES_PER_MB:
             yield start, bucket
-            start, held = bucket, 0
-        held += size
-    if held:
+            start, n_bytes = bucket, 0
+        n_bytes += size
+    if n_bytes:
         yield start, len(sizes)

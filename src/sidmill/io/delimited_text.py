@@ -1,7 +1,7 @@
 """Delimited text of the user, record by record: with quotes or without, under a header or not.
 
 A record that cannot be read has a ``problem``, so that the caller can count it. Where no record
-after it could be told apart, as behind an unclosed quote of CSV, it is an error.
+after it could be separated, as behind an unclosed quote of CSV, it is an error.
 """
 
 import csv
@@ -66,7 +66,8 @@ def quoted_records(path: str, text: TextIO, separator: str) -> Iterator[Record]:
             if rows.line_num > first:
                 raise SidmillError(
                     f"{path}, line {first}: a quote opened there is not closed where the field "
-                    f"ends, at line {rows.line_num}: correct it; no row after it can be told apart"
+                    f"ends, at line {rows.line_num}: correct it; the rows after it cannot be "
+                    f"separated"
                 ) from None
             yield Record(first, first, [], f"not CSV ({error})")
             continue

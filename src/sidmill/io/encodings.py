@@ -125,15 +125,15 @@ class _Decoded(io.RawIOBase):
         return True
 
     def readinto(self, buffer: "Buffer") -> int:
-        room = memoryview(buffer).cast("B")
+        target = memoryview(buffer).cast("B")
         while not self.waiting:
             chunk = self.stream.read(CHUNK)
             text = self.decoder.decode(chunk, not chunk)
             if not chunk and not text:
                 return 0
             self.waiting = text.encode(UTF8, "surrogatepass")
-        part, self.waiting = self.waiting[: len(room)], self.waiting[len(room) :]
-        room[: len(part)] = part
+        part, self.waiting = self.waiting[: len(target)], self.waiting[len(target) :]
+        target[: len(part)] = part
         return len(part)
 
     def close(self) -> None:

@@ -100,29 +100,29 @@ def open_checked(path: str | Path, specs: list[DatasetSpec], attributes: list[st
 def _check(path: str | Path, file: h5py.File, specs: list[DatasetSpec]) -> None:
     sizes: dict[str, tuple[int, str]] = {}
     for name, kind, shape, optional in specs:
-        found = file.get(name)
-        if found is None and optional:
+        stored = file.get(name)
+        if stored is None and optional:
             continue
 
         # Its name, type and number of dimensions.
-        if not isinstance(found, h5py.Dataset):
+        if not isinstance(stored, h5py.Dataset):
             raise SidmillError(
                 f"{path}: no dataset {name!r}, wanted {kind} {_shape(shape)}; it has "
                 f"{', '.join(file) or 'none'}"
             )
-        is_kind = kind_of(found.dtype)
-        if is_kind != kind or len(found.shape) != len(shape):
+        is_kind = kind_of(stored.dtype)
+        if is_kind != kind or len(stored.shape) != len(shape):
             raise SidmillError(
-                f"{path}: dataset {name!r} is {is_kind} {found.shape}, wanted {kind} "
+                f"{path}: dataset {name!r} is {is_kind} {stored.shape}, wanted {kind} "
                 f"{_shape(shape)}"
             )
 
         # A letter stands for the same size in all datasets.
-        for letter, size in zip(shape, found.shape, strict=True):
+        for letter, size in zip(shape, stored.shape, strict=True):
             expected, first = sizes.setdefault(str(letter), (size, name))
             if expected != size:
                 raise SidmillError(
-                    f"{path}: dataset {name!r} is {is_kind} {found.shape}, but {letter} is "
+                    f"{path}: dataset {name!r} is {is_kind} {stored.shape}, but {letter} is "
                     f"{expected} in {first!r}: the two do not belong together"
                 )
 
@@ -133,10 +133,10 @@ def check_attribute(path: str | Path, file: h5py.File, name: str, expected: int)
     Raises:
         SidmillError: if it is another, or no number.
     """
-    found = file.attrs[name]
-    if not isinstance(found, int | np.number) or found != expected:
+    stored = file.attrs[name]
+    if not isinstance(stored, int | np.number) or stored != expected:
         raise SidmillError(
-            f"{path}: attribute {name} says {found!s:.80}, the datasets {expected}: make it again"
+            f"{path}: attribute {name} says {stored!s:.80}, the datasets {expected}: make it again"
         )
 
 

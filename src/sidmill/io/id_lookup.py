@@ -55,7 +55,7 @@ def make(ids: pa.Array | pa.ChunkedArray, where: str | Path = "the catalogue") -
     if pc.count_distinct(ids).as_py() != len(ids):
         counts = ids.value_counts()
         repeated = counts.field("values").filter(pc.greater(counts.field("counts"), 1))[0].as_py()
-        raise SidmillError(f"{where}: item {repeated!r} stands there twice: keep one of its rows")
+        raise SidmillError(f"{where}: item {repeated!r} is listed twice: keep one of its rows")
     if not pa.types.is_integer(ids.type):
         return Lookup(ids.type, texts=dict(zip(ids.to_pylist(), range(len(ids)), strict=True)))
 

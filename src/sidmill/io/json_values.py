@@ -86,12 +86,12 @@ def shape(stream: io.BufferedReader) -> str:
     # A line longer than is looked at.
     if start == b"[":
         return "array"
-    found = _shape_of_beginning(first)
-    if found == "keyed":  # unless it is the first of several long lines
+    form = _shape_of_beginning(first)
+    if form == "keyed":  # unless it is the first of several long lines
         while (part := stream.readline(LOOK_AHEAD)) and not part.endswith(b"\n"):
             pass
-        found = "lines" if _next_line(stream) else "keyed"
-    return found if found == "keyed" else "lines"
+        form = "lines" if _next_line(stream) else "keyed"
+    return form if form == "keyed" else "lines"
 
 
 def read(path: str | Path, stream: io.BufferedReader, form: str) -> Iterator[Value]:
@@ -105,7 +105,7 @@ def read(path: str | Path, stream: io.BufferedReader, form: str) -> Iterator[Val
         form: what :func:`shape` returned.
 
     Raises:
-        SidmillError: if a value is too long, or nothing after it can be told apart.
+        SidmillError: if a value is too long, or the values after it cannot be separated.
     """
     # Values without anything around them.
     text = _Text(path, stream)
@@ -193,8 +193,8 @@ class _Text:
                 problem = TOO_DEEP
             except json.JSONDecodeError as error:
                 problem = f"not JSON ({error.msg})"
-                near = error.pos >= len(self.text) - NEAR_END
-                is_cut = near or error.msg.startswith("Unterminated string")
+                is_near_end = error.pos >= len(self.text) - NEAR_END
+                is_cut = is_near_end or error.msg.startswith("Unterminated string")
             except ValueError:  # Python's limit of digits
                 self.decoder = json.JSONDecoder(parse_int=_long_integer)
                 continue
@@ -213,15 +213,15 @@ class _Text:
 
     def _read_on(self) -> bool:
         """Read as much again as is kept, so that a long value is parsed a few times only."""
-        kept = self.text[self.at :]
-        if len(kept) > text_lines.LONGEST:
+        remainder = self.text[self.at :]
+        if len(remainder) > text_lines.LONGEST:
             raise SidmillError(
                 f"{self.path}: what follows element {self.number} of its JSON is "
                 f"{text_lines.TOO_LONG}: correct it"
             )
-        more = "" if self.ended else self.file.read(max(CHUNK, len(kept)))
+        more = "" if self.ended else self.file.read(max(CHUNK, len(remainder)))
         self.ended = self.ended or not more
-        self.text, self.at = kept + more, 0
+        self.text, self.at = remainder + more, 0
         return bool(more)
 
     def _pass_over(self, problem: str) -> None:
@@ -300,8 +300,8 @@ def _shape_of_beginning(beginning: bytes) -> str:
     entries: dict[str, object] = {}
     try:
         while text.next_mark() == '"':
-            found = text.entry()
-            entries[str(found.key)] = found.value
+            entry = text.entry()
+            entries[str(entry.key)] = entry.value
             if text.next_mark() != ",":
                 break
             text.take()

@@ -112,10 +112,10 @@ def open_file(
         parquet = Parquet(path)
     schema = parquet.schema_arrow
     for name, accepts in columns.items():
-        found = schema.get_all_field_indices(name)
-        if len(found) != 1:
+        matches = schema.get_all_field_indices(name)
+        if len(matches) != 1:
             raise SidmillError(
-                f"{path}: {len(found)} columns named {name!r}, wanted one; the file has "
+                f"{path}: {len(matches)} columns named {name!r}, wanted one; the file has "
                 f"{_listed(schema.names)}{hint}"
             )
         if not accepts(schema.field(name).type):
@@ -167,10 +167,10 @@ def pids(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def plain_lists(table: pa.Table) -> pa.Table:
     """The same rows, with ``list`` in place of other kinds of list: readers ask for offsets."""
-    for place, field in enumerate(table.schema):
+    for index, field in enumerate(table.schema):
         if pa.types.is_large_list(field.type) or pa.types.is_fixed_size_list(field.type):
-            plain = table.column(place).cast(pa.list_(field.type.value_type))
-            table = table.set_column(place, field.name, plain)
+            plain = table.column(index).cast(pa.list_(field.type.value_type))
+            table = table.set_column(index, field.name, plain)
     return table
 
 
@@ -209,8 +209,8 @@ def matrix(path: str | Path, column: pa.ChunkedArray, name: str, advice: str) ->
     flat = lists.flatten()
     n_columns = int(lengths[0]) if len(lengths) else 0
     if flat.null_count:
-        place = int(np.flatnonzero(flat.is_null().to_numpy(zero_copy_only=False))[0])
-        raise SidmillError(f"{path}: row {place // n_columns} of {name!r} lacks a value: {advice}")
+        index = int(np.flatnonzero(flat.is_null().to_numpy(zero_copy_only=False))[0])
+        raise SidmillError(f"{path}: row {index // n_columns} of {name!r} lacks a value: {advice}")
     values: np.ndarray = flat.to_numpy().reshape(len(lists), n_columns)
     return values
 
@@ -223,9 +223,9 @@ def metadata_json(parquet: Parquet, key: str) -> dict[str, Any]:
     """
     stored = parquet.schema_arrow.metadata or {}
     try:
-        found: dict[str, Any] = json.loads(stored.get(key.encode(), b"{}"))
+        facts: dict[str, Any] = json.loads(stored.get(key.encode(), b"{}"))
     except (ValueError, RecursionError) as error:
         raise SidmillError(
             f"{parquet.path}: its metadata {key!r} is no JSON ({error}): make it again"
         ) from None
-    return found
+    return facts

@@ -87,19 +87,19 @@ class CheckedFile:
         Raises:
             SidmillError: naming the file and the first portion that differs.
         """
-        done = 0
-        while done < len(out):
-            portion, start = divmod(offset + done, PORTION)
-            room = out[done : done + PORTION - start]
+        n_read = 0
+        while n_read < len(out):
+            portion, start = divmod(offset + n_read, PORTION)
+            target = out[n_read : n_read + PORTION - start]
             with self._lock:
                 if not self._checked[portion]:
-                    self._hold(file, portion)
+                    self._load_portion(file, portion)
                 is_held = self._held == portion
                 if is_held:
-                    room[:] = self._buffer[start : start + len(room)]
+                    target[:] = self._buffer[start : start + len(target)]
             if not is_held:
-                _read_exactly(file, offset + done, room, self.path)
-            done += len(room)
+                _read_exactly(file, offset + n_read, target, self.path)
+            n_read += len(target)
 
     def check(self, offsets: np.ndarray, n_bytes: int) -> None:
         """Check the portions of some rows, where that was not done yet.
@@ -117,9 +117,9 @@ class CheckedFile:
             return
         with self.path.open("rb", buffering=0) as file, self._lock:
             for portion in missing:
-                self._hold(file.fileno(), portion)
+                self._load_portion(file.fileno(), portion)
 
-    def _hold(self, file: int, portion: int) -> None:
+    def _load_portion(self, file: int, portion: int) -> None:
         """Read a portion into the buffer and check it."""
         first = portion * PORTION
         n_bytes = min(PORTION, self._size - first)
@@ -134,12 +134,12 @@ class CheckedFile:
 
 
 def _read_exactly(file: int, offset: int, out: memoryview, path: str | Path) -> None:
-    done = 0
-    while done < len(out):
-        n_bytes = os.preadv(file, [out[done:]], offset + done)
+    n_read = 0
+    while n_read < len(out):
+        n_bytes = os.preadv(file, [out[n_read:]], offset + n_read)
         if n_bytes == 0:
             raise SidmillError(f"{path} is shorter than its header says: {remedy(path)}")
-        done += n_bytes
+        n_read += n_bytes
 
 
 def _compare(path: str | Path, content: memoryview, digest: str, first: int) -> None:

@@ -41,10 +41,10 @@ def read(path: str | Path) -> dict[str, torch.Tensor]:
         state = inner
     if not isinstance(state, dict):
         raise SidmillError(f"{path}: wanted a state dict, names and tensors, found {type(state)}")
-    found = {str(name): part for name, part in state.items() if isinstance(part, torch.Tensor)}
-    while prefix := _prefix(found):
-        found = {name.removeprefix(prefix): part for name, part in found.items()}
-    return found
+    tensors = {str(name): part for name, part in state.items() if isinstance(part, torch.Tensor)}
+    while prefix := _prefix(tensors):
+        tensors = {name.removeprefix(prefix): part for name, part in tensors.items()}
+    return tensors
 
 
 def names_of(state: dict[str, torch.Tensor]) -> str:
@@ -54,10 +54,10 @@ def names_of(state: dict[str, torch.Tensor]) -> str:
     return f"{', '.join(list(state)[:SHOWN_NAMES])}{more}" if state else "no tensor"
 
 
-def _prefix(found: dict[str, torch.Tensor]) -> str:
+def _prefix(tensors: dict[str, torch.Tensor]) -> str:
     """The prefix that all names share, if it is one that wraps models."""
     for prefix in PREFIXES:
-        if found and all(name.startswith(prefix) for name in found):
+        if tensors and all(name.startswith(prefix) for name in tensors):
             return prefix
     return ""
 
@@ -145,17 +145,17 @@ def _outline(path: Path, names: set[str]) -> object:
         return [reader.load() for _ in range(n_pickles)][-1]
 
 
-def _tensors_of(outline: object, place: str) -> str:
+def _tensors_of(outline: object, expression: str) -> str:
     """The expression that gives the tensors of what ``torch.load`` gave."""
     if not isinstance(outline, dict):
-        return f"{place}.state_dict()"
+        return f"{expression}.state_dict()"
     for wrapper in WRAPPERS:
         inner = outline.get(wrapper)
         if isinstance(inner, dict) or _is_object(inner):
-            return _tensors_of(inner, f'{place}["{wrapper}"]')
+            return _tensors_of(inner, f'{expression}["{wrapper}"]')
     if any(_is_object(part) for part in outline.values()):
-        return f"{{name: part for name, part in {place}.items() if torch.is_tensor(part)}}"
-    return place
+        return f"{{name: part for name, part in {expression}.items() if torch.is_tensor(part)}}"
+    return expression
 
 
 def _is_object(part: object) -> bool:

@@ -63,8 +63,8 @@ def read(path: str | Path, what: str) -> tuple[dict[str, np.ndarray], dict[str, 
         raise SidmillError(f"{path}: not a readable {what} ({error}): {remedy(path)}") from None
     if not isinstance(facts, dict):
         raise SidmillError(f"{path}: holds no {what} of SIDMill: {remedy(path)}")
-    wanted = facts.pop(DIGEST, None)
-    if wanted and wanted != _digest(tensors, facts):
+    expected = facts.pop(DIGEST, None)
+    if expected and expected != _digest(tensors, facts):
         raise SidmillError(
             f"{path}: its bytes are not those that were written (a damaged disk or copy): "
             f"{remedy(path)}"

@@ -71,22 +71,22 @@ def ids_of(column: pa.Array | pa.ChunkedArray, path: str | Path, row: int = 0) -
     # The values behind dictionaries and extensions, none of them null.
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     kind = _stored(column.type)
-    wanted = id_type(column.type)
-    found = pa.chunked_array([_decoded(chunk) for chunk in chunks], kind)
-    if found.null_count:
-        at = row + pc.index(found.is_null(), True).as_py()
+    target_type = id_type(column.type)
+    decoded = pa.chunked_array([_decoded(chunk) for chunk in chunks], kind)
+    if decoded.null_count:
+        at = row + pc.index(decoded.is_null(), True).as_py()
         raise SidmillError(f"{path}: the id at row {at} is null: every row needs one")
 
     # Text has to be UTF-8, a float a whole number.
     if _is_text(kind):
         try:
-            found.validate(full=True)  # other tools write any bytes as text
+            decoded.validate(full=True)  # other tools write any bytes as text
         except pa.ArrowInvalid:
             raise SidmillError(
                 f"{path}: an id from row {row} on is not UTF-8: write the ids as such"
             ) from None
     if pa.types.is_floating(kind):
-        values = found.to_numpy()
+        values = decoded.to_numpy()
         exact = 2.0 ** (np.finfo(values.dtype).nmant + 1)  # up to here every whole number is one
         with np.errstate(invalid="ignore"):
             odd = np.flatnonzero(
@@ -101,11 +101,11 @@ def ids_of(column: pa.Array | pa.ChunkedArray, path: str | Path, row: int = 0) -
 
     # Integers of any width become int64, texts of any kind string.
     try:
-        return found.cast(wanted)
+        return decoded.cast(target_type)
     except pa.ArrowInvalid:
-        huge = _first(found, lambda one: one.as_py() not in INT64)
+        huge = _first(decoded, lambda one: one.as_py() not in INT64)
         raise SidmillError(
-            f"{path}: id {found[huge]} at row {row + huge} does not fit in int64: make the ids "
+            f"{path}: id {decoded[huge]} at row {row + huge} does not fit in int64: make the ids "
             f"text, and set items.id_type: string"
         ) from None
 
@@ -185,18 +185,18 @@ def refuse_repeats(
     Raises:
         SidmillError: naming the first of them.
     """
-    together = np.sort(np.concatenate(keys)) if keys else np.empty(0, np.uint64)
-    twice = np.unique(together[1:][together[1:] == together[:-1]])
+    sorted_keys = np.sort(np.concatenate(keys)) if keys else np.empty(0, np.uint64)
+    twice = np.unique(sorted_keys[1:][sorted_keys[1:] == sorted_keys[:-1]])
     if not twice.size:
         return
-    seen = set()  # texts are told apart by what they are, their keys only find them
+    known = set()  # texts are told apart by what they are, their keys only find them
     for ids in read():
         for one in ids.filter(pa.array(np.isin(keys_of(ids), twice))).to_pylist():
-            if one in seen:
+            if one in known:
                 raise SidmillError(
                     f"{path}: id {one!r} is there more than once: keep one vector per id"
                 )
-            seen.add(one)
+            known.add(one)
 
 
 def open_npy(path: str | Path, setting: str) -> np.ndarray:
@@ -266,8 +266,8 @@ def read_ids(
     elif kind == ".npy":
         yield from _array_ids(path, setting)
     elif kind == ".txt":
-        found = _lines(path, setting, as_text=as_text)
-        while block := list(islice(found, BLOCK_ROWS)):
+        ids_read = _lines(path, setting, as_text=as_text)
+        while block := list(islice(ids_read, BLOCK_ROWS)):
             yield pa.chunked_array([block], pa.string() if as_text else pa.int64())
     else:
         raise SidmillError(f"{setting} is {path}: it must end in .parquet, .npy or .txt")
@@ -330,13 +330,13 @@ def are_integers(path: str | Path) -> bool:
     return False
 
 
-def _integer(pid: str, place: str) -> int:
+def _integer(pid: str, where: str) -> int:
     """Read an integer written as str() writes it: "01" is another id than 1."""
     with suppress(ValueError):
         if str(int(pid)) == pid and int(pid) in INT64:
             return int(pid)
     raise SidmillError(
-        f"{place}: {pid!r:.80} is no 64-bit integer, as the ids of the items are: write it as they "
+        f"{where}: {pid!r:.80} is no 64-bit integer, as the ids of the items are: write it as they "
         f"are, or set items.id_type: string"
     )
 

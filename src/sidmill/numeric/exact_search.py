@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from queue import SimpleQueue
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +27,6 @@ from sidmill.formats.neighbour_lists import Neighbours
 from sidmill.numeric import nearest_torch, row_blocks
 from sidmill.numeric.nearest_numpy import EPSILON, MARGIN
 from sidmill.numeric.topk_heap import Best
-from sidmill.settings.retrieval import Retrieval
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +39,23 @@ BLOCKS_PER_MESSAGE = 1000
 LOWEST = np.finfo(np.float32).min
 
 
-class Asked(NamedTuple):
+class SearchSettings(Protocol):
+    """Settings of the machine, which do not change the result; section ``retrieval`` has them."""
+
+    @property
+    def search_batch(self) -> int:
+        """Queries per matrix product."""
+
+    @property
+    def device(self) -> str:
+        """``auto``, ``cpu`` or ``cuda``."""
+
+    @property
+    def memory_mb(self) -> int:
+        """MiB for the blocks and their scores."""
+
+
+class Queries(NamedTuple):
     """The queries: float32 (Q, D) twice, and their norms, float32 (Q,)."""
 
     rows: np.ndarray
@@ -58,12 +73,13 @@ class Block(NamedTuple):
 def search(
     vectors: np.ndarray,
     queries: np.ndarray,
-    ranks: np.ndarray,
-    rows: range,
     top_k: int,
-    settings: Retrieval,
+    settings: SearchSettings,
+    *,
+    ranks: np.ndarray | None = None,
+    rows: range | None = None,
 ) -> Neighbours:
-    """Find the k best of some consecutive rows for every query.
+    """Find the k best of consecutive rows for every query.
 
     The corpus is read once, block by block. Each thread reads and searches blocks of its own, so
     that one reads while another computes. Memory: ``memory_mb``, 24 k bytes per query, 8 per row.
@@ -71,10 +87,11 @@ def search(
     Args:
         vectors: float32 or float16 (N, D), in memory or memory-mapped.
         queries: float32 (Q, D).
-        ranks: int64 (N,), position of each row's id in the order that decides ties.
-        rows: the rows to search, of the whole store.
         top_k: k.
-        settings: ``search_batch``, ``device`` and ``memory_mb``, which do not change the result.
+        settings: see :class:`SearchSettings`.
+        ranks: int64 (N,), position of each row's id in the order that decides ties; None: the
+            order of the rows.
+        rows: the rows to search, of the whole store; None: all.
 
     Returns:
         Rows of the whole store with their scores, best first, (Q, k); row -1 with score -inf where
@@ -89,11 +106,16 @@ def search(
             f"with one model"
         )
 
+    rows = range(len(vectors)) if rows is None else rows
+    ranks = np.arange(len(vectors)) if ranks is None else ranks
+
     # The queries, in memory and on the device.
     device = nearest_torch.pick_device(settings.device)
     queries = np.ascontiguousarray(queries, dtype=np.float32)
     row_blocks.require_finite(queries, 0)
-    asked = Asked(queries, torch.from_numpy(queries).to(device), np.linalg.norm(queries, axis=1))
+    query_set = Queries(
+        queries, torch.from_numpy(queries).to(device), np.linalg.norm(queries, axis=1)
+    )
 
     # The memory is divided among the workers; each takes a score buffer while it computes.
     batch = min(settings.search_batch, max(len(queries), 1))
@@ -105,14 +127,14 @@ def search(
     # Blocks in any order: the k best are the same.
     best = Best(len(queries), top_k, ranks)
     firsts = range(rows.start, rows.stop, block_rows)
-    parts = [vectors[first : min(first + block_rows, rows.stop)] for first in firsts]
-    search_block = partial(_search_block, asked, batch, buffers, best)
+    blocks = [vectors[first : min(first + block_rows, rows.stop)] for first in firsts]
+    search_block = partial(_search_block, query_set, batch, buffers, best)
     with (
         threadpool_limits(1, user_api="blas"),  # a worker is one thread
         ThreadPoolExecutor(workers) as pool,
     ):
         nearest_torch.share_cores(pool, workers, 1)
-        for number, stop in enumerate(pool.map(search_block, firsts, parts), start=1):
+        for number, stop in enumerate(pool.map(search_block, firsts, blocks), start=1):
             if number % BLOCKS_PER_MESSAGE == 0:
                 logger.info("%d of %d rows searched", stop - rows.start, len(rows))
     return best.result()
@@ -148,7 +170,7 @@ def id_ranks(ids: pa.ChunkedArray) -> np.ndarray:
 
 
 def _search_block(
-    asked: Asked,
+    queries: Queries,
     batch: int,
     buffers: SimpleQueue[torch.Tensor],
     best: Best,
@@ -158,7 +180,7 @@ def _search_block(
     """Search one block, and return the row after its last.
 
     Args:
-        asked: the queries.
+        queries: the queries.
         batch: queries per matrix product.
         buffers: a tensor for the scores, for each worker.
         best: the k best so far.
@@ -167,25 +189,25 @@ def _search_block(
     """
     (_, values) = next(row_blocks.read_blocks(part, len(part)))
     block = Block(values, first)
-    slack = _slack(asked, block)  # float32 (Q,)
+    slack = _slack(queries, block)  # float32 (Q,)
 
     # A buffer is taken after the block was read, so that reading does not hold it.
-    rows = torch.from_numpy(block.rows).to(asked.on_device.device)
+    rows = torch.from_numpy(block.rows).to(queries.on_device.device)
     buffer = buffers.get()
     try:
-        for low in range(0, len(asked.rows), batch):
-            part_of_queries = slice(low, low + batch)
-            scores = _multiply(asked.on_device[part_of_queries], rows, buffer)
+        for low in range(0, len(queries.rows), batch):
+            batch_rows = slice(low, low + batch)
+            scores = _multiply(queries.on_device[batch_rows], rows, buffer)
             query, column = _candidates(
-                scores, best.worst[part_of_queries], slack[part_of_queries], best.top_k
+                scores, best.worst[batch_rows], slack[batch_rows], best.top_k
             )
-            _add_candidates(best, asked.rows, block, query + low, column)
+            _add_candidates(best, queries.rows, block, query + low, column)
     finally:
         buffers.put(buffer)
     return first + len(block.rows)
 
 
-def _slack(asked: Asked, block: Block) -> np.ndarray:
+def _slack(queries: Queries, block: Block) -> np.ndarray:
     """How far a matrix product may be from the score of a pair, for each query, float (Q,).
 
     As in nearest_numpy: eight times the rounding that was measured, in units of eps sqrt(D).
@@ -195,8 +217,8 @@ def _slack(asked: Asked, block: Block) -> np.ndarray:
     """
     with np.errstate(over="ignore", invalid="ignore"):
         longest = float(np.sqrt(np.vecdot(block.rows, block.rows).max()))
-        slack: np.ndarray = MARGIN * EPSILON * block.rows.shape[1] ** 0.5 * longest * asked.norms
-        if not np.isfinite(longest * asked.norms).all():
+        slack: np.ndarray = MARGIN * EPSILON * block.rows.shape[1] ** 0.5 * longest * queries.norms
+        if not np.isfinite(longest * queries.norms).all():
             row_blocks.require_finite(block.rows, block.first)
             raise SidmillError(
                 f"scores of the rows from {block.first} on overflow float32: normalise the "

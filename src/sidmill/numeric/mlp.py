@@ -4,9 +4,9 @@ Shapes: n rows, D input dimensions, d output dimensions.
 
 Rows go through in portions of one fixed size, the last one filled up with zeros: a matrix product
 of another height may add in another order. Widths are filled up as well: in a product of odd widths
-the first and the last rows may be added in another order than those between. So what comes out for
-a row depends neither on the block it came in nor on its place or its neighbours there, and an item
-encoded alone gets the code that it got among all the others.
+the first and the last rows may be added in another order than those between. So the result for
+a row depends neither on its block nor on its position or its neighbours there, and an item encoded
+alone gets the code that it gets among all the others.
 """
 
 from collections.abc import Callable, Iterator
@@ -66,22 +66,22 @@ def products(on_cpu: str, on_gpu: str) -> Iterator[None]:
     """
     import torch
 
-    places: list[Any] = [
+    backends: list[Any] = [
         torch.backends.mkldnn.matmul,  # type: ignore[attr-defined]  # torch's stubs lack it
         torch.backends.cuda.matmul,
     ]
-    before = [place.fp32_precision for place in places]
+    before = [backend.fp32_precision for backend in backends]
     try:
-        for place, precision in zip(places, (on_cpu, on_gpu), strict=True):
-            place.fp32_precision = precision
+        for backend, precision in zip(backends, (on_cpu, on_gpu), strict=True):
+            backend.fp32_precision = precision
         yield
     finally:
-        for place, precision in zip(places, before, strict=True):
-            place.fp32_precision = precision
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
 
 
 def exact_products() -> AbstractContextManager[None]:
-    """Let products take float32 factors whole, whatever the caller allowed: codes hang on them."""
+    """Let products use unrounded float32 factors, whatever the caller allowed: codes need them."""
     return products("ieee", "ieee")
 
 
@@ -97,7 +97,7 @@ def _run(
     import torch
 
     rows = torch.as_tensor(rows, device=device)
-    found = torch.empty((len(rows), width), device=rows.device)
+    outputs = torch.empty((len(rows), width), device=rows.device)
     for start in range(0, len(rows), PORTION_ROWS):
         # fill the portion up with zeros to the fixed height, and to the width of the first layer
         portion = rows[start : start + PORTION_ROWS]
@@ -114,5 +114,5 @@ def _run(
             values += portion @ skip.T if skip.ndim else portion * skip
         if bound is not None:
             values.clamp_(-bound, bound)
-        found[start : start + n_rows] = values[:n_rows, :width]
-    return found
+        outputs[start : start + n_rows] = values[:n_rows, :width]
+    return outputs

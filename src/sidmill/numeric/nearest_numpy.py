@@ -10,8 +10,8 @@ candidates: each codeword that comes, within the product's rounding, as near as 
 there are two or more, the expression decides. So codes depend neither on the block size nor on the
 thread count or the device.
 
-How many candidates there are, the data decides: in a collapsed codebook every word is one. They are
-decided in portions of a fixed size.
+The number of candidates depends on the data: in a collapsed codebook every codeword is one. They
+are compared in batches of a fixed size.
 """
 
 from collections.abc import Iterator
@@ -34,81 +34,85 @@ CROWDED = 4  # where one codeword in so many is a candidate, all of them are com
 class Level(NamedTuple):
     """One codebook, ready for the search."""
 
-    words: np.ndarray  # float32 (K, D)
+    codewords: np.ndarray  # float32 (K, D)
     prices: np.ndarray  # float32 (K,), what a codeword costs besides its distance
-    halves: np.ndarray  # float32 (K,), half of norm squared and price; infinite for a repeated word
-    reach: float  # the largest norm
-    dearest: float  # the largest absolute price
+    halves: np.ndarray  # float32 (K,), half of norm squared and price; infinite for a repeat
+    max_norm: float  # the largest norm
+    max_price: float  # the largest absolute price
 
 
-def search_level(words: np.ndarray, prices: np.ndarray | None = None) -> Level:
+def search_level(codewords: np.ndarray, prices: np.ndarray | None = None) -> Level:
     """Prepare a codebook for :func:`nearest`.
 
-    A word that repeats an earlier one at the same price or a higher one can never win.
+    A codeword that repeats an earlier one at the same price or a higher one can never win.
 
     Args:
-        words: float32 (K, D).
+        codewords: float32 (K, D).
         prices: float32 (K,), or None for zeros.
     """
-    words = np.ascontiguousarray(words, dtype=np.float32)
-    prices = np.zeros(len(words), dtype=np.float32) if prices is None else prices
-    norms = np.square(words.astype(np.float64)).sum(axis=1)
+    codewords = np.ascontiguousarray(codewords, dtype=np.float32)
+    prices = np.zeros(len(codewords), dtype=np.float32) if prices is None else prices
+    norms = np.square(codewords.astype(np.float64)).sum(axis=1)
     halves = ((norms + prices) / 2).astype(np.float32)
-    # A repeated word that costs less stays, and so does the earlier one: the two costs may round
-    # to one number, which goes to the lower code.
+    # A repeated codeword that costs less stays, and so does the earlier one: the two costs may
+    # round to one number, which goes to the lower code.
     cheapest: dict[bytes, float] = {}
     for code, price in enumerate(prices.tolist()):
-        word = words[code].tobytes()
-        if price >= cheapest.get(word, np.inf):
+        codeword = codewords[code].tobytes()
+        if price >= cheapest.get(codeword, np.inf):
             halves[code] = np.inf
         else:
-            cheapest[word] = price
-    return Level(words, prices, halves, float(np.sqrt(norms.max())), float(np.abs(prices).max()))
+            cheapest[codeword] = price
+    return Level(
+        codewords, prices, halves, float(np.sqrt(norms.max())), float(np.abs(prices).max())
+    )
 
 
-def nearest(left: np.ndarray, level: Level, spare: np.ndarray) -> np.ndarray:
+def nearest(residuals: np.ndarray, level: Level, buffer: np.ndarray) -> np.ndarray:
     """Return the code of each row, by the rule of the module's docstring.
 
     Args:
-        left: float32 (b, D), residuals.
+        residuals: float32 (b, D).
         level: the codebook.
-        spare: float32, at least b K numbers, to write the scores to: fresh pages cost 10 %.
+        buffer: float32, at least b K numbers, to write the scores to: fresh pages cost 10 %.
 
     Returns:
         int64 (b,).
     """
-    n_rows, n_codes = len(left), len(level.words)
-    scores = spare[: n_rows * n_codes].reshape(n_rows, n_codes)
-    np.matmul(left, level.words.T, out=scores)
+    # Scores are half costs, less half of the row's own squared norm: (b, K).
+    n_rows, n_codes = len(residuals), len(level.codewords)
+    scores = buffer[: n_rows * n_codes].reshape(n_rows, n_codes)
+    np.matmul(residuals, level.codewords.T, out=scores)
     np.subtract(level.halves, scores, out=scores)
     codes: np.ndarray = scores.argmin(axis=1)
-    lines = np.arange(n_rows)
-    best = scores[lines, codes]
-    scores[lines, codes] = np.inf
-    limit = best + margin(
-        np.einsum("ij,ij->i", left, left), level.reach, level.dearest, left.shape[1]
-    )
-    unsure = np.flatnonzero(scores.min(axis=1) <= limit)
-    for some in portions(unsure, n_codes):
-        near = scores[some] <= limit[some, None]
-        near[np.arange(len(some)), codes[some]] = True
-        codes[some] = decide(left[some], level.words, level.prices, near)
+    rows = np.arange(n_rows)
+    best = scores[rows, codes]
+    scores[rows, codes] = np.inf
+
+    # Where another codeword is within the rounding error, the deciding expression chooses.
+    squares = np.einsum("ij,ij->i", residuals, residuals)
+    limit = best + margin(squares, level.max_norm, level.max_price, residuals.shape[1])
+    ambiguous = np.flatnonzero(scores.min(axis=1) <= limit)
+    for batch in portions(ambiguous, n_codes):
+        is_candidate = scores[batch] <= limit[batch, None]
+        is_candidate[np.arange(len(batch)), codes[batch]] = True
+        codes[batch] = decide(residuals[batch], level.codewords, level.prices, is_candidate)
     return codes
 
 
-def portions(unsure: np.ndarray, n_codes: int) -> Iterator[np.ndarray]:
+def portions(ambiguous: np.ndarray, n_codes: int) -> Iterator[np.ndarray]:
     """Cut int64 (u,) into parts of ``PAIRS_AT_ONCE`` candidates at most, of one row at least."""
     step = max(1, PAIRS_AT_ONCE // n_codes)
-    return (unsure[start : start + step] for start in range(0, len(unsure), step))
+    return (ambiguous[start : start + step] for start in range(0, len(ambiguous), step))
 
 
-def margin(squares: np.ndarray, reach: float, dearest: float, dim: int) -> np.ndarray:
+def margin(squares: np.ndarray, max_norm: float, max_price: float, dim: int) -> np.ndarray:
     """How far apart two scores may be and still be decided by rounding alone.
 
     Args:
         squares: float32 (b,), squared norms of the rows.
-        reach: the largest norm of a codeword.
-        dearest: the largest absolute price.
+        max_norm: the largest norm of a codeword.
+        max_price: the largest absolute price.
         dim: D.
 
     Returns:
@@ -123,39 +127,41 @@ def margin(squares: np.ndarray, reach: float, dearest: float, dim: int) -> np.nd
             "long for squared distances in float32: encode vectors like those that the quantizer "
             "was trained on, or train it again"
         )
-    scale = np.square(np.sqrt(squares) + reach) + dearest
+    scale = np.square(np.sqrt(squares) + max_norm) + max_price
     result: np.ndarray = (MARGIN * EPSILON * dim**0.5 * scale).astype(np.float32)
     return result
 
 
-def decide(left: np.ndarray, words: np.ndarray, prices: np.ndarray, near: np.ndarray) -> np.ndarray:
+def decide(
+    residuals: np.ndarray, codewords: np.ndarray, prices: np.ndarray, is_candidate: np.ndarray
+) -> np.ndarray:
     """Apply the deciding expression to the candidates.
 
     Memory besides the arguments: about 24 bytes per candidate and ``VALUES_AT_ONCE`` differences,
     or of one candidate as many as D.
 
     Args:
-        left: float32 (u, D).
-        words: float32 (K, D).
+        residuals: float32 (u, D).
+        codewords: float32 (K, D).
         prices: float32 (K,).
-        near: bool (u, K), the candidates, at least one in each row.
+        is_candidate: bool (u, K), the candidates, at least one in each row.
 
     Returns:
         int64 (u,).
     """
-    counts = np.count_nonzero(near, axis=1)
-    decided = np.empty(len(left), dtype=np.int64)
+    counts = np.count_nonzero(is_candidate, axis=1)
+    decided = np.empty(len(residuals), dtype=np.int64)
 
-    # Many candidates: compare every codeword, which needs no copy of rows and words.
-    crowded = counts * CROWDED > len(words)
-    for row in np.flatnonzero(crowded).tolist():
-        decided[row] = _costs(left[row], words, prices).argmin()  # the first of equal ones
+    # Many candidates: compare every codeword, which needs no copy of rows and codewords.
+    is_crowded = counts * CROWDED > len(codewords)
+    for row in np.flatnonzero(is_crowded).tolist():
+        decided[row] = _costs(residuals[row], codewords, prices).argmin()  # the first of equal ones
 
     # Few candidates: compare pairs of a row and a codeword.
-    sparse = np.flatnonzero(~crowded)
+    sparse = np.flatnonzero(~is_crowded)
     if len(sparse):
-        rows, candidates = near[sparse].nonzero()
-        costs = _pair_costs(left, words, prices, sparse[rows], candidates)
+        rows, candidates = is_candidate[sparse].nonzero()
+        costs = _pair_costs(residuals, codewords, prices, sparse[rows], candidates)
         firsts = np.cumsum(counts[sparse]) - counts[sparse]
         lowest = np.minimum.reduceat(costs, firsts)
         winners = np.flatnonzero(costs == lowest[rows])
@@ -163,31 +169,33 @@ def decide(left: np.ndarray, words: np.ndarray, prices: np.ndarray, near: np.nda
     return decided
 
 
-def _costs(row: np.ndarray, words: np.ndarray, prices: np.ndarray) -> np.ndarray:
+def _costs(row: np.ndarray, codewords: np.ndarray, prices: np.ndarray) -> np.ndarray:
     """The deciding expression of one row and every codeword: float32 (K,)."""
-    costs = np.empty(len(words), dtype=np.float32)
-    step = max(1, VALUES_AT_ONCE // words.shape[1])
-    spare = np.empty((min(step, len(words)), words.shape[1]), dtype=np.float32)
-    for start in range(0, len(words), step):
-        part = slice(start, start + step)
-        apart = np.subtract(row, words[part], out=spare[: len(words[part])])
-        np.square(apart, out=apart).sum(axis=1, out=costs[part])
+    costs = np.empty(len(codewords), dtype=np.float32)
+    step = max(1, VALUES_AT_ONCE // codewords.shape[1])
+    buffer = np.empty((min(step, len(codewords)), codewords.shape[1]), dtype=np.float32)
+    for start in range(0, len(codewords), step):
+        batch = slice(start, start + step)
+        differences = np.subtract(row, codewords[batch], out=buffer[: len(codewords[batch])])
+        np.square(differences, out=differences).sum(axis=1, out=costs[batch])
     result: np.ndarray = np.add(costs, prices, out=costs)
     return result
 
 
 def _pair_costs(
-    left: np.ndarray,
-    words: np.ndarray,
+    residuals: np.ndarray,
+    codewords: np.ndarray,
     prices: np.ndarray,
     rows: np.ndarray,
     candidates: np.ndarray,
 ) -> np.ndarray:
     """The deciding expression of pairs of a row and a codeword: float32, one per pair."""
     costs = np.empty(len(rows), dtype=np.float32)
-    step = max(1, VALUES_AT_ONCE // words.shape[1])
+    step = max(1, VALUES_AT_ONCE // codewords.shape[1])
     for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        apart = left[rows[part]] - words[candidates[part]]
-        costs[part] = np.square(apart, out=apart).sum(axis=1) + prices[candidates[part]]
+        batch = slice(start, start + step)
+        differences = residuals[rows[batch]] - codewords[candidates[batch]]
+        costs[batch] = (
+            np.square(differences, out=differences).sum(axis=1) + prices[candidates[batch]]
+        )
     return costs

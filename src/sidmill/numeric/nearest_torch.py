@@ -6,7 +6,7 @@ The same rule as :mod:`sidmill.numeric.nearest_numpy`: products on the device pr
 decides.
 
 Several devices share the rows: blocks are cut into pieces, dealt out in turn. Where pieces end
-depends on the rows alone, and what is found is put together in row order, so that the result is
+depends on the rows alone, and results are put together in row order, so that the result is
 the same for any number of GPUs, and of CPUs as far as a product's last bits do not depend on how
 many cores share it.
 """
@@ -62,8 +62,8 @@ def pick_devices(names: str) -> list[torch.device]:
     """Return the devices called ``names``; ``auto`` is every GPU, or the CPU without one.
 
     Args:
-        names: ``auto``, or devices with commas between them, such as ``cuda:0,cuda:1``. One may
-            stand there twice.
+        names: ``auto``, or devices with commas between them, such as ``cuda:0,cuda:1``. One may be
+            named twice.
 
     Raises:
         SidmillError: if torch does not know or reach one, or they are of two kinds.
@@ -83,18 +83,18 @@ def pick_devices(names: str) -> list[torch.device]:
     return devices
 
 
-def lanes(devices: list[torch.device], n_rows: int) -> list[torch.device]:
-    """Devices that share blocks of ``n_rows``: a lone CPU stands there once per lane of its cores.
+def expand_cpu(devices: list[torch.device], n_rows: int) -> list[torch.device]:
+    """Devices that share blocks of ``n_rows``: a single CPU is listed once per thread.
 
-    The lanes of a CPU are threads that share its cores evenly, one piece in each at a time: beside
-    a product, much that is done to a piece would keep one core busy and leave the others idle.
+    The threads share the cores of the CPU evenly; each works on one piece at a time. With one
+    thread, what is computed between two products would use one core and leave the others idle.
     """
     if len(devices) > 1 or devices[0].type != "cpu":
         return devices
     return devices * max(1, min(torch.get_num_threads(), n_rows // PIECE_ROWS))
 
 
-def at_once(work: Callable[..., Found], jobs: list[tuple[Any, ...]]) -> list[Found]:
+def run_concurrently(work: Callable[..., Found], jobs: list[tuple[Any, ...]]) -> list[Found]:
     """Call ``work`` with the arguments of each job; the first of them is a tensor.
 
     On CPUs threads share the jobs. On GPUs they begin in turn: ``work`` should not wait for one.
@@ -109,7 +109,7 @@ def at_once(work: Callable[..., Found], jobs: list[tuple[Any, ...]]) -> list[Fou
 @cache
 def _threads(n_lanes: int, n_cores: int) -> ThreadPoolExecutor:
     """Threads that compute on so many cores together; they stay."""
-    pool = ThreadPoolExecutor(n_lanes, thread_name_prefix="lane")
+    pool = ThreadPoolExecutor(n_lanes, thread_name_prefix="search")
     share_cores(pool, n_lanes, max(1, n_cores // n_lanes))
     return pool
 
@@ -133,7 +133,7 @@ def share_cores(pool: ThreadPoolExecutor, n_threads: int, n_cores: int) -> None:
 
     try:
         list(pool.map(begin, range(n_threads)))
-    except BaseException:  # a thread could not start: those that wait for it would wait for ever
+    except BaseException:  # a thread could not start: the others would wait without end
         all_there.abort()
         pool.shutdown(cancel_futures=True)
         raise
@@ -153,7 +153,7 @@ def rough_products() -> AbstractContextManager[None]:
 class Level(NamedTuple):
     """One codebook, on the device."""
 
-    words: torch.Tensor  # float32 (K, D)
+    codewords: torch.Tensor  # float32 (K, D)
     halves: torch.Tensor  # float32 (K,), half of norm squared and price; infinite for a repeat
     host: nearest_numpy.Level
 
@@ -161,49 +161,54 @@ class Level(NamedTuple):
 class Piece(NamedTuple):
     """A part of a block, on the device that works on it."""
 
-    place: int  # of the device among the devices
+    device_index: int  # position of its device in the list
     rows: torch.Tensor  # float32 (p, D), p at most PIECE_ROWS
 
 
 def search_level(
-    words: np.ndarray, device: torch.device, prices: np.ndarray | None = None
+    codewords: np.ndarray, device: torch.device, prices: np.ndarray | None = None
 ) -> Level:
     """Prepare a codebook for :func:`nearest_of_pieces`, as ``nearest_numpy.search_level`` does."""
-    host = nearest_numpy.search_level(words, prices)
-    codebook, halves = (torch.from_numpy(part).to(device) for part in (host.words, host.halves))
+    host = nearest_numpy.search_level(codewords, prices)
+    codebook, halves = (
+        torch.from_numpy(array).to(device) for array in (host.codewords, host.halves)
+    )
     return Level(codebook, halves, host)
 
 
 def copies(
-    words: np.ndarray, devices: list[torch.device], prices: np.ndarray | None = None
+    codewords: np.ndarray, devices: list[torch.device], prices: np.ndarray | None = None
 ) -> list[Level]:
     """Prepare a codebook on each device."""
-    first = search_level(words, devices[0], prices)
+    first = search_level(codewords, devices[0], prices)
     return [
-        Level(first.words.to(device), first.halves.to(device), first.host) for device in devices
+        Level(first.codewords.to(device), first.halves.to(device), first.host) for device in devices
     ]
 
 
 def nearest_of_pieces(
-    pieces: list[Piece], levels: list[Level], spares: list[torch.Tensor]
+    pieces: list[Piece], levels: list[Level], buffers: list[torch.Tensor]
 ) -> list[torch.Tensor]:
     """Return the codes of each piece, int64 (p,) on its device; devices work at the same time.
 
     Args:
         pieces: residuals, dealt out to the devices in turn.
         levels: the codebook, one copy per device.
-        spares: float32, at least p K numbers on each device, to write the scores to.
+        buffers: float32, at least p K numbers on each device, to write the scores to.
     """
-    found = []
+    codes = []
     with mlp.exact_products():
-        for together in rounds(pieces, len(levels)):
-            jobs = [(left, levels[place], spares[place]) for place, left in together]
-            proposed = at_once(propose, jobs)
-            found += [
-                decide(one, left, level)
-                for one, (left, level, _) in zip(proposed, jobs, strict=True)
+        for group in rounds(pieces, len(levels)):
+            jobs = [
+                (residuals, levels[device_index], buffers[device_index])
+                for device_index, residuals in group
             ]
-    return found
+            proposals = run_concurrently(propose, jobs)
+            codes += [
+                decide(proposal, residuals, level)
+                for proposal, (residuals, level, _) in zip(proposals, jobs, strict=True)
+            ]
+    return codes
 
 
 class Proposed(NamedTuple):
@@ -216,58 +221,61 @@ class Proposed(NamedTuple):
     scores: torch.Tensor  # float32 (b, K), infinite at ``codes``
 
 
-def propose(left: torch.Tensor, level: Level, spare: torch.Tensor | None) -> Proposed:
+def propose(residuals: torch.Tensor, level: Level, buffer: torch.Tensor | None) -> Proposed:
     """Start a search, in :func:`sidmill.numeric.mlp.exact_products`; a GPU is not waited for."""
-    scores = score(left, level.words, level.halves, spare)
+    scores = score(residuals, level.codewords, level.halves, buffer)
     codes = lowest(scores)
     best = scores.gather(1, codes[:, None])[:, 0]
     scores.scatter_(1, codes[:, None], torch.inf)
-    return Proposed(codes, best, scores.amin(dim=1), square_norms(left), scores)
+    return Proposed(codes, best, scores.amin(dim=1), square_norms(residuals), scores)
 
 
-def decide(found: Proposed, left: torch.Tensor, level: Level) -> torch.Tensor:
+def decide(proposed: Proposed, residuals: torch.Tensor, level: Level) -> torch.Tensor:
     """Codes of rows (b, D) by the rule of :mod:`sidmill.numeric.nearest_numpy`: int64 (b,)."""
-    codes, scores = found.codes, found.scores
-    host, n_codes = level.host, len(level.host.words)
-    limit = found.best.cpu().numpy() + margins(found, left, level)
-    limit = torch.from_numpy(limit).to(left.device)
-    unsure = (found.second <= limit).nonzero()[:, 0]
-    for some in unsure.split(max(1, nearest_numpy.PAIRS_AT_ONCE // n_codes)):  # type: ignore[no-untyped-call]
-        near = scores[some] <= limit[some, None]
-        near[torch.arange(len(some), device=codes.device), codes[some]] = True
+    codes, scores = proposed.codes, proposed.scores
+    host, n_codes = level.host, len(level.host.codewords)
+    limit = proposed.best.cpu().numpy() + margins(proposed, residuals, level)
+    limit = torch.from_numpy(limit).to(residuals.device)
+    ambiguous = (proposed.second <= limit).nonzero()[:, 0]
+    for batch in ambiguous.split(max(1, nearest_numpy.PAIRS_AT_ONCE // n_codes)):  # type: ignore[no-untyped-call]
+        is_candidate = scores[batch] <= limit[batch, None]
+        is_candidate[torch.arange(len(batch), device=codes.device), codes[batch]] = True
         decided = nearest_numpy.decide(
-            left[some].cpu().numpy(), host.words, host.prices, near.cpu().numpy()
+            residuals[batch].cpu().numpy(), host.codewords, host.prices, is_candidate.cpu().numpy()
         )
-        codes[some] = torch.from_numpy(decided).to(codes.device)
+        codes[batch] = torch.from_numpy(decided).to(codes.device)
     return codes
 
 
-def margins(found: Proposed, left: torch.Tensor, level: Level) -> np.ndarray:
+def margins(proposed: Proposed, residuals: torch.Tensor, level: Level) -> np.ndarray:
     """How far scores may be apart and still be decided by rounding: float32 (b,)."""
-    squares, host = found.squares.cpu().numpy(), level.host
-    return nearest_numpy.margin(squares, host.reach, host.dearest, left.shape[1])
+    squares, host = proposed.squares.cpu().numpy(), level.host
+    return nearest_numpy.margin(squares, host.max_norm, host.max_price, residuals.shape[1])
 
 
 def score(
-    rows: torch.Tensor, words: torch.Tensor, half_norms: torch.Tensor, spare: torch.Tensor | None
+    rows: torch.Tensor,
+    codewords: torch.Tensor,
+    half_norms: torch.Tensor,
+    buffer: torch.Tensor | None,
 ) -> torch.Tensor:
     """Half of the squared distances less the rows' own half norms: float32 (b, K).
 
     Args:
         rows: float32 (b, D).
-        words: float32 (K, D).
-        half_norms: float32 (K,), half of the words' squared norms.
-        spare: memory for the result, at least b K numbers; None takes new memory.
+        codewords: float32 (K, D).
+        half_norms: float32 (K,), half of the codewords' squared norms.
+        buffer: memory for the result, at least b K numbers; None takes new memory.
     """
     out = None
-    if spare is not None:
-        out = spare[: len(rows) * len(words)].view(len(rows), len(words))
-    return torch.addmm(half_norms, rows, words.T, alpha=-1, out=out)
+    if buffer is not None:
+        out = buffer[: len(rows) * len(codewords)].view(len(rows), len(codewords))
+    return torch.addmm(half_norms, rows, codewords.T, alpha=-1, out=out)
 
 
-def square_norms(words: torch.Tensor) -> torch.Tensor:
+def square_norms(codewords: torch.Tensor) -> torch.Tensor:
     """Squared norms of the rows of float32 (K, D), without a second (K, D): float32 (K,)."""
-    result: torch.Tensor = torch.linalg.vector_norm(words, dim=1).square_()
+    result: torch.Tensor = torch.linalg.vector_norm(codewords, dim=1).square_()
     return result
 
 
@@ -302,10 +310,10 @@ def rounds(pieces: list[Piece], n_devices: int) -> Iterator[list[Piece]]:
 def to_devices(
     stream: Iterator[tuple[int, np.ndarray]], devices: list[torch.device]
 ) -> Iterator[tuple[int, list[Piece]]]:
-    """Deal blocks out; on GPUs the next block travels while this one is worked on.
+    """Deal blocks out; on GPUs the next block is copied during the work on this one.
 
-    Pinned memory is asked for anew for each block: torch gives memory that was let go out again
-    only after an event behind its last copy, so no block is written over while it still travels.
+    Each block gets pinned memory of its own. torch hands out released memory again only after an
+    event behind its last copy, so no block is overwritten during its copy.
 
     Args:
         stream: row numbers and float32 (b, D); each block may overwrite the one before it.
@@ -326,15 +334,17 @@ def to_devices(
     for start, block in stream:
         pinned = torch.from_numpy(block).pin_memory()  # a copy: the block may be overwritten
         arriving = []
-        for place, rows in cut(start, pinned, len(devices)):
-            with torch.cuda.stream(streams[place]):
-                arriving.append(Piece(place, rows.to(devices[place], non_blocking=True)))
+        for device_index, rows in cut(start, pinned, len(devices)):
+            with torch.cuda.stream(streams[device_index]):
+                arriving.append(
+                    Piece(device_index, rows.to(devices[device_index], non_blocking=True))
+                )
         if waiting is not None:
             yield waiting[:2]
-        for lane, device in zip(streams, devices, strict=True):
-            torch.cuda.current_stream(device).wait_stream(lane)
-        for place, rows in arriving:
-            rows.record_stream(torch.cuda.current_stream(devices[place]))
+        for copy_stream, device in zip(streams, devices, strict=True):
+            torch.cuda.current_stream(device).wait_stream(copy_stream)
+        for device_index, rows in arriving:
+            rows.record_stream(torch.cuda.current_stream(devices[device_index]))
         waiting = start, arriving, pinned
     if waiting is not None:
         yield waiting[:2]
@@ -357,18 +367,22 @@ def encode(
     Yields:
         int32 (b, L).
     """
-    levels = [copies(words, devices, prices) for words, prices in priced]
-    largest = max(len(words) for words, _ in priced)
-    spares = [torch.empty(PIECE_ROWS * largest, device=device) for device in devices]
+    levels = [copies(codewords, devices, prices) for codewords, prices in priced]
+    largest = max(len(codewords) for codewords, _ in priced)
+    buffers = [torch.empty(PIECE_ROWS * largest, device=device) for device in devices]
     projects = [mlp.load(encoder, device) for device in devices]
     for _, pieces in to_devices(stream, devices):
         # each (p, D), what no level has explained yet
-        pieces = [Piece(place, projects[place](rows)) for place, rows in pieces]
+        pieces = [
+            Piece(device_index, projects[device_index](rows)) for device_index, rows in pieces
+        ]
         columns = []
         for number, level in enumerate(levels):
-            codes = nearest_of_pieces(pieces, level, spares)
-            columns.append(np.concatenate([part.cpu().numpy() for part in codes]))
+            codes = nearest_of_pieces(pieces, level, buffers)
+            columns.append(
+                np.concatenate([codes_of_piece.cpu().numpy() for codes_of_piece in codes])
+            )
             if number + 1 < len(levels):
-                for (place, left), part in zip(pieces, codes, strict=True):
-                    left -= level[place].words.index_select(0, part)
+                for (device_index, residuals), codes_of_piece in zip(pieces, codes, strict=True):
+                    residuals -= level[device_index].codewords.index_select(0, codes_of_piece)
         yield np.stack(columns, axis=1).astype(np.int32)

@@ -3,8 +3,8 @@
 Shapes: N rows, D dimensions, L levels, K_l codewords at level l, b rows of one block.
 
 Level l takes the codeword nearest to what the levels before left unexplained, as in the residual
-vector quantizer of SoundStream, https://arxiv.org/abs/2107.03312. What "nearest" means to the last
-bit stands in ``nearest_numpy``. Where a quantizer learned its own space, its encoder comes
+vector quantizer of SoundStream, https://arxiv.org/abs/2107.03312. ``nearest_numpy`` defines
+"nearest" to the last bit. Where a quantizer learned its own space, its encoder comes
 first (``mlp``), and the rule holds for the latents that it gives. Codebooks alone
 need no torch on a CPU: its import would cost a small run more than the codes.
 """
@@ -68,7 +68,7 @@ def encode(
         )
 
     # Rows of a block follow from the memory; codes do not depend on it.
-    largest = max(len(words) for words in codebooks)
+    largest = max(len(codewords) for codewords in codebooks)
     width = max(dim, encoder.width if encoder else 0)
     n_rows = min(row_blocks.rows_per_block(width, largest, memory_mb), row_blocks.MAX_BLOCK_ROWS)
     own_prices = prices or itertools.repeat(None, len(codebooks))
@@ -77,13 +77,13 @@ def encode(
     )
     began = time.perf_counter()
     _require_codewords(codebooks, prices)
-    reach = max(float(np.abs(words).max()) for words in codebooks)
+    largest_value = max(float(np.abs(codewords).max()) for codewords in codebooks)
 
     # NumPy on a CPU, torch on devices: the same codes.
-    stream = _finite(vectors, n_rows, short=encoder is None and reach < row_blocks.SHORTEST)
+    stream = _finite(vectors, n_rows, short=encoder is None and largest_value < row_blocks.SHORTEST)
     if device == "cpu" or (device == "auto" and not _has_gpu_driver()):
-        spare = np.empty(n_rows * largest, dtype=np.float32)
-        yield from _encode_here(_latents(stream, encoder), priced, spare)
+        buffer = np.empty(n_rows * largest, dtype=np.float32)
+        yield from _encode_here(_latents(stream, encoder), priced, buffer)
     else:
         from sidmill.numeric import nearest_torch
 
@@ -97,7 +97,7 @@ def decode(codes: np.ndarray, codebooks: Sequence[np.ndarray]) -> np.ndarray:
     """Add up the chosen codewords, level by level.
 
     Args:
-        codes: integers (n, M), M <= L: a prefix of the levels will do.
+        codes: integers (n, M), M <= L: a prefix of the levels is enough.
         codebooks: float32 (K_l, D) per level.
 
     Returns:
@@ -116,26 +116,27 @@ def decode(codes: np.ndarray, codebooks: Sequence[np.ndarray]) -> np.ndarray:
             "pass (n, M) with at most one column per level"
         )
     total = np.zeros((len(codes), codebooks[0].shape[1]), dtype=np.float32)
-    for level, words in enumerate(codebooks[: codes.shape[1]]):
+    for level, codewords in enumerate(codebooks[: codes.shape[1]]):
         column = codes[:, level]
-        if column.size and not 0 <= column.min() <= column.max() < len(words):
+        if column.size and not 0 <= column.min() <= column.max() < len(codewords):
             raise SidmillError(
                 f"codes of level {level} reach from {column.min()} to {column.max()}, but its "
-                f"codebook has {len(words)} words: codes and codebooks are not of one quantizer"
+                f"codebook has {len(codewords)} codewords: pass codes and codebooks "
+                f"of one quantizer"
             )
-        total += words[column]
+        total += codewords[column]
     return total
 
 
 def _require_codewords(codebooks: Sequence[np.ndarray], prices: Sequence[np.ndarray]) -> None:
     """Stop at codewords or prices that no cost can be computed from."""
-    for level, words in enumerate(codebooks):
-        longest = np.sqrt(np.einsum("ij,ij->i", words, words, dtype=np.float64).max())
-        dearest = np.abs(prices[level]).max() if len(prices) else 0.0
-        if not (longest <= row_blocks.LONGEST and dearest <= row_blocks.LONGEST**2):
+    for level, codewords in enumerate(codebooks):
+        longest = np.sqrt(np.einsum("ij,ij->i", codewords, codewords, dtype=np.float64).max())
+        max_price = np.abs(prices[level]).max() if len(prices) else 0.0
+        if not (longest <= row_blocks.LONGEST and max_price <= row_blocks.LONGEST**2):
             raise SidmillError(
                 f"codebook {level} has codewords of length {longest:.3g} and prices of "
-                f"{dearest:.3g}, too large for squared distances in float32: train the quantizer "
+                f"{max_price:.3g}, too large for squared distances in float32: train the quantizer "
                 f"again on vectors that are not longer than {row_blocks.LONGEST:g}"
             )
 
@@ -161,15 +162,15 @@ def _latents(
 def _encode_here(
     stream: Iterator[np.ndarray],
     priced: list[tuple[np.ndarray, np.ndarray | None]],
-    spare: np.ndarray,
+    buffer: np.ndarray,
 ) -> Iterator[np.ndarray]:
-    levels = [nearest_numpy.search_level(words, price) for words, price in priced]
-    for left in stream:  # (b, D), what no level has explained yet
-        codes = np.empty((len(left), len(levels)), dtype=np.int32)
+    levels = [nearest_numpy.search_level(codewords, price) for codewords, price in priced]
+    for residuals in stream:  # (b, D), what no level has explained yet
+        codes = np.empty((len(residuals), len(levels)), dtype=np.int32)
         for number, level in enumerate(levels):
-            codes[:, number] = nearest_numpy.nearest(left, level, spare)
+            codes[:, number] = nearest_numpy.nearest(residuals, level, buffer)
             if number + 1 < len(levels):
-                left -= level.words[codes[:, number]]
+                residuals -= level.codewords[codes[:, number]]
         yield codes
 
 

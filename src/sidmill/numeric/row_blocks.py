@@ -94,18 +94,20 @@ def read_blocks(
     shape = min(n_rows, total), vectors.shape[1]
     buffers = [np.empty(shape, dtype=np.float32) for _ in range(min(2, n_blocks))]
     raw = np.empty(shape, dtype=np.float16) if vectors.dtype == np.float16 else None
-    place = _file_of(vectors)
-    file = os.open(place.path, os.O_RDONLY) if place else -1
+    region = _file_of(vectors)
+    file = os.open(region.path, os.O_RDONLY) if region else -1
 
     def fill(number: int) -> np.ndarray:
         start = number * n_rows
         block = buffers[number % 2][: total - start]
         into = block if raw is None else raw[: len(block)]
-        wanted = slice(start, start + len(block)) if rows is None else rows[start:][: len(block)]
-        if place:
-            _read_rows(file, into, place, wanted)
+        rows_to_read = (
+            slice(start, start + len(block)) if rows is None else rows[start:][: len(block)]
+        )
+        if region:
+            _read_rows(file, into, region, rows_to_read)
         else:
-            np.copyto(into, vectors[wanted])
+            np.copyto(into, vectors[rows_to_read])
         if raw is not None:
             np.copyto(block, raw[: len(block)])
         return block
@@ -114,7 +116,7 @@ def read_blocks(
         if n_blocks:
             yield from _ahead(fill, n_rows, n_blocks)
     finally:
-        if place:
+        if region:
             os.close(file)
 
 
@@ -148,10 +150,10 @@ def take(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
     Read through the file too: a row taken from a memory map brings in up to a MiB around it.
     """
     order = np.argsort(rows, kind="stable")
-    taken = np.empty((len(rows), vectors.shape[1]), dtype=np.float32)
+    result = np.empty((len(rows), vectors.shape[1]), dtype=np.float32)
     for start, block in read_blocks(vectors, MAX_BLOCK_ROWS, rows[order]):
-        taken[order[start : start + len(block)]] = block
-    return taken
+        result[order[start : start + len(block)]] = block
+    return result
 
 
 def require_finite(block: np.ndarray, start: int) -> None:
@@ -223,7 +225,7 @@ def safe_scale(exponent: float) -> float:
 def _gather(
     vectors: Streamed, n_rows: int, rows: np.ndarray | None
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Cut a stream anew, into blocks of ``n_rows``; every row is read, the wanted ones are kept."""
+    """Regroup a stream into blocks of ``n_rows``; every row is read, those of ``rows`` are kept."""
     # Fill the buffer with the chosen rows of each batch; yield it when it is full.
     total = len(vectors) if rows is None else len(rows)
     buffer = np.empty((min(n_rows, total), vectors.shape[1]), dtype=np.float32)
@@ -235,14 +237,14 @@ def _gather(
             kept = batch[rows[low:high] - passed]
         passed += len(batch)
         while len(kept):
-            part = kept[: n_rows - filled]
-            buffer[filled : filled + len(part)] = part
-            filled, kept = filled + len(part), kept[len(part) :]
+            piece = kept[: n_rows - filled]
+            buffer[filled : filled + len(piece)] = piece
+            filled, kept = filled + len(piece), kept[len(piece) :]
             if filled == n_rows:
                 yield start, buffer
                 start, filled = start + n_rows, 0
 
-    # A stream that changed must not pass for a shorter one.
+    # A stream that changed is no shorter stream.
     if passed != len(vectors):
         raise SidmillError(
             f"{passed} vectors where {len(vectors)} were counted: did the files change meanwhile?"
@@ -251,15 +253,15 @@ def _gather(
         yield start, buffer[:filled]
 
 
-class _Place(NamedTuple):
-    """Where the bytes of a memory map lie."""
+class _FileRegion(NamedTuple):
+    """The file and the offset of a memory map's bytes."""
 
     path: str
     offset: int
     checked: CheckedFile | None = None
 
 
-def _file_of(vectors: np.ndarray) -> _Place | None:
+def _file_of(vectors: np.ndarray) -> _FileRegion | None:
     """Find the file behind a memory map, or behind consecutive whole rows of one."""
     root = vectors
     while isinstance(root.base, np.ndarray):
@@ -269,29 +271,31 @@ def _file_of(vectors: np.ndarray) -> _Place | None:
     if root.filename is None or root.mode != "r" or not vectors.flags.c_contiguous:
         return None
     offset = root.offset + vectors.ctypes.data - root.ctypes.data
-    return _Place(str(root.filename), offset, getattr(root, "checked", None))
+    return _FileRegion(str(root.filename), offset, getattr(root, "checked", None))
 
 
-def _read_rows(file: int, block: np.ndarray, place: _Place, wanted: slice | np.ndarray) -> None:
+def _read_rows(
+    file: int, block: np.ndarray, region: _FileRegion, rows_to_read: slice | np.ndarray
+) -> None:
     """Fill ``block`` with the rows of a slice, or with ascending rows, one read per run."""
     row_bytes = block.strides[0]
-    if isinstance(wanted, slice):
-        _read_exactly(file, block, place, wanted.start * row_bytes)
+    if isinstance(rows_to_read, slice):
+        _read_exactly(file, block, region, rows_to_read.start * row_bytes)
         return
-    edges = np.flatnonzero(np.diff(wanted) != 1) + 1
+    edges = np.flatnonzero(np.diff(rows_to_read) != 1) + 1
     starts = [0, *edges.tolist()]
-    for start, stop in zip(starts, [*starts[1:], len(wanted)], strict=True):
-        _read_exactly(file, block[start:stop], place, int(wanted[start]) * row_bytes)
+    for start, stop in zip(starts, [*starts[1:], len(rows_to_read)], strict=True):
+        _read_exactly(file, block[start:stop], region, int(rows_to_read[start]) * row_bytes)
 
 
-def _read_exactly(file: int, block: np.ndarray, place: _Place, offset: int) -> None:
+def _read_exactly(file: int, block: np.ndarray, region: _FileRegion, offset: int) -> None:
     view = block.data.cast("B")
-    if place.checked is not None:
-        place.checked.read(file, place.offset + offset, view)
+    if region.checked is not None:
+        region.checked.read(file, region.offset + offset, view)
         return
     done = 0
     while done < len(view):
-        n_bytes = os.preadv(file, [view[done:]], place.offset + offset + done)
+        n_bytes = os.preadv(file, [view[done:]], region.offset + offset + done)
         if n_bytes == 0:
-            raise SidmillError(f"{place.path} is shorter than its header says: write it again")
+            raise SidmillError(f"{region.path} is shorter than its header says: write it again")
         done += n_bytes

@@ -24,7 +24,7 @@ class Best:
     """The k best rows of every query so far. Memory: 24 k bytes per query, 8 bytes per row."""
 
     def __init__(self, n_queries: int, top_k: int, ranks: np.ndarray) -> None:
-        """Begin with k empty rows: row -1, score -inf.
+        """Start with k empty rows: row -1, score -inf.
 
         Args:
             n_queries: Q.

@@ -1,4 +1,4 @@
-"""First codewords for k-means: k-means++ drawn in batches, without the codeword that takes all.
+"""First codewords for k-means: k-means++ drawn in batches, without a centroid that takes all.
 
 Shapes: m sample rows, D dimensions, K codewords.
 
@@ -18,7 +18,7 @@ CROWD_ROUNDS = 10
 LOAD_ROWS = 4  # rows per codeword that loads are counted on
 
 
-def seed_words(
+def seed_centroids(
     sample: torch.Tensor, n_codes: int, generator: torch.Generator, step: int
 ) -> torch.Tensor:
     """Choose rows of the sample as first codewords.
@@ -26,7 +26,7 @@ def seed_words(
     In many dimensions rows lie further from each other than from their mean, so a row near the
     mean, chosen as a codeword, attracts nearly every other row and k-means cannot leave that
     state. A codeword with more than ``CROWD`` times the mean load is replaced by one of its rows,
-    which costs nothing where the load is a dense group: its rows are alike.
+    which costs nothing where the load is a dense group of similar rows.
 
     Args:
         sample: float32 (m, D), m >= ``n_codes``.
@@ -38,70 +38,76 @@ def seed_words(
         float32 (K, D).
     """
     chosen = _plus_plus(sample, n_codes, generator)
-    words = sample[chosen]
+    centroids = sample[chosen]
     sample = sample[: LOAD_ROWS * n_codes]
-    best, codes = _closest(sample, words, step)
+    best, codes = _closest(sample, centroids, step)
     for _ in range(CROWD_ROUNDS):
         loads = torch.bincount(codes, minlength=n_codes)
-        crowded = loads > CROWD * max(1, len(sample) / n_codes)
-        fresh = crowded.nonzero()[:, 0]
-        if not len(fresh):
+        is_crowded = loads > CROWD * max(1, len(sample) / n_codes)
+        replaced = is_crowded.nonzero()[:, 0]
+        if not len(replaced):
             break
-        for code in fresh.tolist():
+        for code in replaced.tolist():
             members = (codes == code).nonzero()[:, 0]
-            words[code] = sample[members[_draw_one(len(members), generator)]]
-        left = crowded[codes].nonzero()[:, 0]  # rows whose word is gone: they look at all words
-        score, place = _closest(sample, words[fresh], step)  # the others at the fresh ones alone
+            centroids[code] = sample[members[_draw_one(len(members), generator)]]
+        stale = is_crowded[codes].nonzero()[:, 0]  # rows whose centroid was replaced: compare all
+        # The other rows are compared with the replaced centroids alone.
+        score, nearest = _closest(sample, centroids[replaced], step)
         nearer = score > best
-        best, codes = torch.where(nearer, score, best), torch.where(nearer, fresh[place], codes)
-        best[left], codes[left] = _closest(sample[left], words, step)
-    return words
+        best, codes = (
+            torch.where(nearer, score, best),
+            torch.where(nearer, replaced[nearest], codes),
+        )
+        best[stale], codes[stale] = _closest(sample[stale], centroids, step)
+    return centroids
 
 
 def _closest(
-    sample: torch.Tensor, words: torch.Tensor, step: int
+    sample: torch.Tensor, centroids: torch.Tensor, step: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Score of the nearest word of each row, the higher the nearer, and which word it is."""
-    halves = nearest_torch.square_norms(words) / 2
-    found = [(part @ words.T).sub_(halves).max(dim=1) for part in sample.split(step)]  # type: ignore[no-untyped-call]
-    return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])
+    """Score of the nearest centroid of each row, the higher the nearer, and its index."""
+    halves = nearest_torch.square_norms(centroids) / 2
+    maxima = [(block @ centroids.T).sub_(halves).max(dim=1) for block in sample.split(step)]  # type: ignore[no-untyped-call]
+    return torch.cat([block.values for block in maxima]), torch.cat(
+        [block.indices for block in maxima]
+    )
 
 
 def _plus_plus(sample: torch.Tensor, n_codes: int, generator: torch.Generator) -> torch.Tensor:
     norms = nearest_torch.square_norms(sample)
     chosen = [_draw_one(len(sample), generator)]
-    apart = _distances(sample, norms, chosen)[:, 0]  # (m,), to the nearest codeword
+    distances = _distances(sample, norms, chosen)[:, 0]  # (m,), to the nearest codeword
     while len(chosen) < n_codes:
-        apart[chosen] = 0
-        cumulated = apart.cpu().double().cumsum(dim=0)  # a GPU adds up in another order each time
-        if not cumulated[-1] > 0:  # every row is a codeword or the copy of one: take what is left
+        distances[chosen] = 0
+        cumulated = distances.cpu().double().cumsum(dim=0)  # on a GPU the order of a sum varies
+        if not cumulated[-1] > 0:  # every row is a centroid or equal to one: any other rows
             chosen += _not_among(chosen, len(sample), n_codes - len(chosen))
             break
 
         # Draw a batch of candidates, and measure all rows against it.
         draws = torch.rand(BATCH, 2, generator=generator, dtype=torch.float64)
-        places = torch.searchsorted(cumulated, draws[:, 0] * cumulated[-1])
-        drawn = places.clamp_(max=len(sample) - 1).tolist()
-        table = _distances(sample, norms, drawn)  # (m, BATCH)
-        drawn_at = apart[drawn].tolist()
-        keep = draws[:, 1].tolist()
-        between = table[drawn].tolist()  # (BATCH, BATCH)
+        positions = torch.searchsorted(cumulated, draws[:, 0] * cumulated[-1])
+        candidates = positions.clamp_(max=len(sample) - 1).tolist()
+        table = _distances(sample, norms, candidates)  # (m, BATCH)
+        distance_at_draw = distances[candidates].tolist()
+        thresholds = draws[:, 1].tolist()
+        between = table[candidates].tolist()  # (BATCH, BATCH)
 
-        # Accept a candidate by its distance to the codewords accepted meanwhile.
+        # Accept a candidate by its distance to the centroids of this batch as well.
         accepted: list[int] = []
-        for number, row in enumerate(drawn):
-            now = min([drawn_at[number], *(between[number][other] for other in accepted)])
-            known = any(drawn[other] == row for other in accepted)
-            if not known and keep[number] * drawn_at[number] < now:
+        for number, row in enumerate(candidates):
+            now = min([distance_at_draw[number], *(between[number][other] for other in accepted)])
+            is_repeated = any(candidates[other] == row for other in accepted)
+            if not is_repeated and thresholds[number] * distance_at_draw[number] < now:
                 accepted.append(number)
 
         # Add the accepted candidates, and update the distances.
         accepted = accepted[: n_codes - len(chosen)]
-        chosen += [drawn[number] for number in accepted]
-        if not accepted:  # the first one is kept for certain, unless rounding leaves no distance
+        chosen += [candidates[number] for number in accepted]
+        if not accepted:  # the first is always accepted, unless rounding leaves no distance
             chosen += _not_among(chosen, len(sample), n_codes - len(chosen))
             break
-        apart = torch.minimum(apart, table[:, accepted].amin(dim=1))
+        distances = torch.minimum(distances, table[:, accepted].amin(dim=1))
     return torch.tensor(chosen, device=sample.device)
 
 

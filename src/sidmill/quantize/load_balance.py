@@ -1,21 +1,21 @@
-"""Prices on codewords that keep them from crowding: balanced k-means without an N x K plan.
+"""Prices on codewords that limit their loads: balanced k-means without an N x K plan.
 
 Shapes: n training rows, D dimensions, K codewords, b rows of one block.
 
 A row takes the codeword of the lowest ``distance^2 + price``. Prices are the dual variables of a
-transport problem, so K numbers stand for the whole assignment, and an item that comes later follows
-the same rule. ``capacity`` asks of a codeword only that it has at most ``max_load`` times the mean
-load: where it has more, its price rises by what makes just the rows too many leave, as in an
-auction, https://web.mit.edu/dimitrib/www/Auction_Encycl.pdf. ``sinkhorn`` evens the loads out: it
+transport problem, so K numbers determine the whole assignment, and a new item follows the same
+rule. ``capacity`` asks of a codeword only that it has at most ``max_load`` times the mean load:
+where it has more, its price rises until just the surplus rows leave, as in an auction,
+https://web.mit.edu/dimitrib/www/Auction_Encycl.pdf. ``sinkhorn`` evens the loads out: it
 starts from the column scalings of Sinkhorn-Knopp at a falling temperature,
-https://arxiv.org/abs/1306.0895, which give every codeword the same mass of shared-out rows, and
-goes on as ``capacity`` does, for whole rows, with a limit close to 1.
+https://arxiv.org/abs/1306.0895, which give every codeword the same mass of fractional rows, and
+continues as ``capacity`` does, for whole rows, with a limit close to 1.
 
-Prices alone would push a dense group from codeword to codeword as one, so crowded clusters are
-first split, and paid for by merges of small ones.
+Prices alone would move a dense group as one from codeword to codeword, so crowded clusters are
+split first; merges of small clusters free the codewords for it.
 
-Rows that are equal share a codeword at any price: more of them than a codeword may hold keep the
-limit from being met, and the figures say so.
+Equal rows share a codeword at any price: if there are more of them than the limit, the limit is not
+met, and the figures show it.
 """
 
 import logging
@@ -38,142 +38,145 @@ SPLIT_ABOVE = 1.5  # loads over the mean that are split, at least: merges need t
 SPLIT_ROUNDS = 12  # each may halve a crowded cluster
 COOLING_STEPS = 8  # sinkhorn: temperatures, from the spread of the costs ...
 COLDEST = 0.125  # ... down to this share of the mean gap between a row's two lowest
-ROUNDS_AT_HEAT = 6  # over the sample at each temperature
+ROUNDS_PER_TEMPERATURE = 6  # over the sample at each temperature
 AUCTION_ROUNDS = 40  # capacity: over the sample at most
-CENTRING_PASSES = 4  # over all training rows, words and prices moving
-AIM = 0.98  # of the limit: rows that leave one codeword crowd the next
-PRICE_PASSES = 16  # at most, the words at rest
-SAFE = 4  # of a search's margin one part in so many: hardly a row is decided otherwise beyond it
+CENTRING_PASSES = 4  # over all training rows; codewords and prices move
+AIM = 0.98  # of the limit: rows that leave one codeword fill the next
+PRICE_PASSES = 16  # at most; codewords are fixed
+SAFE = 4  # divisor of the search margin: beyond the quotient hardly a row changes its code
 EVEN = 1.1  # sinkhorn: loads below this share of the mean are even enough
 
 
 class Balanced(NamedTuple):
     """A codebook with prices, and what they cost."""
 
-    words: np.ndarray  # float32 (K, D)
+    codewords: np.ndarray  # float32 (K, D)
     prices: np.ndarray  # float32 (K,), the lowest is 0
     facts: dict[str, Any]  # mse and largest load over the mean, both before and after
 
 
-class _Tally(NamedTuple):
-    """What a pass over a sample finds."""
-
-    seen: "_Seen"
-    mass: torch.Tensor  # float64 (K,), rows shared out by temperature
-    slack: float  # mean over rows of what the second lowest cost has more
-    spread: float  # mean over rows of mean cost less lowest cost
-
-
-class _Seen(NamedTuple):
-    """Which codeword each row has, and what it takes to leave it."""
+class _Assignment(NamedTuple):
+    """The codeword of each row, and the price rise at which the row leaves it."""
 
     codes: torch.Tensor  # int32 (n,)
-    leaves: torch.Tensor  # float32 (n,), a rise of the own price by more than this
+    gaps: torch.Tensor  # float32 (n,), the row leaves if its codeword's price rises by more
     loads: torch.Tensor  # int64 (K,), rows of each codeword
 
 
-class _State(NamedTuple):
-    """A codebook with prices, and how it serves all training rows by the codec's own rule."""
+class _SamplePass(NamedTuple):
+    """The result of a pass over a sample."""
 
-    words: torch.Tensor  # float32 (K, D)
+    assignment: _Assignment
+    mass: torch.Tensor  # float64 (K,), fractional rows at the temperature
+    mean_gap: float  # mean over rows of second lowest cost minus lowest cost
+    spread: float  # mean over rows of mean cost minus lowest cost
+
+
+class _State(NamedTuple):
+    """A codebook with prices, and the assignment of all training rows by the codec's rule."""
+
+    codewords: torch.Tensor  # float32 (K, D)
     prices: torch.Tensor  # float32 (K,)
-    seen: _Seen
+    assignment: _Assignment
     sums: torch.Tensor  # float64 (K, D), of the rows of each codeword
     error: float  # sum of squared distances
 
 
-def settle(
+def balance(
     source: Source,
-    words: torch.Tensor,
+    codewords: torch.Tensor,
     sample: torch.Tensor,
     generator: torch.Generator,
     settings: Rqkmeans,
 ) -> Balanced:
-    """Find prices, and move the words to the means of the rows they then have.
+    """Find prices, and move the codewords to the means of the rows that they then have.
 
-    Of all codebooks and prices on the way, the unpriced ones included, those are returned whose
-    largest load is least; among those within the limit, and not above the load without prices,
-    the ones of the least error. So the largest load never rises. Loads and errors are those of the
+    Of all states, the one without prices included, the state with the lowest maximum load is
+    returned. Among states within the limit, and not above the load without prices, it is the one
+    with the lowest error. So the largest load never rises. Loads and errors are those of the
     codes that the codec gives.
 
-    Memory: one block with its scores three times, the words five times in float64, and about 40
+    Memory: one block with its scores three times, the codewords five times in float64, and about 40
     bytes per training row (60 on a GPU).
 
     Args:
         source: the training rows.
-        words: float32 (K, D), fitted without prices.
+        codewords: float32 (K, D), fitted without prices.
         sample: float32 (m, D), training rows in memory.
         generator: a CPU generator, for the directions of splits.
         settings: ``balance``, which is ``sinkhorn`` or ``capacity``, and ``max_load``.
     """
-    n_rows, n_codes = residual_rows.count(source), len(words)
-    spare = torch.empty(source.block_rows * n_codes, device=source.device)
+    n_rows, n_codes = residual_rows.count(source), len(codewords)
+    buffer = torch.empty(source.block_rows * n_codes, device=source.device)
     mode = settings.balance
     limit = EVEN if mode == "sinkhorn" else settings.max_load
-    full = _room(limit, n_rows, n_codes)
-    parts = sample.split(source.block_rows)  # type: ignore[no-untyped-call]
-    free = torch.zeros(n_codes, device=source.device)
+    max_rows = _max_rows(limit, n_rows, n_codes)
+    blocks = sample.split(source.block_rows)  # type: ignore[no-untyped-call]
+    no_prices = torch.zeros(n_codes, device=source.device)
 
-    def worth(state: _State) -> tuple[float, float]:
-        return max(enough, int(state.seen.loads.max())), state.error
+    def objective(state: _State) -> tuple[float, float]:
+        return max(load_goal, int(state.assignment.loads.max())), state.error
 
-    def solve(words: torch.Tensor) -> torch.Tensor:
+    def solve(codewords: torch.Tensor) -> torch.Tensor:
         if mode == "capacity":
-            return _bid(parts, words, limit, spare)
-        return _cool(parts, words, sampled.spread, cold, spare)
+            return _run_auction(blocks, codewords, limit, buffer)
+        return _anneal(blocks, codewords, sample_pass.spread, lowest_temperature, buffer)
 
-    # The codebook as it is: what nothing may fall behind.
-    best = _look(source, words, free, spare)
+    # The codebook without prices: no result may be worse.
+    best = _assign_all(source, codewords, no_prices, buffer)
     before = _cost(best, source)
-    enough = min(full, int(best.seen.loads.max()))  # a largest load below it is worth no error
-    sampled = _tally(parts, words, free, 0.0, spare)
-    cold = COLDEST * max(sampled.slack, torch.finfo(torch.float32).tiny)
+    # A lower load than this is not worth a higher error.
+    load_goal = min(max_rows, int(best.assignment.loads.max()))
+    sample_pass = _assign_sample(blocks, codewords, no_prices, 0.0, buffer)
+    lowest_temperature = COLDEST * max(sample_pass.mean_gap, torch.finfo(torch.float32).tiny)
 
-    # First prices, found on the sample; then words and prices move in turn, over all rows.
-    words = _relieve(sample, words, source.block_rows, limit, generator, spare)
-    state = _look(source, words, solve(words), spare)
-    best = min(best, state, key=worth)
+    # First prices from the sample; then codewords and prices move in turn, over all rows.
+    codewords = _split_crowded(sample, codewords, source.block_rows, limit, generator, buffer)
+    state = _assign_all(source, codewords, solve(codewords), buffer)
+    best = min(best, state, key=objective)
     for _ in range(CENTRING_PASSES):
-        words = _means(state)
-        after = _look(source, words, _raise(state.prices, state.seen, limit), spare)
-        if int(after.seen.loads.max()) > max(full, int(state.seen.loads.max())):
-            # A word of few rows has moved into a crowd, at the low price of the place it left.
-            priced = _look(source, words, solve(words), spare)
-            after = min(after, priced, key=worth)
+        codewords = _means(state)
+        after = _assign_all(
+            source, codewords, _raise_prices(state.prices, state.assignment, limit), buffer
+        )
+        if int(after.assignment.loads.max()) > max(max_rows, int(state.assignment.loads.max())):
+            # A codeword of few rows moved into a dense group, and its price is still low.
+            priced = _assign_all(source, codewords, solve(codewords), buffer)
+            after = min(after, priced, key=objective)
         state = after
-        best = min(best, state, key=worth)
+        best = min(best, state, key=objective)
 
-    # The words rest, and the prices of what is still crowded rise.
+    # Fix the codewords, and raise the prices of those above the limit.
     state = best
     for _ in range(PRICE_PASSES):
-        if best.seen.loads.max() <= full:
+        if best.assignment.loads.max() <= max_rows:
             break
-        prices = _raise(state.prices, state.seen, limit)
-        state = _look(source, state.words, prices, spare)
-        best = min(best, state, key=worth)
+        prices = _raise_prices(state.prices, state.assignment, limit)
+        state = _assign_all(source, state.codewords, prices, buffer)
+        best = min(best, state, key=objective)
     facts = {f"{name}_before": value for name, value in before.items()}
     facts |= {f"{name}_after": value for name, value in _cost(best, source).items()}
     logger.info("balanced by %s: %s", mode, facts)
     _warn_above(limit, best, mode, before["max_load"], n_rows)
-    return Balanced(best.words.cpu().numpy(), best.prices.cpu().numpy(), facts)
+    return Balanced(best.codewords.cpu().numpy(), best.prices.cpu().numpy(), facts)
 
 
-def _fitting(limit: float, n_rows: int, n_codes: int) -> int:
+def _rows_within(limit: float, n_rows: int, n_codes: int) -> int:
     """Rows of a codeword that a limit over the mean allows."""
     return int(limit * n_rows / n_codes + 1e-9)  # 1.15 times 20 is a little less than 23
 
 
-def _room(limit: float, n_rows: int, n_codes: int) -> int:
-    """The most rows of a codeword: what the limit allows, or what no assignment can be below."""
-    return max(-(-n_rows // n_codes), _fitting(limit, n_rows, n_codes))
+def _max_rows(limit: float, n_rows: int, n_codes: int) -> int:
+    """Most rows of a codeword: what the limit allows, or the lowest that an assignment can have."""
+    return max(-(-n_rows // n_codes), _rows_within(limit, n_rows, n_codes))
 
 
 def _warn_above(limit: float, state: _State, mode: str, before: float, n_rows: int) -> None:
-    """Say that a limit is not met, and why that may be."""
-    most, n_codes = int(state.seen.loads.max()), len(state.words)
-    if most <= _room(limit, n_rows, n_codes) and mode == "sinkhorn":
+    """Warn that a limit is not met, with the likely reason."""
+    max_load, n_codes = int(state.assignment.loads.max()), len(state.codewords)
+    if max_load <= _max_rows(limit, n_rows, n_codes) and mode == "sinkhorn":
         return
-    if most <= _fitting(limit, n_rows, n_codes):
+    if max_load <= _rows_within(limit, n_rows, n_codes):
         return
 
     # Find the likely reason: equal rows, or a mean that is no whole number.
@@ -181,184 +184,195 @@ def _warn_above(limit: float, state: _State, mode: str, before: float, n_rows: i
         "are there many equal vectors? They share a codeword at any price, and so do vectors that "
         "lie much closer to each other than to all others"
     )
-    least = -(-n_rows // n_codes)
-    if most == least:
+    lowest_load = -(-n_rows // n_codes)
+    if max_load == lowest_load:
         reason = f"{n_rows} vectors on {n_codes} codewords cannot be spread more evenly"
     if mode == "capacity":
         met = math.ceil(1000 * before) / 1000
         reason += f". On this level a rqkmeans.max_load of {met:.3f} is met without prices"
     logger.warning(
         "the largest load is %.3f times the mean, above the %.3f %s: %s",
-        most * n_codes / n_rows,
+        max_load * n_codes / n_rows,
         limit,
         "of rqkmeans.max_load" if mode == "capacity" else "that sinkhorn aims at",
         reason,
     )
 
 
-def _look(source: Source, words: torch.Tensor, prices: torch.Tensor, spare: torch.Tensor) -> _State:
-    """Give every training row the code that the codec gives it."""
-    n_rows, n_codes, device = residual_rows.count(source), len(words), source.device
+def _assign_all(
+    source: Source, codewords: torch.Tensor, prices: torch.Tensor, buffer: torch.Tensor
+) -> _State:
+    """Assign every training row as the codec does."""
+    n_rows, n_codes, device = residual_rows.count(source), len(codewords), source.device
 
     # The codebook with its prices, and sums over its rows.
-    level = nearest_torch.search_level(words.cpu().numpy(), device, prices.cpu().numpy())
+    level = nearest_torch.search_level(codewords.cpu().numpy(), device, prices.cpu().numpy())
     codes = torch.empty(n_rows, dtype=torch.int32, device=device)
-    leaves = torch.empty(n_rows, device=device)
+    gaps = torch.empty(n_rows, device=device)
     loads = torch.zeros(n_codes, dtype=torch.int64, device=device)
-    sums = torch.zeros_like(words, dtype=torch.float64)
+    sums = torch.zeros_like(codewords, dtype=torch.float64)
     error = 0.0
 
-    # Search block by block; keep what it takes each row to leave its codeword.
-    for part, block in residual_rows.blocks(source):
+    # Search block by block; keep the gap of each row.
+    for span, block in residual_rows.blocks(source):
         with mlp.exact_products():
-            found = nearest_torch.propose(block, level, spare)
-        apart = torch.from_numpy(nearest_torch.margins(found, block, level)).to(device)
-        # Half costs: twice, and further by what two of them may be apart and still be equal.
-        leaves[part] = 2 * ((found.second - found.best) + apart / SAFE)
-        own = nearest_torch.decide(found, block, level)
-        codes[part] = own.to(torch.int32)
-        loads += torch.bincount(own, minlength=n_codes)
-        sums += lloyd.add_rows(torch.zeros_like(words), block, own)
-        away = block - level.words.index_select(0, own)
-        error += float(away.square_().sum(dtype=torch.float64))
-    return _State(words, prices, _Seen(codes, leaves, loads), sums, error)
+            proposed = nearest_torch.propose(block, level, buffer)
+        rounding = torch.from_numpy(nearest_torch.margins(proposed, block, level)).to(device)
+        # Scores are half costs; two that differ by rounding alone count as equal.
+        gaps[span] = 2 * ((proposed.second - proposed.best) + rounding / SAFE)
+        labels = nearest_torch.decide(proposed, block, level)
+        codes[span] = labels.to(torch.int32)
+        loads += torch.bincount(labels, minlength=n_codes)
+        sums += lloyd.add_rows(torch.zeros_like(codewords), block, labels)
+        differences = block - level.codewords.index_select(0, labels)
+        error += float(differences.square_().sum(dtype=torch.float64))
+    return _State(codewords, prices, _Assignment(codes, gaps, loads), sums, error)
 
 
 def _means(state: _State) -> torch.Tensor:
-    """Means of the rows of each codeword, float32 (K, D); a word without rows stays."""
-    loads = state.seen.loads[:, None]
-    return torch.where(loads > 0, (state.sums / loads.clamp(min=1)).to(torch.float32), state.words)
+    """Means of the rows of each codeword, float32 (K, D); a codeword without rows stays."""
+    loads = state.assignment.loads[:, None]
+    means = (state.sums / loads.clamp(min=1)).to(torch.float32)
+    return torch.where(loads > 0, means, state.codewords)
 
 
-def _relieve(
+def _split_crowded(
     sample: torch.Tensor,
-    words: torch.Tensor,
+    codewords: torch.Tensor,
     step: int,
     limit: float,
     generator: torch.Generator,
-    spare: torch.Tensor,
+    buffer: torch.Tensor,
 ) -> torch.Tensor:
-    """Split crowded clusters of a sample until there are none: float32 (K, D)."""
-    room = max(limit, SPLIT_ABOVE) * len(sample) / len(words)
-    clusters = lloyd.empty(words)
-    parts = [[Piece(0, part)] for part in sample.split(step)]  # type: ignore[no-untyped-call]
-    codes = torch.cat([lloyd.visit(clusters, part, None, False, [spare]) for part in parts])
+    """Split the crowded clusters of a sample until none is left: float32 (K, D)."""
+    max_rows = max(limit, SPLIT_ABOVE) * len(sample) / len(codewords)
+    clusters = lloyd.empty(codewords)
+    pieces = [[Piece(0, rows)] for rows in sample.split(step)]  # type: ignore[no-untyped-call]
+    codes = torch.cat([lloyd.visit(clusters, piece, None, False, [buffer]) for piece in pieces])
     for _ in range(SPLIT_ROUNDS):
-        codes, n_pairs = split_merge.relieve(clusters, sample, codes, step, generator, room)
+        codes, n_pairs = split_merge.split_crowded(
+            clusters, sample, codes, step, generator, max_rows
+        )
         if not n_pairs:
             break
-        both = zip(parts, codes.split(step), strict=True)  # type: ignore[no-untyped-call]
-        codes = torch.cat([lloyd.visit(clusters, *part, False, [spare]) for part in both])
+        with_codes = zip(pieces, codes.split(step), strict=True)  # type: ignore[no-untyped-call]
+        codes = torch.cat([lloyd.visit(clusters, *pair, False, [buffer]) for pair in with_codes])
         lloyd.centre(clusters)
-    return clusters.words
+    return clusters.centroids
 
 
-def _cool(
-    parts: tuple[torch.Tensor, ...],
-    words: torch.Tensor,
-    hot: float,
-    cold: float,
-    spare: torch.Tensor,
+def _anneal(
+    blocks: tuple[torch.Tensor, ...],
+    codewords: torch.Tensor,
+    highest_temperature: float,
+    lowest_temperature: float,
+    buffer: torch.Tensor,
 ) -> torch.Tensor:
     """Sinkhorn's scalings on a sample, from a high temperature to a low one: float32 (K,)."""
-    prices = torch.zeros(len(words), device=words.device)
-    for heat in np.geomspace(max(hot, cold), cold, COOLING_STEPS).tolist():
-        for _ in range(ROUNDS_AT_HEAT):
-            prices = _scale(prices, _tally(parts, words, prices, heat, spare), heat)
+    prices = torch.zeros(len(codewords), device=codewords.device)
+    highest_temperature = max(highest_temperature, lowest_temperature)
+    temperatures = np.geomspace(highest_temperature, lowest_temperature, COOLING_STEPS)
+    for temperature in temperatures.tolist():
+        for _ in range(ROUNDS_PER_TEMPERATURE):
+            measured = _assign_sample(blocks, codewords, prices, temperature, buffer)
+            prices = _scale(prices, measured, temperature)
     return prices
 
 
-def _bid(
-    parts: tuple[torch.Tensor, ...],
-    words: torch.Tensor,
+def _run_auction(
+    blocks: tuple[torch.Tensor, ...],
+    codewords: torch.Tensor,
     limit: float,
-    spare: torch.Tensor,
+    buffer: torch.Tensor,
 ) -> torch.Tensor:
     """Rounds of an auction on a sample, until no codeword has too many rows: float32 (K,)."""
-    prices = best = torch.zeros(len(words), device=words.device)
-    least = torch.inf
+    prices = best = torch.zeros(len(codewords), device=codewords.device)
+    lowest_load = torch.inf
     for _ in range(AUCTION_ROUNDS):
-        seen = _tally(parts, words, prices, 0.0, spare).seen
-        if seen.loads.max() < least:
-            best, least = prices, int(seen.loads.max())
-        if least <= _room(limit, len(seen.codes), len(words)):
+        assignment = _assign_sample(blocks, codewords, prices, 0.0, buffer).assignment
+        if assignment.loads.max() < lowest_load:
+            best, lowest_load = prices, int(assignment.loads.max())
+        if lowest_load <= _max_rows(limit, len(assignment.codes), len(codewords)):
             break
-        prices = _raise(prices, seen, limit)
+        prices = _raise_prices(prices, assignment, limit)
     return best
 
 
-def _scale(prices: torch.Tensor, tally: _Tally, heat: float) -> torch.Tensor:
+def _scale(prices: torch.Tensor, sample_pass: _SamplePass, temperature: float) -> torch.Tensor:
     """One column scaling: every codeword gets the same mass."""
-    wanted = len(tally.seen.codes) / len(prices)
-    after = prices + heat * torch.log(tally.mass.clamp(min=1e-300) / wanted).to(prices)
+    mass_per_codeword = len(sample_pass.assignment.codes) / len(prices)
+    excess = torch.log(sample_pass.mass.clamp(min=1e-300) / mass_per_codeword)
+    after = prices + temperature * excess.to(prices)
     return after - after.min()
 
 
-def _raise(prices: torch.Tensor, seen: _Seen, limit: float) -> torch.Tensor:
-    """Raise the price of each crowded codeword to where the rows too many would rather leave."""
-    room = _room(AIM * limit, len(seen.codes), len(prices))
-    crowded = seen.loads > room
-    if not crowded.any():
+def _raise_prices(prices: torch.Tensor, assignment: _Assignment, limit: float) -> torch.Tensor:
+    """Raise the price of each crowded codeword until its surplus rows leave."""
+    max_rows = _max_rows(AIM * limit, len(assignment.codes), len(prices))
+    is_crowded = assignment.loads > max_rows
+    if not is_crowded.any():
         return prices
 
-    # Sort the rows of crowded codewords by code, then by what it takes to leave: the bits of a
-    # float that is not negative are in the order of its value, so that one number holds both.
-    chosen = crowded.index_select(0, seen.codes)
-    keys = seen.codes[chosen].to(torch.int64) << 32
-    keys |= seen.leaves[chosen].view(torch.int32)
+    # Sort the rows of crowded codewords by code, then by gap. The bits of a float that is not
+    # negative are in the order of its value, so one integer holds both.
+    is_selected = is_crowded.index_select(0, assignment.codes)
+    keys = assignment.codes[is_selected].to(torch.int64) << 32
+    keys |= assignment.gaps[is_selected].view(torch.int32)
     if keys.device.type == "cpu":
         keys.numpy().sort()  # in place
     else:
         keys = torch.sort(keys).values
-    loads = seen.loads[crowded]
-    last_to_leave = keys[torch.cumsum(loads, dim=0) - room - 1] & (2**32 - 1)
-    rise = last_to_leave.to(torch.int32).view(torch.float32)
+    loads = assignment.loads[is_crowded]
+    last_gap = keys[torch.cumsum(loads, dim=0) - max_rows - 1] & (2**32 - 1)
+    rise = last_gap.to(torch.int32).view(torch.float32)
 
-    # A row that has nowhere to go, at a codeword whose equals are all repeats of it, stays.
-    raised = prices[crowded] + torch.where(rise.isfinite(), rise, 0.0)
+    # A row without an alternative stays: all other codewords repeat its own.
+    raised = prices[is_crowded] + torch.where(rise.isfinite(), rise, 0.0)
     prices = prices.clone()
-    prices[crowded] = torch.nextafter(raised, torch.full_like(raised, torch.inf))
+    prices[is_crowded] = torch.nextafter(raised, torch.full_like(raised, torch.inf))
     return prices
 
 
-def _tally(
-    parts: Iterable[torch.Tensor],
-    words: torch.Tensor,
+def _assign_sample(
+    blocks: Iterable[torch.Tensor],
+    codewords: torch.Tensor,
     prices: torch.Tensor,
-    heat: float,
-    spare: torch.Tensor,
-) -> _Tally:
-    """Assign rows; with a ``heat`` above 0, share them out among the codewords as well."""
+    temperature: float,
+    buffer: torch.Tensor,
+) -> _SamplePass:
+    """Assign rows; with a ``temperature`` above 0, distribute them over the codewords as well."""
     # Half of the norms and prices, and sums over the rows.
-    n_codes = len(words)
-    halves = (nearest_torch.square_norms(words) + prices) / 2
-    loads = torch.zeros(n_codes, dtype=torch.int64, device=words.device)
-    mass = torch.zeros(n_codes, dtype=torch.float64, device=words.device)
+    n_codes = len(codewords)
+    halves = (nearest_torch.square_norms(codewords) + prices) / 2
+    loads = torch.zeros(n_codes, dtype=torch.int64, device=codewords.device)
+    mass = torch.zeros(n_codes, dtype=torch.float64, device=codewords.device)
     spread = 0.0
-    all_codes, slacks = [], []
+    all_codes, gap_blocks = [], []
 
     # Assign block by block: lowest cost, second lowest, and shares at the temperature.
-    for block in parts:
-        scores = nearest_torch.score(block, words, halves, spare)  # (b, K), half of the costs
+    for block in blocks:
+        scores = nearest_torch.score(block, codewords, halves, buffer)  # (b, K), half of the costs
         codes = nearest_torch.lowest(scores)
-        lines = torch.arange(len(block), device=block.device)
-        lowest = scores[lines, codes]
+        rows = torch.arange(len(block), device=block.device)
+        lowest = scores[rows, codes]
         spread += 2 * float((scores.mean(dim=1) - lowest).sum(dtype=torch.float64))
-        if heat:
-            mass += (scores * (-2 / heat)).softmax(dim=1).sum(dim=0, dtype=torch.float64)
-        scores[lines, codes] = torch.inf
-        slacks.append(2 * (scores.amin(dim=1) - lowest) if n_codes > 1 else lowest * 0)
+        if temperature:
+            mass += (scores * (-2 / temperature)).softmax(dim=1).sum(dim=0, dtype=torch.float64)
+        scores[rows, codes] = torch.inf
+        gap_blocks.append(2 * (scores.amin(dim=1) - lowest) if n_codes > 1 else lowest * 0)
         all_codes.append(codes.to(torch.int32))
         loads += torch.bincount(codes, minlength=n_codes)
-    codes, slack = torch.cat(all_codes), torch.cat(slacks)
-    return _Tally(_Seen(codes, slack, loads), mass, float(slack.mean()), spread / len(codes))
+    codes, gaps = torch.cat(all_codes), torch.cat(gap_blocks)
+    return _SamplePass(
+        _Assignment(codes, gaps, loads), mass, float(gaps.mean()), spread / len(codes)
+    )
 
 
 def _cost(state: _State, source: Source) -> dict[str, float]:
     """The mean squared error of unscaled values, and the largest load over the mean."""
-    n_rows, n_codes = residual_rows.count(source), len(state.words)
+    n_rows, n_codes = residual_rows.count(source), len(state.codewords)
     n_values = n_rows * source.vectors.shape[1]
     return {
         "mse": state.error / n_values / source.scale**2,
-        "max_load": int(state.seen.loads.max()) * n_codes / n_rows,
+        "max_load": int(state.assignment.loads.max()) * n_codes / n_rows,
     }

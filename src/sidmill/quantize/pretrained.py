@@ -38,8 +38,8 @@ def load(
     elif fingerprint.get("backend") == "lsa":
         raise SidmillError(
             f"{path} does not say which embeddings it belongs to, and these are of LSA, which is "
-            f"fitted to each catalogue anew: take the quantizer.safetensors of a run with the same "
-            f"LSA, or embed with the model that the checkpoint was trained on"
+            f"fitted again to each catalogue: take the quantizer.safetensors of a run with the "
+            f"same LSA, or embed with the model that the checkpoint was trained on"
         )
     else:
         loaded = foreign_tokenizers.read(path, fingerprint)

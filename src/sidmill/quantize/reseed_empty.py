@@ -1,4 +1,4 @@
-"""Give clusters without members the rows that lie furthest from their codewords.
+"""Give clusters without members the rows that lie furthest from their centroids.
 
 Shapes: n training rows, D dimensions, K clusters, b rows of one block.
 """
@@ -20,40 +20,40 @@ AT_ONCE = 64  # further empty clusters wait for the next pass
 def fill_empty(source: Source, clusters: Clusters, codes: np.ndarray) -> None:
     """Move the furthest rows into empty clusters, one each; reads every row if there are any.
 
-    A row that equals its codeword moves nowhere: fewer distinct rows than codewords leave
-    clusters empty.
+    A row that equals its centroid does not move: with fewer distinct rows than clusters, some
+    clusters stay empty.
 
     Args:
         source: the training rows.
-        clusters: updated in place, words included.
+        clusters: updated in place, centroids included.
         codes: unsigned integers (n,), the assignment; updated in place.
     """
-    hollow = (clusters.counts == 0).nonzero()[:AT_ONCE, 0]
-    if not len(hollow):
+    empty = (clusters.counts == 0).nonzero()[:AT_ONCE, 0]
+    if not len(empty):
         return
 
-    # Collect the rows that lie furthest from their codewords, block by block.
-    apart: list[torch.Tensor] = []
-    places: list[torch.Tensor] = []
-    found: list[torch.Tensor] = []
-    for part, block in residual_rows.blocks(source):
-        index = torch.from_numpy(codes[part].astype(np.int64)).to(source.device)
-        away = block - clusters.words.index_select(0, index)
-        away = away.square_().sum(dim=1).masked_fill_(clusters.counts[index] < 2, 0.0)
-        top = away.topk(min(len(hollow), len(block)))
-        apart.append(top.values)
-        places.append(top.indices + part.start)
-        found.append(block[top.indices])
-        best = torch.cat(apart).sort(descending=True, stable=True).indices[: len(hollow)]
-        apart = [torch.cat(apart)[best]]
-        places = [torch.cat(places)[best]]
-        found = [torch.cat(found)[best]]
+    # Collect the rows that lie furthest from their centroids, block by block.
+    distances: list[torch.Tensor] = []
+    rows: list[torch.Tensor] = []
+    candidates: list[torch.Tensor] = []
+    for span, block in residual_rows.blocks(source):
+        index = torch.from_numpy(codes[span].astype(np.int64)).to(source.device)
+        distance = block - clusters.centroids.index_select(0, index)
+        distance = distance.square_().sum(dim=1).masked_fill_(clusters.counts[index] < 2, 0.0)
+        top = distance.topk(min(len(empty), len(block)))
+        distances.append(top.values)
+        rows.append(top.indices + span.start)
+        candidates.append(block[top.indices])
+        furthest = torch.cat(distances).sort(descending=True, stable=True).indices[: len(empty)]
+        distances = [torch.cat(distances)[furthest]]
+        rows = [torch.cat(rows)[furthest]]
+        candidates = [torch.cat(candidates)[furthest]]
 
     # Move one row into each empty cluster.
-    moving = (apart[0] > 0).nonzero()[:, 0]
-    hollow, vectors, rows_moved = hollow[: len(moving)], found[0][moving], places[0][moving].cpu()
-    before = torch.from_numpy(codes[rows_moved.numpy()].astype(np.int64)).to(source.device)
-    lloyd.move(clusters, [vectors], before, hollow)
-    codes[rows_moved.numpy()] = hollow.cpu().numpy()
+    moved = (distances[0] > 0).nonzero()[:, 0]
+    empty, vectors, rows_moved = empty[: len(moved)], candidates[0][moved], rows[0][moved].cpu()
+    previous = torch.from_numpy(codes[rows_moved.numpy()].astype(np.int64)).to(source.device)
+    lloyd.move(clusters, [vectors], previous, empty)
+    codes[rows_moved.numpy()] = empty.cpu().numpy()
     lloyd.centre(clusters)
-    logger.debug("filled %d empty clusters", len(hollow))
+    logger.debug("filled %d empty clusters", len(empty))

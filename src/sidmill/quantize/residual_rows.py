@@ -1,4 +1,4 @@
-"""Residual rows by blocks: read, moved to the devices, and rid of what earlier levels explain.
+"""Residual rows by blocks: read, moved to the devices, less the codewords of earlier levels.
 
 Shapes: N items, n training rows, D dimensions, K_l codewords at level l, b rows of one block, p
 rows of one piece of it.
@@ -50,20 +50,20 @@ def pieces(source: Source) -> Iterator[tuple[slice, list[Piece]]]:
     """
     if source.held is not None:
         for start in range(0, count(source), source.block_rows):
-            part = slice(start, min(start + source.block_rows, count(source)))
-            yield part, _held_pieces(source.held, part, source.devices)
+            span = slice(start, min(start + source.block_rows, count(source)))
+            yield span, _held_pieces(source.held, span, source.devices)
         return
     stream = row_blocks.read_blocks(source.vectors, source.block_rows, source.rows)
     for start, block in nearest_torch.to_devices(stream, source.devices):
         stop = start
         jobs = []
-        for place, left in block:
-            part = slice(stop, stop + len(left))
-            levels = [level[place] for level in source.levels]
-            codes = [codes[part] for codes in source.codes]
-            jobs.append((left, levels, codes, source.scale))
-            stop = part.stop
-        nearest_torch.at_once(_subtract, jobs)
+        for device_index, residuals in block:
+            span = slice(stop, stop + len(residuals))
+            levels = [level[device_index] for level in source.levels]
+            codes = [codes[span] for codes in source.codes]
+            jobs.append((residuals, levels, codes, source.scale))
+            stop = span.stop
+        nearest_torch.run_concurrently(_subtract, jobs)
         yield slice(start, stop), block
 
 
@@ -73,8 +73,8 @@ def blocks(source: Source) -> Iterator[tuple[slice, torch.Tensor]]:
     Yields:
         Which of the n rows they are, and float32 (b, D), overwritten by the next block.
     """
-    for part, block in pieces(source):
-        yield part, torch.cat([left.to(source.device) for _, left in block])
+    for span, block in pieces(source):
+        yield span, torch.cat([residuals.to(source.device) for _, residuals in block])
 
 
 def sample(source: Source, n_rows: int, generator: np.random.Generator) -> torch.Tensor:
@@ -84,70 +84,75 @@ def sample(source: Source, n_rows: int, generator: np.random.Generator) -> torch
         float32 (n_rows, D) on the first device, a copy.
     """
     chosen = np.sort(generator.choice(count(source), size=n_rows, replace=False))
-    places = torch.from_numpy(generator.permutation(n_rows)).to(source.device)
-    drawn = torch.empty((n_rows, source.vectors.shape[1]), device=source.device)
-    part_of = source._replace(
+    targets = torch.from_numpy(generator.permutation(n_rows)).to(source.device)
+    result = torch.empty((n_rows, source.vectors.shape[1]), device=source.device)
+    sampled = source._replace(
         rows=chosen if source.rows is None else source.rows[chosen],
         codes=[codes[chosen] for codes in source.codes],
         held=None,
     )
-    for part, block in pieces(part_of):
-        start = part.start
-        for _, left in block:
-            drawn[places[start : start + len(left)]] = left.to(source.device)
-            start += len(left)
-    return drawn
+    for span, block in pieces(sampled):
+        start = span.start
+        for _, residuals in block:
+            result[targets[start : start + len(residuals)]] = residuals.to(source.device)
+            start += len(residuals)
+    return result
 
 
-def hold(source: Source) -> Source:
-    """Keep the rows on the devices, if these are GPUs that have room for them."""
+def keep_on_devices(source: Source) -> Source:
+    """Keep the rows on the devices, if these are GPUs with enough free memory."""
     n_bytes = row_blocks.FLOAT_BYTES * count(source) * source.vectors.shape[1]
-    if not _have_room(source.devices, n_bytes):
+    if not _fit_in_memory(source.devices, n_bytes):
         return source
     held = []
     for _, block in pieces(source._replace(block_rows=nearest_torch.PIECE_ROWS)):
-        held += [left.clone() for _, left in block]
+        held += [residuals.clone() for _, residuals in block]
     return source._replace(held=held)
 
 
-def explain(source: Source, level: list[nearest_torch.Level], codes: np.ndarray) -> Source:
-    """Take from every row the codeword that it has: unsigned ``codes`` (n,)."""
+def subtract_level(source: Source, level: list[nearest_torch.Level], codes: np.ndarray) -> Source:
+    """Subtract from every row its codeword: unsigned ``codes`` (n,)."""
     if source.held is not None:
-        for part, block in pieces(source):
-            start = part.start
-            for place, left in block:
-                _subtract(left, [level[place]], [codes[start : start + len(left)]], 1.0)
-                start += len(left)
+        for span, block in pieces(source):
+            start = span.start
+            for device_index, residuals in block:
+                _subtract(
+                    residuals, [level[device_index]], [codes[start : start + len(residuals)]], 1.0
+                )
+                start += len(residuals)
     return source._replace(levels=[*source.levels, level], codes=[*source.codes, codes])
 
 
-def _held_pieces(held: list[torch.Tensor], part: slice, devices: list[torch.device]) -> list[Piece]:
-    pieces, start = [], part.start
-    while start < part.stop:
+def _held_pieces(held: list[torch.Tensor], span: slice, devices: list[torch.device]) -> list[Piece]:
+    pieces, start = [], span.start
+    while start < span.stop:
         number, low = divmod(start, nearest_torch.PIECE_ROWS)
-        residual = held[number][low : low + part.stop - start]
+        residual = held[number][low : low + span.stop - start]
         pieces.append(Piece(number % len(devices), residual))
         start += len(residual)
     return pieces
 
 
 def _subtract(
-    left: torch.Tensor, levels: list[nearest_torch.Level], codes: list[np.ndarray], scale: float
+    residuals: torch.Tensor,
+    levels: list[nearest_torch.Level],
+    codes: list[np.ndarray],
+    scale: float,
 ) -> None:
-    """Scale rows (p, D), in place, and take the codewords away that each level gave them."""
+    """Scale rows (p, D), in place, and subtract the codeword of each level."""
     if scale != 1.0:
-        left.mul_(scale)
-    step = CACHED_ROWS if left.device.type == "cpu" else len(left)
-    for level, had in zip(levels, codes, strict=True):
-        index = torch.from_numpy(had.astype(np.int64))
-        if left.device.type == "cuda":
+        residuals.mul_(scale)
+    step = CACHED_ROWS if residuals.device.type == "cpu" else len(residuals)
+    for level, codes_of_level in zip(levels, codes, strict=True):
+        index = torch.from_numpy(codes_of_level.astype(np.int64))
+        if residuals.device.type == "cuda":
             index = index.pin_memory()  # from pageable memory a copy would wait for the stream
-        index = index.to(left.device, non_blocking=True)
-        for some, own in zip(left.split(step), index.split(step), strict=True):  # type: ignore[no-untyped-call]
-            some -= level.words.index_select(0, own)
+        index = index.to(residuals.device, non_blocking=True)
+        for batch, labels in zip(residuals.split(step), index.split(step), strict=True):  # type: ignore[no-untyped-call]
+            batch -= level.codewords.index_select(0, labels)
 
 
-def _have_room(devices: list[torch.device], n_bytes: int) -> bool:
+def _fit_in_memory(devices: list[torch.device], n_bytes: int) -> bool:
     return all(
         device.type == "cuda"
         and torch.cuda.mem_get_info(device)[0] * HELD_SHARE > n_bytes / len(set(devices))

@@ -1,7 +1,7 @@
-"""A training that was cut short goes on: its state after every pass, in one file.
+"""The state of a training after every pass, in one file, so that an interrupted one can resume.
 
-The file lies beside the quantizer until that is written. It names the training it belongs to:
-the state of another one, or a damaged file, is not used.
+The file stays beside the quantizer until the quantizer is written. It names its training: the state
+of another training, or a damaged file, is not used.
 
 Shapes: K_l codewords at level l, D dimensions, n training rows.
 """
@@ -35,26 +35,26 @@ class Fitted(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """What a file holds: the finished levels, and the arrays and facts of the one at hand."""
+    """What a file holds: the finished levels, and the arrays and facts of the unfinished one."""
 
     finished: Fitted
     arrays: dict[str, np.ndarray]  # empty between two levels
     facts: dict[str, Any]
 
 
-# Saves the finished levels, and the arrays and facts of the level at hand.
-Keep = Callable[[Fitted, dict[str, np.ndarray], dict[str, Any]], None]
+# Saves the finished levels, and the arrays and facts of the unfinished level.
+Save = Callable[[Fitted, dict[str, np.ndarray], dict[str, Any]], None]
 
 
-def start(path: str | Path | None, identity: dict[str, Any]) -> tuple[Saved, Keep]:
-    """Return what an earlier run of the same training left, and the function that keeps its state.
+def start(path: str | Path | None, identity: dict[str, Any]) -> tuple[Saved, Save]:
+    """Return what an earlier run of the same training saved, and the function that saves.
 
     Args:
-        path: the state's file, or None to keep nothing.
+        path: the state's file, or None to save nothing.
         identity: settings and facts of the data, JSON; equal for the same training alone.
     """
     if path is None:
-        return _nothing(), _keep_nothing
+        return _nothing(), _save_nothing
     return _load(path, identity), partial(_save, path, identity)
 
 
@@ -73,15 +73,15 @@ def _load(path: str | Path, identity: dict[str, Any]) -> Saved:
     try:
         arrays, facts = tensors.read(path, "state of a training")
     except SidmillError as error:
-        logger.warning("%s; training starts anew", error)
+        logger.warning("%s; training starts from the beginning", error)
         return _nothing()
     if facts.pop("identity", None) != identity:
-        logger.info("%s belongs to another training; this one starts anew", path)
+        logger.info("%s belongs to another training; this one starts from the beginning", path)
         return _nothing()
     levels, balance = range(facts.pop("n_finished")), facts.pop("balance")
     codebooks = [arrays.pop(f"codebook.{level}") for level in levels]
     prices = [arrays.pop(f"price.{level}") for level in levels if balance]
-    logger.info("going on after %d finished levels, %s", len(codebooks), facts or "no pass")
+    logger.info("resuming after %d finished levels, %s", len(codebooks), facts or "no pass")
     return Saved(Fitted(codebooks, prices, balance), arrays, facts)
 
 
@@ -92,15 +92,15 @@ def _save(
     arrays: dict[str, np.ndarray],
     facts: dict[str, Any],
 ) -> None:
-    books = {f"codebook.{level}": book for level, book in enumerate(finished.codebooks)}
+    codebooks = {f"codebook.{level}": codebook for level, codebook in enumerate(finished.codebooks)}
     prices = {f"price.{level}": price for level, price in enumerate(finished.prices)}
-    names = {
+    metadata = {
         "identity": identity,
         "n_finished": len(finished.codebooks),
         "balance": finished.balance,
     }
-    tensors.write(path, books | prices | arrays, names | facts)
+    tensors.write(path, codebooks | prices | arrays, metadata | facts)
 
 
-def _keep_nothing(finished: Fitted, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
-    """Keep nothing: a training that is not asked to resume."""
+def _save_nothing(finished: Fitted, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
+    """Save nothing: the training has no state file."""

@@ -74,7 +74,7 @@ class _Training(NamedTuple):
 
     settings: Rqkmeans
     seed: int
-    save: resume.Keep
+    save: resume.Save
     finished: Fitted
     errors: list[float]  # sum of squared errors after each finished level
     codes: list[np.ndarray]  # (n,) per finished level, codes of the training rows
@@ -143,14 +143,14 @@ def fit(
     n_training = n_items if chosen is None else len(chosen)
     _require_memory(settings.memory_mb, memory_needed(n_training, dim, sizes))
 
-    # Measure the training rows; GPUs with room for all rows hold them from here on.
+    # Measure the training rows; GPUs with enough memory keep them from here on.
     largest = _largest_block(dim, sizes)
-    devices = nearest_torch.lanes(
+    devices = nearest_torch.expand_cpu(
         nearest_torch.pick_devices(settings.device), _block_rows(max(sizes), largest)
     )
     source = Source(vectors, chosen, [], [], devices, largest, scale=1.0)
-    data = _look_through(source)
-    source = residual_rows.hold(source._replace(scale=data.scale))
+    data = _measure_rows(source)
+    source = residual_rows.keep_on_devices(source._replace(scale=data.scale))
     n_values = n_training * dim * data.scale**2  # a mean over it is that of unscaled vectors
     error = data.squares * data.scale**2
     logger.info("%d rows, %d for training: mse %.6g", n_items, n_training, error / n_values)
@@ -229,7 +229,7 @@ def _sizes(settings: Rqkmeans) -> list[int]:
     return sizes
 
 
-def _restore(settings: Rqkmeans, seed: int, saved: resume.Saved, save: resume.Keep) -> _Training:
+def _restore(settings: Rqkmeans, seed: int, saved: resume.Saved, save: resume.Save) -> _Training:
     """Take the finished levels out of a saved state; the arrays of an unfinished level remain."""
     errors = saved.facts.pop("errors", [])
     names = [_codes_name(level) for level in range(len(saved.finished.codebooks))]
@@ -242,8 +242,8 @@ def _subtract_finished(source: Source, training: _Training) -> Source:
     finished = training.finished
     for level, (codebook, codes) in enumerate(zip(finished.codebooks, training.codes, strict=True)):
         price = finished.prices[level] if finished.prices else None
-        ready = nearest_torch.copies(codebook, source.devices, price)
-        source = residual_rows.explain(source, ready, codes)
+        levels_on_devices = nearest_torch.copies(codebook, source.devices, price)
+        source = residual_rows.subtract_level(source, levels_on_devices, codes)
     return source
 
 
@@ -255,26 +255,28 @@ def _finish_level(
     ``codes`` is the assignment (n,) that belongs to ``state``; None has the rows assigned again.
     """
     settings, finished = training.settings, training.finished
-    size = len(state.clusters.words)
-    codebook = state.clusters.words.cpu().numpy()
+    size = len(state.clusters.centroids)
+    codebook = state.clusters.centroids.cpu().numpy()
     error, prices = state.error, None
 
     # Prices move rows and codewords, so that the assignment of the last pass is void.
     if settings.balance != "none":
-        drawer = np.random.default_rng([training.seed, state.level, 1])
-        sample = _sample(source, size, drawer)
-        generator = torch.Generator().manual_seed(int(drawer.integers(2**63)))
-        balanced = load_balance.settle(source, state.clusters.words, sample, generator, settings)
-        codebook, prices, codes = balanced.words, balanced.prices, None
+        rng = np.random.default_rng([training.seed, state.level, 1])
+        sample = _sample(source, size, rng)
+        generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+        balanced = load_balance.balance(
+            source, state.clusters.centroids, sample, generator, settings
+        )
+        codebook, prices, codes = balanced.codewords, balanced.prices, None
         finished.prices.append(prices)
         finished.balance.append(balanced.facts)
 
     # Record the level with the codes of the training rows, and save it.
     finished.codebooks.append(codebook)
-    ready = nearest_torch.copies(codebook, source.devices, prices)
+    levels_on_devices = nearest_torch.copies(codebook, source.devices, prices)
     if codes is None:
-        codes, error = _assign(source, ready)
-    source = residual_rows.explain(source, ready, codes)
+        codes, error = _assign(source, levels_on_devices)
+    source = residual_rows.subtract_level(source, levels_on_devices, codes)
     training.codes.append(codes)
     training.errors.append(error)
     training.keep({}, {})
@@ -312,7 +314,7 @@ def _block_rows(size: int, largest: int) -> int:
     return min(largest, _whole_pieces(max(MIN_BLOCK_ROWS, BLOCK_ROWS * size)))
 
 
-def _look_through(source: Source) -> _Data:
+def _measure_rows(source: Source) -> _Data:
     """Measure the training rows; read every row and stop at a bad one."""
     total, digest = 0.0, xxhash.xxh3_128()
     largest = exponents = n_exponents = 0.0
@@ -376,14 +378,14 @@ def _fit_level(
     if unfinished:
         state, best = _unpack(unfinished, level, source.device)
     else:
-        drawer = np.random.default_rng([training.seed, level])
-        generator = torch.Generator().manual_seed(int(drawer.integers(2**63)))
-        sampled = _fit_sample(source, size, drawer, generator)
+        rng = np.random.default_rng([training.seed, level])
+        generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+        sampled = _fit_sample(source, size, rng, generator)
         best = state = State(
             level=level,
             n_passes=0,
             error=float("inf"),
-            clusters=lloyd.empty(sampled.words),
+            clusters=lloyd.empty(sampled.centroids),
             codes=np.zeros(residual_rows.count(source), dtype=np.min_scalar_type(size - 1)),
             hartigan=True,
         )
@@ -409,7 +411,7 @@ def _fit_level(
 def _pack(state: State, best: State) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Turn an unfinished level into arrays and facts."""
     arrays = {name: tensor.cpu().numpy() for name, tensor in state.clusters._asdict().items()}
-    arrays |= {"codes": state.codes, "best": best.clusters.words.cpu().numpy()}
+    arrays |= {"codes": state.codes, "best": best.clusters.centroids.cpu().numpy()}
     facts = {"n_passes": state.n_passes, "error": state.error, "hartigan": state.hartigan}
     return arrays, facts | {"best_error": best.error}
 
@@ -432,29 +434,29 @@ def _unpack(saved: resume.Saved, level: int, device: torch.device) -> tuple[Stat
 
 
 def _fit_sample(
-    source: Source, size: int, drawer: np.random.Generator, generator: torch.Generator
+    source: Source, size: int, rng: np.random.Generator, generator: torch.Generator
 ) -> Clusters:
     """Fit the clusters of a sample: k-means++, passes with merges and splits, further passes."""
     # (m, D), in random order: its first rows are a smaller sample
-    sample = _sample(source, size, drawer)
+    sample = _sample(source, size, rng)
     step = source.block_rows
-    first = kmeans_pp.seed_words(sample[: SEEDING_ROWS * size], size, generator, step)
+    first = kmeans_pp.seed_centroids(sample[: SEEDING_ROWS * size], size, generator, step)
     clusters = lloyd.empty(first)
     codes: torch.Tensor | None = None
-    spares = _spares(source, size)
+    buffers = _score_buffers(source, size)
     passes_left = SWAP_PASSES + SAMPLE_PASSES
 
     while passes_left:
         # Assign block by block; from the second pass on, centroids move after each block.
         assigned = []
         for start in range(0, len(sample), step):
-            part = slice(start, start + step)
-            previous = None if codes is None else codes[part]
+            span = slice(start, start + step)
+            previous = None if codes is None else codes[span]
             pieces = [
                 Piece(number, rows.to(source.devices[number]))
-                for number, rows in nearest_torch.cut(start, sample[part], len(source.devices))
+                for number, rows in nearest_torch.cut(start, sample[span], len(source.devices))
             ]
-            assigned.append(lloyd.visit(clusters, pieces, previous, True, spares))
+            assigned.append(lloyd.visit(clusters, pieces, previous, True, buffers))
             if codes is not None:
                 lloyd.centre(clusters)
         codes = torch.cat(assigned)  # (m,)
@@ -470,24 +472,24 @@ def _fit_sample(
     return clusters
 
 
-def _sample(source: Source, size: int, drawer: np.random.Generator) -> torch.Tensor:
+def _sample(source: Source, size: int, rng: np.random.Generator) -> torch.Tensor:
     """Draw ``SAMPLE_ROWS`` training rows per codeword, or all of them: float32 (m, D)."""
     n_rows = min(residual_rows.count(source), SAMPLE_ROWS * size)
-    return residual_rows.sample(source, n_rows, drawer)
+    return residual_rows.sample(source, n_rows, rng)
 
 
 def _pass(source: Source, state: State, before: float, prior: Clusters | None) -> State:
     """Visit every training row once; ``prior`` holds the sample's members in the first pass."""
     clusters, codes = state.clusters, state.codes
-    spares = _spares(source, len(clusters.words))
+    buffers = _score_buffers(source, len(clusters.centroids))
 
     # Assign block by block; the centroids move after each block.
-    for part, pieces in residual_rows.pieces(source):
+    for span, pieces in residual_rows.pieces(source):
         previous = None
         if state.n_passes:
-            previous = torch.from_numpy(codes[part].astype(np.int64)).to(source.device)
-        assigned = lloyd.visit(clusters, pieces, previous, state.hartigan, spares)
-        codes[part] = assigned.cpu().numpy()
+            previous = torch.from_numpy(codes[span].astype(np.int64)).to(source.device)
+        assigned = lloyd.visit(clusters, pieces, previous, state.hartigan, buffers)
+        codes[span] = assigned.cpu().numpy()
         lloyd.centre(clusters, prior)
     lloyd.centre(clusters)
 
@@ -497,7 +499,7 @@ def _pass(source: Source, state: State, before: float, prior: Clusters | None) -
     return state._replace(n_passes=state.n_passes + 1, error=error)
 
 
-def _spares(source: Source, size: int) -> list[torch.Tensor]:
+def _score_buffers(source: Source, size: int) -> list[torch.Tensor]:
     """Memory for the scores of a piece on each device."""
     return [
         torch.empty(nearest_torch.PIECE_ROWS * size, device=device) for device in source.devices
@@ -506,13 +508,13 @@ def _spares(source: Source, size: int) -> list[torch.Tensor]:
 
 def _assign(source: Source, level: list[nearest_torch.Level]) -> tuple[np.ndarray, float]:
     """Assign every training row as the codec does; return codes and the sum of squared errors."""
-    size = len(level[0].words)
+    size = len(level[0].codewords)
     codes = np.empty(residual_rows.count(source), dtype=np.min_scalar_type(size - 1))
-    spares = _spares(source, size)
+    buffers = _score_buffers(source, size)
     error = 0.0
-    for part, pieces in residual_rows.pieces(source):
-        nearest = nearest_torch.nearest_of_pieces(pieces, level, spares)
-        codes[part] = np.concatenate([piece.cpu().numpy() for piece in nearest])
-        for (number, residual), own in zip(pieces, nearest, strict=True):
-            error += _squares(residual - level[number].words.index_select(0, own))
+    for span, pieces in residual_rows.pieces(source):
+        nearest = nearest_torch.nearest_of_pieces(pieces, level, buffers)
+        codes[span] = np.concatenate([piece.cpu().numpy() for piece in nearest])
+        for (number, residual), labels in zip(pieces, nearest, strict=True):
+            error += _squares(residual - level[number].codewords.index_select(0, labels))
     return codes, error

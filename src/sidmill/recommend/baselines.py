@@ -15,13 +15,15 @@ from scipy import sparse
 from torch import Tensor
 
 from sidmill.numeric.row_blocks import read_blocks, require_finite
-from sidmill.recommend.item_features import BLOCK_ROWS, Items
+from sidmill.recommend.item_features import Items
 from sidmill.recommend.rank import TILE, RowScores, Scorer
 from sidmill.recommend.windows import (
     Queries,
     read_groups,
     training_split,
 )
+
+BLOCK_ROWS = 4096
 
 
 def training_matrix(path: str | Path, items: Items) -> sparse.csr_matrix:

@@ -12,9 +12,9 @@ import pyarrow as pa
 from sidmill.core.errors import SidmillError
 from sidmill.formats import lcrec_index, memory_maps, vector_store
 from sidmill.io import id_lookup
-from sidmill.numeric.row_blocks import read_blocks, require_finite, take
+from sidmill.numeric import moments
+from sidmill.numeric.row_blocks import require_finite, take
 
-BLOCK_ROWS = 4096
 WHITENING_FLOOR = 0.01  # added to every variance, as a share of their mean
 RANK_FLOOR = 1e-6  # directions below this share of the largest variance are taken for noise
 
@@ -129,18 +129,13 @@ def measure_whitening(items: Items) -> Whitening:
     Vectors of text encoders lie in a narrow cone; whitened ones recommend better
     (https://arxiv.org/abs/2402.10602). Memory: 3 D x D doubles and one block of rows.
     """
-    # Sums of the rows and of their products, in float64.
-    n_items, dim = items.vectors.shape
-    total, products = np.zeros(dim), np.zeros((dim, dim))
-    for start, read in read_blocks(items.vectors, BLOCK_ROWS):
-        require_finite(read, start)
-        block = read.astype(np.float64)
-        total += block.sum(axis=0)
-        products += block.T @ block
-    mean = total / n_items
+    # Mean and covariance of all rows, in float64.
+    dim = items.vectors.shape[1]
+    measured = moments.measure(items.vectors)
+    mean = measured.mean()
 
     # Principal axes: those without variance are dropped, the others scaled to variance near 1.
-    variances, axes = np.linalg.eigh(products / n_items - np.outer(mean, mean))
+    variances, axes = np.linalg.eigh(measured.covariance())
     scales = np.zeros(dim)
     has_variance = variances > RANK_FLOOR * variances.max()
     scales[has_variance] = (variances[has_variance] + WHITENING_FLOOR * variances.mean()) ** -0.5

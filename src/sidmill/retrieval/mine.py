@@ -131,15 +131,8 @@ def mine(
     # The nearest passages of each query, and the score that a negative stays below.
     query_vectors = np.empty(queries.vectors.shape, dtype=np.float32)
     query_vectors[:] = queries.vectors
-    n_rows = len(pool.vectors)
-    nearest = exact_search.search(
-        pool.vectors,
-        query_vectors,
-        np.arange(n_rows),
-        range(n_rows),
-        min(settings.depth, n_rows),
-        search,
-    )
+    depth = min(settings.depth, len(pool.vectors))
+    nearest = exact_search.search(pool.vectors, query_vectors, depth, search)
     lowest = _answer_scores(pool.vectors, query_vectors, answers)
     thresholds = _thresholds(lowest, settings.margin)
 

@@ -60,7 +60,9 @@ def search_shard(
     ranks = exact_search.id_ranks(corpus.ids)
     if index_path is None:
         rows = range(*item_text.shard_bounds(n_rows, shard, shards))
-        return exact_search.search(corpus.vectors, query_vectors, ranks, rows, top_k, settings)
+        return exact_search.search(
+            corpus.vectors, query_vectors, top_k, settings, ranks=ranks, rows=rows
+        )
 
     from sidmill.retrieval import index
 

@@ -23,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from sidmill.core.atomic import write_text
 from sidmill.core.errors import SidmillError
+from sidmill.core.folders import replace_folder
 from sidmill.formats import triples
 from sidmill.io import json_report
 from sidmill.settings import base
@@ -277,6 +278,9 @@ def require_finite(model: Any, learning_rate: float, half: bool) -> None:
 def finish(trained: BaseModel, folders: Folders, figures: dict[str, Any]) -> None:
     """Write the model atomically, with the figures of its training; remove the checkpoints.
 
+    A kill at any moment leaves the model that was there or the new one, never a part of it. The
+    checkpoints stay until the new model has its name.
+
     Args:
         trained: the model.
         folders: of the model, and of the checkpoints.
@@ -288,8 +292,7 @@ def finish(trained: BaseModel, folders: Folders, figures: dict[str, Any]) -> Non
     shutil.rmtree(partial, ignore_errors=True)
     trained.save_pretrained(str(partial), create_model_card=False)
     json_report.write(partial / NAME, figures)
-    shutil.rmtree(target, ignore_errors=True)
-    partial.replace(target)
+    replace_folder(partial, target)
     shutil.rmtree(folders.state)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from sidmill.formats.quantizer_file import Quantizer
-from sidmill.numeric import mlp, residual_codec
+from sidmill.numeric import list_overlap, mlp, residual_codec
 from sidmill.settings.sids import Evaluation
 from sidmill.sids import alignment, neighbour_agreement, quality
 
@@ -61,8 +61,8 @@ def evaluate(
         by_code = neighbour_agreement.nearest_by_code(
             codes, sizes, decode, queries, n_neighbours, seed
         )
-        jaccard = neighbour_agreement.jaccard(near, by_code)
-        overlap = neighbour_agreement.rank_biased_overlap(near, by_code, settings.rbo_persistence)
+        jaccard = list_overlap.jaccard(near, by_code)
+        overlap = list_overlap.rank_biased_overlap(near, by_code, settings.rbo_persistence)
 
     reference = quality.Reference(vectors, fitted.codebooks, fitted.decoder, None, queries, near)
     preserved = {

@@ -103,7 +103,7 @@ def gather(pids: pa.Array, settings: Embedding, order_path: str | None = None) -
         rounded).
 
     Raises:
-        SidmillError: if an item has no vector, an id stands there twice or is null, or the files
+        SidmillError: if an item has no vector, an id is listed twice or is null, or the files
             are not as described.
     """
     if settings.path is None:

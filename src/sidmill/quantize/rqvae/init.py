@@ -15,7 +15,7 @@ import xxhash
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats import quantizer_file, vector_store
-from sidmill.numeric import row_blocks
+from sidmill.numeric import moments, row_blocks
 from sidmill.quantize import rqkmeans
 from sidmill.quantize.rqvae import data, fsq, residual_quantizer
 from sidmill.quantize.rqvae.autoencoder import Autoencoder, Kind
@@ -86,11 +86,12 @@ def scale(model: Autoencoder, rows: Rows, held_out: np.ndarray, device: torch.de
     Raises:
         SidmillError: if a row is not finite, or all rows are equal.
     """
-    n_rows, dim = 0, rows.shape[1]
+    dim = rows.shape[1]
     total = torch.zeros(dim, dtype=torch.float64, device=device)
-    products = torch.zeros((dim, dim) if model.skip == "pca" else (), dtype=torch.float64)
-    products = products.to(device)
-    squares = 0.0
+    products = None
+    if model.skip == "pca":
+        products = torch.zeros((dim, dim), dtype=torch.float64, device=device)
+    measured = moments.Moments(total, products)
     digest = xxhash.xxh3_128()
 
     # one pass: the digest of all rows, sums of those to train on
@@ -98,24 +99,19 @@ def scale(model: Autoencoder, rows: Rows, held_out: np.ndarray, device: torch.de
         values = np.ascontiguousarray(block.cpu().numpy())
         row_blocks.require_finite(values, start)
         digest.update(values.data)
-        trained = block[_trained_rows(held_out, start, block)].double()
-        n_rows += len(trained)
-        total += trained.sum(dim=0)
-        squares += float(trained.square().sum())
-        if model.skip == "pca":
-            products.addmm_(trained.T, trained)
+        measured.add(block[_trained_rows(held_out, start, block)].double())
 
     # centre and scale
-    mean = total / n_rows
-    spread = squares / n_rows - float(mean.square().sum())
-    if not spread > 1e-12 * squares / n_rows:
+    mean, mean_square = measured.mean(), measured.mean_square()
+    variance = mean_square - float(mean.square().sum())  # of all dimensions together
+    if not variance > 1e-12 * mean_square:
         raise SidmillError("all training vectors are equal: check the embeddings")
     model.mean.copy_(mean)
-    model.scale.fill_((spread / dim) ** 0.5)
+    model.scale.fill_((variance / dim) ** 0.5)
 
     # the d directions of largest variance, (d, D)
     if model.skip == "pca":
-        _, axes = torch.linalg.eigh(products / n_rows - torch.outer(mean, mean))
+        _, axes = torch.linalg.eigh(measured.covariance())
         axes = axes.flip(1)[:, : len(model.shortcut.weight)].T
         model.shortcut.weight.copy_(axes)
         model.way_back.weight.copy_(axes.T)

@@ -1,7 +1,7 @@
 """Every figure of a training: always a CSV, with ``rqvae.tracking`` also in a tracker.
 
 The CSV has one row per epoch; figures that are measured every ``eval_step`` epochs are empty in
-between. A training that goes on after a kill writes no row twice.
+between. A training that resumes after a kill writes no row twice.
 """
 
 import csv
