@@ -152,13 +152,8 @@ def fit(
         saved,
     )
 
-    # CUDA has no deterministic kernel for some of the gradients.
-    was_deterministic = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(device.type == "cpu")
-    try:
+    with training_loop.deterministic(device):
         curve = training_loop.run(run)
-    finally:
-        torch.use_deterministic_algorithms(was_deterministic)
     return fitted, curve
 
 

@@ -8,6 +8,7 @@ bytes as one that was never interrupted.
 
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -144,6 +145,22 @@ def run(training: Run) -> list[Epoch]:
     logger.info("best epoch %d, valid %s %.4f", progress.best_epoch, WATCHED, progress.best)
     model.eval()
     return list(progress.curve)
+
+
+@contextmanager
+def deterministic(device: torch.device) -> Iterator[None]:
+    """Let torch use deterministic kernels on a CPU; CUDA has none for some of the gradients."""
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(device.type == "cpu")
+
+    # Nothing reads memory before it is written; to fill it takes a fifteenth of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(was_deterministic)
+        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
 
 
 def _may_improve(progress: Progress, patience: int) -> bool:

@@ -333,13 +333,16 @@ class Causal(GenerativeModel):
         numbers = torch.unique(torch.cat([histories.flatten(), candidates]))
         vectors = self.items(numbers)
         read = functional.embedding(torch.searchsorted(numbers, histories), vectors)
-        compared = sequence_model.unit(vectors[torch.searchsorted(numbers, candidates)])
+        rows = torch.searchsorted(numbers, candidates)
+        compared = sequence_model.unit(functional.embedding(rows, vectors))
 
         # (targets, n), cosines over the temperature, and the similarity
-        scores = self.users(read)[has_target] @ compared.T / self.settings.temperature
+        users = self.users(read)[has_target] / self.settings.temperature
+        scores = users @ compared.T
         if self.shape.similarity_dim:
-            latest = self.latest(histories)[has_target] @ self.similarity[candidates].T
-            scores = scores + functional.softplus(self.similarity_weight) * latest
+            weight = functional.softplus(self.similarity_weight)
+            latest = weight * self.latest(histories)[has_target]
+            scores = scores + latest @ self.similarity[candidates].T
         loss = functional.cross_entropy(
             scores.float(),
             torch.searchsorted(candidates, targets[has_target]),

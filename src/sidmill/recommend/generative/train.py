@@ -202,12 +202,8 @@ def _run(training: Training, saved: state.State) -> list[Epoch]:
         training.seed,
         saved,
     )
-    was_deterministic = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(training.network.device.type == "cpu")
-    try:
+    with training_loop.deterministic(training.network.device):
         return training_loop.run(run)
-    finally:
-        torch.use_deterministic_algorithms(was_deterministic)
 
 
 def state_file(state_path: str | Path, seed: int) -> Path:
