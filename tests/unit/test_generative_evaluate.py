@@ -104,6 +104,19 @@ def test_weights_do_not_see_the_test_items(measured, tmp_path):
     assert other["test"] != figures["test"]
 
 
+def test_without_validation_items_the_weights_are_equal(measured, tmp_path):
+    folder, _, items, _, _ = measured
+    rows = chains()
+    splits = [[0] * (len(row) - 1) + [2] for row in rows]
+    path = write(tmp_path / "s.parquet", rows, splits)
+    beside = (items.items, folder / "recommender")
+    figures = evaluate.evaluate(path, items, folder / "model", beside, SETTINGS, seed=0)
+    assert figures["valid"] == {"targets": 0}
+    assert figures["weights"]["picked_on"] is None
+    assert set(figures["weights"]["fused"].values()) == {0.5}
+    assert set(figures["weights"]["sum_of_baselines"].values()) == {1.0}
+
+
 def test_memory_changes_no_figure(measured):
     folder, path, items, _, figures = measured
     beside = (items.items, folder / "recommender")

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from sidmill.core.errors import SidmillError
 from sidmill.recommend import checkpoint, state
@@ -108,30 +109,36 @@ def run(training: Run) -> list[Epoch]:
     optimizer = _make_optimizer(model, settings)
     best, progress = state.restore(training.saved, model, optimizer)
 
-    while progress.epoch < settings.max_epochs and _may_improve(progress, settings.patience):
-        # A resumed epoch draws the same batches, and skips those that are done.
-        n_done = progress.step
-        for number, batch in enumerate(training.task.batches(progress.epoch)):
-            if number < n_done:
-                continue
-            step = progress.total_steps
-            loss, n_targets = _take_step(training, batch, optimizer, step)
-            progress = progress._replace(
-                step=number + 1,
-                total_steps=step + 1,
-                loss=progress.loss + loss * n_targets,
-                targets=progress.targets + n_targets,
-            )
-            if progress.step % settings.save_steps == 0:
-                state.save(training.saved, model, optimizer, best, progress)
+    # A bar on a terminal; the log has a line per epoch.
+    total, done = settings.max_epochs, progress.epoch
+    with tqdm(total=total, initial=done, unit="epoch", disable=None) as bar:
+        while progress.epoch < settings.max_epochs and _may_improve(progress, settings.patience):
+            # A resumed epoch draws the same batches, and skips those that are done.
+            n_done = progress.step
+            for number, batch in enumerate(training.task.batches(progress.epoch)):
+                if number < n_done:
+                    continue
+                step = progress.total_steps
+                loss, n_targets = _take_step(training, batch, optimizer, step)
+                progress = progress._replace(
+                    step=number + 1,
+                    total_steps=step + 1,
+                    loss=progress.loss + loss * n_targets,
+                    targets=progress.targets + n_targets,
+                )
+                bar.set_postfix_str(f"step {number + 1}, loss {loss:.3f}", refresh=False)
+                bar.update(0)
+                if progress.step % settings.save_steps == 0:
+                    state.save(training.saved, model, optimizer, best, progress)
 
-        if not progress.targets:
-            raise SidmillError(
-                f"{training.source}: no user has two items in the split train, so there is "
-                f"nothing to learn: check interactions.split"
-            )
-        best, progress = _close_epoch(training, best, progress)
-        state.save(training.saved, model, optimizer, best, progress)
+            if not progress.targets:
+                raise SidmillError(
+                    f"{training.source}: no user has two items in the split train, so there is "
+                    f"nothing to learn: check interactions.split"
+                )
+            best, progress = _close_epoch(training, best, progress)
+            bar.update()
+            state.save(training.saved, model, optimizer, best, progress)
 
     checkpoint.fill(model, best, state.BEST)
     logger.info("best epoch %d, valid %s %.4f", progress.best_epoch, WATCHED, progress.best)

@@ -132,7 +132,7 @@ class GenerativeTopk:
     mask_seen: bool = science(False, "true: leave out what the user had")
     decoding: Literal["auto", "exact", "beam"] = science(
         "auto",
-        "exact: score all items | beam: constrained beams | auto: exact where that costs less",
+        "exact: score all items | beam: constrained beams | auto: causal exact, tiger beams",
     )
     beam_width: int = science(50, "beams per user; at least k", minimum=1)
     device: str = machine("auto", "auto | cpu | cuda", pattern="^(auto|cpu|cuda(:[0-9]+)?)$")

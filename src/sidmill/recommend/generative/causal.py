@@ -30,6 +30,7 @@ from torch.nn import functional
 
 from sidmill.formats.trie_file import Trie
 from sidmill.numeric import sid_trie
+from sidmill.numeric.moments import Moments
 from sidmill.numeric.row_blocks import read_blocks
 from sidmill.recommend import sequence_model
 from sidmill.recommend.generative.decode import TokenScores
@@ -134,13 +135,11 @@ def _whiten_rows(rows: np.ndarray, power: float, n_axes: int | None) -> np.ndarr
     """Whiten rows (N, D): float32 (N, D), or (N, n_axes). Memory: the result and D x D doubles."""
     # Moments in one pass over blocks, then a second pass that projects.
     n_rows, dim = rows.shape
-    total, squares = np.zeros(dim), np.zeros((dim, dim))
+    moments = Moments(np.zeros(dim), np.zeros((dim, dim)))
     for _, block in read_blocks(rows, ITEM_BLOCK):
-        wide = block.astype(np.float64)
-        total += wide.sum(axis=0)
-        squares += wide.T @ wide
-    mean = total / n_rows
-    matrix = _whitening(squares / n_rows - np.outer(mean, mean), power, n_axes)
+        moments.add(block.astype(np.float64))
+    mean = moments.mean()
+    matrix = _whitening(moments.covariance(), power, n_axes)
     matrix = matrix.astype(np.float32)
     whitened = np.empty((n_rows, matrix.shape[1]), np.float32)
     for start, block in read_blocks(rows, ITEM_BLOCK):
@@ -355,6 +354,8 @@ class Causal(GenerativeModel):
 
 class CausalScores:
     """Scores of a trained model. Holds the vectors of all items: 4 N (H + S) bytes."""
+
+    is_exact = True
 
     def __init__(self, model: Causal) -> None:
         """Compute the vectors of all items, in blocks."""

@@ -101,15 +101,17 @@ class Methods(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """Weights of sums, as picked on valid.
+    """Weights of sums.
 
     Attributes:
         baselines: of each baseline, in their order.
-        fused: of the generative model and of the recommender.
+        fused: of the generative model and of the recommender; None without a recommender.
+        picked_on: the split that they were picked on; None where there was none: they are equal.
     """
 
     baselines: tuple[float, ...]
     fused: tuple[float, ...] | None
+    picked_on: str | None
 
 
 def evaluate(
@@ -180,21 +182,18 @@ def evaluate(
     first_tokens = items.identifiers[0].codes[:, 0]
     thirds = popularity_thirds(first_tokens, counts)
 
-    figures: dict[str, Any] = {
-        "protocol": _describe(protocol, fitted),
-        "weights": {},
-    }
-    weights: Weights | None = None
+    figures: dict[str, Any] = {"protocol": _describe(protocol, fitted)}
     of_users = {}
+
+    # Valid comes first: weights of sums are picked on it alone.
+    weights = pick_weights(protocol, methods)
+    figures["weights"] = _named_weights(weights, methods)
     for name, split in SPLITS.items():
         asked = sum(len(part.users) for part in protocol.queries(split))
         figures[name] = {"targets": asked}
         if not asked:
             logger.info("split %s has no interaction to predict", name)
             continue
-        if weights is None:
-            weights = pick_weights(protocol, split, methods)
-            figures["weights"] = _named_weights(weights, methods, name)
         measured, of_users[name] = _measure(protocol, split, methods, weights, thirds)
         figures[name] |= measured
         figures[name]["sids"] = {"after": _measure_sids(protocol, split, methods, sids)}
@@ -254,27 +253,38 @@ def renumbered(scorer: rank.Scorer, items: Items, others: Items) -> rank.Scorer:
     return prepare
 
 
-def pick_weights(protocol: Protocol, split: int, methods: Methods) -> Weights:
-    """Pick the weights of the sum of the baselines, and of ``fused``, by NDCG@10 of a split."""
-    combinations = [one for one in product(SUM_WEIGHTS, repeat=len(methods.baselines)) if any(one)]
-    ranked = protocol.rank(split, list(methods.baselines.values()), list(combinations))
+def pick_weights(protocol: Protocol, methods: Methods) -> Weights:
+    """Pick the weights of the sum of the baselines, and of ``fused``, by NDCG@10 on valid.
+
+    Without validation items they are equal: weights that are picked on test would be too good.
+    """
+    n_baselines, has_recommender = len(methods.baselines), methods.recommender is not None
+    if not any(len(part.users) for part in protocol.queries(sequence_table.VALID)):
+        return Weights((1.0,) * n_baselines, (0.5, 0.5) if has_recommender else None, None)
+
+    # Of the baselines: every combination of weights.
+    combinations = [one for one in product(SUM_WEIGHTS, repeat=n_baselines) if any(one)]
+    ranked = protocol.rank(
+        sequence_table.VALID, list(methods.baselines.values()), list(combinations)
+    )
     values = [metrics.mean(ranks, WATCHED) for ranks in ranked]
     of_baselines = combinations[int(np.argmax(values))]
     if methods.recommender is None:
-        return Weights(of_baselines, None)
+        return Weights(of_baselines, None, "valid")
 
-    # One weight for all seeds.
+    # Of generative model and recommender: one weight for all seeds.
     sums = np.zeros(len(FUSION_WEIGHTS))
     for scorer in methods.generative:
-        ranked = protocol.rank(split, [scorer, methods.recommender], list(FUSION_WEIGHTS))
+        scorers = [scorer, methods.recommender]
+        ranked = protocol.rank(sequence_table.VALID, scorers, list(FUSION_WEIGHTS))
         sums += [metrics.mean(ranks, WATCHED) for ranks in ranked]
-    return Weights(of_baselines, FUSION_WEIGHTS[int(np.argmax(sums))])
+    return Weights(of_baselines, FUSION_WEIGHTS[int(np.argmax(sums))], "valid")
 
 
-def _named_weights(weights: Weights, methods: Methods, split: str) -> dict[str, Any]:
+def _named_weights(weights: Weights, methods: Methods) -> dict[str, Any]:
     """The weights as metrics.json has them."""
     named: dict[str, Any] = {
-        "picked_on": split,
+        "picked_on": weights.picked_on,
         SUM: dict(zip(methods.baselines, weights.baselines, strict=True)),
     }
     if weights.fused is not None:
@@ -439,6 +449,8 @@ def count_illegal(protocol: Protocol, fitted: list[Fitted]) -> dict[str, Any]:
     answers = illegal = n_users = 0
     trie = first.network.trie
     scores = first.network.scores()
+
+    # The first users of the split, a block at a time.
     for part in protocol.queries(sequence_table.TEST):
         chosen = windows.select(part, slice(max(settings.illegal_users - n_users, 0)))
         for batch in score.histories(chosen, first.settings.max_length, first.network.device):

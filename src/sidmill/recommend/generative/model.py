@@ -76,7 +76,13 @@ class GenerativeModel(nn.Module):
 
 
 class Scores(Protocol):
-    """Scores of a trained model."""
+    """Scores of a trained model.
+
+    Attributes:
+        is_exact: whether ``item_scores`` scores every item; otherwise those that a beam reaches.
+    """
+
+    is_exact: bool
 
     def encode(self, histories: Tensor, lengths: Tensor) -> Any:
         """State of users after their last item: int64 (B, T), (B,) to a tensor, or several."""

@@ -291,6 +291,8 @@ class Tiger(GenerativeModel):
 class TigerScores:
     """Scores of a trained model, by constrained beams. Users are taken USER_BLOCK at a time."""
 
+    is_exact = False
+
     def __init__(self, model: Tiger, trie: Trie, width: int = BEAM_WIDTH) -> None:
         """Keep the model, the trie of its SIDs, and how many beams :meth:`item_scores` follows."""
         self.model, self.trie, self.width = model, trie, width

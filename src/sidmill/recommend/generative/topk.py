@@ -76,11 +76,14 @@ def recommend(
             f"a list: set it to at least {settings.k}"
         )
     fitted = models.best(models.load(model_path, items, pick_device(settings.device)))
+
+    # Items that share a SID come by their users in training, most first.
     matrix = baselines.training_matrix(sequences_path, items.items)
     counts = np.asarray(matrix.sum(axis=0)).ravel()
     order = np.empty(len(counts), np.int64)
     order[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
-    fitted.network.model.eval()
+
+    # One group of users after another.
     search = Search(
         items,
         fitted,
@@ -168,7 +171,16 @@ def _blocks(search: Search, queries: Queries) -> Iterator[tuple[tuple[Tensor, Te
 
 def _best_of_all(search: Search, state: Tensor, queries: Queries) -> decode.ItemLists:
     """The best items by the scores of all items: equal scores in the order of ``order``."""
-    scores = search.scores.item_scores(state)
+    trie = search.fitted.network.trie
+    if search.settings.decoding == "exact" and not search.scores.is_exact:
+        of_sids = decode.exact(
+            trie, search.scores.token_scores(state), len(state), search.settings.memory_mb
+        )
+        scores = of_sids[:, trie.sid_of_item]
+    else:
+        scores = search.scores.item_scores(state)
+
+    # What a user had gets the lowest score.
     if search.settings.mask_seen:
         lengths = queries.positions - queries.begins
         rows = np.repeat(np.arange(len(lengths)), lengths)
