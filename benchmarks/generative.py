@@ -17,8 +17,8 @@ score alike. On a crowded machine the ratios of CPU time say more.
         --pid2sid=results/pid2sid.parquet --quantizer=results/rqkmeans/quantizer.safetensors
 
 Without ``--interactions`` a catalogue with planted successors is drawn, ``--items`` and
-``--histories`` of them. The plain loop is cut at ``--epochs``: on drawn data it would go on
-improving for much longer.
+``--histories`` of them, on which the plain loop is cut at 15 epochs: it would go on improving for
+much longer.
 """
 
 import argparse
@@ -40,6 +40,7 @@ PADDING, START, FIRST_CODE = 0, 1, 2  # tokens
 TRAIN, VALID, TEST = 0, 1, 2  # splits
 BEAMS, K = 20, 10
 BATCH, LR, MAX_NORM = 256, 3e-3, 1.0
+EPOCHS, DRAWN_EPOCHS = 100, 15
 MAX_LENGTH = 20  # items of a history that T5 reads
 LAYERS, HEADS, DROPOUT = 4, 6, 0.1  # as published
 LEVELS, CODES, DIM = 3, 8, 16  # of the catalogue that is drawn
@@ -464,7 +465,8 @@ def _pad(rows: list[list[int]]):
 def _may_improve(epochs: list[dict], options: argparse.Namespace) -> bool:
     valid = [entry["valid"] for entry in epochs]
     since = len(valid) - 1 - valid.index(max(valid))
-    return len(valid) < options.epochs and since < options.patience
+    most = options.epochs or (EPOCHS if options.interactions else DRAWN_EPOCHS)
+    return len(valid) < most and since < options.patience
 
 
 def _epoch(valid: float) -> dict[str, float]:
@@ -637,7 +639,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--users", type=int, default=1000, help="whose test items are asked for")
     parser.add_argument("--valid-users", type=int, default=200, help="in the validation")
     parser.add_argument("--parameters", type=int, help="of T5; default: those of SIDMill's model")
-    parser.add_argument("--epochs", type=int, default=15, help="of the plain loop, at most")
+    parser.add_argument("--epochs", type=int, help="of the plain loop, at most; 15 on drawn data")
     parser.add_argument("--patience", type=int, default=5, help="of the plain loop, in epochs")
     parser.add_argument("--lr", type=float, default=LR, help="of the plain loop")
     parser.add_argument("--generate-batch", type=int, default=50, help="users of a generate")
