@@ -69,14 +69,11 @@ def test_figures_are_those_of_a_plain_loop(measured):
                 assert entry["value"] == pytest.approx(value)
 
 
-def test_the_fused_score_is_the_sum_of_standardised_scores(measured):
+def test_the_fused_score_is_the_weighted_sum_of_the_logits(measured):
     _, path, items, fitted, figures = measured
     weights = figures["weights"]["fused"]
     assert sum(weights.values()) == pytest.approx(1)
     assert figures["weights"]["picked_on"] == "valid"
-
-    def standardise(scores):
-        return (scores - scores.mean(axis=1, keepdims=True)) / scores.std(axis=1, keepdims=True)
 
     folder = measured[0]
     recommender = checkpoint.load(folder / "recommender", torch.device("cpu"))
@@ -86,8 +83,9 @@ def test_the_fused_score_is_the_sum_of_standardised_scores(measured):
     values = []
     for one in fitted:
         scores, targets, part = scores_of(path, items, one, TEST)
-        total = weights["generative"] * standardise(scores)
-        total += weights["recommender"] * standardise(other(part)(slice(None)).numpy())
+        total = weights["generative"] * scores
+        logits = other(part)(slice(None)).numpy() / recommender.settings["temperature"]
+        total += weights["recommender"] * logits
         values.append(ndcg(total, targets).mean())
     entry = figures["test"]["methods"]["fused"]["NDCG@10"]
     assert entry["value"] == pytest.approx(np.mean(values), abs=1e-6)

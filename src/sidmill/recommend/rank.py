@@ -81,12 +81,13 @@ def rank_sums(
     mask_seen: bool,
     memory_mb: int,
     groups: np.ndarray | None = None,
+    standardise: bool = True,
 ) -> list[Ranks]:
     """Rank the target of every query by weighted sums of scores, all sums in one pass.
 
-    Scores of different methods have different units, so each is standardised first: mean 0 and
-    standard deviation 1 over the items of a query. An item that a method does not reach (-inf)
-    counts as its lowest.
+    Scores of different methods have different units. With ``standardise`` each is brought to mean 0
+    and standard deviation 1 over the items of a query; logits of softmaxes need none. An item that
+    a method does not reach (-inf) counts as its lowest.
 
     Memory: as :func:`rank`; ``memory_mb`` is shared by the scores of all methods.
 
@@ -98,6 +99,7 @@ def rank_sums(
         mask_seen: as in :func:`rank`.
         memory_mb: MiB.
         groups: as in :func:`rank`.
+        standardise: whether scores have different units.
 
     Returns:
         The ranks by each sum.
@@ -120,9 +122,11 @@ def rank_sums(
                 )
 
             # Each sum is ranked by itself: (q, N).
-            units = [_standardise(scores) for scores in scored] if any(weightings) else []
+            terms = [_fill(scores) for scores in scored] if any(weightings) else []
+            if standardise:
+                terms = [_standardise(scores) for scores in terms]
             for found, weights in zip(blocks, weightings, strict=True):
-                scores = scored[0] if weights is None else _weighted_sum(units, weights)
+                scores = scored[0] if weights is None else _weighted_sum(terms, weights)
                 found.append(_count(block, scores, mask_seen, reduce))
     empty = [(np.zeros(0, np.int64),) * 3]
     return [
@@ -131,18 +135,22 @@ def rank_sums(
     ]
 
 
-def _standardise(scores: Tensor) -> Tensor:
-    """Scores (q, N) with mean 0 and standard deviation 1 in each row."""
+def _fill(scores: Tensor) -> Tensor:
+    """Scores (q, N) with the lowest of a row in place of -inf."""
     is_reached = scores.isfinite()
     lowest = scores.masked_fill(~is_reached, torch.inf).amin(dim=1, keepdim=True)
-    filled = torch.where(is_reached, scores, lowest)
-    centred = filled - filled.mean(dim=1, keepdim=True)
+    return torch.where(is_reached, scores, lowest)
+
+
+def _standardise(scores: Tensor) -> Tensor:
+    """Scores (q, N) with mean 0 and standard deviation 1 in each row."""
+    centred = scores - scores.mean(dim=1, keepdim=True)
     return centred / centred.square().mean(dim=1, keepdim=True).sqrt().clamp(min=SMALLEST_SPREAD)
 
 
-def _weighted_sum(units: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    total = torch.zeros_like(units[0])
-    for scores, weight in zip(units, weights, strict=True):
+def _weighted_sum(terms: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    total = torch.zeros_like(terms[0])
+    for scores, weight in zip(terms, weights, strict=True):
         total += weight * scores
     return total
 

@@ -39,7 +39,7 @@ class Generative:
     head_dim: int = science(64, "tiger: width of a head", minimum=1)
     feed_forward_dim: int = science(1024, "tiger: width of the feed-forward layers", minimum=1)
     max_length: int = science(50, "latest items of a history that the model reads", minimum=1)
-    dropout: float = science(0.3, "share; less with more data", minimum=0, below=1)
+    dropout: float = science(0.4, "share; less with more data", minimum=0, below=1)
     item_dropout: float = science(
         0.2, "causal: share of the codewords' components", minimum=0, below=1
     )

@@ -69,6 +69,7 @@ class Protocol(NamedTuple):
         scorers: list[rank.Scorer],
         weightings: list[tuple[float, ...] | None],
         groups: np.ndarray | None = None,
+        standardise: bool = True,
     ) -> list[rank.Ranks]:
         """Rank the targets of a split by sums of scores; with ``groups`` (N,) among SIDs."""
         return rank.rank_sums(
@@ -79,6 +80,7 @@ class Protocol(NamedTuple):
             mask_seen=self.settings.mask_seen,
             memory_mb=self.settings.memory_mb,
             groups=groups,
+            standardise=standardise,
         )
 
     def table(self, methods: dict[str, metrics.Values]) -> dict[str, Any]:
@@ -168,8 +170,12 @@ def evaluate(
         text_items, path = recommender
         loaded = checkpoint.load(path, device)
         checkpoint.check_items(loaded, checkpoint.identify(text_items), path)
-        item_recommender = renumbered(
+        logits = scaled(
             item_score.scorer(loaded, item_score.catalogue(loaded, text_items)),
+            1 / loaded.settings["temperature"],
+        )
+        item_recommender = renumbered(
+            logits,
             items.items,
             text_items,
         )
@@ -227,6 +233,16 @@ def open_recommender(
     return item_features.load(vectors_path, ids_path, mmap_path), model_path
 
 
+def scaled(scorer: rank.Scorer, factor: float) -> rank.Scorer:
+    """A scorer whose scores are multiplied by a factor: cosines become the logits of training."""
+
+    def prepare(queries: Queries) -> rank.RowScores:
+        score_rows = scorer(queries)
+        return lambda rows: factor * score_rows(rows)
+
+    return prepare
+
+
 def renumbered(scorer: rank.Scorer, items: Items, others: Items) -> rank.Scorer:
     """A scorer of ``items``, from one that knows the same items by other numbers.
 
@@ -276,7 +292,9 @@ def pick_weights(protocol: Protocol, methods: Methods) -> Weights:
     sums = np.zeros(len(FUSION_WEIGHTS))
     for scorer in methods.generative:
         scorers = [scorer, methods.recommender]
-        ranked = protocol.rank(sequence_table.VALID, scorers, list(FUSION_WEIGHTS))
+        ranked = protocol.rank(
+            sequence_table.VALID, scorers, list(FUSION_WEIGHTS), standardise=False
+        )
         sums += [metrics.mean(ranks, WATCHED) for ranks in ranked]
     return Weights(of_baselines, FUSION_WEIGHTS[int(np.argmax(sums))], "valid")
 
@@ -302,7 +320,7 @@ def _measure(
     if methods.recommender is not None:
         values[FUSED] = _mean(
             [
-                _values(protocol, split, [scorer, methods.recommender], weights.fused)
+                _values(protocol, split, [scorer, methods.recommender], weights.fused, False)
                 for scorer in methods.generative
             ]
         )
@@ -350,8 +368,10 @@ def _values(
     split: int,
     scorers: list[rank.Scorer],
     weights: tuple[float, ...] | None = None,
+    standardise: bool = True,
 ) -> metrics.Values:
-    return metrics.of(protocol.rank(split, scorers, [weights])[0])
+    ranked = protocol.rank(split, scorers, [weights], standardise=standardise)
+    return metrics.of(ranked[0])
 
 
 def _mean(values: list[metrics.Values]) -> metrics.Values:
