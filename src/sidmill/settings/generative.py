@@ -66,7 +66,7 @@ class Generative:
         0.6, "causal: weight of an item of the history against the one after it", above=0, maximum=1
     )
     new_item_boost: float = science(
-        0.5,
+        0.25,
         "causal: added to the scores of items that are no target in train (log-odds); more finds "
         "more new items, and fewer others",
         minimum=0,
