@@ -1,6 +1,12 @@
 """The generative recommender of the demo: its table, killed and resumed, and from public SIDs."""
 
 import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
 
 import pyarrow.parquet as pq
 import pytest
@@ -118,9 +124,30 @@ def test_public_sids_take_its_place_without_text(make_workflow, finished):
 
 
 @pytest.mark.long
-def test_killed_while_it_trains_it_ends_in_the_same_bytes(finished, workflow):
-    overlay = workflow.overlay("save.yaml", "generative: {save_steps: 1}\n")
+@pytest.mark.timeout(1800)
+def test_killed_ten_times_while_it_trains_and_evaluates_it_ends_in_the_same_bytes(finished):
+    """The whole process group dies at once, at drawn moments; nobody unlocks anything."""
+    overlay = finished.overlay("save.yaml", "generative: {save_steps: 1}\n")
     arguments = (*TINY, overlay, *FILES)
-    workflow.kill_when("generative/rqkmeans/model.safetensors.43.state", *arguments)
-    workflow.run(*arguments)
-    assert artefacts(workflow) == artefacts(finished)
+    before = artefacts(finished)
+    shutil.rmtree(finished.folder / "results/generative")
+    began = time.monotonic()
+    finished.run(*arguments)
+    seconds = time.monotonic() - began
+    assert artefacts(finished) == before
+
+    moments, kills = random.Random(11), 0
+    while kills < 10:
+        shutil.rmtree(finished.folder / "results/generative")
+        for _ in range(5):
+            process = finished.start(*arguments)
+            try:
+                assert process.wait(moments.uniform(0.3, 0.9) * seconds) == 0
+                break
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                kills += 1
+        finished.run(*arguments)
+        assert artefacts(finished) == before
+        assert not list((finished.folder / "results").rglob("*.state"))
