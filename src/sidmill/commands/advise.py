@@ -77,7 +77,7 @@ def advise(**given: Any) -> None:
 
 
 def table(advice: dict[str, Any]) -> str:
-    """The advice in lines for a person."""
+    """Format the advice on levels and codes as lines for a terminal."""
     lines = [
         f"{advice['items']:,} items, {advice['sampled']:,} fitted; "
         f"{advice['identical_vectors']:.2%} repeat the vector of another item",

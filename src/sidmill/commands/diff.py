@@ -45,7 +45,7 @@ def diff(old: str, new: str, limit: int, as_json: bool) -> None:
 
 
 def examples(comparison: "Comparison", limit: int) -> dict[str, list[dict[str, Any]]]:
-    """The first items of each kind but the unchanged: pid, and the SID before and now."""
+    """List the first items of each kind of difference: pid, and the SID before and now."""
     pairs: dict[str, list[Any]] = {
         "added": [(None, row) for row in comparison.added[:limit]],
         "removed": [(row, None) for row in comparison.removed[:limit]],
@@ -76,7 +76,7 @@ def _example(comparison: "Comparison", before: int | None, now: int | None) -> d
 
 
 def table(counts: dict[str, int], shown: dict[str, list[dict[str, Any]]]) -> str:
-    """Counts and examples in lines for a person."""
+    """Format the counts and examples of a diff as lines for a terminal."""
     from sidmill.core.terminal import safe
 
     lines = [f"{counts['old_items']:,} items before, {counts['new_items']:,} now", ""]

@@ -79,7 +79,7 @@ def evaluate(
 
 
 def table(figures: dict[str, Any]) -> str:
-    """The figures in lines for a person."""
+    """Format the figures of a quantizer as lines for a terminal."""
     # All levels together.
     sizes = " x ".join(map(str, figures["codebook_sizes"]))
     preserved = figures["neighbour_preservation"]

@@ -38,7 +38,7 @@ def inspect(file: str, rows: int, whole: bool, as_json: bool) -> None:
 
 
 def lines(description: "Description") -> str:
-    """The description for a person, 80 columns wide."""
+    """Format the description of a file as lines for a terminal, 80 columns wide."""
     from sidmill.core.terminal import safe
 
     shown = [safe(description.path), f"{safe(description.kind)}, {size(description.bytes)}", ""]

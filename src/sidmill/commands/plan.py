@@ -115,7 +115,7 @@ def find_snakefile(given: str | None) -> Path:
 
 
 def read(lines: list[dict[str, Any]]) -> Plan:
-    """Put together what the plugin wrote."""
+    """Read the jobs that the logger plugin wrote during a dry run of Snakemake."""
     reasons_by_output = {
         tuple(line["output"]): line["reason"] for line in lines if line["what"] == "to_run"
     }
@@ -151,7 +151,7 @@ def _job(line: dict[str, Any], reason: str | None, makers: dict[str, str], locke
 
 
 def last_time(log: str, locked: bool) -> tuple[str, str]:
-    """How a job went last time, by the JSON lines beside its log.
+    """Tell how the last attempt of a job ended, from the JSON lines beside its log.
 
     Args:
         log: its log.

@@ -86,7 +86,7 @@ def table(
     targets: tuple[str, ...],
     options: Sequence[str] = (),
 ) -> str:
-    """The plan for a person: a line for jobs of one rule in one state.
+    """Format the plan of a run for a terminal: a line for jobs of one rule in one state.
 
     Args:
         plan: what is behind the targets.

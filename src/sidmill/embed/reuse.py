@@ -90,7 +90,7 @@ def blocks(
     fresh_shard: str,
     dim: int,
 ) -> Blocks:
-    """Yield the ids and vectors of a shard, in its order.
+    """Yield ids and vectors of a shard in its order, published vectors where they are reused.
 
     Memory: two blocks of vectors, and 25 bytes per row. Disk: 4 n D bytes in the folder of the
     shard while it runs, which vanish with the process: the order of the published rows is any.
@@ -153,7 +153,7 @@ def continued_space(space: Fingerprint, published: list[str], model: str | None)
 
 
 def check(space: Fingerprint, published: list[str]) -> None:
-    """Refuse to mix vectors of two spaces.
+    """Refuse to reuse published vectors of another embedding space.
 
     Raises:
         SidmillError: naming each fact that differs.

@@ -47,7 +47,7 @@ def as_indexed(text_path: str | Path, source: str | Path) -> ItemNumbers:
 
 
 def find(items: ItemNumbers, ids: pa.Array, source: str | Path) -> np.ndarray:
-    """Look up the numbers of items.
+    """Look up the integers that item_index.parquet gives items.
 
     Args:
         items: the catalogue.
