@@ -125,7 +125,7 @@ def blocks(
 
 
 def continued_space(space: Fingerprint, published: list[str], model: str | None) -> Fingerprint:
-    """The fingerprint to embed new items with: that of the published version that they join.
+    """The fingerprint to embed new items with: that of the published vectors they are added to.
 
     Args:
         space: the fingerprint of the model at hand.

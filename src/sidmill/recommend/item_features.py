@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import lcrec_index, memory_maps, vector_store
+from sidmill.formats import item_index, memory_maps, vector_store
 from sidmill.io import id_lookup
 from sidmill.numeric import moments
 from sidmill.numeric.row_blocks import require_finite, take
@@ -71,7 +71,7 @@ def load(
     # LC-Rec numbers the items of a catalogue: its index leads back to their own ids.
     index_path = Path(mmap_path).with_name("item_index.parquet")
     if index_path.exists():
-        pids, numbers = lcrec_index.read(index_path)
+        pids, numbers = item_index.read(index_path)
         rows = id_lookup.find(id_lookup.make(pa.array(numbers)), ids, str(mmap_path))
         if (rows < 0).any():
             raise SidmillError(f"{index_path} lacks items of {mmap_path}: make both again")

@@ -92,8 +92,8 @@ class Interactions:
         "hold_out",
         (
             "split given: interactions that appear only in histories of valid and test rows "
-            "(missrec, onerec, inter), never as a target. hold_out: they get the split of "
-            "that row | train"
+            "(missrec, onerec, inter), never as a target. hold_out: split of the first such "
+            "row | train: split of the interaction before"
         ),
     )
     valid_share: float = science(

@@ -115,7 +115,8 @@ class Published:
     "churn",
     (
         "with published.path, for results/churn.json: limits above which it says that "
-        "retraining is due"
+        "retraining is due; items since training: those that the quantizer was not "
+        "trained on"
     ),
 )
 class Churn:

@@ -42,7 +42,7 @@ class Kept(NamedTuple):
 
 
 def match(text_path: str, ledger: Ledger, match_path: str) -> int:
-    """Look the items of a catalogue up in a ledger, and write match.parquet.
+    """Match a catalogue with the published SIDs of a ledger, and write match.parquet.
 
     Memory: the ids of the ledger (:mod:`sidmill.io.id_lookup`), 16 bytes per item of the catalogue.
 
