@@ -170,7 +170,7 @@ def suffix_level(rqkmeans: Rqkmeans, rqvae: Rqvae, quantizer: str, collisions: C
 
 
 def given_file(given: Given, quantizer: str, comparison: Comparison) -> Lines:
-    """The file of SIDs that exist."""
+    """Check the settings of given SIDs: the file."""
     is_chosen = quantizer == "given"
     if given.path is None and (is_chosen or "given" in comparison.members):
         what = "quantizer: given" if is_chosen else "comparison.members with given"

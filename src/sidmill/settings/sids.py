@@ -8,7 +8,7 @@ from sidmill.settings.registry import COMPARED, STRATEGIES
 
 @section("given", "for quantizer: given (docs/given-sids.md)")
 class Given:
-    """SIDs that exist."""
+    """Existing SIDs."""
 
     path: str | None = science(
         None, "a pid2sid.parquet, a codes.parquet, or an index.json of LC-Rec's form"
