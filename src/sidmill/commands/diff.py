@@ -1,4 +1,4 @@
-"""``sidmill diff``: what is between two versions of pid2sid.parquet."""
+"""``sidmill diff``: the differences between two versions of pid2sid.parquet."""
 
 import json
 import sys
@@ -22,8 +22,10 @@ MEANINGS = {
 @click.command()
 @click.argument("old")
 @click.argument("new")
-@click.option("--limit", default=5, show_default=True, help="items shown of each kind; 0: none")
-@click.option("--json", "as_json", is_flag=True, help="JSON in place of a table")
+@click.option(
+    "--limit", default=5, show_default=True, help="number of items shown of each kind; 0: none"
+)
+@click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
 def diff(old: str, new: str, limit: int, as_json: bool) -> None:
     """Compare two versions of pid2sid.parquet.
 

@@ -1,4 +1,4 @@
-"""What Snakemake would do and why, asked of Snakemake itself by a dry run.
+"""What Snakemake would do and why, from a dry run of Snakemake.
 
 The plugin in ``workflow/loggers`` writes the plan as JSON lines, with the reasons in Snakemake's
 words (:mod:`sidmill.commands.reasons`). How a job went last time is read from the
@@ -179,7 +179,7 @@ def last_time(log: str, locked: bool) -> tuple[str, str]:
     elsewhere = fields.get("host", socket.gethostname()) != socket.gethostname()
     if locked if elsewhere else _alive(fields):
         return "running", f"since {began['time']}, on {fields['host']}, process {fields['pid']}"
-    return "interrupted", "a run ended in the middle of it"
+    return "interrupted", "the run ended while this job ran"
 
 
 def _tail(path: Path) -> list[str]:
