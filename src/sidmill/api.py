@@ -56,7 +56,7 @@ def fit(
     device: str = DEVICE,
     memory_mb: int = MEMORY_MB,
 ) -> Quantizer:
-    """Fit residual k-means: see :func:`sidmill.quantize.rqkmeans.fit`.
+    """Fit residual k-means from Python: see :func:`sidmill.quantize.rqkmeans.fit`.
 
     Args:
         vectors: floats (N, D): float32 and float16 as they are, others as float32; a memory map is
@@ -110,7 +110,7 @@ def encode(
     device: str = DEVICE,
     memory_mb: int = MEMORY_MB,
 ) -> np.ndarray:
-    """Encode vectors, float (N, D), to codes, int32 (N, L).
+    """Encode vectors from Python, without the pipeline: float (N, D) to int32 (N, L).
 
     See :func:`sidmill.numeric.residual_codec.encode`.
     """

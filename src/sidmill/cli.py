@@ -1,4 +1,4 @@
-"""``sidmill``: what one wants to do to a file without running the pipeline."""
+"""``sidmill``: commands for files and runs, without running the pipeline."""
 
 import sys
 

@@ -13,8 +13,8 @@ from sidmill.core.errors import SidmillError
 from sidmill.embed import export
 from sidmill.formats import (
     item_data,
+    item_index,
     item_text,
-    lcrec_index,
     memory_maps,
     sequence_data,
     sequence_table,
@@ -371,7 +371,7 @@ def test_files_that_are_no_hdf5_or_lack_attributes(tmp_path, opener):
 
 def test_numbers_of_items_read_back(tmp_path):
     ids = pa.chunked_array([pa.array(STRINGS)])
-    lcrec_index.write(tmp_path / "i.parquet", ids, lcrec_index.number(ids, "x"))
-    pids, numbers = lcrec_index.read(tmp_path / "i.parquet")
+    item_index.write(tmp_path / "i.parquet", ids, item_index.number(ids, "x"))
+    pids, numbers = item_index.read(tmp_path / "i.parquet")
     assert pids.to_pylist() == STRINGS
     assert numbers.tolist() == [1, 2, 3, 4]

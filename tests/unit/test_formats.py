@@ -14,8 +14,8 @@ from sidmill.core.errors import SidmillError
 from sidmill.formats import (
     code_files,
     embedding_shards,
+    item_index,
     item_text,
-    lcrec_index,
     ledger_file,
     quantizer_file,
     sequence_table,
@@ -142,7 +142,7 @@ def test_every_reader_takes_each_kind_of_list_and_id_that_the_check_accepts(
     assert back.ids.type == plain
 
     path = write("item_index.parquet", pid=pids, item_id=pa.array([1, 2, 3]))
-    assert lcrec_index.read(path)[0].type == plain
+    assert item_index.read(path)[0].type == plain
     assert vector_store.read_pids(write("ids.parquet", pid=pids)).type == plain
     path = write("part.parquet", pid=pids, embedding=column([[1.0, 2.0]] * 3, pa.float32()))
     assert {ids.type for ids, _ in embedding_shards.read(path)} == {plain}

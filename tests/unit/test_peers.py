@@ -11,8 +11,8 @@ from log_files import put, read_log
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats import (
+    item_index,
     item_text,
-    lcrec_index,
     sequence_table,
     vector_store,
 )
@@ -128,7 +128,7 @@ def test_missrec_finds_the_vector_of_each_item_by_its_token(made):
         np.testing.assert_array_equal(
             features[[int(token) for token in before]], values[[place[item] for item in history]]
         )
-    pids, numbers = lcrec_index.read(folder / "item_index.parquet")
+    pids, numbers = item_index.read(folder / "item_index.parquet")
     assert dict(zip(pids.to_pylist(), numbers.tolist(), strict=True)) == {
         item: number + 1 for item, number in place.items()
     }

@@ -12,7 +12,7 @@ from recommend_data import catalogue, write
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats import (
-    lcrec_index,
+    item_index,
     memory_maps,
     sequence_table,
     vector_store,
@@ -154,11 +154,11 @@ def test_items_are_told_by_the_values_of_their_ids(holder, kind):
 @pytest.mark.parametrize("ids", [[7, 3, 1_000], ["x", "y", "007"]])
 def test_memory_maps_give_the_items_of_the_vectors(tmp_path, ids):
     known = catalogue(3, 4, ids)
-    numbers = lcrec_index.number(pa.chunked_array([known.ids]), "here")
+    numbers = item_index.number(pa.chunked_array([known.ids]), "here")
     memory_maps.write(
         tmp_path / "mmap.json", numbers, (3, 4), [known.vectors], {"backend": "random"}
     )
-    lcrec_index.write(tmp_path / "item_index.parquet", pa.chunked_array([known.ids]), numbers)
+    item_index.write(tmp_path / "item_index.parquet", pa.chunked_array([known.ids]), numbers)
     opened = item_features.load(None, None, tmp_path / "mmap.json")
     order = id_lookup.find(opened.numbers, pa.array(ids))
     np.testing.assert_array_equal(opened.vectors[order], known.vectors)

@@ -30,12 +30,14 @@ class Options(NamedTuple):
 @click.option(
     "--vectors", required=True, help=".npy, item_data.h5, or parquet: a file, a folder or a glob"
 )
-@click.option("--column", default="embedding", show_default=True, help="of lists, in parquet")
-@click.option("--id-column", default="pid", show_default=True, help="of ids, in parquet")
-@click.option("--target", default=0.01, show_default=True, help="collision rate to come under")
+@click.option(
+    "--column", default="embedding", show_default=True, help="column of vectors in a parquet"
+)
+@click.option("--id-column", default="pid", show_default=True, help="column of ids in a parquet")
+@click.option("--target", default=0.01, show_default=True, help="largest collision rate")
 @click.option("--levels", default="2,3,4", show_default=True, help="tokens per SID to consider")
 @click.option("--codes", default="64,128,256,512,1024,2048,4096,8192", show_default=True)
-@click.option("--sample", default=20000, show_default=True, help="vectors to fit, at most")
+@click.option("--sample", default=20000, show_default=True, help="vectors to fit on, at most")
 @click.option("--seed", default=42, show_default=True)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda")
 @click.option("--memory-mb", default=1024, show_default=True, help="MiB for sample and fits")
@@ -45,9 +47,9 @@ class Options(NamedTuple):
     help="folder for a copy of the shards while this runs, 4 bytes x items x dimensions; "
     "the system's temporary folder by default, which may lie in memory",
 )
-@click.option("--json", "as_json", is_flag=True, help="JSON in place of a table")
+@click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
 def advise(**given: Any) -> None:
-    """Expected collisions for sizes of codebooks, and the smallest that come under a target.
+    """Estimate collisions for codebooks of several sizes, and the smallest size below a target.
 
     Rates are (N - distinct) / N as quantized by residual k-means, before they are resolved.
     """
@@ -77,7 +79,7 @@ def advise(**given: Any) -> None:
 
 
 def table(advice: dict[str, Any]) -> str:
-    """The advice in lines for a person."""
+    """Format the advice on levels and codes as lines for a terminal."""
     lines = [
         f"{advice['items']:,} items, {advice['sampled']:,} fitted; "
         f"{advice['identical_vectors']:.2%} repeat the vector of another item",

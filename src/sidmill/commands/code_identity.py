@@ -66,7 +66,7 @@ def modules_of(rule: str, snakefile: Path) -> list[Module]:
 
 
 def lines(rule: str, modules: list[Module]) -> str:
-    """The list for a person."""
+    """Format the list of modules behind a rule's code as lines for a terminal."""
     rows = [
         [
             module.name,

@@ -1,4 +1,4 @@
-"""``sidmill diff``: what is between two versions of pid2sid.parquet."""
+"""``sidmill diff``: the differences between two versions of pid2sid.parquet."""
 
 import json
 import sys
@@ -22,8 +22,10 @@ MEANINGS = {
 @click.command()
 @click.argument("old")
 @click.argument("new")
-@click.option("--limit", default=5, show_default=True, help="items shown of each kind; 0: none")
-@click.option("--json", "as_json", is_flag=True, help="JSON in place of a table")
+@click.option(
+    "--limit", default=5, show_default=True, help="number of items shown of each kind; 0: none"
+)
+@click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
 def diff(old: str, new: str, limit: int, as_json: bool) -> None:
     """Compare two versions of pid2sid.parquet.
 
@@ -45,7 +47,7 @@ def diff(old: str, new: str, limit: int, as_json: bool) -> None:
 
 
 def examples(comparison: "Comparison", limit: int) -> dict[str, list[dict[str, Any]]]:
-    """The first items of each kind but the unchanged: pid, and the SID before and now."""
+    """List the first items of each kind of difference: pid, and the SID before and now."""
     pairs: dict[str, list[Any]] = {
         "added": [(None, row) for row in comparison.added[:limit]],
         "removed": [(row, None) for row in comparison.removed[:limit]],
@@ -76,7 +78,7 @@ def _example(comparison: "Comparison", before: int | None, now: int | None) -> d
 
 
 def table(counts: dict[str, int], shown: dict[str, list[dict[str, Any]]]) -> str:
-    """Counts and examples in lines for a person."""
+    """Format the counts and examples of a diff as lines for a terminal."""
     from sidmill.core.terminal import safe
 
     lines = [f"{counts['old_items']:,} items before, {counts['new_items']:,} now", ""]

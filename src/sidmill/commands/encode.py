@@ -18,9 +18,11 @@ from sidmill.settings.quantize import Encoding
     "--vectors", required=True, help=".npy, item_data.h5, or parquet: a file, a folder or a glob"
 )
 @click.option("--out", required=True, help="parquet to write: pid, codes")
-@click.option("--column", default="embedding", show_default=True, help="of lists, in parquet")
-@click.option("--id-column", default="pid", show_default=True, help="of ids, in parquet")
-@click.option("--ids", help="of a .npy: its ids in the same order, .parquet, .npy or .txt")
+@click.option(
+    "--column", default="embedding", show_default=True, help="column of vectors in a parquet"
+)
+@click.option("--id-column", default="pid", show_default=True, help="column of ids in a parquet")
+@click.option("--ids", help="ids of a .npy, in the same order: .parquet, .npy or .txt")
 @setting_options(Encoding, "device", "memory_mb")
 def encode(
     quantizer: str,
@@ -31,7 +33,7 @@ def encode(
     ids: str | None,
     settings: Encoding,
 ) -> None:
-    """Encode embeddings of any number in constant memory; ids are kept, or rows numbered."""
+    """Encode any number of embeddings in constant memory; ids are kept, or rows numbered."""
     from sidmill import api
     from sidmill.core.paths import refuse_overwrite
 

@@ -1,4 +1,4 @@
-"""``sidmill evaluate``: what a saved quantizer is worth on some embeddings."""
+"""``sidmill evaluate``: how well a saved quantizer does on some embeddings."""
 
 import json
 from typing import TYPE_CHECKING, Any, cast
@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     "--vectors", required=True, help=".npy, item_data.h5, or parquet: a file, a folder or a glob"
 )
 @click.option(
-    "--ids", help="of a .npy: .parquet, .npy or .txt; for a vectors.npy taken from beside it"
+    "--ids", help="ids of a .npy: .parquet, .npy or .txt; default: ids.parquet beside vectors.npy"
 )
-@click.option("--column", default="embedding", show_default=True, help="of lists, in parquet")
-@click.option("--id-column", default="pid", show_default=True, help="of ids, in parquet")
+@click.option(
+    "--column", default="embedding", show_default=True, help="column of vectors in a parquet"
+)
+@click.option("--id-column", default="pid", show_default=True, help="column of ids in a parquet")
 @setting_options(
     Evaluation,
     *("sequences", "neighbour_queries", "n_neighbours", "rbo_persistence"),
@@ -41,7 +43,9 @@ if TYPE_CHECKING:
     help="folder for a copy of the shards while this runs, 4 bytes x items x dimensions; "
     "the system's temporary folder by default, which may lie in memory",
 )
-@click.option("--json", "as_json", is_flag=True, help="every figure as JSON in place of a table")
+@click.option(
+    "--json", "as_json", is_flag=True, help="print all figures as JSON instead of a table"
+)
 def evaluate(
     quantizer: str,
     vectors: str,
@@ -79,7 +83,7 @@ def evaluate(
 
 
 def table(figures: dict[str, Any]) -> str:
-    """The figures in lines for a person."""
+    """Format the figures of a quantizer as lines for a terminal."""
     # All levels together.
     sizes = " x ".join(map(str, figures["codebook_sizes"]))
     preserved = figures["neighbour_preservation"]

@@ -1,4 +1,4 @@
-"""``sidmill inspect``: what a file is, and whether it is sound."""
+"""``sidmill inspect``: what a file is, and whether it is valid."""
 
 import json
 import sys
@@ -17,9 +17,9 @@ UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 @click.command()
 @click.argument("file")
-@click.option("--rows", default=3, show_default=True, help="rows shown")
-@click.option("--all", "whole", is_flag=True, help="look at all rows, in place of a part")
-@click.option("--json", "as_json", is_flag=True, help="JSON in place of text")
+@click.option("--rows", default=3, show_default=True, help="number of rows shown")
+@click.option("--all", "whole", is_flag=True, help="check all rows instead of a part")
+@click.option("--json", "as_json", is_flag=True, help="print JSON instead of text")
 def inspect(file: str, rows: int, whole: bool, as_json: bool) -> None:
     """Describe any file of SIDMill, and check it.
 
@@ -38,7 +38,7 @@ def inspect(file: str, rows: int, whole: bool, as_json: bool) -> None:
 
 
 def lines(description: "Description") -> str:
-    """The description for a person, 80 columns wide."""
+    """Format the description of a file as lines for a terminal, 80 columns wide."""
     from sidmill.core.terminal import safe
 
     shown = [safe(description.path), f"{safe(description.kind)}, {size(description.bytes)}", ""]

@@ -12,7 +12,9 @@ from sidmill.settings.datasets import Lint
 @click.argument("datasets", nargs=-1, required=True, type=click.Path())
 @click.option("--pid2sid", default="results/pid2sid.parquet", show_default=True)
 @click.option("--product-pid2sid", help="SIDs of a second domain")
-@click.option("--prompts", help="folder of the wordings of captions; else those of this project")
+@click.option(
+    "--prompts", help="folder of the prompts that captions are in; default: that of SIDMill"
+)
 @setting_options(Lint, "token_budget", "tokenizer")
 def lint(
     datasets: tuple[str, ...],

@@ -1,4 +1,4 @@
-"""What Snakemake would do and why, asked of Snakemake itself by a dry run.
+"""What Snakemake would do and why, from a dry run of Snakemake.
 
 The plugin in ``workflow/loggers`` writes the plan as JSON lines, with the reasons in Snakemake's
 words (:mod:`sidmill.commands.reasons`). How a job went last time is read from the
@@ -115,7 +115,7 @@ def find_snakefile(given: str | None) -> Path:
 
 
 def read(lines: list[dict[str, Any]]) -> Plan:
-    """Put together what the plugin wrote."""
+    """Read the jobs that the logger plugin wrote during a dry run of Snakemake."""
     reasons_by_output = {
         tuple(line["output"]): line["reason"] for line in lines if line["what"] == "to_run"
     }
@@ -151,7 +151,7 @@ def _job(line: dict[str, Any], reason: str | None, makers: dict[str, str], locke
 
 
 def last_time(log: str, locked: bool) -> tuple[str, str]:
-    """How a job went last time, by the JSON lines beside its log.
+    """Tell how the last attempt of a job ended, from the JSON lines beside its log.
 
     Args:
         log: its log.
@@ -179,7 +179,7 @@ def last_time(log: str, locked: bool) -> tuple[str, str]:
     elsewhere = fields.get("host", socket.gethostname()) != socket.gethostname()
     if locked if elsewhere else _alive(fields):
         return "running", f"since {began['time']}, on {fields['host']}, process {fields['pid']}"
-    return "interrupted", "a run ended in the middle of it"
+    return "interrupted", "the run ended while this job ran"
 
 
 def _tail(path: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""The reasons of a dry run, in Snakemake's own sentences, taken apart.
+"""The reasons of a dry run, parsed from Snakemake's own sentences.
 
 Snakemake's logging interface gives the reason of a job as one English sentence, in the words of
 ``snakemake.jobs.Reason``; there is no documented form for programs. All that depends on these words
@@ -31,7 +31,7 @@ SPLIT = re.compile(rf"(?:^|; )({'|'.join(map(re.escape, REASONS))})(?:: |(?=; |$
 
 
 def explain(reason: str, makers: dict[str, str]) -> dict[str, str]:
-    """Take a reason of Snakemake apart: kind to words, in which only what matters is left.
+    """Parse a reason of Snakemake: its kinds, each with a short text for the user.
 
     Args:
         reason: in Snakemake's words.
@@ -52,7 +52,7 @@ def explain(reason: str, makers: dict[str, str]) -> dict[str, str]:
             "code": "code changed",
             "params": _changed(rest),
             "environment": "conda environment changed",
-            "forced": "a run that ended early was to replace it",
+            "forced": "a run that was forced to remake it ended early",
         }[kind]
     return parsed or {"other": reason}
 

@@ -1,4 +1,4 @@
-"""Vectors as a user has them, as a map: rows are wanted in any order."""
+"""The user's vectors as a memory map, because commands read rows in any order."""
 
 import shutil
 import tempfile

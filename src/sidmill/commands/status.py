@@ -18,22 +18,24 @@ COLOURS = {"done": "green", "failed": "red", "interrupted": "red", "running": "c
 MEANINGS = {
     "done": "up to date",
     "gone": "not needed now",
-    "running": "under way",
-    "failed": "failed last time",
-    "interrupted": "cut off",
+    "running": "running",
+    "failed": "failed",
+    "interrupted": "interrupted",
     "stale": "out of date",
-    "missing": "not made",
-    "waiting": "to follow",
+    "missing": "not made yet",
+    "waiting": "waiting",
 }
 
 
 @click.command()
 @click.argument("targets", nargs=-1)
 @click.option("--configfile", multiple=True, help="overlay, as given to snakemake; repeat it")
-@click.option("--directory", help="where the run works, as given to snakemake; default: here")
-@click.option("--snakefile", help="of the workflow; default: of this folder, or of this checkout")
+@click.option("--directory", help="folder of the run, as given to snakemake; default: this one")
+@click.option(
+    "--snakefile", help="Snakefile of the workflow; default: of this folder, or of this checkout"
+)
 @click.option("--code", metavar="RULE", help="list the modules whose change reruns RULE, and stop")
-@click.option("--json", "as_json", is_flag=True, help="JSON in place of a table")
+@click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
 def status(
     targets: tuple[str, ...],
     configfile: tuple[str, ...],
@@ -42,11 +44,11 @@ def status(
     code: str | None,
     as_json: bool,
 ) -> None:
-    """Tell what is done, what is to do, and why.
+    """Show which jobs are done, which jobs have to run, and why.
 
-    For TARGETS, files or rules; without, for the default one. Snakemake decides, by a dry run. Exit
-    code 0: all is up to date; 1: something is to run; 2: it cannot be told, as where the
-    configuration is wrong.
+    TARGETS are files or rules; without any, the default target is used. Snakemake decides, by a dry
+    run. Exit code 0: everything is up to date; 1: some jobs have to run; 2: the state cannot be
+    determined, for example because the configuration is wrong.
     """
     from sidmill.commands.plan import ask, find_snakefile
 
@@ -86,7 +88,7 @@ def table(
     targets: tuple[str, ...],
     options: Sequence[str] = (),
 ) -> str:
-    """The plan for a person: a line for jobs of one rule in one state.
+    """Format the plan of a run for a terminal: a line for jobs of one rule in one state.
 
     Args:
         plan: what is behind the targets.
@@ -151,7 +153,7 @@ def _verdict(
     summary = ", ".join(f"{count} {MEANINGS[state]}" for state, count in totals.items())
     lines = [f"{len(plan.jobs)} jobs: {summary or 'none'}"]
     if plan.locked:
-        lines.append("locked: a run is under way")
+        lines.append("locked: a run is in progress")
     if set(totals) - {"done", "gone"}:
         files = ["--configfile", *configfiles] if configfiles else []
         rest = ["--", *targets] if targets and configfiles else list(targets)

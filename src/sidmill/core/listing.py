@@ -19,7 +19,9 @@ def some(names: Iterable[object], most: int = MOST_NAMES) -> str:
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any], names: tuple[str, str]) -> str:
-    """The entries that differ, as ``dim: 64 in the quantizer, 32 in the vectors``; empty if none.
+    """List the entries that differ, as ``dim: 64 in the quantizer, 32 in the vectors``.
+
+    Empty if none differs.
 
     Args:
         one: a mapping; a missing key counts as None.

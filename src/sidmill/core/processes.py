@@ -101,7 +101,7 @@ def worker_environment(n_processes: int) -> dict[str, str]:
 
 
 def main() -> None:
-    """Be one of the processes: read the request, call the function, write the reply."""
+    """Run as one of the processes: read the request, call the function, write the reply."""
     request = json.loads(_read_request())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")

@@ -76,7 +76,7 @@ def lint(
     product_pid2sid: str | Path | None = None,
     prompts: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Check datasets.
+    """Check the written files of datasets, row by row, for errors that no format check finds.
 
     Memory: one file, 24 bytes per row of a dataset, 8 per row of all, and some 400 per SID with a
     caption.

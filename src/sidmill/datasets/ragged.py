@@ -28,7 +28,10 @@ class Ragged(NamedTuple):
 
 
 def from_arrow(column: pa.ChunkedArray | pa.Array) -> Ragged:
-    """Read a list column; a null is an empty list. Integers come as numpy, other types as Arrow."""
+    """Read a list column as ragged lists; a null is an empty list.
+
+    Integers come as numpy, other types as Arrow.
+    """
     if pa.types.is_null(column.type):  # as writers type a column without any value
         column = pa.nulls(len(column), pa.large_list(pa.int64()))
 
@@ -58,7 +61,7 @@ def to_offsets(lengths: np.ndarray) -> np.ndarray:
 
 
 def count_marked(marks: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """How many values of each list are marked: int64 (n,).
+    """Count the marked values of each ragged list: int64 (n,).
 
     Args:
         marks: bool (m,).
@@ -78,7 +81,7 @@ def concat_ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def slices(lists: Ragged, starts: np.ndarray, lengths: np.ndarray) -> Ragged:
-    """Lists made of runs of the values: n' runs give n' lists."""
+    """Make ragged lists of runs of the values: n' runs give n' lists."""
     offsets = to_offsets(lengths)
     if not isinstance(lists.values, np.ndarray):
         return Ragged(take(lists.values, concat_ranges(starts, lengths)), offsets)
@@ -135,7 +138,7 @@ def take(values: np.ndarray | pa.Array, rows: np.ndarray) -> np.ndarray | pa.Arr
 
 
 def as_arrow(values: np.ndarray | pa.Array) -> pa.Array:
-    """As an Arrow array, without a copy where numpy and Arrow lay values out alike."""
+    """Convert ragged lists to an Arrow array, without a copy where numpy and Arrow agree."""
     if not isinstance(values, np.ndarray):
         return values
     if values.dtype == bool or not values.flags.c_contiguous:

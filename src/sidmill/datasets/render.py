@@ -86,7 +86,7 @@ Part: TypeAlias = "str | Drawn | Sids | pa.Array"
 def render(
     rows: pa.Table, task: Task, prompts: Prompts, texts: ItemTexts, form: str, seed: int
 ) -> pa.Table:
-    """Fill rows into wordings.
+    """Render resolved rows as text: fill their numbers into the wordings of a task's prompts.
 
     Args:
         rows: ``key``, metadata and fields, as the first pass leaves them.
@@ -467,7 +467,7 @@ def json_escape(texts: pa.Array) -> pa.Array:
 
 
 def uuids(source: str, contents: list[pa.Array]) -> pa.Array:
-    """A uuid5 for each row, of its source, its texts and its metadata: equal rows have equal ones.
+    """Make the uuid column of rendered rows: a uuid5 of source, texts and metadata of each row.
 
     The name that it hashes is ``source`` and the XXH3 of each text, 128 bits in hexadecimal, a line
     each: SHA-1 of the texts themselves takes as long as joining them.

@@ -230,7 +230,7 @@ class Prompts:
 
 
 def load(path: str | Path, *, checked: bool = False) -> Task:
-    """Read a task.
+    """Read the YAML file of a dataset task.
 
     Args:
         path: its YAML.
@@ -341,7 +341,7 @@ def _template_problems(template: str, task: Task) -> Iterator[str]:
 
 
 def parse_template(template: str) -> list[tuple[str, str | None]]:
-    """Cut a template into literals, each with the field that follows it, or None.
+    """Cut a prompt template into literals, each with the field that follows it, or None.
 
     Raises:
         SidmillError: if a brace is not closed; ``{{`` is a literal brace.

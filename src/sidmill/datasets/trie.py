@@ -62,7 +62,7 @@ class Trie(NamedTuple):
 
 
 def build(codes: np.ndarray, ids: dict[str, int]) -> Trie:
-    """Build the tree of SIDs.
+    """Build the prefix tree over the token ids of all SIDs, for constrained decoding.
 
     Args:
         codes: int32 (N, L); repeated SIDs count once.
@@ -120,7 +120,7 @@ def read(path: str | Path) -> Trie:
 
 
 def write_json(path: str | Path, trie: Trie) -> None:
-    """Write the tree as nested objects, token to subtree, a leaf is ``{}``. Memory: one path."""
+    """Write the tree of token ids as nested objects, a leaf is ``{}``. Memory: one path."""
 
     def write_node(node: int, out: TextIO) -> None:
         out.write("{")

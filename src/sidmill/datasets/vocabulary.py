@@ -168,7 +168,7 @@ def lora(folder: str | Path, ids: dict[str, int]) -> dict[str, list[int]]:
 
 
 def lora_text(folder: str | Path, ids: dict[str, int]) -> str:
-    """:func:`lora` as a line of Python."""
+    """Write :func:`lora` as lines of Python, for a user who trains the new SID tokens with PEFT."""
     numbers = sorted(ids.values())
     first, last = numbers[0], numbers[-1]
     is_range = last - first + 1 == len(numbers)

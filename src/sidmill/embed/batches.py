@@ -85,7 +85,7 @@ class Batch(NamedTuple):
 
 
 def batches(reader: Reader, chunks: Iterator[list[str]]) -> Iterator[Batch]:
-    """Yield the batches of each chunk, longest texts first. Memory: a chunk's tokens."""
+    """Yield the batches of texts of each chunk, longest first. Memory: a chunk's tokens."""
     for chunk in chunks:
         texts = tokenise(reader, chunk)
         groups = by_token_budget(rounded_up(texts.lengths, step(reader)), reader.budget)
@@ -114,7 +114,7 @@ def tokenise(reader: Reader, texts: list[str]) -> Texts:
 
 
 def collate(reader: Reader, texts: Texts, rows: np.ndarray) -> dict[str, Any]:
-    """Pad some texts to one tensor per field, or pack them."""
+    """Pad some tokenised texts to one tensor per field, or pack them."""
     if reader.packed:
         features: dict[str, Any] = _preprocess(reader, [texts.texts[row] for row in rows])
         return features
@@ -186,7 +186,7 @@ def by_token_budget(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
 
 
 def rounded_up(lengths: np.ndarray, step: int) -> np.ndarray:
-    """Round lengths up to multiples of ``step``: few shapes, for code compiled for each shape.
+    """Round lengths of texts up to multiples of ``step``, so that compiled code sees few shapes.
 
     Args:
         lengths: int (n,), tokens per text.
@@ -199,7 +199,7 @@ def rounded_up(lengths: np.ndarray, step: int) -> np.ndarray:
 
 
 def prefetch(items: Iterator[T], waiting: int) -> Generator[T, None, None]:
-    """Yield ``items`` in order, while a thread makes up to ``waiting`` of those that follow.
+    """Yield batches in order, while a thread makes up to ``waiting`` of those that follow.
 
     An error of the thread is raised here, in the place of its item.
 

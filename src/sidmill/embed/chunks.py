@@ -98,7 +98,7 @@ def plan(
 
 
 def done(plan: Plan, chunk: int, dim: int) -> bool:
-    """Whether a chunk's file exists, with the bytes that were written, and of the right shape."""
+    """Tell whether the file of a chunk exists, with the bytes that were written, in its shape."""
     if not plan.sums_path(chunk).exists():
         return False
     try:

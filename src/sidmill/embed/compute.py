@@ -72,7 +72,7 @@ def of_json(values: dict[str, Any]) -> Task:
 
 
 def compute(task: Task, process: int, processes: int) -> Done:
-    """Compute every ``processes``-th chunk that is missing.
+    """Compute the embeddings of every ``processes``-th missing chunk of a shard.
 
     Args:
         task: the shard.
@@ -123,7 +123,7 @@ def plan(task: Task, fingerprint: Fingerprint) -> chunks.Plan:
 
 
 def load_backend(task: Task, process: int) -> Backend:
-    """Load the backend of a task.
+    """Load the embedding backend of a task.
 
     Raises:
         SidmillError: before anything is embedded, if published vectors are of another space.

@@ -14,7 +14,7 @@ import numpy as np
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.words import words
-from sidmill.formats import item_data, item_text, lcrec_index, memory_maps, vector_store
+from sidmill.formats import item_data, item_index, item_text, memory_maps, vector_store
 from sidmill.numeric import row_blocks
 from sidmill.settings.embedding import Embedding
 from sidmill.settings.interactions import H5
@@ -43,11 +43,11 @@ def write_mmap(
         SidmillError: if an integer id is below 1, or out of all proportion.
     """
     items = vector_store.open_store(vectors_path, ids_path)
-    numbers = lcrec_index.number(items.ids, ids_path)
+    numbers = item_index.number(items.ids, ids_path)
     facts = memory_maps.write(
         json_path, numbers, items.vectors.shape, _blocks(items.vectors), items.fingerprint
     )
-    lcrec_index.write(index_path, items.ids, numbers)
+    item_index.write(index_path, items.ids, numbers)
     return facts
 
 
@@ -84,11 +84,11 @@ def write_item_h5(files: ItemFiles, embedding: Embedding, settings: H5) -> tuple
         SidmillError: if an integer id is below 1, or the tokenizer cannot be loaded.
     """
     items = vector_store.open_store(files.vectors_path, files.ids_path)
-    numbers = lcrec_index.number(items.ids, files.ids_path)
+    numbers = item_index.number(items.ids, files.ids_path)
     dim, width = items.vectors.shape[1], settings.max_feature_len
     blocks = _with_vectors(items.vectors, token_ids(files.text_path, embedding, settings))
     item_data.write(files.h5_path, numbers, dim, width, blocks)
-    lcrec_index.write(files.index_path, items.ids, numbers)
+    item_index.write(files.index_path, items.ids, numbers)
     return len(numbers), dim, width
 
 

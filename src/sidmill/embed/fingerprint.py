@@ -27,7 +27,7 @@ def make(
     dtype: str,
     max_length: int | None,
 ) -> Fingerprint:
-    """Return the fingerprint, its keys in this order.
+    """Return the fingerprint of an embedding space, its keys in this order.
 
     Args:
         settings: name backend, prompt and whether vectors have unit length.
@@ -74,7 +74,7 @@ def folder_digest(path: str | Path) -> str:
 
 
 def ends_digest(path: str | Path) -> str:
-    """Return the digest that older versions of this program gave a model folder.
+    """Return the digest of a model folder as older versions of this program computed it.
 
     It reads the first and last MiB of each file alone. Versions that were published with it go on
     from it, see :func:`sidmill.embed.reuse.continued_space`.

@@ -18,7 +18,7 @@ Advance = Callable[[int], None]
 
 @contextmanager
 def counting(total: int, unit: str) -> Iterator[Advance]:
-    """Give a function to call with the number of items just done.
+    """Give a function that shows the progress of a shard; it takes the number of items just done.
 
     Logs items per second and the time left about every 30 seconds, and the total when the block
     ends well.

@@ -90,7 +90,7 @@ def blocks(
     fresh_shard: str,
     dim: int,
 ) -> Blocks:
-    """Yield the ids and vectors of a shard, in its order.
+    """Yield ids and vectors of a shard in its order, published vectors where they are reused.
 
     Memory: two blocks of vectors, and 25 bytes per row. Disk: 4 n D bytes in the folder of the
     shard while it runs, which vanish with the process: the order of the published rows is any.
@@ -125,7 +125,7 @@ def blocks(
 
 
 def continued_space(space: Fingerprint, published: list[str], model: str | None) -> Fingerprint:
-    """The fingerprint to embed new items with: that of the published version that they join.
+    """The fingerprint to embed new items with: that of the published vectors they are added to.
 
     Args:
         space: the fingerprint of the model at hand.
@@ -153,7 +153,7 @@ def continued_space(space: Fingerprint, published: list[str], model: str | None)
 
 
 def check(space: Fingerprint, published: list[str]) -> None:
-    """Refuse to mix vectors of two spaces.
+    """Refuse to reuse published vectors of another embedding space.
 
     Raises:
         SidmillError: naming each fact that differs.

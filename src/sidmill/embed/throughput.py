@@ -78,7 +78,7 @@ def operations(work: Work, model: Model) -> int:
 
 
 def speed(work: Work, model: Model | None, *, rows: int, kept: int, seconds: float) -> Figures:
-    """Return the figures of a shard.
+    """Return the figures of the embedding speed of one shard.
 
     Args:
         work: what was computed in this run.
@@ -112,7 +112,7 @@ def speed(work: Work, model: Model | None, *, rows: int, kept: int, seconds: flo
 
 
 def rates(counts: Figures, seconds: float) -> Figures:
-    """What follows from ``COUNTS``, of one shard or of several, and the seconds they took."""
+    """Return rates of embedding from ``COUNTS``, of one shard or several, and their seconds."""
     padded = counts["padded_tokens"]
     return {
         "useful_share": counts["tokens"] / padded if padded else None,
@@ -123,7 +123,7 @@ def rates(counts: Figures, seconds: float) -> Figures:
 
 
 def report(paths: Sequence[str | Path], settings: EmbeddingCost) -> Figures:
-    """Add up shards that were embedded one after another, and reckon the cost of more items.
+    """Add up the speed of embedded shards, and estimate what more items would cost.
 
     Seconds are summed, so rates are those of one machine; loading the model is not in them.
     ``for_items`` is plain arithmetic: seconds per text, times ``items``.

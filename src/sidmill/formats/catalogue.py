@@ -82,7 +82,7 @@ PLAIN = Dialect()
 def read(
     path: str | Path, fields: Collection[str] | None = None, dialect: Dialect = PLAIN
 ) -> Iterator[Row]:
-    """Yield the rows of one file in order. Memory: one row, for parquet 1,024 rows.
+    """Yield the rows of one catalogue file in order. Memory: one row, for parquet 1,024 rows.
 
     Args:
         path: the file.
@@ -105,7 +105,7 @@ def is_table(path: str | Path, dialect: Dialect = PLAIN) -> bool:
 
 
 def field_names(path: str | Path, dialect: Dialect = PLAIN) -> list[str]:
-    """Names of the fields of a file, by its header, its schema, or its first readable row."""
+    """Names of the fields of a catalogue file: its header, schema, or first readable row."""
     if _readable_kind(path, dialect) == ".parquet":
         with reading_parquet(path):
             schema = pq.read_schema(path)
@@ -269,7 +269,7 @@ def _header_hint(names: list[str], dialect: Dialect) -> str:
 
 @contextmanager
 def reading_parquet(path: str | Path) -> Iterator[None]:
-    """Turn what pyarrow says of a file of the user into a message that names it.
+    """Turn pyarrow's errors on a catalogue or log in parquet into messages that name the file.
 
     Raises:
         SidmillError: if the file cannot be read.
@@ -283,7 +283,7 @@ def reading_parquet(path: str | Path) -> Iterator[None]:
 
 
 def open_parquet(path: str | Path) -> pq.ParquetFile:
-    """Open a parquet file of the user, whose columns have different names; inside the above.
+    """Open a catalogue or log in parquet, with any column names; inside :func:`reading_parquet`.
 
     Raises:
         SidmillError: if two columns have one name.

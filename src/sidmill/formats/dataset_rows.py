@@ -45,7 +45,7 @@ def part_name(number: int, count: int) -> str:
 
 
 def write(path: str | Path, table: pa.Table) -> None:
-    """Write one file atomically: texts are all different, so no dictionary and no statistics."""
+    """Write one file of a dataset atomically: no dictionary, no statistics, as all texts differ."""
     with replacing(path) as temporary:
         pq.write_table(
             table,
@@ -57,7 +57,7 @@ def write(path: str | Path, table: pa.Table) -> None:
 
 
 def cut(tables: Iterable[pa.Table], rows_per_file: int) -> Iterator[pa.Table]:
-    """Cut rows into those of one file after another; a file may take rows of several tables."""
+    """Cut rows of a dataset into those of one file after another, also across tables."""
     waiting: list[pa.Table] = []
     count = 0
     for table in tables:

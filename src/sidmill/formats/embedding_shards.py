@@ -35,7 +35,7 @@ def write(
     fingerprint: dict[str, Any],
     blocks: Iterable[tuple[pa.ChunkedArray, np.ndarray]],
 ) -> int:
-    """Write one shard atomically.
+    """Write one shard of embeddings atomically.
 
     Args:
         path: the shard's file.
@@ -73,7 +73,7 @@ def group_sizes(path: str | Path) -> list[int]:
 
 
 def read(path: str | Path) -> Iterator[tuple[pa.ChunkedArray, np.ndarray]]:
-    """Yield ids with their vectors, float32 (n, D), one row group at a time.
+    """Yield ids and embeddings of a shard, float32 (n, D), one row group at a time.
 
     Raises:
         SidmillError: if the file is not parquet, a column is missing, a row has no vector, or

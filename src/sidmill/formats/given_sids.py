@@ -1,4 +1,4 @@
-"""SIDs that exist, as other software has them: read, and refused where they are no SIDs.
+"""Existing SIDs from other software: read, and refused if they are not valid SIDs.
 
     pid2sid.parquet  pid, sid list of integers
     codes.parquet    pid, codes list of integers

@@ -38,7 +38,7 @@ class FirstColumn(NamedTuple):
 
 
 def first_column(ids: pa.Array) -> FirstColumn:
-    """Choose what names the rows.
+    """Choose the first column of all_item_embedding.npy: ids that float32 holds, or row numbers.
 
     Raises:
         SidmillError: if even their numbers are too many for float32.
@@ -65,7 +65,7 @@ def _whole_numbers(ids: pa.Array) -> np.ndarray | None:
 
 
 def write(path: str | Path, dim: int, names: np.ndarray, blocks: Iterable[np.ndarray]) -> None:
-    """Write one file, atomically, block by block.
+    """Write one file of ids and vectors, atomically, block by block.
 
     Args:
         path: the .npy file.
@@ -93,7 +93,7 @@ def write(path: str | Path, dim: int, names: np.ndarray, blocks: Iterable[np.nda
 def write_users(
     folder: str | Path, dim: int, names: np.ndarray, blocks: Iterable[np.ndarray]
 ) -> list[str]:
-    """Write users to files of ROWS_PER_FILE rows; remove those of an earlier, larger run.
+    """Write user vectors to files of ROWS_PER_FILE rows; remove those of an earlier, larger run.
 
     Memory: a block, and the rest of the one before it.
 

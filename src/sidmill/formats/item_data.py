@@ -150,7 +150,7 @@ def open_item_data(path: str | Path) -> ItemData:
 
 
 def rows(data: ItemData, indices: np.ndarray) -> np.ndarray:
-    """Read vectors at random.
+    """Read vectors of item_data.h5 by row numbers, in any order.
 
     Args:
         data: the opened file.

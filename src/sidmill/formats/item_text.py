@@ -70,7 +70,7 @@ def rows_read(rejects_path: str | Path) -> int | None:
 
 
 def find(path: str | Path, wanted: set[str]) -> dict[str, str]:
-    """The texts of some ids, as strings; an id that is not there is left out.
+    """Find the texts of some ids, as strings, in text.parquet; unknown ids are left out.
 
     Memory: these, and a row group.
     """
@@ -85,7 +85,7 @@ def find(path: str | Path, wanted: set[str]) -> dict[str, str]:
 
 
 def find_ids(path: str | Path, wanted: set[str]) -> set[str]:
-    """Those of some ids, as strings, that stand there. Memory: these, and a row group."""
+    """Find which of some ids, as strings, text.parquet has. Memory: these, and a row group."""
     found: set[str] = set()
     names = pa.array(sorted(wanted), pa.string())
     file = _open(path)

@@ -47,7 +47,7 @@ def quantizer(
     settings: dict[str, Any],
     fingerprint: dict[str, Any],
 ) -> Quantizer:
-    """Make a quantizer of the tensors of a file.
+    """Make a quantizer of the tensors of an LC-Rec or MiniOneRec checkpoint.
 
     Args:
         path: of the file, for messages.

@@ -70,7 +70,7 @@ class Dialect(NamedTuple):
 
 
 def check(dialect: Dialect) -> None:
-    """Refuse a dialect that no file can have.
+    """Refuse an encoding or delimiter that no interaction log can have.
 
     Raises:
         SidmillError: naming the setting.
@@ -94,7 +94,7 @@ def check(dialect: Dialect) -> None:
 
 
 def read(path: str | Path, dialect: Dialect, field_names: set[str]) -> Iterator[Row]:
-    """Yield the rows of one file in order. Memory: one row, for parquet 1,024 rows.
+    """Yield the rows of one file of an interaction log. Memory: one row, for parquet 1,024 rows.
 
     Args:
         path: the file.

@@ -27,7 +27,7 @@ def write(path: str | Path, neighbours: Neighbours) -> None:
 
 
 def read(path: str | Path) -> Neighbours:
-    """Read neighbours.
+    """Read the neighbours that one shard of a search found.
 
     Raises:
         SidmillError: if the file is damaged or holds something else.

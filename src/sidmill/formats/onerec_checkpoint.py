@@ -33,7 +33,7 @@ def write(path: str | Path, codebooks: list[np.ndarray]) -> None:
 
 
 def read(path: str | Path) -> list[np.ndarray]:
-    """Read codebooks, float32 (K_l, D), level 0 first.
+    """Read the codebooks of a OneRec checkpoint, float32 (K_l, D), level 0 first.
 
     Raises:
         SidmillError: if the file is missing, holds more than tensors, has no ``centroids.{l}``

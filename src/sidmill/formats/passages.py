@@ -153,7 +153,7 @@ def join_title(title: str, text: str) -> str:
 
 
 def read_json(path: str) -> dict[str, Any]:
-    """Read a JSON object.
+    """Read a JSON object that a retrieval data set comes with, such as ``q2qid.json``.
 
     Raises:
         SidmillError: if it is something else.

@@ -109,7 +109,7 @@ def write(path: str | Path, quantizer: Quantizer) -> None:
 
 
 def read(path: str | Path, without_codebooks: bool = False) -> Quantizer:
-    """Read a quantizer.
+    """Read quantizer.safetensors.
 
     Args:
         path: quantizer.safetensors.

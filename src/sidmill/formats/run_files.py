@@ -40,7 +40,7 @@ class Run(NamedTuple):
 
 
 def write(topk_path: str, trec_path: str, json_path: str, run: Run, tag: str) -> None:
-    """Write a run in its three forms.
+    """Write a retrieval run as res.topk, run.trec and JSON.
 
     Columns of run.trec are separated by white space: if an id holds some, run.trec stays empty,
     and the log says so.

@@ -147,7 +147,7 @@ def open_sequence_data(path: str | Path) -> SequenceData:
 
 
 def read(data: SequenceData, start: int = 0, stop: int | None = None) -> Iterator[Block]:
-    """Yield sequences ``start`` to ``stop`` in order. Memory: 8,192 sequences.
+    """Yield sequences ``start`` to ``stop`` of sequence.h5. Memory: 8,192 sequences.
 
     Raises:
         SidmillError: if a list is not as long as ``sequence_lengths`` says, or an id is below 1.
@@ -161,7 +161,7 @@ def read(data: SequenceData, start: int = 0, stop: int | None = None) -> Iterato
 
 
 def flat(data: SequenceData, name: str, rows: slice | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Read lists of one dataset as one array.
+    """Read the lists of one dataset of sequence.h5 as one array.
 
     Args:
         data: the opened file.

@@ -15,7 +15,7 @@ from sidmill.io import parquet
 
 
 def schema(pid_type: pa.DataType) -> pa.Schema:
-    """Schema for item ids of ``pid_type``."""
+    """Schema of topk.parquet for item ids of ``pid_type``."""
     return pa.schema(
         [
             ("user_id", pa.string()),

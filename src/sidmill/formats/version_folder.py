@@ -33,7 +33,7 @@ SHARDS = "embeddings.parquet"
 
 
 def describe(sources: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
-    """Make the manifest of a run.
+    """Make the manifest of a version of the SIDs: digests and sizes of the files it consists of.
 
     Args:
         sources: its files, shards as a list under ``shards``, and under ``parent`` the manifest of
@@ -130,7 +130,7 @@ def file_of(paths: list[str], name: str) -> Path:
 
 
 def read(path: str | Path, hint: str) -> dict[str, Any]:
-    """Read a manifest and refuse another form."""
+    """Read the manifest of a version, and refuse another form."""
     if not Path(path).is_file():
         raise SidmillError(f"{path}: no such file: {hint}")
     manifest = json_report.read(path)

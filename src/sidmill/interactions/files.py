@@ -84,7 +84,7 @@ def split_of(file: str, root: str | None = None) -> int | None:
 
 
 def form_of(files: list[str], fields: InteractionsFields, dialect: Dialect) -> str:
-    """Tell the form by the field names of the first readable row of each file.
+    """Tell the form of an interaction log by the field names of each file's first readable row.
 
     Args:
         files: the files.

@@ -75,7 +75,7 @@ class Merged(NamedTuple):
 def group(
     table: pa.Table, form: str, refuse: Callable[[Refused], None], by_split: bool
 ) -> Histories:
-    """Make one history of each user's pieces.
+    """Make one history of the pieces of each user.
 
     Users come in order of the hash of their id, which depends on nothing else. Events of a user
     are sorted by time; where times are equal, by the split that is said, with ``by_split``, and
@@ -123,7 +123,7 @@ def group(
 
 
 def keep(histories: Histories, kept: np.ndarray) -> Histories:
-    """Keep the users of a mask (u,)."""
+    """Keep the histories of the users of a mask (u,)."""
     lengths = np.diff(histories.offsets)
     inside = np.repeat(kept, lengths)
     return histories._replace(
@@ -138,7 +138,7 @@ def keep(histories: Histories, kept: np.ndarray) -> Histories:
 
 
 def merge(pieces: list[tuple[list[int], list[int], bool]]) -> Merged:
-    """Lay overlapping rows of one user over each other.
+    """Merge overlapping rows of one user's log into one history.
 
     Rows are taken by split, train first, then by length; windows that continue each other in that
     order, however they stand in the log. A row that holds the

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import lcrec_index, vector_store
+from sidmill.formats import item_index, vector_store
 from sidmill.io import id_lookup
 
 
@@ -43,11 +43,11 @@ def as_indexed(text_path: str | Path, source: str | Path) -> ItemNumbers:
     """
     ids = vector_store.read_pids(text_path).combine_chunks()
     ids = ids if pa.types.is_integer(ids.type) else ids.cast(pa.string())
-    return make(ids, lcrec_index.number(pa.chunked_array([ids]), source))
+    return make(ids, item_index.number(pa.chunked_array([ids]), source))
 
 
 def find(items: ItemNumbers, ids: pa.Array, source: str | Path) -> np.ndarray:
-    """Look up the numbers of items.
+    """Look up the integers that item_index.parquet gives items.
 
     Args:
         items: the catalogue.

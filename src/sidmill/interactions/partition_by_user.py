@@ -36,7 +36,7 @@ class Runs(NamedTuple):
 
 
 def write(tables: Iterable[pa.Table], schema: pa.Schema, folder: Path, memory_mb: int) -> Runs:
-    """Write tables as runs.
+    """Write rows to disk as runs of Arrow, sorted by the class of the user's hash.
 
     Args:
         tables: of ``schema``, with a string column ``user``.
@@ -62,7 +62,7 @@ def write(tables: Iterable[pa.Table], schema: pa.Schema, folder: Path, memory_mb
 
 
 def read(runs: Runs, memory_mb: int, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """Yield all rows, each user's in one table, classes in rising order of the hash.
+    """Yield all rows from disk, each user's in one table, classes in rising order of the hash.
 
     Within a table rows stand in the order in which they were written. Memory: ``memory_mb``, or
     one class where that is larger.

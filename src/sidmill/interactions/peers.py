@@ -28,8 +28,8 @@ import pyarrow.compute as pc
 from sidmill.core.atomic import replacing
 from sidmill.core.errors import SidmillError
 from sidmill.formats import (
+    item_index,
     item_text,
-    lcrec_index,
     sequence_table,
     vector_store,
 )
@@ -164,7 +164,7 @@ def write_missrec(
         out.write(np.zeros(store.vectors.shape[1], dtype="<f4").data)
         for _, block in read_blocks(store.vectors, MAX_BLOCK_ROWS):
             out.write(np.ascontiguousarray(block, dtype="<f4").data)
-    lcrec_index.write(index_path, store.ids, numbers)
+    item_index.write(index_path, store.ids, numbers)
     return counts
 
 

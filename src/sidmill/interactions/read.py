@@ -80,7 +80,7 @@ def read(
     rejects_path: str | Path,
     settings: Interactions,
 ) -> dict[str, Any]:
-    """Write one history per user, oldest interaction first.
+    """Write one history per user of an interaction log, oldest interaction first.
 
     Args:
         text_path: text.parquet: the items of the catalogue.

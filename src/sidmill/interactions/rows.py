@@ -135,7 +135,7 @@ def list_names(form: str, fields: InteractionsFields) -> frozenset[str]:
 
 
 def parser(form: str, fields: InteractionsFields, padding: tuple[int | str, ...] = (0,)) -> Parser:
-    """Make the function that reads a row of ``form``.
+    """Make the function that reads a row of an interaction log of the form ``form``.
 
     Args:
         form: missrec, sequences, events, onerec or inter.

@@ -55,7 +55,7 @@ class Tally(NamedTuple):
 
 
 def begin(n_items: int, max_history: int) -> Tally:
-    """Begin with nothing seen."""
+    """Begin the statistics of histories, with nothing counted."""
     limits = np.iinfo(np.int64)
     return Tally(
         np.zeros(max_history + 1, dtype=np.int64),
@@ -164,7 +164,7 @@ def _add_leaks(
 
 
 def summary(tally: Tally) -> dict[str, Any]:
-    """The figures as JSON: see docs/interactions.md."""
+    """The statistics of histories as JSON: see docs/interactions.md."""
     # bool (N,), items that stand in any history.
     seen = tally.trained | tally.held_out.any(axis=0)
 

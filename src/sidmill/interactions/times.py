@@ -72,7 +72,7 @@ def check(clock: Clock) -> None:
 
 
 def settle(clock: Clock, values: Iterable[object]) -> Clock:
-    """Settle on the kind that most of some values have; values that cannot be read do not count."""
+    """Settle on the kind of timestamp that most values have; unreadable values do not count."""
     kinds: Counter[str] = Counter()
     for value in values:
         try:
@@ -110,7 +110,7 @@ def read(value: object, clock: Clock) -> int:
 
 
 def remedy(value: object, clock: Clock) -> str:
-    """What to set, so that a whole column of values like this one is read."""
+    """Say what to set, so that a whole column of timestamps like this one is read."""
     try:
         found = _either(value, clock)
     except ValueError:

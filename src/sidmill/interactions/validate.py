@@ -158,7 +158,7 @@ class _Checker(NamedTuple):
 
 
 def pieces(log: Log, catalogue: CatalogueIds, rules: Rules, ledger: Ledger) -> Iterator[pa.Table]:
-    """Yield the pieces of all files as tables of ``PIECES``, in reading order.
+    """Check the rows of all files of a log, and yield pieces of histories, tables of ``PIECES``.
 
     Args:
         log: the files, and how they are read.

@@ -28,7 +28,7 @@ class Batch(NamedTuple):
 
 @contextmanager
 def folder(path: Path) -> Iterator[Path]:
-    """An empty folder that is removed afterwards; files of a killed run are removed first."""
+    """Make an empty folder for buckets, removed afterwards; remove first what a killed run left."""
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
     try:
@@ -76,7 +76,7 @@ def append(out: pa.RecordBatchFileWriter, table: pa.Table, buckets: np.ndarray) 
 
 
 def groups(sizes: np.ndarray, memory_mb: int) -> Iterator[tuple[int, int]]:
-    """Yield starts and stops of runs of buckets to read at once.
+    """Yield starts and stops of runs of buckets to read at the same time.
 
     Args:
         sizes: bytes of each bucket (B,).

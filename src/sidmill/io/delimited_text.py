@@ -94,7 +94,7 @@ def plain_records(path: str, text: TextIO, split: Callable[[str], list[str]]) ->
 def table(
     path: str, records: Iterator[Record], columns: Columns
 ) -> tuple[Record, Iterator[Record]]:
-    """Split a table into the names of its columns and its rows.
+    """Split a table of delimited text into the names of its columns and its rows.
 
     Args:
         path: the file, for messages.

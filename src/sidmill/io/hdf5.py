@@ -52,7 +52,7 @@ def text() -> np.dtype:
 
 
 def write_lists(dataset: h5py.Dataset, start: int, lists: np.ndarray) -> None:
-    """Write lists to rows from ``start`` on.
+    """Write lists to rows of an HDF5 file, from ``start`` on.
 
     h5py's own assignment takes lists of one length for a matrix, and fails.
 
@@ -71,7 +71,7 @@ def write_lists(dataset: h5py.Dataset, start: int, lists: np.ndarray) -> None:
 
 
 def open_checked(path: str | Path, specs: list[DatasetSpec], attributes: list[str]) -> h5py.File:
-    """Open for reading after checking datasets, shapes and types.
+    """Open an HDF5 file for reading after checking datasets, shapes and types.
 
     Raises:
         SidmillError: naming file, dataset, shape and dtype, found and expected.
@@ -128,7 +128,7 @@ def _check(path: str | Path, file: h5py.File, specs: list[DatasetSpec]) -> None:
 
 
 def check_attribute(path: str | Path, file: h5py.File, name: str, expected: int) -> None:
-    """Check a number that an attribute states against the datasets.
+    """Check a number that an attribute of an HDF5 file states against the datasets.
 
     Raises:
         SidmillError: if it is another, or no number.

@@ -13,7 +13,7 @@ from sidmill.core.errors import SidmillError
 
 
 def find_modules(model: str, revision: str | None, section: str) -> Path | None:
-    """Return the path of modules.json, None if the model has none.
+    """Return the path of modules.json of a Hugging Face model, None if the model has none.
 
     Args:
         model: folder, or id on the hub.

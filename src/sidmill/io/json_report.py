@@ -20,7 +20,7 @@ def write(path: str | Path, figures: Mapping[str, Any]) -> None:
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """Read figures.
+    """Read a JSON file of figures.
 
     Raises:
         SidmillError: if the file is missing or no JSON object.

@@ -1,4 +1,4 @@
-"""What mends a damaged file."""
+"""What a user can do about a damaged file."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ MADE_BY_RULES = "results"
 
 
 def remedy(path: str | Path) -> str:
-    """Say it: no run makes a file of a published version, or one that the user brought.
+    """Say how to replace a damaged file, which depends on whether a run of SIDMill makes it.
 
     Nobody is told to delete what lies outside of ``results/``.
     """

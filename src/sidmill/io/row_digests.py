@@ -152,7 +152,7 @@ def _compare(path: str | Path, content: memoryview, digest: str, first: int) -> 
 
 
 def check(path: str | Path, digests: list[str], portions: Iterable[int]) -> None:
-    """Read portions of a file and hold them against their digests. Memory: 64 MiB.
+    """Read portions of a file and compare them with their digests. Memory: 64 MiB.
 
     Args:
         path: the file.

@@ -23,7 +23,7 @@ DIGEST = "sha256"
 
 
 def write(path: str | Path, tensors: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
-    """Write tensors and facts atomically. Memory: the tensors twice more.
+    """Write tensors and facts to safetensors, atomically. Memory: the tensors twice more.
 
     Args:
         path: the file.
@@ -44,7 +44,7 @@ def _plain(tensor: np.ndarray) -> np.ndarray:
 
 
 def read(path: str | Path, what: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read all tensors and the facts.
+    """Read all tensors and the facts of a safetensors file.
 
     Args:
         path: the file.

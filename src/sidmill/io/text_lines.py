@@ -18,7 +18,10 @@ TOO_LONG = "a line of more than 64 MiB"
 
 
 def read(stream: BufferedIOBase) -> Iterator[bytes | None]:
-    """Yield the lines with their ends; None for one that is too long. Memory: ``LONGEST``."""
+    """Yield the lines of a text file with their ends; None for one that is too long.
+
+    Memory: ``LONGEST``.
+    """
     while line := stream.readline(LONGEST):
         if len(line) < LONGEST or line.endswith(b"\n"):
             yield line

@@ -55,7 +55,7 @@ def holds_vectors(kind: pa.DataType) -> bool:
 
 
 def ids_of(column: pa.Array | pa.ChunkedArray, path: str | Path, row: int = 0) -> pa.ChunkedArray:
-    """Read ids.
+    """Read ids from a column that another tool wrote.
 
     Args:
         column: of a type that :func:`holds_ids`.
@@ -117,7 +117,7 @@ def vectors_of(
     *,
     remedy: str = "give every row a vector of the same length",
 ) -> np.ndarray:
-    """Read vectors.
+    """Read vectors from a column that another tool wrote.
 
     Args:
         column: of a type that :func:`holds_vectors`, not empty.

@@ -78,7 +78,7 @@ class Leaf(NamedTuple):
 
 
 def make(settings: Demo, seed: int) -> tuple[list[Item], list[History]]:
-    """Make a catalogue and the histories of its users.
+    """Make the demo catalogue and the histories of its users.
 
     The same settings and seed give the same content. An item has ``item_id`` (1 to ``n_items``, in
     an order unrelated to its category), ``title``, ``description``, ``brand``, ``categories``
@@ -110,7 +110,7 @@ def make(settings: Demo, seed: int) -> tuple[list[Item], list[History]]:
 
 
 def write(items_path: str | Path, interactions_path: str | Path, settings: Demo, seed: int) -> None:
-    """Write the result of :func:`make` as two JSON-lines files in UTF-8, each atomically.
+    """Write the demo that :func:`make` returns as two JSON-lines files, each atomically.
 
     Args:
         items_path: catalogue to write, one item per line, by rising id.

@@ -104,7 +104,7 @@ def render(
     settings: Items,
     sids: tuple[str, int] | None = None,
 ) -> Counts:
-    """Write one text per item of the catalogue, in the order of the catalogue.
+    """Write text.parquet: one text per item of the catalogue, in the order of the catalogue.
 
     The catalogue is read twice, first for repeated ids; once more, for the type of the ids, where
     all of them are text under ``auto``. Memory: one block of rows, and in the pass for repeated ids

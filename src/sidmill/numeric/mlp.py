@@ -26,7 +26,7 @@ WIDTH_STEP = 16  # widths are filled up with zeros to a multiple of it
 
 
 def load(network: Network | None, device: "torch.device | str") -> Callable[[Any], Any]:
-    """Return the function of a network: float32 (n, D) to a float32 tensor (n, d) on the device.
+    """Return the function of an encoder or decoder: float32 (n, D) to (n, d) on the device.
 
     Rows may be an array or a tensor. Without a network it is the identity, and no torch is loaded.
     Memory: the weights, the result and one portion.

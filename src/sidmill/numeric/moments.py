@@ -66,7 +66,7 @@ class Moments(Generic[Array]):
 
 
 def measure(vectors: np.ndarray | Streamed) -> "Moments[np.ndarray]":
-    """Add up all rows of a matrix. Memory: two blocks of rows and two float64 (D, D).
+    """Measure mean and covariance of all rows. Memory: two blocks of rows, two float64 (D, D).
 
     Args:
         vectors: float32 or float16 (N, D), in memory, memory-mapped or streamed.
@@ -83,7 +83,7 @@ def measure(vectors: np.ndarray | Streamed) -> "Moments[np.ndarray]":
 
 
 def principal_axes(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Axes of the largest variance first.
+    """Principal axes of a covariance, largest variance first.
 
     Args:
         covariance: float64 (D, D).

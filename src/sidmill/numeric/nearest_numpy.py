@@ -69,7 +69,7 @@ def search_level(codewords: np.ndarray, prices: np.ndarray | None = None) -> Lev
 
 
 def nearest(residuals: np.ndarray, level: Level, buffer: np.ndarray) -> np.ndarray:
-    """Return the code of each row, by the rule of the module's docstring.
+    """Return the nearest codeword of each row, by the rule of the module's docstring.
 
     Args:
         residuals: float32 (b, D).
@@ -107,7 +107,7 @@ def portions(ambiguous: np.ndarray, n_codes: int) -> Iterator[np.ndarray]:
 
 
 def margin(squares: np.ndarray, max_norm: float, max_price: float, dim: int) -> np.ndarray:
-    """How far apart two scores may be and still be decided by rounding alone.
+    """How far apart two scores of codewords may be and still be decided by rounding alone.
 
     Args:
         squares: float32 (b,), squared norms of the rows.
@@ -135,7 +135,7 @@ def margin(squares: np.ndarray, max_norm: float, max_price: float, dim: int) -> 
 def decide(
     residuals: np.ndarray, codewords: np.ndarray, prices: np.ndarray, is_candidate: np.ndarray
 ) -> np.ndarray:
-    """Apply the deciding expression to the candidates.
+    """Choose among candidate codewords by the deciding expression.
 
     Memory besides the arguments: about 24 bytes per candidate and ``VALUES_AT_ONCE`` differences,
     or of one candidate as many as D.

@@ -179,7 +179,7 @@ def search_level(
 def copies(
     codewords: np.ndarray, devices: list[torch.device], prices: np.ndarray | None = None
 ) -> list[Level]:
-    """Prepare a codebook on each device."""
+    """Prepare a codebook on each device for the search of nearest codewords."""
     first = search_level(codewords, devices[0], prices)
     return [
         Level(first.codewords.to(device), first.halves.to(device), first.host) for device in devices
@@ -259,7 +259,7 @@ def score(
     half_norms: torch.Tensor,
     buffer: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Half of the squared distances less the rows' own half norms: float32 (b, K).
+    """Score codewords: half the squared distances less the rows' own half norms, float32 (b, K).
 
     Args:
         rows: float32 (b, D).

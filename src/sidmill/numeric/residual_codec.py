@@ -34,7 +34,7 @@ def encode(
     device: str,
     memory_mb: int,
 ) -> Iterator[np.ndarray]:
-    """Encode rows, block by block, in row order.
+    """Encode vectors as codes with residual codebooks, block by block, in row order.
 
     Equal costs go to the lower code. The decision is the one of ``nearest_numpy``, on every
     device: codebooks alone give the same codes on all of them. Latents of an encoder differ from
@@ -94,7 +94,7 @@ def encode(
 
 
 def decode(codes: np.ndarray, codebooks: Sequence[np.ndarray]) -> np.ndarray:
-    """Add up the chosen codewords, level by level.
+    """Decode codes to vectors: add up the chosen codewords, level by level.
 
     Args:
         codes: integers (n, M), M <= L: a prefix of the levels is enough.

@@ -145,7 +145,7 @@ def read_all(vectors: np.ndarray | Streamed) -> np.ndarray:
 
 
 def take(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Copy some rows, in any order: float32 (m, D).
+    """Copy some rows of a matrix larger than memory, in any order: float32 (m, D).
 
     Read through the file too: a row taken from a memory map brings in up to a MiB around it.
     """

@@ -81,7 +81,7 @@ def build(codes: np.ndarray, sizes: Sequence[int] | None = None) -> Trie:
 
 
 def step(trie: Trie, level: int, nodes: Tensor, tokens: Tensor) -> Tensor:
-    """Follow one token from each node.
+    """Follow one token from each node of the trie.
 
     Args:
         trie: the trie.
@@ -99,7 +99,7 @@ def step(trie: Trie, level: int, nodes: Tensor, tokens: Tensor) -> Tensor:
 def find_child(
     first_child: Tensor, tokens: Tensor, nodes: Tensor, wanted: Tensor, most: int
 ) -> Tensor:
-    """Find the child of each node that a token leads to, by binary search.
+    """Find the child of each node of the trie that a token leads to, by binary search.
 
     Args:
         first_child: int64 (V + 1,), offsets of the children of V nodes.
@@ -128,7 +128,7 @@ def find_child(
 
 
 def find(trie: Trie, sids: Tensor) -> Tensor:
-    """Find the numbers of SIDs.
+    """Find the numbers of SIDs in the trie.
 
     Args:
         trie: the trie.
@@ -144,7 +144,7 @@ def find(trie: Trie, sids: Tensor) -> Tensor:
 
 
 def codes_of(trie: Trie, sids: Tensor) -> Tensor:
-    """Return the tokens of SIDs.
+    """Return the codes of SIDs, given by their numbers in the trie.
 
     Args:
         trie: the trie.

@@ -49,7 +49,7 @@ def visit(
     hartigan: bool,
     buffers: list[torch.Tensor],
 ) -> torch.Tensor:
-    """Assign the rows of a block, and keep sums and counts in step; centroids stay.
+    """Assign the rows of a block to centroids, and keep sums and counts in step; centroids stay.
 
     Devices search at the same time. Their results are added up on the device of the clusters, in
     row order.

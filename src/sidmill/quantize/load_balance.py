@@ -89,7 +89,7 @@ def balance(
     generator: torch.Generator,
     settings: Rqkmeans,
 ) -> Balanced:
-    """Find prices, and move the codewords to the means of the rows that they then have.
+    """Find prices of codewords that limit loads; move codewords to the means of their rows.
 
     Of all states, the one without prices included, the state with the lowest maximum load is
     returned. Among states within the limit, and not above the load without prices, it is the one

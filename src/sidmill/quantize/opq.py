@@ -31,7 +31,7 @@ ROTATION_BITS = 8  # a part's codebook while the rotation is learned has at most
 def fit(
     vectors: np.ndarray, settings: Opq, *, codebook_sizes: list[int], seed: int
 ) -> list[np.ndarray]:
-    """Fit a rotation and one codebook per part.
+    """Fit optimized product quantization: a rotation, and one codebook per part.
 
     D - L d dimensions, fewer than L, are left out by the rotation. On one thread, so that the same
     input, settings and seed give the same bytes. A sample of fewer than 2 D rows is repeated for

@@ -30,7 +30,7 @@ TRIED_STEPS = 64  # widths of a step that are tried on the sample
 def fit(
     vectors: np.ndarray, settings: PcaGrid, *, codebook_sizes: list[int], seed: int
 ) -> list[np.ndarray]:
-    """Lay grids on the principal axes.
+    """Fit a PCA grid: even steps on the principal axes, as residual codebooks.
 
     The axes come from all rows, the widths of the steps from a sample. Memory: three float64
     (D, D), and the sample, about ``memory_mb``.

@@ -42,7 +42,7 @@ def count(source: Source) -> int:
 
 
 def pieces(source: Source) -> Iterator[tuple[slice, list[Piece]]]:
-    """Read every training row, in order.
+    """Read the residuals of every training row, in order.
 
     Yields:
         Which of the n rows a block holds, and its pieces, float32 (p, D) each. The next block
@@ -68,7 +68,7 @@ def pieces(source: Source) -> Iterator[tuple[slice, list[Piece]]]:
 
 
 def blocks(source: Source) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Read every training row, in order, to the first device.
+    """Read the residuals of every training row, in order, to the first device.
 
     Yields:
         Which of the n rows they are, and float32 (b, D), overwritten by the next block.
@@ -78,7 +78,7 @@ def blocks(source: Source) -> Iterator[tuple[slice, torch.Tensor]]:
 
 
 def sample(source: Source, n_rows: int, generator: np.random.Generator) -> torch.Tensor:
-    """Draw rows without replacement, in random order.
+    """Draw residual rows without replacement, in random order.
 
     Returns:
         float32 (n_rows, D) on the first device, a copy.
@@ -100,7 +100,7 @@ def sample(source: Source, n_rows: int, generator: np.random.Generator) -> torch
 
 
 def keep_on_devices(source: Source) -> Source:
-    """Keep the rows on the devices, if these are GPUs with enough free memory."""
+    """Keep the residual rows on the devices, if these are GPUs with enough free memory."""
     n_bytes = row_blocks.FLOAT_BYTES * count(source) * source.vectors.shape[1]
     if not _fit_in_memory(source.devices, n_bytes):
         return source
@@ -111,7 +111,7 @@ def keep_on_devices(source: Source) -> Source:
 
 
 def subtract_level(source: Source, level: list[nearest_torch.Level], codes: np.ndarray) -> Source:
-    """Subtract from every row its codeword: unsigned ``codes`` (n,)."""
+    """Subtract from every residual row its codeword: unsigned ``codes`` (n,)."""
     if source.held is not None:
         for span, block in pieces(source):
             start = span.start

@@ -1,4 +1,4 @@
-"""The state of a training after every pass, in one file, so that an interrupted one can resume.
+"""The state of residual k-means after every pass, in one file, so that a killed run resumes.
 
 The file stays beside the quantizer until the quantizer is written. It names its training: the state
 of another training, or a damaged file, is not used.
@@ -47,7 +47,7 @@ Save = Callable[[Fitted, dict[str, np.ndarray], dict[str, Any]], None]
 
 
 def start(path: str | Path | None, identity: dict[str, Any]) -> tuple[Saved, Save]:
-    """Return what an earlier run of the same training saved, and the function that saves.
+    """Resume residual k-means: return what an interrupted run saved, and the function that saves.
 
     Args:
         path: the state's file, or None to save nothing.

@@ -93,7 +93,7 @@ def fit(
     state_path: str | None = None,
     code: str = "",
 ) -> Fitted:
-    """Fit residual codebooks.
+    """Fit residual k-means.
 
     Trained on every row, a level never has a larger mean squared error than the level before it;
     the error is logged. A level depends on the vectors, the levels before it, the science settings
@@ -187,7 +187,7 @@ def fit(
 
 
 def memory_needed(n_rows: int, dim: int, sizes: list[int]) -> int:
-    """Return the smallest ``memory_mb`` for a training: the sample, and one block.
+    """Return the smallest ``memory_mb`` for residual k-means: the sample, and one block.
 
     Args:
         n_rows: n, training rows.

@@ -24,7 +24,7 @@ class Memory(NamedTuple):
 def draw(
     vectors: np.ndarray, n_rows: int, generator: np.random.Generator, memory: Memory
 ) -> np.ndarray:
-    """Draw rows without replacement, in row order: all of them where there are not more.
+    """Draw a sample of vectors without replacement, in row order: all where there are not more.
 
     Args:
         vectors: float32 or float16 (N, D), finite, in memory or memory-mapped.

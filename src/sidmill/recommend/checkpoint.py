@@ -101,7 +101,7 @@ def fill(model: nn.Module, arrays: dict[str, np.ndarray], prefix: str) -> None:
 
 
 def save(path: str | Path, fitted: Fitted) -> None:
-    """Write a recommender, atomically."""
+    """Write a trained recommender, atomically."""
     arrays = arrays_of(fitted.model, MODEL)
     if fitted.whitening is not None:
         arrays |= {WHITENING + name: value for name, value in fitted.whitening._asdict().items()}
@@ -114,7 +114,7 @@ def save(path: str | Path, fitted: Fitted) -> None:
 
 
 def load(path: str | Path, device: torch.device) -> Fitted:
-    """Read a recommender.
+    """Read a trained recommender.
 
     Raises:
         SidmillError: if the file is no recommender, or its tensors do not fit its shape.

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import lcrec_index, memory_maps, vector_store
+from sidmill.formats import item_index, memory_maps, vector_store
 from sidmill.io import id_lookup
 from sidmill.numeric import moments
 from sidmill.numeric.row_blocks import require_finite, take
@@ -45,7 +45,7 @@ class Whitening(NamedTuple):
 def load(
     vectors_path: str | Path | None, ids_path: str | Path | None, mmap_path: str | Path | None
 ) -> Items:
-    """Open the items of a run, from vectors.npy or from memory maps; vectors stay on disk.
+    """Open the items of a recommender, from vectors.npy or memory maps; vectors stay on disk.
 
     Memory: the ids, and a hash table of them.
 
@@ -71,7 +71,7 @@ def load(
     # LC-Rec numbers the items of a catalogue: its index leads back to their own ids.
     index_path = Path(mmap_path).with_name("item_index.parquet")
     if index_path.exists():
-        pids, numbers = lcrec_index.read(index_path)
+        pids, numbers = item_index.read(index_path)
         rows = id_lookup.find(id_lookup.make(pa.array(numbers)), ids, str(mmap_path))
         if (rows < 0).any():
             raise SidmillError(f"{index_path} lacks items of {mmap_path}: make both again")
@@ -97,7 +97,7 @@ def _ids_of_rows(index: np.ndarray, n_rows: int, path: str | Path) -> np.ndarray
 
 
 def look_up(items: Items, ids: pa.Array, where: str) -> np.ndarray:
-    """Numbers of items, int32 (n,).
+    """Look up the numbers of a recommender's items by id: int32 (n,).
 
     Raises:
         SidmillError: if an item has no embedding, or the ids have another type.
@@ -124,7 +124,7 @@ def gather(items: Items, whitening: Whitening | None, numbers: np.ndarray) -> np
 
 
 def measure_whitening(items: Items) -> Whitening:
-    """Find the transformation that gives the embeddings mean 0 and covariance near 1.
+    """Find the whitening of item embeddings, which gives them mean 0 and covariance near 1.
 
     Vectors of text encoders lie in a narrow cone; whitened ones recommend better
     (https://arxiv.org/abs/2402.10602). Memory: 3 D x D doubles and one block of rows.

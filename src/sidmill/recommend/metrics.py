@@ -31,7 +31,7 @@ class Values(NamedTuple):
 
 
 def of(ranks: Ranks, weights: np.ndarray | None = None) -> Values:
-    """Compute all metrics of every query. Memory: 88 bytes per query.
+    """Compute all metrics of every query from its rank. Memory: 88 bytes per query.
 
     Args:
         ranks: of the targets.

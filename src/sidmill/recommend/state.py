@@ -62,7 +62,7 @@ def save(
     best: dict[str, np.ndarray],
     progress: Progress,
 ) -> None:
-    """Save everything, atomically."""
+    """Save the state of a recommender's unfinished training, atomically."""
     if state.path is None:
         return
     moments = {
@@ -77,7 +77,7 @@ def save(
 def restore(
     state: State, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, np.ndarray], Progress]:
-    """Load a saved state into the model and the optimiser.
+    """Restore a saved state of a recommender's training into the model and the optimiser.
 
     Returns:
         The best weights so far, and the progress; no weights and the start of a training where no

@@ -52,7 +52,7 @@ def recommend(
     output_path: str | Path,
     settings: RecommenderTopk,
 ) -> int:
-    """Write topk.parquet.
+    """Write topk.parquet: the best items of every user.
 
     Memory: the index, 4 N H bytes and more with hnsw, and a group of users.
 

@@ -96,7 +96,7 @@ class Run(NamedTuple):
 
 
 def run(training: Run) -> list[Epoch]:
-    """Run epochs until none remains or patience ends; leave the best weights in the model.
+    """Train a recommender by epochs until patience ends; leave the best weights in the model.
 
     Memory: the model, its gradients, two moments, the best weights, and a copy to save them.
 

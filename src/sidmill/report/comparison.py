@@ -72,7 +72,7 @@ def compare(
     codebook_sizes: list[int],
     downstream: list[Table | None],
 ) -> Table:
-    """Gather the figures of all members.
+    """Gather the figures of all quantizers of the comparison.
 
     Seconds and memory are of the machine and the moment; all else is the same in every run.
 

@@ -189,7 +189,7 @@ def table_rows(members: list[Table]) -> list[tuple[str, list[str]]]:
 
 
 def describe(members: list[Table]) -> str:
-    """A sentence for the reader of comparison.md; empty where nothing was measured."""
+    """Describe the recommender figures for the reader of comparison.md; empty without any."""
     found = members[0]["downstream"]
     if found is None:
         return ""
@@ -204,7 +204,7 @@ def describe(members: list[Table]) -> str:
 
 
 def figure_words(entry: Table, *, is_best: bool) -> str:
-    """A figure with its interval and its spread over seeds."""
+    """Write a recommender figure with its interval and its spread over seeds."""
     value = f"{entry['value']:.4f}"
     words = f"**{value}**" if is_best else value
     if "low" in entry:
@@ -215,7 +215,7 @@ def figure_words(entry: Table, *, is_best: bool) -> str:
 
 
 def difference_words(entry: Table | None) -> str:
-    """A difference with its interval, with signs."""
+    """Write a difference of recommender figures with its interval, with signs."""
     if entry is None:
         return "–"
     words = f"{entry['value']:+.4f}"

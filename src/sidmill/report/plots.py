@@ -195,7 +195,7 @@ def _key(quality: dict[str, Any], before: list[Any]) -> list[Artist]:
 def page(
     path: str | Path, headline: str, key: Sequence[Artist], *, height: float, above: float
 ) -> Iterator[tuple[Figure, dict[str, float]]]:
-    """Give a figure with its headline and key, and the margins of the panels; save it at the end.
+    """Set up a plot with its headline, key and margins of the panels; save it at the end.
 
     Args:
         path: the SVG file.

@@ -24,7 +24,7 @@ ROW = 0.32  # inches for a method
 
 
 def draw(metrics: dict[str, Any], path: str | Path, *, own: Collection[str]) -> None:
-    """Draw a panel per split and metric, a row per method; lines are 95 % intervals.
+    """Plot metrics of recommenders: a panel per split and metric, a row per method, 95 % lines.
 
     Args:
         metrics: content of metrics.json.

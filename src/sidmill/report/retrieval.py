@@ -22,7 +22,7 @@ WIDTH, ROOM, BAR = 9.6, 1.1, 0.26  # inches: of the figure, around the bars, of 
 
 
 def plot(figures: dict[str, Any], path: str | Path) -> None:
-    """Draw a bar per metric and run, with its value; runs in the order of evaluation.runs.
+    """Plot retrieval metrics: a bar per metric and run; runs in the order of evaluation.runs.
 
     Args:
         figures: content of metrics.json.
@@ -60,7 +60,7 @@ def plot(figures: dict[str, Any], path: str | Path) -> None:
 
 
 def table(figures: dict[str, Any], path: str | Path) -> None:
-    """Write a line per run, and per difference to the first run with its 95 % interval.
+    """Write retrieval metrics: a line per run, and per difference to the first, with 95 % interval.
 
     Args:
         figures: content of metrics.json.

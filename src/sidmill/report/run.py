@@ -29,7 +29,7 @@ HASHED_BYTES = 256 << 20  # larger artefacts are named by size and time alone
 
 
 def describe(results: str | Path, workflow: str | Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Describe a run by its results.
+    """Make run.json: describe a run by its results.
 
     Times are those of the last run of each job, so that a resumed run counts each job once. Takes
     about a second, and more where artefacts below 256 MiB are many: their bytes are hashed.

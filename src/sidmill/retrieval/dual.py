@@ -166,7 +166,7 @@ def _modules(model: str, settings: Dual) -> list[Any]:
 
 
 def fill_negatives(rows: pa.Table) -> pa.Table:
-    """Give a row without a negative the answer of the next row that answers another query.
+    """Give each training row of the dual encoder that lacks a negative the answer of another query.
 
     The trainer takes a column whole or not at all.
 

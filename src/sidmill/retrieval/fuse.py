@@ -13,7 +13,7 @@ from sidmill.settings.retrieval import Fusion
 
 
 def fuse(runs: Sequence[Run], settings: Fusion) -> Run:
-    """Fuse runs: the score of a passage is the sum of 1 / (constant + rank) over the runs.
+    """Fuse retrieval runs: a passage scores the sum of 1 / (constant + rank) over the runs.
 
     Args:
         runs: of the same queries; the result has their order and the k of the first run.

@@ -42,7 +42,7 @@ def measure(
     settings: RetrievalMetrics,
     seed: int,
 ) -> tuple[dict[str, Any], pa.Table]:
-    """Measure runs, and the difference of each to the first one.
+    """Measure retrieval runs, and the difference of each to the first one.
 
     The interval of a difference is the middle 95 % of its mean over resampled queries (paired
     bootstrap); p is twice the share of resamples whose mean has the other sign.

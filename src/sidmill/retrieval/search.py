@@ -111,7 +111,9 @@ def merge_shards(
 def as_run(
     neighbours: Neighbours, pids: pa.ChunkedArray, qids: pa.ChunkedArray, exclude_own: bool
 ) -> Run:
-    """Replace row numbers by ids; count the queries with the id of a passage, and leave it out.
+    """Make a run of the neighbours that a search found: ids for row numbers, own passage left out.
+
+    Also counts the queries that have the id of a passage.
 
     Args:
         neighbours: k passages, and one more where the own passage is left out.
@@ -170,7 +172,7 @@ def _without_own(run: Run) -> Run:
 
 
 def check_alike(corpus: VectorStore, queries: VectorStore) -> None:
-    """Refuse queries and passages of different embedding spaces; prompts may differ.
+    """Refuse a search with queries and passages of different embedding spaces; prompts may differ.
 
     Raises:
         SidmillError: naming what differs.

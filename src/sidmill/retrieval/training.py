@@ -88,7 +88,7 @@ def prepare(
 
 
 def require_model(model: str | None, setting: str) -> str:
-    """The model of a section.
+    """Return the model that an encoder's training starts from.
 
     Raises:
         SidmillError: if it is null.
@@ -110,7 +110,7 @@ def load_rows(path: str | Path, schema: pa.Schema, max_rows: int | None) -> pa.T
 
 
 def split(rows: pa.Table, dev_share: float, seed: int) -> tuple[pa.Table, pa.Table]:
-    """Hold whole queries out, chosen by a hash of their text: training rows, and held-out rows.
+    """Hold whole queries out of an encoder's training, by a hash of the text: train, held-out rows.
 
     Raises:
         SidmillError: if no row is left to train on, or none is held out although ``dev_share`` > 0.
@@ -238,7 +238,7 @@ def begin(state_dir: str | Path, identity: dict[str, Any]) -> None:
 
 
 def run(trainer: Trainer, state_dir: str | Path) -> None:
-    """Train, from the last complete checkpoint if there is one.
+    """Train an encoder of retrieval, from the last complete checkpoint if there is one.
 
     Raises:
         SidmillError: if a batch does not fit the device, or weights are no longer finite.
@@ -276,7 +276,7 @@ def require_finite(model: Any, learning_rate: float, half: bool) -> None:
 
 
 def finish(trained: BaseModel, folders: Folders, figures: dict[str, Any]) -> None:
-    """Write the model atomically, with the figures of its training; remove the checkpoints.
+    """Write the trained encoder atomically, with its figures; remove the checkpoints.
 
     A kill at any moment leaves the model that was there or the new one, never a part of it. The
     checkpoints stay until the new model has its name.

@@ -74,8 +74,8 @@ class Config:
     h5: H5 = field(default_factory=H5)
     quantizer: str = science(
         "rqkmeans",
-        f"whose codes become the SIDs: {' | '.join(TRAINED)} (trained here) | pretrained | given "
-        f"(SIDs that exist)",
+        f"source of the SIDs: {' | '.join(TRAINED)} (trained here) | pretrained | given "
+        f"(existing SIDs)",
         choices=tuple(QUANTIZERS),
     )
     rqkmeans: Rqkmeans = field(default_factory=Rqkmeans)

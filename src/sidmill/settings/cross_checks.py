@@ -82,7 +82,7 @@ INPUTS = {
 
 
 def find(config: Mapping[str, Any], broken: set[str]) -> list[str]:
-    """List the contradictions of a configuration.
+    """List the contradictions between settings of a configuration.
 
     Args:
         config: the merged configuration.
@@ -118,7 +118,7 @@ def _run(check: Callable[..., Lines], sound: Mapping[str, Any]) -> list[str]:
 
 
 def backend_inputs(embedding: Embedding) -> Lines:
-    """Settings that the chosen backend needs, or cannot read."""
+    """Check settings that the chosen backend needs, or cannot read."""
     backend = embedding.backend
     for key, why in NEEDED_BY_BACKEND[backend].items():
         if getattr(embedding, key) is None:
@@ -146,7 +146,7 @@ def pretrained_file(quantizer: str, pretrained: Pretrained) -> Lines:
 
 
 def rqkmeans_sizes(rqkmeans: Rqkmeans) -> Lines:
-    """One codebook size per level."""
+    """Check the settings of residual k-means: one codebook size per level."""
     size, levels = rqkmeans.codebook_size, rqkmeans.n_levels
     if isinstance(size, list) and len(size) != levels:
         yield (
@@ -156,7 +156,7 @@ def rqkmeans_sizes(rqkmeans: Rqkmeans) -> Lines:
 
 
 def suffix_level(rqkmeans: Rqkmeans, rqvae: Rqvae, quantizer: str, collisions: Collisions) -> Lines:
-    """The level that strategy suffix adds to a SID."""
+    """Check the settings of strategy suffix: the level that it adds to a SID."""
     if quantizer in ("pretrained", "given"):
         return
     key, levels = "rqkmeans.n_levels", rqkmeans.n_levels
@@ -170,7 +170,7 @@ def suffix_level(rqkmeans: Rqkmeans, rqvae: Rqvae, quantizer: str, collisions: C
 
 
 def given_file(given: Given, quantizer: str, comparison: Comparison) -> Lines:
-    """The file of SIDs that exist."""
+    """Check the settings of given SIDs: the file."""
     is_chosen = quantizer == "given"
     if given.path is None and (is_chosen or "given" in comparison.members):
         what = "quantizer: given" if is_chosen else "comparison.members with given"
@@ -180,7 +180,7 @@ def given_file(given: Given, quantizer: str, comparison: Comparison) -> Lines:
 def missing_catalogue(
     given: Given, quantizer: str, items: Items, published: Published, collisions: Collisions
 ) -> Lines:
-    """Settings that need the texts of a catalogue, without a catalogue."""
+    """Check settings that need the texts of a catalogue, where there is no catalogue."""
     if items.path is not None:
         return
 
@@ -210,7 +210,7 @@ def missing_catalogue(
 
 
 def without_codebooks(quantizer: str, collisions: Collisions, vocabulary: Vocabulary) -> Lines:
-    """Settings that need codebooks, which given SIDs have none of."""
+    """Check settings that need codebooks, which given SIDs have none of."""
     if quantizer != "given":
         return
     if collisions.strategy == "sinkhorn":
@@ -228,7 +228,7 @@ def without_codebooks(quantizer: str, collisions: Collisions, vocabulary: Vocabu
 def downstream_comparison(
     comparison: Comparison, interactions: Interactions, published: Published, collisions: Collisions
 ) -> Lines:
-    """What a recommender of every member of the comparison needs."""
+    """Check the settings that a recommender of every member of the comparison needs."""
     if not comparison.downstream:
         return
     if interactions.path is None:
@@ -251,7 +251,7 @@ def downstream_comparison(
 
 
 def reserved_sids(published: Published, collisions: Collisions) -> Lines:
-    """SIDs of removed items, which strategy none cannot keep free."""
+    """Check the settings of removed items, whose SIDs strategy none cannot keep free."""
     is_reserved = published.path is not None and published.removed == "reserve"
     if is_reserved and collisions.strategy == "none":
         yield (
@@ -262,7 +262,7 @@ def reserved_sids(published: Published, collisions: Collisions) -> Lines:
 
 
 def rqvae_training(rqvae: Rqvae, quantizer: str) -> Lines:
-    """Levels, epochs and batches of the RQ-VAE."""
+    """Check the settings of the RQ-VAE: levels, epochs and batches."""
     levels, largest = len(rqvae.codebook_sizes), max(rqvae.codebook_sizes)
     if len(rqvae.sk_epsilons) not in (0, levels):
         yield (
@@ -293,7 +293,7 @@ def rqvae_training(rqvae: Rqvae, quantizer: str) -> Lines:
 
 
 def fsq_size(fsq: Fsq) -> Lines:
-    """Codes of a level."""
+    """Check the settings of the FSQ: codes of a level."""
     steps = fsq.steps
     if math.prod(steps) > MAX_CODES:
         yield (
@@ -304,7 +304,7 @@ def fsq_size(fsq: Fsq) -> Lines:
 
 
 def contrastive_pairs(rqvae: Rqvae, interactions: Interactions) -> Lines:
-    """Pairs of items for the contrastive loss."""
+    """Check the settings of the contrastive loss: pairs of items."""
     if not rqvae.contrastive_weight:
         return
     if rqvae.data_paths:
@@ -322,7 +322,7 @@ def contrastive_pairs(rqvae: Rqvae, interactions: Interactions) -> Lines:
 def quantizer_dimensions(
     quantizer: str, embedding: Embedding, rqkmeans: Rqkmeans, rqvae: Rqvae
 ) -> Lines:
-    """Dimensions of the embeddings that the chosen quantizer cannot take."""
+    """Check settings of the embedding's dimensions that the chosen quantizer cannot take."""
     dim = embedding.dim
     if dim is None:
         return
@@ -339,7 +339,7 @@ def quantizer_dimensions(
 
 
 def interaction_fields(interactions: Interactions) -> Lines:
-    """Columns of the log that its format has."""
+    """Check settings that name columns of the log, which its format must have."""
     form = interactions.format
     fields = dataclasses.asdict(interactions.fields)
     named = {role: name for role, name in fields.items() if name is not None}
@@ -358,7 +358,7 @@ def interaction_fields(interactions: Interactions) -> Lines:
 
 
 def embedding_inputs(embedding: Embedding) -> Lines:
-    """Files and sizes that the chosen backend does not read, or that contradict each other."""
+    """Check settings of files and sizes that the backend does not read, or that contradict."""
     backend, dim = embedding.backend, embedding.dim
     for key in ("path", "ids_path") if backend != "precomputed" else ():
         if getattr(embedding, key) is not None:
@@ -393,7 +393,7 @@ def h5_model(h5: H5, embedding: Embedding) -> Lines:
 
 
 def retrieval_inputs(retrieval: Retrieval, embedding: Embedding) -> Lines:
-    """Prompts and ids that belong to another backend or corpus."""
+    """Check settings of prompts and ids that belong to another backend or corpus."""
     backend = embedding.backend
     if retrieval.query_prompt and backend not in PROMPTED:
         yield (
@@ -415,7 +415,7 @@ def retrieval_inputs(retrieval: Retrieval, embedding: Embedding) -> Lines:
 
 
 def faiss_search(faiss: Faiss, retrieval: Retrieval, embedding: Embedding) -> Lines:
-    """Candidates and code size of an approximate index."""
+    """Check the settings of an approximate index: candidates and code size."""
     if retrieval.index == "flat":
         return
     least = retrieval.top_k + retrieval.exclude_own
@@ -446,7 +446,7 @@ def mining_depth(mining: Mining) -> Lines:
 
 
 def training_files(training: Training, dual: Dual, cross: Cross) -> Lines:
-    """A model to train without the file that it learns from."""
+    """Check the settings of a model to train: the file that it learns from."""
     cross_file = "dual" if cross.source == "mined" else "cross"
     for section, model, file in (("dual", dual.model, "dual"), ("cross", cross.model, cross_file)):
         if model is not None and getattr(training, file) is None:
@@ -457,7 +457,7 @@ def training_files(training: Training, dual: Dual, cross: Cross) -> Lines:
 
 
 def revisions(embedding: Embedding, dual: Dual, cross: Cross, rerank: Rerank) -> Lines:
-    """A commit of the hub for a model that this workflow trains."""
+    """Check settings that name a hub commit for a model that this workflow trains."""
     sections: dict[str, Embedding | Dual | Cross | Rerank] = {
         "embedding": embedding,
         "dual": dual,
@@ -471,7 +471,7 @@ def revisions(embedding: Embedding, dual: Dual, cross: Cross, rerank: Rerank) ->
 
 
 def recommender_model(recommender: Recommender) -> Lines:
-    """Width of the attention heads, and the memory maps to train from."""
+    """Check the settings of the recommender: width of attention heads, memory maps."""
     width, heads = recommender.hidden_dim, recommender.n_heads
     if width % (2 * heads):
         yield (
@@ -486,7 +486,7 @@ def recommender_model(recommender: Recommender) -> Lines:
 
 
 def mixture_shares(mixture: Mixture, rl: Rl) -> Lines:
-    """Test sizes of datasets that a mixture does not have."""
+    """Check the settings of test sizes of datasets that a mixture does not have."""
     sections: dict[str, Mixture | Rl] = {"mixture": mixture, "rl": rl}
     for name, section in sections.items():
         for unknown in sorted(set(section.test_size) - set(section.weights)):
@@ -497,7 +497,7 @@ def mixture_shares(mixture: Mixture, rl: Rl) -> Lines:
 
 
 def overwritten_inputs(index: Index, inputs: Mapping[str, Any]) -> Lines:
-    """An output whose name the user chose: it must not replace an input, or lie inside one.
+    """Check settings that name an output: it must replace no input, nor lie inside one.
 
     Args:
         index: names the output.

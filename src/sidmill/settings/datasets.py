@@ -25,7 +25,7 @@ class Datasets:
         "onerec",
         "onerec: JSON text of typed parts | chat: lists of role and content (datasets, TRL)",
     )
-    language: str = science("en", "of the prompts: en | zh")
+    language: str = science("en", "language of the prompts: en | zh")
     users: str | None = science(
         None,
         (
@@ -38,23 +38,29 @@ class Datasets:
     )
     product_pid2sid: str | None = science(None, "SIDs of a second domain, for sft_product_rec")
     windows: Literal["user", "item"] = science(
-        "user", "of sequences. user: one row per user | item: one row per position"
+        "user", "rows of tasks on sequences. user: one row per user | item: one row per position"
     )
     history_max: int | None = science(
-        None, "items of a history, at most; null: as each task says", minimum=1
+        None, "items of a history, at most; null: the number in each task file", minimum=1
     )
     target_max: int | None = science(
-        None, "items of a target, at most; null: as each task says", minimum=1
+        None, "items of a target, at most; null: the number in each task file", minimum=1
     )
     rows_per_file: int = science(1000, "rows of a parquet file", minimum=1)
     shards: int = science(
-        1, "jobs per dataset and pass; the same bytes for any number", minimum=1, maximum=99999
+        1,
+        "jobs per dataset and pass; the number does not change the bytes",
+        minimum=1,
+        maximum=99999,
     )
     max_unknown_share: float = science(
-        0.01, "stop when more of the item ids have no SID", minimum=0, maximum=1
+        0.01, "stop if a larger share of the item ids has no SID", minimum=0, maximum=1
     )
     max_left_out_share: float = science(
-        0.5, "stop when more of the input rows of the split give no row", minimum=0, maximum=1
+        0.5,
+        "stop if a larger share of the input rows of the split produces no row",
+        minimum=0,
+        maximum=1,
     )
 
 
@@ -64,7 +70,11 @@ class Lint:
 
     token_budget: int = science(32768, "rows with more tokens are listed", minimum=1)
     tokenizer: str | None = science(
-        None, "folder or hub id; null: SID tokens, and a quarter of the other bytes"
+        None,
+        (
+            "folder or hub id of the tokenizer that counts tokens; null: an estimate, SID "
+            "tokens plus a quarter of the other bytes"
+        ),
     )
 
 
@@ -74,20 +84,20 @@ class Mixture:
 
     weights: dict[str, float] = science(
         {"sft_video_rec": 1.0, "sft_sid_to_title": 1.0, "sft_title_to_sid": 1.0},
-        "0.5: half the rows; 2: each twice",
+        "weight per dataset; 0.5: half of its rows; 2: each row twice",
         above=0,
         key_pattern="^(pretrain|sft)_[A-Za-z0-9_-]+$",
     )
     test_size: dict[str, int] = science(
         {},
-        "rows per dataset held out, by whole users; rl/train leaves them out too",
+        "held-out test rows per dataset, whole users only; rl/train leaves them out too",
         minimum=0,
         may_be_empty=True,
     )
     rows_per_file: int = science(1000, "rows of a file", minimum=1)
 
 
-@section("rl", "results/datasets/rl/{train,test}: the same for reinforcement learning")
+@section("rl", "results/datasets/rl/{train,test}: as mixture, for reinforcement learning")
 class Rl(Mixture):
     """Datasets for reinforcement learning."""
 

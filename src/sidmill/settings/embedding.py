@@ -22,45 +22,56 @@ class Embedding:
     backend: str = science(
         "lsa",
         (
-            "lsa (no weights, for a quick look) | sentence_transformers | openai (a server) "
-            "| precomputed: docs/embedding.md"
+            "lsa (no model weights, for a first look) | sentence_transformers | openai (a "
+            "server) | precomputed: docs/embedding.md"
         ),
         choices=tuple(BACKENDS),
     )
     model: str | None = science(
         None,
         (
-            "sentence_transformers: hub id or folder; openai: the server's name of it; "
-            "precomputed: a name for the embedding space"
+            "sentence_transformers: hub id or folder; openai: the name of the model on the "
+            "server; precomputed: a name for the embedding space"
         ),
     )
     revision: str | None = science(
-        None, "commit or tag of the hub model; openai: what you know of the server's version"
+        None,
+        (
+            "commit or tag of the hub model; openai: version of the model on the server, if "
+            "you know it"
+        ),
     )
     path: str | None = science(
-        None, "precomputed: a parquet (pid, embedding), a folder of such, or a .npy"
+        None, "precomputed: a parquet (pid, embedding), a folder of parquet files, or a .npy"
     )
     ids_path: str | None = science(
-        None, "precomputed .npy: its ids in the same order (.parquet with pid, .npy or .txt)"
+        None,
+        (
+            "precomputed .npy: the ids of its rows, in the same order (.parquet with pid, "
+            ".npy or .txt)"
+        ),
     )
     fields: EmbeddingFields = nested(
-        EmbeddingFields, "precomputed parquet: its columns of ids and of vectors"
+        EmbeddingFields, "precomputed parquet: names of its columns of ids and of vectors"
     )
     rows: Literal["ids", "catalogue"] = science(
         "ids",
-        "precomputed: ids | catalogue: no ids, row i is item i of results/items/text.parquet",
+        (
+            "precomputed. ids: vectors are found by id | catalogue: no ids, row i is item i "
+            "of results/items/text.parquet"
+        ),
     )
     dim: int | None = science(
         256,
         (
-            "dimensions; below a model's own width vectors are cut and renormalised; null: "
-            "the model's own"
+            "dimensions; wider vectors of a model are cut and renormalised; null: all "
+            "dimensions of the model"
         ),
         minimum=1,
     )
     shards: int = science(
         2,
-        "jobs that embed side by side; one shard should hold 10,000 items or more",
+        "number of jobs that embed at the same time; give each shard 10,000 items or more",
         minimum=1,
         maximum=99999,
     )
@@ -71,8 +82,8 @@ class Embedding:
     dtype: Literal["auto", "float32", "bfloat16"] = science(
         "auto",
         (
-            "auto: bfloat16 where the device has a unit for it | float32 | bfloat16 (float16 "
-            "overflows to NaN in Qwen3); name one where jobs run on machines of several kinds"
+            "auto: bfloat16 if the device computes in it | float32 | bfloat16 (float16 "
+            "overflows to NaN in Qwen3); name one if jobs run on different kinds of machines"
         ),
     )
     device: str = machine(
@@ -80,48 +91,60 @@ class Embedding:
     )
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = science(
         "auto",
-        "auto | sdpa | eager | flash_attention_2 (packs batches end to end; needs that package)",
+        (
+            "auto | sdpa | eager | flash_attention_2 (batches without padding; needs the "
+            "package flash-attn)"
+        ),
     )
     compiled: bool = science(
-        False, "true: torch.compile, for batches of few shapes; pays on long runs at best"
+        False,
+        "true: use torch.compile, with few shapes of batches; can save time in long runs only",
     )
     processes: int = machine(1, "processes that share a shard, one GPU each", minimum=1, maximum=64)
     prompt: str = science(
-        "", "put before every text; Qwen3-Embedding wants none on items", may_be_empty=True
+        "",
+        "text put before every item text; Qwen3-Embedding needs none for items",
+        may_be_empty=True,
     )
-    normalize: bool = science(True, "vectors of length 1")
-    lsa_sample: int = science(100000, "texts that LSA is fitted to, at most", minimum=2)
-    lsa_features: int = science(50000, "words that LSA knows, at most", minimum=2)
+    normalize: bool = science(True, "true: scale vectors to length 1")
+    lsa_sample: int = science(100000, "texts that LSA is fitted on, at most", minimum=2)
+    lsa_features: int = science(50000, "words in the vocabulary of LSA, at most", minimum=2)
 
 
 @section(
-    "openai", "backend openai; OPENAI_BASE_URL and OPENAI_API_KEY come from the environment alone"
+    "openai",
+    ("backend openai; OPENAI_BASE_URL and OPENAI_API_KEY are read from the environment only"),
 )
 class Openai:
     """How an embedding server is asked. None of it changes a vector."""
 
-    requests: int = machine(8, "requests at a time", minimum=1, maximum=256)
-    texts_per_request: int = machine(64, "texts in each; servers limit it", minimum=1, maximum=2048)
+    requests: int = machine(8, "requests at the same time", minimum=1, maximum=256)
+    texts_per_request: int = machine(
+        64, "texts per request; servers have a limit", minimum=1, maximum=2048
+    )
     timeout_s: float = machine(
         120, "seconds without an answer after which a request is given up", above=0, maximum=86400
     )
-    retries: int = machine(6, "further tries of a request", minimum=0, maximum=20)
+    retries: int = machine(6, "further attempts after a request failed", minimum=0, maximum=20)
     wait_s: float = machine(
         1.0,
-        "seconds before the second try, doubled before each further one; Retry-After is obeyed",
+        (
+            "seconds before the second attempt, doubled before each further one; a "
+            "Retry-After of the server is obeyed"
+        ),
         minimum=0,
         maximum=600,
     )
     allow_http: bool = machine(
-        False, "true: unencrypted to another machine, in a network that you trust"
+        False, "true: allow unencrypted requests to another machine, in a network that you trust"
     )
 
 
 @section(
     "embedding_cost",
     (
-        "asked for by results/{collection}/embedding.json: speed of all shards, and what "
-        "more items would cost"
+        "for results/{collection}/embedding.json: embedding speed of all shards, and the "
+        "estimated cost of more items"
     ),
 )
 class EmbeddingCost:
@@ -130,28 +153,35 @@ class EmbeddingCost:
     items: int | None = science(
         None,
         (
-            "how many to reckon with; null: the rows of the shards; with published.path the "
-            "new and changed ones"
+            "number of items to estimate the cost for; null: the rows of the shards, or with "
+            "published.path the new and changed items"
         ),
         minimum=1,
     )
     price_per_hour: float | None = science(
-        None, "of one machine that runs one shard, in your currency; null: hours only", minimum=0
+        None,
+        "price of one machine that runs one shard, in your currency; null: estimate hours only",
+        minimum=0,
     )
 
 
 @section(
     "matryoshka",
-    "asked for by results/{collection}/matryoshka.json: what a smaller embedding.dim loses",
+    ("for results/{collection}/matryoshka.json: the loss of quality with a smaller embedding.dim"),
 )
 class Matryoshka:
     """What fewer dimensions lose."""
 
-    sample: int = science(2000, "texts that are embedded at full width", minimum=2, maximum=20000)
-    neighbours: int = science(10, "nearest neighbours of each within the sample", minimum=1)
+    sample: int = science(
+        2000,
+        "texts in the sample, which are embedded with all dimensions",
+        minimum=2,
+        maximum=20000,
+    )
+    neighbours: int = science(10, "nearest neighbours of each text within the sample", minimum=1)
     dims: list[int] | None = science(
         None,
-        "widths to try, a list; null: halves of the full one down to 32, and embedding.dim",
+        "list of dimensions to try; null: all dimensions, halved down to 32, and embedding.dim",
         minimum=1,
         unique=True,
     )

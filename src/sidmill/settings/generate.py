@@ -38,7 +38,7 @@ of it reruns nothing.
 
 
 def write(root: str | Path) -> list[str]:
-    """Write the files below the root of a checkout, and return the names of those that changed."""
+    """Write config.yaml, its schema and docs/settings.md from the settings; return what changed."""
     changed = []
     for name, text in texts().items():
         path = Path(root, name)

@@ -19,66 +19,81 @@ class InteractionsFields:
 
 
 @section(
-    "interactions", "asked for by results/interactions/sequences.parquet and what is made of it"
+    "interactions", "for results/interactions/sequences.parquet and everything that is made from it"
 )
 class Interactions:
     """Log of behaviour -> histories with splits."""
 
     path: str | None = science(
         "results/demo/interactions.jsonl",
-        ".jsonl .json .csv .tsv (.gz .zst) .parquet; a file, a folder or a glob; null: none",
+        (
+            ".jsonl .json .csv .tsv (.gz .zst) .parquet; a file, a folder or a glob; null: "
+            "no interactions"
+        ),
     )
     format: Literal["auto", "missrec", "sequences", "events", "onerec", "inter"] = science(
         "auto",
         (
-            "auto: by the names of the fields | sequences | events | missrec | onerec | inter "
-            "(docs/interactions.md)"
+            "auto: detected by the field names | sequences | events | missrec | onerec | "
+            "inter (docs/interactions.md)"
         ),
     )
-    fields: InteractionsFields = nested(InteractionsFields, "null: the form's usual name")
+    fields: InteractionsFields = nested(
+        InteractionsFields, "names of the fields in your file; null: the usual name in that format"
+    )
     columns: list[str] | None = science(
         None,
         (
-            "delimited text without a header line: the names of its columns, such as "
-            "[user_id, item_id, rating, timestamp]"
+            "delimited text without a header line: its column names, such as [user_id, "
+            "item_id, rating, timestamp]"
         ),
     )
     delimiter: str | None = science(
         None,
         (
-            'delimited text: what separates its columns, such as "::"; " " for any blanks; null: '
-            "by the ending (.csv , .tsv and .inter tab)"
+            'delimited text: column separator, such as "::"; " ": any white space; null: by '
+            "the file ending (.csv comma, .tsv and .inter tab)"
         ),
     )
     encoding: str = science("utf-8", "delimited text: utf-8 | latin-1 | cp1252 | ...")
     list_separator: str | None = science(
         None,
-        'delimited text: what separates the entries of a list, such as "|"; null: list by list',
+        (
+            'delimited text: separator of the entries of a list, such as "|"; null: detected '
+            "for each list"
+        ),
     )
     time_format: str | None = science(
         None,
-        ('how dates other than ISO 8601 are written (Python\'s strptime): "%m/%d/%Y %I:%M:%S %p"'),
+        'format of dates that are not ISO 8601, for Python\'s strptime: "%m/%d/%Y %I:%M:%S %p"',
     )
     time_unit: Literal["s", "ms", "us", "ns"] = science(
         "us",
-        "unit that dates become: s | ms | us | ns since 1970; numbers stay as they are",
+        (
+            "unit that dates are converted to: s | ms | us | ns since 1970; numbers are not "
+            "converted"
+        ),
     )
     time_fractions: Literal["error", "floor", "millionths"] = science(
         "error",
         (
-            "times such as 1593878903.438. error: a bad row | floor: cut off | millionths: "
-            "all times * 1,000,000"
+            "times such as 1593878903.438. error: a bad row | floor: drop the fraction | "
+            "millionths: multiply all times by 1,000,000"
         ),
     )
     split: Literal["given", "leave_last_out", "leave_two_out", "time"] = science(
         "leave_two_out",
-        "given | leave_last_out | leave_two_out | time (latest interactions of all users)",
+        (
+            "how interactions are split: given (by the log) | leave_last_out | leave_two_out "
+            "| time (the latest interactions of all users are held out)"
+        ),
     )
     history_only: Literal["hold_out", "train"] = science(
         "hold_out",
         (
-            "given: interactions that valid and test rows of missrec, onerec and inter show before "
-            "their targets, and no row has as a target. hold_out: that row's split | train"
+            "split given: interactions that appear only in histories of valid and test rows "
+            "(missrec, onerec, inter), never as a target. hold_out: split of the first such "
+            "row | train: split of the interaction before"
         ),
     )
     valid_share: float = science(
@@ -89,7 +104,7 @@ class Interactions:
     )
     max_history: int = science(
         10000,
-        "interactions of one user; more is a bad row, mostly a robot",
+        ("largest number of interactions of a user; a user with more is a bad row, mostly a robot"),
         minimum=2,
         maximum=10000000,
     )
@@ -102,10 +117,13 @@ class Interactions:
     )
     on_bad_rows: Literal["error", "reject"] = science(
         "error",
-        "rows with any other fault. error: stop at the first | reject: list them there",
+        (
+            "rows with any other fault. error: stop at the first | reject: list them in "
+            "results/interactions/rejects.parquet"
+        ),
     )
     memory_mb: int = machine(
-        1024, "MiB for sorting; the log is sorted on disk, whatever its size", minimum=16
+        1024, "MiB for sorting the log, which is sorted on disk whatever its size", minimum=16
     )
 
 
@@ -116,13 +134,13 @@ class H5:
     features: Literal["auto", "words", "model"] = science(
         "auto",
         (
-            "tokens of the item text. model: the tokenizer of embedding.model | words: "
+            "how item texts become tokens. model: the tokenizer of embedding.model | words: "
             "hashed words | auto: model if there is one"
         ),
     )
     feature_buckets: int = science(
         262144,
-        "words: numbers from 1 to this; two words share one by chance",
+        "words: words are hashed to numbers from 1 to this; two words can get the same number",
         minimum=1,
         maximum=2147483647,
     )
@@ -131,6 +149,6 @@ class H5:
     )
     splits: list[Literal["train", "valid", "test"]] = science(
         ["train", "valid", "test"],
-        "which interactions sequence.h5 holds; its loader can hold users out itself",
+        "interactions that sequence.h5 contains; its loader can also hold out users",
         unique=True,
     )

@@ -7,7 +7,7 @@ from sidmill.settings.base import Section
 
 
 def of_job(snakemake: Any, cls: type[Section], param: str | None = None) -> Section:
-    """Make the section that a rule names in its params.
+    """Make the settings section that a rule names in its params.
 
     Science comes from the rule's params, so that a change of it reruns the rule; a science setting
     that the rule leaves out has its default here, whatever the configuration says, so that a job

@@ -5,7 +5,10 @@ from typing import Literal
 from sidmill.settings.base import machine, science, section
 
 
-@section("rqkmeans", "rqkmeans_balanced takes it too, with balance capacity where it says none")
+@section(
+    "rqkmeans",
+    ("also the settings of rqkmeans_balanced, which uses balance: capacity if balance is none"),
+)
 class Rqkmeans:
     """Residual k-means, as in OneRec."""
 
@@ -19,7 +22,7 @@ class Rqkmeans:
     n_iter: int = science(20, "passes over the vectors per level, at most", minimum=1)
     tolerance: float = science(
         0.0004,
-        "a level ends when a pass lowers its error by less than this share",
+        "training of a level ends when a pass lowers its error by less than this share",
         minimum=0,
         below=1,
     )
@@ -29,28 +32,37 @@ class Rqkmeans:
     balance: Literal["none", "sinkhorn", "capacity"] = science(
         "none",
         (
-            "none | sinkhorn: even loads out | capacity: no code above max_load; costs "
-            "error, see quality.json"
+            "none | sinkhorn: even out the items per code | capacity: no code above "
+            "max_load; both raise the error, see quality.json"
         ),
     )
     max_load: float = science(
-        1.5, "capacity: most items of a code on a level, over the mean", above=1
+        1.5,
+        (
+            "capacity: largest number of items of a code, divided by the mean over the codes "
+            "of its level"
+        ),
+        above=1,
     )
     device: str = machine(
         "auto",
         (
-            "auto: every GPU, else the CPU | cpu | cuda:0 | several: cuda:0,cuda:1; they "
-            "share the vectors, the result is the same"
+            "auto: every GPU, else the CPU | cpu | cuda:0 | several: cuda:0,cuda:1, which "
+            "share the vectors; the result is the same"
         ),
         pattern="^(auto|cpu(,cpu)*|cuda(:[0-9]+)?(,cuda:[0-9]+)*)$",
     )
     memory_mb: int = machine(
-        1024, "MiB for the sample and the blocks; refused where too small", minimum=16
+        1024, "MiB for the sample and the blocks; too small a value is refused", minimum=16
     )
 
 
 @section(
-    "rqvae", "docs/rqvae.md; rqkmeans_plus (codebooks from rqkmeans) and fsq (a grid) take it too"
+    "rqvae",
+    (
+        "docs/rqvae.md; also the settings of rqkmeans_plus (codebooks from rqkmeans) and "
+        "fsq (a fixed grid)"
+    ),
 )
 class Rqvae:
     """RQ-VAE, as in TIGER and LC-Rec."""
@@ -58,7 +70,7 @@ class Rqvae:
     data_paths: list[str] = science(
         [],
         (
-            "train on these (.npy, .h5, .parquet or a folder of it) in place of "
+            "train on these files (.npy, .h5, .parquet, or a folder of them) instead of "
             "results/items/vectors.npy"
         ),
         may_be_empty=True,
@@ -69,7 +81,7 @@ class Rqvae:
     e_dim: int = science(32, "dimensions of the latents that are quantized", minimum=1)
     layers: list[int] = science(
         [2048, 1024, 512, 256, 128, 64],
-        "widths of the encoder; the decoder has them in reverse",
+        "widths of the encoder's layers; the decoder has them in reverse order",
         minimum=1,
         may_be_empty=True,
     )
@@ -80,68 +92,88 @@ class Rqvae:
     skip: Literal["pca", "none"] = science(
         "pca",
         (
-            "past the layers: pca (start from the main directions) | none (a plain MLP, as "
-            "in the papers)"
+            "linear path added to the output of the layers: pca (starts as the principal "
+            "axes) | none (a plain MLP, as in the papers)"
         ),
     )
-    loss: Literal["mse", "l1", "cosine"] = science("mse", "reconstruction: mse | l1 | cosine")
+    loss: Literal["mse", "l1", "cosine"] = science("mse", "reconstruction loss: mse | l1 | cosine")
     quant_loss_weight: float = science(
-        1.0, "of the quantizer's losses against the reconstruction", minimum=0
+        1.0, "weight of the quantizer's losses; the reconstruction loss has weight 1", minimum=0
     )
-    beta: float = science(0.25, "of the commitment of latents to their codewords", minimum=0)
+    beta: float = science(
+        0.25,
+        "weight of the commitment loss, which moves latents towards their codewords",
+        minimum=0,
+    )
     codebook_update: Literal["ema", "gradient"] = science(
-        "ema", "ema (moving averages, calmer) | gradient (as in LC-Rec)"
+        "ema",
+        ("how codewords are updated: ema (moving averages, more stable) | gradient (as in LC-Rec)"),
     )
     ema_decay: float = science(
-        0.995, "share of the past that a moving average keeps per step", above=0, below=1
+        0.995, "share of its old value that a moving average keeps per step", above=0, below=1
     )
     estimator: Literal["straight_through", "rotation"] = science(
-        "straight_through", "gradient past the quantizer: straight_through | rotation"
+        "straight_through", "gradient estimator of the quantizer: straight_through | rotation"
     )
     sk_epsilons: list[float] = science(
         [],
         (
-            "per level: balanced (Sinkhorn) assignment in training, 0 for the nearest; "
-            "LC-Rec: [0, 0, 0.003]"
+            "one number per level: above 0, balanced (Sinkhorn) assignment in training; 0, "
+            "nearest codeword; []: 0 on every level; LC-Rec: [0, 0, 0.003]"
         ),
         minimum=0,
         may_be_empty=True,
     )
-    sk_iters: int = science(50, "rounds of it", minimum=1)
+    sk_iters: int = science(50, "iterations of the Sinkhorn assignment", minimum=1)
     restart: bool = science(
-        True, "codewords that an epoch did not use start again on badly explained items"
+        True, "true: codewords that no item used in an epoch are moved to items with a large error"
     )
-    diversity_weight: float = science(0.1, "spreads latents apart; 0 for none", minimum=0)
+    diversity_weight: float = science(
+        0.1, "weight of the loss that spreads latents apart; 0: none", minimum=0
+    )
     repulsion_weight: float = science(
         3.0,
-        "parts items that share all codes; more: fewer collisions, larger error; 0 for none",
+        (
+            "weight of the loss that separates items with the same codes; larger: fewer "
+            "collisions, larger error; 0: none"
+        ),
         minimum=0,
     )
     contrastive_weight: float = science(
         0.0,
-        "draws items together that users consumed together; try 0.1; 0 needs no interactions",
+        (
+            "weight of the contrastive loss, which moves items closer that users consumed "
+            "together; try 0.1; 0: none, and no interactions needed"
+        ),
         minimum=0,
     )
-    contrastive_temperature: float = science(0.1, "of that loss", above=0)
+    contrastive_temperature: float = science(0.1, "temperature of the contrastive loss", above=0)
     pairs_path: str | None = science(
         None,
-        "parquet with pid_a, pid_b for it; null: neighbours in the histories of interactions",
+        (
+            "pairs for the contrastive loss, a parquet with pid_a, pid_b; null: neighbours "
+            "in the histories of interactions"
+        ),
     )
-    autoencoder_epochs: int = science(12, "epochs before anything is quantized", minimum=0)
+    autoencoder_epochs: int = science(
+        12, "epochs that train the autoencoder alone, before latents are quantized", minimum=0
+    )
     kmeans_init: Literal["full", "first_batch", "none"] = science(
         "full",
         (
-            "codebooks begin at residual k-means over: full (all latents) | first_batch | "
-            "none (random)"
+            "first codebooks: residual k-means over all latents (full) or the first batch "
+            "(first_batch) | none: random"
         ),
     )
-    kmeans_iters: int = science(100, "its passes per level, at most", minimum=1)
+    kmeans_iters: int = science(
+        100, "passes of the k-means for the first codebooks, per level, at most", minimum=1
+    )
     optimizer: Literal["adamw", "adam", "nadam", "radam", "adagrad", "rmsprop", "sgd"] = science(
         "adamw", "adamw | adam | nadam | radam | adagrad | rmsprop | sgd"
     )
-    lr: float = science(0.002, "highest learning rate", above=0)
+    lr: float = science(0.002, "peak of the learning rate", above=0)
     weight_decay: float = science(
-        0.1, "of the optimizer; more where held-out error rises", minimum=0
+        0.1, "of the optimizer; raise it if the held-out error rises", minimum=0
     )
     schedule: Literal["constant", "linear", "cosine"] = science(
         "cosine", "learning rate after the warm-up: constant | linear | cosine (both fall to 0)"
@@ -149,47 +181,64 @@ class Rqvae:
     warmup_epochs: int = science(2, "epochs over which the learning rate rises", minimum=0)
     epochs: int = science(40, "passes over the vectors", minimum=1)
     batch_size: int = science(128, "vectors per step; 1024 and more for a million items", minimum=2)
-    eval_step: int = science(2, "epochs from one measurement and checkpoint to the next", minimum=1)
-    clip: float = science(1.0, "largest norm of a gradient; 0 for no limit", minimum=0)
+    eval_step: int = science(
+        2,
+        "number of epochs between measurements; each measurement also writes a checkpoint",
+        minimum=1,
+    )
+    clip: float = science(1.0, "largest norm of the gradient; 0: no limit", minimum=0)
     precision: Literal["auto", "bfloat16", "float32"] = science(
         "auto", "auto (bfloat16 on GPUs) | bfloat16 | float32"
     )
     test_ratio: float = science(
-        0.05, "share of the items that only measure the reconstruction", minimum=0, maximum=0.5
+        0.05,
+        "share of the items that are held out to measure the reconstruction",
+        minimum=0,
+        maximum=0.5,
     )
     choose: Literal["best_collision", "best_loss", "best_utilisation", "last"] = science(
         "best_collision",
         (
-            "the checkpoint to take: best_collision (within 2 % of the least error) | "
-            "best_loss | best_utilisation | last"
+            "checkpoint that becomes the quantizer: best_collision (fewest collisions, "
+            "within 2 % of the least error) | best_loss | best_utilisation | last"
         ),
     )
-    save_limit: int = science(5, "recent checkpoints that stay", minimum=0)
+    save_limit: int = science(5, "number of recent checkpoints that are kept", minimum=0)
     tracking: Literal["none", "tensorboard", "wandb"] = science(
         "none",
-        "besides metrics.csv: none | tensorboard | wandb (WANDB_PROJECT, WANDB_MODE=offline)",
+        (
+            "tracker besides metrics.csv: none | tensorboard | wandb (WANDB_PROJECT, "
+            "WANDB_MODE=offline)"
+        ),
     )
     device: str = machine("auto", "auto | cpu | cuda", pattern="^(auto|cpu|cuda(:[0-9]+)?)$")
-    memory_mb: int = machine(1024, "MiB: vectors that fit are held in memory", minimum=16)
+    memory_mb: int = machine(1024, "MiB; vectors that fit into it are held in memory", minimum=16)
     processes: int = science(
         1,
         (
-            "processes that train together, one GPU each; each compares the rows of its own "
-            "share of a batch, so the number changes the result"
+            "processes that train together, one GPU each; each compares only the rows of its "
+            "own share of a batch, so the number changes the result"
         ),
         minimum=1,
     )
 
 
 @section(
-    "fsq", "finite scalar quantization: as many levels as rqvae.codebook_sizes, all else of rqvae"
+    "fsq",
+    (
+        "finite scalar quantization: one level per entry of rqvae.codebook_sizes; all "
+        "other settings are those of rqvae"
+    ),
 )
 class Fsq:
     """Finite scalar quantization of the latents of an RQ-VAE."""
 
     steps: list[int] = science(
         [8, 8, 4],
-        "even steps of each latent dimension of a token; their product is the codes of a level",
+        (
+            "number of even steps of each latent dimension of a token; their product is the "
+            "number of codes per level"
+        ),
         minimum=2,
         maximum=65536,
     )
@@ -206,26 +255,30 @@ class Pretrained:
             "MiniOneRec (.pt, .pth, .safetensors)"
         ),
     )
-    n_levels: int | None = science(None, "take the first so many levels; null: all", minimum=1)
+    n_levels: int | None = science(
+        None, "use only this number of first levels; null: all", minimum=1
+    )
 
 
-@section("opq", "optimized product quantization, with the levels and codes of rqkmeans")
+@section("opq", "optimized product quantization, with n_levels and codebook_size of rqkmeans")
 class Opq:
     """Optimized product quantization."""
 
-    n_iter: int = science(20, "rounds of the rotation, and of k-means", minimum=1)
+    n_iter: int = science(20, "iterations of the rotation, and of k-means", minimum=1)
     max_points_per_centroid: int = science(256, "vectors per code to train on, at most", minimum=1)
-    memory_mb: int = machine(1024, "MiB for those vectors; refused where too small", minimum=16)
+    memory_mb: int = machine(
+        1024, "MiB for the training vectors; too small a value is refused", minimum=16
+    )
 
 
-@section("pca_grid", "even steps on the principal axes, with the levels and codes of rqkmeans")
+@section(
+    "pca_grid", "even steps on the principal axes, with n_levels and codebook_size of rqkmeans"
+)
 class PcaGrid:
     """A grid of even steps on the principal axes."""
 
-    sample: int = science(
-        65536, "vectors that the widths of the steps are fitted to, at most", minimum=1
-    )
-    memory_mb: int = machine(1024, "MiB for those vectors; refused where too small", minimum=16)
+    sample: int = science(65536, "vectors that the step widths are fitted to, at most", minimum=1)
+    memory_mb: int = machine(1024, "MiB for the sample; too small a value is refused", minimum=16)
 
 
 @section("encoding")
@@ -240,4 +293,4 @@ class Encoding:
         ),
         pattern="^(auto|cpu(,cpu)*|cuda(:[0-9]+)?(,cuda:[0-9]+)*)$",
     )
-    memory_mb: int = machine(1024, "MiB for the blocks that stream through", minimum=16)
+    memory_mb: int = machine(1024, "MiB for the blocks of vectors", minimum=16)

@@ -8,4 +8,6 @@ class Explorer:
     """The page that shows the SIDs."""
 
     title: str = science("Semantic IDs", "heading of results/explorer.html")
-    max_items: int = science(20000, "larger catalogues are sampled", minimum=1)
+    max_items: int = science(
+        20000, "largest number of items; a larger catalogue is sampled", minimum=1
+    )

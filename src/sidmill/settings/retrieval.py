@@ -6,7 +6,8 @@ from sidmill.settings.base import machine, science, section
 
 
 @section(
-    "retrieval", "search over passages, or over the items; a target of its own: docs/retrieval.md"
+    "retrieval",
+    ("search over passages, or over the items; not part of the default target: docs/retrieval.md"),
 )
 class Retrieval:
     """Dense retrieval over passages or items."""
@@ -26,19 +27,22 @@ class Retrieval:
     form: Literal["auto", "rocketqa", "msmarco"] = science(
         "auto",
         (
-            "of tab-separated corpus and queries. auto: detected by the first lines | rocketqa "
-            "(no ids in them) | msmarco (ids first)"
+            "form of tab-separated corpus and queries. auto: detected by the first lines | "
+            "rocketqa (without ids) | msmarco (ids first)"
         ),
     )
     on_bad_rows: Literal["error", "reject"] = science(
-        "error", "error: stop at the first | reject: list them in rejects.parquet"
+        "error", "error: stop at the first bad line | reject: list bad lines in rejects.parquet"
     )
     max_reject_share: float = science(
-        0.25, "reject: stop when one cause takes more of the lines", minimum=0, maximum=1
+        0.25,
+        "with reject: stop if more than this share of the lines has the same fault",
+        minimum=0,
+        maximum=1,
     )
     query_prompt: str = science(
         "",
-        'put before every query; Qwen3-Embedding: "Instruct: {task}\\nQuery:"',
+        'text put before every query; Qwen3-Embedding: "Instruct: {task}\\nQuery:"',
         may_be_empty=True,
     )
     index: str = science(
@@ -54,8 +58,8 @@ class Retrieval:
     exclude_own: bool = science(
         False,
         (
-            "true: a query never finds the passage with its own id (ArguAna, Quora, items "
-            "like an item)"
+            "true: leave out the passage that has the id of the query (ArguAna, Quora, items "
+            "similar to an item)"
         ),
     )
     search_batch: int = machine(
@@ -73,13 +77,13 @@ class Retrieval:
     topk_names: Literal["ids", "dureader"] = science(
         "ids",
         (
-            "columns 1 and 2 of that res.topk: ids | dureader (query text and line number, "
-            "for DuReader-retrieval's converter)"
+            "columns 1 and 2 of res.topk: ids | dureader (query text and line number, for "
+            "DuReader-retrieval's converter)"
         ),
     )
 
 
-@section("faiss", "for every retrieval.index but flat")
+@section("faiss", "for every retrieval.index except flat")
 class Faiss:
     """Approximate search with faiss."""
 
@@ -88,17 +92,22 @@ class Faiss:
         32, "ivfpq, opq: bytes per passage; a divisor of the dimensions", minimum=1
     )
     links: int = science(32, "hnsw: neighbours per passage; memory grows with it", minimum=2)
-    ef_construction: int = science(100, "hnsw: more builds longer and finds better", minimum=1)
+    ef_construction: int = science(
+        100, "hnsw: candidates while the index is built; larger: slower, better results", minimum=1
+    )
     train_sample: int = science(200000, "passages that the index is trained on, at most", minimum=1)
     repeatable: bool = science(
         True,
-        "hnsw, opq: true builds on one thread, the same bytes each time | false on all threads",
+        (
+            "hnsw, opq: true: build on one thread, the same bytes each time | false: build "
+            "on all threads"
+        ),
     )
     nprobe: int = science(
-        32, "cells that are searched for a query: more is slower and finds better", minimum=1
+        32, "cells that are searched per query; larger: slower, better results", minimum=1
     )
     ef_search: int = science(
-        128, "hnsw: candidates while it is searched: more is slower and finds better", minimum=1
+        128, "hnsw: candidates in a search; larger: slower, better results", minimum=1
     )
     candidates: int = science(
         200, "passages that the index proposes; exact scores choose top_k of them", minimum=1
@@ -108,15 +117,15 @@ class Faiss:
     )
 
 
-@section("bm25", "the run bm25: the baseline without any model")
+@section("bm25", "the run bm25: a baseline without a model")
 class Bm25:
     """The BM25 baseline."""
 
     k1: float = science(
-        1.5, "how fast repetitions of a word lose weight; 0: a word counts once", minimum=0
+        1.5, "how much repetitions of a word count; 0: a word counts once", minimum=0
     )
     b: float = science(
-        0.75, "how much long passages lose, from 0 (nothing) to 1", minimum=0, maximum=1
+        0.75, "how much long passages are penalised, from 0 (not at all) to 1", minimum=0, maximum=1
     )
 
 
@@ -127,7 +136,7 @@ class Fusion:
     runs: list[Literal["dual", "bm25"]] = science(
         ["dual", "bm25"], "runs that are fused", unique=True
     )
-    constant: float = science(60, "the larger, the less the first ranks count", minimum=0)
+    constant: float = science(60, "larger: the first ranks count less", minimum=0)
 
 
 @section("training", "what the encoders learn from")

@@ -7,4 +7,4 @@ from sidmill.settings.base import science, section
 class Run:
     """What holds for the whole run."""
 
-    seed: int = science(42, "the one seed behind every random draw", minimum=0, maximum=4294967295)
+    seed: int = science(42, "seed of all random draws", minimum=0, maximum=4294967295)

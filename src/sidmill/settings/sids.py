@@ -6,21 +6,21 @@ from sidmill.settings.base import science, section
 from sidmill.settings.registry import COMPARED, STRATEGIES
 
 
-@section("given", "quantizer: given: docs/given-sids.md")
+@section("given", "for quantizer: given (docs/given-sids.md)")
 class Given:
-    """SIDs that exist."""
+    """Existing SIDs."""
 
     path: str | None = science(
         None, "a pid2sid.parquet, a codes.parquet, or an index.json of LC-Rec's form"
     )
     id_offset: int = science(
-        0, "added to the ids of the file: 1 where it counts from 0 and the catalogue from 1"
+        0, "added to the ids of the file: 1 if the file counts from 0 and the catalogue from 1"
     )
     codebook_sizes: list[int] | None = science(
         None,
         (
-            "codes per level, such as [256, 256, 256]; null: as the file says, else its "
-            "largest codes + 1"
+            "codes per level, such as [256, 256, 256]; null: from the file's metadata, else "
+            "the largest code of each level + 1"
         ),
         minimum=1,
         maximum=1048576,
@@ -36,15 +36,15 @@ class Given:
     on_unknown_items: Literal["error", "reject"] = science(
         "error",
         (
-            "SIDs of items that the catalogue lacks. error: stop | reject: list them in "
+            "SIDs of items that are not in the catalogue. error: stop | reject: list them in "
             "results/given/rejects.parquet"
         ),
     )
     measure_neighbours: bool = science(
         False,
         (
-            "true: embed the items, for the figures of quality.json about near items; SIDs "
-            "need no vectors"
+            "true: embed the items, to measure their nearest neighbours in quality.json; the "
+            "SIDs need no vectors"
         ),
     )
 
@@ -56,29 +56,31 @@ class Collisions:
     strategy: str = science(
         "reassign",
         (
-            "reassign: move the fewest items to free codes | sinkhorn: LC-Rec's way | "
-            "suffix: one more token | none"
+            "reassign: move the fewest items to free codes | sinkhorn: the method of LC-Rec "
+            "| suffix: one more token | none: items may share a SID"
         ),
         choices=tuple(STRATEGIES),
     )
     identical_text: Literal["separate", "share"] = science(
         "separate",
-        "separate: every item its own SID | share: items of equal text share one on purpose",
+        "separate: every item has its own SID | share: items with identical text share one",
     )
     suffix_size: int = science(
-        256, "suffix: how many items may share a code", minimum=1, maximum=1048576
+        256, "suffix: largest number of items with the same codes", minimum=1, maximum=1048576
     )
     sinkhorn_epsilon: float = science(
         0.003,
         (
-            "sinkhorn: smaller is closer to the nearest code, larger spreads more; of half "
-            "the range of distances"
+            "sinkhorn: regularisation, as a share of half the range of distances; smaller: "
+            "closer to the nearest code, larger: more even"
         ),
         above=0,
     )
-    sinkhorn_iterations: int = science(50, "sinkhorn: scalings of a transport plan", minimum=1)
+    sinkhorn_iterations: int = science(50, "sinkhorn: iterations per transport plan", minimum=1)
     sinkhorn_rounds: int = science(
-        20, "sinkhorn: rounds at most; what they leave is placed as by reassign", minimum=1
+        20,
+        "sinkhorn: rounds, at most; items that still share codes are then moved as by reassign",
+        minimum=1,
     )
 
 
@@ -89,8 +91,8 @@ class Published:
     path: str | None = science(
         None,
         (
-            "a version that `sidmill publish` made: its SIDs stay, only other items are "
-            "embedded; null: all SIDs are new"
+            "a version that `sidmill publish` made: its SIDs stay, only new and changed "
+            "items are embedded; null: all SIDs are new"
         ),
     )
     changed: Literal["keep", "resolve"] = science(
@@ -103,26 +105,36 @@ class Published:
     removed: Literal["reserve", "release"] = science(
         "reserve",
         (
-            "SIDs of items that are gone. reserve: no other item gets them | release: they are "
-            "free again, as collisions.strategy none needs it"
+            "SIDs of removed items. reserve: no other item gets them | release: other items "
+            "may get them; collisions.strategy none needs release"
         ),
     )
 
 
-@section("churn", "with published.path: results/churn.json, and when it calls retraining due")
+@section(
+    "churn",
+    (
+        "with published.path, for results/churn.json: limits above which it says that "
+        "retraining is due; items since training: those that the quantizer was not "
+        "trained on"
+    ),
+)
 class Churn:
     """When retraining is due."""
 
     max_error_growth: float = science(
         0.25,
-        "relative error of all items over that of those the quantizer was trained on, less 1",
+        (
+            "relative error of all items, divided by that of the items the quantizer was "
+            "trained on, minus 1"
+        ),
         minimum=0,
     )
     max_divergence: float = science(
         0.1,
         (
-            "bits (Jensen-Shannon) by which tokens of items since training diverge, beyond "
-            "what chance makes"
+            "Jensen-Shannon divergence, in bits, of the tokens of items since training, "
+            "beyond what chance gives"
         ),
         minimum=0,
         maximum=1,
@@ -140,9 +152,9 @@ class Churn:
         minimum=1,
     )
     neighbour_queries: int = science(
-        500, "items of each kind whose nearest neighbours are looked up among all", minimum=1
+        500, "items of each kind whose nearest neighbours among all items are searched", minimum=1
     )
-    neighbours: int = science(10, "nearest neighbours of each", minimum=1)
+    neighbours: int = science(10, "nearest neighbours per item", minimum=1)
 
 
 @section("index")
@@ -151,7 +163,7 @@ class Index:
 
     path: str = science(
         "results/index.json",
-        "the SIDs in LC-Rec's form; folder and name are those that its reader expects",
+        "the SIDs in the form of LC-Rec; use the folder and file name that its reader expects",
         pattern="^[^{}]+[.]json$",
     )
 
@@ -161,22 +173,25 @@ class Quality:
     """Figures of quality.json."""
 
     neighbour_queries: int = science(
-        1000, "items whose nearest neighbours are looked up among all", minimum=1
+        1000, "items whose nearest neighbours among all items are searched", minimum=1
     )
-    neighbours: int = science(10, "nearest neighbours of each", minimum=1)
+    neighbours: int = science(10, "nearest neighbours per item", minimum=1)
 
 
-@section("evaluation", "of one quantizer, for results/{quantizer}/evaluation.json")
+@section("evaluation", "for results/{quantizer}/evaluation.json, the figures of one quantizer")
 class Evaluation:
     """Figures of one quantizer."""
 
     neighbour_queries: int = science(
-        1000, "items whose nearest neighbours are looked up among all", minimum=1
+        1000, "items whose nearest neighbours among all items are searched", minimum=1
     )
-    n_neighbours: int = science(20, "nearest neighbours of each, by vector and by code", minimum=1)
+    n_neighbours: int = science(20, "nearest neighbours per item, by vector and by code", minimum=1)
     rbo_persistence: float = science(
         0.9,
-        "rank-biased overlap: 0.9 gives the first ten of twenty 74 % of the weight",
+        (
+            "rank-biased overlap: with 0.9 the first ten of twenty neighbours have 74 % of "
+            "the weight"
+        ),
         above=0,
         below=1,
     )
@@ -196,7 +211,7 @@ class Comparison:
 
     members: list[str] = science(
         ["rqkmeans", "rqkmeans_balanced", "rqkmeans_plus", "rqvae", "fsq", "opq", "pca_grid"],
-        "quantizers side by side, at least one; given too",
+        "quantizers that are compared, at least one; given SIDs (given) too",
         choices=COMPARED,
         unique=True,
     )

@@ -25,7 +25,7 @@ def evaluate(
     settings: Evaluation,
     seed: int,
 ) -> quality.Figures:
-    """Measure a quantizer.
+    """Measure a quantizer on some embeddings: the figures of evaluation.json.
 
     Memory: one block of vectors, about 100 bytes per item, and the queries.
 

@@ -1,4 +1,4 @@
-"""SIDs that exist in place of a quantizer's codes: checked, and in the order of the catalogue.
+"""Existing SIDs in place of a quantizer's codes: checked, and in the order of the catalogue.
 
 Shapes: N items of the catalogue, L levels, K_l codes at level l.
 """

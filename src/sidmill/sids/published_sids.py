@@ -42,7 +42,7 @@ class Kept(NamedTuple):
 
 
 def match(text_path: str, ledger: Ledger, match_path: str) -> int:
-    """Look the items of a catalogue up in a ledger, and write match.parquet.
+    """Match a catalogue with the published SIDs of a ledger, and write match.parquet.
 
     Memory: the ids of the ledger (:mod:`sidmill.io.id_lookup`), 16 bytes per item of the catalogue.
 
@@ -69,7 +69,7 @@ def match(text_path: str, ledger: Ledger, match_path: str) -> int:
 
 
 def build(ledger: Ledger, match: Match, codes: np.ndarray, settings: Published) -> Kept:
-    """Tell which SIDs stay, and which SIDs no other item may get.
+    """Tell which published SIDs stay, and which SIDs no other item may get.
 
     With ``changed: resolve`` the SID of an item also stays where its new text gives the codes that
     it had, or the SID that it has. Memory: about 60 bytes per row of the ledger.
@@ -121,7 +121,7 @@ def guard(
     sids: np.ndarray,
     settings: Published,
 ) -> None:
-    """Stop before SIDs are written that break a promise: see :func:`check`."""
+    """Stop before SIDs are written that break a promise to published ones: see :func:`check`."""
     if kept is not None:
         may_move = kept.changed & (settings.changed == "resolve")
         check(ledger_file.read(ledger_path), ids, sids, may_move, settings.removed)
@@ -184,7 +184,7 @@ def carry_on(
     digests: np.ndarray,
     settings: Published,
 ) -> Ledger:
-    """Make the ledger of the next version.
+    """Make the ledger of the next published version.
 
     Args:
         ledger: of the version before; None for the first one.

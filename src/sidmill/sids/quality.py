@@ -59,7 +59,7 @@ def measure(
     settings: Quality,
     seed: int,
 ) -> Figures:
-    """Measure codes (before the resolution of collisions) and SIDs (after).
+    """Measure quality.json: codes before collisions are resolved, and SIDs after.
 
     Memory: one block of vectors, about 60 bytes per item, and the queries.
 
@@ -125,7 +125,7 @@ def _not_measured(reference: Reference, loss: float | None) -> dict[str, str]:
 
 
 def figures(codes: np.ndarray, sizes: list[int], reference: Reference) -> Figures:
-    """Measure one set of codes.
+    """Measure the quality of one set of codes.
 
     Args:
         codes: int32 (N, M), M >= L: tokens after the codebooks are a suffix.

@@ -87,7 +87,7 @@ class Space:
 def reassign(
     codes: np.ndarray, sizes: list[int], space: Space, held: np.ndarray | None = None
 ) -> np.ndarray:
-    """Give every item a code of its own.
+    """Move items that share a code to free codes, until every item has a code of its own.
 
     Deterministic: ties go to the item of the lower row and to the lower code. Where more than
     ``EXACT_ITEMS`` items must share out the codes of one prefix, the first item of each code stays

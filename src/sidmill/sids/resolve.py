@@ -42,7 +42,7 @@ def resolve(
     settings: Collisions,
     kept: Kept | None = None,
 ) -> Resolution:
-    """Turn codes into semantic IDs.
+    """Turn codes into semantic IDs: resolve collisions by the strategy of the settings.
 
     The same input gives the same SIDs. Memory: about 100 bytes per item, the codebooks, and the
     vectors of the items of one prefix.

@@ -117,7 +117,7 @@ def compare(old_path: str | Path, new_path: str | Path) -> Comparison:
 
 
 def follow(old: np.ndarray, new: np.ndarray, rows_in_old: np.ndarray) -> Tenures:
-    """Tell which items kept their SID, and which got one that other items had.
+    """Tell which items of two versions kept their SID, and which got one that other items had.
 
     Args:
         old: SIDs int32 (N, L).
@@ -135,7 +135,7 @@ def follow(old: np.ndarray, new: np.ndarray, rows_in_old: np.ndarray) -> Tenures
 
 
 def summary(comparison: Comparison) -> dict[str, int]:
-    """The number of items of each kind."""
+    """Count the items of each kind of difference between two versions."""
     return {
         "old_items": len(comparison.old.codes),
         "new_items": len(comparison.new.codes),

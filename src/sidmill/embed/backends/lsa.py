@@ -169,7 +169,7 @@ def encode(model: LsaModel, texts: list[str], *, normalize: bool) -> np.ndarray:
 
 
 def write(path: str | Path, model: LsaModel) -> None:
-    """Write a model as safetensors, atomically; equal models are equal bytes.
+    """Write an LSA model as safetensors, atomically; equal models are equal bytes.
 
     The vocabulary is stored as JSON in a uint8 tensor.
     """
@@ -183,7 +183,7 @@ def write(path: str | Path, model: LsaModel) -> None:
 
 
 def read(path: str | Path) -> LsaModel:
-    """Read a model.
+    """Read an LSA model.
 
     Raises:
         SidmillError: if the file is missing, damaged, or holds something else.

@@ -94,7 +94,7 @@ class Server(NamedTuple):
 
 
 def load(settings: Embedding, run: Run = DEFAULT_RUN) -> Backend:
-    """Connect to a server and ask it for one vector, which tells the width.
+    """Connect to an embeddings server and ask it for one vector, which tells the width.
 
     A server that sums in another order for batches of another size may move the last bits of a
     vector; nothing here does: how a server is asked changes no vector.

@@ -263,7 +263,7 @@ def _stream(
 
 
 def forward(reader: batches.Reader, dim: int) -> Callable[[batches.Batch], np.ndarray]:
-    """Make the function that turns a batch into float32 (b, dim).
+    """Make the function that encodes a batch of tokens with the model: float32 (b, dim).
 
     A batch that is too large for the device is halved. The function remembers the largest number
     of tokens that fitted, so that later batches are cut beforehand.

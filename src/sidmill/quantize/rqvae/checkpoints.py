@@ -60,7 +60,7 @@ NOTHING = Progress(0, False, {}, [], [])
 def load(
     folder: Path, state: State, identity: dict[str, Any], settings: Rqvae, *, is_first: bool
 ) -> Progress:
-    """Bring ``state`` to where an earlier run of the same training was interrupted.
+    """Restore ``state`` of an RQ-VAE from an earlier run of the same training.
 
     Checkpoints of another training, or with a damaged file, are removed. So are those of a training
     that a fresh one of ``settings.epochs`` would not pass through: one that went further, or that
@@ -106,7 +106,7 @@ def save(
     identity: dict[str, Any],
     save_limit: int,
 ) -> Progress:
-    """Keep what the training needs after ``progress.epoch`` epochs; return the new progress.
+    """Save a checkpoint of an RQ-VAE after ``progress.epoch`` epochs; return the new progress.
 
     Args:
         folder: of the checkpoints.
@@ -141,7 +141,7 @@ def save(
 
 
 def load_chosen(folder: Path, kind: str, model: torch.nn.Module) -> Figures:
-    """Load the checkpoint that becomes the quantizer into ``model``; return its figures.
+    """Load the checkpoint that becomes the quantizer into an RQ-VAE; return its figures.
 
     Raises:
         SidmillError: if it is damaged; the training has to be repeated.

@@ -49,7 +49,7 @@ class Rows(NamedTuple):
 
 
 def open_rows(paths: list[str], scratch: str | Path, device: torch.device, memory_mb: int) -> Rows:
-    """Open .npy, .h5 and parquet files or folders as the rows of one training.
+    """Open .npy, .h5 and parquet files or folders as the rows that an RQ-VAE trains on.
 
     Args:
         paths: the files, in order.
@@ -79,7 +79,7 @@ def open_rows(paths: list[str], scratch: str | Path, device: torch.device, memor
 
 
 def take(rows: Rows, chosen: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Read rows by their ascending numbers: float32 (b, D) on the device."""
+    """Read training rows of an RQ-VAE by ascending numbers: float32 (b, D) on the device."""
     if rows.in_memory is not None:
         return rows.in_memory[torch.from_numpy(chosen).to(device)]
 
@@ -111,7 +111,7 @@ def digest(arrays: Iterable[np.ndarray]) -> str:
 
 
 def held_out(n_rows: int, share: float, seed: int) -> np.ndarray:
-    """Return which rows only measure the training: bool (N,), by a hash of row number and seed."""
+    """Choose held-out rows of an RQ-VAE: bool (N,), by a hash of row number and seed."""
     mixed = np.arange(1, n_rows + 1, dtype=np.uint64) * np.uint64(ROW_MIX)
     mixed ^= np.uint64((seed + 1) * SEED_MIX % 2**64)
     for shift, factor in ((30, SEED_MIX), (27, 0x94D049BB133111EB), (31, 1)):
@@ -126,7 +126,7 @@ def epoch_order(n_rows: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def batch_bounds(n_rows: int, batch_size: int, n_processes: int) -> np.ndarray:
-    """Cut an epoch into batches: int64 (steps + 1,), row numbers from 0 to n.
+    """Cut an epoch of an RQ-VAE into batches: int64 (steps + 1,), row numbers from 0 to n.
 
     All batches have ``batch_size`` rows and the last one the rest. A rest that would leave a
     process with fewer than ``MIN_BATCH_ROWS`` rows is spread over the other batches.
@@ -166,7 +166,7 @@ def dimension(path: str) -> int:
 
 
 def read_pairs(path: str, ids_path: str) -> np.ndarray:
-    """Read pairs of items consumed together, as row numbers of the vectors.
+    """Read pairs of items consumed together, the data of an RQ-VAE's contrastive loss, as rows.
 
     Of ``sequences.parquet``, neighbours in a history make a pair, where both belong to the training
     part: items held out for tests are not trained on. Any other parquet has ``pid_a`` and
@@ -197,7 +197,9 @@ def read_pairs(path: str, ids_path: str) -> np.ndarray:
 
 
 def colliding_pairs(codes: np.ndarray, usable: np.ndarray) -> np.ndarray:
-    """Pair each item with the next one of equal codes: int64 (C, 2), by code and row.
+    """Find pairs with equal codes, the data of an RQ-VAE's repulsion loss: int64 (C, 2).
+
+    Each item is paired with the next one of equal codes; pairs are ordered by code and row.
 
     Args:
         codes: int32 (N, L).

@@ -45,7 +45,7 @@ def open_store() -> TCPStore:
 
 @contextmanager
 def joined(group: Group, device: torch.device) -> Iterator[torch.device]:
-    """Join the other processes of a training.
+    """Join the other processes of an RQ-VAE training.
 
     Args:
         group: this process.
@@ -80,7 +80,7 @@ def joined(group: Group, device: torch.device) -> Iterator[torch.device]:
 
 
 def check_devices(n_processes: int, device: str) -> None:
-    """Refuse more processes than there are GPUs: each takes one.
+    """Refuse more processes of an RQ-VAE training than there are GPUs: each takes one.
 
     Raises:
         SidmillError: naming both numbers.

@@ -106,7 +106,7 @@ class Loop(NamedTuple):
 
 
 def fit(inputs: Inputs, settings: Rqvae, run: Run) -> Trained:
-    """Train, or continue an interrupted training.
+    """Train an RQ-VAE, or continue an interrupted training.
 
     The same files, settings, seed and thread count give the same bytes on the same kind of machine,
     interrupted or not, for any ``memory_mb``. A GPU adds floats in another order than a CPU does,
@@ -142,7 +142,7 @@ def train_worker(
 
 
 def check_settings(settings: Rqvae) -> None:
-    """Refuse settings that do not fit each other.
+    """Refuse settings that no RQ-VAE can be fitted with, because they contradict each other.
 
     Raises:
         SidmillError: naming the setting.
@@ -166,7 +166,7 @@ def check_settings(settings: Rqvae) -> None:
 
 
 def check_rows(settings: Rqvae, n_training: int, n_rows: int, *, needs_kmeans: bool) -> None:
-    """Refuse a training that would run out of rows, before anything is trained.
+    """Refuse an RQ-VAE training that would run out of rows, before anything is trained.
 
     Args:
         settings: of the training.

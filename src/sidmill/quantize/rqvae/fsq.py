@@ -25,7 +25,7 @@ MAX_CODES = 2**20  # of a level, as config.schema.yaml has it for every other co
 
 
 def codebooks(*, steps: list[int], n_levels: int) -> list[np.ndarray]:
-    """Return every cell of every level.
+    """Return the fixed codebooks of an FSQ: every cell of every level.
 
     Args:
         steps: steps of each dimension of a level, at least 2 each; their product is K.
@@ -53,7 +53,7 @@ def codebooks(*, steps: list[int], n_levels: int) -> list[np.ndarray]:
 
 
 def adapted(settings: Rqvae, grid: list[np.ndarray]) -> Rqvae:
-    """Return the settings of a training on a fixed grid, which has no codebook to learn."""
+    """Return the settings of an RQ-VAE for an FSQ, which has no codebook to learn."""
     return replace(
         settings,
         codebook_sizes=[len(cells) for cells in grid],

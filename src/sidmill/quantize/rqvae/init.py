@@ -46,7 +46,7 @@ class Start(NamedTuple):
 
 
 def find_start(settings: Rqvae, warm_start: str | None, grid_steps: list[int] | None) -> Start:
-    """Read or make the codebooks that a training begins from, if there are any.
+    """Read or make the codebooks that an RQ-VAE training begins from, if there are any.
 
     Args:
         settings: of the config.
@@ -67,7 +67,7 @@ def find_start(settings: Rqvae, warm_start: str | None, grid_steps: list[int] | 
 def set_codebooks(
     model: Autoencoder, start: Start, rows: Rows, held_out: np.ndarray, device: torch.device
 ) -> None:
-    """Put the codebooks that a training begins from into its model."""
+    """Put the codebooks that a training begins from into the RQ-VAE."""
     if start.kind == "warm":
         copy_codebooks(model, start.codebooks, rows, held_out, device)
     if start.kind == "grid":
@@ -76,7 +76,7 @@ def set_codebooks(
 
 @torch.no_grad()
 def scale(model: Autoencoder, rows: Rows, held_out: np.ndarray, device: torch.device) -> str:
-    """Learn centre and scale of the training rows, and with ``skip: pca`` their main directions.
+    """Initialise centre and scale of an RQ-VAE from its rows; with ``skip: pca`` their main axes.
 
     Memory: one block, with ``pca`` a float64 (D, D). Every row is read once.
 
@@ -126,7 +126,7 @@ def copy_codebooks(
     held_out: np.ndarray,
     device: torch.device,
 ) -> None:
-    """Start from codebooks in the space of the vectors, which then is that of the latents.
+    """Start an RQ-VAE from codebooks in the space of the vectors, which latents then share.
 
     They were fitted to every row. Each codeword moves to the mean of the training rows that choose
     it, level by level, so that no held-out row counts. Memory: one block.

@@ -15,7 +15,7 @@ from sidmill.quantize.rqvae.data import Rows
 def measure(
     model: Autoencoder, rows: Rows, held_out: np.ndarray, device: torch.device
 ) -> tuple[dict[str, float], np.ndarray]:
-    """Measure codes over all rows, and reconstruction over those that never train.
+    """Measure an RQ-VAE: codes over all rows, reconstruction over those that never train.
 
     Without held-out rows the reconstruction is that of all. Memory: one block, and 4 L bytes a row.
 

@@ -118,7 +118,7 @@ def nearest(residual: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
 def balanced(
     residual: torch.Tensor, codebook: torch.Tensor, epsilon: float, n_iter: int
 ) -> torch.Tensor:
-    """Codes int64 (b,) of largest share in a transport plan that uses every codeword equally.
+    """Assign balanced codes int64 (b,): largest share in a transport plan of even load.
 
     Args:
         residual: float32 (b, d).

@@ -39,7 +39,7 @@ def publish(folder: str | Path, path: str | Path) -> None:
 def opened(
     folder: Path, n_levels: int, done: int, tracking: str, settings: Mapping[str, Any]
 ) -> Iterator[Log]:
-    """Give the function that logs; rows of epochs after ``done`` are removed first.
+    """Give the function that logs figures of an RQ-VAE; rows of epochs after ``done`` go first.
 
     Args:
         folder: of metrics.csv and of the tracker's files.

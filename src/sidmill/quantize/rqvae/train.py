@@ -89,7 +89,7 @@ class NotFiniteError(Exception):
 
 
 def make_state(model: Autoencoder, settings: Rqvae) -> State:
-    """Make the optimizer and the moving averages of a model whose codebooks are set."""
+    """Make the optimizer and the moving averages of an RQ-VAE whose codebooks are set."""
     # codebooks learn by gradients, by averages, or not at all
     has_gradient = settings.codebook_update == "gradient" and not model.is_grid
     has_averages = settings.codebook_update == "ema" and not model.is_grid
@@ -115,7 +115,7 @@ def restart_averages(state: State) -> None:
 
 
 def learning_rate(settings: Rqvae, epoch: float) -> float:
-    """Learning rate at a moment of the training, counted in epochs."""
+    """Learning rate of an RQ-VAE at a moment of the training, counted in epochs."""
     if epoch < settings.warmup_epochs:
         return settings.lr * epoch / settings.warmup_epochs
     progress = (epoch - settings.warmup_epochs) / (settings.epochs - settings.warmup_epochs)
@@ -129,7 +129,7 @@ def learning_rate(settings: Rqvae, epoch: float) -> float:
 def run_epoch(
     state: State, training: Training, colliding: np.ndarray, *, epoch: int, quantizing: bool
 ) -> dict[str, float]:
-    """Train on every training row once.
+    """Train an RQ-VAE for one epoch, on every training row once.
 
     Args:
         state: changed in place.

@@ -16,7 +16,7 @@ from sidmill.io import parquet
 
 
 def number(ids: pa.ChunkedArray, source: str | Path) -> np.ndarray:
-    """Number items.
+    """Number items for item_index.parquet: the integers that memory maps and HDF5 files use.
 
     Args:
         ids: int64 or string (N,), in row order.
@@ -46,7 +46,7 @@ def write(path: str | Path, ids: pa.ChunkedArray, numbers: np.ndarray) -> None:
 
 
 def read(path: str | Path) -> tuple[pa.ChunkedArray, np.ndarray]:
-    """Read ids (N,) and numbers int64 (N,).
+    """Read ids (N,) and numbers int64 (N,) from item_index.parquet.
 
     Raises:
         SidmillError: if the file is not parquet, or lacks a column.
