@@ -151,15 +151,7 @@ def fit(
         seed,
         saved,
     )
-
-    # CUDA has no deterministic kernel for some of the gradients.
-    was_deterministic = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(device.type == "cpu")
-    try:
-        curve = training_loop.run(run)
-    finally:
-        torch.use_deterministic_algorithms(was_deterministic)
-    return fitted, curve
+    return fitted, training_loop.run(run)
 
 
 def _check(settings: Recommender, n_items: int) -> None:

@@ -96,6 +96,8 @@ class Run(NamedTuple):
 def run(training: Run) -> list[Epoch]:
     """Run epochs until none remains or patience ends; leave the best weights in the model.
 
+    Kernels are deterministic on a CPU. CUDA has no deterministic kernel for some of the gradients.
+
     Memory: the model, its gradients, two moments, the best weights, and a copy to save them.
 
     Returns:
@@ -104,6 +106,17 @@ def run(training: Run) -> list[Epoch]:
     Raises:
         SidmillError: if there is nothing to train on, or the loss or the weights are not finite.
     """
+    device = next(training.model.parameters()).device
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(device.type == "cpu")
+    try:
+        return _run_epochs(training)
+    finally:
+        torch.use_deterministic_algorithms(was_deterministic)
+
+
+def _run_epochs(training: Run) -> list[Epoch]:
+    """See :func:`run`."""
     settings, model = training.settings, training.model
     optimizer = _make_optimizer(model, settings)
     best, progress = state.restore(training.saved, model, optimizer)

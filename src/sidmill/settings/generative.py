@@ -118,7 +118,7 @@ class GenerativeEvaluation:
         50, "beams without constraint, of which the illegal ones are counted", minimum=1
     )
     illegal_users: int = science(
-        1000, "users whose beams without constraint are counted; 0: none", minimum=0
+        1000, "users of whom the beams for one target are counted; 0: none", minimum=0
     )
     device: str = machine("auto", "auto | cpu | cuda", pattern="^(auto|cpu|cuda(:[0-9]+)?)$")
     memory_mb: int = machine(1024, "MiB for scores", minimum=16)
@@ -134,6 +134,11 @@ class GenerativeTopk:
         "auto",
         "exact: score all items | beam: constrained beams | auto: causal exact, tiger beams",
     )
-    beam_width: int = science(50, "beams per user; at least k", minimum=1)
+    beam_width: int = science(
+        50,
+        "beams per user; at least k; with mask_seen more, because beams that end in what the user "
+        "had give no item",
+        minimum=1,
+    )
     device: str = machine("auto", "auto | cpu | cuda", pattern="^(auto|cpu|cuda(:[0-9]+)?)$")
     memory_mb: int = machine(1024, "MiB for scores", minimum=16)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sidmill.core import checksums
+from sidmill.core import checksums, listing
 from sidmill.core.errors import SidmillError
 from sidmill.numeric.nearest_torch import pick_device
 from sidmill.recommend import checkpoint, metrics, rank, state, training_loop, windows
@@ -200,6 +200,12 @@ def _check(settings: Generative) -> None:
             f"generative.hidden_dim {width} does not give each of {n_heads} heads an even number "
             f"of dimensions: set it to a multiple of {2 * n_heads}"
         )
+    if settings.model == "tiger" and (settings.features != "sid" or settings.identifiers):
+        raise SidmillError(
+            f"generative.model tiger reads the tokens of one quantizer alone, not "
+            f"{listing.some([settings.features, *settings.identifiers])}: set generative.features: "
+            f"sid and generative.identifiers: []"
+        )
 
 
 def _warn_of_scores(settings: Generative, n_candidates: int) -> None:
@@ -215,7 +221,7 @@ def _warn_of_scores(settings: Generative, n_candidates: int) -> None:
 
 
 def _run(training: Training, saved: state.State) -> list[Epoch]:
-    """Run one training. CUDA has no deterministic kernel for some of the gradients."""
+    """Run one training."""
     run = training_loop.Run(
         training,
         training.network.model,
@@ -225,20 +231,15 @@ def _run(training: Training, saved: state.State) -> list[Epoch]:
         training.seed,
         saved,
     )
-    was_deterministic = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(training.network.device.type == "cpu")
-    try:
-        return training_loop.run(run)
-    finally:
-        torch.use_deterministic_algorithms(was_deterministic)
+    return training_loop.run(run)
 
 
-def state_file(state_path: str | Path, seed: int) -> Path:
+def state_file(state_path: str | Path, seed: int | str) -> Path:
     """Path of the saved state of one seed."""
     return Path(f"{state_path}.{seed}.state")
 
 
-def discard_states(state_path: str | Path, settings: Generative, seed: int) -> None:
-    """Remove the saved states of trainings whose models are written."""
-    for own_seed in range(seed, seed + settings.seeds):
-        state.discard(state_file(state_path, own_seed))
+def discard_states(state_path: str | Path) -> None:
+    """Remove the saved states of trainings whose models are written, and of seeds before them."""
+    for path in Path(state_path).parent.glob(state_file(Path(state_path).name, "*").name):
+        state.discard(path)
