@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from generative_data import SETTINGS, catalogue, fit, identifier
+from generative_data import SETTINGS, cases, catalogue, check_case, fit, identifier
 from recommend_data import chains, write
 
 from sidmill.core.errors import SidmillError
@@ -22,6 +22,7 @@ MODELS = {
     "sid+text": {"features": "sid+text"},
     "in_batch": {"loss": "in_batch"},
     "no similarity": {"similarity": False},
+    "bfloat16": {"dtype": "bfloat16"},
 }
 
 
@@ -78,6 +79,11 @@ def test_it_learns_what_follows_what(sequences, name):
     assert hit_rate(fitted[0], items, sequences) > 0.7  # 0.04 by chance
     losses = [epoch["loss"] for epoch in curves[0]["epochs"]]
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("name", cases())
+def test_unusual_catalogues_are_trained_measured_and_listed(tmp_path, name):
+    check_case(tmp_path, name)
 
 
 def test_a_new_item_is_found_by_the_tokens_it_shares_unless_they_were_dealt_at_random(tmp_path):

@@ -2,6 +2,7 @@
 
 import itertools
 
+import generative_data
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -264,6 +265,12 @@ def test_a_saved_model_holds_every_weight_once_and_loads_back(tmp_path):
     missing = {name: value for name, value in weights.items() if "shared" not in name}
     with pytest.raises(RuntimeError, match=r"shared\.weight"):
         other.load_state_dict(missing)
+
+
+@pytest.mark.parametrize("name", generative_data.cases())
+def test_unusual_catalogues_are_trained_measured_and_listed(tmp_path, name):
+    sizes = {"head_dim": 4, "feed_forward_dim": 8}
+    generative_data.check_case(tmp_path, name, model="tiger", **sizes)
 
 
 def test_it_is_trained_and_loaded_by_its_name_in_the_settings(tmp_path):

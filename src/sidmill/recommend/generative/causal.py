@@ -379,7 +379,7 @@ class CausalScores:
     @torch.no_grad()
     def item_scores(self, users: Tensor) -> Tensor:
         """Scores of all items: float32 (B, N). Items that share a SID have one score."""
-        return products(users, self.compared.T) + self.boost
+        return products(users, self.compared.T).add_(self.boost)
 
     @torch.no_grad()
     def token_scores(self, users: Tensor) -> TokenScores:
@@ -387,7 +387,8 @@ class CausalScores:
 
         The model is a softmax over SIDs. A prefix has the sum of the probabilities below it, so the
         product over the levels is the probability of a SID, and no other combination of tokens has
-        any. Memory: 4 B (V_1 + ... + V_L) bytes, and the scores of all items.
+        any. Memory: 4 B (V_1 + ... + V_L) bytes and the scores of all items; of a call 4 B W K_l
+        bytes, and about 60 per child of the prefixes.
         """
         trie = self.model.tries[0]
 
@@ -404,14 +405,20 @@ class CausalScores:
                 node = sid_trie.step(trie, depth, node, prefixes[:, :, depth])
             node = node.expand(len(users), -1)
 
-            # The child that each token leads to, -1 for none: (B, W, K_l).
-            tokens = torch.arange(trie.sizes[level], device=users.device)
-            shape = (*node.shape, len(tokens))
-            child = sid_trie.step(trie, level, node[:, :, None].expand(shape), tokens.expand(shape))
-            found = by_depth[level].gather(1, child.clamp(min=0).flatten(1)).view(shape)
+            # Children of all nodes in one row: (C,). No child follows an illegal prefix.
+            offsets = trie.first_child[level]
+            first = offsets[node.clamp(min=0)]
+            counts = torch.where(node >= 0, offsets[node.clamp(min=0) + 1] - first, 0)
+            prefix_of, number = sid_trie.spread(counts.flatten())
+            child, user = first.flatten()[prefix_of] + number, prefix_of // node.shape[1]
+
+            # Their share of the probability of their prefix; other tokens have none.
+            values = by_depth[level][user, child]
             if level:
-                found = found - by_depth[level - 1].gather(1, node.clamp(min=0))[:, :, None]
-            return found.masked_fill(child < 0, -torch.inf)
+                values = values - by_depth[level - 1][user, node.flatten()[prefix_of]]
+            found = values.new_full((node.numel(), trie.sizes[level]), -torch.inf)
+            found[prefix_of, trie.tokens[level][child].long()] = values
+            return found.view(*node.shape, -1)
 
         return score
 

@@ -72,10 +72,11 @@ def load(
         SidmillError: if files are unreadable or not of one quantizer, or an item lacks a SID or a
             vector.
     """
-    first = code_files.read(sid_paths[0], "sid")
-    if not len(first.codes):
+    # The first file gives the items and their order.
+    coded = [code_files.read(path, "sid") for path in sid_paths]
+    ids = coded[0].ids.combine_chunks()
+    if not len(ids):
         raise SidmillError(f"{sid_paths[0]}: holds no item: nothing can be recommended")
-    ids = first.ids.combine_chunks()
 
     # Text embeddings in the order of the SIDs.
     vectors = np.zeros((len(ids), 0), np.float32)
@@ -87,19 +88,21 @@ def load(
         vectors = store.vectors if in_order else take(store.vectors, rows)
         fingerprint = store.fingerprint
 
+    # The other files in that order, and the codebooks behind each.
     identifiers = []
-    for path, quantizer_path in zip(sid_paths, quantizer_paths, strict=True):
-        coded = code_files.read(path, "sid")
-        codes = coded.codes[rows_of(id_lookup.make(coded.ids, path), ids, str(path))]
+    for sids, path, quantizer_path in zip(coded, sid_paths, quantizer_paths, strict=True):
+        codes = sids.codes
+        if sids is not coded[0]:
+            codes = codes[rows_of(id_lookup.make(sids.ids, path), ids, str(path))]
         codebooks = quantizer_file.read(quantizer_path, without_codebooks=True).codebooks
         counts = [len(book) for book in codebooks]
-        if counts != list(coded.sizes[: len(counts)]):
+        if counts != list(sids.sizes[: len(counts)]):
             raise SidmillError(
                 f"{quantizer_path} has codebooks of {listing.some(counts)} codewords, and the SIDs "
-                f"of {path} have levels of {listing.some(coded.sizes)} codes: make both with one "
+                f"of {path} have levels of {listing.some(sids.sizes)} codes: make both with one "
                 f"quantizer"
             )
-        identifiers.append(Identifier(codes, tuple(coded.sizes), tuple(codebooks)))
+        identifiers.append(Identifier(codes, tuple(sids.sizes), tuple(codebooks)))
     return SidItems(item_features.of(ids, vectors, fingerprint), tuple(identifiers))
 
 
