@@ -1,16 +1,18 @@
 """The generative recommender: what it learns, its probabilities, resumption, order of items."""
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from generative_data import SETTINGS, catalogue, fit, identifier
+from generative_data import SETTINGS, cases, catalogue, check_case, fit, identifier
 from recommend_data import chains, write
 
 from sidmill.core.errors import SidmillError
+from sidmill.formats import code_files, quantizer_file
 from sidmill.formats.sequence_table import TEST
 from sidmill.recommend import metrics, rank, state, windows
-from sidmill.recommend.generative import causal, decode, models, score, sid_items, topk
+from sidmill.recommend.generative import causal, decode, models, score, sid_items, topk, train
 from sidmill.recommend.generative.evaluate import popularity_thirds
 from sidmill.settings.generative import Generative, GenerativeTopk
 
@@ -20,6 +22,7 @@ MODELS = {
     "sid+text": {"features": "sid+text"},
     "in_batch": {"loss": "in_batch"},
     "no similarity": {"similarity": False},
+    "bfloat16": {"dtype": "bfloat16"},
 }
 
 
@@ -76,6 +79,11 @@ def test_it_learns_what_follows_what(sequences, name):
     assert hit_rate(fitted[0], items, sequences) > 0.7  # 0.04 by chance
     losses = [epoch["loss"] for epoch in curves[0]["epochs"]]
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("name", cases())
+def test_unusual_catalogues_are_trained_measured_and_listed(tmp_path, name):
+    check_case(tmp_path, name)
 
 
 def test_a_new_item_is_found_by_the_tokens_it_shares_unless_they_were_dealt_at_random(tmp_path):
@@ -349,6 +357,11 @@ def test_what_a_user_had_is_left_out_where_that_is_asked_for(tmp_path, sequences
     ("settings", "message"),
     [
         ({"hidden_dim": 6}, "set it to a multiple of 4"),
+        (
+            {"model": "tiger", "features": "sid+text"},
+            r"features: sid and generative\.identifiers: \[\]",
+        ),
+        ({"model": "tiger", "identifiers": ["opq"]}, "not sid, opq: set generative"),
         ({"temperature": 1e-38, "learning_rate": 1e30}, r"lower generative\.learning_rate"),
     ],
 )
@@ -357,10 +370,136 @@ def test_settings_that_do_not_fit_say_what_to_change(sequences, settings, messag
         fit(sequences, catalogue(), **settings)
 
 
+def lists_of(path, items, model_path, **settings):
+    """Items of each user in topk.parquet."""
+    out = path.with_name("topk.parquet")
+    topk.recommend(path, items, model_path, out, GenerativeTopk(device="cpu", **settings))
+    return pq.read_table(out)["item_ids"].to_pylist()
+
+
 def test_beams_below_the_length_of_a_list_are_refused(tmp_path, sequences):
-    settings = GenerativeTopk(k=8, decoding="beam", beam_width=7, device="cpu")
+    items = catalogue()
+    models.save(tmp_path / "model", fit(sequences, items, max_epochs=1)[0])
     with pytest.raises(SidmillError, match=r"beam_width 7 .* at least 8"):
-        topk.recommend(sequences, catalogue(), tmp_path / "m", tmp_path / "o", settings)
+        lists_of(sequences, items, tmp_path / "model", k=8, decoding="beam", beam_width=7)
+
+    # Where all items are scored there are no beams.
+    assert len(lists_of(sequences, items, tmp_path / "model", k=8, beam_width=7)[0]) == 8
+
+
+def test_lists_of_beams_leave_out_what_a_user_had(tmp_path, sequences):
+    """As wide as the catalogue: what all scores say. Narrow: the beams without seen items."""
+    items = catalogue(identifiers=[identifier(shared=3)])
+    models.save(tmp_path / "model", fit(sequences, items)[0])
+
+    def lists(**settings):
+        return lists_of(sequences, items, tmp_path / "model", decoding="beam", **settings)
+
+    for k in (3, 24):
+        exact = lists_of(sequences, items, tmp_path / "model", k=k, mask_seen=True)
+        assert lists(k=k, mask_seen=True, beam_width=24) == exact
+
+    # The items of four beams, without those that the user had.
+    narrow = lists(k=4, beam_width=4)
+    kept = lists(k=4, beam_width=4, mask_seen=True)
+    for found, every, history in zip(kept, narrow, chains(), strict=True):
+        assert not set(found) & set(history)
+        unseen = [item for item in every if item not in history]
+        assert found[: len(unseen)] == unseen
+        assert len(found) <= 4
+    assert any(len(found) < 4 for found in kept)
+
+
+def test_memory_changes_no_list(tmp_path, sequences, monkeypatch):
+    items = catalogue()
+    models.save(tmp_path / "model", fit(sequences, items)[0])
+    sizes, item_scores = [], causal.CausalScores.item_scores
+
+    def count(scores, users):
+        sizes.append(len(users))
+        return item_scores(scores, users)
+
+    monkeypatch.setattr(causal.CausalScores, "item_scores", count)
+    whole = lists_of(sequences, items, tmp_path / "model", k=5)
+
+    # 16 rows of scores are the least that fits.
+    monkeypatch.setattr(rank, "MIB", rank.COPIES * rank.FLOAT_BYTES * 24)
+    assert lists_of(sequences, items, tmp_path / "model", k=5, memory_mb=16) == whole
+    assert sizes == [60, 16, 16, 16, 12]
+
+
+def test_without_validation_the_last_epoch_is_kept_and_named(tmp_path):
+    rows = chains()
+    path = write(tmp_path / "s.parquet", rows, [[0] * (len(row) - 1) + [2] for row in rows])
+    fitted, (curve,) = fit(path, catalogue(), max_epochs=3, patience=1)
+    assert [epoch["valid"] for epoch in curve["epochs"]] == [None] * 3
+    assert curve["best_epoch"] == 2
+    assert fitted[0].valid is None
+    shorter, (other,) = fit(path, catalogue(), max_epochs=2, patience=1)
+    assert other["best_epoch"] == 1
+    assert not same(weights(shorter), weights(fitted))
+
+
+def test_an_embedding_that_is_not_finite_is_named(sequences):
+    items = catalogue(text_dim=8)
+    items.items.vectors[7, 3] = np.nan
+    with pytest.raises(SidmillError, match="first at row 7"):
+        fit(sequences, items, features="sid+text")
+
+
+def test_the_reference_model_holds_the_tokens_of_one_quantizer_alone():
+    items = catalogue(identifiers=[identifier(), identifier(seed=1)], text_dim=8)
+    constants = models.constants_of(items, Generative(model="tiger"))
+    assert len(constants.codes) == len(constants.tries) == 1
+    assert torch.equal(constants.codes[0], torch.from_numpy(items.identifiers[0].codes).long())
+    assert constants.similarity.numel() == sum(map(len, constants.codewords)) == 0
+    assert constants.text is None
+    assert models.constants_of(items, Generative()).similarity.numel()
+
+
+def test_saved_states_go_when_the_models_are_written_those_of_more_seeds_too(tmp_path, sequences):
+    path = tmp_path / "model.safetensors"
+    fit(sequences, catalogue(), state_path=path, seeds=3)
+    other = tmp_path / "other.safetensors"
+    fit(sequences, catalogue(), state_path=other)
+    assert len(list(tmp_path.glob("*.state"))) == 4
+    train.discard_states(path)
+    assert list(tmp_path.glob("*.state")) == [train.state_file(other, 0)]
+
+
+def test_many_targets_with_the_loss_full_are_pointed_out(sequences, monkeypatch, caplog):
+    for limit, n_warnings in ((25, 0), (24, 1)):
+        monkeypatch.setattr(train, "MANY_CANDIDATES", limit)
+        caplog.clear()
+        fit(sequences, catalogue(), max_epochs=1)
+        assert sum("loss: in_batch" in text for text in caplog.messages) == n_warnings
+
+
+def write_sids(folder, own, ids):
+    """Write pid2sid.parquet and the quantizer behind it."""
+    paths = folder / "pid2sid.parquet", folder / "quantizer.safetensors"
+    code_files.write(paths[0], "sid", pa.chunked_array([ids]), [own.codes], list(own.sizes))
+    quantizer = quantizer_file.Quantizer("rqkmeans", list(own.codebooks), {}, {})
+    quantizer_file.write(paths[1], quantizer)
+    return paths
+
+
+def test_codebooks_of_other_sids_are_refused(tmp_path):
+    own, ids = identifier(), pa.array(range(1, 25))
+    sids, quantizer = write_sids(tmp_path, own, ids)
+    read = sid_items.load([sids], [quantizer])
+    assert np.array_equal(read.identifiers[0].codes, own.codes)
+    assert len(read.identifiers[0].codebooks) == 3
+
+    # An added level has no codebook.
+    longer = own._replace(codes=np.column_stack([own.codes, own.codes[:, :1]]), sizes=(4, 4, 3, 4))
+    read = sid_items.load(*([path] for path in write_sids(tmp_path, longer, ids)))
+    assert len(read.identifiers[0].codebooks) == 3
+
+    for books in (own.codebooks[::-1], (*own.codebooks, own.codebooks[0])):
+        _, quantizer = write_sids(tmp_path, own._replace(codebooks=books), ids)
+        with pytest.raises(SidmillError, match=r"levels of 4, 4, 3 codes: make both with one"):
+            sid_items.load([sids], [quantizer])
 
 
 def test_thirds_of_first_tokens_hold_a_third_of_the_interactions_each():

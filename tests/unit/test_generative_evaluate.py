@@ -11,6 +11,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.formats import user_metrics
 from sidmill.formats.sequence_table import TEST, VALID
 from sidmill.recommend import checkpoint, metrics, rank, windows
+from sidmill.recommend import score as item_score
 from sidmill.recommend.generative import evaluate, models, score
 from sidmill.settings.generative import GenerativeEvaluation
 
@@ -77,8 +78,6 @@ def test_the_fused_score_is_the_weighted_sum_of_the_logits(measured):
 
     folder = measured[0]
     recommender = checkpoint.load(folder / "recommender", torch.device("cpu"))
-    from sidmill.recommend import score as item_score
-
     other = item_score.scorer(recommender, item_score.catalogue(recommender, items.items))
     values = []
     for one in fitted:
@@ -137,6 +136,21 @@ def test_items_that_share_a_sid_count_once_at_sid_level(tmp_path):
     assert figures["unconstrained"]["answers"] > 0
 
 
+def test_answers_are_counted_once_per_user(tmp_path):
+    rows = chains(n_users=5)
+    path = write(tmp_path / "s.parquet", rows, [[0] * (len(row) - 2) + [2, 2] for row in rows])
+    items = catalogue()
+    models.save(tmp_path / "model", fit(path, items, max_epochs=1)[0])
+    for limit, n_users in ((3, 3), (10, 5), (0, 0)):
+        settings = GenerativeEvaluation(
+            n_resamples=0, memory_mb=16, device="cpu", illegal_users=limit, beam_width=4
+        )
+        figures = evaluate.evaluate(path, items, tmp_path / "model", None, settings, seed=0)
+        assert figures["test"]["targets"] == 10
+        assert figures["unconstrained"]["users"] == n_users
+        assert figures["unconstrained"]["answers"] == 4 * n_users
+
+
 def test_items_by_other_numbers_have_the_same_scores():
     order = np.random.default_rng(0).permutation(24)
     here = catalogue().items
@@ -165,6 +179,8 @@ def test_items_by_other_numbers_have_the_same_scores():
     assert np.array_equal(scores, expected)
     with pytest.raises(SidmillError, match="24 items have SIDs and 23 have embeddings"):
         evaluate.renumbered(there_scores, here, catalogue(23).items)
+    with pytest.raises(SidmillError, match=r"the embeddings: lacks 1 items .* first 1: make both"):
+        evaluate.renumbered(there_scores, here, catalogue(ids=np.arange(2, 26)).items)
 
 
 def test_sums_rank_as_a_plain_loop_does_and_lists_that_end_count_last():

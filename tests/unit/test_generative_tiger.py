@@ -2,19 +2,22 @@
 
 import itertools
 
+import generative_data
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import recommend_data
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import LogitsProcessorList
 
+from sidmill.core.errors import SidmillError
 from sidmill.numeric import sid_trie
 from sidmill.recommend import item_features
-from sidmill.recommend.generative import models, sid_items, tiger, train
+from sidmill.recommend.generative import models, sid_items, tiger, topk, train
 from sidmill.recommend.windows import NO_TARGET
-from sidmill.settings.generative import Generative
+from sidmill.settings.generative import Generative, GenerativeTopk
 
 SIZES = (5, 4, 3)
 SHAPE = tiger.Shape(
@@ -264,6 +267,12 @@ def test_a_saved_model_holds_every_weight_once_and_loads_back(tmp_path):
         other.load_state_dict(missing)
 
 
+@pytest.mark.parametrize("name", generative_data.cases())
+def test_unusual_catalogues_are_trained_measured_and_listed(tmp_path, name):
+    sizes = {"head_dim": 4, "feed_forward_dim": 8}
+    generative_data.check_case(tmp_path, name, model="tiger", **sizes)
+
+
 def test_it_is_trained_and_loaded_by_its_name_in_the_settings(tmp_path):
     path = recommend_data.write(tmp_path / "sequences.parquet", recommend_data.chains(40))
     _, codes = made()
@@ -298,3 +307,18 @@ def test_it_is_trained_and_loaded_by_its_name_in_the_settings(tmp_path):
     scores = [one[0].network.scores() for one in (fitted, loaded)]
     found, wanted = (one.item_scores(one.encode(HISTORIES, LENGTHS)) for one in scores)
     assert torch.equal(found, wanted)
+
+    # Lists come from so many beams as the settings say, unless all SIDs are asked for.
+    def lists(**asked):
+        out = tmp_path / "topk.parquet"
+        asked = GenerativeTopk(k=4, device="cpu", **asked)
+        topk.recommend(path, items, tmp_path / "model.safetensors", out, asked)
+        return pq.read_table(out)["item_ids"].to_pylist()
+
+    for width in (4, N_ITEMS):
+        assert lists(beam_width=width) == lists(beam_width=width, decoding="beam")
+    exact = lists(decoding="exact")
+    assert lists(beam_width=N_ITEMS) == exact
+    assert lists(beam_width=4) != exact
+    with pytest.raises(SidmillError, match=r"beam_width 3 .* at least 4"):
+        lists(beam_width=3)

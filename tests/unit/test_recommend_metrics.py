@@ -91,7 +91,7 @@ def test_items_with_a_sid_each_have_no_inflation(rng, asked):
 
 
 def test_scores_that_are_nan_stop_the_run(asked):
-    with pytest.raises(SidmillError, match=r"NaN: lower recommender\.learning_rate"):
+    with pytest.raises(SidmillError, match="NaN: lower its learning_rate"):
         ranked(np.full((len(asked.users), N_ITEMS), np.nan, np.float32), asked)
 
 

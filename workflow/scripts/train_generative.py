@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    settings = of_job(snakemake, Generative)
     items = sid_items.load(
         snakemake.input.sids,
         snakemake.input.quantizers,
@@ -22,12 +21,12 @@ with job(snakemake) as log:
     fitted, curves = train.fit(
         snakemake.input.sequences,
         items,
-        settings,
+        of_job(snakemake, Generative),
         state_path=snakemake.output.model,
         **snakemake.params.run,
         **snakemake.params.code,
     )
     models.save(snakemake.output.model, fitted)
     json_report.write(snakemake.output.training, {"seeds": curves})
-    train.discard_states(snakemake.output.model, settings, **snakemake.params.run)
+    train.discard_states(snakemake.output.model)
     log.info("wrote %s", snakemake.output.model)

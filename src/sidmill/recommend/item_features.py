@@ -130,13 +130,30 @@ def measure_whitening(items: Items) -> Whitening:
     (https://arxiv.org/abs/2402.10602). Memory: 3 D x D doubles and one block of rows.
     """
     # Mean and covariance of all rows, in float64.
-    dim = items.vectors.shape[1]
     measured = moments.measure(items.vectors)
     mean = measured.mean()
 
-    # Principal axes: those without variance are dropped, the others scaled to variance near 1.
-    variances, axes = np.linalg.eigh(measured.covariance())
-    scales = np.zeros(dim)
-    has_variance = variances > RANK_FLOOR * variances.max()
-    scales[has_variance] = (variances[has_variance] + WHITENING_FLOOR * variances.mean()) ** -0.5
-    return Whitening(mean.astype(np.float32), (axes * scales).astype(np.float32))
+    # Principal axes, scaled to variance near 1.
+    matrix = scaled_axes(measured.covariance(), 0.5)
+    return Whitening(mean.astype(np.float32), matrix.astype(np.float32))
+
+
+def scaled_axes(covariance: np.ndarray, power: float, n_axes: int | None = None) -> np.ndarray:
+    """Principal axes, each divided by a power of its variance; axes without variance are zeros.
+
+    Args:
+        covariance: float64 (D, D).
+        power: 0.5 gives variances near 1, less leaves more of their differences.
+        n_axes: how many, those of the largest variances; None: all.
+
+    Returns:
+        float64 (D, n_axes), as columns, largest variance last.
+    """
+    variances, axes = np.linalg.eigh(covariance)
+    scales = np.zeros(len(variances))
+    has_variance = variances > RANK_FLOOR * variances.max(initial=0.0)
+    floored = variances[has_variance] + WHITENING_FLOOR * variances.mean()
+    scales[has_variance] = floored**-power
+    kept = len(variances) if n_axes is None else n_axes
+    matrix: np.ndarray = (axes * scales)[:, -kept:]
+    return matrix

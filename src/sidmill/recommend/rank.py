@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sidmill.core.errors import SidmillError
-from sidmill.recommend.windows import Queries, select, split
+from sidmill.recommend.windows import Queries, seen, select, split
 
 FLOAT_BYTES = 4
 COPIES = 4  # of a block of scores, comparisons included
@@ -117,8 +117,8 @@ def rank_sums(
             block, scored = select(chunk, rows), [score_rows(rows) for score_rows in prepared]
             if any(torch.isnan(scores).any() for scores in scored):
                 raise SidmillError(
-                    "the recommender scores items with NaN: lower recommender.learning_rate and "
-                    "train again"
+                    "a recommender scores items with NaN: lower its learning_rate (section "
+                    "recommender or generative) and train it again"
                 )
 
             # Each sum is ranked by itself: (q, N).
@@ -203,14 +203,9 @@ def products(rows: Tensor, columns: Tensor) -> Tensor:
 
 def hide_seen(scores: Tensor, block: Queries, targets: Tensor) -> None:
     """Give the items of each history the score -inf, in place, but for the targets (q, 1)."""
-    # Row and item of each event of the histories.
-    lengths = block.positions - block.begins
-    rows = np.repeat(np.arange(len(lengths)), lengths)
-    offsets = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    seen = block.numbers[np.repeat(block.begins, lengths) + offsets].astype(np.int64)
-
+    rows, items = seen(block)
     target_scores = scores.gather(1, targets)
-    scores[torch.from_numpy(rows), torch.from_numpy(seen)] = -torch.inf
+    scores[torch.from_numpy(rows), torch.from_numpy(items)] = -torch.inf
     scores.scatter_(1, targets, target_scores)
 
 

@@ -171,13 +171,10 @@ def _search_block(
         kept &= ~np.isin(np.arange(len(numbers))[:, None] * n_items + numbers, pairs)
     kept &= kept.cumsum(axis=1) <= settings.k
 
-    bounds = pa.array(np.concatenate([[0], kept.sum(axis=1).cumsum()]), pa.int32())
-    chosen = numbers[kept]
-    codes = pa.FixedSizeListArray.from_arrays(items.sids[chosen].ravel(), items.sids.shape[1])
-    columns = [
+    return topk_table.make(
         histories["user_id"].combine_chunks(),
-        pa.ListArray.from_arrays(bounds, items.ids.take(pa.array(chosen))),
-        pa.ListArray.from_arrays(bounds, pa.array(scores[kept])),
-        pa.ListArray.from_arrays(bounds, codes.cast(pa.list_(pa.int32()))),
-    ]
-    return pa.table(columns, schema=topk_table.schema(items.ids.type))
+        items.ids,
+        items.sids,
+        np.where(kept, numbers, -1),
+        scores,
+    )

@@ -151,10 +151,7 @@ def fit(
         seed,
         saved,
     )
-
-    with training_loop.deterministic(device):
-        curve = training_loop.run(run)
-    return fitted, curve
+    return fitted, training_loop.run(run)
 
 
 def _check(settings: Recommender, n_items: int) -> None:

@@ -98,6 +98,8 @@ class Run(NamedTuple):
 def run(training: Run) -> list[Epoch]:
     """Train a recommender by epochs until patience ends; leave the best weights in the model.
 
+    Kernels are deterministic on a CPU. CUDA has no deterministic kernel for some of the gradients.
+
     Memory: the model, its gradients, two moments, the best weights, and a copy to save them.
 
     Returns:
@@ -106,6 +108,13 @@ def run(training: Run) -> list[Epoch]:
     Raises:
         SidmillError: if there is nothing to train on, or the loss or the weights are not finite.
     """
+    device = next(training.model.parameters()).device
+    with _deterministic(device):
+        return _run_epochs(training)
+
+
+def _run_epochs(training: Run) -> list[Epoch]:
+    """See :func:`run`."""
     settings, model = training.settings, training.model
     optimizer = _make_optimizer(model, settings)
     best, progress = state.restore(training.saved, model, optimizer)
@@ -148,7 +157,7 @@ def run(training: Run) -> list[Epoch]:
 
 
 @contextmanager
-def deterministic(device: torch.device) -> Iterator[None]:
+def _deterministic(device: torch.device) -> Iterator[None]:
     """Let torch use deterministic kernels on a CPU; CUDA has none for some of the gradients."""
     was_deterministic = torch.are_deterministic_algorithms_enabled()
     filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]

@@ -237,6 +237,14 @@ def latest(group: Group) -> Queries:
     return Queries(group.first + users, group.bounds[:-1], group.bounds[1:], group.numbers, 0)
 
 
+def seen(queries: Queries) -> tuple[np.ndarray, np.ndarray]:
+    """Row of the query and number of the item of each event of all histories: int64 (E,) each."""
+    lengths = queries.positions - queries.begins
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    offsets = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return rows, queries.numbers[queries.begins[rows] + offsets].astype(np.int64)
+
+
 def select(queries: Queries, rows: np.ndarray | slice) -> Queries:
     """Some of the queries: a slice, a mask bool (Q,), or rows."""
     return queries._replace(

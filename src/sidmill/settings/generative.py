@@ -156,6 +156,11 @@ class GenerativeTopk:
         "auto",
         "exact: score all items | beam: constrained beams | auto: causal exact, tiger beams",
     )
-    beam_width: int = science(50, "beams per user; at least k", minimum=1)
+    beam_width: int = science(
+        50,
+        "beams per user; at least k; with mask_seen more, because beams that end in what the user "
+        "had give no item",
+        minimum=1,
+    )
     device: str = machine("auto", "auto | cpu | cuda", pattern="^(auto|cpu|cuda(:[0-9]+)?)$")
     memory_mb: int = machine(1024, "MiB for scores", minimum=16)

@@ -31,18 +31,17 @@ from torch.nn import functional
 from sidmill.formats.trie_file import Trie
 from sidmill.numeric import sid_trie
 from sidmill.numeric.moments import Moments
-from sidmill.numeric.row_blocks import read_blocks
+from sidmill.numeric.row_blocks import read_blocks, require_finite
 from sidmill.recommend import sequence_model
 from sidmill.recommend.generative.decode import TokenScores
 from sidmill.recommend.generative.model import Constants, GenerativeModel
 from sidmill.recommend.generative.sid_items import Identifier, SidItems
+from sidmill.recommend.item_features import scaled_axes
 from sidmill.recommend.rank import products
 from sidmill.recommend.windows import NO_TARGET
 from sidmill.settings.generative import Generative
 
 SCALE = 0.02  # standard deviation of a prefix vector, or of a token vector without codeword
-VARIANCE_FLOOR = 0.01  # added to every variance, as a share of their mean
-RANK_FLOOR = 1e-6  # directions below this share of the largest variance are noise
 WHITENING_POWER, SIMILARITY_POWER = 0.5, 0.25  # variances to the power of minus this
 SIMILARITY_DIM = 512  # principal axes of the similarity, at most
 FIRST_WEIGHT = 3.0  # of the similarity, before training
@@ -74,7 +73,11 @@ class Shape(NamedTuple):
 
 
 def constants_of(items: SidItems, settings: Generative) -> Constants:
-    """Compute the constants. Memory: those, and one block of rows."""
+    """Compute the constants. Memory: those, one block of rows, and 4 N d bytes for the similarity.
+
+    Raises:
+        SidmillError: if an embedding is not finite.
+    """
     reads_text = settings.features == "sid+text"
     tries = [sid_trie.build(one.codes, one.sizes) for one in items.identifiers]
     codes = [torch.from_numpy(one.codes.astype(np.int64)) for one in items.identifiers]
@@ -115,32 +118,25 @@ def _whiten_codebook(book: np.ndarray, codes: np.ndarray) -> np.ndarray:
     codewords = book.astype(np.float64)
     mean = counts @ codewords
     centred = codewords - mean
-    matrix = _whitening((centred * counts[:, None]).T @ centred, WHITENING_POWER, None)
+    matrix = scaled_axes((centred * counts[:, None]).T @ centred, WHITENING_POWER)
     whitened: np.ndarray = (centred @ matrix).astype(np.float32)
     return whitened
 
 
-def _whitening(covariance: np.ndarray, power: float, n_axes: int | None) -> np.ndarray:
-    """Axes (d, n) scaled by variance to the power of ``-power``, largest variance last."""
-    variances, axes = np.linalg.eigh(covariance)
-    scales = np.zeros(len(variances))
-    has_variance = variances > RANK_FLOOR * variances.max(initial=0.0)
-    scales[has_variance] = (variances[has_variance] + VARIANCE_FLOOR * variances.mean()) ** -power
-    kept = len(variances) if n_axes is None else n_axes
-    matrix: np.ndarray = (axes * scales)[:, -kept:]
-    return matrix
-
-
 def _whiten_rows(rows: np.ndarray, power: float, n_axes: int | None) -> np.ndarray:
-    """Whiten rows (N, D): float32 (N, D), or (N, n_axes). Memory: the result and D x D doubles."""
+    """Whiten rows (N, D): float32 (N, D), or (N, n_axes). Memory: the result and D x D doubles.
+
+    Raises:
+        SidmillError: if a row is not finite.
+    """
     # Moments in one pass over blocks, then a second pass that projects.
     n_rows, dim = rows.shape
     moments = Moments(np.zeros(dim), np.zeros((dim, dim)))
-    for _, block in read_blocks(rows, ITEM_BLOCK):
+    for start, block in read_blocks(rows, ITEM_BLOCK):
+        require_finite(block, start)
         moments.add(block.astype(np.float64))
     mean = moments.mean()
-    matrix = _whitening(moments.covariance(), power, n_axes)
-    matrix = matrix.astype(np.float32)
+    matrix = scaled_axes(moments.covariance(), power, n_axes).astype(np.float32)
     whitened = np.empty((n_rows, matrix.shape[1]), np.float32)
     for start, block in read_blocks(rows, ITEM_BLOCK):
         whitened[start : start + len(block)] = (block - mean.astype(np.float32)) @ matrix
@@ -156,9 +152,8 @@ def _similarity(rows: np.ndarray) -> np.ndarray:
 
 def _reconstruct(identifier: Identifier) -> np.ndarray:
     """Sum of the codewords of each item: float32 (N, d). Memory: the result."""
-    levels = enumerate(identifier.codebooks)
     rows = np.zeros((len(identifier.codes), identifier.codebooks[0].shape[1]), np.float32)
-    for level, book in levels:
+    for level, book in enumerate(identifier.codebooks):
         rows += book[identifier.codes[:, level]]
     return rows
 
@@ -356,7 +351,7 @@ class Causal(GenerativeModel):
 
 
 class CausalScores:
-    """Scores of a trained model. Holds the vectors of all items: 4 N (H + S) bytes."""
+    """Scores of a trained model. Holds the vectors of all items: 4 N (2 H + S) bytes."""
 
     is_exact = True
 
@@ -387,7 +382,7 @@ class CausalScores:
     @torch.no_grad()
     def item_scores(self, users: Tensor) -> Tensor:
         """Scores of all items: float32 (B, N). Items that share a SID have one score."""
-        return products(users, self.compared.T) + self.boost
+        return products(users, self.compared.T).add_(self.boost)
 
     @torch.no_grad()
     def token_scores(self, users: Tensor) -> TokenScores:
@@ -395,7 +390,8 @@ class CausalScores:
 
         The model is a softmax over SIDs. A prefix has the sum of the probabilities below it, so the
         product over the levels is the probability of a SID, and no other combination of tokens has
-        any. Memory: 4 B (V_1 + ... + V_L) bytes, and the scores of all items.
+        any. Memory: 4 B (V_1 + ... + V_L) bytes and the scores of all items; of a call 4 B W K_l
+        bytes, and about 60 per child of the prefixes.
         """
         trie = self.model.tries[0]
 
@@ -412,14 +408,20 @@ class CausalScores:
                 node = sid_trie.step(trie, depth, node, prefixes[:, :, depth])
             node = node.expand(len(users), -1)
 
-            # The child that each token leads to, -1 for none: (B, W, K_l).
-            tokens = torch.arange(trie.sizes[level], device=users.device)
-            shape = (*node.shape, len(tokens))
-            child = sid_trie.step(trie, level, node[:, :, None].expand(shape), tokens.expand(shape))
-            found = by_depth[level].gather(1, child.clamp(min=0).flatten(1)).view(shape)
+            # Children of all nodes in one row: (C,). No child follows an illegal prefix.
+            offsets = trie.first_child[level]
+            first = offsets[node.clamp(min=0)]
+            counts = torch.where(node >= 0, offsets[node.clamp(min=0) + 1] - first, 0)
+            prefix_of, number = sid_trie.spread(counts.flatten())
+            child, user = first.flatten()[prefix_of] + number, prefix_of // node.shape[1]
+
+            # Their share of the probability of their prefix; other tokens have none.
+            values = by_depth[level][user, child]
             if level:
-                found = found - by_depth[level - 1].gather(1, node.clamp(min=0))[:, :, None]
-            return found.masked_fill(child < 0, -torch.inf)
+                values = values - by_depth[level - 1][user, node.flatten()[prefix_of]]
+            found = values.new_full((node.numel(), trie.sizes[level]), -torch.inf)
+            found[prefix_of, trie.tokens[level][child].long()] = values
+            return found.view(*node.shape, -1)
 
         return score
 

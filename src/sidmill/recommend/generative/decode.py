@@ -184,8 +184,8 @@ def search(trie: Trie, additive: Sequence[Tensor], width: int, k: int) -> Beams:
         for start, users in _groups(open_users, width * max(trie.sizes) * CANDIDATE_BYTES):
             # Beams of a group of users, with the best score that a dropped prefix can reach.
             token_scores = _constant_scores([level[users] for level in additive])
-            best = best_tokens[users]
-            found, bounds = _search_beams(trie, token_scores, len(users), width, k, best)
+            most = best_tokens[users]
+            found, bounds = _search_beams(trie, token_scores, len(users), width, k, most)
             scores[users], sids[users] = found
             proven[start : start + len(users)] = found.scores[:, -1] > bounds
         open_users, width = open_users[~proven], 2 * width
@@ -193,9 +193,25 @@ def search(trie: Trie, additive: Sequence[Tensor], width: int, k: int) -> Beams:
     # Those for whom no such width is enough.
     for _, users in _groups(open_users, 4 * trie.n_sids * FLOAT_BYTES):
         every = exact_additive(trie, [level[users] for level in additive])
-        columns = _highest(every, min(k, trie.n_sids))
-        scores[users], sids[users] = _ranked(every.gather(1, columns), columns, k)
+        scores[users], sids[users] = best(every, k)
     return Beams(scores, sids)
+
+
+@torch.no_grad()
+def best(scores: Tensor, k: int) -> Beams:
+    """Find the k best columns of each row of scores; of equal scores the first column comes first.
+
+    Memory: 11 bytes per score.
+
+    Args:
+        scores: float32 (B, S), such as those of :func:`exact`, not NaN.
+        k: columns per row.
+
+    Returns:
+        The best k of each row; fewer where S is less.
+    """
+    columns = _highest(scores, min(k, scores.shape[1]))
+    return _ranked(scores.gather(1, columns), columns, k)
 
 
 @torch.no_grad()
@@ -451,5 +467,6 @@ def _require_widths(width: int, k: int) -> None:
 def _require_numbers(level: int, scores: Tensor) -> None:
     if scores.isnan().any():
         raise SidmillError(
-            f"token scores of level {level} are NaN: is the model's training diverged?"
+            f"token scores of level {level} are NaN: the weights of the model are not finite or "
+            f"too large; train it again with a lower learning rate"
         )

@@ -25,15 +25,15 @@ from sidmill.recommend import baselines, checkpoint, item_features, metrics, ran
 from sidmill.recommend import score as item_score
 from sidmill.recommend.generative import decode, models, score
 from sidmill.recommend.generative.models import Fitted
-from sidmill.recommend.generative.sid_items import SidItems
-from sidmill.recommend.item_features import Items, look_up
+from sidmill.recommend.generative.sid_items import SidItems, rows_of
+from sidmill.recommend.item_features import Items
+from sidmill.recommend.training_loop import WATCHED
 from sidmill.recommend.windows import Queries
 from sidmill.settings.generative import GenerativeEvaluation
 
 logger = logging.getLogger(__name__)
 
 SPLITS = {"valid": sequence_table.VALID, "test": sequence_table.TEST}
-WATCHED = "NDCG@10"
 GENERATIVE, FUSED, SUM = "generative", "fused", "sum_of_baselines"
 FUSION_WEIGHTS = tuple((step / 10, 1 - step / 10) for step in range(11))
 SUM_WEIGHTS = (0.0, 0.03, 0.1, 0.3, 1.0)  # of each baseline in their sum
@@ -254,8 +254,8 @@ def renumbered(scorer: rank.Scorer, items: Items, others: Items) -> rank.Scorer:
             f"{len(items.ids)} items have SIDs and {len(others.ids)} have embeddings: make both "
             f"from one catalogue"
         )
-    numbers = look_up(others, items.ids, "the items with SIDs")  # number there, by number here
-    columns = torch.from_numpy(numbers.astype(np.int64))
+    columns = torch.from_numpy(rows_of(others.numbers, items.ids, "the embeddings"))
+    numbers = columns.numpy().astype(np.int32)  # number there, by number here
 
     def prepare(queries: Queries) -> rank.RowScores:
         score_rows = scorer(queries._replace(numbers=numbers[queries.numbers]))
@@ -463,16 +463,20 @@ def _measure_sids(
 def count_illegal(protocol: Protocol, fitted: list[Fitted]) -> dict[str, Any]:
     """Share of answers that are the SID of no item, where beams are not constrained.
 
-    Beams of the first seed's model, for the first users of the test split.
+    Beams of the first seed's model, for the first target of each of the first users of the split
+    test.
     """
     settings, first = protocol.settings, fitted[0]
     answers = illegal = n_users = 0
     trie = first.network.trie
     scores = first.network.scores()
 
-    # The first users of the split, a block at a time.
+    # The first target of each of the first users of the split, a block at a time.
     for part in protocol.queries(sequence_table.TEST):
-        chosen = windows.select(part, slice(max(settings.illegal_users - n_users, 0)))
+        if n_users >= settings.illegal_users:
+            break
+        asked = np.unique(part.users, return_index=True)[1][: settings.illegal_users - n_users]
+        chosen = windows.select(part, asked)
         for batch in score.histories(chosen, first.settings.max_length, first.network.device):
             state = scores.encode(*batch)
             found = decode.unconstrained(

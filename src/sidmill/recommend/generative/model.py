@@ -84,11 +84,14 @@ class Scores(Protocol):
 
     is_exact: bool
 
-    def encode(self, histories: Tensor, lengths: Tensor) -> Any:
-        """State of users after their last item: int64 (B, T), (B,) to a tensor, or several."""
+    def encode(self, histories: Tensor, lengths: Tensor) -> Tensor:
+        """State of users after their last item: int64 (B, T), (B,) to a tensor of B rows.
 
-    def item_scores(self, state: Any) -> Tensor:
+        Rows of several calls can be joined, and cut.
+        """
+
+    def item_scores(self, state: Tensor) -> Tensor:
         """Scores of all items: float32 (B, N); -inf for an item that no beam reached."""
 
-    def token_scores(self, state: Any) -> TokenScores:
+    def token_scores(self, state: Tensor) -> TokenScores:
         """What a token adds to the score of its prefix."""

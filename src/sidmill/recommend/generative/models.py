@@ -8,6 +8,7 @@
 Codebooks, text embeddings and the trie are not in it: they are read from the files of the SIDs.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,7 +71,10 @@ class Fitted(NamedTuple):
 
 
 def constants_of(items: SidItems, settings: Generative) -> Constants:
-    """What the models of all seeds read of the items."""
+    """What the models of all seeds read of the items: ``tiger`` the tokens that it generates."""
+    if settings.model == "tiger":
+        settings = replace(settings, features="sid")
+        items = items._replace(identifiers=(items.identifiers[0]._replace(codebooks=()),))
     return causal.constants_of(items, settings)
 
 

@@ -18,7 +18,6 @@ USER_BLOCK = 256
 
 def scorer(network: Network, max_length: int) -> Scorer:
     """Make the scorer of a model with its present weights."""
-    network.model.eval()
     scores = network.scores()
 
     def prepare(queries: Queries) -> RowScores:

@@ -6,12 +6,15 @@ items: the first is the one whose SIDs are generated; others describe the same i
 Shapes: N items, L levels, K_l codes of a level, d of the codebooks, D of the text embeddings.
 """
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
+from sidmill.core import listing
 from sidmill.core.errors import SidmillError
 from sidmill.formats import code_files, quantizer_file, vector_store
 from sidmill.io import id_lookup
@@ -66,42 +69,55 @@ def load(
         ids_path: ids.parquet of the vectors.
 
     Raises:
-        SidmillError: if files are unreadable, or an item lacks a SID or a vector.
+        SidmillError: if files are unreadable or not of one quantizer, or an item lacks a SID or a
+            vector.
     """
-    first = code_files.read(sid_paths[0], "sid")
-    if not len(first.codes):
+    # The first file gives the items and their order.
+    coded = [code_files.read(path, "sid") for path in sid_paths]
+    ids = coded[0].ids.combine_chunks()
+    if not len(ids):
         raise SidmillError(f"{sid_paths[0]}: holds no item: nothing can be recommended")
-    ids = first.ids.combine_chunks()
 
     # Text embeddings in the order of the SIDs.
     vectors = np.zeros((len(ids), 0), np.float32)
     fingerprint: dict[str, Any] = {}
     if vectors_path is not None and ids_path is not None:
         store = vector_store.open_store(vectors_path, ids_path)
-        rows = _rows(store.ids.combine_chunks(), ids, str(ids_path))
+        rows = rows_of(id_lookup.make(store.ids, ids_path), ids, str(ids_path))
         in_order = len(rows) == len(store.vectors) and bool((np.diff(rows) == 1).all())
         vectors = store.vectors if in_order else take(store.vectors, rows)
         fingerprint = store.fingerprint
 
+    # The other files in that order, and the codebooks behind each.
     identifiers = []
-    for path, quantizer_path in zip(sid_paths, quantizer_paths, strict=True):
-        coded = code_files.read(path, "sid")
-        codes = coded.codes[_rows(coded.ids.combine_chunks(), ids, str(path))]
-        quantizer = quantizer_file.read(quantizer_path, without_codebooks=True)
-        codebooks = tuple(
-            book for book, size in zip(quantizer.codebooks, coded.sizes, strict=False)
-        )
-        identifiers.append(Identifier(codes, tuple(coded.sizes), codebooks))
+    for sids, path, quantizer_path in zip(coded, sid_paths, quantizer_paths, strict=True):
+        codes = sids.codes
+        if sids is not coded[0]:
+            codes = codes[rows_of(id_lookup.make(sids.ids, path), ids, str(path))]
+        codebooks = quantizer_file.read(quantizer_path, without_codebooks=True).codebooks
+        counts = [len(book) for book in codebooks]
+        if counts != list(sids.sizes[: len(counts)]):
+            raise SidmillError(
+                f"{quantizer_path} has codebooks of {listing.some(counts)} codewords, and the SIDs "
+                f"of {path} have levels of {listing.some(sids.sizes)} codes: make both with one "
+                f"quantizer"
+            )
+        identifiers.append(Identifier(codes, tuple(sids.sizes), tuple(codebooks)))
     return SidItems(item_features.of(ids, vectors, fingerprint), tuple(identifiers))
 
 
-def _rows(known: Any, ids: Any, where: str) -> np.ndarray:
-    """Rows of ``known`` that hold the items: int64 (N,).
+def rows_of(known: id_lookup.Lookup, ids: pa.Array, where: str) -> np.ndarray:
+    """Find the rows that hold the items: int64 (N,).
+
+    Args:
+        known: the row of each id of a file.
+        ids: int64 or string (N,), items with SIDs.
+        where: name of the file, for the message.
 
     Raises:
         SidmillError: if an item is not among them.
     """
-    rows = id_lookup.find(id_lookup.make(known), ids, where)
+    rows = id_lookup.find(known, ids, where)
     missing = np.flatnonzero(rows < 0)
     if missing.size:
         raise SidmillError(
@@ -113,9 +129,7 @@ def _rows(known: Any, ids: Any, where: str) -> np.ndarray:
 
 def identify(items: SidItems) -> dict[str, Any]:
     """Which items and SIDs a model belongs to: digests of ids, SIDs, codebooks; the fingerprint."""
-    from hashlib import sha256
-
-    digest = sha256()
+    digest = hashlib.sha256()
     for identifier in items.identifiers:
         digest.update(np.ascontiguousarray(identifier.codes, dtype="<i4").data)
         for book in identifier.codebooks:

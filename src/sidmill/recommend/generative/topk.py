@@ -3,12 +3,12 @@
 Items that share a SID have its score. They are told apart by their number of users in training,
 most first, and then by their row in pid2sid.parquet.
 
-Shapes: N items, b users of one block, k items of a list, L levels.
+Shapes: N items, b users of one block, k items of a list, L levels, H of a user's state.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,15 +17,16 @@ from torch import Tensor
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats import sequence_table, topk_table
+from sidmill.formats.trie_file import Trie
+from sidmill.numeric import sid_trie
 from sidmill.numeric.nearest_torch import pick_device
-from sidmill.recommend import baselines, windows
+from sidmill.recommend import baselines, rank, windows
 from sidmill.recommend.generative import decode, models, score
+from sidmill.recommend.generative.model import Scores
 from sidmill.recommend.generative.models import Fitted
 from sidmill.recommend.generative.sid_items import SidItems
 from sidmill.recommend.windows import GROUP_USERS, Queries
 from sidmill.settings.generative import GenerativeTopk
-
-BLOCK_USERS = 256
 
 
 class Search(NamedTuple):
@@ -35,15 +36,25 @@ class Search(NamedTuple):
         items: all items.
         fitted: the model.
         scores: of the model.
-        order: int64 (N,), rank of each item among items that share a SID.
+        by_rank: int64 (N,), item numbers in the order in which equal scores come.
+        rank_of: int64 (N,), where each item is in ``by_rank``.
+        trie: of the SIDs, the items of each in the same order.
         settings: k, and how to search.
     """
 
     items: SidItems
     fitted: Fitted
-    scores: Any
-    order: Tensor
+    scores: Scores
+    by_rank: Tensor
+    rank_of: Tensor
+    trie: Trie
     settings: GenerativeTopk
+
+    @property
+    def uses_beams(self) -> bool:
+        """Whether lists come from beams, and not from the scores of all items."""
+        decoding = self.settings.decoding
+        return decoding == "beam" or (decoding == "auto" and not self.scores.is_exact)
 
 
 def recommend(
@@ -55,7 +66,11 @@ def recommend(
 ) -> int:
     """Write topk.parquet.
 
-    Memory: the vectors of all items, a group of users, and the scores of a block of users.
+    Lists are shorter than ``k`` where the catalogue has fewer items, or where beams end: with
+    ``mask_seen`` beams that end in items of the history give none.
+
+    Memory: the vectors of all items, a group of users, and ``memory_mb`` for scores. Beams take a
+    few tensors of (b, c), with c children of the beams of a user.
 
     Args:
         sequences_path: sequences.parquet; a user without items gets an empty list.
@@ -68,35 +83,36 @@ def recommend(
         The number of users.
 
     Raises:
-        SidmillError: if the model is of other items, or beams are fewer than the items of a list.
+        SidmillError: if the model is of other items, beams are fewer than the items of a list, or
+            ``memory_mb`` is too small.
     """
-    if settings.decoding == "beam" and settings.beam_width < settings.k:
+    search = _prepare(sequences_path, items, model_path, settings)
+    if search.uses_beams and settings.beam_width < settings.k:
         raise SidmillError(
             f"generative_topk.beam_width {settings.beam_width} is below the {settings.k} items of "
             f"a list: set it to at least {settings.k}"
         )
-    fitted = models.best(models.load(model_path, items, pick_device(settings.device)))
-
-    # Items that share a SID come by their users in training, most first.
-    matrix = baselines.training_matrix(sequences_path, items.items)
-    counts = np.asarray(matrix.sum(axis=0)).ravel()
-    order = np.empty(len(counts), np.int64)
-    order[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
 
     # One group of users after another.
-    search = Search(
-        items,
-        fitted,
-        fitted.network.scores(),
-        torch.from_numpy(order).to(fitted.network.device),
-        settings,
-    )
     tables = (
         table
         for first in range(0, sequence_table.count(sequences_path), GROUP_USERS)
         for table in _search_group(search, sequences_path, first)
     )
     return topk_table.write(output_path, items.items.ids.type, tables)
+
+
+def _prepare(
+    sequences_path: str | Path, items: SidItems, model_path: str | Path, settings: GenerativeTopk
+) -> Search:
+    """Load the model, and order the items that share a SID: most users in training first."""
+    fitted = models.best(models.load(model_path, items, pick_device(settings.device)))
+    matrix = baselines.training_matrix(sequences_path, items.items)
+    counts = np.asarray(matrix.sum(axis=0)).ravel()
+    by_rank = torch.from_numpy(np.argsort(-counts, kind="stable")).to(fitted.network.device)
+    rank_of = by_rank.argsort()
+    trie = sid_trie.order_items(fitted.network.trie, rank_of)
+    return Search(items, fitted, fitted.network.scores(), by_rank, rank_of, trie, settings)
 
 
 def _search_group(search: Search, path: str | Path, first: int) -> Iterator[pa.Table]:
@@ -108,92 +124,88 @@ def _search_group(search: Search, path: str | Path, first: int) -> Iterator[pa.T
     ]
     users = pa.concat_arrays(names)
     queries = windows.latest(group)
-    for start in range(0, len(users), BLOCK_USERS):
-        rows = slice(start, start + BLOCK_USERS)
+    for start in range(0, len(users), score.USER_BLOCK):
+        rows = slice(start, start + score.USER_BLOCK)
         yield _search_block(search, users[rows], windows.select(queries, rows))
 
 
 def _search_block(search: Search, users: pa.Array, queries: Queries) -> pa.Table:
     """Lists of a block of users, in the schema of topk.parquet."""
-    k, items = search.settings.k, search.items
-
     # Users without items have no list: nothing is known of them.
     has_items = queries.positions > queries.begins
-    numbers = np.full((len(users), k), -1, np.int64)
-    scores = np.zeros((len(users), k), np.float32)
+    numbers = np.full((len(users), search.settings.k), -1, np.int64)
+    scores = np.zeros((len(users), search.settings.k), np.float32)
     if has_items.any():
         found = _best_items(search, windows.select(queries, has_items))
         width = found.items.shape[1]
         numbers[has_items, :width] = found.items.cpu().numpy()
         scores[has_items, :width] = found.scores.cpu().numpy()
-
-    kept = numbers >= 0
-    bounds = pa.array(np.concatenate([[0], kept.sum(axis=1).cumsum()]), pa.int32())
-    chosen = numbers[kept]
-    codes = items.identifiers[0].codes[chosen]
-    sids = pa.FixedSizeListArray.from_arrays(codes.ravel(), items.identifiers[0].codes.shape[1])
-    columns = [
-        users,
-        pa.ListArray.from_arrays(bounds, items.items.ids.take(pa.array(chosen))),
-        pa.ListArray.from_arrays(bounds, pa.array(scores[kept])),
-        pa.ListArray.from_arrays(bounds, sids.cast(pa.list_(pa.int32()))),
-    ]
-    return pa.table(columns, schema=topk_table.schema(items.items.ids.type))
+    codes = search.items.identifiers[0].codes
+    return topk_table.make(users, search.items.items.ids, codes, numbers, scores)
 
 
 def _best_items(search: Search, queries: Queries) -> decode.ItemLists:
-    """The best items of some users with items: at most k each."""
-    settings, network = search.settings, search.fitted.network
+    """The best items of b users with items, b at most ``score.USER_BLOCK``: at most k each."""
+    fitted = search.fitted
+    (batch,) = score.histories(queries, fitted.settings.max_length, fitted.network.device)
+    state = search.scores.encode(*batch)
+    if search.uses_beams:
+        return _best_of_beams(search, state, queries)
+
+    # All items of as many users as memory_mb allows.
+    n_rows = rank.rows_per_block(len(search.by_rank), search.settings.memory_mb)
     lists = []
-    for batch, rows in _blocks(search, queries):
-        state = search.scores.encode(*batch)
-        if settings.decoding == "beam" and not settings.mask_seen:
-            beams = decode.beam(
-                network.trie,
-                search.scores.token_scores(state),
-                len(state),
-                settings.beam_width,
-                settings.beam_width,
-            )
-            lists.append(decode.items_of(network.trie, beams, search.order, settings.k))
-        else:
-            lists.append(_best_of_all(search, state, windows.select(queries, rows)))
+    for start in range(0, len(state), n_rows):
+        rows = slice(start, start + n_rows)
+        lists.append(_best_of_all(search, state[rows], windows.select(queries, rows)))
     return decode.ItemLists(*(torch.cat(parts) for parts in zip(*lists, strict=True)))
 
 
-def _blocks(search: Search, queries: Queries) -> Iterator[tuple[tuple[Tensor, Tensor], slice]]:
-    max_length = search.fitted.settings.max_length
-    batches = score.histories(queries, max_length, search.fitted.network.device)
-    for number, batch in enumerate(batches):
-        start = number * score.USER_BLOCK
-        yield batch, slice(start, start + len(batch[0]))
+def _best_of_beams(search: Search, state: Tensor, queries: Queries) -> decode.ItemLists:
+    """The best items of the SIDs that beams end in: (b, k)."""
+    settings, width = search.settings, search.settings.beam_width
+    token_scores = search.scores.token_scores(state)
+    beams = decode.beam(search.trie, token_scores, len(state), width, width)
+    if not settings.mask_seen:
+        return decode.items_of(search.trie, beams, None, settings.k)
+
+    # As many more items as the longest history may take away: (b, k + longest), or (b, N).
+    n_items = len(search.by_rank)
+    longest = int((queries.positions - queries.begins).max())
+    found = decode.items_of(search.trie, beams, None, min(settings.k + longest, n_items))
+
+    # Each pair of user and item has a number.
+    rows, seen = windows.seen(queries)
+    pairs = torch.from_numpy(rows * n_items + seen).to(found.items.device)
+    users = torch.arange(len(state), device=found.items.device)[:, None]
+    is_kept = (found.items >= 0) & ~torch.isin(users * n_items + found.items, pairs)
+
+    # What is left moves to the front, in its order.
+    columns = (~is_kept).byte().argsort(dim=1, stable=True)[:, : settings.k]
+    return decode.ItemLists(
+        found.scores.masked_fill(~is_kept, -torch.inf).gather(1, columns),
+        found.items.masked_fill(~is_kept, -1).gather(1, columns),
+    )
 
 
 def _best_of_all(search: Search, state: Tensor, queries: Queries) -> decode.ItemLists:
-    """The best items by the scores of all items: equal scores in the order of ``order``."""
-    trie = search.fitted.network.trie
-    if search.settings.decoding == "exact" and not search.scores.is_exact:
-        of_sids = decode.exact(
-            trie, search.scores.token_scores(state), len(state), search.settings.memory_mb
-        )
-        scores = of_sids[:, trie.sid_of_item]
+    """The best items by the scores of all items: (b, k)."""
+    settings, trie = search.settings, search.trie
+
+    # (b, N), columns in the order of ties
+    if search.scores.is_exact:
+        scores = search.scores.item_scores(state)[:, search.by_rank]
     else:
-        scores = search.scores.item_scores(state)
+        token_scores = search.scores.token_scores(state)
+        of_sids = decode.exact(trie, token_scores, len(state), settings.memory_mb)
+        scores = of_sids[:, trie.sid_of_item[search.by_rank]]
 
-    # What a user had gets the lowest score.
-    if search.settings.mask_seen:
-        lengths = queries.positions - queries.begins
-        rows = np.repeat(np.arange(len(lengths)), lengths)
-        offsets = np.concatenate(
-            [np.arange(*bounds) for bounds in zip(queries.begins, queries.positions, strict=True)]
-        )
-        scores[
-            torch.from_numpy(rows), torch.from_numpy(queries.numbers[offsets]).long()
-        ] = -torch.inf
+    # What a user had is no answer.
+    if settings.mask_seen:
+        rows, seen = windows.seen(queries)
+        columns = search.rank_of[torch.from_numpy(seen).to(scores.device)]
+        scores[torch.from_numpy(rows).to(scores.device), columns] = -torch.inf
 
-    # Columns in the order of ties, so that a stable sort keeps it.
-    by_rank = torch.argsort(search.order)
-    sorted_scores, columns = torch.sort(scores[:, by_rank], dim=1, descending=True, stable=True)
-    k = min(search.settings.k, scores.shape[1])
-    best, numbers = sorted_scores[:, :k], by_rank[columns[:, :k]]
-    return decode.ItemLists(best, torch.where(best > -torch.inf, numbers, -1))
+    found = decode.best(scores, min(settings.k, scores.shape[1]))
+    numbers = search.by_rank[found.sids]
+    return decode.ItemLists(found.scores, numbers.masked_fill(found.scores == -torch.inf, -1))

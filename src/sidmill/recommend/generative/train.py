@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sidmill.core import checksums
+from sidmill.core import checksums, listing
 from sidmill.core.errors import SidmillError
 from sidmill.numeric.nearest_torch import pick_device
 from sidmill.recommend import checkpoint, metrics, rank, state, training_loop, windows
@@ -30,6 +30,7 @@ from sidmill.settings.generative import Generative
 
 logger = logging.getLogger(__name__)
 
+MANY_CANDIDATES = 50_000  # from which on scores against all of them are costly
 SORTED_BATCHES = 4  # whose windows are sorted by length, so that a batch has little padding
 
 
@@ -118,8 +119,9 @@ def fit(
     """Train ``settings.seeds`` models on the items of the split train.
 
     The same input, settings, seed and thread count give the same weights on the same machine,
-    interrupted or not. ``settings.save_steps`` and ``settings.memory_mb`` never change them;
-    another ``settings.device`` may, in the last bits of floats and what follows from those.
+    interrupted or not; on a GPU, which has no deterministic kernel for some of the gradients, they
+    may differ in the last bits of floats and what follows from those, and so they may from device
+    to device. ``settings.save_steps`` and ``settings.memory_mb`` never change them.
 
     Memory: a buffer of ``shuffle_users`` histories; the vectors of the items of a step and the
     scores of a batch (with the loss full of all items in train); to validate, the vectors of all
@@ -144,6 +146,8 @@ def fit(
     _check(settings)
     device = pick_device(settings.device)
     masks = windows.training_masks(sequences_path, items.items)
+    candidates = np.flatnonzero(masks[1])
+    _warn_of_scores(settings, len(candidates))
     constants = models.constants_of(items, settings)
     identity = sid_items.identify(items)
     digest = checksums.of_file(sequences_path)
@@ -156,7 +160,7 @@ def fit(
             sequences_path,
             items,
             network,
-            np.flatnonzero(masks[1]),
+            candidates,
             settings,
             own_seed,
         )
@@ -175,10 +179,17 @@ def fit(
         )
         logger.info("seed %d: training", own_seed)
         curve = _run(training, saved)
-        best = max(range(len(curve)), key=lambda epoch: curve[epoch]["valid"] or 0.0)
+        best = _best_epoch(curve)
         fitted.append(Fitted(network, settings, identity, own_seed, curve[best]["valid"]))
         curves.append(Curve(seed=own_seed, best_epoch=best, epochs=curve))
     return fitted, curves
+
+
+def _best_epoch(curve: list[Epoch]) -> int:
+    """The epoch whose weights were kept: the first of the best; the last without validation."""
+    values = [epoch["valid"] for epoch in curve]
+    known = [value for value in values if value is not None]
+    return values.index(max(known)) if known else len(curve) - 1
 
 
 def _check(settings: Generative) -> None:
@@ -189,10 +200,28 @@ def _check(settings: Generative) -> None:
             f"generative.hidden_dim {width} does not give each of {n_heads} heads an even number "
             f"of dimensions: set it to a multiple of {2 * n_heads}"
         )
+    if settings.model == "tiger" and (settings.features != "sid" or settings.identifiers):
+        raise SidmillError(
+            f"generative.model tiger reads the tokens of one quantizer alone, not "
+            f"{listing.some([settings.features, *settings.identifiers])}: set generative.features: "
+            f"sid and generative.identifiers: []"
+        )
+
+
+def _warn_of_scores(settings: Generative, n_candidates: int) -> None:
+    """Say what scores against all targets take, where the targets of a batch would be enough."""
+    if settings.model == "causal" and settings.loss == "full" and n_candidates >= MANY_CANDIDATES:
+        n_targets = settings.batch_users * settings.max_length
+        logger.warning(
+            "scores of a step are against %d items and take up to %.1f GiB, several times: set "
+            "generative.loss: in_batch, or lower generative.batch_users",
+            n_candidates,
+            n_targets * n_candidates * rank.FLOAT_BYTES / 2**30,
+        )
 
 
 def _run(training: Training, saved: state.State) -> list[Epoch]:
-    """Run one training, with deterministic kernels where the device has them."""
+    """Run one training."""
     run = training_loop.Run(
         training,
         training.network.model,
@@ -202,16 +231,15 @@ def _run(training: Training, saved: state.State) -> list[Epoch]:
         training.seed,
         saved,
     )
-    with training_loop.deterministic(training.network.device):
-        return training_loop.run(run)
+    return training_loop.run(run)
 
 
-def state_file(state_path: str | Path, seed: int) -> Path:
+def state_file(state_path: str | Path, seed: int | str) -> Path:
     """Path of the saved state of one seed."""
     return Path(f"{state_path}.{seed}.state")
 
 
-def discard_states(state_path: str | Path, settings: Generative, seed: int) -> None:
-    """Remove the saved states of trainings whose models are written."""
-    for own_seed in range(seed, seed + settings.seeds):
-        state.discard(state_file(state_path, own_seed))
+def discard_states(state_path: str | Path) -> None:
+    """Remove the saved states of trainings whose models are written, and of seeds before them."""
+    for path in Path(state_path).parent.glob(state_file(Path(state_path).name, "*").name):
+        state.discard(path)
