@@ -11,7 +11,7 @@ RENAME_EXCHANGE = 2  # flag of renameat2: swap two names
 
 
 def replace_folder(new: str | Path, target: str | Path) -> None:
-    """Rename a folder to ``target``; the folder that was there is removed afterwards.
+    """Replace a folder by renaming another to ``target``; the old one is removed afterwards.
 
     All files are flushed to disk first. Then Linux swaps the two names in one step, so a crash or a
     kill at any moment leaves the old folder or the new one at ``target``, whole. File systems

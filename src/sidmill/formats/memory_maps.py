@@ -99,7 +99,7 @@ def write(
 
 
 def open_maps(json_path: str | Path) -> MemoryMaps:
-    """Open what mmap.json names.
+    """Open the memory maps that mmap.json names.
 
     Raises:
         SidmillError: if a file is missing, or does not fit its shape.

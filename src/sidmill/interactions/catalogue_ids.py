@@ -35,7 +35,7 @@ class CatalogueIds(NamedTuple):
 
 
 def load(text_path: str | Path) -> CatalogueIds:
-    """Read the ids of text.parquet, or of another parquet with a ``pid``.
+    """Read the ids of the catalogue's items, from text.parquet or another parquet with a ``pid``.
 
     Memory: that of :func:`sidmill.io.id_lookup.make`, and the ids.
 

@@ -32,7 +32,7 @@ def make(ids: pa.Array, numbers: np.ndarray) -> ItemNumbers:
 
 
 def as_indexed(text_path: str | Path, source: str | Path) -> ItemNumbers:
-    """Number the items of text.parquet as item_index.parquet does.
+    """Number the items of text.parquet for exported histories, as item_index.parquet does.
 
     Args:
         text_path: text.parquet, or another parquet with a ``pid``.

@@ -99,7 +99,7 @@ def require_model(model: str | None, setting: str) -> str:
 
 
 def load_rows(path: str | Path, schema: pa.Schema, max_rows: int | None) -> pa.Table:
-    """Read the first rows of a training file. Memory: the rows."""
+    """Read the first rows of an encoder's training file. Memory: the rows."""
     tables, n_rows = [schema.empty_table()], 0
     for table in triples.read(path, schema):
         tables.append(table)
@@ -223,7 +223,7 @@ def fit_length(model: Any, max_length: int, setting: str) -> int:
 
 
 def begin(state_dir: str | Path, identity: dict[str, Any]) -> None:
-    """Make the folder of a training's checkpoints; clear it if it belongs to another training.
+    """Make the folder of an encoder's checkpoints; clear it if it belongs to another training.
 
     Args:
         state_dir: the folder.
@@ -261,7 +261,7 @@ def run(trainer: Trainer, state_dir: str | Path) -> None:
 
 
 def require_finite(model: Any, learning_rate: float, half: bool) -> None:
-    """Refuse a model with NaN or infinite weights; the trainer does not log a loss that is NaN.
+    """Refuse a trained encoder with NaN or infinite weights; the trainer logs no loss that is NaN.
 
     Raises:
         SidmillError: naming a weight, and the settings to change.

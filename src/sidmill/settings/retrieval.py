@@ -161,22 +161,31 @@ class Training:
         None,
         (
             "rocketqa: cross.train.tsv (query, title, passage, label) | qrels: judgements, "
-            "some of them 0"
+            "some of which must be 0"
         ),
     )
     queries: str | None = science(
-        None, "qrels: their queries, as BEIR's queries.jsonl; null: those of retrieval.queries"
+        None,
+        (
+            "qrels: queries of the judgements, as BEIR's queries.jsonl; null: those of "
+            "retrieval.queries"
+        ),
     )
     on_bad_rows: Literal["error", "reject"] = science(
-        "error", "error: stop at the first | reject: list them next to the result"
+        "error",
+        ("error: stop at the first bad line | reject: list bad lines in a file next to the result"),
     )
     max_reject_share: float = science(
-        0.25, "reject: stop when one cause takes more of the lines", minimum=0, maximum=1
+        0.25,
+        "with reject: stop if more than this share of the lines has the same fault",
+        minimum=0,
+        maximum=1,
     )
 
 
 @section(
-    "dual", "trains results/dual/first/model; use it: embedding.model: results/dual/first/model"
+    "dual",
+    ("trains results/dual/first/model; to use it, set embedding.model: results/dual/first/model"),
 )
 class Dual:
     """Training of a dual encoder."""
@@ -184,14 +193,15 @@ class Dual:
     model: str | None = science(None, "hub id or folder of an encoder to start from")
     revision: str | None = science(None, "commit or tag of the hub model")
     pooling: Literal["cls", "mean", "lasttoken"] | None = science(
-        None, "for a model that does not say: cls (BERT, ERNIE) | mean | lasttoken (Qwen3)"
+        None,
+        "for a model whose files name no pooling: cls (BERT, ERNIE) | mean | lasttoken (Qwen3)",
     )
     max_rows: int | None = science(
         None, "train on this number of first rows; 64 is a trial on a CPU; null: all", minimum=1
     )
     dev_share: float = science(
         0.01,
-        "share of the queries set aside to choose the best checkpoint; 0: take the last",
+        ("share of the queries held out to choose the best checkpoint; 0: use the last checkpoint"),
         minimum=0,
         below=1,
     )
@@ -201,7 +211,10 @@ class Dual:
     epochs: float = science(3, "passes over the rows", above=0)
     batch_size: int = science(
         128,
-        "rows per step, and passages that each query is compared with; more is better",
+        (
+            "rows per step; each query is compared with the passages of all of them, so more "
+            "is better"
+        ),
         minimum=1,
     )
     mini_batch: int | None = science(
@@ -213,12 +226,16 @@ class Dual:
     warmup: float = science(
         0.1, "share of the steps before the peak of the learning rate", minimum=0, below=1
     )
-    temperature: float = science(0.05, "similarities are divided by it", above=0)
+    temperature: float = science(0.05, "similarities are divided by this number", above=0)
     max_length: int = science(384, "tokens after which a text is cut", minimum=1)
     dtype: Literal["float32", "bfloat16"] = science(
         "float32", "float32 | bfloat16 (on GPUs), of the arithmetic"
     )
-    evaluations: int = science(10, "evaluations, each with a checkpoint to resume from", minimum=1)
+    evaluations: int = science(
+        10,
+        "number of evaluations; each writes a checkpoint from which training can resume",
+        minimum=1,
+    )
     device: str = machine("auto", "auto | cpu | cuda", pattern="^(auto|cpu|cuda(:[0-9]+)?)$")
 
 
@@ -227,7 +244,11 @@ class Mining:
     """Hard negatives."""
 
     pool: Literal["training", "corpus"] = science(
-        "training", "source of the negatives: training (its own passages) | corpus (and all others)"
+        "training",
+        (
+            "passages that negatives come from: training (those of the training data) | "
+            "corpus (and all others)"
+        ),
     )
     depth: int = science(100, "nearest passages of a query that are considered", minimum=1)
     skip: int = science(0, "number of nearest passages that are skipped", minimum=0)
@@ -251,7 +272,7 @@ class Cross:
     max_rows: int | None = science(None, "train on this number of first rows; null: all", minimum=1)
     dev_share: float = science(
         0.01,
-        "share of the queries set aside to choose the best checkpoint; 0: take the last",
+        ("share of the queries held out to choose the best checkpoint; 0: use the last checkpoint"),
         minimum=0,
         below=1,
     )
@@ -265,7 +286,11 @@ class Cross:
     dtype: Literal["float32", "bfloat16"] = science(
         "float32", "float32 | bfloat16 (on GPUs), of the arithmetic"
     )
-    evaluations: int = science(5, "evaluations, each with a checkpoint to resume from", minimum=1)
+    evaluations: int = science(
+        5,
+        "number of evaluations; each writes a checkpoint from which training can resume",
+        minimum=1,
+    )
     device: str = machine("auto", "auto | cpu | cuda", pattern="^(auto|cpu|cuda(:[0-9]+)?)$")
 
 
@@ -310,4 +335,4 @@ class RetrievalMetrics:
         "measured and compared: dual, bm25, fused, cross; the first is the baseline",
         unique=True,
     )
-    resamples: int = science(10000, "of the paired bootstrap", minimum=100)
+    resamples: int = science(10000, "resamples of the paired bootstrap", minimum=100)

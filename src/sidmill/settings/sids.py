@@ -199,7 +199,7 @@ class Evaluation:
         None,
         (
             "histories for co-consumption: results/interactions/sequences.parquet, or a file "
-            "of that form"
+            "of the same format"
         ),
         pattern="[.]parquet$",
     )

@@ -287,7 +287,7 @@ LOOKS: dict[str, Callable[[Description, Batches, Budget], None]] = {
 
 
 def parts_of(folder: Path) -> list[Path]:
-    """The parquet files of a folder that is one table, in order.
+    """List the parquet files of a folder that ``sidmill inspect`` describes as one table.
 
     Raises:
         SidmillError: if there is none, or they are several tables; naming what can be described.
