@@ -9,7 +9,7 @@ from generative_data import SETTINGS, cases, catalogue, check_case, fit, identif
 from recommend_data import chains, write
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import code_files, quantizer_file
+from sidmill.formats import code_files, quantizer_file, vector_store
 from sidmill.formats.sequence_table import TEST
 from sidmill.recommend import metrics, rank, state, windows
 from sidmill.recommend.generative import causal, decode, models, score, sid_items, topk, train
@@ -482,6 +482,38 @@ def write_sids(folder, own, ids):
     quantizer = quantizer_file.Quantizer("rqkmeans", list(own.codebooks), {}, {})
     quantizer_file.write(paths[1], quantizer)
     return paths
+
+
+def test_files_in_another_order_give_the_same_items(tmp_path):
+    # The first SIDs give the order; further SIDs and the vectors have others, and more items.
+    rng = np.random.default_rng(5)
+    first, second = identifier(), identifier(26, seed=1)
+    vectors = rng.standard_normal((26, 8), dtype=np.float32)
+    names = pa.array([f"item {number}" for number in range(26)])
+    paths = []
+    for name, own, order in (
+        ("first", first, np.arange(24)),
+        ("second", second, rng.permutation(26)),
+    ):
+        (tmp_path / name).mkdir()
+        moved = own._replace(codes=own.codes[order])
+        paths.append(write_sids(tmp_path / name, moved, names.take(pa.array(order))))
+    order = rng.permutation(26)
+    target, ids = tmp_path / "vectors.npy", tmp_path / "ids.parquet"
+    sums = vector_store.write(target, (26, 8), "float32", [vectors[order]])
+    chunk = pa.chunked_array([names.take(pa.array(order))])
+    vector_store.write_ids(ids, chunk, (26, 8), {"backend": "random"}, sums)
+
+    read = sid_items.load(*zip(*paths, strict=True), target, ids)
+    assert read.items.ids.to_pylist() == names.to_pylist()[:24]
+    assert np.array_equal(read.items.vectors, vectors[:24])
+    for found, own in zip(read.identifiers, (first, second), strict=True):
+        assert np.array_equal(found.codes, own.codes[:24])
+
+    # An item without a SID of the other quantizer is named.
+    write_sids(tmp_path / "second", second._replace(codes=second.codes[1:]), names[1:])
+    with pytest.raises(SidmillError, match="lacks 1 items that have a SID, first 'item 0'"):
+        sid_items.load(*zip(*paths, strict=True))
 
 
 def test_codebooks_of_other_sids_are_refused(tmp_path):
