@@ -81,7 +81,7 @@ class Generative:
         maximum=1,
     )
     new_item_boost: float = science(
-        0.25,
+        0.5,
         (
             "causal: added to the scores (log-odds) of items that are no target in train; "
             "larger: more new items are found, fewer others"
