@@ -35,10 +35,10 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--method", nargs="+", default=["graph", "svd"])
     parser.add_argument("--weight", nargs="+", type=float, default=[0.1, 0.3, 0.5, 0.7, 0.9])
-    parser.add_argument("--window", nargs="+", type=int, default=[10])
+    parser.add_argument("--window", nargs="+", type=int, default=[5])
     parser.add_argument("--neighbours", nargs="+", type=int, default=[50])
-    parser.add_argument("--shrinkage", nargs="+", type=float, default=[5.0])
-    parser.add_argument("--dim", type=int, default=64)
+    parser.add_argument("--shrinkage", nargs="+", type=float, default=[10.0])
+    parser.add_argument("--dim", type=int, default=16)
     arguments = parser.parse_args()
     sequences = arguments.results / "interactions/sequences.parquet"
     text = arguments.results / "items"

@@ -112,7 +112,7 @@ def test_noise_interactions_do_not_spoil_neighbours_by_text(tmp_path, method, le
     groups = np.arange(N_ITEMS) % 8
     text = unit(noise(8, seed=3)[groups] + 0.3 * noise(seed=4))
     consumed = random_histories(n_users=60, n_items=N_ITEMS)
-    store = run(tmp_path / "run", text, consumed, Fuse(method=method, dim=8))
+    store = run(tmp_path / "run", text, consumed, Fuse(method=method, weight=0.5, dim=8))
     before = neighbours_in_group(text, groups)
     assert before > 0.99
     assert neighbours_in_group(store.vectors, groups) > least * before
@@ -124,7 +124,7 @@ def test_noise_interactions_do_not_spoil_neighbours_by_text(tmp_path, method, le
 @pytest.mark.parametrize("normalize", [True, False])
 def test_cold_items_keep_every_bit_of_their_text(tmp_path, method, dtype, normalize):
     text = (3 * noise()).astype(dtype)
-    settings = Fuse(method=method, dim=8, normalize=normalize)
+    settings = Fuse(method=method, weight=0.5, dim=8, normalize=normalize)
     store = run(tmp_path / "run", text, random_histories(), settings)
     fused, cold = np.array(store.vectors), slice(N_ITEMS - N_COLD, None)
     assert fused.dtype == dtype
@@ -135,7 +135,8 @@ def test_cold_items_keep_every_bit_of_their_text(tmp_path, method, dtype, normal
     # Lengths stay, unless the mixture is asked for as it is.
     before, after = (np.linalg.norm(rows.astype(np.float64), axis=1) for rows in (text, fused))
     if method == "graph" and not normalize:
-        assert (after[: cold.start] < 0.95 * before[: cold.start]).all()
+        assert (after[: cold.start] < before[: cold.start]).all()
+        assert after[: cold.start].mean() < 0.9 * before[: cold.start].mean()
     else:
         np.testing.assert_allclose(after, before, rtol=2e-3 if dtype == "float16" else 1e-5)
 
@@ -252,22 +253,22 @@ def test_memory_and_repetition_change_no_byte(tmp_path, method):
 
 
 def test_counting_keeps_to_its_memory(tmp_path):
-    """400,000 interactions, whose 8,000,000 pairs take 96 MB on disk."""
-    rng = np.random.default_rng(8)
-    consumed = rng.integers(1, N_ITEMS + 1, (10_000, 40)).tolist()
+    """200,000 interactions of 5,000 items, whose 1,900,000 pairs do not fit into 16 MiB."""
+    rng, n_items = np.random.default_rng(8), 5000
+    consumed = rng.integers(1, n_items + 1, (5000, 42)).tolist()  # 40 of them for training
     path = write(tmp_path / "sequences.parquet", consumed)
-    lookup = id_lookup.make(pa.array(np.arange(1, N_ITEMS + 1)))
+    lookup = id_lookup.make(pa.array(np.arange(1, n_items + 1)))
+    counts = histories.count(path, lookup, n_items)
     peaks = {}
     for memory_mb in (16, 256):
-        counts = histories.count(path, lookup, N_ITEMS)
+        settings = Fuse(window=10, memory_mb=memory_mb)
         tracemalloc.start()
-        for _ in cooccurrence.find(
-            path, lookup, counts, Fuse(memory_mb=memory_mb), tmp_path / "pairs"
-        ):
+        for _ in cooccurrence.find(path, lookup, counts, settings, tmp_path / "pairs"):
             pass
         peaks[memory_mb] = tracemalloc.get_traced_memory()[1] / MIB
         tracemalloc.stop()
-    row_group = 8192 * 40 * 40 / MIB  # items, splits and users of a row group, with temporaries
+    row_group = 5000 * 40 * 40 / MIB  # items, splits and users of the file, with temporaries
+    print(peaks, row_group)
     assert peaks[16] < 16 + row_group
     assert peaks[256] > 2 * peaks[16]
 

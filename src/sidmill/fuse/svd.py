@@ -95,7 +95,7 @@ def digest(pairs: Pairs, ids: pa.Array) -> str:
 def factorise(pairs: Pairs, settings: Fuse, seed: int) -> Factors:
     """Factors of all items with neighbours.
 
-    Memory: 24 bytes per neighbour, at most 24 W k, and 24 bytes x W x (r + 10).
+    Memory: 64 bytes per neighbour, at most 64 W k, and 40 bytes x W x (r + 10).
 
     Args:
         pairs: of :func:`gather`.
@@ -108,23 +108,34 @@ def factorise(pairs: Pairs, settings: Fuse, seed: int) -> Factors:
     if not len(pairs.rows):
         return Factors(pairs.rows, values)
 
-    # Positive pointwise mutual information, where one item kept the other.
-    numbers = np.repeat(np.arange(len(pairs.rows)), np.diff(pairs.counts.indptr))
-    counts = pairs.counts.data.astype(np.float64)
-    expected = pairs.totals[numbers] * pairs.totals[pairs.counts.indices] / pairs.totals.sum()
-    information = np.maximum(np.log(counts / expected), 0) * counts / (counts + settings.shrinkage)
-    shape = pairs.counts.shape
-    matrix = sparse.csr_matrix((information, pairs.counts.indices, pairs.counts.indptr), shape)
-    matrix = matrix.maximum(matrix.T).tocsr()
-
     # U sqrt(S), each row scaled to length 1; fewer items than factors leave zeros.
-    left, singular, _ = randomized_svd(matrix, settings.dim, random_state=seed)
+    information = _information(pairs, settings.shrinkage)
+    left, singular, _ = randomized_svd(information, settings.dim, random_state=seed)
     factors = left * np.sqrt(singular)
     lengths = np.linalg.norm(factors, axis=1, keepdims=True)
     is_noise = lengths <= LEAST_LENGTH * lengths.max()
     scaled = np.where(is_noise, 0, factors / np.where(is_noise, 1, lengths))
     values[:, : scaled.shape[1]] = scaled
     return Factors(pairs.rows, values)
+
+
+def _information(pairs: Pairs, shrinkage: float) -> sparse.csr_matrix:
+    """Discounted PPMI, float64 sparse (W, W), where one item of a pair kept the other."""
+    # log(c_ij T / (T_i T_j)), in one array: T_i are the totals, T is their sum.
+    counts = pairs.counts.data.astype(np.float64)
+    values = counts * pairs.totals.sum()
+    values /= np.repeat(pairs.totals, np.diff(pairs.counts.indptr))
+    values /= pairs.totals[pairs.counts.indices]
+    np.log(values, out=values)
+    np.maximum(values, 0, out=values)
+
+    # Times c / (c + shrinkage), and the same in both directions.
+    values *= counts
+    counts += shrinkage
+    values /= counts
+    shape = pairs.counts.shape
+    matrix = sparse.csr_matrix((values, pairs.counts.indices, pairs.counts.indptr), shape)
+    return matrix.maximum(matrix.T).tocsr()
 
 
 def blocks(

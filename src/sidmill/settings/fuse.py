@@ -17,23 +17,27 @@ class Fuse:
         ),
     )
     weight: float = science(
-        0.5,
+        0.3,
         "share of interactions in the vector of a well-known item; the rest is text",
         above=0,
         maximum=1,
     )
     window: int = science(
-        10, "two items are consumed together within so many steps of a history", minimum=1
+        5, "two items are consumed together within so many steps of a history", minimum=1
     )
     neighbours: int = science(
         50, "items consumed together with an item that are kept, the nearest", minimum=1
     )
     shrinkage: float = science(
-        5.0,
+        10.0,
         "users: an item of n users gets n / (n + shrinkage) of weight; more where data are noisy",
         minimum=0,
     )
-    dim: int = science(64, "svd: dimensions that are appended to those of the text", minimum=1)
+    dim: int = science(
+        16,
+        "svd: dimensions that are appended to those of the text; more with more interactions",
+        minimum=1,
+    )
     normalize: bool = science(
         True,
         (
