@@ -268,7 +268,6 @@ def test_counting_keeps_to_its_memory(tmp_path):
         peaks[memory_mb] = tracemalloc.get_traced_memory()[1] / MIB
         tracemalloc.stop()
     row_group = 5000 * 40 * 40 / MIB  # items, splits and users of the file, with temporaries
-    print(peaks, row_group)
     assert peaks[16] < 16 + row_group
     assert peaks[256] > 2 * peaks[16]
 
@@ -317,6 +316,10 @@ def test_a_catalogue_that_grows_gets_vectors_of_one_space_or_a_refusal(tmp_path,
     grown = run(tmp_path / "grown", text, consumed, settings)
     assert np.array(grown.vectors)[:N_ITEMS].tobytes() == np.array(before.vectors).tobytes()
     assert not refuses(before, grown)
+
+    # The same items consumed by one user more: factors may differ.
+    again = run(tmp_path / "again", text, [*consumed, consumed[0]], settings)
+    assert bool(refuses(before, again)) == (method == "svd")
 
     # A longer log: graph stays in the space of the text, factors get other axes.
     longer = run(tmp_path / "longer", text, [*consumed, [1, 125, 2, 3]], settings)
