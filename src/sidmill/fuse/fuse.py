@@ -46,7 +46,7 @@ def fuse(files: Files, settings: Fuse, *, seed: int) -> tuple[int, int]:
     """Write the fused vectors of all items, in the order and dtype of the text vectors.
 
     Only interactions of the split train are used. ``settings.memory_mb`` changes no byte. Memory:
-    ``memory_mb``, the ids, and 16 bytes per item; svd: see :func:`sidmill.fuse.svd.factorise`.
+    ``memory_mb``, the ids, and about 60 bytes per item; svd: see :func:`sidmill.fuse.svd.factorise`.
 
     Args:
         files: to read and to write.
