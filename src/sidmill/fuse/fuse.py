@@ -45,8 +45,10 @@ class Files(NamedTuple):
 def fuse(files: Files, settings: Fuse, *, seed: int) -> tuple[int, int]:
     """Write the fused vectors of all items, in the order and dtype of the text vectors.
 
-    Only interactions of the split train are used. ``settings.memory_mb`` changes no byte. Memory:
-    ``memory_mb``, the ids, and about 60 bytes per item; svd: see :func:`sidmill.fuse.svd.factorise`.
+    Only interactions of the split train are used. ``settings.memory_mb`` changes no byte.
+
+    Memory: ``memory_mb``, the ids, and about 60 bytes per item; svd also takes what
+    :func:`sidmill.fuse.svd.factorise` says.
 
     Args:
         files: to read and to write.
