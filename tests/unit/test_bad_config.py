@@ -145,6 +145,13 @@ COMBINATIONS = {
         "rqvae": {"contrastive_weight": 0.1},
         "interactions": {"path": None},
     },
+    "fuse.method: found graph, but interactions.path": {
+        "fuse": {"method": "graph"}, "interactions": {"path": None}
+    },
+    "fuse.method: found svd, but items.path": {
+        "fuse": {"method": "svd"}, "items": {"path": None}, "quantizer": "given",
+        "given": {"path": "index.json"}, "collisions": {"strategy": "none"},
+    },
     "rqvae.e_dim: found 300": {"rqvae": {"e_dim": 300}, "quantizer": "rqvae"},
     "opq cuts 2 dimensions": {"embedding": {"dim": 2}, "quantizer": "opq"},
     "interactions.fields.history: found 'h'": {
@@ -246,6 +253,12 @@ REMEDIES = {
         {"rqvae": {"batch_size": 8}}, {"rqvae": {"processes": 3}},
     ],
     "which make 9,000,000 codes per level": [{"fsq": {"steps": [1024, 1024]}}],
+    "fuse.method: found graph, but interactions.path": [
+        {"fuse": {"method": "none"}}, {"interactions": {"path": "log.jsonl"}},
+    ],
+    "fuse.method: found svd, but items.path": [
+        {"fuse": {"method": "none"}}, {"items": {"path": "items.jsonl"}},
+    ],
     "rqvae.e_dim: found 300": [{"rqvae": {"e_dim": 256}}, {"rqvae": {"skip": "none"}}],
     "opq cuts 2 dimensions": [{"rqkmeans": {"n_levels": 2}}],
     "interactions.fields.history: found 'h'": [{"interactions": {"fields": {"history": None}}}],

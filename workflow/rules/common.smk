@@ -136,6 +136,7 @@ if workflow.is_main_process:
 include: "common_internals.smk"
 include: "common_items.smk"
 include: "common_embed.smk"
+include: "common_fuse.smk"
 include: "common_quantize.smk"
 include: "common_sids.smk"
 include: "common_versions.smk"

@@ -57,12 +57,12 @@ def generative_rivals(wildcards):
 
 def vectors_behind_codes(wildcards):
     """The vectors of the items, for a quantizer with codebooks."""
-    return [] if wildcards.quantizer == "given" else "results/items/vectors.npy"
+    return [] if wildcards.quantizer == "given" else item_vectors()
 
 
 def ids_behind_codes(wildcards):
     """The ids of these vectors."""
-    return [] if wildcards.quantizer == "given" else "results/items/ids.parquet"
+    return [] if wildcards.quantizer == "given" else item_vector_ids()
 
 
 def generator_in_use(wildcards):

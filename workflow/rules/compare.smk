@@ -2,7 +2,7 @@
 Quantizers side by side: each is trained by its own rule, measured by one rule, and gathered.
 
 READS    results/{quantizer}/quantizer.safetensors, codes.parquet
-         results/items/vectors.npy, ids.parquet      float (N, D); none without a catalogue
+         results/items/vectors.npy or fused.npy      float (N, D); none without a catalogue
          evaluation.sequences                        user_id, item_ids, splits, timestamps; where the config names it
          results/benchmarks/train_*.tsv              seconds and memory of the training
          results/generative/{quantizer}/metrics.json, users.parquet  with comparison.downstream
@@ -14,8 +14,8 @@ LEAVES   results/{quantizer}/evaluation.json         every figure of one quantiz
 
 rule evaluate_quantizer:
     input:
-        vectors=where_text("results/items/vectors.npy"),
-        ids=where_text("results/items/ids.parquet"),
+        vectors=where_text(item_vectors()),
+        ids=where_text(item_vector_ids()),
         quantizer="results/{quantizer}/quantizer.safetensors",
         codes="results/{quantizer}/codes.parquet",
         sequences=HISTORIES,

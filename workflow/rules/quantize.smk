@@ -1,7 +1,7 @@
 """
 Vectors -> a quantizer -> one tuple of codes per item.
 
-READS    results/items/vectors.npy, ids.parquet       float (N, D)
+READS    results/items/vectors.npy, ids.parquet       float (N, D); fused.npy, fused_ids.parquet where fuse.method is set
          pretrained.path                              with quantizer: pretrained
          given.path                                   with quantizer: given: SIDs that exist
          rqvae.data_paths, rqvae.pairs_path           with rqvae, where they are set
@@ -19,8 +19,8 @@ Every quantizer leaves the same two files, so nothing downstream asks which one 
 
 rule train_rqkmeans:
     input:
-        vectors="results/items/vectors.npy",
-        ids="results/items/ids.parquet",
+        vectors=item_vectors(),
+        ids=item_vector_ids(),
     output:
         quantizer="results/rqkmeans{balanced}/quantizer.safetensors",
         checkpoint="results/rqkmeans{balanced}/model.pt",
@@ -43,8 +43,8 @@ rule train_rqkmeans:
 
 rule train_rqvae:
     input:
-        vectors="results/items/vectors.npy",
-        ids="results/items/ids.parquet",
+        vectors=item_vectors(),
+        ids=item_vector_ids(),
         warm_start=warm_start,
         data=LEARNED_FROM["data"],
         pairs=LEARNED_FROM["pairs"],
@@ -71,8 +71,8 @@ rule train_rqvae:
 
 rule train_opq:
     input:
-        vectors="results/items/vectors.npy",
-        ids="results/items/ids.parquet",
+        vectors=item_vectors(),
+        ids=item_vector_ids(),
     output:
         quantizer="results/opq/quantizer.safetensors",
     log:
@@ -95,8 +95,8 @@ rule train_opq:
 
 rule train_pca_grid:
     input:
-        vectors="results/items/vectors.npy",
-        ids="results/items/ids.parquet",
+        vectors=item_vectors(),
+        ids=item_vector_ids(),
     output:
         quantizer="results/pca_grid/quantizer.safetensors",
     log:
@@ -120,8 +120,8 @@ rule train_pca_grid:
 rule import_pretrained:
     input:
         checkpoint=OWN_QUANTIZER,
-        vectors="results/items/vectors.npy",
-        ids="results/items/ids.parquet",
+        vectors=item_vectors(),
+        ids=item_vector_ids(),
     output:
         quantizer="results/pretrained/quantizer.safetensors",
     log:
@@ -168,8 +168,8 @@ rule import_given:
 
 rule encode_items:
     input:
-        vectors="results/items/vectors.npy",
-        ids="results/items/ids.parquet",
+        vectors=item_vectors(),
+        ids=item_vector_ids(),
         quantizer="results/{encoded}/quantizer.safetensors",
     output:
         codes="results/{encoded}/codes.parquet",

@@ -3,7 +3,7 @@ Codes -> semantic IDs, and what they are worth.
 
 READS    results/codes.parquet                  pid, codes list<int32> (L)
          results/{quantizer}/quantizer.safetensors
-         results/items/vectors.npy, ids.parquet, text.parquet   given SIDs need none of them
+         results/items/vectors.npy or fused.npy, their ids, text.parquet   given SIDs need none of them
          results/published/ledger.parquet, match.parquet   with published.path: the SIDs that stay
 LEAVES   results/pid2sid.parquet                pid, sid list<int32> (L, or L + 1 with a suffix)
          index.path (results/index.json)        {"pid": ["<a_0>", "<b_12>", "<c_7>"]}
@@ -16,8 +16,8 @@ rule resolve_collisions:
     input:
         codes="results/codes.parquet",
         quantizer=chosen("quantizer.safetensors"),
-        vectors=where_codebooks("results/items/vectors.npy"),
-        ids=where_codebooks("results/items/ids.parquet"),
+        vectors=where_codebooks(item_vectors()),
+        ids=where_codebooks(item_vector_ids()),
         text=item_text(),
         ledger=where_published("results/published/ledger.parquet"),
         match=where_published("results/published/match.parquet"),
@@ -49,8 +49,8 @@ rule measure_quality:
         resolution="results/resolution.json",
         codes="results/codes.parquet",
         quantizer=chosen("quantizer.safetensors"),
-        vectors=where_embedded("results/items/vectors.npy"),
-        ids=where_embedded("results/items/ids.parquet"),
+        vectors=where_embedded(item_vectors()),
+        ids=where_embedded(item_vector_ids()),
         text=item_text(),
     output:
         quality=report(

@@ -2,7 +2,7 @@
 Versions of a catalogue: what a published one gives to this run, and what this run gives to the next.
 
 READS    published.path                     the folder of a version, where the config names one (docs/formats.md)
-         results/items/text.parquet, vectors.npy, ids.parquet, embeddings.parquet/
+         results/items/text.parquet, vectors.npy or fused.npy, their ids, embeddings.parquet/
          results/pid2sid.parquet, results/codes.parquet
 LEAVES   results/published/quantizer.safetensors, ledger.parquet  of the version, every file of which was checked
          results/published/match.parquet    pid, row, changed: the items of the catalogue in that version
@@ -86,8 +86,8 @@ rule measure_churn:
         before="results/published/ledger.parquet",
         now="results/ledger.parquet",
         quantizer=chosen("quantizer.safetensors"),
-        vectors=where_embedded("results/items/vectors.npy"),
-        ids=where_embedded("results/items/ids.parquet"),
+        vectors=where_embedded(item_vectors()),
+        ids=where_embedded(item_vector_ids()),
     output:
         churn=report(
             "results/churn.json",

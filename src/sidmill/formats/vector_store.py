@@ -3,6 +3,8 @@
     vectors.npy   float32 or float16 (N, D)
     ids.parquet   pid (int64 or string), in row order of vectors.npy
 
+``fused.npy`` with ``fused_ids.parquet`` is such a pair too.
+
 ids.parquet carries N, D, the embedding fingerprint and digests of vectors.npy in its schema
 metadata, so that the two files are held against each other whenever they are opened.
 """
@@ -26,6 +28,8 @@ from sidmill.io.remedy import remedy
 SHAPE_KEY = "sidmill.shape"
 DIGESTS_KEY = "sidmill.digests"
 DTYPES = ("float32", "float16")
+# Files of vectors, and the name of their ids in the same folder.
+IDS_BESIDE = {"vectors.npy": "ids.parquet", "fused.npy": "fused_ids.parquet"}
 # What numpy raises for a damaged .npy, by the part of it that is damaged.
 UNREADABLE = (ValueError, EOFError, OSError, OverflowError, SyntaxError, TokenError)
 
@@ -141,9 +145,10 @@ def write_ids(
 
 
 def ids_beside(path: str | Path) -> Path | None:
-    """The ids.parquet that was written with a vectors.npy; None for an array of another name."""
-    ids_path = Path(path).with_name("ids.parquet")
-    return ids_path if Path(path).name == "vectors.npy" and ids_path.exists() else None
+    """The ids written with vectors.npy or fused.npy; None for an array of another name."""
+    name = IDS_BESIDE.get(Path(path).name)
+    ids_path = Path(path).with_name(name) if name else None
+    return ids_path if ids_path and ids_path.exists() else None
 
 
 def is_own_ids(path: str | Path) -> bool:

@@ -18,6 +18,7 @@ from sidmill.settings.embedding import (
     Openai,
     Store,
 )
+from sidmill.settings.fuse import Fuse
 from sidmill.settings.generative import Generative, GenerativeEvaluation, GenerativeTopk
 from sidmill.settings.interactions import H5, Interactions
 from sidmill.settings.items import Demo, Items
@@ -72,6 +73,7 @@ class Config:
     matryoshka: Matryoshka = field(default_factory=Matryoshka)
     store: Store = field(default_factory=Store)
     h5: H5 = field(default_factory=H5)
+    fuse: Fuse = field(default_factory=Fuse)
     quantizer: str = science(
         "rqkmeans",
         f"source of the SIDs: {' | '.join(TRAINED)} (trained here) | pretrained | given "

@@ -18,6 +18,7 @@ from sidmill.settings import base
 from sidmill.settings.config import SECTIONS
 from sidmill.settings.datasets import Mixture, Rl, Vocabulary
 from sidmill.settings.embedding import Embedding
+from sidmill.settings.fuse import Fuse
 from sidmill.settings.interactions import H5, Interactions
 from sidmill.settings.items import Items
 from sidmill.settings.quantize import Fsq, Pretrained, Rqkmeans, Rqvae
@@ -319,12 +320,28 @@ def contrastive_pairs(rqvae: Rqvae, interactions: Interactions) -> Lines:
         )
 
 
+def fused_interactions(fuse: Fuse, interactions: Interactions, items: Items) -> Lines:
+    """Check the interactions and texts that item vectors are fused from."""
+    if fuse.method == "none":
+        return
+    if interactions.path is None:
+        yield (
+            f"fuse.method: found {fuse.method}, but interactions.path is null, so there is nothing "
+            f"to fuse the text vectors with: name the log, or set fuse.method: none"
+        )
+    if items.path is None:
+        yield (
+            f"fuse.method: found {fuse.method}, but items.path is null, so there are no text "
+            f"vectors: set fuse.method: none, or name the catalogue"
+        )
+
+
 def quantizer_dimensions(
-    quantizer: str, embedding: Embedding, rqkmeans: Rqkmeans, rqvae: Rqvae
+    quantizer: str, embedding: Embedding, fuse: Fuse, rqkmeans: Rqkmeans, rqvae: Rqvae
 ) -> Lines:
-    """Check settings of the embedding's dimensions that the chosen quantizer cannot take."""
+    """Check dimensions of the item vectors that the chosen quantizer cannot take."""
     dim = embedding.dim
-    if dim is None:
+    if dim is None or fuse.method == "svd":  # which appends some
         return
     if quantizer == "rqvae" and rqvae.skip == "pca" and rqvae.e_dim > dim:
         yield (
@@ -532,6 +549,7 @@ CHECKS: list[Callable[..., Lines]] = [
     rqvae_training,
     fsq_size,
     contrastive_pairs,
+    fused_interactions,
     quantizer_dimensions,
     interaction_fields,
     embedding_inputs,

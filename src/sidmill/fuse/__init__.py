@@ -1,0 +1,1 @@
+"""Text vectors and training interactions -> the vectors that quantizers are given."""

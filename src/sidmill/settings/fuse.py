@@ -1,0 +1,48 @@
+"""Settings of the fusion of text vectors with interactions."""
+
+from typing import Literal
+
+from sidmill.settings.base import machine, science, section
+
+
+@section("fuse", "docs/fusion.md; needs interactions.path")
+class Fuse:
+    """Text vectors and training interactions -> the vectors that quantizers are given."""
+
+    method: Literal["none", "graph", "svd"] = science(
+        "none",
+        (
+            "none: text vectors alone | graph: mixed with those of items that are consumed near | "
+            "svd: factors of co-consumption are appended"
+        ),
+    )
+    weight: float = science(
+        0.3,
+        "share of interactions in the vector of a well-known item; the rest is text",
+        above=0,
+        maximum=1,
+    )
+    window: int = science(
+        5, "two items are consumed together within so many steps of a history", minimum=1
+    )
+    neighbours: int = science(
+        50, "items consumed together with an item that are kept, the nearest", minimum=1
+    )
+    shrinkage: float = science(
+        10.0,
+        "users: an item of n users gets n / (n + shrinkage) of weight; more where data are noisy",
+        minimum=0,
+    )
+    dim: int = science(
+        16,
+        "svd: dimensions that are appended to those of the text; more with more interactions",
+        minimum=1,
+    )
+    normalize: bool = science(
+        True,
+        (
+            "graph: true: a vector gets the length that its text vector had | false: the mixture, "
+            "shorter where neighbours differ; svd keeps the length in any case"
+        ),
+    )
+    memory_mb: int = machine(512, "MiB for counting and for a block of vectors", minimum=16)

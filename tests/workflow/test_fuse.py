@@ -1,0 +1,164 @@
+"""Fused item vectors in the workflow: who reads them, what a change reruns, and published SIDs."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+
+pytestmark = pytest.mark.workflow
+
+TINY = ("--configfile", "tests/configs/tiny.yaml")
+VERSION = ("--", "results/version.json", "results/churn.json")
+TEXT, FUSED = "results/items/vectors.npy", "results/items/fused.npy"
+GRAPH = {"fuse": {"method": "graph"}}
+# What a run of the demo makes without fusion, from vectors.npy on.
+AFTER_VECTORS = {
+    "train_rqkmeans", "encode_items", "choose_codes", "resolve_collisions", "measure_quality",
+    "plot_quality", "explore_sids", "all",
+}  # fmt: skip
+OF_FUSED = {"train_rqkmeans", "encode_items", "resolve_collisions", "measure_quality"}
+
+
+def overlay(workflow, settings, name="own.yaml"):
+    return workflow.overlay(name, json.dumps(settings))
+
+
+def inputs(workflow, *arguments):
+    """Inputs of every rule of a run, by name, from Snakemake's graph of files."""
+    graph = workflow.snakemake("--filegraph", *arguments)
+    assert graph.returncode == 0, graph.stderr
+    found = {}
+    for node in graph.stdout.split("label=<<table")[1:]:
+        rule = re.search(r'<font point-size="18">(\w+)</font>', node)[1]
+        files = node.partition("output &rarr;")[0]
+        found[rule] = set(re.findall(r'<font face="monospace">(results/[^<]+)</font>', files))
+    return found
+
+
+def read_by_jobs(workflow):
+    """Files that the jobs of all runs so far have read, by rule, from Snakemake's records."""
+    found = {}
+    for path in (workflow.folder / ".snakemake/metadata").rglob("*"):
+        if path.is_file():
+            record = json.loads(path.read_text())
+            found.setdefault(record["rule"], set()).update(record["input"] or [])
+    return found
+
+
+def sids(workflow):
+    table = pq.read_table(workflow.folder / "results/pid2sid.parquet")
+    return dict(zip(table["pid"].to_pylist(), map(tuple, table["sid"].to_pylist()), strict=True))
+
+
+def test_quantizers_read_fused_vectors_and_readers_of_text_do_not(workflow):
+    plain = inputs(workflow, *TINY)
+    assert "fuse_vectors" not in plain
+    assert "read_interactions" not in plain
+    assert {rule for rule in plain if TEXT in plain[rule]} == OF_FUSED
+    none = overlay(workflow, {"fuse": {"method": "none", "weight": 0.9}})
+    assert inputs(workflow, *TINY, none) == plain
+
+    # With a fusion the same rules read fused.npy, and nothing but the fusion reads vectors.npy.
+    graph = overlay(workflow, GRAPH)
+    fused = inputs(workflow, *TINY, graph)
+    assert set(fused) == set(plain) | {"fuse_vectors", "read_interactions"}
+    pair = {FUSED, "results/items/fused_ids.parquet"}
+    assert {rule for rule in fused if pair <= fused[rule]} == OF_FUSED
+    assert [rule for rule in fused if TEXT in fused[rule]] == ["fuse_vectors"]
+
+    # Every member of a comparison is trained on them and measured by them.
+    members = ["rqkmeans", "rqvae", "opq", "pca_grid"]
+    settings = overlay(workflow, GRAPH | {"comparison": {"members": members}})
+    compared = inputs(workflow, *TINY, settings, "--", "results/comparison.json")
+    trained = {f"train_{member}" for member in members}
+    assert {rule for rule in compared if pair <= compared[rule]} == trained | {
+        "encode_items",
+        "evaluate_quantizer",
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"interactions": {"path": None}}, "fuse.method: found graph, but interactions.path is"),
+        ({"fuse": {"method": "graph", "weight": 0}}, "fuse.weight: found 0, wanted more than 0"),
+        ({"fuse": {"method": "contrastive"}}, "fuse.method: found 'contrastive'"),
+    ],
+)
+def test_what_cannot_be_fused_is_refused_before_any_job(workflow, settings, message):
+    done = workflow.snakemake("--dry-run", *TINY, overlay(workflow, GRAPH | settings))
+    assert done.returncode != 0
+    assert message in done.stdout + done.stderr
+
+
+def test_a_fused_run_its_reruns_and_its_versions(workflow):
+    # Version 1: 190 of the 200 items, and what was consumed of them.
+    workflow.run(*TINY, "--", "results/demo/items.jsonl", "results/demo/interactions.jsonl")
+    lines = workflow.bytes("demo/items.jsonl").decode().splitlines()
+    log = workflow.bytes("demo/interactions.jsonl").decode().splitlines()
+    workflow.overlay("items.jsonl", "\n".join(lines[:190]) + "\n")
+    plain = [
+        json.dumps({key: row[key] for key in ("user_id", "item_ids")})
+        for row in map(json.loads, log)
+    ]
+    workflow.overlay("log.jsonl", "\n".join(plain) + "\n")
+    own = {
+        "items": {"path": "items.jsonl"},
+        "interactions": {"path": "log.jsonl", "on_unknown_items": "reject"},
+        **GRAPH,
+    }
+    name = overlay(workflow, own)
+    workflow.run(*TINY, name)
+    assert workflow.planned(*TINY, name) == set()
+
+    # Whoever reads text as text reads vectors.npy.
+    workflow.run(*TINY, name, "--", "results/opq/pid2sid.parquet", "results/mmap/mmap.json")
+    read = read_by_jobs(workflow)
+    assert {rule for rule, files in read.items() if FUSED in files} == OF_FUSED | {
+        "train_opq",
+        "resolve_quantizer",
+    }
+    assert {rule for rule, files in read.items() if TEXT in files} == {"fuse_vectors", "write_mmap"}
+
+    # A change of a science setting reruns the fusion and what follows, another reruns nothing.
+    weight = overlay(workflow, own | {"fuse": {"method": "graph", "weight": 0.4}}, "weight.yaml")
+    assert workflow.planned(*TINY, weight) == {"fuse_vectors"} | AFTER_VECTORS
+    memory = overlay(workflow, own | {"fuse": {"method": "graph", "memory_mb": 99}}, "mb.yaml")
+    assert workflow.planned(*TINY, memory) == set()
+
+    workflow.run(*TINY, name, "--", "results/version.json")
+    environment = os.environ | {"PYTHONPATH": str(workflow.folder / "src")}
+    words = [sys.executable, "-m", "sidmill", "publish", "versions/1"]
+    subprocess.run(words, cwd=workflow.folder, env=environment, check=True)
+    before = sids(workflow)
+
+    # Version 2: all items and a longer log. New items get vectors and SIDs, old SIDs stay.
+    workflow.overlay("items.jsonl", "\n".join(lines) + "\n")
+    workflow.overlay("log.jsonl", "\n".join([*plain, *more_users(plain)]) + "\n")
+    own["published"] = {"path": "versions/1"}
+    workflow.run(*TINY, overlay(workflow, own), *VERSION)
+    after = sids(workflow)
+    assert {pid: after[pid] for pid in before} == before
+    assert len(after) == 200
+    assert len(set(after.values())) == 200
+
+    # The published quantizer is of that fusion and no other.
+    for fuse in ({"method": "none"}, {"method": "graph", "weight": 0.4}, {"method": "svd"}):
+        other = overlay(workflow, own | {"fuse": fuse})
+        refused = workflow.snakemake(*TINY, other, "--", "results/pid2sid.parquet")
+        assert refused.returncode != 0
+        assert "was trained on other embeddings (" in refused.stdout + refused.stderr
+        assert "fuse." in refused.stdout + refused.stderr
+
+
+def more_users(log):
+    """The histories of the log once more, backwards, of other users."""
+    rows = [json.loads(line) for line in log]
+    return [
+        json.dumps({"user_id": 1000 + row["user_id"], "item_ids": row["item_ids"][::-1]})
+        for row in rows
+    ]
