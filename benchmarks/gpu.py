@@ -18,8 +18,8 @@ figure. All data is drawn on the device, a seeded mixture, but for the histories
     rqvae        1,000,000 x 1024: epochs per second, and held-out error over time
     generative   training and decoding, causal and tiger, users per second
     search       8,000,000 x 768, 2,000 queries: queries per second, ids against the CPU
-    calibration  with --interactions and --index: the encoder-decoder at published sizes on published
-                 SIDs, R@5, R@10, N@5, N@10 of all users, as far as the time limit lets it train
+    calibration  with --interactions and --index: the encoder-decoder at published sizes on
+                 published SIDs: HR and NDCG at 5 and 10 of all users after --epochs
 
 Operations are counted in the products that SIDMill asks for: 2 b K D for each block of b rows. What
 else is computed counts as no work, so that a share of the rate says what is left to gain.
@@ -34,6 +34,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -694,7 +695,7 @@ def _train(bench: Bench, name: str, path: Path, items: Any, **changes: Any) -> N
         began = time.perf_counter()
         (fitted,), curves = train.fit(path, items, settings, seed=0, code="benchmark")
     times = [began, *(when for when, _ in heard.found)]
-    seconds = [late - early for early, late in zip(times, times[1:], strict=False)]
+    seconds = [late - early for early, late in pairwise(times)]
     bench.note(
         **{
             f"{name}_users": n_users,

@@ -10,11 +10,17 @@ from conftest import ROOT
 # What a bare image for CUDA may lack: nothing under test may import it without need.
 ABSENT = ("faiss", "datasets", "jsonschema", "ijson", "jieba", "ir_measures", "snakemake")
 WITHOUT = f"""
-import sys
-for name in {ABSENT!r}:
-    sys.modules[name] = None
 import runpy
+import sys
+from importlib.machinery import PathFinder
+
+find = PathFinder.find_spec
+absent = {ABSENT!r}
+PathFinder.find_spec = classmethod(
+    lambda cls, name, *others: None if name.partition(".")[0] in absent else find(name, *others)
+)
 sys.argv = sys.argv[1:]
+sys.path.insert(0, "")
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 

@@ -321,9 +321,11 @@ def _measure_rows(source: Source) -> _Data:
 
     def measure(block: np.ndarray) -> None:
         nonlocal total, largest, exponents, n_exponents
-        total += _squares(torch.from_numpy(block))
+        rows = torch.from_numpy(block)
+        total += _squares(rows)
         digest.update(block.data)
-        values = row_blocks.largest_values(block)
+        lowest, highest = torch.aminmax(rows, dim=1)  # on all cores, as NumPy does not
+        values = torch.maximum(highest, -lowest).numpy()
         largest = max(largest, float(values.max()))
         positive = row_blocks.exponents(values)
         exponents, n_exponents = exponents + float(positive.sum()), n_exponents + len(positive)
