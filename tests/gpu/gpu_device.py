@@ -1,4 +1,4 @@
-"""The device under test, and what the tests of this folder share.
+r"""The device under test, and what the tests of this folder share.
 
 Every path that takes a device, at small sizes, against the result of the CPU:
 
@@ -9,9 +9,24 @@ Needed: torch, transformers, sentence-transformers, numpy, scikit-learn, scipy, 
 pyarrow, pandas, xxhash, threadpoolctl, tqdm, pytest. No network, no plugin of pytest. A test that
 needs another package is skipped with the name of its wheel:
 
-    faiss-cpu                          the rotation of OPQ
-    datasets, dill, multiprocess       training of the dual and of the cross encoder
-    flash-attn                         packed batches of an embedding (CUDA only)
+    faiss-cpu (18 MiB)                             the rotation of OPQ
+    datasets, dill, multiprocess (1 MiB)           training of the dual and of the cross encoder
+    flash-attn                                     packed batches of an embedding, CUDA only
+
+They are of Python 3.12 on Linux, from a machine that has a network, in the repository's root:
+
+    python -m pip download --no-deps --only-binary=:all: --python-version 3.12 \
+        --implementation cp --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 \
+        -d wheels datasets==5.2.0 dill==0.4.1 multiprocess==0.70.19 faiss-cpu==1.15.1
+
+and there, without one:
+
+    python3 -m pip install -q --no-index --no-deps --target /tmp/site wheels/*.whl
+    PYTHONPATH=/tmp/site python3 -m pytest tests/gpu -rs --durations=10
+
+An image without pyarrow needs its wheel too (45 MiB); then leave faiss-cpu out, or the whole is
+above 64 MiB. Nearly every module of the library reads or writes parquet, so that importing pyarrow
+late would free few of the tests from it.
 """
 
 import os
@@ -20,7 +35,6 @@ import numpy as np
 import pytest
 import torch
 
-# Nearly all of the library reads and writes parquet. Of Python 3.12 this wheel has 45 MiB.
 pytest.importorskip("pyarrow", reason="needs the wheel pyarrow")
 
 DEVICE = os.environ.get("SIDMILL_TEST_DEVICE", "cuda")

@@ -152,8 +152,9 @@ class Tiger(GenerativeModel):
         """Cross-entropy of the next item after each position, each from a row of its own.
 
         The encoder looks both ways, so that every position needs a row with the history up to it,
-        cut to its last ``max_length`` items. Rows are taken in slices of SLICE_TOKENS tokens (on a
-        GPU DEVICE_SLICE_TOKENS); with more than one slice, activations are computed again for the gradient.
+        cut to its last ``max_length`` items. Rows are taken in slices of SLICE_TOKENS tokens, on a
+        GPU DEVICE_SLICE_TOKENS; with more than one slice, activations are computed again for the
+        gradient.
 
         Memory: activations of one slice, and T numbers per row.
 
