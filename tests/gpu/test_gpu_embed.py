@@ -12,6 +12,7 @@ from sidmill.settings.embedding import Embedding
 
 pytestmark = gpu
 
+ATOL = 1e-5 if DEVICE == "cpu" else 1e-4  # of unit vectors; attention on CUDA rounds otherwise
 TEXTS = [
     "hex bolt",
     "nitrile gloves, powder free, box of one hundred, blue",
@@ -53,11 +54,11 @@ def on_cpu(model):
 
 @pytest.mark.parametrize("attention", ["auto", "sdpa", "eager"])
 def test_float32_is_as_on_the_cpu(model, on_cpu, attention):
-    np.testing.assert_allclose(encode(load(model, attention=attention)), on_cpu, atol=2e-5)
+    np.testing.assert_allclose(encode(load(model, attention=attention)), on_cpu, atol=ATOL)
 
 
 def test_batches_of_another_size_move_the_last_bits_alone(model, on_cpu):
-    np.testing.assert_allclose(encode(load(model, batch_tokens=None)), on_cpu, atol=2e-5)
+    np.testing.assert_allclose(encode(load(model, batch_tokens=None)), on_cpu, atol=ATOL)
 
 
 def test_bfloat16_is_near(model, on_cpu):
@@ -76,7 +77,9 @@ def test_packed_batches_are_near(model, on_cpu):
 def test_compiled_is_as_on_the_cpu(model, on_cpu, monkeypatch):
     if DEVICE == "cpu":  # the compiler itself takes minutes there
         monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **how: None)
-    np.testing.assert_allclose(encode(load(model, compiled=True)), on_cpu, atol=2e-5)
+    some = TEXTS[1:3] * 4  # few shapes, each of which is compiled
+    found = encode(load(model, compiled=True), some)
+    np.testing.assert_allclose(found, np.tile(on_cpu[1:3], (4, 1)), atol=ATOL)
 
 
 def test_out_of_memory_halves_batches(model, on_cpu, monkeypatch, caplog):
@@ -91,7 +94,7 @@ def test_out_of_memory_halves_batches(model, on_cpu, monkeypatch, caplog):
 
     monkeypatch.setattr(sentence_transformers, "_vectors", vectors)
     with caplog.at_level(logging.WARNING):
-        np.testing.assert_allclose(encode(load(model)), on_cpu, atol=2e-5)
+        np.testing.assert_allclose(encode(load(model)), on_cpu, atol=ATOL)
     assert "out of memory: batches of at most" in caplog.text
 
 
@@ -105,12 +108,12 @@ def test_a_batch_that_really_does_not_fit_is_halved(model, on_cpu):
     total = torch.cuda.get_device_properties(0).total_memory
     used = torch.cuda.memory_allocated()
     torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction((used + 48 * 2**20) / total)
+    torch.cuda.set_per_process_memory_fraction((used + 96 * 2**20) / total)
     try:
         found = encode(encoder, long)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    np.testing.assert_allclose(found, np.repeat(wanted, len(long), axis=0), atol=2e-5)
+    np.testing.assert_allclose(found, np.repeat(wanted, len(long), axis=0), atol=ATOL)
 
 
 def test_a_token_costs_what_the_configuration_says(model):

@@ -125,6 +125,25 @@ def test_sums_of_rows_are_the_same_on_every_call():
         assert torch.equal(first, again)
     wanted = torch.zeros(64, 33).index_add_(0, codes.cpu(), rows.cpu())
     torch.testing.assert_close(first.cpu(), wanted, rtol=1e-5, atol=1e-4)
+    again = lloyd.add_rows(first.clone(), rows[:0], codes[:0])
+    assert torch.equal(first, again)
+
+
+def test_products_in_bfloat16_are_near_those_in_float32():
+    rng = np.random.default_rng(0)
+    rows, words = (
+        torch.from_numpy(rng.standard_normal((n, 256), dtype=np.float32)).to(DEVICE)
+        for n in (1024, 300)
+    )
+    halves = nearest_torch.square_norms(words) / 2
+    wanted = nearest_torch.score(rows, words, halves, None)
+    with nearest_torch.rough_products():
+        rounded = nearest_torch.rounded(words)
+        found = nearest_torch.score(rows, rounded, halves, None)
+    assert rounded.dtype == (torch.float32 if DEVICE == "cpu" else torch.bfloat16)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0.02 * 256**0.5)
+    assert nearest_torch.rounded(words) is words
 
 
 BOOKS = {

@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats.neighbour_lists import Neighbours
-from sidmill.numeric import nearest_torch, row_blocks
+from sidmill.numeric import mlp, nearest_torch, row_blocks
 from sidmill.numeric.nearest_numpy import EPSILON, MARGIN
 from sidmill.numeric.topk_heap import Best
 
@@ -130,6 +130,7 @@ def search(
     blocks = [vectors[first : min(first + block_rows, rows.stop)] for first in firsts]
     search_block = partial(_search_block, query_set, batch, buffers, best)
     with (
+        mlp.exact_products(),  # whatever the caller allowed: the slack is that of float32
         threadpool_limits(1, user_api="blas"),  # a worker is one thread
         ThreadPoolExecutor(workers) as pool,
     ):

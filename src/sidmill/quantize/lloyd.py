@@ -185,6 +185,8 @@ def add_rows(
     Returns:
         ``totals``.
     """
+    if not len(rows):
+        return totals
     if rows.device.type == "cpu":
         return totals.index_add_(0, codes, rows.to(totals.dtype), alpha=sign)
     return totals.add_(_sums(rows, codes, len(totals)), alpha=sign)
