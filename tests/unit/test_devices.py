@@ -230,3 +230,40 @@ def test_the_config_takes_what_pick_devices_takes(section):
         assert re.search(pattern, good), good
     for bad in ("", "gpu", "cpu,cuda:0", "cuda:0,", "auto,cuda:0", "cuda:0;cuda:1"):
         assert not re.search(pattern, bad), bad
+
+
+def error_of(vectors, fitted):
+    blocks = residual_codec.encode(vectors, fitted.codebooks, device="cpu", memory_mb=64)
+    found = residual_codec.decode(np.concatenate(list(blocks)), fitted.codebooks)
+    return np.square(vectors - found).mean()
+
+
+def test_rows_of_a_block_that_one_gpu_selects_at_once_are_the_same(vectors, on_one, monkeypatch):
+    """What one GPU does to wait once per block: the CPU has the same bytes from it."""
+    settings = replace(LARGE, device="cpu,cpu")
+    monkeypatch.setattr(lloyd, "_is_one_gpu", lambda buffers: True)
+    assert same(rqkmeans.fit(vectors, settings, seed=0), on_one)
+
+    # Sums over a whole block are in another order.
+    monkeypatch.setattr(lloyd, "_joined", lambda pieces: [torch.cat(pieces)])
+    joined = error_of(vectors, rqkmeans.fit(vectors, settings, seed=0))
+    assert joined == pytest.approx(error_of(vectors, on_one), rel=0.02)
+
+
+def test_products_in_bfloat16_fit_codebooks_of_the_same_error(vectors, on_one, monkeypatch):
+    """The arithmetic of GPUs: factors are rounded, sums are float32."""
+    monkeypatch.setattr(nearest_torch, "rounded", lambda words: words.to(torch.bfloat16))
+    monkeypatch.setattr(
+        nearest_torch, "_wide_sums", lambda rows, words: rows.float() @ words.float().T
+    )
+    rounded = rqkmeans.fit(vectors, LARGE, seed=0)
+
+    assert not same(rounded, on_one)
+    assert error_of(vectors, rounded) == pytest.approx(error_of(vectors, on_one), rel=0.02)
+
+
+def test_codewords_are_rounded_on_gpus_alone_and_in_rough_products_alone():
+    words = torch.ones(3, 4)
+    assert nearest_torch.rounded(words) is words
+    with nearest_torch.rough_products():
+        assert nearest_torch.rounded(words) is words

@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -264,3 +265,18 @@ def test_too_few_found_says_what_to_raise(clustered, tmp_path):
     neighbour_lists.write(tmp_path / "part", found)
     with pytest.raises(SidmillError, match=r"raise faiss\.nprobe"):
         search.merge_shards([tmp_path / "part"], corpus.ids, corpus.ids.slice(0, 2), Retrieval())
+
+
+@pytest.mark.parametrize(("n_chunks", "top_k"), [(40, 5), (3, 20), (40, 700)])
+@pytest.mark.parametrize("has_worst", [False, True])
+def test_a_device_proposes_the_candidates_of_the_cpu(n_chunks, top_k, has_worst):
+    rng = np.random.default_rng(top_k)
+    scores = rng.standard_normal((7, exact_search.CHUNK, n_chunks), dtype=np.float32).round(1)
+    worst = np.full(7, 0.5 if has_worst else -np.inf, np.float32)
+    worst[3] = -np.inf
+    slack = rng.random(7) / 10
+    arguments = torch.from_numpy(scores), worst, slack, top_k
+    mine = exact_search._candidates_on_device(*arguments)
+    theirs = exact_search._candidates(*arguments)
+    for found, wanted in zip(mine, theirs, strict=True):
+        np.testing.assert_array_equal(found, wanted)

@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats.neighbour_lists import Neighbours
-from sidmill.numeric import nearest_torch, row_blocks
+from sidmill.numeric import mlp, nearest_torch, row_blocks
 from sidmill.numeric.nearest_numpy import EPSILON, MARGIN
 from sidmill.numeric.topk_heap import Best
 
@@ -130,6 +130,7 @@ def search(
     blocks = [vectors[first : min(first + block_rows, rows.stop)] for first in firsts]
     search_block = partial(_search_block, query_set, batch, buffers, best)
     with (
+        mlp.exact_products(),  # whatever the caller allowed: the slack is that of float32
         threadpool_limits(1, user_api="blas"),  # a worker is one thread
         ThreadPoolExecutor(workers) as pool,
     ):
@@ -276,21 +277,46 @@ def _candidates(
         slack: float (q,), how far a product may be from the score.
         top_k: k.
     """
+    if scores.device.type != "cpu":
+        return _candidates_on_device(scores, worst, slack, top_k)
+
     # A row of the k best reaches the k-th best so far, and the k-th best of this block.
-    maxima = scores.amax(dim=1).cpu().numpy()  # (q, c)
+    maxima = scores.amax(dim=1).numpy()  # (q, c)
     floor = worst - slack
     if np.isneginf(worst).any() and scores[0].numel() >= top_k:
-        values = maxima if maxima.shape[1] >= top_k else scores.flatten(1).cpu().numpy()
+        values = maxima if maxima.shape[1] >= top_k else scores.flatten(1).numpy()
         kth_best = np.partition(values, -top_k, axis=1)[:, -top_k]
         floor = np.maximum(floor, kth_best - 2 * slack)
     floor = np.nextafter(floor.astype(np.float32), -np.inf).clip(LOWEST)[:, None]  # (q, 1)
 
     # First the chunks whose maximum reaches the floor, then their columns.
     query, chunk = _nonzero(maxima >= floor)
-    source = scores.numpy() if scores.device.type == "cpu" else scores  # NumPy indexes faster
-    picked = torch.as_tensor(source[query, :, chunk]).cpu().numpy()  # (chunks, CHUNK)
+    picked = scores.numpy()[query, :, chunk]  # (chunks, CHUNK); NumPy indexes faster than torch
     hit, inside = _nonzero(picked >= floor[query])
     return query[hit], inside * maxima.shape[1] + chunk[hit]
+
+
+def _candidates_on_device(
+    scores: torch.Tensor, worst: np.ndarray, slack: np.ndarray, top_k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """As :func:`_candidates`, but only the candidates leave the device.
+
+    A copy of the maxima of all chunks would be a sixteenth of the scores.
+    """
+    maxima = scores.amax(dim=1)  # (q, c)
+    floor = worst - slack
+    if np.isneginf(worst).any() and scores[0].numel() >= top_k:
+        values = maxima if maxima.shape[1] >= top_k else scores.flatten(1)
+        kth_best = values.topk(top_k, dim=1).values[:, -1].cpu().numpy()
+        floor = np.maximum(floor, kth_best - 2 * slack)
+    floor = np.nextafter(floor.astype(np.float32), -np.inf).clip(LOWEST)
+    lowest = torch.from_numpy(floor).to(scores.device)[:, None]  # (q, 1)
+
+    # First the chunks whose maximum reaches the floor, then their columns.
+    query, chunk = (maxima >= lowest).nonzero(as_tuple=True)
+    hit, inside = (scores[query, :, chunk] >= lowest[query]).nonzero(as_tuple=True)
+    columns = inside * maxima.shape[1] + chunk[hit]
+    return query[hit].cpu().numpy(), columns.cpu().numpy()
 
 
 def _nonzero(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

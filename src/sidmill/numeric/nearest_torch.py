@@ -145,9 +145,37 @@ def rough_products() -> AbstractContextManager[None]:
     """Let products round their factors where the processor is faster so; sums stay float32.
 
     bfloat16 on CPUs with AVX512-BF16 or AMX, TF32 on GPUs; others compute as before. For searches
-    that only guide a training: a code that counts is decided outside.
+    that only guide a training: a code that counts is decided outside. Codewords of :func:`rounded`
+    are multiplied in bfloat16 on GPUs too, which is twice as fast as TF32.
     """
     return mlp.products("bf16", "tf32")
+
+
+def rounded(codewords: torch.Tensor) -> torch.Tensor:
+    """Codewords for :func:`score` in :func:`rough_products`: bfloat16 on a GPU, else as they are.
+
+    Outside of that context they stay float32 everywhere.
+    """
+    is_rough = torch.backends.cuda.matmul.fp32_precision == "tf32"
+    if not is_rough or codewords.device.type != "cuda" or not _has_wide_sums(codewords.device):
+        return codewords
+    return codewords.to(torch.bfloat16)
+
+
+@cache
+def _has_wide_sums(device: torch.device) -> bool:
+    """Whether the device gives the float32 sums of bfloat16 products (torch 2.8 and newer)."""
+    probe = torch.ones(16, 16, dtype=torch.bfloat16, device=device)
+    try:
+        return _wide_sums(probe, probe).dtype == torch.float32
+    except (RuntimeError, TypeError):
+        return False
+
+
+def _wide_sums(rows: torch.Tensor, codewords: torch.Tensor) -> torch.Tensor:
+    """Products of bfloat16 (b, D) and (K, D) with float32 sums: float32 (b, K)."""
+    result: torch.Tensor = torch.mm(rows, codewords.T, out_dtype=torch.float32)
+    return result
 
 
 class Level(NamedTuple):
@@ -263,11 +291,14 @@ def score(
 
     Args:
         rows: float32 (b, D).
-        codewords: float32 (K, D).
+        codewords: float32 (K, D), or bfloat16 of :func:`rounded`.
         half_norms: float32 (K,), half of the codewords' squared norms.
         buffer: memory for the result, at least b K numbers; None takes new memory.
     """
     out = None
+    if codewords.dtype == torch.bfloat16:
+        scores = _wide_sums(rows.to(torch.bfloat16), codewords)
+        return torch.sub(half_norms, scores, out=scores)
     if buffer is not None:
         out = buffer[: len(rows) * len(codewords)].view(len(rows), len(codewords))
     return torch.addmm(half_norms, rows, codewords.T, alpha=-1, out=out)

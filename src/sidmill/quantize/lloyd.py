@@ -30,7 +30,7 @@ class Clusters(NamedTuple):
 class _Copy(NamedTuple):
     """What the search of a piece reads, on its device."""
 
-    centroids: torch.Tensor  # float32 (K, D)
+    centroids: torch.Tensor  # float32 (K, D), or bfloat16 of nearest_torch.rounded
     halves: torch.Tensor  # float32 (K,), half of the centroids' squared norms
     counts: torch.Tensor  # float64 (K,)
     buffer: torch.Tensor  # float32, at least p K numbers, to write the scores to
@@ -67,9 +67,10 @@ def visit(
     # A copy of the clusters on each device.
     device = clusters.centroids.device
     halves = nearest_torch.square_norms(clusters.centroids).div_(2)
+    centroids = nearest_torch.rounded(clusters.centroids)
     copies = [
         _Copy(
-            clusters.centroids.to(buffer.device),
+            centroids.to(buffer.device),
             halves.to(buffer.device),
             clusters.counts.to(buffer.device),
             buffer,
@@ -81,6 +82,7 @@ def visit(
     previous_labels = None if before is None else before.split([len(rows) for _, rows in pieces])  # type: ignore[no-untyped-call]
     assigned: list[torch.Tensor] = []
     moved_rows = []  # rows that join a cluster, by piece
+    selects_once = _is_one_gpu(buffers)
     for group in nearest_torch.rounds(pieces, len(buffers)):
         jobs = [
             (
@@ -94,7 +96,7 @@ def visit(
         labels = nearest_torch.run_concurrently(_choose, jobs)
         for (_, rows), label in zip(group, labels, strict=True):
             assigned.append(label.to(device))
-            if previous_labels is not None:
+            if previous_labels is not None and not selects_once:
                 is_moved = (assigned[-1] != previous_labels[len(assigned) - 1]).nonzero()[:, 0]
                 rows = rows[is_moved.to(rows.device)]
             moved_rows.append(rows.to(device))
@@ -105,6 +107,8 @@ def visit(
         _add(clusters, moved_rows, assigned)
     else:
         is_moved = (after != before).nonzero()[:, 0]
+        if selects_once:
+            moved_rows = _select(moved_rows, is_moved)
         move(clusters, moved_rows, before[is_moved], after[is_moved])
     return after
 
@@ -120,6 +124,7 @@ def move(
         before: int64 (b,).
         after: int64 (b,).
     """
+    pieces = _joined(pieces)
     n_codes = len(clusters.centroids)
     is_small = len(after) < n_codes // FEW_ROWS
     change = clusters.sums if is_small else torch.zeros_like(clusters.centroids)
@@ -180,6 +185,8 @@ def add_rows(
     Returns:
         ``totals``.
     """
+    if not len(rows):
+        return totals
     if rows.device.type == "cpu":
         return totals.index_add_(0, codes, rows.to(totals.dtype), alpha=sign)
     return totals.add_(_sums(rows, codes, len(totals)), alpha=sign)
@@ -197,10 +204,39 @@ def _sums(rows: torch.Tensor, codes: torch.Tensor, n_codes: int) -> torch.Tensor
 def _add(clusters: Clusters, pieces: list[torch.Tensor], codes: list[torch.Tensor]) -> None:
     """Add rows, float32 (p, D) in each piece, to their clusters."""
     total = torch.zeros_like(clusters.centroids)
-    for rows, labels in zip(pieces, codes, strict=True):
+    every, pieces = torch.cat(codes), _joined(pieces)
+    of_pieces = every.split([len(rows) for rows in pieces])  # type: ignore[no-untyped-call]
+    for rows, labels in zip(pieces, of_pieces, strict=True):
         add_rows(total, rows, labels)
     clusters.sums.add_(total)
-    clusters.counts.add_(torch.bincount(torch.cat(codes), minlength=len(total)))
+    clusters.counts.add_(torch.bincount(every, minlength=len(total)))
+
+
+def _is_one_gpu(buffers: list[torch.Tensor]) -> bool:
+    """Whether all pieces lie on one GPU; several GPUs send the first only the rows that move."""
+    return buffers[0].device.type != "cpu" and len({buffer.device for buffer in buffers}) == 1
+
+
+def _select(pieces: list[torch.Tensor], chosen: torch.Tensor) -> list[torch.Tensor]:
+    """Rows of a block by their ascending numbers ``chosen``, int64 (c,), still in pieces.
+
+    A GPU is waited for once per block, and not once per piece.
+    """
+    ends = torch.tensor([len(rows) for rows in pieces]).cumsum(dim=0)
+    cuts = torch.searchsorted(chosen, ends.to(chosen.device)).cpu().diff(prepend=ends.new_zeros(1))
+    starts = [0, *ends.tolist()]
+    return [
+        rows.index_select(0, numbers - start)
+        for rows, numbers, start in zip(pieces, chosen.split(cuts.tolist()), starts, strict=False)  # type: ignore[no-untyped-call]
+    ]
+
+
+def _joined(pieces: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The rows of a block as one piece on a GPU, where each sum of rows takes a (K, D) of its own.
+
+    The rows stay in order, so sums do not depend on pieces or devices.
+    """
+    return pieces if len(pieces) < 2 or pieces[0].device.type == "cpu" else [torch.cat(pieces)]
 
 
 def _choose(

@@ -118,9 +118,11 @@ def balance(
         return max(load_goal, int(state.assignment.loads.max())), state.error
 
     def solve(codewords: torch.Tensor) -> torch.Tensor:
-        if mode == "capacity":
-            return _run_auction(blocks, codewords, limit, buffer)
-        return _anneal(blocks, codewords, sample_pass.spread, lowest_temperature, buffer)
+        # Prices of a sample guide the passes over all rows, so a GPU may round their products.
+        with mlp.products("ieee", "tf32"):
+            if mode == "capacity":
+                return _run_auction(blocks, codewords, limit, buffer)
+            return _anneal(blocks, codewords, sample_pass.spread, lowest_temperature, buffer)
 
     # The codebook without prices: no result may be worse.
     best = _assign_all(source, codewords, no_prices, buffer)

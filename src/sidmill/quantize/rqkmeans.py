@@ -48,6 +48,8 @@ SAMPLE_PASSES = 2  # over the sample after the last swap
 BLOCK_ROWS = 4  # rows per codeword of a block: with many more, codewords move too rarely
 MIN_BLOCK_ROWS = 256
 BLOCK_MB = 512  # MiB of the largest block: with many codewords a block has fewer rows
+DEVICE_BLOCK_ROWS = 32768  # of the largest block on a GPU ...
+DEVICE_BLOCK_MB = 8192  # ... and its MiB
 
 
 class State(NamedTuple):
@@ -99,7 +101,8 @@ def fit(
     the error is logged. A level depends on the vectors, the levels before it, the science settings
     and the seed alone. The same input, settings and seed give the same bytes on the same kind of
     machine, for any ``memory_mb`` and any number of GPUs: each GPU searches for its pieces of a
-    block, and sums are taken in row order. A CPU and a GPU may differ in the last bits.
+    block, and sums are taken in row order. A GPU rounds products and takes larger blocks of many
+    codewords than a CPU does, so that codebooks differ and errors are alike.
 
     Multiplying all vectors by a power of two multiplies the codebooks by it: very large and very
     small vectors are scaled while they are read.
@@ -144,10 +147,9 @@ def fit(
     _require_memory(settings.memory_mb, memory_needed(n_training, dim, sizes))
 
     # Measure the training rows; GPUs with enough memory keep them from here on.
-    largest = _largest_block(dim, sizes)
-    devices = nearest_torch.expand_cpu(
-        nearest_torch.pick_devices(settings.device), _block_rows(max(sizes), largest)
-    )
+    devices = nearest_torch.pick_devices(settings.device)
+    largest = _largest_block(dim, sizes, is_gpu=devices[0].type == "cuda")
+    devices = nearest_torch.expand_cpu(devices, _block_rows(max(sizes), largest))
     source = Source(vectors, chosen, [], [], devices, largest, scale=1.0)
     data = _measure_rows(source)
     source = residual_rows.keep_on_devices(source._replace(scale=data.scale))
@@ -303,10 +305,19 @@ def _whole_pieces(n_rows: int) -> int:
     )
 
 
-def _largest_block(dim: int, sizes: list[int]) -> int:
-    """Rows of the largest block. Codewords move after each block, so memory does not decide it."""
+def _largest_block(dim: int, sizes: list[int], *, is_gpu: bool = False) -> int:
+    """Rows of the largest block. Codewords move after each block, so memory does not decide it.
+
+    After each block a few (K, D) are read and written, which on a GPU takes as long as the products
+    of 10,000 rows: there a block has as many rows as its codewords ask for.
+    """
     n_rows = _whole_pieces(row_blocks.rows_per_block(dim, max(sizes), BLOCK_MB))
-    return min(n_rows, row_blocks.MAX_BLOCK_ROWS)
+    n_rows = min(n_rows, row_blocks.MAX_BLOCK_ROWS)
+    if not is_gpu:
+        return n_rows
+    fit_in_memory = row_blocks.rows_per_block(dim, max(sizes), DEVICE_BLOCK_MB)
+    n_wanted = min(BLOCK_ROWS * max(sizes), fit_in_memory, DEVICE_BLOCK_ROWS)
+    return max(n_rows, _whole_pieces(n_wanted))
 
 
 def _block_rows(size: int, largest: int) -> int:
@@ -321,9 +332,11 @@ def _measure_rows(source: Source) -> _Data:
 
     def measure(block: np.ndarray) -> None:
         nonlocal total, largest, exponents, n_exponents
-        total += _squares(torch.from_numpy(block))
+        rows = torch.from_numpy(block)
+        total += _squares(rows)
         digest.update(block.data)
-        values = row_blocks.largest_values(block)
+        lowest, highest = torch.aminmax(rows, dim=1)  # on all cores, as NumPy does not
+        values = torch.maximum(highest, -lowest).numpy()
         largest = max(largest, float(values.max()))
         positive = row_blocks.exponents(values)
         exponents, n_exponents = exponents + float(positive.sum()), n_exponents + len(positive)

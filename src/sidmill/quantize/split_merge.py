@@ -19,6 +19,7 @@ from sidmill.quantize import lloyd
 from sidmill.quantize.lloyd import Clusters
 
 BATCH_ROWS = 512  # rows of one elementwise step: they stay in the cache
+DEVICE_ROWS = 16384  # the same on a GPU, where each step adds up a (K, D)
 SPLIT_SHARE = 4  # one in so many clusters, those of the largest error, are looked at for a split
 MIN_SPLITS = 64  # but at least so many
 POWER_STEPS = 4  # steps of power iteration towards the main direction
@@ -120,7 +121,8 @@ def _best_split(
     # Main direction of each wide cluster, by power iteration.
     centroids, counts = clusters.centroids, clusters.counts.to(torch.float32)
     rows_of_wide = is_wide[codes].nonzero()[:, 0]
-    batches = [(rows, codes[rows]) for rows in rows_of_wide.split(BATCH_ROWS)]  # type: ignore[no-untyped-call]
+    n_rows = BATCH_ROWS if sample.device.type == "cpu" else DEVICE_ROWS
+    batches = [(rows, codes[rows]) for rows in rows_of_wide.split(n_rows)]  # type: ignore[no-untyped-call]
     axes = torch.randn(centroids.shape, generator=generator).to(centroids.device)
     for _ in range(POWER_STEPS):
         next_axes = torch.zeros_like(axes)
@@ -151,7 +153,7 @@ def _best_split(
     n_upper = _sum(upper.to(coordinates.dtype), labels, len(centroids))
     n_lower = counts - n_upper
     upper_sums = torch.zeros_like(centroids)  # sum of the upper half's distances from the mean
-    for rows in rows_of_wide[upper].split(BATCH_ROWS):  # type: ignore[no-untyped-call]
+    for rows in rows_of_wide[upper].split(n_rows):  # type: ignore[no-untyped-call]
         lloyd.add_rows(upper_sums, sample[rows] - centroids[codes[rows]], codes[rows])
     gain = upper_sums.square().sum(dim=1) * (1 / n_upper.clamp(min=1) + 1 / n_lower.clamp(min=1))
     leaves = torch.zeros(len(sample), dtype=torch.bool, device=sample.device)

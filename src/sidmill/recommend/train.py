@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import faiss
 import numpy as np
 import torch
 from torch import Tensor
@@ -234,6 +233,8 @@ def _load_weights(
 
 def _interest_centroids(training: Training, whitening: Whitening | None) -> np.ndarray:
     """Cluster the item space by k-means on a sample of the items: float32 (I, D)."""
+    import faiss  # only interests need it
+
     n_interests = training.settings.n_interests
     n_items, dim = training.items.vectors.shape
 

@@ -11,9 +11,8 @@ import shutil
 import sys
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -28,6 +27,9 @@ from sidmill.formats import triples
 from sidmill.io import json_report
 from sidmill.settings import base
 from sidmill.settings.retrieval import Cross, Dual
+
+if TYPE_CHECKING:  # reranking imports this module, and trains nothing
+    import datasets
 
 logger = logging.getLogger(__name__)
 
@@ -130,8 +132,10 @@ def split(rows: pa.Table, dev_share: float, seed: int) -> tuple[pa.Table, pa.Tab
     return kept, dev
 
 
-def dataset(rows: pa.Table) -> datasets.Dataset:
+def dataset(rows: pa.Table) -> "datasets.Dataset":
     """Rows as the trainer takes them, without columns that are null throughout."""
+    import datasets
+
     full = [name for name in rows.column_names if rows[name].null_count < rows.num_rows]
     return datasets.Dataset(rows.select(full))
 

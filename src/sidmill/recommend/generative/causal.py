@@ -433,9 +433,10 @@ def _sum_of_children(children: Tensor, offsets: Tensor) -> Tensor:
     highest = children.new_full((len(children), len(counts)), -torch.inf)
     index = parents.expand_as(children)
     highest.scatter_reduce_(1, index, children, "amax")
-    sums = torch.zeros_like(highest)
-    sums.scatter_add_(1, index, (children - highest.gather(1, index)).exp())
-    return highest + sums.log()
+    shares = (children - highest.gather(1, index)).exp()
+    if shares.is_cuda:  # scatter_add_ has no fixed order there
+        return highest + torch.segment_reduce(shares.T, "sum", lengths=counts).T.log()
+    return highest + torch.zeros_like(highest).scatter_add_(1, index, shares).log()
 
 
 def build(constants: Constants, settings: Generative) -> Causal:

@@ -29,6 +29,7 @@ from sidmill.settings.generative import Generative
 PADDING, START, FIRST_CODE = 0, 1, 2  # tokens; those of the first level follow
 # Encoder tokens of a slice of training rows: activations of 0.8 GiB with the default sizes.
 SLICE_TOKENS = 4096
+DEVICE_SLICE_TOKENS = 32768  # on a GPU, whose kernels would be too small: 6.5 GiB
 BEAM_WIDTH = 50  # beams that reach an item
 USER_BLOCK = 128  # users that are decoded at a time
 
@@ -151,8 +152,9 @@ class Tiger(GenerativeModel):
         """Cross-entropy of the next item after each position, each from a row of its own.
 
         The encoder looks both ways, so that every position needs a row with the history up to it,
-        cut to its last ``max_length`` items. Rows are taken in slices of SLICE_TOKENS tokens; with
-        more than one slice, activations are computed again for the gradient.
+        cut to its last ``max_length`` items. Rows are taken in slices of SLICE_TOKENS tokens, on a
+        GPU DEVICE_SLICE_TOKENS; with more than one slice, activations are computed again for the
+        gradient.
 
         Memory: activations of one slice, and T numbers per row.
 
@@ -170,7 +172,8 @@ class Tiger(GenerativeModel):
         lengths = (positions + 1).clamp(max=self.shape.max_length)
         order = lengths.argsort(descending=True, stable=True)
         windows, positions, lengths = windows[order], positions[order], lengths[order]
-        slices = list(_slices(lengths.tolist(), SLICE_TOKENS // len(self.sizes)))
+        n_tokens = DEVICE_SLICE_TOKENS if targets.is_cuda else SLICE_TOKENS
+        slices = list(_slices(lengths.tolist(), n_tokens // len(self.sizes)))
 
         total = torch.zeros((), device=targets.device)
         for rows in slices:
