@@ -3,33 +3,14 @@
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from recommend_data import chains, write
+from recommend_data import SMALL, chains, write
 
 from sidmill.recommend import item_features
 from sidmill.recommend.generative import evaluate, models, sid_items, topk, train
 from sidmill.settings.generative import Generative, GenerativeEvaluation, GenerativeTopk
 
 SIZES = (4, 4, 3)
-SETTINGS = {
-    "seeds": 1,
-    "hidden_dim": 16,
-    "n_layers": 1,
-    "n_heads": 2,
-    "max_length": 6,
-    "dropout": 0.1,
-    "item_dropout": 0.1,
-    "n_negatives": 8,
-    "temperature": 0.1,
-    "batch_users": 16,
-    "learning_rate": 0.01,
-    "warmup_steps": 5,
-    "max_epochs": 2,
-    "patience": 2,
-    "valid_users": 1000,
-    "shuffle_users": 64,
-    "save_steps": 2,
-    "device": "cpu",
-}
+SETTINGS = SMALL | {"seeds": 1, "item_dropout": 0.1}
 RUN = {"seed", "code", "state_path"}
 
 

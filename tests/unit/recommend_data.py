@@ -7,16 +7,13 @@ from sidmill.formats import sequence_table
 from sidmill.recommend import item_features, train
 from sidmill.settings.recommend import Recommender
 
-# What differs from the defaults: small, fast, and saved often.
-SETTINGS = {
-    "features": "text",
-    "n_experts": 2,
+# What differs from the defaults of every recommender: small, fast, and saved often.
+SMALL = {
     "hidden_dim": 16,
     "n_layers": 1,
     "n_heads": 2,
     "max_length": 6,
     "dropout": 0.1,
-    "text_dropout": 0.1,
     "n_negatives": 8,
     "temperature": 0.1,
     "batch_users": 16,
@@ -29,6 +26,7 @@ SETTINGS = {
     "save_steps": 2,
     "device": "cpu",
 }
+SETTINGS = SMALL | {"features": "text", "n_experts": 2, "text_dropout": 0.1}
 RUN = {"seed", "code", "start", "state_path"}
 
 

@@ -29,9 +29,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sidmill.formats.trie_file import Trie
-from sidmill.numeric import sid_trie
-from sidmill.numeric.moments import Moments
-from sidmill.numeric.row_blocks import read_blocks, require_finite
+from sidmill.numeric import moments, sid_trie
+from sidmill.numeric.row_blocks import read_blocks
 from sidmill.recommend import sequence_model
 from sidmill.recommend.generative.decode import TokenScores
 from sidmill.recommend.generative.model import Constants, GenerativeModel
@@ -130,16 +129,12 @@ def _whiten_rows(rows: np.ndarray, power: float, n_axes: int | None) -> np.ndarr
         SidmillError: if a row is not finite.
     """
     # Moments in one pass over blocks, then a second pass that projects.
-    n_rows, dim = rows.shape
-    moments = Moments(np.zeros(dim), np.zeros((dim, dim)))
+    measured = moments.measure(rows)
+    mean = measured.mean().astype(np.float32)
+    matrix = scaled_axes(measured.covariance(), power, n_axes).astype(np.float32)
+    whitened = np.empty((len(rows), matrix.shape[1]), np.float32)
     for start, block in read_blocks(rows, ITEM_BLOCK):
-        require_finite(block, start)
-        moments.add(block.astype(np.float64))
-    mean = moments.mean()
-    matrix = scaled_axes(moments.covariance(), power, n_axes).astype(np.float32)
-    whitened = np.empty((n_rows, matrix.shape[1]), np.float32)
-    for start, block in read_blocks(rows, ITEM_BLOCK):
-        whitened[start : start + len(block)] = (block - mean.astype(np.float32)) @ matrix
+        whitened[start : start + len(block)] = (block - mean) @ matrix
     return whitened
 
 

@@ -184,7 +184,7 @@ def evaluate(
     methods = Methods(own, item_recommender, known)
 
     # SIDs by number, and what is known of each item, for the metrics by kind of target.
-    sids = np.unique(items.identifiers[0].codes, axis=0, return_inverse=True)[1].ravel()
+    sids = fitted[0].network.trie.sid_of_item.cpu().numpy()
     first_tokens = items.identifiers[0].codes[:, 0]
     thirds = popularity_thirds(first_tokens, counts)
 
@@ -314,16 +314,18 @@ def _measure(
     protocol: Protocol, split: int, methods: Methods, weights: Weights, thirds: np.ndarray
 ) -> tuple[dict[str, Any], user_metrics.Columns]:
     """Metrics of all methods over all targets, by seed, and by kind of target; sums by user."""
-    # Models of several seeds: the metrics of a query are their mean.
-    by_seed = [_values(protocol, split, [scorer]) for scorer in methods.generative]
+    # Models of several seeds: the metrics of a query are their mean. One pass ranks each by itself
+    # and fused.
+    rival = [] if methods.recommender is None else [methods.recommender]
+    weightings: list[tuple[float, ...] | None] = [None, weights.fused] if rival else [None]
+    ranked = [
+        protocol.rank(split, [scorer, *rival], weightings, standardise=False)
+        for scorer in methods.generative
+    ]
+    by_seed = [metrics.of(ranks[0]) for ranks in ranked]
     values = {GENERATIVE: _mean(by_seed)}
     if methods.recommender is not None:
-        values[FUSED] = _mean(
-            [
-                _values(protocol, split, [scorer, methods.recommender], weights.fused, False)
-                for scorer in methods.generative
-            ]
-        )
+        values[FUSED] = _mean([metrics.of(ranks[1]) for ranks in ranked])
         values["recommender"] = _values(protocol, split, [methods.recommender])
     values[SUM] = _values(protocol, split, list(methods.baselines.values()), weights.baselines)
     for name, scorer in methods.baselines.items():
@@ -368,10 +370,8 @@ def _values(
     split: int,
     scorers: list[rank.Scorer],
     weights: tuple[float, ...] | None = None,
-    standardise: bool = True,
 ) -> metrics.Values:
-    ranked = protocol.rank(split, scorers, [weights], standardise=standardise)
-    return metrics.of(ranked[0])
+    return metrics.of(protocol.rank(split, scorers, [weights])[0])
 
 
 def _mean(values: list[metrics.Values]) -> metrics.Values:

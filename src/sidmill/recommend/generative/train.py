@@ -150,7 +150,15 @@ def fit(
     _warn_of_scores(settings, len(candidates))
     constants = models.constants_of(items, settings)
     identity = sid_items.identify(items)
-    digest = checksums.of_file(sequences_path)
+
+    # What the training of every seed belongs to.
+    training_of = {
+        "code": code,
+        "settings": base.identity(settings),
+        "identity": identity,
+        "vectors": checkpoint.digest_of_vectors(items.items.vectors),
+        "sequences": checksums.of_file(sequences_path),
+    }
 
     fitted, curves = [], []
     for own_seed in range(seed, seed + settings.seeds):
@@ -168,14 +176,7 @@ def fit(
         # A saved state is resumed only by the training that it belongs to.
         saved = state.State(
             None if state_path is None else state_file(state_path, own_seed),
-            {
-                "code": code,
-                "seed": own_seed,
-                "settings": base.identity(settings),
-                "identity": identity,
-                "vectors": checkpoint.digest_of_vectors(items.items.vectors),
-                "sequences": digest,
-            },
+            {**training_of, "seed": own_seed},
         )
         logger.info("seed %d: training", own_seed)
         curve = _run(training, saved)
