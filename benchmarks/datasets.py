@@ -117,11 +117,11 @@ def run_loop(options: argparse.Namespace) -> None:
             )
 
     # Files of as many rows as the other side writes.
-    target = folder / "loop"
-    target.mkdir(exist_ok=True)
+    written = folder / "loop"
+    written.mkdir(exist_ok=True)
     for start in range(0, len(rows), ROWS_PER_FILE):
         table = pd.DataFrame(rows[start : start + ROWS_PER_FILE])
-        table.to_parquet(target / f"part-{start:09d}.parquet", index=False)
+        table.to_parquet(written / f"part-{start:09d}.parquet", index=False)
 
 
 def compare(options: argparse.Namespace) -> None:

@@ -479,7 +479,7 @@ def _embed(bench: Bench, name: str, n_texts: int) -> None:
         dtype=dtype, device=bench.options.device, batch_tokens=None if bench.is_cuda else 4096,
     )  # fmt: skip
     backend = sentence_transformers.load(settings)
-    reader, space = backend.stream.args
+    reader, space = getattr(backend.stream, "args")  # noqa: B009  (a functools.partial)
     with torch.device(bench.device):
         torch.set_default_dtype(getattr(torch, dtype))
         shape = {**TINY, **QWEN.get(name, {})}

@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import _paired
@@ -108,7 +109,7 @@ def run_item_by_item(options: argparse.Namespace) -> None:
     _epoch(options, "item_by_item", loader)
 
 
-def _epoch(options: argparse.Namespace, name: str, loader: object) -> None:
+def _epoch(options: argparse.Namespace, name: str, loader: Iterable[dict]) -> None:
     users, items, total = 0, 0, 0.0
     began = time.perf_counter()
     for batch in loader:

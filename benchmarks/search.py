@@ -81,7 +81,9 @@ def run_sidmill(options: argparse.Namespace) -> None:
     began, cpu = time.perf_counter(), time.process_time()
     cuts = [options.rows * shard // options.shards for shard in range(options.shards + 1)]
     parts = [
-        exact_search.search(vectors, queries, ranks, range(start, stop), options.k, settings)
+        exact_search.search(
+            vectors, queries, options.k, settings, ranks=ranks, rows=range(start, stop)
+        )
         for start, stop in pairwise(cuts)
     ]
     found = exact_search.merge(parts, ranks)
