@@ -34,6 +34,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -322,7 +323,7 @@ def rates(options: argparse.Namespace) -> None:
         ("pinned", torch.zeros(n_bytes // 4, dtype=torch.uint8, pin_memory=bench.is_cuda)),
     ):
         target = first[: len(host)]
-        seconds = min(bench.seconds(lambda t=target, h=host: t.copy_(h)) for _ in range(3))
+        seconds = min(bench.seconds(partial(target.copy_, host)) for _ in range(3))
         bench.note(**{f"host_to_device_{name}_bytes_per_second": len(host) / seconds})
 
 
@@ -595,7 +596,7 @@ def rqvae(options: argparse.Namespace) -> None:
     class Clock(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if str(record.msg).startswith("epoch"):
-                epoch, figures, speed = record.args
+                epoch, figures, speed = tuple(record.args or ())
                 seconds = time.perf_counter() - began
                 curve.append(
                     {"epoch": epoch, "seconds": seconds, "speed": speed, "figures": figures}
