@@ -288,10 +288,12 @@ def _changed(previous: Run | None, run: Run) -> list[tuple[str, str, str]]:
     ]
 
 
-def _best(runs: Sequence[Run], names: Sequence[str]) -> dict[str, float]:
-    """The best value of each figure: the lowest of rates and errors, the highest of metrics."""
-    best = {}
+def _best(runs: Sequence[Run], names: Sequence[str]) -> dict[str, float | None]:
+    """The best value of each figure; None if all runs have the same."""
+    best: dict[str, float | None] = {}
     for name in names:
         values = [run.figures[name].value for run in runs if name in run.figures]
-        best[name] = min(values) if name in CODES else max(values)
+        best[name] = None
+        if len(set(values)) > 1:
+            best[name] = min(values) if name in CODES else max(values)
     return best
