@@ -18,8 +18,9 @@ test: .venv/dev.stamp lint unit workflow  ## all checks and tests; SIDMILL_LONG=
 settings: .venv/dev.stamp  ## write config.yaml, its schema and docs/settings.md from src/sidmill/settings
 	python -m sidmill.settings
 
-docs: .venv/dev.stamp  ## write the diagrams of docs/index.md from the rules and the layers
+docs: .venv/dev.stamp  ## write the diagrams of docs/index.md and the schemas of docs/schemas
 	python docs/diagrams.py
+	python docs/schemas.py
 
 lint: .venv/dev.stamp
 	ruff check

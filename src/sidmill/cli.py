@@ -5,6 +5,7 @@ import sys
 import click
 
 from sidmill.commands.advise import advise
+from sidmill.commands.check import check
 from sidmill.commands.diff import diff
 from sidmill.commands.encode import encode
 from sidmill.commands.evaluate import evaluate
@@ -22,7 +23,7 @@ def commands() -> None:
     """Look into what SIDMill made, and use it outside the pipeline."""
 
 
-for command in (advise, diff, encode, evaluate, inspect, lint, publish, runs, status, vocab):
+for command in (advise, check, diff, encode, evaluate, inspect, lint, publish, runs, status, vocab):
     commands.add_command(command)
 
 
