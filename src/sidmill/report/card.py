@@ -116,6 +116,7 @@ def _files(tables: dict[str, str], files: list[str]) -> str:
 
 
 def _load(manifest: dict[str, Any], tables: dict[str, str]) -> str:
+    # The tables, in Python.
     lines = [
         "## Loading",
         "",
@@ -126,6 +127,8 @@ def _load(manifest: dict[str, Any], tables: dict[str, str]) -> str:
         'sids[0]  # {"pid": ..., "sid": [12, 7, 201]}',
         "```",
     ]
+
+    # Codes of new items, in a shell. SIDs that were given have no codebooks.
     if manifest.get("quantizer") != "given" and "embeddings" in tables:
         lines += [
             "",
@@ -148,6 +151,7 @@ def _embedding(manifest: dict[str, Any]) -> str:
 
 
 def _tokenizer(manifest: dict[str, Any], quality: dict[str, Any]) -> str:
+    # Settings of the manifest, then figures of quality.json.
     rows = [("quantizer", manifest.get("quantizer", NOT_STATED))]
     if manifest.get("collisions"):
         rows.append(("collisions", manifest["collisions"].get("strategy", NOT_STATED)))
