@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Packages are compiled when they are first imported, and kept so.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: run test settings docs lint unit workflow cluster lock clean
+.PHONY: run test settings docs lint unit workflow recipes cluster lock clean
 
 run: .venv/run.stamp  ## the demo (or your config.yaml), to the SIDs and the report
 	snakemake --cores $(CORES)
@@ -18,8 +18,9 @@ test: .venv/dev.stamp lint unit workflow  ## all checks and tests; SIDMILL_LONG=
 settings: .venv/dev.stamp  ## write config.yaml, its schema and docs/settings.md from src/sidmill/settings
 	python -m sidmill.settings
 
-docs: .venv/dev.stamp  ## write the diagrams of docs/index.md from the rules and the layers
+docs: .venv/dev.stamp  ## write the diagrams of docs/index.md and the schemas of docs/schemas
 	python docs/diagrams.py
+	python docs/schemas.py
 
 lint: .venv/dev.stamp
 	ruff check
@@ -35,6 +36,9 @@ unit: .venv/dev.stamp
 workflow: .venv/dev.stamp
 	python -m pytest tests/workflow tests/cluster -n 2 --dist loadfile -rs --durations=20
 
+recipes: .venv/dev.stamp .recipes/stamp  ## docs/recipes, with the packages of others that they name
+	PYTHONPATH=.recipes python -m pytest tests/recipes -rs
+
 cluster: .venv/dev.stamp  ## on the Slurm that answers here: tests/cluster/slurm.py starts one
 	python -m pytest tests/cluster -rs --durations=0
 
@@ -48,6 +52,12 @@ cluster: .venv/dev.stamp  ## on the Slurm that answers here: tests/cluster/slurm
 
 .venv/dev.stamp: .venv/run.stamp requirements-dev.lock
 	$(INSTALL) --requirement requirements-dev.lock
+	touch $@
+
+# Beside .venv and without their dependencies: .venv has these, in versions of its own.
+.recipes/stamp: .venv/dev.stamp requirements-recipes.lock
+	rm -rf .recipes
+	$(INSTALL) --no-deps --target .recipes --requirement requirements-recipes.lock
 	touch $@
 
 lock:  ## pin again, at the newest versions, what pyproject.toml asks for

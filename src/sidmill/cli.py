@@ -5,12 +5,14 @@ import sys
 import click
 
 from sidmill.commands.advise import advise
+from sidmill.commands.check import check
 from sidmill.commands.diff import diff
 from sidmill.commands.encode import encode
 from sidmill.commands.evaluate import evaluate
 from sidmill.commands.inspect import inspect
 from sidmill.commands.lint import lint
 from sidmill.commands.publish import publish
+from sidmill.commands.runs import runs
 from sidmill.commands.status import status
 from sidmill.commands.vocab import vocab
 from sidmill.core.errors import SidmillError
@@ -21,7 +23,7 @@ def commands() -> None:
     """Look into what SIDMill made, and use it outside the pipeline."""
 
 
-for command in (advise, diff, encode, evaluate, inspect, lint, publish, status, vocab):
+for command in (advise, check, diff, encode, evaluate, inspect, lint, publish, runs, status, vocab):
     commands.add_command(command)
 
 

@@ -77,6 +77,48 @@ def test_the_grammar_writes_each_sid_once_and_nothing_else(rng, tmp_path, n_sids
     assert sorted(derived(rules)) == sorted(sid_text.render(codes).to_pylist())
 
 
+def token_lists(rules, name="root"):
+    """All lists of token ids that a grammar of ``Token(...)`` and names of rules matches."""
+    for branch in rules[name].split(" | "):
+        lists = [()]
+        for ids, rule in re.findall(r"Token\(([0-9, ]+)\)|(r[0-9]+)", branch):
+            follow = list(token_lists(rules, rule)) if rule else [(int(i),) for i in ids.split(",")]
+            lists = [(*start, *more) for start in lists for more in follow]
+        yield from lists
+
+
+def read_ebnf(path):
+    lines = path.read_text().splitlines()
+    rules = dict(line.split(" ::= ", 1) for line in lines)
+    assert len(rules) == len(lines)
+    return rules
+
+
+@pytest.mark.parametrize("n_sids", [1, 2, 7, 40])
+@pytest.mark.parametrize("n_levels", [1, 2, 3, 5])
+def test_grammars_of_token_ids_match_the_sids_or_all_combinations(rng, tmp_path, n_sids, n_levels):
+    codes = np.unique(rng.integers(0, 4, (n_sids, n_levels)), axis=0).astype(np.int32)
+    names = [sid_text.BEGIN, sid_text.END]
+    names += [sid_text.token(level, code) for level in range(n_levels) for code in range(4)]
+    ids = {name: 100 + number for number, name in enumerate(names)}
+    tree = trie.build(codes, ids)
+    begin, end = ids[sid_text.BEGIN], ids[sid_text.END]
+
+    def tokens(rows):
+        """Token ids of each row, sorted."""
+        columns = [
+            [ids[sid_text.token(level, int(code))] for code in column]
+            for level, column in enumerate(rows.T)
+        ]
+        return sorted((begin, *row, end) for row in zip(*columns, strict=True))
+
+    trie.write_ebnf(tmp_path / "sids", tree)
+    assert sorted(token_lists(read_ebnf(tmp_path / "sids"))) == tokens(codes)
+    trie.write_levels_ebnf(tmp_path / "levels", tree)
+    used = np.stack(np.meshgrid(*map(np.unique, codes.T), indexing="ij"), -1).reshape(-1, n_levels)
+    assert sorted(token_lists(read_ebnf(tmp_path / "levels"))) == tokens(used)
+
+
 @pytest.mark.model
 @pytest.mark.parametrize("init", ["codebook", "mean", "random"])
 def test_a_model_with_sids_writes_only_those_that_exist(sids, rng, tmp_path, init):

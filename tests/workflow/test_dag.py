@@ -190,6 +190,24 @@ def test_the_run_is_described_and_what_is_to_do_is_told(copy):
     code, told, _ = status(copy, "results/run.json", *TINY)
     assert (code, set(told["states"]), told["locked"]) == (0, {"done"}, False)
 
+    # Described again it is the same run; with another setting it is one more.
+    def history():
+        return [json.loads(line) for line in copy.bytes("runs.jsonl").decode().splitlines()]
+
+    copy.run(*TINY, "--forcerun", "describe_run", "--", "results/run.json")
+    (first,) = history()
+    assert first["written"] == json.loads(copy.bytes("run.json"))["written"]
+    other = copy.overlay("other.yaml", "explorer: {max_items: 50}\n")
+    copy.run(*TINY, other, "--", "results/run.json")
+    assert [run["settings"]["explorer.max_items"] for run in history()] == [
+        first["settings"]["explorer.max_items"],
+        50,
+    ]
+    page = copy.bytes("runs.html").decode()
+    assert page.count('scope="row"') == 2
+    assert "explorer.max_items" in page
+    copy.run(*TINY, "--", "results/run.json")
+
     bad = copy.overlay("bad.yaml", "rqkmeans: {codebook_size: 1000}\n")
     failed = copy.snakemake("--show-failed-logs", *TINY, bad)
     assert failed.stdout.count("200 vectors cannot fill") + failed.stderr.count(

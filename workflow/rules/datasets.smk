@@ -8,7 +8,8 @@ LEAVES   results/datasets/{dataset}/              part-00000-of-00010.parquet: s
          results/datasets/mixture/, rl/           train/ and test/: datasets in one, by weights; neither train/ has a user of either test/
          results/datasets/lint.json, report.json  what the linter found; what was read, left out and written
          results/vocabulary/model/                tokenizer and model with SID tokens
-         results/vocabulary/trie.json, trie.safetensors, sids.regex, sids.lark   the SIDs that exist
+         results/vocabulary/trie.json, trie.safetensors, sids.regex, sids.lark, sids.ebnf   the SIDs that exist
+         results/vocabulary/levels.ebnf                  all combinations of the tokens in use
 
 {dataset} is a task, as in sft_video_rec, of the training split; sft_video_rec.valid and sft_video_rec.test are of the
 others. Each takes two passes, both in shards: item ids to numbers in a random order, then numbers to text.
@@ -191,6 +192,8 @@ rule expand_vocabulary:
         tree="results/vocabulary/trie.json",
         regex="results/vocabulary/sids.regex",
         lark="results/vocabulary/sids.lark",
+        ebnf="results/vocabulary/sids.ebnf",
+        levels="results/vocabulary/levels.ebnf",
     log:
         "results/logs/expand_vocabulary.log",
     benchmark:

@@ -11,6 +11,8 @@ LEAVES   results/plots/code_usage.svg       items per code, level by level
          results/plots/training.{quantizer}.svg  losses, error and collisions, epoch by epoch
          results/explorer.html              prefix -> item texts, collisions, search; one file, no network
          results/run.json                   versions, settings, commit, time and memory by rule, rows in and out by stage
+         results/runs.jsonl                 a line for each run of this folder: settings, figures, commit, seconds
+         results/runs.html                  the latest ten of them side by side; one file, no network
 """
 
 
@@ -109,8 +111,16 @@ rule explore_sids:
 rule describe_run:
     input:
         artefacts=default_target,
+        template=of_workflow("workflow/resources/runs.html.jinja"),
     output:
         run="results/run.json",
+        history=update("results/runs.jsonl"),
+        page=report(
+            "results/runs.html",
+            caption="../report/runs.rst",
+            category="Runs",
+            labels={"what": "runs of this folder", "form": "page"},
+        ),
     log:
         "results/logs/describe_run.log",
     benchmark:
@@ -120,6 +130,7 @@ rule describe_run:
     threads: 1
     params:
         settings=shown_settings(config),
+        explorer=pick("explorer", "title"),
         code=code_of("describe_run.py"),
     message:
         "Describing the run"

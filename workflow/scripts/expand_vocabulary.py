@@ -28,5 +28,7 @@ with job(snakemake) as log:
     trie.write_json(snakemake.output.tree, tree)
     trie.write_regex(snakemake.output.regex, items.codes)
     trie.write_lark(snakemake.output.lark, items.codes)
+    trie.write_ebnf(snakemake.output.ebnf, tree)
+    trie.write_levels_ebnf(snakemake.output.levels, tree)
     log.info("with LoRA: %s", lora_text(snakemake.output.model, ids))
     log.info("wrote %s", snakemake.output.model)

@@ -6,13 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from sidmill.core import folders
+from sidmill.core.atomic import write_text
 from sidmill.core.errors import SidmillError
 from sidmill.formats.version_folder import SHARDS, facts_of, read
 from sidmill.io import json_report
 from sidmill.io.remedy import MANIFEST
+from sidmill.report import card, runs
 
 
-def publish(run_path: str | Path, folder: str | Path) -> dict[str, Any]:
+def publish(
+    run_path: str | Path,
+    folder: str | Path,
+    *,
+    title: str = "Semantic IDs",
+    license_id: str | None = None,
+) -> dict[str, Any]:
     """Make a version of the results of a run, whole or not at all.
 
     Files are hard links where the file system allows, else copies; each is compared with the
@@ -21,6 +29,8 @@ def publish(run_path: str | Path, folder: str | Path) -> dict[str, Any]:
     Args:
         run_path: results/version.json.
         folder: the version to make; its parent is made if it is missing.
+        title: heading of its dataset card.
+        license_id: of the dataset card, an identifier of the Hugging Face hub; None: not stated.
 
     Returns:
         The manifest.
@@ -43,12 +53,21 @@ def publish(run_path: str | Path, folder: str | Path) -> dict[str, Any]:
         for name, entry in run["files"].items():
             _take(entry, partial / name, run_path)
 
-        # The manifest of a version names no paths of this machine.
+        # The manifest of a version names no paths of this machine. The card describes its files.
         files = {
             name: {key: entry[key] for key in ("bytes", "sha256")}
             for name, entry in run["files"].items()
         }
         manifest = run | {"files": files}
+        text = card.render(
+            partial,
+            manifest,
+            runs.describe(Path(run_path).parent).figures,
+            title=title,
+            license_id=license_id,
+        )
+        write_text(partial / card.CARD, text)
+        files[card.CARD] = facts_of(partial / card.CARD)
         json_report.write(partial / MANIFEST, manifest)
         for made in (partial / SHARDS, partial):
             if made.is_dir():

@@ -46,6 +46,8 @@ def vocab(
     trie.write_json(Path(folder) / "trie.json", tree)
     trie.write_regex(Path(folder) / "sids.regex", items.codes)
     trie.write_lark(Path(folder) / "sids.lark", items.codes)
+    trie.write_ebnf(Path(folder) / "sids.ebnf", tree)
+    trie.write_levels_ebnf(Path(folder) / "levels.ebnf", tree)
     click.echo(f"{len(ids)} tokens, {len(tree.nodes)} edges: {folder}")
     click.echo("With LoRA the embeddings of the SID tokens must train too:")
     click.echo(vocabulary.lora_text(folder, ids))

@@ -180,6 +180,54 @@ def write_lark(path: str | Path, codes: np.ndarray) -> None:
         out.writelines(f"{name}: {body}\n" for body, name in rules.items())
 
 
+def write_ebnf(path: str | Path, trie: Trie) -> None:
+    """Write one grammar that matches each SID and nothing else, for xgrammar.
+
+    Tokens are given by their ids, so a SID cannot be spelled in smaller tokens, and the file
+    belongs to one tokenizer. Each prefix has a rule; prefixes with equal continuations share one.
+    Source: EBNF of xgrammar 0.2.9, https://xgrammar.mlc.ai/docs
+
+    Memory: the text of the grammar, about 20 bytes per SID.
+    """
+    rules: dict[str, str] = {}  # from the alternatives to the name of their rule
+
+    def rule(node: int) -> str:
+        """The alternatives after a node: tokens that end a path are one set, others have a rule."""
+        last, branches = [], []
+        for token in trie.allowed(node).tolist():
+            following = trie.step(node, token)
+            if trie.starts[following] == trie.starts[following + 1]:
+                last.append(str(token))
+            else:
+                branches.append(f"Token({token}) {rule(following)}")
+        if last:
+            branches.append(f"Token({', '.join(last)})")
+        return rules.setdefault(" | ".join(branches), f"r{len(rules)}")
+
+    first = rule(0)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as out:
+        out.write(f"root ::= {first}\n")
+        out.writelines(f"{name} ::= {body}\n" for body, name in rules.items())
+
+
+def write_levels_ebnf(path: str | Path, trie: Trie) -> None:
+    """Write one grammar that matches every combination of tokens in use, level by level.
+
+    Its size and the time to compile it depend on the codebooks and not on the number of items. An
+    answer is made of SID tokens in the right order, but may be the SID of no item: look it up.
+    """
+    # Nodes are numbered breadth first, so those of one depth are adjacent.
+    lines, first, stop = [], 0, 1
+    while True:
+        tokens = np.unique(trie.edges[trie.starts[first] : trie.starts[stop]])
+        if not len(tokens):
+            break
+        lines.append(f"Token({', '.join(map(str, tokens.tolist()))})")
+        first, stop = stop, stop + int(trie.starts[stop] - trie.starts[first])
+    with replacing(path) as temporary:
+        temporary.write_text(f"root ::= {' '.join(lines)}\n", encoding="utf-8")
+
+
 class SidLogits(LogitsProcessor):
     """Let a model write ``n_items`` SIDs of the tree, then its end token, and nothing else.
 

@@ -8,6 +8,7 @@
     codes.parquet, text.parquet, quality.json, resolution.json
     lsa.safetensors         the embedder, where it was fitted here
     churn.json, churn.parquet  what changed since the version before, where there is one
+    README.md               a dataset card (:mod:`sidmill.report.card`); older versions have none
 
 ``results/version.json`` is the manifest of the current run, with the path of each file.
 """

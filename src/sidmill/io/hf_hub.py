@@ -1,4 +1,4 @@
-"""Files of a model, in a folder or on the Hugging Face hub, before any of its weights is read.
+"""The Hugging Face hub: files of a model before its weights are read, and upload of a dataset.
 
 modules.json names the parts of a model of sentence-transformers. Without it that library would
 guess how to pool. https://sbert.net
@@ -6,8 +6,13 @@ guess how to pool. https://sbert.net
 
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from huggingface_hub import CommitOperationAdd, HfApi, constants, hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+)
 
 from sidmill.core.errors import SidmillError
 
@@ -34,6 +39,45 @@ def find_modules(model: str, revision: str | None, section: str) -> Path | None:
         return None
     except (OSError, ValueError) as error:  # the hub answers no, or the name cannot be an id
         raise _unreachable(model, section, error) from None
+
+
+def address() -> str:
+    """The hub that is asked: HF_ENDPOINT, or huggingface.co."""
+    return str(constants.ENDPOINT)
+
+
+def upload(files: dict[str, Path], repository: str, *, version: int, private: bool) -> str:
+    """Upload files as one commit to a dataset, made if it is missing, and tag the commit.
+
+    Files of earlier commits that are not named stay. The token is that of ``hf auth login``, or
+    HF_TOKEN.
+
+    Args:
+        files: by their names in the dataset.
+        repository: owner/name.
+        version: the commit gets the tag ``v{version}``.
+        private: of a dataset that is made.
+
+    Returns:
+        The address of the dataset.
+
+    Raises:
+        SidmillError: if the hub refuses, or cannot be reached; nothing, or all files, have gone.
+    """
+    api = HfApi()
+    added = [CommitOperationAdd(name, str(path)) for name, path in sorted(files.items())]
+    try:
+        made = api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
+        api.create_commit(
+            made.repo_id, added, repo_type="dataset", commit_message=f"Version {version}"
+        )
+        api.create_tag(made.repo_id, tag=f"v{version}", repo_type="dataset", exist_ok=True)
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        raise SidmillError(
+            f"{repository} on {address()}: not uploaded ({first_line(error)}): check the name, and "
+            f"log in with `hf auth login` or set HF_TOKEN to a token that may write"
+        ) from None
+    return str(made)
 
 
 def first_line(error: Exception) -> str:

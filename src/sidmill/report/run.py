@@ -24,6 +24,7 @@ PACKAGES = (
     "snakemake", "numpy", "pyarrow", "torch", "scikit-learn", "scipy", "faiss-cpu", "safetensors",
     "sentence-transformers", "transformers", "h5py",
 )  # fmt: skip
+DESCRIPTIONS = ("run.json", "runs.jsonl", "runs.html")  # of runs: what this module is for
 NO_ARTEFACTS = ("logs", "benchmarks", "work")  # folders whose files are no results
 HASHED_BYTES = 256 << 20  # larger artefacts are named by size and time alone
 
@@ -81,7 +82,7 @@ def artefacts(folder: Path) -> Iterator[dict[str, Any]]:
         passing = any(part.startswith(".") or part.endswith(".state") for part in inside.parts)
         if passing or not path.is_file() or set(NO_ARTEFACTS) & set(inside.parts[:-1]):
             continue
-        if inside == Path("run.json"):
+        if str(inside) in DESCRIPTIONS:
             continue
         groups.setdefault(path.parent if path.name.startswith("part-") else path, []).append(path)
     for artefact, files in groups.items():

@@ -1,0 +1,411 @@
+"""What files promise of each other: the same ids in the same order, SIDs that agree, counts."""
+
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sidmill.formats import (
+    code_files,
+    given_sids,
+    item_text,
+    ledger_file,
+    quantizer_file,
+    trie_file,
+    vector_store,
+    version_folder,
+)
+from sidmill.formats.embedding_shards import FINGERPRINT_KEY
+from sidmill.io import json_report, parquet
+from sidmill.numeric import sid_trie
+from sidmill.report.inspect.tables import parts_of
+
+TEXT, PID2SID, CODES, IDS = (
+    "items/text.parquet",
+    "pid2sid.parquet",
+    "codes.parquet",
+    "items/ids.parquet",
+)
+RATE_TOLERANCE = 1e-9
+Paths = dict[str, Path]
+
+
+class Promise(NamedTuple):
+    """A promise between files.
+
+    Attributes:
+        says: the promise in words.
+        path: the file that breaks it, if it is broken; relative.
+        fault: says what is wrong, or returns None.
+    """
+
+    says: str
+    path: str
+    fault: Callable[[], str | None]
+
+
+def find(paths: Paths) -> Iterator[Promise]:
+    """List the promises between the files of a folder, by the names they have in it."""
+    yield from _order_of_items(paths)
+    yield from _quantizers(paths)
+    yield from _sids(paths)
+    yield from _recommendations(paths)
+    yield from _answers(paths)
+    if {TEXT, "items/rejects.parquet"} <= set(paths):
+        yield Promise(
+            "every row of the catalogue is an item or a reject",
+            "items/rejects.parquet",
+            partial(_rejects, paths[TEXT], paths["items/rejects.parquet"]),
+        )
+    for name in ("version.json", "manifest.json"):
+        if name in paths:
+            says = f"{name} has the size and the SHA-256 of each file"
+            yield Promise(says, name, partial(_manifest, paths[name]))
+
+
+def _order_of_items(paths: Paths) -> Iterator[Promise]:
+    """Files of items have the ids of the first of them, in its order."""
+    of_items = [name for name in (TEXT, IDS, "items/embeddings.parquet", PID2SID) if name in paths]
+    of_items += [name for name in paths if name.endswith(("codes.parquet", "fused_ids.parquet"))]
+    of_items += [name for name in paths if name.endswith("/pid2sid.parquet")]
+    for name in of_items[1:]:
+        yield Promise(
+            f"{name} has the ids of {of_items[0]}, in the same order",
+            name,
+            partial(_same_ids, paths[of_items[0]], paths[name]),
+        )
+    for vectors, ids in (("vectors.npy", "ids.parquet"), ("fused.npy", "fused_ids.parquet")):
+        for name in paths:
+            beside = str(Path(name).with_name(ids))
+            if Path(name).name == vectors and beside in paths:
+                yield Promise(
+                    f"{name} has a row for each id",
+                    name,
+                    partial(_shape, paths[name], paths[beside]),
+                )
+
+
+def _quantizers(paths: Paths) -> Iterator[Promise]:
+    ids = paths.get("items/fused_ids.parquet") or paths.get(IDS)
+    for name in paths:
+        folder, _, file = name.rpartition("/")
+        if file != "quantizer.safetensors" or folder == "published":
+            continue
+        codes = f"{folder}/{CODES}"
+        if codes in paths:
+            yield Promise(
+                f"{codes} has the levels and codebook sizes of {name}",
+                codes,
+                partial(_sizes, paths[name], paths[codes]),
+            )
+        if ids:
+            yield Promise(
+                f"{name} was trained on the embeddings of {ids.name}",
+                name,
+                partial(_fingerprint, paths[name], ids),
+            )
+
+
+def _sids(paths: Paths) -> Iterator[Promise]:
+    """Pairs of codes and SIDs, and the files that repeat the SIDs in another form."""
+    # Of each quantizer: SIDs against codes and the counts of the resolution.
+    for name in paths:
+        if Path(name).name != PID2SID:
+            continue
+        resolution = str(Path(name).with_name("resolution.json"))
+        codes = str(Path(name).with_name(CODES))
+        if {resolution, codes} <= set(paths):
+            yield Promise(
+                f"{resolution} counts the items whose SID differs from their codes",
+                resolution,
+                partial(_moved, paths[name], paths[codes], paths[resolution]),
+            )
+        if resolution in paths:
+            yield Promise(
+                f"SIDs of {name} are unique, where {resolution} says so",
+                name,
+                partial(_unique, paths[name], paths[resolution]),
+            )
+
+    # Of the chosen SIDs: the files that follow from them.
+    if PID2SID not in paths:
+        return
+    pid2sid = paths[PID2SID]
+    checks = {
+        "index.json": ("has the SIDs", _index),
+        "trie.safetensors": ("has the SIDs", _trie),
+        "quality.json": ("counts the items and the SIDs", _quality),
+        "ledger.parquet": ("has the items and the SIDs, removed ones apart", _ledger),
+    }
+    for name, (what, fault) in checks.items():
+        if name in paths:
+            yield Promise(f"{name} {what} of {PID2SID}", name, partial(fault, pid2sid, paths[name]))
+
+
+def _recommendations(paths: Paths) -> Iterator[Promise]:
+    sequences = "interactions/sequences.parquet"
+    items = paths.get(PID2SID) or paths.get(TEXT)
+    if sequences in paths and items:
+        yield Promise(
+            f"items of {sequences} are in the catalogue",
+            sequences,
+            partial(_histories, paths[sequences], items),
+        )
+    for name in paths:
+        if Path(name).name == "topk.parquet" and PID2SID in paths:
+            own = f"{Path(name).parent.name}/{PID2SID}"  # SIDs of another quantizer
+            yield Promise(
+                f"items of {name} are in the catalogue, best first, with their SIDs",
+                name,
+                partial(_topk, paths[name], paths.get(own) or paths[PID2SID]),
+            )
+
+
+def _answers(paths: Paths) -> Iterator[Promise]:
+    name = "retrieval/answers.parquet"
+    if name not in paths:
+        return
+    says = f"{name} has ranks from 1, best first, one row per query and passage"
+    yield Promise(says, name, partial(_ranks, paths[name]))
+    for column, text in (("pid", "corpus/text.parquet"), ("qid", "queries/text.parquet")):
+        if text in paths:
+            yield Promise(
+                f"every {column} of {name} is in {text}",
+                name,
+                partial(_known, paths[name], column, paths[text]),
+            )
+
+
+def _pids(path: Path) -> pa.ChunkedArray:
+    """The ids of a table, of all its parts."""
+    columns = []
+    for part in parts_of(path) if path.is_dir() else [path]:
+        with parquet.naming(part):
+            columns += parquet.Parquet(part).read(columns=["pid"])["pid"].chunks
+    return parquet.pids(pa.chunked_array(columns)) if columns else pa.chunked_array([[]])
+
+
+def _same_ids(reference: Path, path: Path) -> str | None:
+    wanted, found = _pids(reference), _pids(path)
+    if len(wanted) != len(found):
+        return f"{len(found):,} ids, {reference.name} has {len(wanted):,}"
+    if wanted.type != found.type:
+        return f"ids are {found.type}, in {reference.name} {wanted.type}"
+    if wanted.equals(found):
+        return None
+    row = pc.index(pc.equal(wanted, found), False).as_py()
+    return f"row {row} has the id {found[row]}, in {reference.name} {wanted[row]}"
+
+
+def _shape(vectors: Path, ids: Path) -> str | None:
+    rows, count = len(vector_store.open_npy(vectors)), len(_pids(ids))
+    return None if rows == count else f"{rows:,} rows for {count:,} ids of {ids.name}"
+
+
+def _sizes(quantizer: Path, codes: Path) -> str | None:
+    wanted = quantizer_file.read(quantizer, without_codebooks=True).codebook_sizes
+    found = code_files.read(codes, "codes").sizes
+    return None if wanted == found else f"codebook sizes {found}, the quantizer has {wanted}"
+
+
+def _fingerprint(quantizer: Path, ids: Path) -> str | None:
+    file = parquet.open_file(ids, {"pid": parquet.is_pid})
+    vectors = parquet.metadata_json(file, FINGERPRINT_KEY)
+    trained = quantizer_file.read(quantizer, without_codebooks=True).fingerprint
+    if not vectors or not trained or vectors == trained:
+        return None
+    differing = [
+        key for key in sorted({*vectors, *trained}) if vectors.get(key) != trained.get(key)
+    ]
+    return f"trained on other embeddings than those of {ids.name}: {', '.join(differing)} differ"
+
+
+def _moved(pid2sid: Path, codes: Path, resolution: Path) -> str | None:
+    before, after = code_files.read(codes, "codes").codes, code_files.read(pid2sid, "sid").codes
+    moved = int((after[:, : before.shape[1]] != before).any(axis=1).sum())
+    told = json_report.read(resolution)["items_moved"]
+    if after.shape[1] > before.shape[1] or moved == told:  # a suffix moves no code
+        return None
+    return f"items_moved is {told:,}; {moved:,} SIDs differ from the codes"
+
+
+def _unique(pid2sid: Path, resolution: Path) -> str | None:
+    facts = json_report.read(resolution)
+    if facts["strategy"] == "none" or facts.get("identical_text") == "share":
+        return None
+    sids = code_files.read(pid2sid, "sid").codes
+    shared = len(sids) - len(np.unique(sids, axis=0))
+    return f"{shared:,} items share a SID with another item" if shared else None
+
+
+def _index(pid2sid: Path, index: Path) -> str | None:
+    wanted = code_files.read(pid2sid, "sid")
+    found = given_sids.read(index, integer=pa.types.is_integer(wanted.ids.type))
+    if not wanted.ids.equals(found.ids):
+        return f"its ids, or their order, are not those of {pid2sid.name}"
+    return _first_difference(wanted, found.codes, pid2sid)
+
+
+def _trie(pid2sid: Path, trie: Path) -> str | None:
+    wanted, tree = code_files.read(pid2sid, "sid"), trie_file.read(trie, pid2sid)
+    return _first_difference(wanted, sid_trie.codes_of(tree, tree.sid_of_item).numpy(), pid2sid)
+
+
+def _first_difference(wanted: code_files.Codes, found: np.ndarray, pid2sid: Path) -> str | None:
+    if found.shape != wanted.codes.shape:
+        return f"SIDs of shape {found.shape}, {pid2sid.name} has {wanted.codes.shape}"
+    rows = np.flatnonzero((found != wanted.codes).any(axis=1))
+    if not len(rows):
+        return None
+    row = int(rows[0])
+    return (
+        f"item {wanted.ids[row]} has the SID {found[row].tolist()}, in {pid2sid.name} "
+        f"{wanted.codes[row].tolist()}"
+    )
+
+
+def _quality(pid2sid: Path, quality: Path) -> str | None:
+    figures, sids = json_report.read(quality), code_files.read(pid2sid, "sid").codes
+    distinct = len(np.unique(sids, axis=0))
+    rate = (len(sids) - distinct) / max(len(sids), 1)
+    if figures["items"] != len(sids):
+        return f"items is {figures['items']:,}, {pid2sid.name} has {len(sids):,}"
+    if figures["after"]["distinct"] != distinct:
+        return (
+            f"after.distinct is {figures['after']['distinct']:,}, {pid2sid.name} has {distinct:,}"
+        )
+    if abs(figures["after"]["collision_rate"] - rate) > RATE_TOLERANCE:
+        return f"after.collision_rate is {figures['after']['collision_rate']}, it should be {rate}"
+    return None
+
+
+def _ledger(pid2sid: Path, ledger: Path) -> str | None:
+    wanted, known = code_files.read(pid2sid, "sid"), ledger_file.read(ledger)
+    if known.n_live != len(wanted.ids):
+        return f"{known.n_live:,} items in the catalogue, {pid2sid.name} has {len(wanted.ids):,}"
+    if not wanted.ids.equals(known.ids.slice(0, known.n_live)):
+        return f"its ids, or their order, are not those of {pid2sid.name}"
+    return _first_difference(wanted, known.sids[: known.n_live], pid2sid)
+
+
+def _histories(sequences: Path, items: Path) -> str | None:
+    known = _pids(items).combine_chunks()
+    row = 0
+    with parquet.naming(sequences):
+        file = parquet.Parquet(sequences)
+        columns = ["user_id", "item_ids", "splits"]
+        for batch in file.iter_batches(columns=columns, use_threads=False):
+            ids, splits = batch.column(1), batch.column(2)
+            lengths, marks = pc.list_value_length(ids), pc.list_value_length(splits)
+            if not lengths.equals(marks):
+                odd = pc.index(pc.equal(lengths, marks), False).as_py()
+                return f"row {row + odd}: {lengths[odd]} items and {marks[odd]} splits"
+            if ids.type.value_type != known.type:
+                return f"item_ids are {ids.type.value_type}, in {items.name} {known.type}"
+            odd = pc.index(pc.is_in(ids.flatten(), value_set=known), False).as_py()
+            if odd >= 0:
+                return f"item {ids.flatten()[odd]} is not in {items.name}"
+            row += batch.num_rows
+    return None
+
+
+def _topk(topk: Path, pid2sid: Path) -> str | None:
+    known = code_files.read(pid2sid, "sid")
+    ids = known.ids.combine_chunks()
+    with parquet.naming(topk):
+        for batch in parquet.Parquet(topk).iter_batches(use_threads=False):
+            # Three lists of one length per user.
+            table = pa.table(batch)
+            items, scores, sids = (
+                table[name].combine_chunks() for name in ("item_ids", "scores", "sids")
+            )
+            lengths = pc.list_value_length(items)
+            others = (pc.list_value_length(scores), pc.list_value_length(sids))
+            if not all(lengths.equals(other) for other in others):
+                return "items, scores and SIDs of a user differ in number"
+
+            # Items of the catalogue, with their SIDs.
+            rows = pc.index_in(items.flatten(), value_set=ids)
+            if rows.null_count:
+                odd = pc.index(pc.is_null(rows), True).as_py()
+                return f"item {items.flatten()[odd]} is not in {pid2sid.name}"
+            given = parquet.matrix(
+                topk, pa.chunked_array([sids.flatten()]), "sids", "make it again"
+            )
+            wanted = known.codes[rows.to_numpy(zero_copy_only=False)]
+            if given.shape != wanted.shape or (given != wanted).any():
+                odd = int(np.flatnonzero((given != wanted).any(axis=1))[0]) if len(given) else 0
+                return f"item {items.flatten()[odd]} has another SID than in {pid2sid.name}"
+
+            # Best first.
+            for user, values in zip(table["user_id"].to_pylist(), scores.to_pylist(), strict=True):
+                if any(first < second for first, second in pairwise(values)):
+                    return f"scores of user {json.dumps(user)} are not in descending order"
+    return None
+
+
+def _ranks(answers: Path) -> str | None:
+    # Rows by query and rank.
+    with parquet.naming(answers):
+        table = parquet.Parquet(answers).read(columns=["qid", "pid", "rank", "score"])
+    queries = pc.dictionary_encode(table["qid"]).combine_chunks().indices.to_numpy()
+    ranks, scores = table["rank"].to_numpy(), table["score"].to_numpy()
+    order = np.lexsort((ranks, queries))
+
+    # Ranks of a query are 1, 2, 3, ...
+    begins = np.r_[True, np.diff(queries[order]) != 0] if len(order) else np.empty(0, bool)
+    starts = np.flatnonzero(begins)
+    lengths = np.diff([*starts, len(order)])
+    wanted = np.arange(1, len(order) + 1) - np.repeat(starts, lengths)
+    odd = np.flatnonzero(ranks[order] != wanted)
+    if len(odd):
+        row = int(order[odd[0]])
+        return f"query {table['qid'][row]}: ranks are not 1, 2, 3, ...: found {ranks[row]}"
+
+    # Scores fall with the rank, and no passage comes twice.
+    falls = np.flatnonzero((np.diff(scores[order]) > 0) & ~begins[1:])
+    if len(falls):
+        row = int(order[falls[0]])
+        rank = ranks[row]
+        return f"query {table['qid'][row]}: rank {rank + 1} has a higher score than rank {rank}"
+    pairs = table.group_by(["qid", "pid"]).aggregate([])
+    repeated = len(table) - len(pairs)
+    return f"{repeated:,} rows repeat the passage of a query" if repeated else None
+
+
+def _known(answers: Path, column: str, text: Path) -> str | None:
+    with parquet.naming(answers):
+        ids = pc.unique(parquet.Parquet(answers).read(columns=[column])[column])
+    known = _pids(text).cast(pa.string()).combine_chunks()
+    missing = ids.filter(pc.invert(pc.is_in(ids, value_set=known)))
+    return (
+        f"{column} {missing[0]} is not in {text.parent.name}/{text.name}" if len(missing) else None
+    )
+
+
+def _rejects(text: Path, rejects: Path) -> str | None:
+    read, items = item_text.rows_read(rejects), item_text.count(text)
+    with parquet.naming(rejects):
+        rows = parquet.Parquet(rejects).metadata.num_rows
+    if read is None or read == items + rows:
+        return None
+    found = f"{items:,} items and {rows:,} rejects are {items + rows:,}"
+    return f"the catalogue had {read:,} rows; {found}"
+
+
+def _manifest(path: Path) -> str | None:
+    manifest = version_folder.read(path, "make it again")
+    for name, entry in sorted(manifest["files"].items()):
+        file = Path(entry["source"]) if "source" in entry else path.parent / name
+        if not file.is_file():
+            return f"{name} is missing"
+        facts = version_folder.facts_of(file)
+        if facts != {key: entry.get(key) for key in facts}:
+            return f"{name} was changed after {path.name} was written"
+    return None
