@@ -1,12 +1,13 @@
 """Valid metrics of the generative recommender on several SIDs of one catalogue, paired by user.
 
-    python benchmarks/refresh.py --results results --arm retrained=results/generative/rqkmeans \
+    python benchmarks/refresh.py --results results --arm retrained=results \
         --arm refreshed=other/results
 
-An arm is a folder with pid2sid.parquet and quantizer.safetensors of the same items as ``--results``,
-whose interactions/sequences.parquet is read. The default model is trained for each seed; metrics of
-an arm are kept in its ``valid.npz``. Differences are less the first arm, with a bootstrap interval
-over users. Test interactions are not read.
+An arm is a folder with pid2sid.parquet and quantizer.safetensors of the items of ``--results``,
+whose interactions/sequences.parquet is read. The default model is trained for each seed, or read
+from model.safetensors where the folder has one; metrics of an arm are kept in its ``valid.npz``.
+Differences are less the first arm, with a bootstrap interval over users. Test interactions are not
+read.
 """
 
 import argparse
@@ -16,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from sidmill.formats import sequence_table
-from sidmill.numeric import bootstrap
+from sidmill.numeric import bootstrap, nearest_torch
 from sidmill.recommend import metrics, rank, windows
-from sidmill.recommend.generative import score, sid_items, train
+from sidmill.recommend.generative import models, score, sid_items, train
 from sidmill.settings.generative import Generative
 
 SEED, RESAMPLES, MEMORY_MB = 42, 2000, 1024
@@ -71,9 +72,12 @@ def by_seed(folder: Path, sequences: Path, n_seeds: int) -> tuple[np.ndarray, np
         return kept["users"], kept["values"]
     items = sid_items.load([folder / "pid2sid.parquet"], [folder / "quantizer.safetensors"])
     settings = dataclasses.replace(Generative(), seeds=n_seeds, device="cpu")
-    fitted, _ = train.fit(
-        sequences, items, settings, seed=SEED, code="", state_path=folder / "training"
-    )
+    model = folder / "model.safetensors"
+    if model.exists():
+        fitted = models.load(model, items, nearest_torch.pick_device("cpu"))
+    else:
+        state_path = folder / "training"
+        fitted, _ = train.fit(sequences, items, settings, seed=SEED, code="", state_path=state_path)
     values = []
     for one in fitted:
         groups = windows.read_groups(sequences, items.items)

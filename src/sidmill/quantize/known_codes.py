@@ -61,8 +61,8 @@ def begin(source: Source, size: int, known: np.ndarray) -> tuple[Clusters, np.nd
     """
     if known.max(initial=UNKNOWN) >= size:
         raise SidmillError(
-            f"the items have codes up to {known.max()}, and a level has {size} codewords: raise its "
-            f"codebook size to at least {known.max() + 1}, or set published.refresh: align"
+            f"the items have codes up to {known.max()}, and a level has {size} codewords: raise "
+            f"its codebook size to at least {known.max() + 1}, or set published.refresh: align"
         )
     if (known == UNKNOWN).all():
         return None

@@ -168,7 +168,7 @@ def fit(
         "settings": base.identity(settings),
         "run": [seed, devices[0].type, code],
         "data": [*vectors.shape, data.digest],
-        "known": None if known is None else xxhash.xxh3_128_hexdigest(np.ascontiguousarray(known)),
+        "known": None if known is None else _digest(known),
     }
     saved, save = resume.start(state_path, identity)
     if known is not None and chosen is not None:
@@ -300,6 +300,10 @@ def _finish_level(
     return source
 
 
+def _digest(array: np.ndarray) -> str:
+    return xxhash.xxh3_128(np.ascontiguousarray(array).data).hexdigest()
+
+
 def _training_rows(n_items: int, per_code: int | None, size: int, seed: int) -> np.ndarray | None:
     """Draw the rows to train on, ascending; None stands for all."""
     if not per_code or n_items <= per_code * size:
@@ -410,9 +414,10 @@ def _fit_level(
     if unfinished:
         state, best = _unpack(unfinished, level, source.device)
     elif begun:
-        clusters, codes = begun
+        # Hartigan's rule lowers the error a little more, and moves half of the rows.
+        clusters, assigned = begun
         error = max(0.0, before - lloyd.explained(clusters))
-        state = State(level, 1, error, clusters, codes, hartigan=False)
+        state = State(level, 1, error, clusters, assigned, hartigan=False)
         best = state._replace(clusters=Clusters(*(tensor.clone() for tensor in clusters)))
     else:
         rng = np.random.default_rng([training.seed, level])

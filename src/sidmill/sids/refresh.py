@@ -1,11 +1,11 @@
 """Codebooks that were trained again, renamed so that most items keep their published codes.
 
 The number of a codeword means nothing: two trainings number the same clusters differently. Level by
-level, each new codeword takes the number of the published codeword with which it shares the most
-items, one number for each (an assignment problem, https://doi.org/10.1002/nav.3800020109). Codewords
-of deeper levels are shared by all prefixes, and their items mean the same only under the same
-prefix. So a level counts the items whose codes agree on all levels before it. A renamed quantizer
-decodes to the same vectors.
+level, codewords take the numbers of published codewords so that the most items keep their code, one
+number for each (the assignment problem, https://doi.org/10.1002/nav.3800020109). Codewords of a
+deeper level are shared by all prefixes, and items compare only under the same prefix. So a level
+counts the items whose codes agree on all levels before it. A renamed quantizer decodes to the same
+vectors.
 
 Shapes: N items, L levels, K_l codewords at level l, P published codewords of that level.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
-from sidmill.core.errors import SidmillError
+from sidmill.formats import code_files, quantizer_file, version_folder
 from sidmill.formats.catalogue_match import Match
 from sidmill.formats.ledger_file import Ledger
 from sidmill.formats.quantizer_file import Quantizer
@@ -27,11 +27,39 @@ logger = logging.getLogger(__name__)
 Figures = dict[str, Any]
 
 
-class Retraining(NamedTuple):
+class Scratch(NamedTuple):
     """A quantizer that was trained without the published version, and its codes int32 (N, L)."""
 
     quantizer: Quantizer
     codes: np.ndarray
+
+
+class Refreshed(NamedTuple):
+    """How the quantizer of a run was trained again.
+
+    Attributes:
+        method: ``published.refresh``.
+        scratch: what it is compared with, or None.
+    """
+
+    method: str
+    scratch: Scratch | None
+
+
+def load(method: str, quantizer_path: str | None, codes_path: str | None) -> Refreshed | None:
+    """Read what a refresh is compared with; None where ``method`` is none.
+
+    Args:
+        method: ``published.refresh``.
+        quantizer_path: quantizer.safetensors, trained from scratch; empty: nothing is compared.
+        codes_path: codes.parquet of that quantizer.
+    """
+    if method == "none":
+        return None
+    if not quantizer_path or not codes_path:
+        return Refreshed(method, None)
+    codes = code_files.read(codes_path, "codes").codes
+    return Refreshed(method, Scratch(quantizer_file.read(quantizer_path), codes))
 
 
 def align(quantizer: Quantizer, codes: np.ndarray, ledger: Ledger, match: Match) -> Quantizer:
@@ -49,37 +77,13 @@ def align(quantizer: Quantizer, codes: np.ndarray, ledger: Ledger, match: Match)
     Raises:
         SidmillError: if the version has another number of levels, or a larger codebook.
     """
-    check_sizes(quantizer.codebook_sizes, ledger.codes.shape[1], ledger.sizes)
+    n_levels = ledger.codes.shape[1]
+    version_folder.check_sizes(quantizer.codebook_sizes, ledger.sizes[:n_levels])
     counted = match.known & ~match.changed
     numbers = match_levels(
         codes[counted], ledger.codes[match.rows[counted]], quantizer.codebook_sizes
     )
     return rename(quantizer, numbers)
-
-
-def check_sizes(sizes: list[int], n_levels: int, published: list[int]) -> None:
-    """Refuse codebooks in which published SIDs have no place.
-
-    Args:
-        sizes: K_l of the new quantizer.
-        n_levels: levels of the published quantizer.
-        published: how many values each token of the published SIDs has, suffix included.
-
-    Raises:
-        SidmillError: naming the difference.
-    """
-    remedy = "or set published.path: null, which begins a new line of versions"
-    if len(sizes) != n_levels:
-        raise SidmillError(
-            f"published.refresh: the quantizer of this run has {len(sizes)} levels, that of the "
-            f"version {n_levels}, so no SID could stay: set {n_levels} levels, {remedy}"
-        )
-    for level, (size, before) in enumerate(zip(sizes, published, strict=False), start=1):
-        if size < before:
-            raise SidmillError(
-                f"published.refresh: level {level} has {size} codewords, in the version {before}, "
-                f"so SIDs with codes from {size} on could not stay: set at least {before}, {remedy}"
-            )
 
 
 def match_levels(codes: np.ndarray, published: np.ndarray, sizes: list[int]) -> list[np.ndarray]:
