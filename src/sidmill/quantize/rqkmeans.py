@@ -405,32 +405,8 @@ def _fit_level(
         The state of the lowest error, and its assignment (n,), or None where a later pass has
         replaced it.
     """
-    # Start from the saved pass, from the codes that the rows have, or from a sample.
-    level, sampled = len(source.levels), None
-    begun = None
-    if not unfinished and training.known is not None:
-        known = known_codes.of_level(training.known, training.codes)
-        begun = known_codes.begin(source, size, known)
-    if unfinished:
-        state, best = _unpack(unfinished, level, source.device)
-    elif begun:
-        # Hartigan's rule lowers the error a little more, and moves half of the rows.
-        clusters, assigned = begun
-        error = max(0.0, before - lloyd.explained(clusters))
-        state = State(level, 1, error, clusters, assigned, hartigan=False)
-        best = state._replace(clusters=Clusters(*(tensor.clone() for tensor in clusters)))
-    else:
-        rng = np.random.default_rng([training.seed, level])
-        generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-        sampled = _fit_sample(source, size, rng, generator)
-        best = state = State(
-            level=level,
-            n_passes=0,
-            error=float("inf"),
-            clusters=lloyd.empty(sampled.centroids),
-            codes=np.zeros(residual_rows.count(source), dtype=np.min_scalar_type(size - 1)),
-            hartigan=True,
-        )
+    # The prior of the first pass is a sample, or nothing.
+    state, best, sampled = _begin_level(source, size, training, before, unfinished)
 
     # Pass over all rows until the error hardly falls; keep the best pass.
     while state.n_passes < training.settings.n_iter:
@@ -448,6 +424,56 @@ def _fit_level(
 
     codes = state.codes if state.error == best.error else None
     return state._replace(error=best.error, clusters=best.clusters), codes
+
+
+def _begin_level(
+    source: Source,
+    size: int,
+    training: _Training,
+    before: float,
+    unfinished: resume.Saved | None,
+) -> tuple[State, State, Clusters | None]:
+    """Begin a level at its saved pass, at codes that the rows have, or at a sample.
+
+    Args:
+        source: the training rows.
+        size: K of the level.
+        training: what all levels share.
+        before: sum of squares of the residuals before the level.
+        unfinished: the saved state of this level, or None.
+
+    Returns:
+        The state, the best state so far, and the clusters of the sample, if one was fitted.
+    """
+    level = len(source.levels)
+    if unfinished:
+        return *_unpack(unfinished, level, source.device), None
+
+    # Codes count as a pass. Hartigan's rule would move half of the rows, for 0.5 % of the error.
+    begun = None
+    if training.known is not None:
+        known = known_codes.of_level(training.known, training.codes)
+        begun = known_codes.begin(source, size, known)
+    if begun:
+        clusters, codes = begun
+        error = max(0.0, before - lloyd.explained(clusters))
+        state = State(level, 1, error, clusters, codes, hartigan=False)
+        copied = Clusters(*(tensor.clone() for tensor in clusters))
+        return state, state._replace(clusters=copied), None
+
+    # The structure of a sample.
+    rng = np.random.default_rng([training.seed, level])
+    generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+    sampled = _fit_sample(source, size, rng, generator)
+    state = State(
+        level=level,
+        n_passes=0,
+        error=float("inf"),
+        clusters=lloyd.empty(sampled.centroids),
+        codes=np.zeros(residual_rows.count(source), dtype=np.min_scalar_type(size - 1)),
+        hartigan=True,
+    )
+    return state, state, sampled
 
 
 def _pack(state: State, best: State) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

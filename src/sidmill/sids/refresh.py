@@ -117,9 +117,9 @@ def match_codewords(now: np.ndarray, before: np.ndarray, size: int) -> np.ndarra
         before: int (n,), published codes, below K as well.
         size: K.
     """
-    # Shared items of each pair of codewords; a codeword's own number counts least of all.
+    # Shared items of each pair of codewords. All own numbers together count less than one item.
     own = np.arange(size)
-    counts = np.r_[np.full(len(now), 2.0), np.ones(size)]
+    counts = np.r_[np.full(len(now), size + 1.0), np.ones(size)]
     pairs = (np.r_[now, own], np.r_[before, own])
     shared = sparse.coo_matrix((counts, pairs), shape=(size, size)).tocsr()  # (K, K), adds up
     shared.data *= 4 * size + 1  # so that the number of pairs never decides
