@@ -163,6 +163,8 @@ def measure(
         "criteria": criteria,
         **_verdict(criteria),
     }
+    if refreshed is not None:
+        figures["because"] = ["the quantizer was trained again in this run"]
     logger.info("retraining is %s: %s", figures["retrain"], "; ".join(figures["because"]))
     return figures
 
