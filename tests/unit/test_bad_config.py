@@ -113,6 +113,7 @@ def test_an_odd_value_is_named_with_what_is_wanted(name):
     assert max(map(len, lines)) < 600
 
 
+WARM = {"published": {"path": "versions/1", "refresh": "warm_start"}}
 GIVEN = {"quantizer": "given", "given": {"path": "x.json"}}
 COMBINATIONS = {
     "rqkmeans.codebook_size: found 2 sizes for 3": {"rqkmeans": {"codebook_size": [4, 4]}},
@@ -128,6 +129,20 @@ COMBINATIONS = {
     "published.removed: found reserve, but collisions.strategy: none": {
         "published": {"path": "versions/1"}, "collisions": {"strategy": "none"}
     },
+    "published.refresh: found align, but published.path": {"published": {"refresh": "align"}},
+    "published.refresh: found align, but quantizer: given": GIVEN | {
+        "published": {"path": "versions/1", "refresh": "align"}
+    },
+    "published.refresh: found warm_start, but quantizer: opq": {"quantizer": "opq"} | WARM,
+    "published.refresh: found warm_start, but rqkmeans.balance": {
+        "rqkmeans": {"balance": "capacity"}
+    } | WARM,
+    "published.refresh: found warm_start, but with rqvae.kmeans_init: none": {
+        "quantizer": "rqvae", "rqvae": {"kmeans_init": "none"}
+    } | WARM,
+    "published.refresh: found warm_start, but rqvae.data_paths": {
+        "quantizer": "rqvae", "rqvae": {"data_paths": ["more.npy"]}
+    } | WARM,
     "rqvae.sk_epsilons: found 2 numbers for 3": {"rqvae": {"sk_epsilons": [0, 0.1]}},
     "rqvae.warmup_epochs: found 9, wanted less": {
         "rqvae": {"warmup_epochs": 9, "epochs": 9, "autoencoder_epochs": 0}
@@ -232,6 +247,23 @@ REMEDIES = {
     ],
     "published.removed: found reserve, but collisions.strategy: none": [
         {"published": {"removed": "release"}}, {"collisions": {"strategy": "suffix"}},
+    ],
+    "published.refresh: found align, but published.path": [
+        {"published": {"path": "versions/1"}}, {"published": {"refresh": "none"}},
+    ],
+    "published.refresh: found align, but quantizer: given": [{"published": {"refresh": "none"}}],
+    "published.refresh: found warm_start, but quantizer: opq": [
+        {"published": {"refresh": "align"}},
+        *({"quantizer": name} for name in ("rqkmeans", "rqkmeans_plus", "rqvae")),
+    ],
+    "published.refresh: found warm_start, but rqkmeans.balance": [
+        {"published": {"refresh": "align"}}, {"rqkmeans": {"balance": "none"}},
+    ],
+    "published.refresh: found warm_start, but with rqvae.kmeans_init: none": [
+        {"published": {"refresh": "align"}}, {"rqvae": {"kmeans_init": "full"}},
+    ],
+    "published.refresh: found warm_start, but rqvae.data_paths": [
+        {"published": {"refresh": "align"}}, {"rqvae": {"data_paths": []}},
     ],
     "rqvae.sk_epsilons: found 2 numbers for 3": [
         {"rqvae": {"sk_epsilons": [0, 0, 0.1]}}, {"rqvae": {"sk_epsilons": []}},

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from conftest import ROOT
@@ -15,12 +16,15 @@ from test_rqvae import train as train_network
 
 from sidmill import api
 from sidmill.core.errors import SidmillError
-from sidmill.formats import quantizer_file
+from sidmill.formats import catalogue_match, ledger_file, quantizer_file
+from sidmill.formats.catalogue_match import Match
+from sidmill.formats.ledger_file import Ledger
 from sidmill.formats.quantizer_file import Quantizer
 from sidmill.quantize import rqkmeans
 from sidmill.settings.config import SECTIONS
 from sidmill.settings.quantize import Rqkmeans
-from sidmill.settings.registry import QUANTIZERS, TRAINED, load_function
+from sidmill.settings.registry import QUANTIZERS, STARTED, TRAINED, load_function
+from sidmill.sids import refresh
 
 N_LEVELS, SIZE, DIM = 2, 8, 12
 SPACE = {"backend": "test"}
@@ -48,16 +52,19 @@ def vectors():
     return (centres[rng.integers(20, size=300)] + rng.standard_normal((300, DIM))).astype("float32")
 
 
-def train(name, vectors, folder, size=SIZE):
-    """Train the quantizer of a registry entry; ``folder`` keeps its state."""
+def train(name, vectors, folder, size=SIZE, known=None):
+    """Train the quantizer of a registry entry; ``folder`` keeps its state.
+
+    ``known`` are codes that rows have: the training starts from them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     entry = QUANTIZERS[name]
     if entry.is_network:
-        return of_network(name, vectors, folder, size)
+        return of_network(name, vectors, folder, size, known)
     if entry.section == "rqkmeans":
         balance = "capacity" if name == "rqkmeans_balanced" else "none"
         settings = replace(KMEANS, codebook_size=size, balance=balance)
-        fitted = rqkmeans.fit(vectors, settings, seed=0, state_path=folder / "state")
+        fitted = rqkmeans.fit(vectors, settings, seed=0, state_path=folder / "state", known=known)
         return Quantizer(
             name, fitted.codebooks, {}, SPACE, prices=fitted.prices, balance=fitted.balance
         )
@@ -67,7 +74,7 @@ def train(name, vectors, folder, size=SIZE):
     )
 
 
-def of_network(name, vectors, folder, size):
+def of_network(name, vectors, folder, size, known=None):
     """Train an encoder with codebooks; ``rqkmeans_plus`` starts from residual k-means."""
     np.save(folder / "vectors.npy", vectors)
     options = {"codebook_sizes": [size] * N_LEVELS, "epochs": 4}
@@ -75,11 +82,26 @@ def of_network(name, vectors, folder, size):
         options["grid_steps"] = [4, 2]
     if name == "rqkmeans_plus":
         settings = replace(KMEANS, codebook_size=min(size, len(np.unique(vectors, axis=0))))
-        start = Quantizer("rqkmeans", rqkmeans.fit(vectors, settings, seed=0).codebooks, {}, {})
+        codebooks = rqkmeans.fit(vectors, settings, seed=0, known=known).codebooks
+        start = Quantizer("rqkmeans", codebooks, {}, {})
         quantizer_file.write(folder / "start.safetensors", start)
         options["warm_start"] = str(folder / "start.safetensors")
+    elif known is not None:
+        options |= published(known, folder)
     trained = train_network(str(folder / "vectors.npy"), folder / "checkpoints", **options)
     return Quantizer(name, trained.codebooks, {}, SPACE, trained.encoder, trained.decoder)
+
+
+def published(known, folder):
+    """Files of a version whose items have these codes; rows of -1 are new items."""
+    old = np.flatnonzero((known >= 0).all(axis=1))
+    rows = np.full(len(known), -1)
+    rows[old] = np.arange(len(old))
+    match = Match(rows, np.zeros(len(known), dtype=bool))
+    paths = {name: str(folder / f"{name}.parquet") for name in ("ledger", "match")}
+    ledger_file.write(paths["ledger"], ledger_of(known[old]))
+    catalogue_match.write(paths["match"], pa.int64(), [(pa.array(np.arange(len(known))), match)])
+    return paths
 
 
 def bytes_of(quantizer, folder):
@@ -157,6 +179,69 @@ def test_an_interrupted_training_ends_in_the_same_bytes(name, vectors, tmp_path,
                 kills += 1
     assert kills == 4
     assert bytes_of(train(name, vectors, folder), tmp_path) == whole
+
+
+def ledger_of(codes):
+    """A published version of items with these codes, which are their SIDs too."""
+    n_items = len(codes)
+    ids = pa.chunked_array([np.arange(n_items)])
+    digests = np.array([f"text {pid}" for pid in range(n_items)], dtype="S16")
+    states, versions = np.zeros(n_items, np.int8), np.ones(n_items, np.int32)
+    sizes = [SIZE] * N_LEVELS
+    return Ledger(ids, codes, codes, digests, states, versions, np.ones(n_items, bool), sizes, 1)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_renamed_codewords_get_their_published_numbers_back(name, vectors, tmp_path, rng):
+    trained = train(name, vectors, tmp_path)
+    codes = api.encode(trained, vectors, device="cpu")
+    sizes = trained.codebook_sizes
+    other = refresh.rename(trained, [rng.permutation(size) for size in sizes])
+    shuffled = api.encode(other, vectors, device="cpu")
+    np.testing.assert_array_equal(api.decode(other, shuffled), api.decode(trained, codes))
+    version = ledger_of(codes)._replace(sizes=sizes)
+    every = Match(np.arange(len(codes)), np.zeros(len(codes), dtype=bool))
+    aligned = refresh.align(other, shuffled, version, every)
+    again = api.encode(aligned, vectors, device="cpu")
+    np.testing.assert_array_equal(again, codes)
+    np.testing.assert_array_equal(api.decode(aligned, again), api.decode(trained, codes))
+
+
+@pytest.mark.parametrize("name", STARTED)
+def test_a_training_from_codes_keeps_more_of_them_and_repeats(name, vectors, tmp_path, monkeypatch):
+    """Interrupted or not; the version has four fifths of the rows, codes are renumbered."""
+    n_old = len(vectors) * 4 // 5
+    old = train(name, vectors[:n_old], tmp_path / "old")
+    old = refresh.rename(old, [np.roll(np.arange(SIZE), 3) for _ in range(N_LEVELS)])
+    codes = api.encode(old, vectors[:n_old], device="cpu")
+    known = np.full((len(vectors), N_LEVELS), -1, dtype=np.int32)
+    known[:n_old] = codes
+
+    scratch = train(name, vectors, tmp_path / "scratch")
+    started = train(name, vectors, tmp_path / "a", known=known)
+    kept, without = (
+        (api.encode(one, vectors[:n_old], device="cpu") == codes).all(axis=1).mean()
+        for one in (started, scratch)
+    )
+    assert kept > 2 * without
+    assert kept > 0.5
+
+    # The same bytes, also after a kill at the first save.
+    put = os.replace
+
+    def put_and_die(source, target, **options):
+        put(source, target, **options)
+        if Path(target).is_relative_to(tmp_path / "b") and Path(target).name in {
+            "state", "last.safetensors",
+        }:  # fmt: skip
+            raise CutShort
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", put_and_die)
+        with pytest.raises(CutShort):
+            train(name, vectors, tmp_path / "b", known=known)
+    again = train(name, vectors, tmp_path / "b", known=known)
+    assert bytes_of(again, tmp_path / "b") == bytes_of(started, tmp_path / "a")
 
 
 @pytest.mark.parametrize("name", TRAINED)

@@ -81,7 +81,8 @@ def test_requests_are_expressions_that_grow_with_the_attempt(name):
 @pytest.mark.parametrize("name", ["slurm", "kubernetes"])
 def test_rules_of_versions_ask_for_more_for_larger_ones(name):
     wanted = {
-        "import_published", "match_published", "write_ledger", "measure_churn", "describe_version",
+        "import_published", "match_published", "align_quantizer", "write_ledger", "measure_churn",
+        "describe_version",
     }  # fmt: skip
     sized = profile(name)["set-resources"]
     assert {rule for rule in wanted & set(sized) if "size_mb" in sized[rule]["mem_mb"]} == wanted

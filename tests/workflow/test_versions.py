@@ -110,6 +110,24 @@ def test_versions_of_a_catalogue(folder):
     assert json.loads(folder.bytes("version.json"))["version"] == 3
 
 
+def test_a_refresh_that_does_not_fit_a_version_is_refused_before_any_job(folder):
+    own = {
+        "items": {"path": "items.jsonl"},
+        "published": {"path": "versions/1", "refresh": "align"},
+    }
+    for changed, words in (
+        ({"rqkmeans": {"n_levels": 4}}, "has 4 levels, that of the version 3"),
+        ({"rqkmeans": {"codebook_size": [16, 8, 16]}}, "level 2 has 8 codes, in the version 16"),
+        ({"quantizer": "fsq", "fsq": {"steps": [3, 4]}}, "level 1 has 12 codes, in the version 16"),
+    ):
+        folder.overlay("own.yaml", json.dumps(own | changed))
+        done = folder.snakemake(*TINY, "own.yaml", "--dry-run")
+        assert done.returncode != 0
+        assert words in done.stdout + done.stderr
+    folder.overlay("own.yaml", json.dumps(own | {"rqkmeans": {"codebook_size": [16, 16, 32]}}))
+    assert {"align_quantizer", "train_rqkmeans"} <= folder.planned(*TINY, "own.yaml", *AIMS)
+
+
 def test_what_does_not_fit_a_version_is_refused(folder):
     shard = "results/items/embeddings.parquet/part-00000-of-00002.parquet"
     overlay(folder, "versions/1", normalize=False)
@@ -129,3 +147,55 @@ def test_what_does_not_fit_a_version_is_refused(folder):
     done = folder.snakemake(*TINY, "own.yaml", "--", "results/published/match.parquet")
     assert "ledger.parquet" in done.stdout + done.stderr
     assert "was changed after it was published" in done.stdout + done.stderr
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("refresh", ["warm_start", "align"])
+def test_a_version_is_refreshed_and_continued(make_workflow, refresh):
+    """Publish, grow, refresh, publish; a run that is killed in between ends in the same bytes."""
+    workflow = make_workflow()
+    workflow.run(*TINY, "--", "results/demo/items.jsonl")
+    lines = workflow.bytes("demo/items.jsonl").decode().splitlines()
+    items = [json.loads(line) for line in lines]
+    catalogue(workflow, items[:160])
+    overlay(workflow, None)
+    workflow.run(*TINY, "own.yaml", "--", "results/version.json")
+    publish(workflow, "versions/1")
+    first = sids(workflow.folder / "versions/1")
+
+    # Forty more, five fewer; the run is killed once the quantizer is trained.
+    catalogue(workflow, items[5:])
+    settings = {"items": {"path": "items.jsonl"}, "published": {"path": "versions/1"}}
+    settings["published"]["refresh"] = refresh
+    workflow.overlay("own.yaml", json.dumps(settings))
+    trained = "rqkmeans_warm_start" if refresh == "warm_start" else "rqkmeans"
+    workflow.kill_when(f"{trained}/quantizer.safetensors", *TINY, "own.yaml", *AIMS)
+    workflow.run("--unlock", *TINY, "own.yaml")
+    workflow.run("--rerun-incomplete", *TINY, "own.yaml", *AIMS)
+    assert workflow.planned(*TINY, "own.yaml", *AIMS) == set()
+    second = sids(workflow.folder / "results")
+    report = json.loads(workflow.bytes("churn.json"))
+    stay = sum(second[pid] == sid for pid, sid in first.items() if pid in second)
+    assert stay == report["sids"]["kept"] == report["refresh"]["with_alignment"]["sids"]
+    assert report["refresh"]["published_items"] == 155
+    assert report["refresh"]["without_alignment"]["sids"] < stay
+    assert report["sids"]["moved"] == report["sids"]["left"] == 155 - stay
+    assert len(set(second.values())) == 195
+    gone = {first[item["item_id"]] for item in items[:5]}
+    assert gone.isdisjoint(second.values())
+    if refresh == "warm_start":
+        assert stay > 0.6 * 155
+    whole = workflow.bytes("pid2sid.parquet"), workflow.bytes("refreshed/quantizer.safetensors")
+    workflow.run("--forceall", *TINY, "own.yaml", "--", "results/pid2sid.parquet")
+    again = workflow.bytes("pid2sid.parquet"), workflow.bytes("refreshed/quantizer.safetensors")
+    assert again == whole
+
+    # The refreshed version is continued like any other: nothing moves, and items return.
+    workflow.run(*TINY, "own.yaml", *AIMS)
+    publish(workflow, "versions/2")
+    catalogue(workflow, items)
+    overlay(workflow, "versions/2")
+    workflow.run(*TINY, "own.yaml", *AIMS)
+    third = sids(workflow.folder / "results")
+    assert all(third[pid] == sid for pid, sid in second.items())
+    assert all(third[item["item_id"]] == first[item["item_id"]] for item in items[:5])

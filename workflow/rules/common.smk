@@ -25,11 +25,21 @@ from sidmill.core.secrets import in_order, shown_settings
 from sidmill.settings.base import science_keys
 from sidmill.settings.check import check, read_command_line, refuse_repeats
 from sidmill.settings.config import SECTIONS
-from sidmill.settings.registry import NETWORKS, QUANTIZERS, tokenizer_settings
+from sidmill.settings.registry import (
+    NETWORKS,
+    QUANTIZERS,
+    STARTED,
+    STRATEGIES,
+    tokenizer_settings,
+)
 
 STATE = Path(".snakemake")
 FIRST_ROUND = "results/dual/first/model"
 PROBLEMS = []
+ENCODED = [
+    *(name for name in QUANTIZERS if name != "given"),
+    *(f"{name}_warm_start" for name in STARTED),
+]
 
 
 wildcard_constraints:
@@ -37,8 +47,8 @@ wildcard_constraints:
     balanced="|_balanced",  # rqkmeans{balanced}
     collection="items|corpus|queries|mining_corpus|mining_queries",
     learned="|".join(NETWORKS),
-    encoded="|".join([*(name for name in QUANTIZERS if name != "given"), "published"]),
-    quantizer="|".join([*QUANTIZERS, "published"]),
+    encoded="|".join([*ENCODED, "published", "refreshed"]),
+    quantizer="|".join([*QUANTIZERS, "published", "refreshed"]),
     round="first|second",
     run="dual|bm25|fused|cross",
     kind="dual|cross",
@@ -47,6 +57,7 @@ wildcard_constraints:
     name=r"[\w-]+",
     shard=r"\d{5}",
     shards=r"\d{5}",
+    start="|_warm_start",  # rqkmeans{balanced}{start}
 
 
 def or_stop(function, *arguments):
@@ -111,10 +122,11 @@ def model_files(model):
 
 
 def chosen(name):
-    """A file of the quantizer that the config chose, or of the published one; given SIDs come first."""
+    """A file of the quantizer that the config chose, the published or refreshed one; given SIDs come first."""
     quantizer = config["quantizer"]
     if config["published"]["path"] and quantizer != "given":
-        quantizer = "published"
+        is_refreshed = config["published"]["refresh"] != "none"
+        quantizer = "refreshed" if is_refreshed else "published"
     return f"results/{quantizer}/{name}"
 
 

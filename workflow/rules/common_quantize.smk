@@ -45,7 +45,19 @@ def learned_in_use(wildcards):
 def warm_start(wildcards):
     """The quantizer that ``rqkmeans_plus`` begins at."""
     is_warm = wildcards.learned == "rqkmeans_plus"
-    return "results/rqkmeans/quantizer.safetensors" if is_warm else []
+    path = f"results/rqkmeans{wildcards.start}/quantizer.safetensors"
+    return path if is_warm else []
+
+
+def known_codes(wildcards):
+    """What a training reads that starts from published codes; rqkmeans_plus reads none itself."""
+    is_second = getattr(wildcards, "learned", None) == "rqkmeans_plus"
+    if not wildcards.start or is_second:
+        return {}
+    return {
+        "ledger": "results/published/ledger.parquet",
+        "match": "results/published/match.parquet",
+    }
 
 
 def fsq_settings(wildcards):

@@ -1,5 +1,8 @@
 """What a run takes from the published version that it continues. No rule is defined here."""
 
+from math import prod
+
+from sidmill.formats.version_folder import check_sizes
 from sidmill.formats.version_folder import find as find_version
 from sidmill.formats.version_folder import read as read_version
 
@@ -14,13 +17,32 @@ def own_version():
             f"published.path: {path} lies in results/, which this run writes: move it elsewhere"
         )
     version = find_version(path, "published.path")
-    given = read_version(version["all"][0], "")["quantizer"] == "given"
+    manifest = read_version(version["all"][0], "")
+    given = manifest["quantizer"] == "given"
     if given and config["quantizer"] != "given":
         raise SidmillError(
             f"published.path: the SIDs of {path} were given, and no codebooks can make SIDs for "
             f"other items: set quantizer: given, and name in given.path a file with the SIDs of all"
         )
+    if config["published"]["refresh"] != "none":
+        check_levels(version["ledger"][0], manifest["collisions"]["strategy"])
     return version
+
+
+def check_levels(ledger, strategy):
+    """Refuse codebooks that the SIDs of a version do not fit; a pretrained quantizer is checked in its job."""
+    from sidmill.formats.ledger_file import token_sizes
+
+    quantizer = config["quantizer"]
+    if quantizer in ("pretrained", "given"):
+        return
+    sizes = token_budget()["codebook_sizes"]
+    if quantizer in ("rqvae", "fsq"):
+        sizes = config["rqvae"]["codebook_sizes"]
+    if quantizer == "fsq":
+        sizes = [prod(config["fsq"]["steps"])] * len(sizes)
+    published = token_sizes(ledger)
+    check_sizes(sizes, published[: len(published) - STRATEGIES[strategy].extra_tokens])
 
 
 def fitted_lsa(collection):
@@ -60,6 +82,24 @@ def all_embeddings():
 def where_published(path):
     """A file that there is only with a published version."""
     return path if VERSION else []
+
+
+def trained_again(name):
+    """A file of the quantizer that is trained again for a published version."""
+    is_warm = config["published"]["refresh"] == "warm_start"
+    return f"results/{config['quantizer']}{'_warm_start' * is_warm}/{name}"
+
+
+def from_scratch(name):
+    """A file of the quantizer that is trained without the version, where a refresh is compared with it."""
+    refresh = config["published"]["refresh"]
+    if (
+        not VERSION
+        or refresh == "none"
+        or (refresh == "warm_start" and not config["churn"]["compare_retraining"])
+    ):
+        return []
+    return f"results/{config['quantizer']}/{name}"
 
 
 VERSION = or_note(own_version) or {}

@@ -5,10 +5,12 @@ READS    results/items/vectors.npy, ids.parquet       float (N, D); fused.npy, f
          pretrained.path                              with quantizer: pretrained
          given.path                                   with quantizer: given: SIDs that exist
          rqvae.data_paths, rqvae.pairs_path           with rqvae, where they are set
+         results/published/ledger.parquet, match.parquet  with published.refresh: warm_start
 LEAVES   results/{quantizer}/quantizer.safetensors    codebook.{l} float32 (K_l, d), of an RQ-VAE also
                                                       encoder.*, decoder.*; settings and fingerprint
          results/{rqvae,rqkmeans_plus,fsq}/metrics.csv  one row per epoch; checkpoints/ beside it stay
          results/rqkmeans{balanced}/model.pt          the same codebooks as a OneRec checkpoint: centroids.{l}
+         results/{quantizer}_warm_start/              the same, trained from published codes
          results/{quantizer}/codes.parquet            pid, codes list<int32> (L), values in [0, K_l)
          results/given/rejects.parquet                pid, sid of given SIDs whose items the catalogue lacks
          results/codes.parquet                        the same, of the quantizer that config.yaml names
@@ -19,15 +21,16 @@ Every quantizer leaves the same two files, so nothing downstream asks which one 
 
 rule train_rqkmeans:
     input:
+        unpack(known_codes),
         vectors=item_vectors(),
         ids=item_vector_ids(),
     output:
-        quantizer="results/rqkmeans{balanced}/quantizer.safetensors",
-        checkpoint="results/rqkmeans{balanced}/model.pt",
+        quantizer="results/rqkmeans{balanced}{start}/quantizer.safetensors",
+        checkpoint="results/rqkmeans{balanced}{start}/model.pt",
     log:
-        "results/logs/train_rqkmeans{balanced}.log",
+        "results/logs/train_rqkmeans{balanced}{start}.log",
     benchmark:
-        "results/benchmarks/train_rqkmeans{balanced}.tsv"
+        "results/benchmarks/train_rqkmeans{balanced}{start}.tsv"
     conda:
         "../../envs/sidmill.yaml"
     threads: 8
@@ -36,25 +39,26 @@ rule train_rqkmeans:
         run=pick("run", "seed"),
         code=code_of("train_rqkmeans.py", balance_in_use),
     message:
-        "Fitting rqkmeans{wildcards.balanced} to {input.vectors}"
+        "Fitting rqkmeans{wildcards.balanced}{wildcards.start} to {input.vectors}"
     script:
         "../scripts/train_rqkmeans.py"
 
 
 rule train_rqvae:
     input:
+        unpack(known_codes),
         vectors=item_vectors(),
         ids=item_vector_ids(),
         warm_start=warm_start,
         data=LEARNED_FROM["data"],
         pairs=LEARNED_FROM["pairs"],
     output:
-        quantizer="results/{learned}/quantizer.safetensors",
-        metrics="results/{learned}/metrics.csv",
+        quantizer="results/{learned}{start}/quantizer.safetensors",
+        metrics="results/{learned}{start}/metrics.csv",
     log:
-        "results/logs/train_rqvae.{learned}.log",
+        "results/logs/train_rqvae.{learned}{start}.log",
     benchmark:
-        "results/benchmarks/train_rqvae.{learned}.tsv"
+        "results/benchmarks/train_rqvae.{learned}{start}.tsv"
     conda:
         "../../envs/sidmill.yaml"
     threads: 8
@@ -64,7 +68,7 @@ rule train_rqvae:
         run=pick("run", "seed"),
         code=code_of("train_rqvae.py", learned_in_use),
     message:
-        "Training {wildcards.learned} on {input.vectors}"
+        "Training {wildcards.learned}{wildcards.start} on {input.vectors}"
     script:
         "../scripts/train_rqvae.py"
 

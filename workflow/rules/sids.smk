@@ -35,7 +35,7 @@ rule resolve_collisions:
     params:
         collisions=settings("collisions"),
         encoding=settings("encoding"),
-        published=pick("published", "changed", "removed"),
+        published=pick("published", "changed", "removed", "refresh"),
         code=code_of("resolve_collisions.py", strategy_in_use),
     message:
         "Resolving collisions"

@@ -4,8 +4,10 @@ Versions of a catalogue: what a published one gives to this run, and what this r
 READS    published.path                     the folder of a version, where the config names one (docs/formats.md)
          results/items/text.parquet, vectors.npy or fused.npy, their ids, embeddings.parquet/
          results/pid2sid.parquet, results/codes.parquet
+         results/{quantizer}{start}/quantizer.safetensors, codes.parquet   with published.refresh: trained again
 LEAVES   results/published/quantizer.safetensors, ledger.parquet  of the version, every file of which was checked
          results/published/match.parquet    pid, row, changed: the items of the catalogue in that version
+         results/refreshed/quantizer.safetensors  with published.refresh: its codewords renamed by published codes
          results/ledger.parquet             every SID that was ever given, and to whom
          results/churn.json, churn.parquet  what changed, how far items drift, whether to train again
          results/plots/churn.svg            the same for the eye
@@ -57,6 +59,29 @@ rule match_published:
         "../scripts/match_published.py"
 
 
+rule align_quantizer:
+    input:
+        quantizer=trained_again("quantizer.safetensors"),
+        codes=trained_again("codes.parquet"),
+        ledger="results/published/ledger.parquet",
+        match="results/published/match.parquet",
+    output:
+        quantizer="results/refreshed/quantizer.safetensors",
+    log:
+        "results/logs/align_quantizer.log",
+    benchmark:
+        "results/benchmarks/align_quantizer.tsv"
+    conda:
+        "../../envs/sidmill.yaml"
+    threads: 1
+    params:
+        code=code_of("align_quantizer.py"),
+    message:
+        "Renaming the codewords of {input.quantizer} by published codes"
+    script:
+        "../scripts/align_quantizer.py"
+
+
 rule write_ledger:
     input:
         pid2sid="results/pid2sid.parquet",
@@ -73,7 +98,7 @@ rule write_ledger:
         "../../envs/sidmill.yaml"
     threads: 1
     params:
-        published=pick("published", "changed", "removed"),
+        published=pick("published", "changed", "removed", "refresh"),
         code=code_of("write_ledger.py"),
     message:
         "Writing down who has which SID"
@@ -88,6 +113,8 @@ rule measure_churn:
         quantizer=chosen("quantizer.safetensors"),
         vectors=where_embedded(item_vectors()),
         ids=where_embedded(item_vector_ids()),
+        scratch=from_scratch("quantizer.safetensors"),
+        scratch_codes=from_scratch("codes.parquet"),
     output:
         churn=report(
             "results/churn.json",
@@ -104,7 +131,8 @@ rule measure_churn:
         "../../envs/sidmill.yaml"
     threads: 8
     params:
-        churn=settings("churn"),
+        churn=settings("churn", "compare_retraining"),
+        published=pick("published", "refresh"),
         run=pick("run", "seed"),
         code=code_of("measure_churn.py"),
     message:
@@ -163,7 +191,7 @@ rule describe_version:
     threads: 1
     params:
         collisions=settings("collisions"),
-        published=pick("published", "changed", "removed"),
+        published=pick("published", "changed", "removed", "refresh"),
         code=code_of("describe_version.py"),
     message:
         "Describing this version"

@@ -7,8 +7,8 @@ from sidmill.formats import ledger_file, quantizer_file, vector_store
 from sidmill.io import json_report
 from sidmill.settings.job import of_job
 from sidmill.settings.run import Run
-from sidmill.settings.sids import Churn
-from sidmill.sids import churn
+from sidmill.settings.sids import Churn, Published
+from sidmill.sids import churn, refresh
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -23,6 +23,11 @@ with job(snakemake) as log:
         snakemake.output.listing,
         of_job(snakemake, Churn),
         of_job(snakemake, Run).seed,
+        refresh.load(
+            of_job(snakemake, Published).refresh,
+            snakemake.input.scratch,
+            snakemake.input.scratch_codes,
+        ),
     )
     json_report.write(snakemake.output.churn, figures)
     log.info("wrote %s: retraining is %s", snakemake.output.churn, figures["retrain"])

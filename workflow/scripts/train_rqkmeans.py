@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.formats import onerec_checkpoint, quantizer_file, vector_store
+from sidmill.formats import catalogue_match, onerec_checkpoint, quantizer_file, vector_store
 from sidmill.quantize import resume, rqkmeans
 from sidmill.settings import base
 from sidmill.settings.job import of_job
@@ -23,6 +23,9 @@ with job(snakemake) as log:
         seed=run.seed,
         state_path=state_path,
         code=snakemake.params.code["code"],
+        known=catalogue_match.published_codes(
+            snakemake.input.get("match"), snakemake.input.get("ledger")
+        ),
     )
     fitted = quantizer_file.Quantizer(
         f"rqkmeans{snakemake.wildcards.balanced}",

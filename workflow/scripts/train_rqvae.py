@@ -25,6 +25,8 @@ with job(snakemake) as log:
         sequences=snakemake.input.get("pairs") or None,
         warm_start=snakemake.input.get("warm_start") or None,
         grid_steps=snakemake.params.fsq["steps"],
+        match=snakemake.input.get("match"),
+        ledger=snakemake.input.get("ledger"),
     )
     trained = fit.fit(inputs, settings, fit.Run(str(folder), seed, snakemake.params.code["code"]))
     fitted = quantizer_file.Quantizer(

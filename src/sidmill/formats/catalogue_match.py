@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from sidmill.formats import ledger_file
 from sidmill.io import parquet
 
 COLUMNS = {"pid": parquet.is_pid, "row": pa.types.is_int64, "changed": pa.types.is_boolean}
@@ -58,3 +59,19 @@ def read(path: str | Path, start: int = 0, stop: int | None = None) -> Match:
         np.concatenate([np.empty(0, dtype=np.int64), *rows]),
         np.concatenate([np.empty(0, dtype=bool), *changed]),
     )
+
+
+def published_codes(
+    match_path: str | Path | None, ledger_path: str | Path | None
+) -> np.ndarray | None:
+    """Read the published codes of all items: int32 (N, L), -1 for items that are new or changed.
+
+    None where no path is given. Memory: the ledger, and 4 L + 9 bytes per item.
+    """
+    if not match_path or not ledger_path:
+        return None
+    match, ledger = read(match_path), ledger_file.read(ledger_path)
+    codes = np.full((len(match.rows), ledger.codes.shape[1]), NEW, dtype=np.int32)
+    same = match.known & ~match.changed
+    codes[same] = ledger.codes[match.rows[same]]
+    return codes

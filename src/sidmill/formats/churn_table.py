@@ -1,7 +1,7 @@
 """``churn.parquet``: the items that differ from the published version.
 
     pid         int64 or string
-    what        new | returned | changed | removed
+    what        new | returned | changed | moved (a refresh gave it another SID) | removed
     sid_before  list<int32>, null for a new item
     sid_after   list<int32>, null for a removed one
 

@@ -143,6 +143,18 @@ def read(path: str | Path) -> Ledger:
     return ledger
 
 
+def token_sizes(path: str | Path) -> list[int]:
+    """Read how many values each token has, without reading the rows.
+
+    Raises:
+        SidmillError: if it is no ledger.
+    """
+    sizes = parquet.metadata_json(parquet.open_file(path, COLUMNS), SIZES_KEY)
+    if not sizes:
+        raise SidmillError(f"{path}: its metadata is missing: {AGAIN}")
+    return [int(size) for size in cast(list[int], sizes)]
+
+
 def _lists(values: np.ndarray) -> pa.Array:
     flat = pa.array(np.ascontiguousarray(values, dtype=np.int32).ravel())
     return pa.FixedSizeListArray.from_arrays(flat, values.shape[1]).cast(pa.list_(pa.int32()))

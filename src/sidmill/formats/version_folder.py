@@ -152,3 +152,27 @@ def facts_of(path: str | Path) -> dict[str, Any]:
         return {"bytes": Path(path).stat().st_size, "sha256": checksums.of_file(path)}
     except FileNotFoundError:
         raise SidmillError(f"{path}: no such file") from None
+
+
+def check_sizes(sizes: list[int], published: list[int]) -> None:
+    """Refuse to train codebooks again in which published SIDs have no place.
+
+    Args:
+        sizes: codes per level of the new quantizer.
+        published: codes per level of the published one.
+
+    Raises:
+        SidmillError: naming the difference.
+    """
+    remedy = "or set published.path: null, which begins a new line of versions"
+    if len(sizes) != len(published):
+        raise SidmillError(
+            f"published.refresh: the quantizer of this run has {len(sizes)} levels, that of the "
+            f"version {len(published)}, so no SID could stay: set {len(published)} levels, {remedy}"
+        )
+    for level, (size, before) in enumerate(zip(sizes, published, strict=True), start=1):
+        if size < before:
+            raise SidmillError(
+                f"published.refresh: level {level} has {size} codes, in the version {before}, so "
+                f"SIDs with codes from {size} on could not stay: set at least {before}, {remedy}"
+            )

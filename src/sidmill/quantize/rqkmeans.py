@@ -25,6 +25,7 @@ from sidmill.numeric import nearest_torch, row_blocks
 from sidmill.numeric.nearest_torch import Piece
 from sidmill.quantize import (
     kmeans_pp,
+    known_codes,
     lloyd,
     load_balance,
     reseed_empty,
@@ -80,6 +81,7 @@ class _Training(NamedTuple):
     finished: Fitted
     errors: list[float]  # sum of squared errors after each finished level
     codes: list[np.ndarray]  # (n,) per finished level, codes of the training rows
+    known: np.ndarray | None  # int32 (n, L), codes that the rows have already
 
     def keep(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
         """Save the finished levels, and the arrays and facts of an unfinished one."""
@@ -94,6 +96,7 @@ def fit(
     seed: int,
     state_path: str | None = None,
     code: str = "",
+    known: np.ndarray | None = None,
 ) -> Fitted:
     """Fit residual k-means.
 
@@ -125,6 +128,9 @@ def fit(
         state_path: file that keeps the state after every pass, or None. An interrupted training
             continues from it and ends in the same bytes; the caller removes the file.
         code: names the code; a state of other code is not used.
+        known: int32 (N, L), codes that the rows have of an earlier quantizer, -1 for rows without
+            any (:mod:`sidmill.quantize.known_codes`): levels start from them, so that most rows
+            keep them. None: levels start from samples.
 
     Returns:
         Codebooks, float32 (K_l, D) per level, level 0 first; with a balance also their prices.
@@ -162,9 +168,12 @@ def fit(
         "settings": base.identity(settings),
         "run": [seed, devices[0].type, code],
         "data": [*vectors.shape, data.digest],
+        "known": None if known is None else _digest(known),
     }
     saved, save = resume.start(state_path, identity)
-    training = _restore(settings, seed, saved, save)
+    if known is not None and chosen is not None:
+        known = known[chosen]
+    training = _restore(settings, seed, saved, save, known)
     source = _subtract_finished(source, training)
     unfinished = saved if saved.arrays else None
 
@@ -231,12 +240,18 @@ def _sizes(settings: Rqkmeans) -> list[int]:
     return sizes
 
 
-def _restore(settings: Rqkmeans, seed: int, saved: resume.Saved, save: resume.Save) -> _Training:
+def _restore(
+    settings: Rqkmeans,
+    seed: int,
+    saved: resume.Saved,
+    save: resume.Save,
+    known: np.ndarray | None,
+) -> _Training:
     """Take the finished levels out of a saved state; the arrays of an unfinished level remain."""
     errors = saved.facts.pop("errors", [])
     names = [_codes_name(level) for level in range(len(saved.finished.codebooks))]
     codes = [saved.arrays.pop(name) for name in names]
-    return _Training(settings, seed, save, saved.finished, errors, codes)
+    return _Training(settings, seed, save, saved.finished, errors, codes, known)
 
 
 def _subtract_finished(source: Source, training: _Training) -> Source:
@@ -283,6 +298,10 @@ def _finish_level(
     training.errors.append(error)
     training.keep({}, {})
     return source
+
+
+def _digest(array: np.ndarray) -> str:
+    return xxhash.xxh3_128(np.ascontiguousarray(array).data).hexdigest()
 
 
 def _training_rows(n_items: int, per_code: int | None, size: int, seed: int) -> np.ndarray | None:
@@ -386,22 +405,8 @@ def _fit_level(
         The state of the lowest error, and its assignment (n,), or None where a later pass has
         replaced it.
     """
-    # Start from the saved pass, or from the structure of a sample.
-    level, sampled = len(source.levels), None
-    if unfinished:
-        state, best = _unpack(unfinished, level, source.device)
-    else:
-        rng = np.random.default_rng([training.seed, level])
-        generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-        sampled = _fit_sample(source, size, rng, generator)
-        best = state = State(
-            level=level,
-            n_passes=0,
-            error=float("inf"),
-            clusters=lloyd.empty(sampled.centroids),
-            codes=np.zeros(residual_rows.count(source), dtype=np.min_scalar_type(size - 1)),
-            hartigan=True,
-        )
+    # The prior of the first pass is a sample, or nothing.
+    state, best, sampled = _begin_level(source, size, training, before, unfinished)
 
     # Pass over all rows until the error hardly falls; keep the best pass.
     while state.n_passes < training.settings.n_iter:
@@ -419,6 +424,56 @@ def _fit_level(
 
     codes = state.codes if state.error == best.error else None
     return state._replace(error=best.error, clusters=best.clusters), codes
+
+
+def _begin_level(
+    source: Source,
+    size: int,
+    training: _Training,
+    before: float,
+    unfinished: resume.Saved | None,
+) -> tuple[State, State, Clusters | None]:
+    """Begin a level at its saved pass, at codes that the rows have, or at a sample.
+
+    Args:
+        source: the training rows.
+        size: K of the level.
+        training: what all levels share.
+        before: sum of squares of the residuals before the level.
+        unfinished: the saved state of this level, or None.
+
+    Returns:
+        The state, the best state so far, and the clusters of the sample, if one was fitted.
+    """
+    level = len(source.levels)
+    if unfinished:
+        return *_unpack(unfinished, level, source.device), None
+
+    # Codes count as a pass. Hartigan's rule would move half of the rows, for 0.5 % of the error.
+    begun = None
+    if training.known is not None:
+        known = known_codes.of_level(training.known, training.codes)
+        begun = known_codes.begin(source, size, known)
+    if begun:
+        clusters, codes = begun
+        error = max(0.0, before - lloyd.explained(clusters))
+        state = State(level, 1, error, clusters, codes, hartigan=False)
+        copied = Clusters(*(tensor.clone() for tensor in clusters))
+        return state, state._replace(clusters=copied), None
+
+    # The structure of a sample.
+    rng = np.random.default_rng([training.seed, level])
+    generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+    sampled = _fit_sample(source, size, rng, generator)
+    state = State(
+        level=level,
+        n_passes=0,
+        error=float("inf"),
+        clusters=lloyd.empty(sampled.centroids),
+        codes=np.zeros(residual_rows.count(source), dtype=np.min_scalar_type(size - 1)),
+        hartigan=True,
+    )
+    return state, state, sampled
 
 
 def _pack(state: State, best: State) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

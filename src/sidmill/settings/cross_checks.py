@@ -23,7 +23,7 @@ from sidmill.settings.interactions import H5, Interactions
 from sidmill.settings.items import Items
 from sidmill.settings.quantize import Fsq, Pretrained, Rqkmeans, Rqvae
 from sidmill.settings.recommend import Recommender
-from sidmill.settings.registry import STRATEGIES
+from sidmill.settings.registry import STARTED, STRATEGIES
 from sidmill.settings.retrieval import (
     Cross,
     Dual,
@@ -259,6 +259,51 @@ def reserved_sids(published: Published, collisions: Collisions) -> Lines:
             "published.removed: found reserve, but collisions.strategy: none gives every new item "
             "the SID of its codes, even the SID of a removed item: set published.removed: "
             "release, which frees them, or another strategy"
+        )
+
+
+def refreshed_quantizer(
+    published: Published, quantizer: str, rqkmeans: Rqkmeans, rqvae: Rqvae
+) -> Lines:
+    """Check the settings of codebooks that are trained again for a published version."""
+    refresh = published.refresh
+    if refresh == "none":
+        return
+    if published.path is None:
+        yield (
+            f"published.refresh: found {refresh}, but published.path is null, so no SID can stay: "
+            f"name a version, or set published.refresh: none"
+        )
+    if quantizer == "given":
+        yield (
+            f"published.refresh: found {refresh}, but quantizer: given trains nothing: set "
+            f"published.refresh: none"
+        )
+    if refresh == "align" or quantizer == "given":
+        return
+
+    # A start from codes needs k-means over the items.
+    if quantizer not in STARTED:
+        yield (
+            f"published.refresh: found warm_start, but quantizer: {quantizer} cannot start from "
+            f"codes ({some(STARTED)} can): set published.refresh: align"
+        )
+    if quantizer in ("rqkmeans", "rqkmeans_plus") and rqkmeans.balance != "none":
+        yield (
+            f"published.refresh: found warm_start, but rqkmeans.balance: {rqkmeans.balance} moves "
+            f"most items from the codes that it starts from: set published.refresh: align, or "
+            f"rqkmeans.balance: none"
+        )
+    if quantizer == "rqvae" and rqvae.kmeans_init != "full":
+        yield (
+            f"published.refresh: found warm_start, but with rqvae.kmeans_init: "
+            f"{rqvae.kmeans_init} most items have no part in the first codebooks: set full, or "
+            f"published.refresh: align"
+        )
+    if quantizer == "rqvae" and rqvae.data_paths:
+        yield (
+            "published.refresh: found warm_start, but rqvae.data_paths names other vectors, which "
+            "have no codes: empty it, or set published.refresh: align"
         )
 
 
@@ -546,6 +591,7 @@ CHECKS: list[Callable[..., Lines]] = [
     without_codebooks,
     downstream_comparison,
     reserved_sids,
+    refreshed_quantizer,
     rqvae_training,
     fsq_size,
     contrastive_pairs,

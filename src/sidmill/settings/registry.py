@@ -23,6 +23,7 @@ class Quantizer(NamedTuple):
         resumes: whether an interrupted training continues, and ends in the same bytes.
         needs_row_per_code: whether fewer rows than codewords are refused.
         needs_distinct_rows: whether rows that are all equal are refused.
+        starts_from_codes: whether a training can start from codes that items have.
     """
 
     section: str
@@ -34,9 +35,12 @@ class Quantizer(NamedTuple):
     resumes: bool = False
     needs_row_per_code: bool = False
     needs_distinct_rows: bool = False
+    starts_from_codes: bool = False
 
 
-def _network(section: str, *, needs_row_per_code: bool = True) -> Quantizer:
+def _network(
+    section: str, *, needs_row_per_code: bool = True, starts_from_codes: bool = False
+) -> Quantizer:
     """Return an entry of a network, which ``train_rqvae`` trains."""
     return Quantizer(
         section,
@@ -46,6 +50,7 @@ def _network(section: str, *, needs_row_per_code: bool = True) -> Quantizer:
         resumes=True,
         needs_row_per_code=needs_row_per_code,
         needs_distinct_rows=True,
+        starts_from_codes=starts_from_codes,
     )
 
 
@@ -58,10 +63,10 @@ _RQKMEANS = Quantizer(
 )
 
 QUANTIZERS = {
-    "rqkmeans": _RQKMEANS,
+    "rqkmeans": _RQKMEANS._replace(starts_from_codes=True),
     "rqkmeans_balanced": _RQKMEANS,
-    "rqkmeans_plus": _network("rqvae", needs_row_per_code=False),
-    "rqvae": _network("rqvae"),
+    "rqkmeans_plus": _network("rqvae", needs_row_per_code=False, starts_from_codes=True),
+    "rqvae": _network("rqvae", starts_from_codes=True),
     "fsq": _network("fsq", needs_row_per_code=False),
     "opq": Quantizer("opq", "sidmill.quantize.opq:fit", "train_opq", needs_row_per_code=True),
     "pca_grid": Quantizer("pca_grid", "sidmill.quantize.pca_grid:fit", "train_pca_grid"),
@@ -76,6 +81,7 @@ QUANTIZERS = {
 }
 TRAINED = [name for name, entry in QUANTIZERS.items() if entry.is_trained]
 NETWORKS = [name for name, entry in QUANTIZERS.items() if entry.is_network]
+STARTED = [name for name, entry in QUANTIZERS.items() if entry.starts_from_codes]
 COMPARED = [name for name, entry in QUANTIZERS.items() if entry.is_compared]
 
 

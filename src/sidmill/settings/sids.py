@@ -109,6 +109,14 @@ class Published:
             "may get them; collisions.strategy none needs release"
         ),
     )
+    refresh: Literal["none", "align", "warm_start"] = science(
+        "none",
+        (
+            "none: the codebooks of the version encode all items | warm_start: train the quantizer "
+            "again, from the codes that the items have; SIDs whose codes stay are kept | align: "
+            "train it from scratch and rename its codewords; keeps fewer SIDs"
+        ),
+    )
 
 
 @section(
@@ -155,6 +163,13 @@ class Churn:
         500, "items of each kind whose nearest neighbours among all items are searched", minimum=1
     )
     neighbours: int = science(10, "nearest neighbours per item", minimum=1)
+    compare_retraining: bool = science(
+        True,
+        (
+            "published.refresh: warm_start: also train from scratch, for the SIDs that would stay "
+            "and the error; the training takes twice as long"
+        ),
+    )
 
 
 @section("index")

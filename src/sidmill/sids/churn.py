@@ -21,7 +21,7 @@ from sidmill.formats.quantizer_file import Quantizer
 from sidmill.io import id_lookup
 from sidmill.numeric import mlp, row_blocks
 from sidmill.settings.sids import Churn
-from sidmill.sids import prefixes, versions
+from sidmill.sids import prefixes, refresh, versions
 from sidmill.sids.neighbour_agreement import nearest_items
 
 logger = logging.getLogger(__name__)
@@ -94,6 +94,7 @@ def measure(
     list_path: str,
     settings: Churn,
     seed: int,
+    refreshed: refresh.Refreshed | None = None,
 ) -> Figures:
     """Measure churn and drift, and judge them.
 
@@ -103,10 +104,13 @@ def measure(
         before: ledger of the published version.
         now: ledger of this run.
         vectors: float (N, D) of the items, may be a memory map; None where they are not embedded.
-        quantizer: the published one; that of given SIDs has no codebooks, and gives no errors.
+        quantizer: the published or the refreshed one; that of given SIDs has no codebooks, and
+            gives no errors.
         list_path: churn.parquet to write.
         settings: the limits above which retraining is due, and how neighbours are looked up.
         seed: draws the queries, and catalogues without drift.
+        refreshed: how the quantizer was trained again, and what it is compared with; None where it
+            is the published one.
 
     Returns:
         The content of churn.json.
@@ -153,12 +157,54 @@ def measure(
             "reserved": int((now.state == REMOVED).sum()),
             "left": int((now.state == LEFT).sum()),
         },
+        "refresh": refreshed and _refresh(before, changes, codes, drift, vectors, refreshed),
         "collisions": collisions,
         "drift": drift | {"neighbours": neighbours},
         "criteria": criteria,
         **_verdict(criteria),
     }
+    if refreshed is not None:
+        figures["because"] = ["the quantizer was trained again in this run"]
     logger.info("retraining is %s: %s", figures["retrain"], "; ".join(figures["because"]))
+    return figures
+
+
+def _refresh(
+    before: Ledger,
+    changes: Changes,
+    codes: np.ndarray,
+    drift: Figures,
+    vectors: np.ndarray | None,
+    refreshed: refresh.Refreshed,
+) -> Figures:
+    """Which published SIDs stay, and which would if the quantizer were trained from scratch.
+
+    Args:
+        before: ledger of the published version.
+        changes: what became of its items.
+        codes: int32 (N, L), of the refreshed quantizer.
+        drift: see :func:`_drift`.
+        vectors: float (N, D), or None where items are not embedded.
+        refreshed: the way, and the quantizer that was trained from scratch.
+    """
+    known = ~changes.new
+    rows, scratch = changes.rows[known], refreshed.scratch
+    loss = [level["relative_loss"]["all"] for level in drift["levels"]]
+    figures: Figures = {
+        "method": refreshed.method,
+        "published_items": int(known.sum()),
+        "with_alignment": refresh.staying(before, rows, codes[known]) | {"relative_loss": loss},
+        "without_alignment": None,
+    }
+    if scratch is not None:
+        group = np.full(len(codes), TRAINED)
+        errors, energy = _squared_errors(scratch.codes, vectors, scratch.quantizer, group)
+        loss = [_ratio(error, energy.sum()) for error in errors.sum(0)]
+        staying = refresh.staying(before, rows, scratch.codes[known])
+        figures["without_alignment"] = staying | {"relative_loss": loss}
+    logger.info(
+        "%d of %d published items keep their SID", int((known & ~changes.moved).sum()), len(rows)
+    )
     return figures
 
 
@@ -239,7 +285,8 @@ def _criteria(
 def _list(path: str, before: Ledger, now: Ledger, changes: Changes) -> None:
     """Write churn.parquet."""
     here = np.flatnonzero(changes.new | changes.returned | changes.changed | changes.moved)
-    what = np.select([changes.new[here], changes.changed[here]], ["new", "changed"], "returned")
+    kinds = {"new": changes.new, "changed": changes.changed, "returned": changes.returned}
+    what = np.select([mask[here] for mask in kinds.values()], list(kinds), "moved")
     known = [None if row < 0 else before.sids[row] for row in changes.rows[here]]
     gone = changes.gone
     ids = [now.ids.take(pa.array(here)), before.ids.take(pa.array(gone))]

@@ -20,7 +20,7 @@ from sidmill.formats.catalogue_match import Match
 from sidmill.formats.ledger_file import Ledger
 from sidmill.io import id_lookup
 from sidmill.settings.sids import Published
-from sidmill.sids import prefixes, versions
+from sidmill.sids import prefixes, refresh, versions
 
 logger = logging.getLogger(__name__)
 
@@ -72,12 +72,13 @@ def build(ledger: Ledger, match: Match, codes: np.ndarray, settings: Published) 
     """Tell which published SIDs stay, and which SIDs no other item may get.
 
     With ``changed: resolve`` the SID of an item also stays where its new text gives the codes that
-    it had, or the SID that it has. Memory: about 60 bytes per row of the ledger.
+    it had, or the SID that it has; after a refresh that holds for all items. Memory: about 60 bytes
+    per row of the ledger.
 
     Args:
         ledger: of the published version.
         match: of all N items of the catalogue.
-        codes: int32 (N, L), as the published quantizer gives them.
+        codes: int32 (N, L), as the published quantizer gives them, or the refreshed one.
         settings: ``changed: keep``: the SID of an item whose text changed stays; ``resolve``: it
             gets the SID of its new text. ``removed: reserve``: SIDs of items that are gone, and
             SIDs that an item left, are given to no other item, which the strategy ``none`` cannot
@@ -85,12 +86,8 @@ def build(ledger: Ledger, match: Match, codes: np.ndarray, settings: Published) 
     """
     rows = match.rows
     fixed = match.known.copy()
-    if settings.changed == "resolve":
-        altered = np.flatnonzero(match.changed)
-        before, now = rows[altered], codes[altered]
-        same = (ledger.codes[before] == now).all(axis=1)
-        same |= (ledger.sids[before, : now.shape[1]] == now).all(axis=1)
-        fixed[altered[~same]] = False
+    may_move = _may_move(match.known, match.changed, settings)
+    fixed[may_move] = refresh.agreeing(ledger, rows[may_move], codes[may_move])
     sids = np.zeros((len(rows), ledger.sids.shape[1]), dtype=np.int32)
     sids[fixed] = ledger.sids[rows[fixed]]
     taken = ledger.sids if settings.removed == "reserve" else sids[fixed]
@@ -99,6 +96,19 @@ def build(ledger: Ledger, match: Match, codes: np.ndarray, settings: Published) 
         "%d of %d items keep their SID, %d SIDs are taken", fixed.sum(), len(rows), len(held)
     )
     return Kept(sids, fixed, match.changed, held)
+
+
+def _may_move(known: np.ndarray, changed: np.ndarray, settings: Published) -> np.ndarray:
+    """Which items get another SID where their codes are others: int64 rows.
+
+    Args:
+        known: bool (N,), items with a published SID.
+        changed: bool (N,), those of them with another text.
+        settings: of the published version.
+    """
+    if settings.refresh != "none":
+        return np.flatnonzero(known)
+    return np.flatnonzero(changed if settings.changed == "resolve" else np.zeros_like(known))
 
 
 def load(ledger_path: str, match_path: str, codes: np.ndarray, settings: Published) -> Kept | None:
@@ -123,8 +133,11 @@ def guard(
 ) -> None:
     """Stop before SIDs are written that break a promise to published ones: see :func:`check`."""
     if kept is not None:
+        ledger = ledger_file.read(ledger_path)
         may_move = kept.changed & (settings.changed == "resolve")
-        check(ledger_file.read(ledger_path), ids, sids, may_move, settings.removed)
+        if settings.refresh != "none":
+            may_move = ~kept.fixed
+        check(ledger, ids, sids, may_move, settings.removed)
 
 
 def check(
@@ -210,7 +223,12 @@ def carry_on(
     )
     known = rows != id_lookup.ABSENT
     altered = known & (ledger.digests[rows] != digests)
-    check(ledger, ids, sids, altered & (settings.changed == "resolve"), settings.removed)
+    may_move = np.zeros(n_items, dtype=bool)
+    movable = _may_move(known, altered, settings)
+    may_move[movable] = True
+    if settings.refresh != "none":
+        may_move[movable] = ~refresh.agreeing(ledger, rows[movable], codes[movable])
+    check(ledger, ids, sids, may_move, settings.removed)
     stayed = known & (ledger.sids[rows] == sids).all(axis=1)
 
     number = ledger.version + 1
@@ -221,7 +239,7 @@ def carry_on(
         digests,
         live,
         np.where(stayed, ledger.versions[rows], number).astype(np.int32),
-        known & ~altered & ledger.trained[rows],
+        (known & ~altered & ledger.trained[rows]) | (settings.refresh != "none"),
         sizes,
         number,
     )

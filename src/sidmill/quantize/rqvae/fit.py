@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from sidmill.core import processes
 from sidmill.core.errors import SidmillError
+from sidmill.formats import catalogue_match
 from sidmill.formats.quantizer_file import Network
 from sidmill.numeric import nearest_torch
 from sidmill.quantize.rqvae import (
@@ -62,6 +63,8 @@ class Inputs(NamedTuple):
             encoder that is the identity. Codebook sizes, e_dim, skip and kmeans_init do not count.
         grid_steps: steps of each dimension of a level: finite scalar quantization, on as many
             levels as ``rqvae.codebook_sizes`` has. Settings of codebooks do not count.
+        match: match.parquet, to start the codebooks from published codes of the items, or None.
+        ledger: ledger.parquet with these codes, or None.
     """
 
     vectors: list[str]
@@ -70,6 +73,8 @@ class Inputs(NamedTuple):
     sequences: str | None = None
     warm_start: str | None = None
     grid_steps: list[int] | None = None
+    match: str | None = None
+    ledger: str | None = None
 
 
 class Run(NamedTuple):
@@ -250,7 +255,10 @@ def _train(inputs: Inputs, settings: Rqvae, run: Run, group: Group) -> None:
             rows = data.open_rows(_files(inputs, settings), scratch, device, settings.memory_mb)
             held_out = data.held_out(rows.shape[0], settings.test_ratio, run.seed)
             pairs = _read_pairs(inputs, settings)
-            training = Training(start.settings, run.seed, rows, held_out, pairs, device, group)
+            known = catalogue_match.published_codes(inputs.match, inputs.ledger)
+            training = Training(
+                start.settings, run.seed, rows, held_out, pairs, device, group, known
+            )
             _check_start(start, training, inputs)
             _train_from(start, training, run, scratch)
     finally:
@@ -479,6 +487,7 @@ def _identity(start: Start, training: Training, run: Run, rows_digest: str) -> d
         "pairs": None if pairs is None else [len(pairs), data.digest([pairs])],
         "grid": start.grid_steps,
         "warm_start": data.digest(start.codebooks) if start.kind == "warm" else None,
+        "known": None if training.known is None else data.digest([training.known]),
         "processes": training.group.size,
     }
 

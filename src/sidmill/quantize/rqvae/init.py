@@ -215,6 +215,7 @@ def fit_codebooks(model: Autoencoder, training: Training, scratch: str | Path) -
             memory_mb=rqkmeans.memory_needed(len(rows), settings.e_dim, settings.codebook_sizes),
         ),
         seed=training.seed,
+        known=None if training.known is None else training.known[rows],
     )
     path.unlink()
     for codebook, values in zip(model.codebooks, fitted.codebooks, strict=True):

@@ -51,6 +51,8 @@ class Training(NamedTuple):
         pairs: int64 (P, 2), rows of items consumed together, or None.
         device: of the model.
         group: this process among all that train.
+        known: int32 (N, L), codes that the rows have of an earlier quantizer, -1 where a row has
+            none; None: the codebooks do not start from codes.
     """
 
     settings: Rqvae
@@ -60,6 +62,7 @@ class Training(NamedTuple):
     pairs: np.ndarray | None
     device: torch.device
     group: Group
+    known: np.ndarray | None = None
 
     @property
     def training_rows(self) -> np.ndarray:
