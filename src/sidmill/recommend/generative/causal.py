@@ -229,12 +229,10 @@ class Causal(GenerativeModel):
         self.item_norm = nn.LayerNorm(width)
 
         # Users: causal Transformer blocks over the items of a history.
-        block = sequence_model.Shape(
-            "", "", 0, width, shape.n_layers, shape.n_heads, n_interests=0, dim=0, n_items=0
-        )
         self.drop = nn.Dropout(settings.dropout)
         self.blocks = nn.ModuleList(
-            sequence_model.Block(block, settings.dropout) for _ in range(shape.n_layers)
+            sequence_model.Block(width, shape.n_heads, settings.dropout)
+            for _ in range(shape.n_layers)
         )
         self.user_norm = nn.LayerNorm(width)
         if shape.similarity_dim:
