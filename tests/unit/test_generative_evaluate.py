@@ -1,5 +1,7 @@
 """Metrics of the generative recommender: plain loops say the same; weights are picked on valid."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -223,3 +225,14 @@ def test_sums_of_users_are_the_figures_of_the_test_split(measured, tmp_path):
     assert users["queries"].sum() == figures["test"]["targets"]
     groups = figures["test"]["by_target"]["training"]
     assert users["cold_queries"].sum() == groups.get("never_in_training", {"targets": 0})["targets"]
+
+
+def test_weights_of_sums_have_every_ratio_once():
+    """Every combination is a multiple of exactly one that is kept, and none of those of another."""
+    kept = [np.array(one) for one in evaluate.weight_ratios(3)]
+    combinations = list(itertools.product(evaluate.SUM_WEIGHTS, repeat=3))[1:]
+    for one in combinations:
+        multiples = [other for other in kept if np.allclose(other / other.max() * max(one), one)]
+        assert len(multiples) == 1
+    assert len(kept) < len(combinations)
+    assert all(tuple(one) in combinations for one in kept)

@@ -278,8 +278,8 @@ def pick_weights(protocol: Protocol, methods: Methods) -> Weights:
     if not any(len(part.users) for part in protocol.queries(sequence_table.VALID)):
         return Weights((1.0,) * n_baselines, (0.5, 0.5) if has_recommender else None, None)
 
-    # Of the baselines: every combination of weights.
-    combinations = [one for one in product(SUM_WEIGHTS, repeat=n_baselines) if any(one)]
+    # Of the baselines: every ratio of weights.
+    combinations = weight_ratios(n_baselines)
     ranked = protocol.rank(
         sequence_table.VALID, list(methods.baselines.values()), list(combinations)
     )
@@ -297,6 +297,16 @@ def pick_weights(protocol: Protocol, methods: Methods) -> Weights:
         )
         sums += [metrics.mean(ranks, WATCHED) for ranks in ranked]
     return Weights(of_baselines, FUSION_WEIGHTS[int(np.argmax(sums))], "valid")
+
+
+def weight_ratios(n_methods: int) -> list[tuple[float, ...]]:
+    """Combinations of SUM_WEIGHTS that rank differently: of those in one ratio the first."""
+    by_ratio: dict[tuple[float, ...], tuple[float, ...]] = {}
+    for weights in product(SUM_WEIGHTS, repeat=n_methods):
+        if any(weights):
+            ratio = tuple(round(weight / max(weights), 6) for weight in weights)
+            by_ratio.setdefault(ratio, weights)
+    return list(by_ratio.values())
 
 
 def _named_weights(weights: Weights, methods: Methods) -> dict[str, Any]:
