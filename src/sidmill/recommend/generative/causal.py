@@ -10,8 +10,8 @@ The *similarity* of an item is added to its score: the product of its codewords'
 the fourth root, at unit length) with those of the latest items, weighted by age.
 
 Both terms are inner products, so the score of an item is one product of a user vector with an item
-vector of H + S dimensions. Items that are no target in train never competed in the softmax; a
-constant, ``new_item_boost``, is added to their scores.
+vector of H + S dimensions. A constant, ``new_item_boost``, is added for items that no training history
+has: nothing was learned of them, and popular items would leave them no place.
 
 Shapes: n items, N items in all, L levels, K_l tokens of a level, V_l nodes of depth l, d of the
 codebooks, D of the text, H of the model, S of the similarity, B users, T positions, W prefixes.
@@ -203,7 +203,7 @@ class Causal(GenerativeModel):
     """The whole model. The prediction at a position depends on no later position."""
 
     similarity_weight: nn.Parameter
-    is_new: Tensor  # bool (N,), items that are no target in train
+    is_new: Tensor  # bool (N,), items that no training history has
 
     def __init__(self, shape: Shape, settings: Generative) -> None:
         """Draw the first weights from torch's generator."""
@@ -249,7 +249,7 @@ class Causal(GenerativeModel):
         self.text_rows = None if constants.text is None else constants.text.to(device)
         self.similarity = constants.similarity.to(device)
 
-    def note_training(self, is_seen: np.ndarray, is_target: np.ndarray) -> None:
+    def note_training(self, is_seen: np.ndarray) -> None:
         """Set the vectors of prefixes to 0 that no item of a history has; keep what is new.
 
         Such a prefix gets no gradient: what it was drawn as would be noise in the vectors of new
@@ -262,11 +262,11 @@ class Causal(GenerativeModel):
                 is_unseen[nodes[torch.from_numpy(is_seen), depth]] = False
                 table.data[is_unseen] = 0.0
 
-        # A SID is new where none of its items is a target: items that share one have one score.
+        # A SID is new where all of its items are: items that share one have one score.
         sids = self.tries[0].sid_of_item
-        targets = torch.zeros(self.tries[0].n_sids, dtype=torch.bool)
-        targets[sids[torch.from_numpy(is_target)]] = True
-        self.is_new.copy_(~targets[sids])
+        seen = torch.zeros(self.tries[0].n_sids, dtype=torch.bool)
+        seen[sids[torch.from_numpy(is_seen)]] = True
+        self.is_new.copy_(~seen[sids])
 
     def items(self, numbers: Tensor) -> Tensor:
         """Make the vectors of items.

@@ -51,12 +51,11 @@ class GenerativeModel(nn.Module):
         """Give the model the constants of its items, on its device."""
 
     @abstractmethod
-    def note_training(self, is_seen: np.ndarray, is_target: np.ndarray) -> None:
+    def note_training(self, is_seen: np.ndarray) -> None:
         """Prepare a model with its first weights, on the CPU, for what training will read.
 
         Args:
             is_seen: bool (N,), items that a training history has.
-            is_target: bool (N,), items that are a target in training.
         """
 
     @abstractmethod

@@ -139,7 +139,7 @@ class Tiger(GenerativeModel):
         """Give the model the trie of its SIDs, on its device."""
         self.tries = [constants.tries[0].to(device)]
 
-    def note_training(self, is_seen: np.ndarray, is_target: np.ndarray) -> None:
+    def note_training(self, is_seen: np.ndarray) -> None:
         """Nothing: every weight of T5 gets a gradient from the softmax over all tokens."""
 
     def scores(self) -> "TigerScores":
