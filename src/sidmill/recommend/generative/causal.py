@@ -10,8 +10,8 @@ The *similarity* of an item is added to its score: the product of its codewords'
 the fourth root, at unit length) with those of the latest items, weighted by age.
 
 Both terms are inner products, so the score of an item is one product of a user vector with an item
-vector of H + S dimensions. A constant, ``new_item_boost``, is added for items that no training history
-has: nothing was learned of them, and popular items would leave them no place.
+vector of H + S dimensions. A constant, ``new_item_boost``, is added to the scores of items that no
+training history has, which the others would keep from the lists.
 
 Shapes: n items, N items in all, L levels, K_l tokens of a level, V_l nodes of depth l, d of the
 codebooks, D of the text, H of the model, S of the similarity, B users, T positions, W prefixes.

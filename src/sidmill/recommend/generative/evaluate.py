@@ -188,7 +188,13 @@ def evaluate(
     first_tokens = items.identifiers[0].codes[:, 0]
     thirds = popularity_thirds(first_tokens, counts)
 
-    figures: dict[str, Any] = {"protocol": _describe(protocol, fitted)}
+    described = metrics.describe(
+        len(items.items.ids), mask_seen=settings.mask_seen, n_resamples=settings.n_resamples
+    )
+    seeds = [one.seed for one in fitted]
+    figures: dict[str, Any] = {
+        "protocol": {**described, "model": fitted[0].settings.model, "seeds": seeds}
+    }
     of_users = {}
 
     # Valid comes first: weights of sums are picked on it alone.
@@ -506,18 +512,4 @@ def count_illegal(protocol: Protocol, fitted: list[Fitted]) -> dict[str, Any]:
         "answers": answers,
         "illegal": illegal,
         "illegal_share": illegal / answers if answers else 0.0,
-    }
-
-
-def _describe(protocol: Protocol, fitted: list[Fitted]) -> dict[str, Any]:
-    """How the figures are measured, for the reader of metrics.json."""
-    settings = protocol.settings
-    return {
-        "history": "all interactions of the user before the target, of any split",
-        "ranked": "all items that the user did not have" if settings.mask_seen else "all items",
-        "n_items": len(protocol.items.ids),
-        "ties": "expectation over random order",
-        "intervals": f"95 %, {settings.n_resamples} bootstrap resamples of the users",
-        "model": fitted[0].settings.model,
-        "seeds": [one.seed for one in fitted],
     }
