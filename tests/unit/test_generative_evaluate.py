@@ -14,7 +14,7 @@ from sidmill.formats import user_metrics
 from sidmill.formats.sequence_table import TEST, VALID
 from sidmill.recommend import checkpoint, metrics, rank, windows
 from sidmill.recommend import score as item_score
-from sidmill.recommend.generative import evaluate, models, score
+from sidmill.recommend.generative import evaluate, models, repeats, score
 from sidmill.settings.generative import GenerativeEvaluation
 
 SETTINGS = GenerativeEvaluation(n_resamples=20, memory_mb=16, device="cpu", illegal_users=10)
@@ -86,6 +86,13 @@ def test_the_fused_score_is_the_weighted_sum_of_the_logits(measured):
         scores, targets, part = scores_of(path, items, one, TEST)
         total = weights["generative"] * scores
         logits = other(part)(slice(None)).numpy() / recommender.settings["temperature"]
+
+        # The recommender knows nothing of repeats: it gets what the generative model learned.
+        last, earlier = (repeats.RATE * one.network.model.repeats.scaled).tolist()
+        for row, (begin, end) in enumerate(zip(part.begins, part.positions, strict=True)):
+            history = part.numbers[begin:end][-6:]
+            logits[row, history] += earlier
+            logits[row, history[-1]] += last - earlier
         total += weights["recommender"] * logits
         values.append(ndcg(total, targets).mean())
     entry = figures["test"]["methods"]["fused"]["NDCG@10"]

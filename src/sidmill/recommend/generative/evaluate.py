@@ -94,11 +94,14 @@ class Methods(NamedTuple):
     Attributes:
         generative: one per seed.
         recommender: None where none is measured.
+        partners: of each seed in ``fused``: the recommender, and what the generative model adds for
+            items of the history, of which the recommender knows nothing. Empty without one.
         baselines: by name: popularity, item_knn, and text_knn where there is text.
     """
 
     generative: list[rank.Scorer]
     recommender: rank.Scorer | None
+    partners: list[rank.Scorer]
     baselines: dict[str, rank.Scorer]
 
 
@@ -160,7 +163,7 @@ def evaluate(
     protocol = Protocol(sequences_path, items.items, counts, settings, seed)
 
     # The methods, fitted to the split train.
-    own = [score.scorer(one.network, one.settings.max_length) for one in fitted]
+    own, partners = [], []
     known = {
         "popularity": baselines.popularity(counts),
         "item_knn": baselines.item_knn(matrix, settings.knn_shrinkage, settings.knn_decay),
@@ -181,7 +184,12 @@ def evaluate(
         )
         text_knn = baselines.text_knn(text_items, settings.knn_decay)
         known["text_knn"] = renumbered(text_knn, items.items, text_items)
-    methods = Methods(own, item_recommender, known)
+    for one in fitted:
+        network, length, scores = one.network, one.settings.max_length, one.network.scores()
+        own.append(score.scorer(network, length, scores))
+        if item_recommender is not None:
+            partners.append(score.with_history(item_recommender, network, length, scores))
+    methods = Methods(own, item_recommender, partners, known)
 
     # SIDs by number, and what is known of each item, for the metrics by kind of target.
     sids = fitted[0].network.trie.sid_of_item.cpu().numpy()
@@ -296,10 +304,9 @@ def pick_weights(protocol: Protocol, methods: Methods) -> Weights:
 
     # Of generative model and recommender: one weight for all seeds.
     sums = np.zeros(len(FUSION_WEIGHTS))
-    for scorer in methods.generative:
-        scorers = [scorer, methods.recommender]
+    for scorers in zip(methods.generative, methods.partners, strict=True):
         ranked = protocol.rank(
-            sequence_table.VALID, scorers, list(FUSION_WEIGHTS), standardise=False
+            sequence_table.VALID, list(scorers), list(FUSION_WEIGHTS), standardise=False
         )
         sums += [metrics.mean(ranks, WATCHED) for ranks in ranked]
     return Weights(of_baselines, FUSION_WEIGHTS[int(np.argmax(sums))], "valid")
@@ -332,11 +339,11 @@ def _measure(
     """Metrics of all methods over all targets, by seed, and by kind of target; sums by user."""
     # Models of several seeds: the metrics of a query are their mean. One pass ranks each by itself
     # and fused.
-    rival = [] if methods.recommender is None else [methods.recommender]
-    weightings: list[tuple[float, ...] | None] = [None, weights.fused] if rival else [None]
+    columns = [methods.generative] + ([methods.partners] if methods.partners else [])
+    weightings: list[tuple[float, ...] | None] = [None, weights.fused][: len(columns)]
     ranked = [
-        protocol.rank(split, [scorer, *rival], weightings, standardise=False)
-        for scorer in methods.generative
+        protocol.rank(split, list(scorers), weightings, standardise=False)
+        for scorers in zip(*columns, strict=True)
     ]
     by_seed = [metrics.of(ranks[0]) for ranks in ranked]
     values = {GENERATIVE: _mean(by_seed)}

@@ -92,5 +92,14 @@ class Scores(Protocol):
     def item_scores(self, state: Tensor) -> Tensor:
         """Scores of all items: float32 (B, N); -inf for an item that no beam reached."""
 
+    def add_history(self, scores: Tensor, histories: Tensor, lengths: Tensor) -> None:
+        """Add, in place, what the model adds to scores (B, N) for the items of a history.
+
+        Args:
+            scores: of any model of the items.
+            histories: int64 (B, T).
+            lengths: int64 (B,).
+        """
+
     def token_scores(self, state: Tensor) -> TokenScores:
         """What a token adds to the score of its prefix."""

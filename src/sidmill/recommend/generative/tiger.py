@@ -321,6 +321,9 @@ class TigerScores:
             scores[start : start + USER_BLOCK].scatter_(1, found.sids, found.scores)
         return scores[:, self.trie.sid_of_item]
 
+    def add_history(self, scores: Tensor, histories: Tensor, lengths: Tensor) -> None:
+        """Add nothing: the model has no term of its own for the items of a history."""
+
     @torch.no_grad()
     def token_scores(self, users: Tensor) -> TokenScores:
         """What a token adds to the score of its prefix; the encoder runs once, here."""
