@@ -393,7 +393,7 @@ class CausalScores:
         # Numbers of items as bits: float32 would round those above 2^24.
         columns = torch.arange(histories.shape[1], device=histories.device)
         numbers = (histories + 1).masked_fill(columns >= lengths[:, None], 0)
-        missing = self.model.settings.max_length - numbers.shape[1]
+        missing = max(self.model.settings.max_length - numbers.shape[1], 0)
         bits = functional.pad(numbers, (0, missing)).int().view(torch.float32)
         return torch.cat([users, latest, bits], dim=1)
 
