@@ -72,19 +72,29 @@ def test_figures_are_those_of_a_plain_loop(measured):
                 assert entry["value"] == pytest.approx(value)
 
 
-def test_the_fused_score_is_the_weighted_sum_of_the_logits(measured):
-    _, path, items, fitted, figures = measured
+def test_the_fused_score_is_the_weighted_sum_of_the_logits(measured, tmp_path):
+    folder, path, items, _, _ = measured
+
+    # Some items are new: ``fused`` leaves their boost out.
+    fitted = models.load(folder / "model", items, torch.device("cpu"))
+    for one in fitted:
+        one.network.model.is_new[3:9] = True
+    models.save(tmp_path / "model", fitted)
+    beside = (items.items, folder / "recommender")
+    figures = evaluate.evaluate(path, items, tmp_path / "model", beside, SETTINGS, seed=0)
     weights = figures["weights"]["fused"]
     assert sum(weights.values()) == pytest.approx(1)
     assert figures["weights"]["picked_on"] == "valid"
 
-    folder = measured[0]
     recommender = checkpoint.load(folder / "recommender", torch.device("cpu"))
     other = item_score.scorer(recommender, item_score.catalogue(recommender, items.items))
     values = []
     for one in fitted:
         scores, targets, part = scores_of(path, items, one, TEST)
-        total = weights["generative"] * scores
+        model = one.network.model
+        boost = one.settings.new_item_boost * model.is_new.numpy()
+        assert boost.any()
+        total = weights["generative"] * (scores - boost)
         logits = other(part)(slice(None)).numpy() / recommender.settings["temperature"]
 
         # The recommender knows nothing of repeats: it gets what the generative model learned.

@@ -94,14 +94,15 @@ class Methods(NamedTuple):
     Attributes:
         generative: one per seed.
         recommender: None where none is measured.
-        partners: of each seed in ``fused``: the recommender, and what the generative model adds for
-            items of the history, of which the recommender knows nothing. Empty without one.
+        partners: what ``fused`` adds to each seed, empty without a recommender: the recommender,
+            with what the generative model adds for items of the history, of which the recommender
+            knows nothing; and the boost of new items, to take it away.
         baselines: by name: popularity, item_knn, and text_knn where there is text.
     """
 
     generative: list[rank.Scorer]
     recommender: rank.Scorer | None
-    partners: list[rank.Scorer]
+    partners: list[tuple[rank.Scorer, ...]]
     baselines: dict[str, rank.Scorer]
 
 
@@ -163,7 +164,8 @@ def evaluate(
     protocol = Protocol(sequences_path, items.items, counts, settings, seed)
 
     # The methods, fitted to the split train.
-    own, partners = [], []
+    own: list[rank.Scorer] = []
+    partners: list[tuple[rank.Scorer, ...]] = []
     known = {
         "popularity": baselines.popularity(counts),
         "item_knn": baselines.item_knn(matrix, settings.knn_shrinkage, settings.knn_decay),
@@ -188,7 +190,8 @@ def evaluate(
         network, length, scores = one.network, one.settings.max_length, one.network.scores()
         own.append(score.scorer(network, length, scores))
         if item_recommender is not None:
-            partners.append(score.with_history(item_recommender, network, length, scores))
+            informed = score.with_history(item_recommender, network, length, scores)
+            partners.append((informed, score.without_boost(scores)))
     methods = Methods(own, item_recommender, partners, known)
 
     # SIDs by number, and what is known of each item, for the metrics by kind of target.
@@ -304,12 +307,19 @@ def pick_weights(protocol: Protocol, methods: Methods) -> Weights:
 
     # Of generative model and recommender: one weight for all seeds.
     sums = np.zeros(len(FUSION_WEIGHTS))
-    for scorers in zip(methods.generative, methods.partners, strict=True):
+    sides = [_weigh(one) for one in FUSION_WEIGHTS]
+    for scorer, partners in zip(methods.generative, methods.partners, strict=True):
         ranked = protocol.rank(
-            sequence_table.VALID, list(scorers), list(FUSION_WEIGHTS), standardise=False
+            sequence_table.VALID, [scorer, *partners], list(sides), standardise=False
         )
         sums += [metrics.mean(ranks, WATCHED) for ranks in ranked]
     return Weights(of_baselines, FUSION_WEIGHTS[int(np.argmax(sums))], "valid")
+
+
+def _weigh(fused: tuple[float, ...]) -> tuple[float, ...]:
+    """Weights of a model and its partners, from those of ``fused``."""
+    generative, recommender = fused
+    return generative, recommender, generative
 
 
 def weight_ratios(n_methods: int) -> list[tuple[float, ...]]:
@@ -339,11 +349,13 @@ def _measure(
     """Metrics of all methods over all targets, by seed, and by kind of target; sums by user."""
     # Models of several seeds: the metrics of a query are their mean. One pass ranks each by itself
     # and fused.
-    columns = [methods.generative] + ([methods.partners] if methods.partners else [])
-    weightings: list[tuple[float, ...] | None] = [None, weights.fused][: len(columns)]
+    partners = methods.partners or [()] * len(methods.generative)
+    weightings: list[tuple[float, ...] | None] = [None]
+    if weights.fused is not None:
+        weightings.append(_weigh(weights.fused))
     ranked = [
-        protocol.rank(split, list(scorers), weightings, standardise=False)
-        for scorers in zip(*columns, strict=True)
+        protocol.rank(split, [scorer, *others], weightings, standardise=False)
+        for scorer, others in zip(methods.generative, partners, strict=True)
     ]
     by_seed = [metrics.of(ranks[0]) for ranks in ranked]
     values = {GENERATIVE: _mean(by_seed)}

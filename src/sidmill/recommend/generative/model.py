@@ -79,9 +79,11 @@ class Scores(Protocol):
 
     Attributes:
         is_exact: whether ``item_scores`` scores every item; otherwise those that a beam reaches.
+        boost: float32 (N,), what ``item_scores`` has added for new items.
     """
 
     is_exact: bool
+    boost: Tensor
 
     def encode(self, histories: Tensor, lengths: Tensor) -> Tensor:
         """State of users after their last item: int64 (B, T), (B,) to a tensor of B rows.

@@ -52,6 +52,15 @@ def with_history(other: Scorer, network: Network, max_length: int, scores: Score
     return prepare
 
 
+def without_boost(scores: Scores) -> Scorer:
+    """Make a scorer that takes the boost of new items away: the same for every query."""
+
+    def prepare(queries: Queries) -> RowScores:
+        return lambda rows: (-scores.boost).repeat(len(queries.users[rows]), 1)
+
+    return prepare
+
+
 def histories(
     queries: Queries, max_length: int, device: torch.device
 ) -> list[tuple[Tensor, Tensor]]:

@@ -299,6 +299,7 @@ class TigerScores:
     def __init__(self, model: Tiger, trie: Trie, width: int = BEAM_WIDTH) -> None:
         """Keep the model, the trie of its SIDs, and how many beams :meth:`item_scores` follows."""
         self.model, self.trie, self.width = model, trie, width
+        self.boost = torch.zeros(trie.n_items, device=trie.device)  # it has none
 
     def encode(self, histories: Tensor, lengths: Tensor) -> Tensor:
         """What the encoder reads of users: int64 (B, T), (B,) to tokens int64 (B, max_length L).
