@@ -198,6 +198,30 @@ COMBINATIONS = {
     "rerank.revision: found 'main'": {"rerank": {"revision": "main"}},
     "recommender.hidden_dim: found 60": {"recommender": {"hidden_dim": 60, "n_heads": 4}},
     "recommender.mmap_path: found 'm.json'": {"recommender": {"mmap_path": "m.json"}},
+    "generative.hidden_dim: found 60": {"generative": {"hidden_dim": 60, "n_heads": 4}},
+    "generative.features: found sid+text, but generative.model": {
+        "generative": {"model": "tiger", "features": "sid+text"}
+    },
+    "generative.identifiers: found opq, but generative.model": {
+        "generative": {"model": "tiger", "identifiers": ["opq"]}
+    },
+    "generative.loss: found in_batch": {"generative": {"model": "tiger", "loss": "in_batch"}},
+    "generative.features: found sid+text, but items.path": GIVEN | {
+        "items": {"path": None}, "generative": {"features": "sid+text"}
+    },
+    "generative.identifiers: found opq, which is made from items": GIVEN | {
+        "items": {"path": None}, "generative": {"identifiers": ["opq"]}
+    },
+    "given.path: found null, but generative.identifiers": {
+        "generative": {"identifiers": ["given"]}
+    },
+    "given in generative.identifiers has none": {
+        "generative": {"identifiers": ["given"]}, "given": {"path": "x.json"},
+        "collisions": {"strategy": "sinkhorn"},
+    },
+    "generative_topk.beam_width: found 20, wanted at least": {
+        "generative_topk": {"beam_width": 20, "k": 21, "decoding": "beam"}
+    },
     "rl.test_size: found sft_x, which rl.weights": {"rl": {"test_size": {"sft_x": 3}}},
     "pretrained.path: found null": {"quantizer": "pretrained"},
     "index.path: found 'data/i.json', which items.path (data) reads": {
@@ -324,6 +348,32 @@ REMEDIES = {
     "recommender.hidden_dim: found 60": [{"recommender": {"hidden_dim": 64}}],
     "recommender.mmap_path: found 'm.json'": [
         {"recommender": {"train_from": "mmap"}}, {"recommender": {"mmap_path": None}},
+    ],
+    "generative.hidden_dim: found 60": [{"generative": {"hidden_dim": 64}}],
+    "generative.features: found sid+text, but generative.model": [
+        {"generative": {"features": "sid"}}, {"generative": {"model": "causal"}},
+    ],
+    "generative.identifiers: found opq, but generative.model": [
+        {"generative": {"identifiers": []}}, {"generative": {"model": "causal"}},
+    ],
+    "generative.loss: found in_batch": [
+        {"generative": {"loss": "full"}}, {"generative": {"model": "causal"}},
+    ],
+    "generative.features: found sid+text, but items.path": [
+        {"generative": {"features": "sid"}}, {"items": {"path": "items.jsonl"}},
+    ],
+    "generative.identifiers: found opq, which is made from items": [
+        {"generative": {"identifiers": []}}, {"items": {"path": "items.jsonl"}},
+    ],
+    "given.path: found null, but generative.identifiers": [
+        {"given": {"path": "index.json"}}, {"generative": {"identifiers": []}},
+    ],
+    "given in generative.identifiers has none": [
+        *({"collisions": {"strategy": name}} for name in ("none", "reassign", "suffix")),
+        {"generative": {"identifiers": []}},
+    ],
+    "generative_topk.beam_width: found 20, wanted at least": [
+        {"generative_topk": {"beam_width": 21}},
     ],
     "rl.test_size: found sft_x, which rl.weights": [{"rl": {"test_size": {"sft_video_rec": 3}}}],
     "pretrained.path: found null": [{"pretrained": {"path": "model.pt"}}],

@@ -291,8 +291,9 @@ def test_a_prefix_that_no_history_has_starts_at_zero_and_stays(tmp_path):
             assert bool(table[node].any()) == (node in seen)
 
 
-def test_sids_that_are_no_target_in_train_are_boosted_and_one_sid_has_one_score(tmp_path):
-    rows = [[1, 2, 3, 4, 5]] * 30  # targets in train: items 2 and 3; item 23 shares item 2's SID
+def test_sids_that_no_training_history_has_are_boosted_and_one_sid_has_one_score(tmp_path):
+    # Items 1 to 3 are in train, and items 22 to 24 share their SIDs.
+    rows = [[1, 2, 3, 4, 5]] * 30
     own = identifier(shared=3)
     items = catalogue(identifiers=[own])
     path = write(tmp_path / "s.parquet", rows)
@@ -302,7 +303,7 @@ def test_sids_that_are_no_target_in_train_are_boosted_and_one_sid_has_one_score(
         scores.append(score.scorer(one.network, 6)(query([0, 1]))(slice(None))[0])
     boosted = (scores[1] - scores[0]).numpy()
     expected = np.full(24, 1.5)
-    expected[[1, 2, 22, 23]] = 0
+    expected[[0, 1, 2, 21, 22, 23]] = 0
     assert boosted == pytest.approx(expected, abs=1e-5)
     assert torch.equal(scores[1][21:], scores[1][:3])
 

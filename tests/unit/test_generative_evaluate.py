@@ -1,5 +1,7 @@
 """Metrics of the generative recommender: plain loops say the same; weights are picked on valid."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from sidmill.formats import user_metrics
 from sidmill.formats.sequence_table import TEST, VALID
 from sidmill.recommend import checkpoint, metrics, rank, windows
 from sidmill.recommend import score as item_score
-from sidmill.recommend.generative import evaluate, models, score
+from sidmill.recommend.generative import evaluate, models, repeats, score
 from sidmill.settings.generative import GenerativeEvaluation
 
 SETTINGS = GenerativeEvaluation(n_resamples=20, memory_mb=16, device="cpu", illegal_users=10)
@@ -70,20 +72,37 @@ def test_figures_are_those_of_a_plain_loop(measured):
                 assert entry["value"] == pytest.approx(value)
 
 
-def test_the_fused_score_is_the_weighted_sum_of_the_logits(measured):
-    _, path, items, fitted, figures = measured
+def test_the_fused_score_is_the_weighted_sum_of_the_logits(measured, tmp_path):
+    folder, path, items, _, _ = measured
+
+    # Some items are new: ``fused`` leaves their boost out.
+    fitted = models.load(folder / "model", items, torch.device("cpu"))
+    for one in fitted:
+        one.network.model.is_new[3:9] = True
+    models.save(tmp_path / "model", fitted)
+    beside = (items.items, folder / "recommender")
+    figures = evaluate.evaluate(path, items, tmp_path / "model", beside, SETTINGS, seed=0)
     weights = figures["weights"]["fused"]
     assert sum(weights.values()) == pytest.approx(1)
     assert figures["weights"]["picked_on"] == "valid"
 
-    folder = measured[0]
     recommender = checkpoint.load(folder / "recommender", torch.device("cpu"))
     other = item_score.scorer(recommender, item_score.catalogue(recommender, items.items))
     values = []
     for one in fitted:
         scores, targets, part = scores_of(path, items, one, TEST)
-        total = weights["generative"] * scores
+        model = one.network.model
+        boost = one.settings.new_item_boost * model.is_new.numpy()
+        assert boost.any()
+        total = weights["generative"] * (scores - boost)
         logits = other(part)(slice(None)).numpy() / recommender.settings["temperature"]
+
+        # The recommender knows nothing of repeats: it gets what the generative model learned.
+        last, earlier = (repeats.RATE * one.network.model.repeats.scaled).tolist()
+        for row, (begin, end) in enumerate(zip(part.begins, part.positions, strict=True)):
+            history = part.numbers[begin:end][-6:]
+            logits[row, history] += earlier
+            logits[row, history[-1]] += last - earlier
         total += weights["recommender"] * logits
         values.append(ndcg(total, targets).mean())
     entry = figures["test"]["methods"]["fused"]["NDCG@10"]
@@ -223,3 +242,14 @@ def test_sums_of_users_are_the_figures_of_the_test_split(measured, tmp_path):
     assert users["queries"].sum() == figures["test"]["targets"]
     groups = figures["test"]["by_target"]["training"]
     assert users["cold_queries"].sum() == groups.get("never_in_training", {"targets": 0})["targets"]
+
+
+def test_weights_of_sums_have_every_ratio_once():
+    """Every combination is a multiple of exactly one that is kept, and none of those of another."""
+    kept = [np.array(one) for one in evaluate.weight_ratios(3)]
+    combinations = list(itertools.product(evaluate.SUM_WEIGHTS, repeat=3))[1:]
+    for one in combinations:
+        multiples = [other for other in kept if np.allclose(other / other.max() * max(one), one)]
+        assert len(multiples) == 1
+    assert len(kept) < len(combinations)
+    assert all(tuple(one) in combinations for one in kept)

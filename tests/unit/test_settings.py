@@ -149,3 +149,27 @@ def test_a_nested_section_is_read_as_its_own_type():
 def test_an_option_that_settings_do_not_have_is_refused():
     with pytest.raises(TypeError, match="least"):
         science(1, "a number", least=3)
+
+
+# Settings of one name whose values differ, because the models differ.
+OWN = {
+    "default": {"features", "dropout"},
+    "meaning": {"features", "hidden_dim", "n_layers", "loss", "temperature", "label_smoothing"},
+    "type": {"features"},
+}
+
+
+def test_settings_that_both_recommenders_have_are_alike():
+    """They are written twice, since a shared base class would move them in config.yaml."""
+    sections = [SECTIONS["recommender"], SECTIONS["generative"]]
+    fields = [{one.name: one for one in dataclasses.fields(cls)} for cls in sections]
+    hints = [get_type_hints(cls) for cls in sections]
+    shared = [name for name in fields[0] if name in fields[1]]
+    assert len(shared) > 16
+    for name in shared:
+        ours, theirs = (one[name] for one in fields)
+        first, second = setting_of(ours), setting_of(theirs)
+        assert (first.is_science, first.limits) == (second.is_science, second.limits)
+        assert (ours.default == theirs.default) or name in OWN["default"], name
+        assert (first.meaning == second.meaning) or name in OWN["meaning"], name
+        assert (hints[0][name] == hints[1][name]) or name in OWN["type"], name

@@ -123,6 +123,27 @@ def test_public_sids_take_its_place_without_text(make_workflow, finished):
     assert figures["test"]["targets"] == 40
 
 
+def test_the_encoder_decoder_of_configs_runs_at_small_sizes(make_workflow, finished):
+    workflow = make_workflow()
+    shutil.copytree(
+        finished.folder / "results",
+        workflow.folder / "results",
+        ignore=shutil.ignore_patterns("generative"),
+    )
+    small = workflow.overlay(
+        "small.yaml",
+        "generative: {seeds: 1, hidden_dim: 8, n_layers: 1, n_heads: 2, head_dim: 4, "
+        "feed_forward_dim: 16, max_epochs: 1}\n",
+    )
+    files = [f"results/generative/rqkmeans/{name}" for name in ("metrics.json", "topk.parquet")]
+    workflow.run(*TINY, "configs/tiger.yaml", small, "--", *files)
+    figures = json.loads(workflow.bytes("generative/rqkmeans/metrics.json"))
+    assert figures["protocol"]["model"] == "tiger"
+    assert figures["test"]["targets"] == 40
+    lists = pq.read_table(workflow.folder / "results/generative/rqkmeans/topk.parquet")
+    assert {len(items) for items in lists["item_ids"].to_pylist()} == {20}
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_killed_ten_times_while_it_trains_and_evaluates_it_ends_in_the_same_bytes(finished):

@@ -109,7 +109,10 @@ def evaluate(
     }
     sid_numbers = {name: number_sids(items, codes, name) for name, codes in sids.items()}
 
-    figures: dict[str, Any] = {"protocol": _describe(protocol)}
+    described = metrics.describe(
+        len(items.vectors), mask_seen=settings.mask_seen, n_resamples=settings.n_resamples
+    )
+    figures: dict[str, Any] = {"protocol": described}
     for name, split in SPLITS.items():
         split_counts = _count(protocol, split, counts)
         figures[name] = {"asked": split_counts._asdict()}
@@ -128,18 +131,6 @@ def evaluate(
         else:
             logger.info("split %s has no interaction to predict", name)
     return figures
-
-
-def _describe(protocol: Protocol) -> dict[str, Any]:
-    """How the figures are measured, for the reader of metrics.json."""
-    settings = protocol.settings
-    return {
-        "history": "all interactions of the user before the target, of any split",
-        "ranked": "all items that the user did not have" if settings.mask_seen else "all items",
-        "n_items": len(protocol.items.vectors),
-        "ties": "expectation over random order",
-        "intervals": f"95 %, {settings.n_resamples} bootstrap resamples of the users",
-    }
 
 
 def number_sids(items: Items, codes: Codes, name: str) -> np.ndarray:

@@ -8,7 +8,7 @@ Shapes: Q queries, U users, M metrics, R resamples.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,6 +48,23 @@ def of(ranks: Ranks, weights: np.ndarray | None = None) -> Values:
 
     values = np.stack(columns, axis=1)
     return Values(ranks.users, values if weights is None else values * weights[:, None])
+
+
+def describe(n_items: int, *, mask_seen: bool, n_resamples: int) -> dict[str, Any]:
+    """How figures are measured, for the reader of metrics.json.
+
+    Args:
+        n_items: N.
+        mask_seen: whether items of the history are left out.
+        n_resamples: R.
+    """
+    return {
+        "history": "all interactions of the user before the target, of any split",
+        "ranked": "all items that the user did not have" if mask_seen else "all items",
+        "n_items": n_items,
+        "ties": "expectation over random order",
+        "intervals": f"95 %, {n_resamples} bootstrap resamples of the users",
+    }
 
 
 def _harmonic(counts: np.ndarray) -> np.ndarray:

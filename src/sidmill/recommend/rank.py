@@ -171,9 +171,18 @@ def _count(
         scores, targets = reduce(scores, targets)
 
     target_scores = scores.gather(1, targets)
-    higher = (scores > target_scores).sum(dim=1)
-    equal = (scores == target_scores).sum(dim=1) - 1
-    return block.users, higher.cpu().numpy(), equal.cpu().numpy()
+    higher = _count_true(scores > target_scores)
+    equal = _count_true(scores == target_scores) - 1
+    return block.users, higher, equal
+
+
+def _count_true(mask: Tensor) -> np.ndarray:
+    """Count the true values of each row of a mask (q, N): int64 (q,)."""
+    if not mask.is_cpu:
+        return np.asarray(mask.sum(dim=1).cpu())
+
+    # four times faster than the sum of torch, which adds integers of 8 bytes
+    return np.asarray(np.count_nonzero(mask.numpy(), axis=1), dtype=np.int64)
 
 
 def rows_per_block(n_items: int, memory_mb: int) -> int:

@@ -115,13 +115,13 @@ ADAPTORS = {"mlp": Mlp, "moe": Moe}
 class Attention(nn.Module):
     """Attention with rotary positions over the model's own width."""
 
-    def __init__(self, shape: Shape, dropout: float) -> None:
+    def __init__(self, hidden_dim: int, n_heads: int, dropout: float) -> None:
         """Draw the first weights from torch's generator."""
         super().__init__()
-        self.n_heads, self.dropout = shape.n_heads, dropout
-        self.query = nn.Linear(shape.hidden_dim, shape.hidden_dim)
-        self.key_value = nn.Linear(shape.hidden_dim, 2 * shape.hidden_dim)
-        self.out = nn.Linear(shape.hidden_dim, shape.hidden_dim)
+        self.n_heads, self.dropout = n_heads, dropout
+        self.query = nn.Linear(hidden_dim, hidden_dim)
+        self.key_value = nn.Linear(hidden_dim, 2 * hidden_dim)
+        self.out = nn.Linear(hidden_dim, hidden_dim)
 
     def forward(self, queries: Tensor, sources: Tensor, mask: Tensor | None) -> Tensor:
         """Let each position of ``queries`` attend to ``sources`` up to itself.
@@ -168,19 +168,21 @@ def rotate(states: Tensor) -> Tensor:
 class Block(nn.Module):
     """Self-attention, attention to interests if the model has them, feed-forward; pre-norm."""
 
-    def __init__(self, shape: Shape, dropout: float) -> None:
+    def __init__(
+        self, hidden_dim: int, n_heads: int, dropout: float, *, has_interests: bool = False
+    ) -> None:
         """Draw the first weights from torch's generator."""
         super().__init__()
-        self.past_norm = nn.LayerNorm(shape.hidden_dim)
-        self.past = Attention(shape, dropout)
-        if shape.n_interests:
-            self.interest_norm = nn.LayerNorm(shape.hidden_dim)
-            self.interest = Attention(shape, dropout)
+        self.past_norm = nn.LayerNorm(hidden_dim)
+        self.past = Attention(hidden_dim, n_heads, dropout)
+        if has_interests:
+            self.interest_norm = nn.LayerNorm(hidden_dim)
+            self.interest = Attention(hidden_dim, n_heads, dropout)
         self.think = nn.Sequential(
-            nn.LayerNorm(shape.hidden_dim),
-            nn.Linear(shape.hidden_dim, WIDENING * shape.hidden_dim),
+            nn.LayerNorm(hidden_dim),
+            nn.Linear(hidden_dim, WIDENING * hidden_dim),
             nn.GELU(),
-            nn.Linear(WIDENING * shape.hidden_dim, shape.hidden_dim),
+            nn.Linear(WIDENING * hidden_dim, hidden_dim),
         )
         self.drop = nn.Dropout(dropout)
 
@@ -215,7 +217,11 @@ class SequenceModel(nn.Module):
 
         # Users: causal Transformer blocks over the items of a history.
         self.drop = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(Block(shape, dropout) for _ in range(shape.n_layers))
+        has_interests = shape.n_interests > 0
+        self.blocks = nn.ModuleList(
+            Block(shape.hidden_dim, shape.n_heads, dropout, has_interests=has_interests)
+            for _ in range(shape.n_layers)
+        )
         self.user_norm = nn.LayerNorm(shape.hidden_dim)
 
         # Interests: training sets their centroids once; their vectors are learned.

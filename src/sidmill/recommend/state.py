@@ -15,6 +15,7 @@ from torch import nn
 from sidmill.core.errors import SidmillError
 from sidmill.io import tensors
 from sidmill.recommend import checkpoint
+from sidmill.recommend.adamw import Optimizer
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class State(NamedTuple):
 def save(
     state: State,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     best: dict[str, np.ndarray],
     progress: Progress,
 ) -> None:
@@ -75,7 +76,7 @@ def save(
 
 
 def restore(
-    state: State, model: nn.Module, optimizer: torch.optim.Optimizer
+    state: State, model: nn.Module, optimizer: Optimizer
 ) -> tuple[dict[str, np.ndarray], Progress]:
     """Restore a saved state of a recommender's training into the model and the optimiser.
 

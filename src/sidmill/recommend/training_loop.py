@@ -9,7 +9,7 @@ bytes as one that was never interrupted.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from sidmill.core.errors import SidmillError
 from sidmill.recommend import checkpoint, state
+from sidmill.recommend.adamw import AdamW, Optimizer
 from sidmill.recommend.state import Epoch, Progress
 from sidmill.recommend.windows import Batch
 
@@ -159,16 +160,17 @@ def _run_epochs(training: Run) -> list[Epoch]:
 @contextmanager
 def _deterministic(device: torch.device) -> Iterator[None]:
     """Let torch use deterministic kernels on a CPU; CUDA has none for some of the gradients."""
-    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    # ``use_deterministic_algorithms`` sets the same flag, and imports torch's compiler.
+    mode_before = torch.get_deterministic_debug_mode()
     filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    torch.use_deterministic_algorithms(device.type == "cpu")
+    torch.set_deterministic_debug_mode("error" if device.type == "cpu" else "default")
 
     # Nothing reads memory before it is written; to fill it takes a fifteenth of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(was_deterministic)
+        torch.set_deterministic_debug_mode(mode_before)
         torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
 
 
@@ -177,22 +179,20 @@ def _may_improve(progress: Progress, patience: int) -> bool:
     return progress.epoch - 1 - max(progress.best_epoch, 0) < patience
 
 
-def _make_optimizer(model: nn.Module, settings: LoopSettings) -> torch.optim.Optimizer:
+def _make_optimizer(model: nn.Module, settings: LoopSettings) -> Optimizer:
     """Make AdamW, whose weight decay leaves out norms and biases."""
     matrices = [weight for weight in model.parameters() if weight.ndim > 1]
     others = [weight for weight in model.parameters() if weight.ndim <= 1]
-    return torch.optim.AdamW(
-        [
-            {"params": matrices, "weight_decay": settings.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ],
-        lr=settings.learning_rate,
-    )
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    if (matrices or others)[0].is_cpu:
+        return AdamW(groups, settings.learning_rate)
+    return torch.optim.AdamW(groups, lr=settings.learning_rate)
 
 
-def _take_step(
-    training: Run, batch: Batch, optimizer: torch.optim.Optimizer, step: int
-) -> tuple[float, int]:
+def _take_step(training: Run, batch: Batch, optimizer: Optimizer, step: int) -> tuple[float, int]:
     """Take one step of the optimiser.
 
     Args:

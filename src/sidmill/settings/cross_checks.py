@@ -19,6 +19,7 @@ from sidmill.settings.config import SECTIONS
 from sidmill.settings.datasets import Mixture, Rl, Vocabulary
 from sidmill.settings.embedding import Embedding
 from sidmill.settings.fuse import Fuse
+from sidmill.settings.generative import Generative, GenerativeTopk
 from sidmill.settings.interactions import H5, Interactions
 from sidmill.settings.items import Items
 from sidmill.settings.quantize import Fsq, Pretrained, Rqkmeans, Rqvae
@@ -547,6 +548,78 @@ def recommender_model(recommender: Recommender) -> Lines:
         )
 
 
+def generative_model(generative: Generative) -> Lines:
+    """Check the settings of the generative recommender: heads, and what its model reads."""
+    width, heads = generative.hidden_dim, generative.n_heads
+    if generative.model == "causal" and width % (2 * heads):
+        yield (
+            f"generative.hidden_dim: found {width}, which does not give each of {heads} heads "
+            f"(generative.n_heads) an even number: wanted a multiple of {2 * heads}"
+        )
+    if generative.model != "tiger":
+        return
+
+    # The encoder-decoder reads the tokens of one quantizer, and its softmax is over tokens.
+    if generative.features != "sid":
+        yield (
+            f"generative.features: found {generative.features}, but generative.model: tiger reads "
+            f"tokens alone: set sid, or generative.model: causal"
+        )
+    if generative.identifiers:
+        yield (
+            f"generative.identifiers: found {some(generative.identifiers)}, but generative.model: "
+            f"tiger reads the SIDs of one quantizer: set [], or generative.model: causal"
+        )
+    if generative.loss != "full":
+        yield (
+            f"generative.loss: found {generative.loss}, but the softmax of generative.model: tiger "
+            f"is over tokens, not items: set full, or generative.model: causal"
+        )
+
+
+def generative_inputs(
+    generative: Generative, quantizer: str, given: Given, items: Items, collisions: Collisions
+) -> Lines:
+    """Check that the files exist that the generative recommender reads of items."""
+    if items.path is None and generative.features == "sid+text":
+        yield (
+            "generative.features: found sid+text, but items.path is null, so items have no text: "
+            "set sid, or name the catalogue"
+        )
+    for name in generative.identifiers:
+        if items.path is None and name != "given":
+            yield (
+                f"generative.identifiers: found {name}, which is made from items, but items.path "
+                f"is null: remove it, or name the catalogue"
+            )
+
+    # SIDs from a file beside those of the run.
+    if "given" not in generative.identifiers or quantizer == "given":
+        return
+    if given.path is None:
+        yield (
+            "given.path: found null, but generative.identifiers with given needs the file of the "
+            "SIDs: name it, or remove given from generative.identifiers"
+        )
+    if STRATEGIES[collisions.strategy].needs_codebooks:
+        yield (
+            f"collisions.strategy: found {collisions.strategy}, which needs codebooks, and given "
+            f"in generative.identifiers has none: set reassign, suffix or none, or remove given "
+            f"from generative.identifiers"
+        )
+
+
+def generative_lists(generative: Generative, generative_topk: GenerativeTopk) -> Lines:
+    """Check the settings of lists of the generative recommender: beams for all of a list."""
+    decoding, width = generative_topk.decoding, generative_topk.beam_width
+    uses_beams = decoding == "beam" or (decoding == "auto" and generative.model == "tiger")
+    if uses_beams and width < generative_topk.k:
+        yield (
+            f"generative_topk.beam_width: found {width}, wanted at least generative_topk.k "
+            f"({generative_topk.k})"
+        )
+
+
 def mixture_shares(mixture: Mixture, rl: Rl) -> Lines:
     """Check the settings of test sizes of datasets that a mixture does not have."""
     sections: dict[str, Mixture | Rl] = {"mixture": mixture, "rl": rl}
@@ -607,5 +680,8 @@ CHECKS: list[Callable[..., Lines]] = [
     training_files,
     revisions,
     recommender_model,
+    generative_model,
+    generative_inputs,
+    generative_lists,
     mixture_shares,
 ]

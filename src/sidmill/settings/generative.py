@@ -83,7 +83,7 @@ class Generative:
     new_item_boost: float = science(
         0.5,
         (
-            "causal: added to the scores (log-odds) of items that are no target in train; "
+            "causal: added to the scores (log-odds) of items that no training history has; "
             "larger: more new items are found, fewer others"
         ),
         minimum=0,

@@ -9,9 +9,11 @@ its codewords say, so an item without interactions has a vector too.
 The *similarity* of an item is added to its score: the product of its codewords' sum (whitened by
 the fourth root, at unit length) with those of the latest items, weighted by age.
 
-Both terms are inner products, so the score of an item is one product of a user vector with an item
-vector of H + S dimensions. Items that are no target in train never competed in the softmax; a
-constant, ``new_item_boost``, is added to their scores.
+Two learned numbers are added for the items that the history has (:mod:`.repeats`).
+
+The first two terms are inner products: one product of a user vector with an item vector of H + S
+dimensions. A constant, ``new_item_boost``, is added to the scores of items that no training history
+has, which the others would keep from the lists.
 
 Shapes: n items, N items in all, L levels, K_l tokens of a level, V_l nodes of depth l, d of the
 codebooks, D of the text, H of the model, S of the similarity, B users, T positions, W prefixes.
@@ -32,6 +34,7 @@ from sidmill.formats.trie_file import Trie
 from sidmill.numeric import moments, sid_trie
 from sidmill.numeric.row_blocks import read_blocks
 from sidmill.recommend import sequence_model
+from sidmill.recommend.generative import repeats
 from sidmill.recommend.generative.decode import TokenScores
 from sidmill.recommend.generative.model import Constants, GenerativeModel
 from sidmill.recommend.generative.sid_items import Identifier, SidItems
@@ -203,7 +206,7 @@ class Causal(GenerativeModel):
     """The whole model. The prediction at a position depends on no later position."""
 
     similarity_weight: nn.Parameter
-    is_new: Tensor  # bool (N,), items that are no target in train
+    is_new: Tensor  # bool (N,), items that no training history has
 
     def __init__(self, shape: Shape, settings: Generative) -> None:
         """Draw the first weights from torch's generator."""
@@ -229,18 +232,17 @@ class Causal(GenerativeModel):
         self.item_norm = nn.LayerNorm(width)
 
         # Users: causal Transformer blocks over the items of a history.
-        block = sequence_model.Shape(
-            "", "", 0, width, shape.n_layers, shape.n_heads, n_interests=0, dim=0, n_items=0
-        )
         self.drop = nn.Dropout(settings.dropout)
         self.blocks = nn.ModuleList(
-            sequence_model.Block(block, settings.dropout) for _ in range(shape.n_layers)
+            sequence_model.Block(width, shape.n_heads, settings.dropout)
+            for _ in range(shape.n_layers)
         )
         self.user_norm = nn.LayerNorm(width)
         if shape.similarity_dim:
             # softplus of it is the weight
             first = float(np.log(np.expm1(FIRST_WEIGHT)))
             self.similarity_weight = nn.Parameter(torch.tensor(first))
+        self.repeats = repeats.Repeats()
 
     def attach(self, constants: Constants, device: torch.device) -> None:
         """Give the model the constants of its items, on its device."""
@@ -251,7 +253,7 @@ class Causal(GenerativeModel):
         self.text_rows = None if constants.text is None else constants.text.to(device)
         self.similarity = constants.similarity.to(device)
 
-    def note_training(self, is_seen: np.ndarray, is_target: np.ndarray) -> None:
+    def note_training(self, is_seen: np.ndarray) -> None:
         """Set the vectors of prefixes to 0 that no item of a history has; keep what is new.
 
         Such a prefix gets no gradient: what it was drawn as would be noise in the vectors of new
@@ -264,11 +266,11 @@ class Causal(GenerativeModel):
                 is_unseen[nodes[torch.from_numpy(is_seen), depth]] = False
                 table.data[is_unseen] = 0.0
 
-        # A SID is new where none of its items is a target: items that share one have one score.
+        # A SID is new where all of its items are: items that share one have one score.
         sids = self.tries[0].sid_of_item
-        targets = torch.zeros(self.tries[0].n_sids, dtype=torch.bool)
-        targets[sids[torch.from_numpy(is_target)]] = True
-        self.is_new.copy_(~targets[sids])
+        seen = torch.zeros(self.tries[0].n_sids, dtype=torch.bool)
+        seen[sids[torch.from_numpy(is_seen)]] = True
+        self.is_new.copy_(~seen[sids])
 
     def items(self, numbers: Tensor) -> Tensor:
         """Make the vectors of items.
@@ -333,6 +335,11 @@ class Causal(GenerativeModel):
             weight = functional.softplus(self.similarity_weight)
             latest = weight * self.latest(histories)[has_target]
             scores = scores + latest @ self.similarity[candidates].T
+
+        # What the history has already.
+        sids = self.tries[0].sid_of_item
+        entries = repeats.of_windows(sids[histories], has_target)
+        self.repeats.add(scores, repeats.columns(sids[candidates]), entries)
         loss = functional.cross_entropy(
             scores.float(),
             torch.searchsorted(candidates, targets[has_target]),
@@ -360,6 +367,7 @@ class CausalScores:
             units = sequence_model.unit(self.read) / model.settings.temperature
             self.compared = torch.cat([units, self._weighted(model.similarity)], dim=1)
             self.boost = model.settings.new_item_boost * model.is_new
+            self.columns = repeats.columns(model.tries[0].sid_of_item)
 
     def _weighted(self, similarity: Tensor) -> Tensor:
         if not self.model.shape.similarity_dim:
@@ -368,16 +376,41 @@ class CausalScores:
 
     @torch.no_grad()
     def encode(self, histories: Tensor, lengths: Tensor) -> Tensor:
-        """Vectors of users after their last item: int64 (B, T), (B,) to float32 (B, H + S)."""
+        """Vectors of users after their last item, and their histories.
+
+        Args:
+            histories: int64 (B, T), T at most ``max_length``.
+            lengths: int64 (B,).
+
+        Returns:
+            float32 (B, H + S + max_length). The last columns have the bits of int32: the number of
+            an item and 1, and 0 after the end of a history.
+        """
         rows = torch.arange(len(histories), device=histories.device)
         users = self.model.users(self.read[histories])[rows, lengths - 1]
         latest = self.model.latest(histories)[rows, lengths - 1]
-        return torch.cat([users, latest], dim=1)
+
+        # Numbers of items as bits: float32 would round those above 2^24.
+        columns = torch.arange(histories.shape[1], device=histories.device)
+        numbers = (histories + 1).masked_fill(columns >= lengths[:, None], 0)
+        missing = max(self.model.settings.max_length - numbers.shape[1], 0)
+        bits = functional.pad(numbers, (0, missing)).int().view(torch.float32)
+        return torch.cat([users, latest, bits], dim=1)
 
     @torch.no_grad()
     def item_scores(self, users: Tensor) -> Tensor:
         """Scores of all items: float32 (B, N). Items that share a SID have one score."""
-        return products(users, self.compared.T).add_(self.boost)
+        width = self.compared.shape[1]
+        scores = products(users[:, :width], self.compared.T).add_(self.boost)
+        numbers = users[:, width:].contiguous().view(torch.int32).long()
+        self.add_history(scores, (numbers - 1).clamp(min=0), (numbers > 0).sum(dim=1))
+        return scores
+
+    @torch.no_grad()
+    def add_history(self, scores: Tensor, histories: Tensor, lengths: Tensor) -> None:
+        """Add to scores (B, N), in place, what the items of histories (B, T) get."""
+        sids = self.model.tries[0].sid_of_item[histories]
+        self.model.repeats.add(scores, self.columns, repeats.of_histories(sids, lengths))
 
     @torch.no_grad()
     def token_scores(self, users: Tensor) -> TokenScores:

@@ -94,11 +94,15 @@ class Methods(NamedTuple):
     Attributes:
         generative: one per seed.
         recommender: None where none is measured.
+        partners: what ``fused`` adds to each seed, empty without a recommender: the recommender,
+            with what the generative model adds for items of the history, of which the recommender
+            knows nothing; and the boost of new items, to take it away.
         baselines: by name: popularity, item_knn, and text_knn where there is text.
     """
 
     generative: list[rank.Scorer]
     recommender: rank.Scorer | None
+    partners: list[tuple[rank.Scorer, ...]]
     baselines: dict[str, rank.Scorer]
 
 
@@ -160,7 +164,8 @@ def evaluate(
     protocol = Protocol(sequences_path, items.items, counts, settings, seed)
 
     # The methods, fitted to the split train.
-    own = [score.scorer(one.network, one.settings.max_length) for one in fitted]
+    own: list[rank.Scorer] = []
+    partners: list[tuple[rank.Scorer, ...]] = []
     known = {
         "popularity": baselines.popularity(counts),
         "item_knn": baselines.item_knn(matrix, settings.knn_shrinkage, settings.knn_decay),
@@ -181,14 +186,26 @@ def evaluate(
         )
         text_knn = baselines.text_knn(text_items, settings.knn_decay)
         known["text_knn"] = renumbered(text_knn, items.items, text_items)
-    methods = Methods(own, item_recommender, known)
+    for one in fitted:
+        network, length, scores = one.network, one.settings.max_length, one.network.scores()
+        own.append(score.scorer(network, length, scores))
+        if item_recommender is not None:
+            informed = score.with_history(item_recommender, network, length, scores)
+            partners.append((informed, score.without_boost(scores)))
+    methods = Methods(own, item_recommender, partners, known)
 
     # SIDs by number, and what is known of each item, for the metrics by kind of target.
     sids = fitted[0].network.trie.sid_of_item.cpu().numpy()
     first_tokens = items.identifiers[0].codes[:, 0]
     thirds = popularity_thirds(first_tokens, counts)
 
-    figures: dict[str, Any] = {"protocol": _describe(protocol, fitted)}
+    described = metrics.describe(
+        len(items.items.ids), mask_seen=settings.mask_seen, n_resamples=settings.n_resamples
+    )
+    seeds = [one.seed for one in fitted]
+    figures: dict[str, Any] = {
+        "protocol": {**described, "model": fitted[0].settings.model, "seeds": seeds}
+    }
     of_users = {}
 
     # Valid comes first: weights of sums are picked on it alone.
@@ -278,8 +295,8 @@ def pick_weights(protocol: Protocol, methods: Methods) -> Weights:
     if not any(len(part.users) for part in protocol.queries(sequence_table.VALID)):
         return Weights((1.0,) * n_baselines, (0.5, 0.5) if has_recommender else None, None)
 
-    # Of the baselines: every combination of weights.
-    combinations = [one for one in product(SUM_WEIGHTS, repeat=n_baselines) if any(one)]
+    # Of the baselines: every ratio of weights.
+    combinations = weight_ratios(n_baselines)
     ranked = protocol.rank(
         sequence_table.VALID, list(methods.baselines.values()), list(combinations)
     )
@@ -290,13 +307,29 @@ def pick_weights(protocol: Protocol, methods: Methods) -> Weights:
 
     # Of generative model and recommender: one weight for all seeds.
     sums = np.zeros(len(FUSION_WEIGHTS))
-    for scorer in methods.generative:
-        scorers = [scorer, methods.recommender]
+    sides = [_weigh(one) for one in FUSION_WEIGHTS]
+    for scorer, partners in zip(methods.generative, methods.partners, strict=True):
         ranked = protocol.rank(
-            sequence_table.VALID, scorers, list(FUSION_WEIGHTS), standardise=False
+            sequence_table.VALID, [scorer, *partners], list(sides), standardise=False
         )
         sums += [metrics.mean(ranks, WATCHED) for ranks in ranked]
     return Weights(of_baselines, FUSION_WEIGHTS[int(np.argmax(sums))], "valid")
+
+
+def _weigh(fused: tuple[float, ...]) -> tuple[float, ...]:
+    """Weights of a model and its partners, from those of ``fused``."""
+    generative, recommender = fused
+    return generative, recommender, generative
+
+
+def weight_ratios(n_methods: int) -> list[tuple[float, ...]]:
+    """Combinations of SUM_WEIGHTS that rank differently: of those in one ratio the first."""
+    by_ratio: dict[tuple[float, ...], tuple[float, ...]] = {}
+    for weights in product(SUM_WEIGHTS, repeat=n_methods):
+        if any(weights):
+            ratio = tuple(round(weight / max(weights), 6) for weight in weights)
+            by_ratio.setdefault(ratio, weights)
+    return list(by_ratio.values())
 
 
 def _named_weights(weights: Weights, methods: Methods) -> dict[str, Any]:
@@ -316,11 +349,13 @@ def _measure(
     """Metrics of all methods over all targets, by seed, and by kind of target; sums by user."""
     # Models of several seeds: the metrics of a query are their mean. One pass ranks each by itself
     # and fused.
-    rival = [] if methods.recommender is None else [methods.recommender]
-    weightings: list[tuple[float, ...] | None] = [None, weights.fused] if rival else [None]
+    partners = methods.partners or [()] * len(methods.generative)
+    weightings: list[tuple[float, ...] | None] = [None]
+    if weights.fused is not None:
+        weightings.append(_weigh(weights.fused))
     ranked = [
-        protocol.rank(split, [scorer, *rival], weightings, standardise=False)
-        for scorer in methods.generative
+        protocol.rank(split, [scorer, *others], weightings, standardise=False)
+        for scorer, others in zip(methods.generative, partners, strict=True)
     ]
     by_seed = [metrics.of(ranks[0]) for ranks in ranked]
     values = {GENERATIVE: _mean(by_seed)}
@@ -496,18 +531,4 @@ def count_illegal(protocol: Protocol, fitted: list[Fitted]) -> dict[str, Any]:
         "answers": answers,
         "illegal": illegal,
         "illegal_share": illegal / answers if answers else 0.0,
-    }
-
-
-def _describe(protocol: Protocol, fitted: list[Fitted]) -> dict[str, Any]:
-    """How the figures are measured, for the reader of metrics.json."""
-    settings = protocol.settings
-    return {
-        "history": "all interactions of the user before the target, of any split",
-        "ranked": "all items that the user did not have" if settings.mask_seen else "all items",
-        "n_items": len(protocol.items.ids),
-        "ties": "expectation over random order",
-        "intervals": f"95 %, {settings.n_resamples} bootstrap resamples of the users",
-        "model": fitted[0].settings.model,
-        "seeds": [one.seed for one in fitted],
     }

@@ -51,12 +51,11 @@ class GenerativeModel(nn.Module):
         """Give the model the constants of its items, on its device."""
 
     @abstractmethod
-    def note_training(self, is_seen: np.ndarray, is_target: np.ndarray) -> None:
+    def note_training(self, is_seen: np.ndarray) -> None:
         """Prepare a model with its first weights, on the CPU, for what training will read.
 
         Args:
             is_seen: bool (N,), items that a training history has.
-            is_target: bool (N,), items that are a target in training.
         """
 
     @abstractmethod
@@ -80,9 +79,11 @@ class Scores(Protocol):
 
     Attributes:
         is_exact: whether ``item_scores`` scores every item; otherwise those that a beam reaches.
+        boost: float32 (N,), what ``item_scores`` has added for new items.
     """
 
     is_exact: bool
+    boost: Tensor
 
     def encode(self, histories: Tensor, lengths: Tensor) -> Tensor:
         """State of users after their last item: int64 (B, T), (B,) to a tensor of B rows.
@@ -92,6 +93,15 @@ class Scores(Protocol):
 
     def item_scores(self, state: Tensor) -> Tensor:
         """Scores of all items: float32 (B, N); -inf for an item that no beam reached."""
+
+    def add_history(self, scores: Tensor, histories: Tensor, lengths: Tensor) -> None:
+        """Add, in place, what the model adds to scores (B, N) for the items of a history.
+
+        Args:
+            scores: of any model of the items.
+            histories: int64 (B, T).
+            lengths: int64 (B,).
+        """
 
     def token_scores(self, state: Tensor) -> TokenScores:
         """What a token adds to the score of its prefix."""

@@ -81,7 +81,7 @@ def constants_of(items: SidItems, settings: Generative) -> Constants:
 def initial(
     constants: Constants,
     settings: Generative,
-    masks: tuple[np.ndarray, np.ndarray],
+    is_seen: np.ndarray,
     device: torch.device,
 ) -> Network:
     """Make a model with the first weights, drawn from torch's generator.
@@ -89,12 +89,12 @@ def initial(
     Args:
         constants: of the items.
         settings: the section generative.
-        masks: bool (N,) each: items that a training history has, and those that are a target.
+        is_seen: bool (N,), items that a training history has.
         device: where it is trained.
     """
     model = _build(constants, settings)
     model.attach(constants, torch.device("cpu"))
-    model.note_training(*masks)
+    model.note_training(is_seen)
     return _on_device(model, constants, device)
 
 

@@ -9,16 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sidmill.recommend.generative.model import Scores
 from sidmill.recommend.generative.models import Network
 from sidmill.recommend.rank import RowScores, Scorer
-from sidmill.recommend.windows import Queries, pad
+from sidmill.recommend.windows import Queries, pad, select
 
 USER_BLOCK = 256
 
 
-def scorer(network: Network, max_length: int) -> Scorer:
-    """Make the scorer of a model with its present weights."""
-    scores = network.scores()
+def scorer(network: Network, max_length: int, scores: Scores | None = None) -> Scorer:
+    """Make the scorer of a model with its present weights, or with scores that it made before."""
+    scores = scores or network.scores()
 
     def prepare(queries: Queries) -> RowScores:
         states = [scores.encode(*batch) for batch in histories(queries, max_length, network.device)]
@@ -28,6 +29,34 @@ def scorer(network: Network, max_length: int) -> Scorer:
             return scores.item_scores(joined[rows])
 
         return score
+
+    return prepare
+
+
+def with_history(other: Scorer, network: Network, max_length: int, scores: Scores) -> Scorer:
+    """Make a scorer that adds to scores of another model what this one adds for the history."""
+
+    def prepare(queries: Queries) -> RowScores:
+        score_rows = other(queries)
+
+        def score(rows: slice) -> Tensor:
+            found = score_rows(rows)
+            blocks = histories(select(queries, rows), max_length, network.device)
+            for number, batch in enumerate(blocks):
+                start = number * USER_BLOCK
+                scores.add_history(found[start : start + USER_BLOCK], *batch)
+            return found
+
+        return score
+
+    return prepare
+
+
+def without_boost(scores: Scores) -> Scorer:
+    """Make a scorer that takes the boost of new items away: the same for every query."""
+
+    def prepare(queries: Queries) -> RowScores:
+        return lambda rows: (-scores.boost).repeat(len(queries.users[rows]), 1)
 
     return prepare
 

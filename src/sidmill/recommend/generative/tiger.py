@@ -139,7 +139,7 @@ class Tiger(GenerativeModel):
         """Give the model the trie of its SIDs, on its device."""
         self.tries = [constants.tries[0].to(device)]
 
-    def note_training(self, is_seen: np.ndarray, is_target: np.ndarray) -> None:
+    def note_training(self, is_seen: np.ndarray) -> None:
         """Nothing: every weight of T5 gets a gradient from the softmax over all tokens."""
 
     def scores(self) -> "TigerScores":
@@ -299,6 +299,7 @@ class TigerScores:
     def __init__(self, model: Tiger, trie: Trie, width: int = BEAM_WIDTH) -> None:
         """Keep the model, the trie of its SIDs, and how many beams :meth:`item_scores` follows."""
         self.model, self.trie, self.width = model, trie, width
+        self.boost = torch.zeros(trie.n_items, device=trie.device)  # it has none
 
     def encode(self, histories: Tensor, lengths: Tensor) -> Tensor:
         """What the encoder reads of users: int64 (B, T), (B,) to tokens int64 (B, max_length L).
@@ -320,6 +321,9 @@ class TigerScores:
             found = decode.beam(self.trie, self.token_scores(block), len(block), width, width)
             scores[start : start + USER_BLOCK].scatter_(1, found.sids, found.scores)
         return scores[:, self.trie.sid_of_item]
+
+    def add_history(self, scores: Tensor, histories: Tensor, lengths: Tensor) -> None:
+        """Add nothing: the model has no term of its own for the items of a history."""
 
     @torch.no_grad()
     def token_scores(self, users: Tensor) -> TokenScores:

@@ -145,8 +145,8 @@ def fit(
     """
     _check(settings)
     device = pick_device(settings.device)
-    masks = windows.training_masks(sequences_path, items.items)
-    candidates = np.flatnonzero(masks[1])
+    is_seen, is_target = windows.training_masks(sequences_path, items.items)
+    candidates = np.flatnonzero(is_target)
     _warn_of_scores(settings, len(candidates))
     constants = models.constants_of(items, settings)
     identity = sid_items.identify(items)
@@ -163,7 +163,7 @@ def fit(
     fitted, curves = [], []
     for own_seed in range(seed, seed + settings.seeds):
         torch.manual_seed(own_seed)
-        network = models.initial(constants, settings, masks, device)
+        network = models.initial(constants, settings, is_seen, device)
         training = Training(
             sequences_path,
             items,
