@@ -20,7 +20,24 @@ def own_version():
             f"published.path: the SIDs of {path} were given, and no codebooks can make SIDs for "
             f"other items: set quantizer: given, and name in given.path a file with the SIDs of all"
         )
+    or_note(check_published_level, path, version)
     return version
+
+
+def check_published_level(path, version):
+    """Refuse another category level than that of the published quantizer."""
+    published = read_version(version["all"][0], "").get("category_level") or {}
+    keys = ("field", "separator", "depth")
+    wanted = {key: config["category_level"][key] for key in keys}
+    if (published or wanted["field"]) and wanted != {
+        key: published.get(key) for key in keys
+    }:
+        has = f"field: {published['field']}" if published else "none"
+        raise SidmillError(
+            f"category_level: found field: {wanted['field']}, but the category level of "
+            f"published.path: {path} is {has}: set field, separator and depth as they were when "
+            f"it was published, or published.path: null to train again"
+        )
 
 
 def fitted_lsa(collection):

@@ -29,7 +29,8 @@ with job(snakemake) as log:
     )
     with latents.projected(
         items and items.vectors,
-        fitted.encoder,
+        fitted,
+        coded.codes,
         Path(snakemake.output.pid2sid).parent,
         device=encoding.device,
         memory_mb=encoding.memory_mb,

@@ -22,7 +22,8 @@ with job(snakemake) as log:
     fitted = quantizer_file.read(snakemake.input.quantizer, without_codebooks=True)
     with latents.projected(
         items and items.vectors,
-        fitted.encoder,
+        fitted,
+        coded.codes,
         Path(snakemake.output.pid2sid).parent,
         device=encoding.device,
         memory_mb=encoding.memory_mb,

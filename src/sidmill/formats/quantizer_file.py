@@ -23,9 +23,9 @@ A quantizer whose first level is the category of an item (``numeric.category_cod
 SIDs that were given, and not made here, have a quantizer without codebooks: ``kind`` is given, and
 ``settings`` has ``codebook_sizes``.
 
-Facts, as :mod:`sidmill.io.tensors` keeps them: ``kind``, ``settings``, ``fingerprint``, of balanced
-codebooks ``balance``, and with categories ``categories``: ``field``, ``names`` (G), and ``numbers``,
-the category that each name of the field belongs to.
+Facts, as :mod:`sidmill.io.tensors` keeps them: ``kind``, ``settings``, ``fingerprint``, of
+balanced codebooks ``balance``, and with categories ``categories``: ``field``, ``names`` (G), and
+``numbers``, the category that each name of the field belongs to.
 """
 
 from collections.abc import Sequence
@@ -273,8 +273,9 @@ def _read_categories(
     lacking += [name for name in CATEGORY_FACTS if name not in facts]
     if lacking:
         raise SidmillError(f"{path}: lacks {', '.join(lacking)}: train the quantizer again")
-    arrays = {name: found[stored] for name, stored in CATEGORY_TENSORS.items()}
-    return Categories(**{name: facts[name] for name in CATEGORY_FACTS}, **arrays)
+    parts: dict[str, Any] = {name: facts[name] for name in CATEGORY_FACTS}
+    parts |= {name: found[stored] for name, stored in CATEGORY_TENSORS.items()}
+    return Categories(**parts)
 
 
 def _check_facts(path: str | Path, facts: dict[str, Any]) -> None:

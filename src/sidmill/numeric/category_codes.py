@@ -8,15 +8,22 @@ with a normal is compared with a threshold. The expressions are those of ``neare
 Shapes: N items, D dimensions, G categories, K codes, S splits, b rows of one block.
 """
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sidmill.core.errors import SidmillError
+from sidmill.core.listing import differences
 from sidmill.formats.quantizer_file import Categories, Quantizer
 from sidmill.formats.vector_file import Streamed
-from sidmill.numeric import nearest_numpy, row_blocks
+from sidmill.numeric import nearest_numpy, residual_codec, row_blocks
+from sidmill.settings.category_level import CategoryLevel
 
+LEVEL_KEYS = ("field", "separator", "depth")  # what a category is
+SIDES = "in the quantizer", "in the configuration"
 UNKNOWN = -1  # the category of an item that has none, or one that the quantizer does not know
 
 
@@ -55,9 +62,8 @@ def codes(
         SidmillError: if a row is not finite, or ``memory_mb`` is too small.
     """
     # Where a category has one code, no vector is read.
-    whole = np.append(categories.roots, 0)  # UNKNOWN takes the last: open
-    nodes = whole[numbers]
-    found = -1 - nodes
+    nodes = np.append(categories.roots, 0)[numbers]  # UNKNOWN takes the last: open
+    found: np.ndarray = -1 - nodes
     still_open = np.flatnonzero(nodes >= 0)
     if not len(still_open):
         return found
@@ -106,47 +112,91 @@ def walk(block: np.ndarray, nodes: np.ndarray, categories: Categories) -> np.nda
         categories: of the quantizer.
     """
     nodes = nodes.copy()
+    result: np.ndarray
     while len(inner := np.flatnonzero(nodes >= 0)):
         at = nodes[inner]
         beyond = product(block[inner], categories.normals[at]) >= categories.thresholds[at]
         nodes[inner] = categories.ways[at, beyond.astype(np.int64)]
-    return -1 - nodes
+    result = -1 - nodes
+    return result
 
 
 def product(rows: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """Products of rows and normals, float32 (b, D) each: float32 (b,). NumPy's order of addition
-    depends on D alone."""
+    """Products of rows and normals, float32 (b, D) each: float32 (b,).
+
+    NumPy's order of addition depends on D alone.
+    """
     result: np.ndarray = np.multiply(rows, normals).sum(axis=1)
     return result
 
 
-def of_items(
+def encode(
     quantizer: Quantizer,
     vectors: np.ndarray | Streamed,
-    names: pa.ChunkedArray | pa.Array | None,
+    names: pa.ChunkedArray | pa.Array | None = None,
+    *,
+    device: str,
     memory_mb: int,
-) -> np.ndarray | None:
-    """Codes of the first level where a category decides them: int32 (N,); None for other quantizers.
+) -> Iterator[np.ndarray]:
+    """Encode items with any quantizer, block by block: int32 (b, L), in row order.
 
     Args:
-        quantizer: any.
-        vectors: float32 or float16 (N, D).
-        names: string (N,), the categories of the items; None where nothing is known of them.
+        quantizer: with or without categories.
+        vectors: float32 or float16 (N, D); see :func:`residual_codec.encode`.
+        names: string (N,), the categories of the items, null where one has none. Only used where
+            the quantizer has categories.
+        device: see :func:`residual_codec.encode`.
         memory_mb: MiB for one block with its temporaries.
 
     Raises:
-        SidmillError: if the quantizer needs categories and there are none, or there are not N.
+        SidmillError: if the quantizer needs categories and there are none, or there are not N; and
+            as :func:`residual_codec.encode`.
     """
-    if quantizer.categories is None:
-        return None
+    first = None
+    if quantizer.categories is not None:
+        numbers = _numbers(quantizer.categories, names, len(vectors))
+        own = codes(vectors, quantizer.categories, numbers, memory_mb)
+        first = residual_codec.FirstLevel(own, quantizer.categories.codewords)
+    return residual_codec.encode(
+        vectors,
+        quantizer.codebooks,
+        quantizer.prices,
+        quantizer.encoder,
+        first,
+        device=device,
+        memory_mb=memory_mb,
+    )
+
+
+def check_level(quantizer: Quantizer, settings: CategoryLevel, path: str | Path) -> None:
+    """Refuse a quantizer whose category level is not the one of the settings.
+
+    Raises:
+        SidmillError: if one has a level and the other none, or they differ in what a category is.
+    """
+    own = dict(quantizer.settings.get("category_level") or {}) if quantizer.categories else {}
+    wanted = {key: getattr(settings, key) for key in LEVEL_KEYS}
+    if not own and settings.field is None:
+        return
+    differing = differences({key: own.get(key) for key in LEVEL_KEYS}, wanted, SIDES)
+    if differing:
+        raise SidmillError(
+            f"{path} has another category level than category_level says ({differing}): set it as "
+            f"in the quantizer, or train another quantizer"
+        )
+
+
+def _numbers(
+    categories: Categories, names: pa.ChunkedArray | pa.Array | None, n_items: int
+) -> np.ndarray:
+    """:func:`of_names`, refusing names that are missing or too few."""
     if names is None:
         raise SidmillError(
-            f"the first level of this {quantizer.kind} is the field "
-            f"{quantizer.categories.field!r} of the catalogue: name the categories of the items, "
-            f"null for an item that has none"
+            f"the first level of this quantizer is the field {categories.field!r} of the "
+            f"catalogue: name the category of each item, null for an item that has none"
         )
-    if len(names) != len(vectors):
+    if len(names) != n_items:
         raise SidmillError(
-            f"{len(names)} categories for {len(vectors)} vectors: name one per item, in their order"
+            f"{len(names)} categories for {n_items} vectors: name one per item, in their order"
         )
-    return codes(vectors, quantizer.categories, of_names(quantizer.categories, names), memory_mb)
+    return of_names(categories, names)

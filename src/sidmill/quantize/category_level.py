@@ -1,8 +1,8 @@
 """The category level: categories of items -> the first codebook, and what is left for the others.
 
-Categories of at least ``min_load`` N / size items stay, the largest first, and at most ``size``. The
-names of the others are merged into the category whose mean is nearest to theirs. Items without a
-category belong to the one with the nearest mean. Categories with the most items per code then get
+Categories of at least ``min_load`` N / size items stay, the largest first, and at most ``size``.
+The names of the others are merged into the category whose mean is nearest to theirs. Items without
+a category belong to the one with the nearest mean. Categories with the most items per code then get
 further codes, until none has more than ``max_load`` N / size items per code or all codes are given
 away; :mod:`.category_tree` splits their items evenly. With G categories and ``size`` codes, a code
 has at most ceil(max(max_load N / size, N / (size - G))) items, equal vectors apart.
@@ -15,6 +15,7 @@ Shapes: N items, D dimensions, G categories, K codes, n names, b rows of one blo
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sidmill.core.errors import SidmillError
+from sidmill.formats import quantizer_file
 from sidmill.formats.quantizer_file import Categories, Network, Quantizer
 from sidmill.numeric import category_codes, nearest_numpy, row_blocks
 from sidmill.quantize import category_tree
@@ -96,9 +98,7 @@ def fit(
     _log(counts, kept, load, codes)
     categories = categories._replace(codewords=codewords)
     return Fitted(
-        Quantizer(
-            KIND, [codewords], base.identity(settings), fingerprint, categories=categories
-        ),
+        Quantizer(KIND, [codewords], base.identity(settings), fingerprint, categories=categories),
         codes,
     )
 
@@ -117,7 +117,12 @@ def residual_fingerprint(level: Quantizer) -> dict[str, Any]:
     }
 
 
-def join(level: Quantizer | None, learned: Quantizer) -> Quantizer:
+def join_file(level_path: str | Path, learned: Quantizer) -> Quantizer:
+    """:func:`join` with the level of a file; an empty path leaves the quantizer as it is."""
+    return join(quantizer_file.read(level_path), learned) if level_path else learned
+
+
+def join(level: Quantizer, learned: Quantizer) -> Quantizer:
     """Put the category level before the levels of a quantizer that was fitted to its residuals.
 
     Without an encoder the codebooks are in the space of the vectors, so the codewords are put first
@@ -126,14 +131,12 @@ def join(level: Quantizer | None, learned: Quantizer) -> Quantizer:
     decode as a sum of codewords, whatever the quantizer.
 
     Args:
-        level: of :func:`fit`; None leaves the quantizer as it is.
+        level: of :func:`fit`.
         learned: fitted to the residuals.
 
     Raises:
         SidmillError: if it was fitted to other vectors.
     """
-    if level is None or level.categories is None:
-        return learned
     if learned.fingerprint != residual_fingerprint(level):
         raise SidmillError(
             "the quantizer was not trained on what this category level leaves: train it again"
@@ -160,30 +163,6 @@ def join(level: Quantizer | None, learned: Quantizer) -> Quantizer:
         codebooks=[np.pad(coordinates, ((0, 0), (dim, 0))), *padded],
         encoder=_with_zeros(learned.encoder, n_more),
         decoder=_with_axes(learned.decoder, axes),
-    )
-
-
-def learned_levels(quantizer: Quantizer) -> Quantizer:
-    """Take the category level off again: what :func:`join` was given, for codebooks of vectors.
-
-    Raises:
-        SidmillError: if the quantizer has an encoder.
-    """
-    if quantizer.categories is None:
-        return quantizer
-    if quantizer.encoder is not None:
-        raise SidmillError("the category level of a quantizer with an encoder cannot be taken off")
-    settings = dict(quantizer.settings)
-    level = Quantizer(
-        KIND, quantizer.codebooks[:1], settings.pop("category_level"), quantizer.fingerprint
-    )
-    return quantizer._replace(
-        codebooks=quantizer.codebooks[1:],
-        settings=settings,
-        fingerprint=residual_fingerprint(level),
-        prices=tuple(quantizer.prices[1:]),
-        balance=tuple(quantizer.balance[1:]),
-        categories=None,
     )
 
 
@@ -234,9 +213,10 @@ def _means(
         position = np.full(int(numbers.max(initial=0)) + 2, -1)  # the last one is that of -1
         position[portion] = np.arange(len(portion))
         own = position[numbers]
-        means[first : first + at_once] = _sums(vectors, own, len(portion)) / np.bincount(
-            own[own >= 0], minlength=len(portion)
-        )[:, None]
+        means[first : first + at_once] = (
+            _sums(vectors, own, len(portion))
+            / np.bincount(own[own >= 0], minlength=len(portion))[:, None]
+        )
     return means
 
 
@@ -276,7 +256,7 @@ def _categories_of_items(
     vectors: np.ndarray, numbers: np.ndarray, owners: np.ndarray, means: np.ndarray, memory_mb: int
 ) -> np.ndarray:
     """The category of each item, int32 (N,): that of its name, else the one of the nearest mean."""
-    own = np.append(owners, category_codes.UNKNOWN).astype(np.int32)[numbers]
+    own: np.ndarray = np.append(owners, category_codes.UNKNOWN).astype(np.int32)[numbers]
     missing = np.flatnonzero(own == category_codes.UNKNOWN)
     level = nearest_numpy.search_level(means)
     n_rows = category_codes.rows_of_block(means.shape[1], len(means), memory_mb)

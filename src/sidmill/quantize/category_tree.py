@@ -6,8 +6,8 @@ has floor(n / m) or ceil(n / m) items per code; items with equal products stay t
 
 Shapes: N items, D dimensions, G categories, S splits, m codes of a category, s rows of a sample.
 
-Source: Principal direction divisive partitioning, https://doi.org/10.1023/A:1009740529316, with cuts
-at a quantile in place of the mean.
+Source: Principal direction divisive partitioning, https://doi.org/10.1023/A:1009740529316, with
+cuts at a quantile in place of the mean.
 """
 
 from typing import NamedTuple
@@ -55,9 +55,7 @@ class _Growing(NamedTuple):
     leaves: list[_Node]
 
 
-def grow(
-    vectors: np.ndarray, numbers: np.ndarray, n_codes: np.ndarray, memory_mb: int
-) -> Tree:
+def grow(vectors: np.ndarray, numbers: np.ndarray, n_codes: np.ndarray, memory_mb: int) -> Tree:
     """Grow the trees of all categories, all splits of one depth in one pass over the vectors.
 
     The order of items changes nothing: samples follow from the values of the vectors.
