@@ -125,6 +125,19 @@ COMBINATIONS = {
         "quantizer": "rqvae",
         "collisions": {"strategy": "suffix"},
     },
+    "rqkmeans.n_levels: found 25, but category_level": {
+        "rqkmeans": {"n_levels": 25}, "category_level": {"field": "brand"},
+        "collisions": {"strategy": "suffix"},
+    },
+    "category_level.field: found 'brand', but items.path": {
+        "category_level": {"field": "brand"}, "items": {"path": None},
+    },
+    "category_level.field: found 'brand', but given SIDs": {
+        "category_level": {"field": "brand"}, **GIVEN,
+    },
+    "category_level.field: found 'brand', but rqvae.data_paths": {
+        "category_level": {"field": "brand"}, "rqvae": {"data_paths": ["x.npy"]},
+    },
     "published.removed: found reserve, but collisions.strategy: none": {
         "published": {"path": "versions/1"}, "collisions": {"strategy": "none"}
     },
@@ -229,6 +242,20 @@ REMEDIES = {
     ],
     "levels of rqvae.codebook_sizes: found 26": [
         {"rqvae": {"codebook_sizes": [2] * 25}}, {"collisions": {"strategy": "reassign"}},
+    ],
+    "rqkmeans.n_levels: found 25, but category_level": [
+        {"rqkmeans": {"n_levels": 24}}, {"collisions": {"strategy": "reassign"}},
+        {"category_level": {"field": None}},
+    ],
+    "category_level.field: found 'brand', but items.path": [
+        {"items": {"path": "items.jsonl"}},
+        {"category_level": {"field": None}, "quantizer": "given", "given": {"path": "x.json"}},
+    ],
+    "category_level.field: found 'brand', but given SIDs": [
+        {"category_level": {"field": None}}, {"quantizer": "rqkmeans"},
+    ],
+    "category_level.field: found 'brand', but rqvae.data_paths": [
+        {"rqvae": {"data_paths": []}}, {"category_level": {"field": None}},
     ],
     "published.removed: found reserve, but collisions.strategy: none": [
         {"published": {"removed": "release"}}, {"collisions": {"strategy": "suffix"}},

@@ -116,6 +116,8 @@ def _values(
     rejected = _rejected(rejects_path)
     following = next(rejected, None)
     field, is_there = str(settings.field), False
+
+    # The others are items; the readers of text.parquet stop where their numbers differ.
     for file, row in source.rows({field}):
         if following == (file, row.number):
             following = next(rejected, None)
