@@ -129,9 +129,6 @@ COMBINATIONS = {
         "rqkmeans": {"n_levels": 25}, "category_level": {"field": "brand"},
         "collisions": {"strategy": "suffix"},
     },
-    "category_level.field: found 'brand', but items.path": {
-        "category_level": {"field": "brand"}, "items": {"path": None},
-    },
     "category_level.field: found 'brand', but given SIDs": {
         "category_level": {"field": "brand"}, **GIVEN,
     },
@@ -246,10 +243,6 @@ REMEDIES = {
     "rqkmeans.n_levels: found 25, but category_level": [
         {"rqkmeans": {"n_levels": 24}}, {"collisions": {"strategy": "reassign"}},
         {"category_level": {"field": None}},
-    ],
-    "category_level.field: found 'brand', but items.path": [
-        {"items": {"path": "items.jsonl"}},
-        {"category_level": {"field": None}, "quantizer": "given", "given": {"path": "x.json"}},
     ],
     "category_level.field: found 'brand', but given SIDs": [
         {"category_level": {"field": None}}, {"quantizer": "rqkmeans"},

@@ -88,10 +88,10 @@ def name_of(value: object, separator: str | None, depth: int) -> str | None:
         value = value[0]
     if isinstance(value, list | tuple):
         parts = list(value)
-    elif separator and isinstance(value, str) and separator in value:
-        parts = value.split(separator)
     else:
         text = plain_text(value)
+        if separator and isinstance(value, str) and separator not in text:
+            text = value  # one that is white space, or a tag, is gone from the plain text
         parts = text.split(separator) if separator else [text]
     names = [name for name in (plain_text(part).strip() for part in parts) if name]
     return JOIN.join(names[:depth]) or None

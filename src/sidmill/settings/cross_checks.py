@@ -185,21 +185,12 @@ def added_levels(
 
 
 def category_inputs(
-    category_level: CategoryLevel,
-    quantizer: str,
-    items: Items,
-    comparison: Comparison,
-    rqvae: Rqvae,
+    category_level: CategoryLevel, quantizer: str, comparison: Comparison, rqvae: Rqvae
 ) -> Lines:
-    """Check what the category level needs, and what cannot have one."""
+    """Check what cannot have a category level. Where items.path is null, all SIDs are given."""
     if category_level.field is None:
         return
     found = f"category_level.field: found {category_level.field!r}, but"
-    if items.path is None:
-        yield (
-            f"{found} items.path is null, so there is no catalogue with that field: name the "
-            f"catalogue, or set category_level.field: null"
-        )
     if quantizer == "given" or "given" in comparison.members:
         yield (
             f"{found} given SIDs have the levels that they have: set category_level.field: null, "
