@@ -43,6 +43,7 @@ with job(snakemake) as log:
             item_text.text_classes(snakemake.input.text),
             of_job(snakemake, Collisions),
             stay,
+            coded.ids,
         )
     published_sids.guard(
         snakemake.input.ledger,

@@ -35,6 +35,7 @@ with job(snakemake) as log:
             fitted.codebooks,
             item_text.text_classes(snakemake.input.text),
             of_job(snakemake, Collisions),
+            ids=coded.ids,
         )
     code_files.write(
         snakemake.output.pid2sid, "sid", coded.ids, [resolution.sids], resolution.sizes
