@@ -13,6 +13,7 @@ less their codewords.
 Shapes: N items, D dimensions, G categories, K codes, n names, b rows of one block.
 """
 
+import heapq
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 KIND = "category"  # of a quantizer that is this level alone
 DOUBLE_BYTES = 8
+SUMMED_VALUES = 2**22  # of a block whose rows are added up: sums do not depend on memory_mb
 
 
 class Fitted(NamedTuple):
@@ -224,7 +226,8 @@ def _sums(vectors: np.ndarray, own: np.ndarray, n_sums: int) -> np.ndarray:
     """Sum of the rows of each number, float64 (n_sums, D); rows of -1 are left out."""
     sums = np.zeros((n_sums, vectors.shape[1]))
     rows = np.flatnonzero(own >= 0)
-    for start, block in row_blocks.read_blocks(vectors, row_blocks.MAX_BLOCK_ROWS, rows):
+    n_rows = max(1, min(SUMMED_VALUES // vectors.shape[1], row_blocks.MAX_BLOCK_ROWS))
+    for start, block in row_blocks.read_blocks(vectors, n_rows, rows):
         taken = rows[start : start + len(block)]
         row_blocks.require_finite(block, int(taken[0]))
         order = np.argsort(own[taken], kind="stable")
@@ -242,13 +245,15 @@ def _owners(
     owners[kept] = np.arange(len(kept))
     merged = np.setdiff1d(np.arange(n_names), kept)
     level = nearest_numpy.search_level(means)
-    portion = max(1, memory_mb * row_blocks.MIB // (4 * DOUBLE_BYTES * means.shape[1]))
-    portion = min(portion, row_blocks.MAX_BLOCK_ROWS)
-    buffer = np.empty(portion * len(means), dtype=np.float32)
+    portion = max(1, memory_mb * row_blocks.MIB // (2 * DOUBLE_BYTES * means.shape[1]))
+    n_rows = category_codes.rows_of_block(means.shape[1], len(means), memory_mb)
+    buffer = np.empty(n_rows * len(means), dtype=np.float32)
     for first in range(0, len(merged), portion):
         some = merged[first : first + portion]
         own_means = _means(vectors, numbers, some, memory_mb)
-        owners[some] = nearest_numpy.nearest(own_means, level, buffer)
+        for start in range(0, len(some), n_rows):
+            block = own_means[start : start + n_rows]
+            owners[some[start : start + n_rows]] = nearest_numpy.nearest(block, level, buffer)
     return owners
 
 
@@ -272,11 +277,14 @@ def _share_codes(load: np.ndarray, settings: CategoryLevel) -> np.ndarray:
     """Codes of each category: the one with the most items per code gets the next: int64 (G,)."""
     n_codes = np.ones(len(load), dtype=np.int64)
     limit = max(settings.max_load * load.sum() / settings.size, 1.0)
-    while n_codes.sum() < settings.size:
-        fullest = int((load / n_codes).argmax())
-        if load[fullest] / n_codes[fullest] <= limit:
+    fullest = [(-float(one), number) for number, one in enumerate(load)]
+    heapq.heapify(fullest)
+    for _ in range(settings.size - len(load)):
+        most, number = fullest[0]
+        if -most <= limit:
             break
-        n_codes[fullest] += 1
+        n_codes[number] += 1
+        heapq.heapreplace(fullest, (-float(load[number] / n_codes[number]), number))
     return n_codes
 
 

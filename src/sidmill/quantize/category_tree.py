@@ -70,7 +70,9 @@ def grow(vectors: np.ndarray, numbers: np.ndarray, n_codes: np.ndarray, memory_m
     growing = _Growing([None] * len(n_codes), [], [], [], [])
     nodes = [_Node(int(one), number, None) for number, one in enumerate(n_codes)]
     place = numbers.astype(np.int32)  # (N,), the node of each item; -1 where it has its code
-    hashes = _hash_rows(vectors) if n_codes.max(initial=1) > 1 else np.empty(0, np.uint64)
+    hashes = (
+        _hash_rows(vectors, memory_mb) if n_codes.max(initial=1) > 1 else np.empty(0, np.uint64)
+    )
     while nodes:
         # Nodes of one code are leaves; the others get an axis.
         axes = _axes(vectors, place, nodes, hashes)
@@ -144,12 +146,13 @@ def _by_node(place: np.ndarray, n_nodes: int) -> tuple[np.ndarray, np.ndarray]:
     return rows, np.searchsorted(place[rows], np.arange(n_nodes + 1))
 
 
-def _hash_rows(vectors: np.ndarray) -> np.ndarray:
+def _hash_rows(vectors: np.ndarray, memory_mb: int) -> np.ndarray:
     """Numbers that look random and follow from the values of a row alone: uint64 (N,)."""
     rng = np.random.default_rng(HASH_SEED)
     keys = rng.integers(2**63, size=vectors.shape[1], dtype=np.uint64) * 2 + 1
     hashes = np.empty(len(vectors), dtype=np.uint64)
-    for start, block in row_blocks.read_blocks(vectors, row_blocks.MAX_BLOCK_ROWS):
+    n_rows = category_codes.rows_of_block(2 * vectors.shape[1], 0, memory_mb)
+    for start, block in row_blocks.read_blocks(vectors, n_rows):
         mixed = (block.view(np.uint32) ^ (block.view(np.uint32) >> 15)) * keys  # modulo 2**64
         hashes[start : start + len(block)] = mixed.sum(axis=1)
     return hashes ^ (hashes >> np.uint64(29))
