@@ -4,12 +4,15 @@ import math
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from test_quantizer_contract import SPACE, bytes_of, train
 
 from sidmill import api
+from sidmill.cli import commands
 from sidmill.core.errors import SidmillError
-from sidmill.formats import quantizer_file
+from sidmill.formats import category_file, code_files, quantizer_file
 from sidmill.numeric import category_codes, latents, mlp, residual_codec
 from sidmill.quantize import category_level
 from sidmill.settings.category_level import CategoryLevel
@@ -245,6 +248,34 @@ def test_categories_are_asked_for_where_they_are_needed(items, tmp_path):
     other = quantizer._replace(fingerprint={"backend": "other"})
     with pytest.raises(SidmillError, match="not trained on what this category level leaves"):
         category_level.join(quantizer, other)
+
+
+def test_the_commands_look_categories_up_by_id(items, tmp_path):
+    vectors, names = items
+    fitted = fit(vectors, names)
+    api.save(tmp_path / "q.safetensors", fitted.quantizer._replace(fingerprint={}))
+    ids = [f"item {row}" for row in range(N_ITEMS)]
+    lists = pa.FixedSizeListArray.from_arrays(vectors.ravel(), DIM)
+    pq.write_table(pa.table({"pid": ids, "embedding": lists}), tmp_path / "v.parquet")
+    order = np.random.default_rng(3).permutation(N_ITEMS)
+    table = pa.table({"pid": ids, "category": pa.array(names)}).take(order)
+    category_file.write(tmp_path / "categories.parquet", pa.string(), [table])
+
+    def run(command, *more):
+        files = ["--quantizer", tmp_path / "q.safetensors", "--vectors", tmp_path / "v.parquet"]
+        return CliRunner().invoke(commands, [command, *map(str, [*files, *more])])
+
+    out, categories = ["--out", tmp_path / "c.parquet"], tmp_path / "categories.parquet"
+    done = run("encode", *out, "--categories", categories)
+    assert done.exit_code == 0, done.output
+    codes = code_files.read(tmp_path / "c.parquet", "codes")
+    assert codes.ids.to_pylist() == ids
+    np.testing.assert_array_equal(codes.codes[:, 0], fitted.codes)
+    refused = run("encode", *out)
+    assert "name the category of each item" in refused.output + str(refused.exception)
+    done = run("evaluate", "--categories", categories)
+    assert done.exit_code == 0, done.output
+    assert f"category, {len(fitted.quantizer.codebooks[0])} codes, on 600 x 12" in done.output
 
 
 def test_refusals_say_what_to_change(items):
