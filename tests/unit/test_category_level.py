@@ -14,7 +14,7 @@ from sidmill.cli import commands
 from sidmill.core.errors import SidmillError
 from sidmill.formats import category_file, code_files, quantizer_file
 from sidmill.numeric import category_codes, latents, mlp, residual_codec
-from sidmill.quantize import category_level
+from sidmill.quantize import category_level, category_tree
 from sidmill.settings.category_level import CategoryLevel
 from sidmill.settings.registry import TRAINED
 from sidmill.settings.sids import Collisions
@@ -116,7 +116,9 @@ def test_loads_stay_below_the_bound_and_are_even_within_a_category(items, size, 
         assert own.max() - own.min() <= 1
 
 
-def test_the_order_of_items_changes_nothing(items):
+@pytest.mark.parametrize("sample", [category_tree.SAMPLE_ROWS, 24])
+def test_the_order_of_items_changes_nothing(items, monkeypatch, sample):
+    monkeypatch.setattr(category_tree, "SAMPLE_ROWS", sample)
     vectors, names = items
     fitted = fit(vectors, names)
     order = np.random.default_rng(1).permutation(N_ITEMS)
