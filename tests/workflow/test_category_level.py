@@ -158,6 +158,7 @@ def test_a_run_with_categories_its_reruns_and_its_versions(workflow):
         other = overlay(workflow, own | {"category_level": level})
         refused = workflow.snakemake("--dry-run", *TINY, other)
         assert refused.returncode != 0
-        assert "category level of published.path: versions/1 is field: categories" in (
-            refused.stdout + refused.stderr
-        )
+        told = refused.stdout + refused.stderr
+        assert "than that of published.path: versions/1 (" in told
+        (key,) = [key for key in ("field", "depth") if level.get(key) != LEVEL[key]][:1]
+        assert f"{key}: {LEVEL[key]!r} in that version, {level.get(key)!r} in the conf" in told

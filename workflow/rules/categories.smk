@@ -29,7 +29,7 @@ rule read_categories:
     threads: 1
     params:
         catalogue=settings("items"),
-        category_level=pick("category_level", "field", "separator", "depth"),
+        category_level=pick("category_level", "field", "path_separator", "depth"),
         code=code_of("read_categories.py"),
     message:
         "Reading the category of each item"

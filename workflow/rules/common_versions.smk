@@ -1,5 +1,6 @@
 """What a run takes from the published version that it continues. No rule is defined here."""
 
+from sidmill.core.listing import differences
 from sidmill.formats.version_folder import find as find_version
 from sidmill.formats.version_folder import read as read_version
 
@@ -27,16 +28,17 @@ def own_version():
 def check_published_level(path, version):
     """Refuse another category level than that of the published quantizer."""
     published = read_version(version["all"][0], "").get("category_level") or {}
-    keys = ("field", "separator", "depth")
+    keys = ("field", "path_separator", "depth")
     wanted = {key: config["category_level"][key] for key in keys}
-    if (published or wanted["field"]) and wanted != {
-        key: published.get(key) for key in keys
-    }:
-        has = f"field: {published['field']}" if published else "none"
+    if not published and not wanted["field"]:
+        return
+    own = {key: published.get(key) for key in keys}
+    differing = differences(own, wanted, ("in that version", "in the configuration"))
+    if differing:
         raise SidmillError(
-            f"category_level: found field: {wanted['field']}, but the category level of "
-            f"published.path: {path} is {has}: set field, separator and depth as they were when "
-            f"it was published, or published.path: null to train again"
+            f"category_level: found another category level than that of published.path: {path} "
+            f"({differing}): set it as it was when the version was published, or set "
+            f"published.path: null to train again"
         )
 
 

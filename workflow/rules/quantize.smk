@@ -188,7 +188,7 @@ rule encode_items:
     threads: 8
     params:
         encoding=settings("encoding"),
-        category_level=pick("category_level", "field", "separator", "depth"),
+        category_level=pick("category_level", "field", "path_separator", "depth"),
         code=code_of("encode_items.py"),
     message:
         "Encoding the items with {input.quantizer}"

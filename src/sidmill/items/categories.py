@@ -125,7 +125,7 @@ def _values(
         fields = row.fields or {}
         is_there |= field in fields
         try:
-            yield (name_of(fields.get(field), settings.separator, settings.depth),)
+            yield (name_of(fields.get(field), settings.path_separator, settings.depth),)
         except UnreadableError as error:
             raise SidmillError(
                 f"{file}, row {row.number}: category_level.field: {field}: {error}: correct the "

@@ -22,7 +22,7 @@ from sidmill.formats.vector_file import Streamed
 from sidmill.numeric import nearest_numpy, residual_codec, row_blocks
 from sidmill.settings.category_level import CategoryLevel
 
-LEVEL_KEYS = ("field", "separator", "depth")  # what a category is
+LEVEL_KEYS = ("field", "path_separator", "depth")  # what a category is
 SIDES = "in the quantizer", "in the configuration"
 UNKNOWN = -1  # the category of an item that has none, or one that the quantizer does not know
 

@@ -14,7 +14,7 @@ class CategoryLevel:
             "in a tree; null: no such level"
         ),
     )
-    separator: str | None = science(
+    path_separator: str | None = science(
         None, 'what stands between the names of a path in a text, such as " > "; null: no path'
     )
     depth: int = science(
