@@ -9,9 +9,10 @@ generative model on them, once per seed. Targets are the valid interactions; tes
 not read. ``--keep`` names a folder for the figures of each model, which are not computed again.
 
 Columns: tokens; the share of the squared length that codes leave, before collisions are resolved;
-HR@10 with its standard deviation over the seeds; NDCG@10; HR@10 over targets that training never
-has; and HR@10 less that of the first row with its paired interval (95 %, 2,000 resamples of the
-users).
+text-kNN on the decoded SIDs: HR@10, and less that of the first row with its paired interval (95 %,
+2,000 resamples of the users). Then of the models of the seeds that are there: HR@10 with its
+standard deviation over the seeds; NDCG@10; HR@10 over targets that training never has; and HR@10
+less that of the first row over the same seeds, with its interval.
 """
 
 import argparse
@@ -23,9 +24,9 @@ import torch
 
 from sidmill.formats import category_file, item_text, sequence_table, vector_store
 from sidmill.formats.quantizer_file import Quantizer
-from sidmill.numeric import category_codes
+from sidmill.numeric import category_codes, residual_codec
 from sidmill.quantize import category_level, rqkmeans
-from sidmill.recommend import item_features, metrics, rank, windows
+from sidmill.recommend import baselines, item_features, metrics, rank, windows
 from sidmill.recommend.generative import score, train
 from sidmill.recommend.generative.sid_items import Identifier, SidItems
 from sidmill.settings.category_level import CategoryLevel
@@ -36,6 +37,7 @@ from sidmill.sids.resolve import resolve
 
 SEED = 42  # of residual k-means
 MEMORY_MB = 1024
+DECAY = 0.6  # of recommender_evaluation.knn_decay
 CPU = {"device": "cpu", "memory_mb": MEMORY_MB}
 SHOWN = ["HR@10", "NDCG@10"]
 
@@ -61,11 +63,15 @@ SHAPES = {
 
 
 class Figures(NamedTuple):
-    """Of one shape: sizes of the tokens, error of the codes, and (seeds, Q, 2) of each target."""
+    """Of one shape: sizes of the tokens, error of the codes, metrics of each target.
+
+    ``knn`` are those of text-kNN on the decoded SIDs (Q, 2), ``values`` of the model of each seed.
+    """
 
     sizes: list[int]
     error: float
-    values: np.ndarray
+    knn: np.ndarray
+    values: dict[int, np.ndarray]
 
 
 def main() -> None:
@@ -99,16 +105,16 @@ def main() -> None:
     first = None
     for name in options.shapes:
         figures = measure(name, options, items, queries)
-        if not len(figures.values):
-            continue
-        values = metrics.Values(users, in_columns(figures.values.mean(axis=0)))
-        first = values if first is None else first
-        show(
-            name,
-            figures,
-            is_cold,
-            metrics.table({"it": values, "first": first}, n_resamples=2000, seed=0),
-        )
+        first = figures if first is None else first
+        show(name, figures, first, users, is_cold)
+
+
+def compare(one: np.ndarray, other: np.ndarray, users: np.ndarray) -> str:
+    """HR@10 of one (Q, 2) less that of the other, with its paired interval."""
+    both = {"one": one, "other": other}
+    values = {name: metrics.Values(users, in_columns(each)) for name, each in both.items()}
+    lead = metrics.table(values, n_resamples=2000, seed=0)["lead"]["other"]["HR@10"]
+    return f"{lead['value']:+.4f} [{lead['low']:+.4f}, {lead['high']:+.4f}]"
 
 
 def in_columns(values: np.ndarray) -> np.ndarray:
@@ -160,15 +166,17 @@ def measure(
         items._replace(vectors=np.zeros((len(vectors), 0), np.float32)),
         (Identifier(found.sids, tuple(found.sizes), tuple(books)),),
     )
-    values = []
+    decoded = residual_codec.decode(found.sids[:, : len(books)], books)
+    knn = rank_valid(baselines.text_knn(items._replace(vectors=decoded), DECAY), items, queries)
+    values = {}
     for seed in options.seeds:
         kept = options.keep / f"{name}.{seed}.npy"
         if not kept.exists() and not options.only_kept:
             np.save(kept, train_one(sid_items, seed, options, queries))
         if kept.exists():
-            values.append(np.load(kept))
+            values[seed] = np.load(kept)
     error = float(np.square(left).sum() / np.square(vectors).sum())
-    return Figures(found.sizes, error, np.array(values))
+    return Figures(found.sizes, error, knn, values)
 
 
 def train_one(
@@ -179,32 +187,39 @@ def train_one(
     sequences = options.results / "interactions/sequences.parquet"
     (fitted,), _ = train.fit(sequences, items, settings, seed=seed, code="")
     fitted.network.model.eval()
-    ranks = rank.rank(
-        score.scorer(fitted.network, settings.max_length),
-        queries,
-        len(items.items.ids),
-        mask_seen=False,
-        memory_mb=MEMORY_MB,
-    )
+    return rank_valid(score.scorer(fitted.network, settings.max_length), items.items, queries)
+
+
+def rank_valid(
+    scorer: rank.Scorer, items: item_features.Items, queries: list[windows.Queries]
+) -> np.ndarray:
+    """HR@10 and NDCG@10 of each target, float32 (Q, 2)."""
+    n_items = len(items.ids)
+    ranks = rank.rank(scorer, queries, n_items, mask_seen=False, memory_mb=MEMORY_MB)
     columns = [metrics.NAMES.index(name) for name in SHOWN]
     return np.asarray(metrics.of(ranks).values[:, columns], dtype=np.float32)
 
 
 def show(
-    name: str, figures: Figures, is_cold: np.ndarray, found: dict[str, dict[str, metrics.Entries]]
+    name: str, figures: Figures, first: Figures, users: np.ndarray, is_cold: np.ndarray
 ) -> None:
     """Print one line."""
-    hits, gains = figures.values[..., 0], figures.values[..., 1]
-    by_seed = hits.mean(axis=1)
-    spread = by_seed.std(ddof=1) if len(by_seed) > 1 else float("nan")
-    lead = found["lead"]["first"]["HR@10"]
-    print(
-        f"{name:12s} {len(hits)} seeds, {' x '.join(map(str, figures.sizes)):22s} "
-        f"{figures.error:.4f}  {hits.mean():.4f} ({spread:.4f}) {gains.mean():.4f} "
-        f"{hits[:, is_cold].mean():.4f}  {lead['value']:+.4f} "
-        f"[{lead['low']:+.4f}, {lead['high']:+.4f}]",
-        flush=True,
+    line = (
+        f"{name:11s} {' x '.join(map(str, figures.sizes)):21s} {figures.error:.4f}  "
+        f"{figures.knn[:, 0].mean():.4f} {compare(figures.knn, first.knn, users)}"
     )
+    seeds = [seed for seed in figures.values if seed in first.values]
+    if seeds:
+        own = np.stack([figures.values[seed] for seed in seeds])
+        others = np.stack([first.values[seed] for seed in seeds])
+        by_seed = own[..., 0].mean(axis=1)
+        spread = by_seed.std(ddof=1) if len(seeds) > 1 else float("nan")
+        line += (
+            f"  {len(seeds)} seeds: {by_seed.mean():.4f} ({spread:.4f}) {own[..., 1].mean():.4f} "
+            f"{own[:, is_cold, 0].mean():.4f} "
+            f"{compare(own.mean(axis=0), others.mean(axis=0), users)}"
+        )
+    print(line, flush=True)
 
 
 if __name__ == "__main__":
