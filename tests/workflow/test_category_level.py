@@ -56,6 +56,20 @@ def test_a_column_that_the_catalogue_lacks_is_refused_before_any_job(workflow):
     )
 
 
+def test_a_killed_fit_ends_in_the_same_bytes(workflow):
+    files = ("items/category_level.safetensors", "items/residuals.npy")
+    log = "logs/fit_categories.log"
+    asked = (*TINY, overlay(workflow, {"category_level": LEVEL}), "--", f"results/{files[0]}")
+    workflow.run(*asked)
+    before = [workflow.bytes(file) for file in files]
+    for file in (*files, "items/residual_ids.parquet", log):
+        (workflow.folder / "results" / file).unlink()
+    workflow.kill_when(log, *asked)
+    workflow.run(*asked)
+    assert [workflow.bytes(file) for file in files] == before
+    assert not list((workflow.folder / "results").rglob(".*partial"))
+
+
 def test_a_run_with_categories_its_reruns_and_its_versions(workflow):
     # Version 1: 190 of the 200 items, through SIDs, explorer, datasets and a comparison.
     workflow.run(*TINY, "--", "results/demo/items.jsonl", "results/demo/interactions.jsonl")
@@ -113,12 +127,7 @@ def test_a_run_with_categories_its_reruns_and_its_versions(workflow):
     assert tokens
     assert {int(token) for token in tokens} <= set(range(len(fitted.codebooks[0])))
 
-    # The same bytes twice; a science setting reruns what follows, another one nothing.
-    files = ("items/category_level.safetensors", "items/residuals.npy")
-    before = [workflow.bytes(file) for file in files]
-    workflow.run(*TINY, name, "--forcerun", "fit_categories", "--", f"results/{files[0]}")
-    assert [workflow.bytes(file) for file in files] == before
-
+    # A change of a science setting reruns what follows, another one nothing.
     def changed(**settings):
         return overlay(workflow, own | {"category_level": LEVEL | settings}, "changed.yaml")
 
