@@ -13,16 +13,18 @@ True
 Shapes: N rows, D dimensions, L levels, K_l codewords at level l.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from sidmill.core import paths
 from sidmill.core.errors import SidmillError
 from sidmill.formats import (
+    category_file,
     code_files,
     foreign_tokenizers,
     onerec_checkpoint,
@@ -31,7 +33,7 @@ from sidmill.formats import (
 from sidmill.formats.quantizer_file import Quantizer
 from sidmill.formats.vector_file import Streamed, open_vectors
 from sidmill.io import tensors
-from sidmill.numeric import mlp, residual_codec
+from sidmill.numeric import category_codes, mlp, residual_codec
 from sidmill.quantize import rqkmeans
 from sidmill.settings import base, check
 from sidmill.settings.quantize import Encoding, Rqkmeans
@@ -107,15 +109,28 @@ def encode(
     quantizer: Quantizer,
     vectors: np.ndarray | torch.Tensor | Streamed,
     *,
+    categories: Sequence[str | None] | pa.ChunkedArray | None = None,
     device: str = DEVICE,
     memory_mb: int = MEMORY_MB,
 ) -> np.ndarray:
     """Encode vectors from Python, without the pipeline: float (N, D) to int32 (N, L).
 
     See :func:`sidmill.numeric.residual_codec.encode`.
+
+    Args:
+        quantizer: trained on these embeddings.
+        vectors: floats (N, D).
+        categories: the category of each item, None for an item that has none; needed where the
+            first level of the quantizer is the category, else not read.
+        device: auto (every GPU, or the CPU), cpu, cuda:1, or several with commas between them.
+        memory_mb: MiB for blocks.
+
+    Raises:
+        SidmillError: if the vectors do not fit the quantizer, or it needs categories.
     """
     machine = _machine("encode", device, memory_mb)
-    blocks = _encode(quantizer, _array(vectors), **machine)
+    names = pa.array(categories, pa.string()) if isinstance(categories, Sequence) else categories
+    blocks = category_codes.encode(quantizer, _array(vectors), names, **machine)
     none = np.empty((0, len(quantizer.codebooks)), dtype=np.int32)
     return np.concatenate([none, *blocks])
 
@@ -128,6 +143,7 @@ def encode_file(
     column: str = "embedding",
     id_column: str = "pid",
     ids_path: str | Path | None = None,
+    categories_path: str | Path | None = None,
     device: str = DEVICE,
     memory_mb: int = MEMORY_MB,
 ) -> int:
@@ -140,6 +156,8 @@ def encode_file(
         column: the list column of a parquet.
         id_column: the column of ids of a parquet; without one the rows are numbered.
         ids_path: ids of a .npy, in the same order: .parquet, .npy or .txt.
+        categories_path: a parquet of ``pid`` and ``category`` with all of these items; needed where
+            the first level of the quantizer is the category.
         device: see :func:`sidmill.numeric.residual_codec.encode`.
         memory_mb: MiB for blocks.
 
@@ -151,11 +169,12 @@ def encode_file(
             ``codes_path`` would replace a file that is read.
     """
     machine = _machine("encode_file", device, memory_mb)
-    paths.refuse_overwrite(codes_path, [vectors_path, ids_path])
+    paths.refuse_overwrite(codes_path, [vectors_path, ids_path, categories_path])
     items = open_vectors(vectors_path, column, id_column=id_column, ids_path=ids_path)
     if items.fingerprint and quantizer.fingerprint:
         quantizer_file.check_fingerprint(quantizer, items.fingerprint, vectors_path)
-    blocks = _encode(quantizer, items.vectors, **machine)
+    names = category_file.of_ids(categories_path or "", items.ids)
+    blocks = category_codes.encode(quantizer, items.vectors, names, **machine)
     code_files.write(codes_path, "codes", items.ids, blocks, quantizer.codebook_sizes)
     return len(items.ids)
 
@@ -182,31 +201,23 @@ def save(path: str | Path, quantizer: Quantizer) -> None:
     """Save as quantizer.safetensors; under a name that ends in .pt as a OneRec checkpoint.
 
     Raises:
-        SidmillError: if a quantizer with an encoder shall become a OneRec checkpoint.
+        SidmillError: if a quantizer with an encoder or with categories shall become a OneRec
+            checkpoint.
     """
     if Path(path).suffix == ".pt" and quantizer.encoder:
         raise SidmillError(
             f"{path}: a OneRec checkpoint holds codebooks alone, and this {quantizer.kind} has an "
             "encoder: save it as .safetensors"
         )
+    if Path(path).suffix == ".pt" and quantizer.categories:
+        raise SidmillError(
+            f"{path}: a OneRec checkpoint holds codebooks alone, and the first level of this "
+            f"{quantizer.kind} is a category: save it as .safetensors"
+        )
     if Path(path).suffix == ".pt":
         onerec_checkpoint.write(path, quantizer.codebooks)
     else:
         quantizer_file.write(path, quantizer)
-
-
-def _encode(
-    quantizer: Quantizer, vectors: np.ndarray | Streamed, device: str, memory_mb: int
-) -> Iterator[np.ndarray]:
-    """Yield codes int32 (b, L), block by block."""
-    return residual_codec.encode(
-        vectors,
-        quantizer.codebooks,
-        quantizer.prices,
-        quantizer.encoder,
-        device=device,
-        memory_mb=memory_mb,
-    )
 
 
 def _checked(

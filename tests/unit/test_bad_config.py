@@ -126,6 +126,16 @@ COMBINATIONS = {
         "quantizer": "rqvae",
         "collisions": {"strategy": "suffix"},
     },
+    "rqkmeans.n_levels: found 25, but category_level": {
+        "rqkmeans": {"n_levels": 25}, "category_level": {"field": "brand"},
+        "collisions": {"strategy": "suffix"},
+    },
+    "category_level.field: found 'brand', but given SIDs": {
+        "category_level": {"field": "brand"}, **GIVEN,
+    },
+    "category_level.field: found 'brand', but rqvae.data_paths": {
+        "category_level": {"field": "brand"}, "rqvae": {"data_paths": ["x.npy"]},
+    },
     "published.removed: found reserve, but collisions.strategy: none": {
         "published": {"path": "versions/1"}, "collisions": {"strategy": "none"}
     },
@@ -133,6 +143,9 @@ COMBINATIONS = {
     "published.refresh: found align, but quantizer: given": GIVEN | {
         "published": {"path": "versions/1", "refresh": "align"}
     },
+    "published.refresh: found warm_start, but the codes of category_level": {
+        "category_level": {"field": "brand"}
+    } | WARM,
     "published.refresh: found warm_start, but quantizer: opq": {"quantizer": "opq"} | WARM,
     "published.refresh: found warm_start, but rqkmeans.balance": {
         "rqkmeans": {"balance": "capacity"}
@@ -269,6 +282,16 @@ REMEDIES = {
     "levels of rqvae.codebook_sizes: found 26": [
         {"rqvae": {"codebook_sizes": [2] * 25}}, {"collisions": {"strategy": "reassign"}},
     ],
+    "rqkmeans.n_levels: found 25, but category_level": [
+        {"rqkmeans": {"n_levels": 24}}, {"collisions": {"strategy": "reassign"}},
+        {"category_level": {"field": None}},
+    ],
+    "category_level.field: found 'brand', but given SIDs": [
+        {"category_level": {"field": None}}, {"quantizer": "rqkmeans"},
+    ],
+    "category_level.field: found 'brand', but rqvae.data_paths": [
+        {"rqvae": {"data_paths": []}}, {"category_level": {"field": None}},
+    ],
     "published.removed: found reserve, but collisions.strategy: none": [
         {"published": {"removed": "release"}}, {"collisions": {"strategy": "suffix"}},
     ],
@@ -276,6 +299,9 @@ REMEDIES = {
         {"published": {"path": "versions/1"}}, {"published": {"refresh": "none"}},
     ],
     "published.refresh: found align, but quantizer: given": [{"published": {"refresh": "none"}}],
+    "published.refresh: found warm_start, but the codes of category_level": [
+        {"published": {"refresh": "none"}}
+    ],
     "published.refresh: found warm_start, but quantizer: opq": [
         {"published": {"refresh": "align"}},
         *({"quantizer": name} for name in ("rqkmeans", "rqkmeans_plus", "rqvae")),

@@ -11,8 +11,10 @@ import pyarrow as pa
 import pytest
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import code_files, item_text
+from sidmill.formats import code_files, item_text, quantizer_file
+from sidmill.quantize import category_level
 from sidmill.report import explorer
+from sidmill.settings.category_level import CategoryLevel
 from sidmill.settings.report import Explorer
 from sidmill.settings.sids import Collisions
 from sidmill.sids import resolve
@@ -38,6 +40,7 @@ def explore(tmp_path):
         sources = explorer.Sources(
             TEMPLATE,
             *(tmp_path / f"{name}.parquet" for name in ("pid2sid", "codes", "text")),
+            settings.pop("quantizer", None),
         )
         seed = settings.pop("seed", 0)
         settings = Explorer(**({"title": "catalogue", "max_items": 1000} | settings))
@@ -192,3 +195,20 @@ def test_more_text_than_a_row_group(explore, rng):
     sids = rng.integers(0, 20, (n_items, 2))
     _, data, _ = explore(sids, texts=[f"text {row}" for row in range(n_items)], max_items=500)
     assert data["texts"] == [f"text {pid}" for pid in data["pids"]]
+
+
+def test_first_tokens_have_the_names_of_their_categories(explore, tmp_path, rng):
+    vectors = rng.standard_normal((60, 8)).astype(np.float32)
+    names = ["</script><b>", *["saws & blades"] * 29, *["glue"] * 30]
+    settings = CategoryLevel(field="kind", size=4, min_load=0, max_load=1.0)
+    level = category_level.fit(vectors, pa.array(names), settings, {})
+    quantizer_file.write(tmp_path / "quantizer.safetensors", level.quantizer)
+    sids = np.column_stack([level.codes, np.arange(60)])
+    _, data, page = explore(sids, quantizer=tmp_path / "quantizer.safetensors")
+    assert data["first_names"] == [
+        "</script><b>", "glue (1 of 2)", "glue (2 of 2)", "saws & blades"
+    ]  # fmt: skip
+    assert "</script><b>" not in page
+    named = {data["first_names"][sid[0]].partition(" (")[0] for sid in rows_of(data)}
+    assert named == set(names)
+    assert explore(sids)[1]["first_names"] is None

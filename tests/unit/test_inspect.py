@@ -30,7 +30,9 @@ from sidmill.formats import (
 from sidmill.io import json_report
 from sidmill.items import demo
 from sidmill.items.render import render
+from sidmill.quantize import category_level
 from sidmill.report import inspect as stage
+from sidmill.settings.category_level import CategoryLevel
 from sidmill.settings.embedding import Embedding
 from sidmill.settings.items import Demo, Items
 
@@ -340,3 +342,14 @@ def test_no_message_sends_the_user_to_delete_a_file_that_no_run_made(made, tmp_p
         assert "delete" not in said or re.search(
             r"if a run here made it, delete|no run makes", said
         )
+
+
+def test_a_category_level_is_told_by_its_field_and_names(tmp_path):
+    names = pa.array(["glue"] * len(VECTORS), pa.string())
+    settings = CategoryLevel(field="kind", size=2, min_load=0)
+    level = category_level.fit(VECTORS, names, settings, PRINT)
+    quantizer_file.write(tmp_path / "quantizer.safetensors", level.quantizer)
+    told = lines(stage.describe(str(tmp_path / "quantizer.safetensors"), 2, False))
+    sizes = level.quantizer.codebook_sizes
+    assert f"1 of the field kind, {sizes[0]} codes: glue" in told
+    assert "numbers" not in told

@@ -278,7 +278,9 @@ def test_a_row_has_one_latent_wherever_it_stands(tmp_path, path):
     order = np.random.default_rng(0).permutation(ROWS)
     moved = run(torch.from_numpy(items[order])).numpy()
     np.testing.assert_array_equal(moved, whole[order])
-    with latents.projected(items, trained.encoder, tmp_path, device="cpu", memory_mb=64) as found:
+    fitted = Quantizer("rqvae", trained.codebooks, {}, {}, trained.encoder, trained.decoder)
+    codes = api.encode(fitted, items, device="cpu")
+    with latents.projected(items, fitted, codes, tmp_path, device="cpu", memory_mb=64) as found:
         np.testing.assert_array_equal(found, whole)
     assert not list(tmp_path.glob(".latents*"))
 

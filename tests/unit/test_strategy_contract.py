@@ -46,6 +46,22 @@ def kept_of(name, codes, held, fixed):
     return Kept(sids, mask, np.zeros(len(codes), bool), held)
 
 
+def test_a_last_token_does_not_depend_on_the_order_of_the_catalogue():
+    vectors, codes = catalogue(40)
+    rng = np.random.default_rng(1)
+    for ids in (rng.permutation(1000)[:40].tolist(), [f"p{row}" for row in range(40)]):
+        found = []
+        for order in (np.arange(40), rng.permutation(40)):
+            some = pa.chunked_array([pa.array(ids).take(pa.array(order))])
+            settings = Collisions(strategy="suffix")
+            sids = resolve(
+                codes[order], SIZES, vectors[order], BOOKS, None, settings, ids=some
+            ).sids
+            found.append(dict(zip(some.to_pylist(), map(tuple, sids.tolist()), strict=True)))
+        assert found[0] == found[1]
+        assert max(sid[-1] for sid in found[0].values()) > 0
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_input_gives_the_same_bytes(tmp_path, name):
     vectors, codes = catalogue(40)

@@ -7,8 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from sidmill.formats import code_files, item_text
+from sidmill.formats import code_files, item_text, quantizer_file
+from sidmill.quantize import category_level
 from sidmill.report import explorer
+from sidmill.settings.category_level import CategoryLevel
 from sidmill.settings.report import Explorer
 
 pytestmark = [
@@ -60,7 +62,7 @@ def browser(tmp_path_factory):
     driver.quit()
 
 
-def explore(folder, items):
+def explore(folder, items, quantizer=None):
     """Write the page of some items."""
     pids = pa.chunked_array([pa.array([pid for pid, _, _, _ in items], pa.int64())])
     for name, column, place in (("pid2sid", "sid", 1), ("codes", "codes", 2)):
@@ -69,7 +71,9 @@ def explore(folder, items):
     table = pa.table({"pid": pids, "text": [text for _, _, _, text in items]})
     item_text.write(folder / "text.parquet", pids.type, [table])
     sources = explorer.Sources(
-        TEMPLATE, *(folder / f"{name}.parquet" for name in ("pid2sid", "codes", "text"))
+        TEMPLATE,
+        *(folder / f"{name}.parquet" for name in ("pid2sid", "codes", "text")),
+        quantizer,
     )
     settings = Explorer(title="Kettles <and> chairs", max_items=1000)
     explorer.write(folder / "page.html", sources, settings, seed=0)
@@ -255,3 +259,25 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(page, fragment):
         assert page.browser.execute_script("return document.documentElement.scrollWidth") <= 360
     finally:
         page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_first_tokens_read_as_their_categories(browser, tmp_path):
+    vectors = np.eye(6, 4, dtype=np.float32)
+    names = pa.array(["Kettles & pots"] * 3 + ["Chairs"] * 2 + ["<i>Odd</i>"])
+    settings = CategoryLevel(field="kind", size=3, min_load=0, max_load=9.0)
+    level = category_level.fit(vectors, names, settings, {})
+    quantizer_file.write(tmp_path / "quantizer.safetensors", level.quantizer)
+    items = [
+        (pid, [code, *sid[1:]], [code, *codes[1:]], text)
+        for (pid, sid, codes, text), code in zip(ITEMS, level.codes.tolist(), strict=True)
+    ]
+    path = explore(tmp_path, items, tmp_path / "quantizer.safetensors")
+    page = Page(browser, path.as_uri())
+    page.open("")
+    assert set(page.texts("#roots .category")) == {"Kettles & pots", "Chairs", "<i>Odd</i>"}
+    code = level.quantizer.categories.code_names().index("Chairs")
+    page.open(f"#sid={code}")
+    assert page.texts("#detail .head .category") == ["Chairs"]
+    page.open(f"#sid={code},7")
+    assert page.texts("#detail .head .category") == ["Chairs"]
+    assert browser.get_log("browser") == []

@@ -21,4 +21,10 @@ def training_cost(quantizer):
     return f"results/benchmarks/train_{name}.tsv"
 
 
+def compared_budget():
+    """Codes per level of a member: those of the category level, if any, then the token budget."""
+    level = where_categories([config["category_level"]["size"]])
+    return {"codebook_sizes": [*level, *token_budget()["codebook_sizes"]]}
+
+
 HISTORIES = or_note(histories)

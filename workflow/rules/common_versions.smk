@@ -2,6 +2,7 @@
 
 from math import prod
 
+from sidmill.core.listing import differences
 from sidmill.formats.version_folder import check_sizes
 from sidmill.formats.version_folder import find as find_version
 from sidmill.formats.version_folder import read as read_version
@@ -26,6 +27,7 @@ def own_version():
         )
     if config["published"]["refresh"] != "none":
         check_levels(version["ledger"][0], manifest["collisions"]["strategy"])
+    or_note(check_published_level, path, version)
     return version
 
 
@@ -43,6 +45,23 @@ def check_levels(ledger, strategy):
         sizes = [prod(config["fsq"]["steps"])] * len(sizes)
     published = token_sizes(ledger)
     check_sizes(sizes, published[: len(published) - STRATEGIES[strategy].extra_tokens])
+
+
+def check_published_level(path, version):
+    """Refuse another category level than that of the published quantizer."""
+    published = read_version(version["all"][0], "").get("category_level") or {}
+    keys = ("field", "path_separator", "depth")
+    wanted = {key: config["category_level"][key] for key in keys}
+    if not published and not wanted["field"]:
+        return
+    own = {key: published.get(key) for key in keys}
+    differing = differences(own, wanted, ("in that version", "in the configuration"))
+    if differing:
+        raise SidmillError(
+            f"category_level: found another category level than that of published.path: {path} "
+            f"({differing}): set it as it was when the version was published, or set "
+            f"published.path: null to train again"
+        )
 
 
 def fitted_lsa(collection):

@@ -67,7 +67,7 @@ rule compare_quantizers:
         comparison=settings("comparison"),
         generative_evaluation=pick("generative_evaluation", "n_resamples"),
         run=pick("run", "seed"),
-        budget=token_budget(),
+        budget=compared_budget(),
         code=code_of("compare_quantizers.py"),
     message:
         "Comparing {params.comparison[members]}"

@@ -2,6 +2,7 @@
 Vectors -> a quantizer -> one tuple of codes per item.
 
 READS    results/items/vectors.npy, ids.parquet       float (N, D); fused.npy, fused_ids.parquet where fuse.method is set
+         results/items/residuals.npy, categories.parquet  with category_level.field: what is left of the vectors for training
          pretrained.path                              with quantizer: pretrained
          given.path                                   with quantizer: given: SIDs that exist
          rqvae.data_paths, rqvae.pairs_path           with rqvae, where they are set
@@ -22,8 +23,9 @@ Every quantizer leaves the same two files, so nothing downstream asks which one 
 rule train_rqkmeans:
     input:
         unpack(known_codes),
-        vectors=item_vectors(),
-        ids=item_vector_ids(),
+        vectors=training_vectors(),
+        ids=training_vector_ids(),
+        level=where_categories("results/items/category_level.safetensors"),
     output:
         quantizer="results/rqkmeans{balanced}{start}/quantizer.safetensors",
         checkpoint="results/rqkmeans{balanced}{start}/model.pt",
@@ -47,8 +49,9 @@ rule train_rqkmeans:
 rule train_rqvae:
     input:
         unpack(known_codes),
-        vectors=item_vectors(),
-        ids=item_vector_ids(),
+        vectors=training_vectors(),
+        ids=training_vector_ids(),
+        level=where_categories("results/items/category_level.safetensors"),
         warm_start=warm_start,
         data=LEARNED_FROM["data"],
         pairs=LEARNED_FROM["pairs"],
@@ -75,8 +78,9 @@ rule train_rqvae:
 
 rule train_opq:
     input:
-        vectors=item_vectors(),
-        ids=item_vector_ids(),
+        vectors=training_vectors(),
+        ids=training_vector_ids(),
+        level=where_categories("results/items/category_level.safetensors"),
     output:
         quantizer="results/opq/quantizer.safetensors",
     log:
@@ -99,8 +103,9 @@ rule train_opq:
 
 rule train_pca_grid:
     input:
-        vectors=item_vectors(),
-        ids=item_vector_ids(),
+        vectors=training_vectors(),
+        ids=training_vector_ids(),
+        level=where_categories("results/items/category_level.safetensors"),
     output:
         quantizer="results/pca_grid/quantizer.safetensors",
     log:
@@ -175,6 +180,7 @@ rule encode_items:
         vectors=item_vectors(),
         ids=item_vector_ids(),
         quantizer="results/{encoded}/quantizer.safetensors",
+        categories=where_categories("results/items/categories.parquet"),
     output:
         codes="results/{encoded}/codes.parquet",
     log:
@@ -186,6 +192,7 @@ rule encode_items:
     threads: 8
     params:
         encoding=settings("encoding"),
+        category_level=pick("category_level", "field", "path_separator", "depth"),
         code=code_of("encode_items.py"),
     message:
         "Encoding the items with {input.quantizer}"

@@ -3,6 +3,7 @@ Figures and SIDs -> what a person looks at.
 
 READS    results/quality.json
          results/pid2sid.parquet, results/codes.parquet, results/items/text.parquet
+         results/{quantizer}/quantizer.safetensors  with category_level.field: names of the first tokens
          results/{quantizer}/metrics.csv    of a quantizer that is trained by epochs
          results/benchmarks/*.tsv, and the metadata of whatever lies in results/
 LEAVES   results/plots/code_usage.svg       items per code, level by level
@@ -83,6 +84,7 @@ rule explore_sids:
         pid2sid="results/pid2sid.parquet",
         codes="results/codes.parquet",
         text=item_text(),
+        quantizer=where_categories(chosen("quantizer.safetensors")),
         template=of_workflow("workflow/resources/explorer.html.jinja"),
     output:
         page=report(

@@ -20,6 +20,7 @@ with job(snakemake) as log:
             "reserved": len(given.ids) - given.n_live,
             "quantizer": fitted.kind,
             "fingerprint": fitted.fingerprint,
+            "category_level": fitted.settings.get("category_level"),
             "collisions": snakemake.params.collisions,
             "published": snakemake.params.published,
         },

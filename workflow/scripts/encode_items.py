@@ -1,10 +1,11 @@
-"""Rule encode_items: vectors.npy and quantizer.safetensors -> codes.parquet."""
+"""Rule encode_items: vectors, a quantizer and categories, if any -> codes.parquet."""
 
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.formats import code_files, quantizer_file, vector_store
-from sidmill.numeric import residual_codec
+from sidmill.formats import category_file, code_files, quantizer_file, vector_store
+from sidmill.numeric import category_codes
+from sidmill.settings.category_level import CategoryLevel
 from sidmill.settings.job import of_job
 from sidmill.settings.quantize import Encoding
 
@@ -15,12 +16,12 @@ with job(snakemake) as log:
     settings = of_job(snakemake, Encoding)
     items = vector_store.open_store(snakemake.input.vectors, snakemake.input.ids)
     fitted = quantizer_file.read(snakemake.input.quantizer)
+    category_codes.check_level(fitted, of_job(snakemake, CategoryLevel), snakemake.input.quantizer)
     quantizer_file.check_fingerprint(fitted, items.fingerprint, snakemake.input.quantizer)
-    blocks = residual_codec.encode(
+    blocks = category_codes.encode(
+        fitted,
         items.vectors,
-        fitted.codebooks,
-        fitted.prices,
-        fitted.encoder,
+        category_file.of_ids(snakemake.input.categories, items.ids),
         device=settings.device,
         memory_mb=settings.memory_mb,
     )

@@ -17,6 +17,7 @@ with job(snakemake) as log:
         snakemake.input.pid2sid,
         snakemake.input.codes,
         snakemake.input.text,
+        snakemake.input.quantizer,
     )
     shown = explorer.write(
         snakemake.output.page, sources, of_job(snakemake, Explorer), of_job(snakemake, Run).seed

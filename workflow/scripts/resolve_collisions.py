@@ -29,7 +29,8 @@ with job(snakemake) as log:
     )
     with latents.projected(
         items and items.vectors,
-        fitted.encoder,
+        fitted,
+        coded.codes,
         Path(snakemake.output.pid2sid).parent,
         device=encoding.device,
         memory_mb=encoding.memory_mb,
@@ -42,6 +43,7 @@ with job(snakemake) as log:
             item_text.text_classes(snakemake.input.text),
             of_job(snakemake, Collisions),
             stay,
+            coded.ids,
         )
     published_sids.guard(
         snakemake.input.ledger,

@@ -22,7 +22,8 @@ with job(snakemake) as log:
     fitted = quantizer_file.read(snakemake.input.quantizer, without_codebooks=True)
     with latents.projected(
         items and items.vectors,
-        fitted.encoder,
+        fitted,
+        coded.codes,
         Path(snakemake.output.pid2sid).parent,
         device=encoding.device,
         memory_mb=encoding.memory_mb,
@@ -34,6 +35,7 @@ with job(snakemake) as log:
             fitted.codebooks,
             item_text.text_classes(snakemake.input.text),
             of_job(snakemake, Collisions),
+            ids=coded.ids,
         )
     code_files.write(
         snakemake.output.pid2sid, "sid", coded.ids, [resolution.sids], resolution.sizes

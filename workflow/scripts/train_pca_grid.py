@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
 from sidmill.formats import quantizer_file, vector_store
-from sidmill.quantize import pca_grid
+from sidmill.quantize import category_level, pca_grid
 from sidmill.settings import base
 from sidmill.settings.job import of_job
 from sidmill.settings.quantize import PcaGrid
@@ -20,5 +20,6 @@ with job(snakemake) as log:
     codebooks = pca_grid.fit(items.vectors, settings, codebook_sizes=budget, seed=run.seed)
     identity = base.identity(run) | snakemake.params.budget | base.identity(settings)
     fitted = quantizer_file.Quantizer("pca_grid", codebooks, identity, items.fingerprint)
+    fitted = category_level.join_file(snakemake.input.level, fitted)
     quantizer_file.write(snakemake.output.quantizer, fitted)
     log.info("wrote %s, codebooks %s", snakemake.output.quantizer, fitted.codebook_sizes)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
 from sidmill.formats import catalogue_match, onerec_checkpoint, quantizer_file, vector_store
-from sidmill.quantize import resume, rqkmeans
+from sidmill.quantize import category_level, resume, rqkmeans
 from sidmill.settings import base
 from sidmill.settings.job import of_job
 from sidmill.settings.quantize import Rqkmeans
@@ -35,7 +35,8 @@ with job(snakemake) as log:
         prices=levels.prices,
         balance=levels.balance,
     )
+    fitted = category_level.join_file(snakemake.input.level, fitted)
     quantizer_file.write(snakemake.output.quantizer, fitted)
-    onerec_checkpoint.write(snakemake.output.checkpoint, levels.codebooks)
+    onerec_checkpoint.write(snakemake.output.checkpoint, fitted.codebooks)
     resume.discard(state_path)
     log.info("wrote %s, codebooks %s", snakemake.output.quantizer, fitted.codebook_sizes)

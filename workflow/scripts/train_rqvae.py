@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
 from sidmill.formats import quantizer_file, vector_store
+from sidmill.quantize import category_level
 from sidmill.quantize.rqvae import fit, tracking
 from sidmill.settings import base
 from sidmill.settings.job import of_job
@@ -37,6 +38,7 @@ with job(snakemake) as log:
         trained.encoder,
         trained.decoder,
     )
+    fitted = category_level.join_file(snakemake.input.level, fitted)
     quantizer_file.write(snakemake.output.quantizer, fitted)
     tracking.publish(folder, snakemake.output.metrics)
     log.info("wrote %s, codebooks %s", snakemake.output.quantizer, fitted.codebook_sizes)

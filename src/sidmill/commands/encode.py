@@ -22,6 +22,11 @@ from sidmill.settings.quantize import Encoding
     "--column", default="embedding", show_default=True, help="column of vectors in a parquet"
 )
 @click.option("--id-column", default="pid", show_default=True, help="column of ids in a parquet")
+@click.option(
+    "--categories",
+    help="parquet of pid and category, such as results/items/categories.parquet: for a quantizer "
+    "with a category level",
+)
 @click.option("--ids", help="ids of a .npy, in the same order: .parquet, .npy or .txt")
 @setting_options(Encoding, "device", "memory_mb")
 def encode(
@@ -30,6 +35,7 @@ def encode(
     out: str,
     column: str,
     id_column: str,
+    categories: str | None,
     ids: str | None,
     settings: Encoding,
 ) -> None:
@@ -38,7 +44,7 @@ def encode(
     from sidmill.core.paths import refuse_overwrite
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    refuse_overwrite(out, [vectors, ids, quantizer])
+    refuse_overwrite(out, [vectors, ids, quantizer, categories])
     fitted = api.load(quantizer)
     n_items = api.encode_file(
         fitted,
@@ -47,6 +53,7 @@ def encode(
         column=column,
         id_column=id_column,
         ids_path=ids,
+        categories_path=categories,
         device=settings.device,
         memory_mb=settings.memory_mb,
     )

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     "--column", default="embedding", show_default=True, help="column of vectors in a parquet"
 )
 @click.option("--id-column", default="pid", show_default=True, help="column of ids in a parquet")
+@click.option(
+    "--categories",
+    help="parquet of pid and category, such as results/items/categories.parquet: for a quantizer "
+    "with a category level",
+)
 @setting_options(
     Evaluation,
     *("sequences", "neighbour_queries", "n_neighbours", "rbo_persistence"),
@@ -52,6 +57,7 @@ def evaluate(
     ids: str | None,
     column: str,
     id_column: str,
+    categories: str | None,
     evaluation: Evaluation,
     run: Run,
     encoding: Encoding,
@@ -62,6 +68,7 @@ def evaluate(
     from sidmill import api
     from sidmill.commands.source import open_vectors
     from sidmill.core.errors import SidmillError
+    from sidmill.formats import category_file
     from sidmill.formats.quantizer_file import check_fingerprint
     from sidmill.sids import evaluate as stage
 
@@ -77,7 +84,14 @@ def evaluate(
 
         # Encode them and measure the codes. All of them are a map here.
         mapped = cast("np.ndarray", items.vectors)
-        codes = api.encode(fitted, mapped, device=encoding.device, memory_mb=encoding.memory_mb)
+        names = category_file.of_ids(categories or "", items.ids)
+        codes = api.encode(
+            fitted,
+            mapped,
+            categories=names,
+            device=encoding.device,
+            memory_mb=encoding.memory_mb,
+        )
         figures = stage.evaluate(fitted, mapped, codes, items.ids, evaluation, run.seed)
     click.echo(json.dumps(figures, indent=2) if as_json else table(figures))
 

@@ -11,11 +11,21 @@ A quantizer that learned its own space, such as an RQ-VAE, also holds the way th
     encoder.bound          float32 (), where what comes out is clamped to -bound and bound
     decoder.*              the same, from d to D
 
+A quantizer whose first level is the category of an item (``numeric.category_codes``) also holds
+
+    category.codeword      float32 (K_0, D), what the encoder, or level 1, is not given any more
+    category.mean          float32 (G, D) of G categories, for items that have none of them
+    category.root          int32 (G,), the first split of a category, or -1 - its code
+    category.normal        float32 (S, D) of S splits
+    category.threshold     float32 (S,), rows with a product of at least this take the second way
+    category.next          int32 (S, 2), a split, or -1 - a code
+
 SIDs that were given, and not made here, have a quantizer without codebooks: ``kind`` is given, and
 ``settings`` has ``codebook_sizes``.
 
-Facts, as :mod:`sidmill.io.tensors` keeps them: ``kind``, ``settings``, ``fingerprint``, and of
-balanced codebooks ``balance``.
+Facts, as :mod:`sidmill.io.tensors` keeps them: ``kind``, ``settings``, ``fingerprint``, of
+balanced codebooks ``balance``, and with categories ``categories``: ``field``, ``names`` (G), and
+``numbers``, the category that each name of the field belongs to.
 """
 
 from collections.abc import Sequence
@@ -29,6 +39,16 @@ from sidmill.core.listing import differences
 from sidmill.io import tensors
 
 GIVEN = "given"  # the kind of a quantizer that has no codebooks
+CATEGORY_FACTS = ("field", "names", "numbers")
+# Names of the tensors of Categories.
+CATEGORY_TENSORS = {
+    "codewords": "category.codeword",
+    "means": "category.mean",
+    "roots": "category.root",
+    "normals": "category.normal",
+    "thresholds": "category.threshold",
+    "ways": "category.next",
+}
 
 
 class Network(NamedTuple):
@@ -55,6 +75,55 @@ class Network(NamedTuple):
         return result
 
 
+class Categories(NamedTuple):
+    """How the first level follows from the category of an item.
+
+    Attributes:
+        field: where the catalogue has it.
+        names: of the G categories.
+        numbers: the category of each name in the field; merged ones have that of another name.
+        codewords: float32 (K_0, D), what a code of the level says of a vector.
+        means: float32 (G, D).
+        roots: int32 (G,), the first split of a category, or -1 - its code.
+        normals: float32 (S, D) of the splits.
+        thresholds: float32 (S,).
+        ways: int32 (S, 2), where rows below the threshold go, and where the others: a split, or
+            -1 - a code.
+    """
+
+    field: str
+    names: list[str]
+    numbers: dict[str, int]
+    codewords: np.ndarray
+    means: np.ndarray
+    roots: np.ndarray
+    normals: np.ndarray
+    thresholds: np.ndarray
+    ways: np.ndarray
+
+    def code_names(self) -> list[str]:
+        """A name of each code of the level; the parts of a split category are numbered."""
+        owners = np.full(len(self.codewords), -1)
+        for number, root in enumerate(self.roots.tolist()):
+            waiting = [root]
+            while waiting:
+                node = waiting.pop()
+                if node < 0:
+                    owners[-1 - node] = number
+                else:
+                    waiting += self.ways[node].tolist()
+
+        # Codes of one category in their order.
+        total = np.bincount(owners, minlength=len(self.names))
+        parts = np.arange(len(owners)) - np.searchsorted(owners, owners)
+        return [
+            self.names[owner]
+            if total[owner] == 1
+            else f"{self.names[owner]} ({part + 1} of {total[owner]})"
+            for owner, part in zip(owners.tolist(), parts.tolist(), strict=True)
+        ]
+
+
 class Quantizer(NamedTuple):
     """Codebooks, and where they come from.
 
@@ -67,6 +136,8 @@ class Quantizer(NamedTuple):
         decoder: the way back.
         prices: float32 (K_l,) per level, or empty.
         balance: per level what the prices cost and gained, or empty.
+        categories: how the first level follows from the category of an item; None where all levels
+            follow from vectors.
     """
 
     kind: str
@@ -77,6 +148,7 @@ class Quantizer(NamedTuple):
     decoder: Network | None = None
     prices: Sequence[np.ndarray] = ()
     balance: Sequence[dict[str, Any]] = ()
+    categories: Categories | None = None
 
     @property
     def dim(self) -> int:
@@ -104,8 +176,13 @@ def write(path: str | Path, quantizer: Quantizer) -> None:
     facts = {name: getattr(quantizer, name) for name in ("kind", "settings", "fingerprint")}
     networks = _network_tensors(quantizer.encoder, "encoder")
     networks |= _network_tensors(quantizer.decoder, "decoder")
-    balance = {"balance": list(quantizer.balance)} if quantizer.balance else {}
-    tensors.write(path, books | prices | networks, facts | balance)
+    facts |= {"balance": list(quantizer.balance)} if quantizer.balance else {}
+    categories = {}
+    if quantizer.categories:
+        arrays = quantizer.categories._asdict()
+        facts["categories"] = {name: arrays.pop(name) for name in CATEGORY_FACTS}
+        categories = {CATEGORY_TENSORS[name]: array for name, array in arrays.items()}
+    tensors.write(path, books | prices | networks | categories, facts)
 
 
 def read(path: str | Path, without_codebooks: bool = False) -> Quantizer:
@@ -139,11 +216,13 @@ def read(path: str | Path, without_codebooks: bool = False) -> Quantizer:
     _check_facts(path, facts)
     codebooks = [found[f"codebook.{level}"] for level in levels]
     prices = tuple(found[f"price.{level}"] for level in levels if f"price.{level}" in found)
+    categories = _read_categories(path, found, facts.pop("categories", None))
     quantizer = Quantizer(
         codebooks=codebooks,
         prices=prices,
         encoder=_read_network(found, "encoder"),
         decoder=_read_network(found, "decoder"),
+        categories=categories,
         **facts,
     )
     _check(path, quantizer)
@@ -185,15 +264,31 @@ def _read_network(found: dict[str, np.ndarray], name: str) -> Network | None:
     return Network(weights, biases, found.get(f"{name}.skip"), found.get(f"{name}.bound"))
 
 
+def _read_categories(
+    path: str | Path, found: dict[str, np.ndarray], facts: dict[str, Any] | None
+) -> Categories | None:
+    if facts is None:
+        return None
+    lacking = [name for name in CATEGORY_TENSORS.values() if name not in found]
+    lacking += [name for name in CATEGORY_FACTS if name not in facts]
+    if lacking:
+        raise SidmillError(f"{path}: lacks {', '.join(lacking)}: train the quantizer again")
+    parts: dict[str, Any] = {name: facts[name] for name in CATEGORY_FACTS}
+    parts |= {name: found[stored] for name, stored in CATEGORY_TENSORS.items()}
+    return Categories(**parts)
+
+
 def _check_facts(path: str | Path, facts: dict[str, Any]) -> None:
-    kinds = {"kind": str, "settings": dict, "fingerprint": dict, "balance": list}
+    kinds = {"kind": str, "settings": dict, "fingerprint": dict}
+    optional = {"balance": list, "categories": dict}
+    kinds |= {name: kind for name, kind in optional.items() if name in facts}
     for name, kind in kinds.items():
-        if not isinstance(facts.get(name, [] if name == "balance" else None), kind):
+        if not isinstance(facts.get(name), kind):
             raise SidmillError(
                 f"{path}: its fact {name} is {facts.get(name)!r:.80}, wanted a {kind.__name__}: "
                 f"train the quantizer again"
             )
-    if stray := sorted(set(facts) - set(kinds)):
+    if stray := sorted(set(facts) - set(kinds) - set(optional)):
         raise SidmillError(
             f"{path}: holds unknown facts ({', '.join(stray)}): is it of a newer SIDMill? Train "
             f"the quantizer again"
@@ -240,6 +335,40 @@ def _check(path: str | Path, quantizer: Quantizer) -> None:
         inner, outer = codebooks[0].shape[1], quantizer.dim
         _check_network(path, "encoder", quantizer.encoder, outer, inner)
         _check_network(path, "decoder", quantizer.decoder, inner, outer)
+    if quantizer.categories:
+        _check_categories(path, quantizer.categories, len(codebooks[0]), quantizer.dim)
+
+
+def _check_categories(path: str | Path, categories: Categories, n_codes: int, dim: int) -> None:
+    # Shapes and types that belong together.
+    n_categories, n_splits = len(categories.names), len(categories.thresholds)
+    wanted = {
+        "codewords": (np.float32, (n_codes, dim)),
+        "means": (np.float32, (n_categories, dim)),
+        "roots": (np.int32, (n_categories,)),
+        "normals": (np.float32, (n_splits, dim)),
+        "thresholds": (np.float32, (n_splits,)),
+        "ways": (np.int32, (n_splits, 2)),
+    }
+    for name, (kind, shape) in wanted.items():
+        array = getattr(categories, name)
+        if array.dtype != kind or array.shape != shape or not np.isfinite(array).all():
+            raise SidmillError(
+                f"{path}: {CATEGORY_TENSORS[name]} is {array.dtype} {array.shape}, wanted finite "
+                f"{np.dtype(kind).name} {shape}: train the quantizer again"
+            )
+
+    # Every name has a category, and every way leads to a later split or to a code.
+    numbers = categories.numbers.values()
+    known = all(isinstance(one, int) and 0 <= one < n_categories for one in numbers)
+    nodes = np.concatenate([categories.roots, categories.ways.ravel()])
+    codes = np.sort(-1 - nodes[nodes < 0])
+    later = categories.ways > np.arange(n_splits)[:, None]
+    leads_on = bool((later | (categories.ways < 0)).all()) and bool((nodes < n_splits).all())
+    if not known or not leads_on or not np.array_equal(codes, np.arange(n_codes)):
+        raise SidmillError(
+            f"{path}: its categories do not lead to {n_codes} codes: train the quantizer again"
+        )
 
 
 def _check_network(path: str | Path, name: str, network: Network, start: int, end: int) -> None:

@@ -121,10 +121,7 @@ def render(
         SidmillError: for a bad row under ``error``; if no row gives an item; if a field is in no
             row; if a file cannot be read to its end; if one cause takes too many rows.
     """
-    if settings.path is None:
-        raise SidmillError(NO_CATALOGUE)
-    encodings.check(settings.encoding, "items.encoding")
-    source = _source(settings.path, settings)
+    source = open_source(settings)
     _log_encodings(source)
 
     # What every row is checked against: the type of the ids, repeated ids, and existing SIDs.
@@ -239,13 +236,22 @@ def _tables(
     rejects.write_table(_table(bad, item_text.REJECTS_SCHEMA))
 
 
-def _source(path: str, settings: Items) -> Source:
-    """The rows of the catalogue, as the settings say that its files are written."""
+def open_source(settings: Items) -> Source:
+    """The rows of the catalogue, as the settings say that its files are written.
+
+    Raises:
+        SidmillError: if there is no catalogue, or no such file or encoding.
+    """
+    if settings.path is None:
+        raise SidmillError(NO_CATALOGUE)
+    encodings.check(settings.encoding, "items.encoding")
     columns = None if settings.columns is None else tuple(settings.columns)
     dialect = catalogue.Dialect(
         settings.encoding, settings.separator, columns, settings.quoted, "items"
     )
-    return Source(expand(path, catalogue.SUFFIXES, "items.path"), dialect, settings.id_field)
+    return Source(
+        expand(settings.path, catalogue.SUFFIXES, "items.path"), dialect, settings.id_field
+    )
 
 
 def _log_encodings(source: Source) -> None:
@@ -322,7 +328,7 @@ def _no_ids(source: Source) -> str:
     others = " and the others" * (len(source.files) > 1)
     return (
         f"items.id_field: no row of {source.files[0]}{others} has a field "
-        f"{source.id_field!r}{_known_fields(source)}{trouble}"
+        f"{source.id_field!r}{known_fields(source)}{trouble}"
     )
 
 
@@ -495,7 +501,7 @@ def _check_outcome(source: Source, unseen: set[str], n_items: int, tally: Tally)
     if unseen:
         raise SidmillError(
             f"items.fields or items.template: no row of the catalogue has "
-            f"{shown_names(map(repr, sorted(unseen)))}{_known_fields(source)}"
+            f"{shown_names(map(repr, sorted(unseen)))}{known_fields(source)}"
         )
     if not n_items:
         file, row, reason = next(iter(tally.first.values()))
@@ -504,7 +510,7 @@ def _check_outcome(source: Source, unseen: set[str], n_items: int, tally: Tally)
         )
 
 
-def _known_fields(source: Source) -> str:
+def known_fields(source: Source) -> str:
     """The fields that the first readable row has, and that it may be no header, for a message."""
     for file in source.files:
         if names := catalogue.field_names(file, source.dialect):

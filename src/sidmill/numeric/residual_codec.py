@@ -5,7 +5,8 @@ Shapes: N rows, D dimensions, L levels, K_l codewords at level l, b rows of one 
 Level l takes the codeword nearest to what the levels before left unexplained, as in the residual
 vector quantizer of SoundStream, https://arxiv.org/abs/2107.03312. ``nearest_numpy`` defines
 "nearest" to the last bit. Where a quantizer learned its own space, its encoder comes
-first (``mlp``), and the rule holds for the latents that it gives. Codebooks alone
+first (``mlp``), and the rule holds for the latents that it gives. Where the first level is the
+category of an item, its codes are given, and the rule holds for the other levels. Codebooks alone
 need no torch on a CPU: its import would cost a small run more than the codes.
 """
 
@@ -14,6 +15,7 @@ import itertools
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,11 +27,24 @@ from sidmill.numeric import mlp, nearest_numpy, row_blocks
 logger = logging.getLogger(__name__)
 
 
+class FirstLevel(NamedTuple):
+    """A first level whose codes are known beforehand: ``category_codes`` finds them.
+
+    Attributes:
+        codes: int32 (N,).
+        codewords: float32 (K_0, D), what a code says of a vector.
+    """
+
+    codes: np.ndarray
+    codewords: np.ndarray
+
+
 def encode(
     vectors: np.ndarray | Streamed,
     codebooks: Sequence[np.ndarray],
     prices: Sequence[np.ndarray] = (),
     encoder: Network | None = None,
+    first: FirstLevel | None = None,
     *,
     device: str,
     memory_mb: int,
@@ -48,6 +63,8 @@ def encode(
         codebooks: float32 (K_l, D) per level, or (K_l, d) behind an encoder.
         prices: float32 (K_l,) per level, of balanced codebooks; empty for zeros.
         encoder: the quantizer's own, from D to d, or None.
+        first: codes of the first level, where they do not follow from the codebooks; the encoder
+            and the other levels get the vectors less its codewords.
         device: ``auto`` (every GPU, or the CPU without one), ``cpu``, ``cuda:1``, or several with
             commas between them, which share the rows; the codes are the same.
         memory_mb: MiB for one block with its temporaries.
@@ -74,21 +91,24 @@ def encode(
     own_prices = prices or itertools.repeat(None, len(codebooks))
     priced: list[tuple[np.ndarray, np.ndarray | None]] = list(
         zip(codebooks, own_prices, strict=True)
-    )
+    )[first is not None :]
     began = time.perf_counter()
     _require_codewords(codebooks, prices)
     largest_value = max(float(np.abs(codewords).max()) for codewords in codebooks)
 
     # NumPy on a CPU, torch on devices: the same codes.
     stream = _finite(vectors, n_rows, short=encoder is None and largest_value < row_blocks.SHORTEST)
+    if first is not None:
+        stream = _without(stream, first)
     if device == "cpu" or (device == "auto" and not _has_gpu_driver()):
         buffer = np.empty(n_rows * largest, dtype=np.float32)
-        yield from _encode_here(_latents(stream, encoder), priced, buffer)
+        blocks = _encode_here(_latents(stream, encoder), priced, buffer)
     else:
         from sidmill.numeric import nearest_torch
 
         devices = nearest_torch.pick_devices(device)
-        yield from nearest_torch.encode(stream, encoder, priced, devices)
+        blocks = nearest_torch.encode(stream, encoder, priced, devices)
+    yield from blocks if first is None else _with_first(blocks, first)
     seconds = time.perf_counter() - began
     logger.info("encoded %d items, %.0f items/s", len(vectors), len(vectors) / seconds)
 
@@ -150,6 +170,23 @@ def _finite(
         if short:
             row_blocks.require_squares(float(row_blocks.largest_values(block).max()))
         yield start, block
+
+
+def _without(
+    stream: Iterator[tuple[int, np.ndarray]], first: FirstLevel
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Take the codewords of the first level off the rows."""
+    for start, block in stream:
+        yield start, block - first.codewords[first.codes[start : start + len(block)]]
+
+
+def _with_first(blocks: Iterator[np.ndarray], first: FirstLevel) -> Iterator[np.ndarray]:
+    """Put the codes of the first level before those of the others."""
+    row = 0
+    for codes in blocks:
+        own = first.codes[row : row + len(codes)]
+        row += len(codes)
+        yield np.column_stack([own, codes]).astype(np.int32, copy=False)
 
 
 def _latents(

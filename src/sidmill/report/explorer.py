@@ -19,7 +19,7 @@ from jinja2 import Environment, StrictUndefined
 
 from sidmill.core.atomic import write_text
 from sidmill.core.errors import SidmillError
-from sidmill.formats import code_files, item_text
+from sidmill.formats import code_files, item_text, quantizer_file
 from sidmill.settings.report import Explorer
 
 TEXT_CHARACTERS = 240
@@ -64,12 +64,14 @@ class Sources(NamedTuple):
         codes: codes as quantized, in the row order of ``pid2sid``.
         text: texts, in the same row order. The first line is the title of an item. None or empty
             where items have no text: then the page shows the id.
+        quantizer: of the SIDs, for the names of its categories; None or empty where it has none.
     """
 
     template: str | Path
     pid2sid: str | Path
     codes: str | Path
     text: str | Path | None
+    quantizer: str | Path | None = None
 
 
 def write(page_path: str | Path, sources: Sources, settings: Explorer, seed: int) -> Shown:
@@ -129,6 +131,7 @@ def write(page_path: str | Path, sources: Sources, settings: Explorer, seed: int
     data = {
         **shown._asdict(),
         "sizes": sizes,
+        "first_names": _names_of_first_tokens(sources.quantizer),
         "code_levels": codes.shape[1],
         "pids": pids,
         "texts": texts,
@@ -145,6 +148,14 @@ def write(page_path: str | Path, sources: Sources, settings: Explorer, seed: int
     page = template.render(title=settings.title, data=_script_json(data))
     write_text(page_path, page + "\n")
     return shown
+
+
+def _names_of_first_tokens(quantizer_path: str | Path | None) -> list[str] | None:
+    """The category behind each first token; None where the first level is no category level."""
+    if not quantizer_path:
+        return None
+    categories = quantizer_file.read(quantizer_path, without_codebooks=True).categories
+    return categories.code_names() if categories else None
 
 
 def _disagreement(path: str | Path, n_rows: int, other: str | Path, n_other: int) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, is_dataclass
 from typing import Any, get_type_hints
 
 from sidmill.settings.base import science
+from sidmill.settings.category_level import CategoryLevel
 from sidmill.settings.datasets import (
     Datasets,
     Lint,
@@ -74,6 +75,7 @@ class Config:
     store: Store = field(default_factory=Store)
     h5: H5 = field(default_factory=H5)
     fuse: Fuse = field(default_factory=Fuse)
+    category_level: CategoryLevel = field(default_factory=CategoryLevel)
     quantizer: str = science(
         "rqkmeans",
         f"source of the SIDs: {' | '.join(TRAINED)} (trained here) | pretrained | given "

@@ -15,6 +15,7 @@ from typing import Any
 
 from sidmill.core.listing import some
 from sidmill.settings import base
+from sidmill.settings.category_level import CategoryLevel
 from sidmill.settings.config import SECTIONS
 from sidmill.settings.datasets import Mixture, Rl, Vocabulary
 from sidmill.settings.embedding import Embedding
@@ -157,17 +158,49 @@ def rqkmeans_sizes(rqkmeans: Rqkmeans) -> Lines:
         )
 
 
-def suffix_level(rqkmeans: Rqkmeans, rqvae: Rqvae, quantizer: str, collisions: Collisions) -> Lines:
-    """Check the settings of strategy suffix: the level that it adds to a SID."""
+def added_levels(
+    rqkmeans: Rqkmeans,
+    rqvae: Rqvae,
+    quantizer: str,
+    collisions: Collisions,
+    category_level: CategoryLevel,
+) -> Lines:
+    """Check the levels that strategy suffix and the category level add to a SID."""
     if quantizer in ("pretrained", "given"):
         return
     key, levels = "rqkmeans.n_levels", rqkmeans.n_levels
     if quantizer in ("rqvae", "fsq"):
         key, levels = "levels of rqvae.codebook_sizes", len(rqvae.codebook_sizes)
-    if collisions.strategy == "suffix" and levels == MAX_LEVELS:
+    has_suffix = collisions.strategy == "suffix"
+    if has_suffix and levels == MAX_LEVELS:
         yield (
             f"{key}: found {levels}, and collisions.strategy: suffix adds one: SIDs have at most "
             f"{MAX_LEVELS}: take a level off, or another strategy"
+        )
+    elif category_level.field is not None and levels + 1 + has_suffix > MAX_LEVELS:
+        behind = ", and collisions.strategy: suffix one behind" if has_suffix else ""
+        yield (
+            f"{key}: found {levels}, but category_level.field adds a level before them{behind}: "
+            f"SIDs have at most {MAX_LEVELS}: lower it to at most {MAX_LEVELS - 1 - has_suffix}"
+        )
+
+
+def category_inputs(
+    category_level: CategoryLevel, quantizer: str, comparison: Comparison, rqvae: Rqvae
+) -> Lines:
+    """Check what cannot have a category level. Where items.path is null, all SIDs are given."""
+    if category_level.field is None:
+        return
+    found = f"category_level.field: found {category_level.field!r}, but"
+    if quantizer == "given" or "given" in comparison.members:
+        yield (
+            f"{found} given SIDs have the levels that they have: set category_level.field: null, "
+            f"or take given out of quantizer and comparison.members"
+        )
+    if rqvae.data_paths:
+        yield (
+            f"{found} rqvae.data_paths names vectors of items without a category: empty it, or set "
+            f"category_level.field: null"
         )
 
 
@@ -260,6 +293,16 @@ def reserved_sids(published: Published, collisions: Collisions) -> Lines:
             "published.removed: found reserve, but collisions.strategy: none gives every new item "
             "the SID of its codes, even the SID of a removed item: set published.removed: "
             "release, which frees them, or another strategy"
+        )
+
+
+def refreshed_categories(published: Published, category_level: CategoryLevel) -> Lines:
+    """Check that no level of categories is trained again: its codes belong to names."""
+    if published.refresh != "none" and category_level.field is not None:
+        yield (
+            f"published.refresh: found {published.refresh}, but the codes of category_level.field: "
+            f"{category_level.field} belong to categories and cannot be renamed: set "
+            f"published.refresh: none"
         )
 
 
@@ -658,12 +701,14 @@ NEEDS: dict[str, Callable[..., Lines]] = {
 }
 CHECKS: list[Callable[..., Lines]] = [
     rqkmeans_sizes,
-    suffix_level,
+    added_levels,
+    category_inputs,
     given_file,
     missing_catalogue,
     without_codebooks,
     downstream_comparison,
     reserved_sids,
+    refreshed_categories,
     refreshed_quantizer,
     rqvae_training,
     fsq_size,

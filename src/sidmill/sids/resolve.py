@@ -10,6 +10,8 @@ import logging
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats.sid_text import MAX_LEVELS
@@ -41,6 +43,7 @@ def resolve(
     text_classes: np.ndarray | None,
     settings: Collisions,
     kept: Kept | None = None,
+    ids: pa.ChunkedArray | None = None,
 ) -> Resolution:
     """Turn codes into semantic IDs: resolve collisions by the strategy of the settings.
 
@@ -57,6 +60,8 @@ def resolve(
         settings: strategy and its parameters. With ``identical_text: share`` items of one text
             have one SID: the published one, else that of the first item.
         kept: SIDs that stay as they were published; None where all SIDs are new.
+        ids: int64 or string (N,): ``suffix`` numbers the items of a code by their ids, so that the
+            order of the catalogue does not matter; None: by row.
 
     Raises:
         SidmillError: if there are more items than codes, or more sharers than suffixes; if the
@@ -81,7 +86,8 @@ def resolve(
     to_place = np.flatnonzero((owner == np.arange(n_items)) & ~kept.fixed)
     place = registry.load_function(strategy.function)
     space = Space(vectors, to_place, codebooks)
-    request = strategies.Unresolved(codes[to_place], sizes, space, kept.held)
+    order = None if ids is None else np.asarray(pc.sort_indices(ids.take(pa.array(to_place))))
+    request = strategies.Unresolved(codes[to_place], sizes, space, kept.held, order)
     placement = place(request, settings)
 
     sids = kept.sids.copy()  # (N, T)

@@ -28,12 +28,14 @@ class Unresolved(NamedTuple):
         sizes: K_l per level.
         space: vectors and codebooks, by which errors are measured.
         held: int32 (H, T), distinct SIDs that other items have, or that are reserved.
+        order: int64 (F,), the items as a strategy numbers them; None: by row.
     """
 
     codes: np.ndarray
     sizes: list[int]
     space: reassign.Space
     held: np.ndarray
+    order: np.ndarray | None = None
 
 
 class Placement(NamedTuple):
@@ -50,7 +52,7 @@ def keep_codes(items: Unresolved, settings: Collisions) -> Placement:
 
 
 def append_suffix(items: Unresolved, settings: Collisions) -> Placement:
-    """Append a token that numbers the items of one code: by row, the lowest free numbers.
+    """Append a token that numbers the items of one code: in order, the lowest free numbers.
 
     Raises:
         SidmillError: if more than ``settings.suffix_size`` items share a code, or a held SID has a
@@ -62,7 +64,9 @@ def append_suffix(items: Unresolved, settings: Collisions) -> Placement:
             f"published SIDs have suffixes up to {highest}, but collisions.suffix_size is "
             f"{settings.suffix_size}: raise it to at least {highest + 1}"
         )
-    suffixes = _lowest_free_numbers(items.codes, items.sizes, items.held)
+    order = np.arange(len(items.codes)) if items.order is None else items.order
+    suffixes = np.empty(len(order), dtype=np.int32)
+    suffixes[order] = _lowest_free_numbers(items.codes[order], items.sizes, items.held)
     if suffixes.max(initial=0) >= settings.suffix_size:
         raise SidmillError(
             f"{suffixes.max() + 1} items share the code {items.codes[suffixes.argmax()].tolist()}, "

@@ -54,7 +54,8 @@ def find_start(settings: Rqvae, warm_start: str | None, grid_steps: list[int] | 
         grid_steps: steps of finite scalar quantization, or None.
     """
     if warm_start:
-        codebooks = quantizer_file.read(warm_start).codebooks
+        quantizer = quantizer_file.read(warm_start)
+        codebooks = quantizer.codebooks[quantizer.categories is not None :]
         sizes = [len(codebook) for codebook in codebooks]
         adapted = replace(settings, codebook_sizes=sizes, e_dim=codebooks[0].shape[1])
         return Start("warm", codebooks, adapted)

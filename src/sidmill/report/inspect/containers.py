@@ -153,6 +153,11 @@ def _describe_codebooks(description: Description, read: quantizer_file.Quantizer
         description.facts["codebook sizes"] = read.codebook_sizes
         return
     description.facts["dim"] = read.dim
+    if read.categories:
+        description.facts["categories"] = (
+            f"{len(read.categories.names):,} of the field {read.categories.field}, "
+            f"{len(read.codebooks[0]):,} codes: {some(read.categories.names)}"
+        )
     _look_at_books(description, read.codebooks)
 
 
