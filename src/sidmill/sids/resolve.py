@@ -18,7 +18,7 @@ from sidmill.settings import registry
 from sidmill.settings.sids import Collisions
 from sidmill.sids import strategies
 from sidmill.sids.published_sids import Kept
-from sidmill.sids.reassign import Space
+from sidmill.sids.space import Space
 
 logger = logging.getLogger(__name__)
 
