@@ -54,11 +54,11 @@ def plain_text(value: object) -> str:
         UnreadableError: if it is binary.
         RecursionError: if it is nested too deeply.
     """
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
     if isinstance(value, str):
         found = _json_text(value)
         return clean(value) if found is None else plain_text(found)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
     if isinstance(value, bytes):
         raise UnreadableError(f"{value!r:.40} is binary, wanted text")
     if isinstance(value, dict):
@@ -76,7 +76,11 @@ def clean(text: str) -> str:
     if "<" in text:
         text = MARKUP.sub(" ", _drop_hidden(text))
         text = TAGS.sub(" ", TIGHT_TAGS.sub("", text))
-    return " ".join(text.translate(INVISIBLE).split())
+    if not text.isprintable():  # nothing invisible is, and no white space but the space
+        text = text.translate(INVISIBLE)
+    elif "  " not in text and text[:1] != " " and text[-1:] != " ":
+        return text
+    return " ".join(text.split())
 
 
 def _character(entity: re.Match[str]) -> str:

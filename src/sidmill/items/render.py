@@ -339,6 +339,8 @@ def _id_value(row: catalogue.Row, field: str) -> object:
     if row.fields is None:
         return None
     value = row.fields.get(field, row.key)
+    if isinstance(value, str | int):
+        return value
     if isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
         return int(value)
     return str(value) if isinstance(value, UUID) else value
@@ -462,7 +464,7 @@ def _fill(template: Template, fields: dict[str, Any]) -> str:
         raise BadRowError("nested too deeply") from None
     except UnreadableError as error:
         raise BadRowError(str(error)) from None
-    if not any(character.isalnum() for _, value in values for character in value):
+    if not any(map(_says_something, (value for _, value in values))):
         lacking = "letter or digit" if any(value for _, value in values) else "text"
         names = [field for _, field in template if field]
         hint = (
@@ -475,7 +477,14 @@ def _fill(template: Template, fields: dict[str, Any]) -> str:
     return _encodable("\n".join(filter(None, (line.strip() for line in lines))), "the text")
 
 
+def _says_something(text: str) -> bool:
+    """Whether a text has a letter or a digit; its first character mostly is one."""
+    return text[:1].isalnum() or any(map(str.isalnum, text))
+
+
 def _encodable(value: str, what: str) -> str:
+    if value.isascii():
+        return value
     try:
         value.encode()
     except UnicodeEncodeError as error:
