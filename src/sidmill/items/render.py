@@ -39,6 +39,7 @@ Template = list[tuple[str, str | None]]  # literal text, and the field behind it
 
 INT64 = range(-(2**63), 2**63)
 FLOAT_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})\.0+")  # what pandas writes beside a gap
+SHORT_INTEGER = re.compile(r"[1-9][0-9]{0,17}").fullmatch  # 64 bits hold it
 EXACT_FLOATS = range(-(2**53), 2**53 + 1)  # integers that a float holds exactly
 PANDAS = (
     "pandas makes integers floats where a value of their column is missing: write them as integers "
@@ -128,19 +129,21 @@ def render(
     _log_encodings(source)
 
     # One pass takes the ids for what they mostly are; otherwise passes over the ids come first.
+    is_joined = not settings.template
     template = _parse_template(settings.template) if settings.template else _joined(settings.fields)
     written = None
     if sids is None:
         with suppress(_AnotherPassError, SidmillError):
             ids, is_sure = _decide_ids(source, settings.id_type, by_first=True)
-            renderer = _Renderer(ids, template, set(), {}, None, array("q"), is_sure)
+            renderer = _Renderer(ids, template, set(), {}, None, array("q"), is_sure, is_joined)
             written = _write(text_path, rejects_path, source, renderer, settings)
     if written is None:
         ids, is_sure = _decide_ids(source, settings.id_type)
         have_sids = (
             None if sids is None else set(given_sids.read(*sids, ids.integer).ids.to_pylist())
         )
-        renderer = _Renderer(ids, template, _find_repeated(source, ids), {}, have_sids)
+        repeated = _find_repeated(source, ids)
+        renderer = _Renderer(ids, template, repeated, {}, have_sids, is_joined=is_joined)
         written = _write(text_path, rejects_path, source, renderer, settings)
     n_items, tally = written
 
@@ -166,6 +169,7 @@ class _Renderer(NamedTuple):
         have_sids: ids that have a SID, or None where that does not matter.
         keys: collects the keys of the ids where ``repeated`` is not known, else None.
         is_sure: whether ``ids`` follow from all ids, and not from the first alone.
+        is_joined: whether the template only joins fields by line ends.
     """
 
     ids: Ids
@@ -175,6 +179,7 @@ class _Renderer(NamedTuple):
     have_sids: set[int | str] | None
     keys: "array[int] | None" = None
     is_sure: bool = True
+    is_joined: bool = False
 
     def item(self, file: str, row: catalogue.Row) -> tuple[int | str, str]:
         """Return the id and the text of a row.
@@ -185,21 +190,29 @@ class _Renderer(NamedTuple):
         """
         if row.fields is None:
             raise BadRowError(row.problem)
-        if not self.is_sure:
-            value = _id_value(row, self.ids.field)
-            if not (_is_missing(value) or _is_integer(value)):
-                raise _AnotherPassError
-        pid = _read_id(row, self.ids)
+        pid = _read_id(row, self.ids) if self.is_sure else self._integer_id(row)
         if self.keys is not None:
             self.keys.append(_key(pid))
         if pid in self.first_rows:
             raise BadRowError(f"id {pid!r:.80} stands already at {self.first_rows[pid]}")
         if self.have_sids is not None and pid not in self.have_sids:
             raise NoSidError(NO_SID)
-        text = _fill(self.template, row.fields)
+        text = _fill(self.template, row.fields, self.is_joined)
         if pid in self.repeated:
             self.first_rows[pid] = f"{file}, row {row.number}"
         return pid, text
+
+    def _integer_id(self, row: catalogue.Row) -> int | str:
+        """The id of a row where ids are integers if all are written as such."""
+        try:
+            pid = _read_id(row, self.ids)
+        except BadRowError:
+            if _is_missing(_id_value(row, self.ids.field)):
+                raise
+            raise _AnotherPassError from None
+        if str(_id_value(row, self.ids.field)) != str(pid):
+            raise _AnotherPassError
+        return pid
 
 
 def _write(
@@ -250,7 +263,8 @@ def _tables(
     bad: list[tuple[str | None, str, int, str]] = []
     for file, row in source.rows(fields):
         tally.rows += 1
-        unseen.difference_update(row.fields or ())
+        if unseen:
+            unseen.difference_update(row.fields or ())
         try:
             good.append(renderer.item(file, row))
         except BadRowError as error:
@@ -411,8 +425,10 @@ def _is_integer(value: object) -> bool:
 
 
 def _read_id(row: catalogue.Row, ids: Ids) -> int | str:
-    # Integers, and floats that pandas made of them.
+    # Most integers of tables; then all others, and floats that pandas made of them.
     value = _id_value(row, ids.field)
+    if isinstance(value, str) and ids.integer and not ids.strict and SHORT_INTEGER(value):
+        return int(value)
     if _is_missing(value):
         raise BadRowError(f"no id in field {safe(repr(ids.field), 80)}")
     if isinstance(value, int) and not isinstance(value, bool):
@@ -511,8 +527,20 @@ def _parse_template(template: str) -> Template:
     return [(literal, field) for literal, field, _, _ in parsed]
 
 
-def _fill(template: Template, fields: dict[str, Any]) -> str:
+def _fill(template: Template, fields: dict[str, Any], is_joined: bool) -> str:
+    """The text of a row; ``is_joined`` says that the template is one of :func:`_joined`.
+
+    Raises:
+        BadRowError: if it has no letter and no digit, or cannot be written.
+    """
     try:
+        # Values have no line ends and no white space around them: literals alone may.
+        if is_joined:
+            parts = [
+                part for part in [plain_text(fields.get(name)) for _, name in template] if part
+            ]
+            if any(map(_says_something, parts)):
+                return _encodable("\n".join(parts), "the text")
         values = [
             (literal, plain_text(fields.get(field)) if field else "") for literal, field in template
         ]
