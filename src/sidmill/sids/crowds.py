@@ -148,7 +148,9 @@ def _share_out(crowd: Crowd, placed: np.ndarray, space: Space) -> np.ndarray:
             residuals = space.residuals(portion, placed[portion[0], :last])
             distances, kind = space.distances(residuals, last)
         n_leaving = max(len(portion) - len(crowded) - len(free), 0)
-        outside = _nearest_outside(portion, placed, space) if n_leaving else np.zeros(len(portion))
+        outside = np.zeros(len(portion))
+        if n_leaving:
+            outside = _nearest_outside(portion, distances, placed, space)
         own = placed[portion, last]
         rivals = Rivals(distances, kind, own, outside)
         chosen = _assign(rivals, crowded, free, n_leaving)
@@ -272,14 +274,39 @@ def _in_order(column: np.ndarray, cost: np.ndarray, kind: np.ndarray) -> np.ndar
     return ordered
 
 
-def _nearest_outside(items: np.ndarray, placed: np.ndarray, space: Space) -> np.ndarray:
-    """Squared error of each item under the best other prefix of length L - 1, taken or not."""
+def _nearest_outside(
+    items: np.ndarray, distances: np.ndarray, placed: np.ndarray, space: Space
+) -> np.ndarray:
+    """Squared error of each item under the best other prefix of length L - 1, taken or not.
+
+    With another codeword v in place of u, an item at r from the prefix is at r + (u - v) from the
+    other one: its distances to the last codewords w change by what r and v alone decide, less
+    ``2 (u - v) w``.
+
+    Args:
+        items: int64 (m,), of one prefix.
+        distances: float64 (m, K), squared, of the items to the last codewords.
+        placed: int32 (N + H, L).
+        space: vectors and codebooks.
+    """
+    # The nearest other codeword of the level before the last, and the error after it: (m,).
     last = placed.shape[1] - 1
     if not last:
         return np.zeros(len(items))  # there is no other: the capacity was checked
-    residuals = space.residuals(items, placed[items[0], : last - 1])
-    distances, _ = space.distances(residuals, last - 1)
-    distances[:, placed[items[0], last - 1]] = np.inf
-    residuals -= space.codebooks[last - 1][distances.argmin(axis=1)]
-    nearest: np.ndarray = space.distances(residuals, last)[0].min(axis=1)
-    return nearest
+    own = placed[items[0], last - 1]
+    before = space.residuals(items, placed[items[0], : last - 1])
+    others, _ = space.distances(before, last - 1)
+    residual = before - space.codebook(last - 1).codewords[own]
+    if others.shape[1] > 1:
+        others[:, own] = np.inf
+    other = others.argmin(axis=1)
+    change = others[np.arange(len(items)), other] - np.square(residual).sum(axis=1)
+
+    # Few codewords are the nearest of many items.
+    nearest = np.empty(len(items))
+    for code in np.unique(other):
+        step = space.codebook(last - 1).codewords[own] - space.codebook(last - 1).codewords[code]
+        rows = other == code
+        products = space.codebook(last).codewords @ step
+        nearest[rows] = (distances[rows] - 2 * products).min(axis=1) + change[rows]
+    return np.maximum(nearest, 0.0)

@@ -20,7 +20,7 @@ from scipy.optimize import linear_sum_assignment
 
 from sidmill.sids import crowds, listed, prefixes
 from sidmill.sids.crowds import EXACT_ITEMS, nudge
-from sidmill.sids.space import Space, kinds, squared_distances
+from sidmill.sids.space import Space, kinds
 
 logger = logging.getLogger(__name__)
 
@@ -65,18 +65,62 @@ def reassign(
     if not len(pending):
         return placed[: len(codes)]
     logger.info("%d items leave a full prefix of length %d", len(pending), last)
-    occupied = prefixes.number(placed, sizes)
-    filled: set[Code] = set()  # codes that were free before
+    taken = Taken(prefixes.number(placed, sizes), set())
+    overlaps = Overlaps(space)
 
     # Then place these under prefixes that are shorter and shorter.
     for length in range(last - 1, -1, -1):
         unplaced = []
-        for items in _by_prefix(pending, occupied.numbers[length]):
+        for items in _by_prefix(pending, taken.occupied.numbers[length]):
             for start in range(0, len(items), OUTSIDE_ITEMS):
                 portion = items[start : start + OUTSIDE_ITEMS]
-                unplaced.append(_move_out(portion, length, placed, occupied, filled, space))
+                unplaced.append(_move_out(portion, length, placed, taken, overlaps))
         pending = np.sort(np.concatenate(unplaced)) if unplaced else pending
     return placed[: len(codes)]
+
+
+class Taken(NamedTuple):
+    """Codes that are not free: ``occupied`` from the beginning, ``filled`` since."""
+
+    occupied: prefixes.Prefixes
+    filled: set[Code]
+
+
+class Overlaps:
+    """Inner products of codewords of two levels, kept for the codes that were asked for last.
+
+    Items that leave one prefix are near each other, and so are the prefixes that they go to.
+    Memory: ``EXACT_ITEMS`` rows (K,) in float64 per pair of levels, or as many as are asked for.
+    """
+
+    def __init__(self, space: Space) -> None:
+        """Know none of the codebooks of ``space`` yet."""
+        self.space = space
+        self._known: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+
+    def of(self, level: int, later: int, codes: np.ndarray) -> np.ndarray:
+        """Inner products of codewords of ``level`` with all of ``later``: float64 (n, K).
+
+        Args:
+            level: of the codewords.
+            later: the other level.
+            codes: int (n,), codewords.
+        """
+        # Where each code's products are; -1 where they are not known.
+        first, second = self.space.codebook(level), self.space.codebook(later)
+        empty = np.full(len(first.squares), -1), np.empty((0, len(second.squares)))
+        position, products = self._known.get((level, later), empty)
+        wanted = np.unique(codes)
+        missing = wanted[position[wanted] < 0]
+        if len(missing):
+            if len(products) + len(missing) > EXACT_ITEMS:
+                (position, products), missing = empty, wanted
+            position[missing] = len(products) + np.arange(len(missing))
+            more = first.codewords[missing] @ second.codewords.T
+            products = np.concatenate([products, more])
+            self._known[level, later] = position, products
+        found: np.ndarray = products[position[codes]]
+        return found
 
 
 def _by_prefix(items: np.ndarray, numbers: np.ndarray) -> list[np.ndarray]:
@@ -86,12 +130,7 @@ def _by_prefix(items: np.ndarray, numbers: np.ndarray) -> list[np.ndarray]:
 
 
 def _move_out(
-    items: np.ndarray,
-    length: int,
-    placed: np.ndarray,
-    occupied: prefixes.Prefixes,
-    filled: set[Code],
-    space: Space,
+    items: np.ndarray, length: int, placed: np.ndarray, taken: Taken, overlaps: Overlaps
 ) -> np.ndarray:
     """Place items on free codes anywhere under their prefix of ``length``; return the others.
 
@@ -101,15 +140,15 @@ def _move_out(
     """
     # Items of equal residuals are one row of ``distinct`` (n, D).
     prefix = placed[items[0], :length]
-    residuals = space.residuals(items, prefix)
+    residuals = overlaps.space.residuals(items, prefix)
     first, kind = kinds(residuals)
-    distinct = residuals[first]
+    search = _search(residuals[first], prefix, overlaps)
     while len(items):
         # The free codes that each searched row offers, as many as it has items or more.
-        alike = np.bincount(kind, minlength=len(distinct))
+        alike = np.bincount(kind, minlength=len(first))
         searched = np.flatnonzero(alike)
         counts = np.maximum(OFFERS, alike[searched])
-        free = _free_codes_near(distinct[searched], prefix, counts, Taken(occupied, filled), space)
+        free = _free_codes_near(search, searched.tolist(), counts, taken)
         offers_of = dict(zip(searched.tolist(), free, strict=True))
         offers: dict[Code, int] = {}  # free code -> column
         for code, _ in itertools.chain.from_iterable(offers_of.values()):
@@ -134,7 +173,7 @@ def _move_out(
         codes = list(offers)
         for item, code in zip(items[row], column, strict=True):
             placed[item] = codes[code]
-            filled.add(codes[code])
+            taken.filled.add(codes[code])
         items, kind = np.delete(items, row), np.delete(kind, row)
     return items
 
@@ -157,19 +196,35 @@ def _nearer_first(
     return by_kind[position < counts[kind[by_kind]]], column[by_cost]
 
 
-class Taken(NamedTuple):
-    """Codes that are not free: ``occupied`` from the beginning, ``filled`` since."""
+class _Search(NamedTuple):
+    """Residuals after a prefix, as beams need them.
 
-    occupied: prefixes.Prefixes
-    filled: set[Code]
+    Attributes:
+        prefix: int32 (length,).
+        squares: float64 (m,), squared lengths of the residuals.
+        products: their inner products with the codewords of each level after the prefix, float64
+            (m, K_l).
+        overlaps: inner products of codewords.
+    """
+
+    prefix: np.ndarray
+    squares: np.ndarray
+    products: list[np.ndarray]
+    overlaps: Overlaps
+
+
+def _search(residuals: np.ndarray, prefix: np.ndarray, overlaps: Overlaps) -> _Search:
+    """Multiply residuals float64 (m, D) by every codebook after a prefix."""
+    space = overlaps.space
+    products = [
+        residuals @ space.codebook(level).codewords.T
+        for level in range(len(prefix), len(space.codebooks))
+    ]
+    return _Search(prefix, np.square(residuals).sum(axis=1), products, overlaps)
 
 
 def _free_codes_near(
-    residuals: np.ndarray,
-    prefix: np.ndarray,
-    counts: np.ndarray,
-    taken: Taken,
-    space: Space,
+    search: _Search, rows: list[int], counts: np.ndarray, taken: Taken
 ) -> list[list[Offer]]:
     """Find free codes under a prefix, nearest first, with their squared errors.
 
@@ -177,31 +232,28 @@ def _free_codes_near(
     one width are searched together, ``EXACT_ITEMS`` prefixes at a time.
 
     Args:
-        residuals: float64 (m, D), of each item after the prefix.
-        prefix: int32 (length,).
-        counts: int64 (m,), how many codes each needs.
+        search: the residuals.
+        rows: r of these.
+        counts: int64 (r,), how many codes each needs.
         taken: codes that are not free.
-        space: vectors and codebooks.
 
     Returns:
         For each row up to ``counts`` pairs of a code and its squared error.
     """
-    offers: list[list[Offer]] = [[]] * len(residuals)
-    last = len(space.codebooks) - 1
-    pending, width = list(range(len(residuals))), MIN_BEAM
+    offers: list[list[Offer]] = [[]] * len(rows)
+    last = len(search.prefix) + len(search.products) - 1
+    pending, width = list(range(len(rows))), MIN_BEAM
     while pending:
         wider = []
         at_once = max(EXACT_ITEMS // width, 1)
         for start in range(0, len(pending), at_once):
-            # One product for the beams of several rows: distances (p, K) of each beam.
+            # Errors (p, K) of all extensions of each beam.
             batch = pending[start : start + at_once]
-            beams, whole = _beams(residuals[batch], prefix, width, space)
-            ends = np.cumsum([len(beam.paths) for beam in beams])
-            stacked = np.concatenate([beam.residuals for beam in beams])
-            distances = np.split(squared_distances(stacked, space.codebook(last)), ends[:-1])
+            beams, whole = _beams(search, [rows[one] for one in batch], width)
+            extended = _extend(search, beams, last)
 
             # Rows that found too few codes are searched again with a wider beam.
-            for row, beam, errors in zip(batch, beams, distances, strict=True):
+            for row, beam, errors in zip(batch, beams, extended, strict=True):
                 offers[row] = _nearest_free(beam.paths, errors, counts[row], taken)
                 if len(offers[row]) < counts[row] and not whole:
                     wider.append(row)
@@ -209,32 +261,51 @@ def _free_codes_near(
     return offers
 
 
-class Beam(NamedTuple):
-    """The best prefixes of one item, int (p, L - 1), and its residuals, float64 (p, D)."""
+class _Beam(NamedTuple):
+    """The best prefixes of one item, int (p, length), and their squared errors, float64 (p,)."""
 
+    row: int  # of the search
     paths: np.ndarray
-    residuals: np.ndarray
+    errors: np.ndarray
 
 
-def _beams(
-    residuals: np.ndarray, prefix: np.ndarray, width: int, space: Space
-) -> tuple[list[Beam], bool]:
+def _beams(search: _Search, rows: list[int], width: int) -> tuple[list[_Beam], bool]:
     """Extend a prefix to length L - 1 for each row; tell whether the beams hold all extensions."""
-    beams = [Beam(prefix[None], residual[None]) for residual in residuals]
+    prefix = search.prefix
+    beams = [_Beam(row, prefix[None], search.squares[row : row + 1]) for row in rows]
     whole = True
-    for level in range(len(prefix), len(space.codebooks) - 1):
-        ends = np.cumsum([len(beam.paths) for beam in beams])
-        stacked = np.concatenate([beam.residuals for beam in beams])
-        distances = np.split(squared_distances(stacked, space.codebook(level)), ends[:-1])
+    for level in range(len(prefix), len(prefix) + len(search.products) - 1):
         longer = []
-        for beam, costs in zip(beams, distances, strict=True):
-            best = _smallest(costs, width)
-            whole &= len(best) == costs.size
-            path, code = np.divmod(best, costs.shape[1])
+        for beam, errors in zip(beams, _extend(search, beams, level), strict=True):
+            best = _smallest(errors, width)
+            whole &= len(best) == errors.size
+            path, code = np.divmod(best, errors.shape[1])
             paths = np.column_stack([beam.paths[path], code])
-            longer.append(Beam(paths, beam.residuals[path] - space.codebooks[level][code]))
+            longer.append(_Beam(beam.row, paths, errors[path, code]))
         beams = longer
     return beams, whole
+
+
+def _extend(search: _Search, beams: list[_Beam], level: int) -> list[np.ndarray]:
+    """Squared errors of beams extended by each code of a level: float64 (p, K) per beam.
+
+    The error of a prefix and one more codeword w is that of the prefix, plus ``|w|^2``, less twice
+    the inner product of w and what is left: the residual less the codewords since the search began.
+    """
+    # Inner products of w and what is left, for the prefixes of all beams: (sum of p, K).
+    start = len(search.prefix)
+    sizes = [len(beam.paths) for beam in beams]
+    paths = np.concatenate([beam.paths for beam in beams])
+    products = search.products[level - start][np.repeat([beam.row for beam in beams], sizes)]
+    for before in range(start, level):
+        products -= search.overlaps.of(before, level, paths[:, before])
+
+    errors = products
+    errors *= -2
+    errors += search.overlaps.space.codebook(level).squares
+    errors += np.concatenate([beam.errors for beam in beams])[:, None]
+    np.maximum(errors, 0.0, out=errors)
+    return np.split(errors, np.cumsum(sizes)[:-1])
 
 
 def _nearest_free(
