@@ -104,6 +104,27 @@ def test_lists_and_all_distances_give_the_same_bytes(seed, data):
     np.testing.assert_array_equal(resolved(vectors, codebooks, codes, held), wanted)
 
 
+def test_items_of_equal_errors_are_not_taken_for_equal_items():
+    """Both movers are at distance 1 from their codes, which are not the same."""
+    words = np.array([[0, 0], [1, -2], [2, 1], [50, 50], [60, 60]], np.float32)
+    vectors = np.array([[1, 1], [1, -1], [0.25, 0]], np.float32)
+    codes = np.zeros((3, 2), np.int32)
+    sids = resolved(vectors, [np.zeros((1, 2), np.float32), words], codes)
+    assert sids[:, 1].tolist() == [2, 1, 0]
+
+
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_of_two_moves_that_add_the_same_error_the_higher_row_makes_its_own(order):
+    """Errors 4 and 5, of which 1 and 2 were there before."""
+    words = np.array([[0, 0], [1, -2], [3, 2], [50, 50]], np.float32)
+    vectors, moved = np.array([[1, 0], [1, 1]], np.float32), [1, 2]
+    codebooks = [np.zeros((1, 2), np.float32), words]
+    codes = np.zeros((2, 2), np.int32)
+    assert count_left_alone(vectors[order], codebooks, codes.copy())[0] == 0
+    sids = resolved(vectors[order], codebooks, codes)
+    assert sids[:, 1].tolist() == [0, moved[order[1]]]
+
+
 @pytest.mark.parametrize("offset", [0, 30, 3000])
 def test_rounding_of_products_takes_no_code_off_a_list(offset):
     """Far from zero a float32 product tells little; what it proposes is decided in float64."""
@@ -182,6 +203,7 @@ def test_memory_grows_by_some_bytes_per_item_and_not_with_vectors_or_codes(monke
         vectors, codebooks, codes = crowded_problem(3, n_items, sizes=(16, 64, 256), dim=64)
         codes[:, 0] = np.arange(n_items) % 500 // 32
         codes[:, 1] = np.arange(n_items) // 500 * 2
+        codes[:, 2] = np.arange(n_items) // 4 % 256
         space = Space(vectors, np.arange(n_items), codebooks)
         tracemalloc.start()
         sids = reassign(codes, [16, 64, 256], space)
@@ -189,4 +211,4 @@ def test_memory_grows_by_some_bytes_per_item_and_not_with_vectors_or_codes(monke
         tracemalloc.stop()
         assert len(np.unique(sids, axis=0)) == n_items
     per_item = (peaks[16_000] - peaks[4_000]) / 12_000
-    assert per_item < 250  # their vectors take 256 bytes, their distances 1,024
+    assert per_item < 250  # with their vectors it would be 256 more, with distances 1,024
