@@ -90,7 +90,7 @@ def run_tree(arguments: Sequence[str]) -> Tree:
 
 def _watch(pid: int, ended: threading.Event, sums: list[float]) -> None:
     """Append the memory of a tree of processes in MiB (proportional set sizes), until it ends."""
-    import psutil
+    import psutil  # type: ignore[import-untyped]
 
     while not ended.wait(WATCH_SECONDS):
         total = 0

@@ -25,7 +25,7 @@ CHUNK = 1 << 16
 MANY = 10  # lists: more than a row has
 NEAR_END = 16  # characters: an error closer to the end of what was read may be of a value cut there
 NOT_UTF8 = re.compile("[\ud800-\udfff]")  # what surrogateescape makes of such bytes
-SCAN = json.JSONDecoder().scan_once  # (text, position) -> value and where it ends
+SCAN = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 SPACE = re.compile(r"[ \t\n\r]*")
 TOO_DEEP = "JSON nested too deeply"
 # A string, whole or up to where the text ends, or a mark that opens, closes or parts values.

@@ -537,7 +537,9 @@ def _fill(template: Template, fields: dict[str, Any], is_joined: bool) -> str:
         # Values have no line ends and no white space around them: literals alone may.
         if is_joined:
             parts = [
-                part for part in [plain_text(fields.get(name)) for _, name in template] if part
+                part
+                for part in [plain_text(fields.get(name or "")) for _, name in template]
+                if part
             ]
             if any(map(_says_something, parts)):
                 return _encodable("\n".join(parts), "the text")
