@@ -1,9 +1,9 @@
 """Move the fewest items to free codes, at the least added distortion.
 
 Of the items that share a code one stays; the others take free codes under the same prefix. Who
-stays and who goes where is one assignment problem per prefix of length L - 1 (Hungarian method,
-scipy.optimize.linear_sum_assignment): first the fewest moves, then the least squared error. Only
-where such a prefix has no free code left do items leave it, for the nearest free codes under the
+stays and who goes where is one assignment problem per prefix of length L - 1: first the fewest
+moves, then the least squared error. Most are solved from lists of nearest free codes, for many
+prefixes at once (:mod:`.listed`), the others from all distances (:mod:`.crowds`). Only where such a prefix has no free code left do items leave it, for the nearest free codes under the
 prefix one token shorter, and so on. No item may have a held code, such as that of a published
 version: an item that has one moves.
 
@@ -40,9 +40,9 @@ def reassign(
     Deterministic: ties go to the item of the lower row and to the lower code. Where more than
     ``EXACT_ITEMS`` items must share out the codes of one prefix, the first item of each code stays
     and the others are placed in portions, each optimal given the ones before: moves are still the
-    fewest. Memory: about 60 bytes per item and held code, some 200 more per item that moves, the
-    distances float64 (m, K) of one portion, and in float64 the last codebook; where items leave a
-    full prefix, all codebooks.
+    fewest. Memory: about 60 bytes per item and held code, some 200 more per item that shares a
+    code, ``listed.PORTION_MB`` of vectors, and the distances float64 (m, K) of one portion with the
+    last codebook in float64; where items leave a full prefix, all codebooks.
 
     Args:
         codes: int32 (N, L).
