@@ -3,9 +3,10 @@
 Of the items that share a code one stays; the others take free codes under the same prefix. Who
 stays and who goes where is one assignment problem per prefix of length L - 1: first the fewest
 moves, then the least squared error. Most are solved from lists of nearest free codes, for many
-prefixes at once (:mod:`.listed`), the others from all distances (:mod:`.crowds`). Only where such a prefix has no free code left do items leave it, for the nearest free codes under the
-prefix one token shorter, and so on. No item may have a held code, such as that of a published
-version: an item that has one moves.
+prefixes at once (:mod:`.listed`), the others from all distances (:mod:`.crowds`). Only where such
+a prefix has no free code left do items leave it, for the nearest free codes under the prefix one
+token shorter, and so on. No item may have a held code, such as that of a published version: an item
+that has one moves.
 
 Shapes: N items, L levels, K_l codes at level l, D dimensions, m items to place, n candidates, H
 codes held.
