@@ -6,11 +6,14 @@ import os
 import resource
 import statistics
 import sys
+import threading
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 KIB_PER_MIB = 1024
+WATCH_SECONDS = 0.1  # between two looks at the memory of a tree of processes
 
 
 class Run(NamedTuple):
@@ -43,6 +46,73 @@ def run(arguments: Sequence[str]) -> Run:
     return measured(seconds, usage)
 
 
+class Tree(NamedTuple):
+    """A process and all that it starts, from its start to its end."""
+
+    seconds: float
+    cpu_seconds: float  # of all processes that were waited for
+    peak_mb: float  # largest memory of all together in MiB; a page that several share counts once
+    written_mb: float  # MiB that the tree gave to the disk
+
+
+Measured = TypeVar("Measured", Run, Tree)
+
+
+def run_tree(arguments: Sequence[str]) -> Tree:
+    """Run ``python ARGUMENTS``, and measure it with all processes that it starts, as :func:`run`.
+
+    Raises:
+        SystemExit: if the program fails.
+    """
+    # The bytes of a process are counted for its parent when it ends, at last for this process.
+    written = _bytes_written()
+    began = time.perf_counter()
+    child = os.posix_spawn(
+        sys.executable,
+        [sys.executable, *arguments],
+        os.environ,
+        file_actions=[(os.POSIX_SPAWN_DUP2, 2, 1)],
+    )
+    ended = threading.Event()
+    sums = [0.0]
+    watcher = threading.Thread(target=_watch, args=(child, ended, sums))
+    watcher.start()
+    _, status, usage = os.wait4(child, 0)
+    seconds = time.perf_counter() - began
+    ended.set()
+    watcher.join()
+    if status:
+        raise SystemExit(f"{' '.join(arguments)} failed")
+    alone = measured(seconds, usage)
+    written = (_bytes_written() - written) / KIB_PER_MIB**2
+    return Tree(seconds, alone.cpu_seconds, max(sums), written)
+
+
+def _watch(pid: int, ended: threading.Event, sums: list[float]) -> None:
+    """Append the memory of a tree of processes in MiB (proportional set sizes), until it ends."""
+    import psutil  # type: ignore[import-untyped]
+
+    while not ended.wait(WATCH_SECONDS):
+        total = 0
+        try:
+            root = psutil.Process(pid)
+            tree = [root, *root.children(recursive=True)]
+        except psutil.Error:
+            return
+        for process in tree:
+            try:
+                total += process.memory_full_info().pss
+            except psutil.Error:
+                continue  # it has ended
+        sums.append(total / KIB_PER_MIB**2)
+
+
+def _bytes_written() -> int:
+    """Bytes that this process and those that it waited for gave to the disk."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(dict(line.split(": ") for line in lines)["write_bytes"])
+
+
 def measured(seconds: float, usage: resource.struct_rusage) -> Run:
     """A run from its wall time and what ``os.wait4`` says of the process."""
     return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / KIB_PER_MIB)
@@ -64,20 +134,26 @@ def flags(options: argparse.Namespace, folder: str) -> list[str]:
     ]
 
 
-def alternate(sides: dict[str, Sequence[str]], repeats: int) -> dict[str, Run]:
+def alternate(
+    sides: dict[str, Sequence[str]],
+    repeats: int,
+    measure: Callable[[Sequence[str]], Measured] = run,
+) -> dict[str, Measured]:
     """Run every side ``repeats`` times in turn; return the medians per side."""
-    runs: dict[str, list[Run]] = {name: [] for name in sides}
+    runs: dict[str, list[Measured]] = {name: [] for name in sides}
     for number in range(repeats):
         for name, arguments in sides.items():
-            runs[name].append(run(arguments))
+            runs[name].append(measure(arguments))
             print(f"run {number + 1} {name}: {runs[name][-1]}", file=sys.stderr, flush=True)
     return {
-        name: Run(*(statistics.median(part) for part in zip(*done, strict=True)))
+        name: type(done[0])(*(statistics.median(part) for part in zip(*done, strict=True)))
         for name, done in runs.items()
     }
 
 
-def report(medians: dict[str, Run], figures: dict[str, object], quality_ratio: float) -> None:
+def report(
+    medians: Mapping[str, Run | Tree], figures: dict[str, object], quality_ratio: float
+) -> None:
     """Print a table, and last one JSON line with the ratios of the first side over the second."""
     ours, theirs = medians.values()
     print(f"{'side':<14}{'seconds':>10}{'CPU s':>10}{'peak MiB':>10}")

@@ -17,6 +17,7 @@ from sidmill.numeric import residual_codec
 from sidmill.settings.sids import Collisions, Published
 from sidmill.sids import churn, published_sids, reassign, sinkhorn
 from sidmill.sids.resolve import resolve
+from sidmill.sids.space import Space
 
 SETTINGS = Collisions(suffix_size=64, sinkhorn_iterations=20, sinkhorn_rounds=5)
 KEEP = Published()
@@ -238,7 +239,7 @@ def test_reassign_leaves_held_codes_and_moves_the_fewest(seed, sizes, data):
     books = [rng.standard_normal((size, 3)).astype(np.float32) for size in sizes]
     vectors = rng.standard_normal((n_items, 3)).astype(np.float32)
     codes = np.concatenate(list(residual_codec.encode(vectors, books, device="cpu", memory_mb=64)))
-    space = reassign.Space(vectors, np.arange(n_items), books)
+    space = Space(vectors, np.arange(n_items), books)
     placed = reassign.reassign(codes, sizes, space, held)
     taken = set(map(tuple, held.tolist()))
     got = list(map(tuple, placed.tolist()))
@@ -252,7 +253,7 @@ def test_sinkhorn_empties_held_codes_itself(rng):
     """Two codes of three items each, one of them held: five move, and none is left to others."""
     codes = np.repeat(np.array([[0, 0], [0, 1]], np.int32), 3, axis=0)
     books = [np.zeros((1, 3), np.float32), rng.standard_normal((9, 3)).astype(np.float32)]
-    space = reassign.Space(rng.standard_normal((6, 3)).astype(np.float32), np.arange(6), books)
+    space = Space(rng.standard_normal((6, 3)).astype(np.float32), np.arange(6), books)
     found = sinkhorn.spread(codes, [1, 9], space, Collisions(sinkhorn_iterations=20), codes[:1])
     assert found.colliding_by_round[0] == 5
     assert found.colliding_by_round[-1] == 0

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sidmill.core.errors import SidmillError
 from sidmill.numeric import residual_codec
 from sidmill.settings.sids import Collisions
+from sidmill.sids import crowds, listed, space
 from sidmill.sids import reassign as module
 from sidmill.sids.resolve import resolve
 
@@ -98,7 +99,8 @@ def test_the_reported_cost_is_what_it_cost(rng):
 
 
 def test_many_items_of_one_code_are_placed_in_portions(rng, monkeypatch):
-    monkeypatch.setattr(module, "EXACT_ITEMS", 7)
+    for one in (module, crowds, listed):
+        monkeypatch.setattr(one, "EXACT_ITEMS", 7)
     vectors, codebooks, codes = problem(rng, 120, [4, 4, 8], crowding=0.8)
     sids = run(vectors, codebooks, codes).sids
     assert len(np.unique(sids, axis=0)) == 120
@@ -128,25 +130,29 @@ def test_codebooks_are_converted_once_however_many_items_move_or_leave(
     vectors = rng.standard_normal((28, 4)).astype(np.float32)
     codes = np.zeros((28, n_levels), dtype=np.int32)
     codes[20:, 0] = 1  # a second crowded prefix
-    converted, convert = [], module.in_double
-    monkeypatch.setattr(module, "in_double", lambda book: converted.append(1) or convert(book))
+    converted, convert = [], space.in_double
+    monkeypatch.setattr(space, "in_double", lambda book: converted.append(1) or convert(book))
     monkeypatch.setattr(module, "OUTSIDE_ITEMS", 3)
     assert len(np.unique(run(vectors, codebooks, codes, strategy=strategy).sids, axis=0)) == 28
     assert len(converted) <= n_levels * (2 if strategy == "sinkhorn" else 1)
 
 
-def test_prefixes_share_passes_over_the_codebook(rng, monkeypatch):
+@pytest.mark.parametrize("most_moves", [64, 0])
+def test_prefixes_share_passes_over_the_codebook(rng, monkeypatch, most_moves):
     """A product of a few items with a large codebook costs as much as one of a thousand."""
     vectors = rng.standard_normal((40, 4)).astype(np.float32)
     codebooks = [rng.standard_normal((size, 4)).astype(np.float32) for size in (20, 8)]
     codes = np.column_stack([np.arange(40) // 2, np.zeros(40)]).astype(np.int32)
-    passes, distances = [], module.squared_distances
+    passes, distances, listing = [], space.squared_distances, listed._list
     monkeypatch.setattr(
-        module, "squared_distances", lambda *both: passes.append(1) or distances(*both)
+        space, "squared_distances", lambda *both: passes.append(1) or distances(*both)
     )
+    monkeypatch.setattr(listed, "_list", lambda *all_: passes.append(1) or listing(*all_))
+    monkeypatch.setattr(listed, "MOST_MOVES", most_moves)
     together = run(vectors, codebooks, codes).sids
     assert len(passes) == 1
-    monkeypatch.setattr(module, "EXACT_ITEMS", 4)  # two prefixes at a time
+    for one in (crowds, listed):
+        monkeypatch.setattr(one, "EXACT_ITEMS", 4)  # two prefixes at a time
     np.testing.assert_array_equal(run(vectors, codebooks, codes).sids, together)
     assert len(passes) == 1 + 10
 

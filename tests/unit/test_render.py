@@ -1,6 +1,8 @@
 """The catalogue in every accepted form gives the same texts, and every row is accounted for."""
 
+import csv
 import gzip
+import io
 import json
 import time
 import tracemalloc
@@ -12,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidmill.core.errors import SidmillError
-from sidmill.items.clean import clean, plain_text
+from sidmill.formats import catalogue
+from sidmill.items import render as module
+from sidmill.items.clean import INVISIBLE, _is_plain, clean, plain_text
 from sidmill.items.render import Ids, _find_repeated, render
 from sidmill.settings.items import Items
 
@@ -345,3 +349,117 @@ def test_a_file_that_cannot_be_used_says_why_and_leaves_nothing(
 def test_a_glob_that_matches_nothing_says_so(tmp_path):
     with pytest.raises(SidmillError, match=r"items\.path: no file matches"):
         run(tmp_path, tmp_path / "*.jsonl")
+
+
+IDS = st.one_of(
+    st.integers(-2, 6),
+    st.sampled_from(
+        ["1", "2", "3", "12", "007", "1.0", "2.0", "-0", "+4", " 5", "x", "", "9" * 25]
+    ),
+    st.none(),
+    st.sampled_from([1.0, 2.5, float("nan"), True, [1]]),
+)
+TITLES = st.sampled_from(
+    ["cup", "  two  spaces ", "a&amp;b", "<b>bold</b>", "{}", "\u00ad", "", "x\ty"]
+)
+
+
+def outcome(tmp_path, name, content, **settings):
+    """Bytes of both files, or the message."""
+    path = write(tmp_path, name, content)
+    paths = [tmp_path / "text.parquet", tmp_path / "rejects.parquet"]
+    for one in paths:
+        one.unlink(missing_ok=True)
+    try:
+        counts = render(*map(str, paths), Items(path=str(path), **(PLAIN | settings)))
+    except SidmillError as error:
+        assert not any(one.exists() for one in paths)
+        return str(error)
+    return counts, [one.read_bytes() for one in paths]
+
+
+def assert_same_in_one_pass(tmp_path, name, content, **changed):
+    """The second way never guesses: it reads all ids first, as if every guess had failed."""
+    found = outcome(tmp_path, name, content, **changed)
+    decide = module._decide_ids
+
+    def never_by_first(source, id_type, by_first=False):
+        if by_first:
+            raise module._AnotherPassError
+        return decide(source, id_type)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_decide_ids", never_by_first)
+        assert outcome(tmp_path, name, content, **changed) == found
+
+
+@pytest.mark.parametrize("bad", ["reject", "error"])
+@pytest.mark.parametrize("last", ["2", "2.0", "x", "-0", "007", "1", "9" * 25, " 2", "", "+2"])
+def test_an_id_that_is_not_like_the_first_is_read_as_if_all_had_been_read_before(
+    tmp_path, last, bad
+):
+    content = f"id,title,brand\n1,cup,b\n7,tea,b\n{last},pot,b\n".encode()
+    assert_same_in_one_pass(tmp_path, "a.csv", content, on_bad_rows=bad)
+
+
+@given(
+    st.lists(st.tuples(IDS, TITLES), min_size=1, max_size=12),
+    st.sampled_from(["jsonl", "csv", "keyed"]),
+    st.sampled_from(["reject", "error"]),
+    st.sampled_from(["auto", "int", "string"]),
+)
+@settings(max_examples=100, deadline=None)
+def test_one_pass_gives_what_passes_over_all_ids_before_it_give(
+    tmp_path_factory, rows, form, bad, kind
+):
+    tmp_path = tmp_path_factory.mktemp("render")
+    if form == "csv":
+        text = io.StringIO()
+        csv.writer(text).writerows(
+            [["id", "title", "brand"], *([one, two, "b"] for one, two in rows)]
+        )
+        name, content = "a.csv", text.getvalue().encode()
+    elif form == "keyed":
+        entries = {str(one): {"title": two, "brand": "b"} for one, two in rows}
+        name, content = "a.json", json.dumps(entries).encode()
+    else:
+        name = "a.jsonl"
+        content = lines([{"id": one, "title": two, "brand": "b"} for one, two in rows])
+    changed = {"on_bad_rows": bad, "id_type": kind, "max_reject_share": 1.0}
+    assert_same_in_one_pass(tmp_path, name, content, **changed)
+
+
+@pytest.mark.parametrize(("name", "passes"), [("a.csv", 1), ("a.jsonl", 1), ("b.csv", 4)])
+def test_a_catalogue_without_surprises_is_read_once(tmp_path, monkeypatch, name, passes):
+    rows = [{"id": number, "title": f"cup {number}", "brand": "b"} for number in range(1, 21)]
+    if name == "b.csv":
+        rows[-1]["id"] = "x"  # ids are text after all
+    content = as_csv(rows) if name.endswith("csv") else lines(rows)
+    read, opened = catalogue.read, []
+
+    def whole(*arguments):
+        for number, row in enumerate(read(*arguments)):
+            if number == 15:
+                opened.append(row)
+            yield row
+
+    monkeypatch.setattr(catalogue, "read", whole)
+    counts, _, _ = run(tmp_path, write(tmp_path, name, content))
+    assert counts.items == 20
+    assert len(opened) == passes
+
+
+@pytest.mark.parametrize(
+    "value", [" a", "a ", "a  b", "a\tb", "a\u00a0b", "a&amp;b", "a<br>b", "[1]", "{}"]
+)
+def test_the_short_way_is_taken_only_where_cleaning_changes_nothing(value):
+    assert not _is_plain(value)
+    assert _is_plain("a b, c-d; \u00e9 \u4e0d 1 [x")
+    assert plain_text("a b, c-d; \u00e9 \u4e0d 1 [x") == clean("a b, c-d; \u00e9 \u4e0d 1 [x")
+
+
+@given(st.text())
+@settings(max_examples=300, deadline=None)
+def test_a_text_that_is_plain_is_its_own_clean_text(text):
+    if _is_plain(text):
+        assert " ".join(text.translate(INVISIBLE).split()) == text == clean(text)

@@ -246,3 +246,31 @@ def test_names_the_first_row_that_is_not_finite(limit):
     vectors[40] = np.inf
     with pytest.raises(SidmillError, match="first at row 6"):
         fit(vectors, max_points_per_centroid=limit)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("max_rows", [np.inf, 5, 0])
+@pytest.mark.parametrize("at_once", [1, 50, 2**18])
+def test_the_cheapest_merge_is_that_of_all_pairs(monkeypatch, seed, max_rows, at_once):
+    """Oracle: a loop over pairs in float64, over whole numbers, where float32 is exact."""
+    monkeypatch.setattr(split_merge, "VALUES_AT_ONCE", at_once)
+    rng = np.random.default_rng(seed)
+    n_codes = int(rng.integers(2, 12))
+    centroids, counts = rng.integers(-4, 5, (n_codes, 3)), rng.integers(0, 5, n_codes)
+    means = torch.from_numpy(centroids.astype("f4"))
+    sums = means.double() * torch.from_numpy(counts)[:, None]
+    clusters = lloyd.Clusters(means, sums, torch.from_numpy(counts.astype("f8")))
+    cost, partner = split_merge._cheapest_merge(clusters, 4, max_rows)
+    for one in range(n_codes):
+        if not counts[one]:
+            assert (cost[one], partner[one]) == (0, one)
+            continue
+        prices = {
+            other: counts[one] * counts[other] / (counts[one] + counts[other]) * gap
+            for other in range(n_codes)
+            if other != one and counts[other] and counts[one] + counts[other] <= max_rows
+            for gap in [np.square(centroids[one] - centroids[other]).sum()]
+        }
+        assert cost[one] == pytest.approx(min(prices.values(), default=np.inf))
+        if prices:
+            assert prices[int(partner[one])] == pytest.approx(min(prices.values()))

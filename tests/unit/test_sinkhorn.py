@@ -8,7 +8,8 @@ from scipy.optimize import linear_sum_assignment
 from test_reassign import error, fewest_moves, problem, run
 
 from sidmill.settings.sids import Collisions
-from sidmill.sids import reassign, sinkhorn
+from sidmill.sids import sinkhorn
+from sidmill.sids import space as module
 
 
 def plain_transport(cost, capacity, epsilon, iterations):
@@ -54,7 +55,7 @@ def test_a_tiny_epsilon_neither_under_nor_overflows(rng):
 
 
 def spread(vectors, codebooks, codes, **changed):
-    space = reassign.Space(vectors, np.arange(len(codes)), codebooks)
+    space = module.Space(vectors, np.arange(len(codes)), codebooks)
     return sinkhorn.spread(codes, [len(b) for b in codebooks], space, Collisions(**changed))
 
 
@@ -108,9 +109,9 @@ def test_same_input_same_codes(rng):
 def test_the_codebook_is_passed_over_once_per_prefix_not_once_per_code(rng, monkeypatch):
     codes = np.column_stack([np.arange(64) // 32, np.arange(64) % 16]).astype(np.int32)
     vectors, codebooks, _ = problem(rng, 64, [2, 64])
-    passes, distances = [], reassign.squared_distances
+    passes, distances = [], module.squared_distances
     monkeypatch.setattr(
-        reassign, "squared_distances", lambda *both: passes.append(1) or distances(*both)
+        module, "squared_distances", lambda *both: passes.append(1) or distances(*both)
     )
     together = spread(vectors, codebooks, codes, sinkhorn_rounds=1)
     assert len(passes) == 2  # 16 codes are shared under either prefix

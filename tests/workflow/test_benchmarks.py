@@ -63,6 +63,41 @@ def test_the_benchmark_of_datasets_writes_the_rows_of_the_plain_loop(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_benchmark_of_the_pipeline_measures_whole_trees_of_processes(tmp_path):
+    words = ["--rows", "1500", "--dim=8", "--codes=16", "--memory-mb=64", f"--folder={tmp_path}"]
+    figures = last_line("pipeline", [*words, "--iterations=5"])
+    assert figures["rows"] == 1500
+    assert figures["sidmill_collisions_in_3_tokens"] == 0
+    assert figures["script_collisions_in_3_tokens"] > 0
+    assert figures["script_tokens"] == figures["sidmill_tokens"] + 1
+    assert {"train_rqkmeans", "resolve_collisions", "measure_quality"} <= set(
+        figures["job_seconds"]
+    )
+    assert figures["sidmill_peak_mb"] > max(
+        figures["job_mb"].values()
+    )  # Snakemake is there as well
+    for side in ("sidmill", "script"):
+        assert figures[f"{side}_cpu_seconds"] > 0
+        assert figures[f"{side}_written_mb"] >= 0
+    assert figures["quality_ratio"] < 1.2
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_tree_of_a_benchmark_counts_processes_of_processes(monkeypatch):
+    """A child that starts a child: the memory of both at once, and the time of both."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import _paired
+
+    inner = "import time; x = bytearray(120 << 20); e = time.process_time() + 0.4\n"
+    inner += "while time.process_time() < e: pass"
+    outer = "import subprocess, sys; y = bytearray(80 << 20); "
+    tree = _paired.run_tree(["-c", f"{outer}subprocess.run([sys.executable, '-c', {inner!r}])"])
+    assert 200 < tree.peak_mb < 300
+    assert tree.cpu_seconds > 0.4
+    with pytest.raises(SystemExit):
+        _paired.run_tree(["-c", "raise SystemExit(3)"])
+
+
 def last_line(name, words):
     done = subprocess.run(
         [sys.executable, f"benchmarks/{name}.py", *words],

@@ -114,15 +114,17 @@ def write_index(ids: pa.ChunkedArray, codes: np.ndarray, *, path: str | Path) ->
         codes: int32 (N, L).
         path: the JSON file.
     """
+    # A token needs no escapes; a name that is an integer neither.
     letters = [chr(ord("a") + level) for level in range(codes.shape[1])]
+    tokens = "[" + ", ".join(f'"<{letter}_%d>"' for letter in letters) + "]"
+    name = '"{}"'.format if pa.types.is_integer(ids.type) else json.dumps
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as out:
         separator = "{\n"
         for start in range(0, len(codes), BLOCK_ROWS):
-            pids = ids.slice(start, BLOCK_ROWS).to_pylist()
-            for pid, row in zip(pids, codes[start : start + BLOCK_ROWS].tolist(), strict=True):
-                tokens = [f"<{letter}_{code}>" for letter, code in zip(letters, row, strict=True)]
-                out.write(f"{separator}{json.dumps(str(pid))}: {json.dumps(tokens)}")
-                separator = ",\n"
+            names = map(name, ids.slice(start, BLOCK_ROWS).to_pylist())
+            rows = map(tokens.__mod__, map(tuple, codes[start : start + BLOCK_ROWS].tolist()))
+            out.write(separator + ",\n".join(map(": ".join, zip(names, rows, strict=True))))
+            separator = ",\n"
         out.write("\n}\n" if len(codes) else "{}\n")
 
 

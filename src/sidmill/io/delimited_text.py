@@ -143,7 +143,7 @@ def _checked(
             span = f" in lines {row.first} to {row.last}" if row.last > row.first else ""
             problem = f"{len(row.values)} columns{span}, {counted} {n_columns}"
             yield row._replace(values=[], problem=problem)
-        elif any(map(NOT_TEXT.search, row.values)):
+        elif not all(map(str.isascii, row.values)) and any(map(NOT_TEXT.search, row.values)):
             yield row._replace(values=[], problem=not_text)
         else:
             yield row

@@ -54,11 +54,13 @@ def plain_text(value: object) -> str:
         UnreadableError: if it is binary.
         RecursionError: if it is nested too deeply.
     """
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
     if isinstance(value, str):
+        if _is_plain(value):
+            return value
         found = _json_text(value)
         return clean(value) if found is None else plain_text(found)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
     if isinstance(value, bytes):
         raise UnreadableError(f"{value!r:.40} is binary, wanted text")
     if isinstance(value, dict):
@@ -69,6 +71,20 @@ def plain_text(value: object) -> str:
     return clean(str(value))
 
 
+def _is_plain(text: str) -> bool:
+    """Whether cleaning leaves a text as it is, by what can be told at once; most texts are so."""
+    return (
+        text.isprintable()
+        and "&" not in text
+        and "<" not in text
+        and "}" not in text
+        and "]" not in text
+        and "  " not in text
+        and text[:1] != " "
+        and text[-1:] != " "
+    )
+
+
 def clean(text: str) -> str:
     """Unescape HTML, drop tags, what they hide and invisible characters, fold white space."""
     if "&" in text:
@@ -76,7 +92,9 @@ def clean(text: str) -> str:
     if "<" in text:
         text = MARKUP.sub(" ", _drop_hidden(text))
         text = TAGS.sub(" ", TIGHT_TAGS.sub("", text))
-    return " ".join(text.translate(INVISIBLE).split())
+    if not text.isprintable():  # nothing invisible is, and no white space but the space
+        text = text.translate(INVISIBLE)
+    return " ".join(text.split())
 
 
 def _character(entity: re.Match[str]) -> str:

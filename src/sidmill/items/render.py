@@ -39,6 +39,7 @@ Template = list[tuple[str, str | None]]  # literal text, and the field behind it
 
 INT64 = range(-(2**63), 2**63)
 FLOAT_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})\.0+")  # what pandas writes beside a gap
+SHORT_INTEGER = re.compile(r"[1-9][0-9]{0,17}").fullmatch  # 64 bits hold it
 EXACT_FLOATS = range(-(2**53), 2**53 + 1)  # integers that a float holds exactly
 PANDAS = (
     "pandas makes integers floats where a value of their column is missing: write them as integers "
@@ -106,9 +107,9 @@ def render(
 ) -> Counts:
     """Write text.parquet: one text per item of the catalogue, in the order of the catalogue.
 
-    The catalogue is read twice, first for repeated ids; once more, for the type of the ids, where
-    all of them are text under ``auto``. Memory: one block of rows, and in the pass for repeated ids
-    9.5 bytes per item.
+    The catalogue is read once if no id is repeated and all are of the kind of the first. Otherwise
+    it is read again from the beginning: for the type of the ids where they are text under ``auto``,
+    for repeated ids, and for the texts. Memory: one block of rows, and 9.5 bytes per item.
 
     Args:
         text_path: text.parquet to write.
@@ -124,26 +125,34 @@ def render(
     source = open_source(settings)
     _log_encodings(source)
 
-    # What every row is checked against: the type of the ids, repeated ids, and existing SIDs.
-    ids = _decide_ids(source, settings.id_type)
+    # One pass takes the ids for what they mostly are; otherwise passes over the ids come first.
+    is_joined = not settings.template
     template = _parse_template(settings.template) if settings.template else _joined(settings.fields)
-    repeated = _find_repeated(source, ids)
-    have_sids = None if sids is None else set(given_sids.read(*sids, ids.integer).ids.to_pylist())
-    renderer = _Renderer(ids, template, repeated, {}, have_sids)
-
-    # The two files appear together, after every row was counted.
-    tally = Tally()
-    schema = item_text.schema(pa.int64() if ids.integer else pa.string())
-    with parquet.writer(rejects_path, item_text.REJECTS_SCHEMA) as rejects:
-        tables = _tables(source, renderer, settings, tally, rejects)
-        n_items = item_text.write(text_path, schema.field("pid").type, tables)
-        rejects.add_key_value_metadata({item_text.ROWS_READ_KEY: str(tally.rows)})
+    written = None
+    if sids is None:
+        with suppress(_AnotherPassError, SidmillError):
+            ids, is_sure = _decide_ids(source, settings.id_type, by_first=True)
+            renderer = _Renderer(ids, template, set(), {}, None, array("q"), is_sure, is_joined)
+            written = _write(text_path, rejects_path, source, renderer, settings)
+    if written is None:
+        ids, is_sure = _decide_ids(source, settings.id_type)
+        have_sids = (
+            None if sids is None else set(given_sids.read(*sids, ids.integer).ids.to_pylist())
+        )
+        repeated = _find_repeated(source, ids)
+        renderer = _Renderer(ids, template, repeated, {}, have_sids, is_joined=is_joined)
+        written = _write(text_path, rejects_path, source, renderer, settings)
+    n_items, tally = written
 
     counts = Counts(tally.rows, n_items, tally.rows - n_items)
     logger.info("%d rows: %d items, %d rejects", *counts)
     for line in tally.lines():
         logger.warning("rejects: %s", line)
     return counts
+
+
+class _AnotherPassError(Exception):
+    """What one pass took for granted of the ids is not so."""
 
 
 class _Renderer(NamedTuple):
@@ -155,6 +164,9 @@ class _Renderer(NamedTuple):
         repeated: ids that occur more than once.
         first_rows: file and row of the repeated ids read so far, changed in place.
         have_sids: ids that have a SID, or None where that does not matter.
+        keys: collects the keys of the ids where ``repeated`` is not known, else None.
+        is_sure: whether ``ids`` follow from all ids, and not from the first alone.
+        is_joined: whether the template only joins fields by line ends.
     """
 
     ids: Ids
@@ -162,24 +174,63 @@ class _Renderer(NamedTuple):
     repeated: set[int | str]
     first_rows: dict[int | str, str]
     have_sids: set[int | str] | None
+    keys: "array[int] | None" = None
+    is_sure: bool = True
+    is_joined: bool = False
 
     def item(self, file: str, row: catalogue.Row) -> tuple[int | str, str]:
         """Return the id and the text of a row.
 
         Raises:
             BadRowError: if the row gives no item.
+            _AnotherPassError: if its id is not of the kind of the first.
         """
         if row.fields is None:
             raise BadRowError(row.problem)
-        pid = _read_id(row, self.ids)
+        pid = _read_id(row, self.ids) if self.is_sure else self._integer_id(row)
+        if self.keys is not None:
+            self.keys.append(_key(pid))
         if pid in self.first_rows:
             raise BadRowError(f"id {pid!r:.80} stands already at {self.first_rows[pid]}")
         if self.have_sids is not None and pid not in self.have_sids:
             raise NoSidError(NO_SID)
-        text = _fill(self.template, row.fields)
+        text = _fill(self.template, row.fields, self.is_joined)
         if pid in self.repeated:
             self.first_rows[pid] = f"{file}, row {row.number}"
         return pid, text
+
+    def _integer_id(self, row: catalogue.Row) -> int | str:
+        """The id of a row where ids are integers if all are written as such."""
+        try:
+            pid = _read_id(row, self.ids)
+        except BadRowError:
+            if _is_missing(_id_value(row, self.ids.field)):
+                raise
+            raise _AnotherPassError from None
+        if str(_id_value(row, self.ids.field)) != str(pid):
+            raise _AnotherPassError
+        return pid
+
+
+def _write(
+    text_path: str, rejects_path: str, source: Source, renderer: _Renderer, settings: Items
+) -> tuple[int, Tally]:
+    """Write both files, which appear together, after every row was counted.
+
+    Returns:
+        How many items there are, and the counts of all rows.
+
+    Raises:
+        SidmillError: see :func:`render`.
+        _AnotherPassError: if the renderer cannot tell what an id is, or whether it is repeated.
+    """
+    tally = Tally()
+    schema = item_text.schema(pa.int64() if renderer.ids.integer else pa.string())
+    with parquet.writer(rejects_path, item_text.REJECTS_SCHEMA) as rejects:
+        tables = _tables(source, renderer, settings, tally, rejects)
+        n_items = item_text.write(text_path, schema.field("pid").type, tables)
+        rejects.add_key_value_metadata({item_text.ROWS_READ_KEY: str(tally.rows)})
+    return n_items, tally
 
 
 def _tables(
@@ -209,7 +260,8 @@ def _tables(
     bad: list[tuple[str | None, str, int, str]] = []
     for file, row in source.rows(fields):
         tally.rows += 1
-        unseen.difference_update(row.fields or ())
+        if unseen:
+            unseen.difference_update(row.fields or ())
         try:
             good.append(renderer.item(file, row))
         except BadRowError as error:
@@ -229,6 +281,8 @@ def _tables(
             bad = []
 
     # Faults of the catalogue as a whole stop the run before a file appears.
+    if renderer.keys is not None and len(_repeated_keys(renderer.keys)):
+        raise _AnotherPassError
     n_items += len(good)
     _check_outcome(source, unseen, n_items, tally)
     tally.check(settings.max_reject_share, "items", source.dialect.named("encoding"), (NO_SID,))
@@ -273,33 +327,43 @@ def _stopped_at(file: str, row: catalogue.Row, reason: str, dialect: catalogue.D
     )
 
 
-def _decide_ids(source: Source, id_type: str) -> Ids:
+def _decide_ids(source: Source, id_type: str, by_first: bool = False) -> tuple[Ids, bool]:
     """Settle on one type of id for the whole catalogue.
 
     It comes from the setting, or from the first id that can be one; where that is text of a table
     or a name in an object, from all ids.
+
+    Args:
+        source: the rows.
+        id_type: as in the settings.
+        by_first: do not read all ids where the first is an integer; others may then be none.
+
+    Returns:
+        How ids are read, and whether that is sure.
 
     Raises:
         SidmillError: if no row has an id, or all are integers that were written as floats.
     """
     field = source.id_field
     if id_type != "auto":
-        return Ids(field, id_type == "int", strict=False)
+        return Ids(field, id_type == "int", strict=False), True
 
     # The first id that can be one; a float cannot, and says nothing of the others.
     odd, all_floats = None, True
     for file, row, value in source.ids():
         if row.key is not None or catalogue.is_table(file, source.dialect):
-            return _decide_texts(source)
+            is_guess = by_first and _is_integer(value)
+            ids = Ids(field, True, strict=False) if is_guess else _decide_texts(source)
+            return ids, not is_guess
         if isinstance(value, int | str) and not isinstance(value, bool):
-            return Ids(field, isinstance(value, int), strict=True)
+            return Ids(field, isinstance(value, int), strict=True), True
         odd = value if odd is None else odd
         all_floats &= isinstance(value, float) and value.is_integer()
     if odd is None:
         raise SidmillError(_no_ids(source))
     if all_floats:
         raise SidmillError(_floats(source, odd))
-    return Ids(field, integer=False, strict=True)
+    return Ids(field, integer=False, strict=True), True
 
 
 def _decide_texts(source: Source) -> Ids:
@@ -345,6 +409,8 @@ def _id_value(row: catalogue.Row, field: str) -> object:
     if row.fields is None:
         return None
     value = row.fields.get(field, row.key)
+    if isinstance(value, str | int):
+        return value
     if isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
         return int(value)
     return str(value) if isinstance(value, UUID) else value
@@ -365,8 +431,10 @@ def _is_integer(value: object) -> bool:
 
 
 def _read_id(row: catalogue.Row, ids: Ids) -> int | str:
-    # Integers, and floats that pandas made of them.
+    # Most integers of tables; then all others, and floats that pandas made of them.
     value = _id_value(row, ids.field)
+    if isinstance(value, str) and ids.integer and not ids.strict and SHORT_INTEGER(value):
+        return int(value)
     if _is_missing(value):
         raise BadRowError(f"no id in field {safe(repr(ids.field), 80)}")
     if isinstance(value, int) and not isinstance(value, bool):
@@ -418,13 +486,19 @@ def _stored(value: str) -> str:
 
 def _find_repeated(source: Source, ids: Ids) -> set[int | str]:
     """Return the ids that occur more than once. Memory: 9.5 bytes per item, and what it returns."""
-    keys = np.frombuffer(array("q", map(_key, _readable_ids(source, ids))), dtype=np.int64)
-    keys.sort()  # in place
-    suspects = set(keys[1:][keys[1:] == keys[:-1]].tolist())
+    suspects = set(_repeated_keys(array("q", map(_key, _readable_ids(source, ids)))).tolist())
     if not suspects:
         return set()
     seen = Counter(pid for pid in _readable_ids(source, ids) if _key(pid) in suspects)
     return {pid for pid, occurrences in seen.items() if occurrences > 1}
+
+
+def _repeated_keys(keys: "array[int]") -> np.ndarray:
+    """Keys that occur more than once: int64; ``keys`` are sorted in place."""
+    ordered = np.frombuffer(keys, dtype=np.int64)
+    ordered.sort()
+    repeated: np.ndarray = ordered[1:][ordered[1:] == ordered[:-1]]
+    return repeated
 
 
 def _readable_ids(source: Source, ids: Ids) -> Iterator[int | str]:
@@ -459,8 +533,22 @@ def _parse_template(template: str) -> Template:
     return [(literal, field) for literal, field, _, _ in parsed]
 
 
-def _fill(template: Template, fields: dict[str, Any]) -> str:
+def _fill(template: Template, fields: dict[str, Any], is_joined: bool) -> str:
+    """The text of a row; ``is_joined`` says that the template is one of :func:`_joined`.
+
+    Raises:
+        BadRowError: if it has no letter and no digit, or cannot be written.
+    """
     try:
+        # Values have no line ends and no white space around them: literals alone may.
+        if is_joined:
+            parts = [
+                part
+                for part in [plain_text(fields.get(name or "")) for _, name in template]
+                if part
+            ]
+            if any(map(_says_something, parts)):
+                return _encodable("\n".join(parts), "the text")
         values = [
             (literal, plain_text(fields.get(field)) if field else "") for literal, field in template
         ]
@@ -468,7 +556,7 @@ def _fill(template: Template, fields: dict[str, Any]) -> str:
         raise BadRowError("nested too deeply") from None
     except UnreadableError as error:
         raise BadRowError(str(error)) from None
-    if not any(character.isalnum() for _, value in values for character in value):
+    if not any(map(_says_something, (value for _, value in values))):
         lacking = "letter or digit" if any(value for _, value in values) else "text"
         names = [field for _, field in template if field]
         hint = (
@@ -481,7 +569,14 @@ def _fill(template: Template, fields: dict[str, Any]) -> str:
     return _encodable("\n".join(filter(None, (line.strip() for line in lines))), "the text")
 
 
+def _says_something(text: str) -> bool:
+    """Whether a text has a letter or a digit; its first character mostly is one."""
+    return text[:1].isalnum() or any(map(str.isalnum, text))
+
+
 def _encodable(value: str, what: str) -> str:
+    if value.isascii():
+        return value
     try:
         value.encode()
     except UnicodeEncodeError as error:

@@ -17,6 +17,8 @@ from sidmill.io.row_digests import CheckedFile
 
 MIB = 2**20
 FLOAT_BYTES = 4
+GAP_BYTES = 2**15  # between two rows: reading them with what lies between costs less than a call
+SPAN_BYTES = 2**21  # of rows with gaps that are read at once
 MAX_BLOCK_ROWS = 4096  # smaller and larger blocks were slower: docs/log.md
 # Lengths of vectors whose squared distances float32 holds with full precision.
 LONGEST = 1e18
@@ -277,15 +279,31 @@ def _file_of(vectors: np.ndarray) -> _FileRegion | None:
 def _read_rows(
     file: int, block: np.ndarray, region: _FileRegion, rows_to_read: slice | np.ndarray
 ) -> None:
-    """Fill ``block`` with the rows of a slice, or with ascending rows, one read per run."""
+    """Fill ``block`` with the rows of a slice, or with ascending rows, those near in one read."""
     row_bytes = block.strides[0]
     if isinstance(rows_to_read, slice):
         _read_exactly(file, block, region, rows_to_read.start * row_bytes)
         return
-    edges = np.flatnonzero(np.diff(rows_to_read) != 1) + 1
-    starts = [0, *edges.tolist()]
-    for start, stop in zip(starts, [*starts[1:], len(rows_to_read)], strict=True):
-        _read_exactly(file, block[start:stop], region, int(rows_to_read[start]) * row_bytes)
+
+    # Runs of rows that follow each other within a few pages, of at most SPAN_BYTES.
+    steps = np.diff(rows_to_read)
+    edges = [0, *(np.flatnonzero(steps > max(GAP_BYTES // row_bytes, 1)) + 1).tolist()]
+    span_rows = max(SPAN_BYTES // row_bytes, 1)
+    spare = np.empty((0, block.shape[1]), dtype=block.dtype)
+    for start, end in zip(edges, [*edges[1:], len(rows_to_read)], strict=True):
+        while start < end:
+            first = int(rows_to_read[start])
+            stop = start + int(np.searchsorted(rows_to_read[start:end], first + span_rows))
+            wanted = rows_to_read[start:stop] - first
+            n_rows = int(wanted[-1]) + 1
+            if (np.diff(wanted) == 1).all():
+                _read_exactly(file, block[start:stop], region, first * row_bytes)
+            else:
+                if len(spare) < n_rows:
+                    spare = np.empty((n_rows, block.shape[1]), dtype=block.dtype)
+                _read_exactly(file, spare[:n_rows], region, first * row_bytes)
+                np.take(spare, wanted, axis=0, out=block[start:stop], mode="clip")
+            start = stop
 
 
 def _read_exactly(file: int, block: np.ndarray, region: _FileRegion, offset: int) -> None:

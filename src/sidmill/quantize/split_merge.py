@@ -19,6 +19,9 @@ from sidmill.quantize import lloyd
 from sidmill.quantize.lloyd import Clusters
 
 BATCH_ROWS = 512  # rows of one elementwise step: they stay in the cache
+VALUES_AT_ONCE = (
+    2**18
+)  # costs of merges that are computed together on a CPU: they stay in the cache
 DEVICE_ROWS = 16384  # the same on a GPU, where each step adds up a (K, D)
 SPLIT_SHARE = 4  # one in so many clusters, those of the largest error, are looked at for a split
 MIN_SPLITS = 64  # but at least so many
@@ -185,23 +188,31 @@ def _cheapest_merge(
     """
     centroids, counts = clusters.centroids, clusters.counts.to(torch.float32)
     norms = centroids.square().sum(dim=1)
+    empty = (counts == 0).nonzero()[:, 0]
+    on_cpu = centroids.device.type == "cpu"
+    n_rows = max(1, VALUES_AT_ONCE // len(centroids)) if on_cpu else step
     costs, partners = [], []
     for start in range(0, len(centroids), step):
-        # Squared distances between centroids, (step, K), times n_a n_b / (n_a + n_b).
-        block = slice(start, start + step)
-        products = centroids[block] @ centroids.T
-        table = products.mul_(-2).add_(norms[block, None]).add_(norms).clamp_(min=0)
-        merged_counts = counts[block, None] + counts
-        table.mul_(counts[block, None]).mul_(counts).div_(merged_counts.clamp_(min=1))
+        products = centroids[start : start + step] @ centroids.T
+        first = start
+        for table in products.split(n_rows):  # type: ignore[no-untyped-call]
+            # Squared distances between centroids, (n_rows, K), times n_a n_b / (n_a + n_b).
+            block = slice(first, first + len(table))
+            table.mul_(-2).add_(norms[block, None]).add_(norms).clamp_(min=0)
+            merged_counts = (counts[block, None] + counts).clamp_(min=1)
+            table.mul_(counts[block, None]).mul_(counts).div_(merged_counts)
 
-        # A cluster cannot merge with itself, with an empty one, or into one that is too large.
-        rows = torch.arange(len(table), device=centroids.device)
-        table[rows, rows + start] = torch.inf
-        table[:, counts == 0] = torch.inf
-        table[merged_counts > max_rows] = torch.inf
-        cost, partner = table.min(dim=1)
-        costs.append(torch.where(counts[block] > 0, cost, 0.0))
-        partners.append(torch.where(counts[block] > 0, partner, rows + start))
+            # A cluster cannot merge with itself, with an empty one, or into one that is too large.
+            rows = torch.arange(len(table), device=centroids.device)
+            table[rows, rows + first] = torch.inf
+            table.index_fill_(1, empty, torch.inf)
+            if max_rows < np.inf:
+                table.masked_fill_(merged_counts > max_rows, torch.inf)
+            partner = nearest_torch.lowest(table)
+            cost = table.gather(1, partner[:, None])[:, 0]
+            costs.append(torch.where(counts[block] > 0, cost, 0.0))
+            partners.append(torch.where(counts[block] > 0, partner, rows + first))
+            first += len(table)
     return torch.cat(costs), torch.cat(partners)
 
 

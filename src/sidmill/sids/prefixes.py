@@ -1,6 +1,6 @@
 """Prefixes of codes, numbered: which items share one, and whether a code is taken.
 
-Shapes: N items, L levels, K_l codes at level l.
+Shapes: N items, L levels, K_l codes at level l, H codes held.
 """
 
 from typing import NamedTuple
@@ -21,6 +21,11 @@ class Prefixes(NamedTuple):
     numbers: list[np.ndarray]
     children: list[np.ndarray]
     sizes: list[int]
+
+
+def with_held(codes: np.ndarray, held: np.ndarray | None) -> np.ndarray:
+    """A copy of ``codes`` with the held ones after them: int32 (N + H, L)."""
+    return codes.copy() if held is None else np.concatenate([codes, held])
 
 
 def number(codes: np.ndarray, sizes: list[int]) -> Prefixes:

@@ -19,12 +19,9 @@ import numpy as np
 
 from sidmill.settings.sids import Collisions
 from sidmill.sids import prefixes
-from sidmill.sids.reassign import (
-    EXACT_ITEMS,
-    Space,
-    crowded_prefixes,
-    with_held,
-)
+from sidmill.sids.crowds import EXACT_ITEMS, crowded_prefixes
+from sidmill.sids.prefixes import with_held
+from sidmill.sids.space import Space
 
 logger = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ import numpy as np
 from sidmill.core.errors import SidmillError
 from sidmill.settings.sids import Collisions
 from sidmill.sids import prefixes, reassign, sinkhorn
+from sidmill.sids.space import Space
 
 
 class Unresolved(NamedTuple):
@@ -33,7 +34,7 @@ class Unresolved(NamedTuple):
 
     codes: np.ndarray
     sizes: list[int]
-    space: reassign.Space
+    space: Space
     held: np.ndarray
     order: np.ndarray | None = None
 
