@@ -8,6 +8,7 @@ from sidmill.commands.advise import advise
 from sidmill.commands.diff import diff
 from sidmill.commands.encode import encode
 from sidmill.commands.evaluate import evaluate
+from sidmill.commands.import_data import import_data
 from sidmill.commands.inspect import inspect
 from sidmill.commands.lint import lint
 from sidmill.commands.publish import publish
@@ -21,7 +22,7 @@ def commands() -> None:
     """Look into what SIDMill made, and use it outside the pipeline."""
 
 
-for command in (advise, diff, encode, evaluate, inspect, lint, publish, status, vocab):
+for command in (advise, diff, encode, evaluate, import_data, inspect, lint, publish, status, vocab):
     commands.add_command(command)
 
 

@@ -1,0 +1,74 @@
+"""The overlay of an imported data set: what its files need, and nothing else."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sidmill.core import atomic
+from sidmill.imports.content import Content
+from sidmill.settings.imported import Imported
+
+FEW_ITEMS = 1000  # LSA needs fewer dimensions than words, and codebooks fewer codes than items
+MANY_ITEMS = 100_000
+MOST_ITEMS = 1_000_000
+
+
+def settings_of(
+    content: Content, settings: Imported, items: str, interactions: str, n_items: int
+) -> dict[str, Any]:
+    """The sections of the overlay.
+
+    Args:
+        content: the data set.
+        settings: how it was imported.
+        items: path of items.parquet.
+        interactions: path of interactions.parquet.
+        n_items: items in the catalogue, by which codebook sizes are chosen.
+    """
+    split = settings.split
+    if split == "auto":
+        split = "given" if content.has_splits else "leave_two_out"
+    sections: dict[str, Any] = {
+        "items": {
+            "path": items,
+            "id_type": "string",
+            "fields": list(content.fields),
+            "on_bad_rows": "reject",
+        },
+        "interactions": {
+            "path": interactions,
+            "format": "sequences",
+            "split": split,
+            "on_unknown_items": "reject",
+            "on_bad_rows": "reject",
+        },
+    }
+    return _sizes(n_items, content) | sections
+
+
+def write(path: str | Path, sections: dict[str, Any], comments: list[str]) -> None:
+    """Write an overlay, atomically.
+
+    Args:
+        path: the file.
+        sections: of the configuration.
+        comments: lines at its beginning.
+    """
+    lines = [f"# {line}".rstrip() for comment in comments for line in comment.splitlines()]
+    text = yaml.safe_dump(sections, sort_keys=False, allow_unicode=True, width=100)
+    atomic.write_text(path, "\n".join([*lines, "", text]))
+
+
+def _sizes(n_items: int, content: Content) -> dict[str, Any]:
+    """Settings that follow from the number of items, merged with those of the data set."""
+    sections: dict[str, Any] = {}
+    if n_items < FEW_ITEMS:
+        sections["embedding"] = {"dim": 16, "shards": 1}
+        sections["rqkmeans"] = {"codebook_size": 2 ** max(1, int(math.log2(max(n_items, 4) / 4)))}
+    elif n_items > MANY_ITEMS:
+        sections["rqkmeans"] = {"codebook_size": 8192 if n_items > MOST_ITEMS else 2048}
+    for name, values in (content.overlay or {}).items():
+        sections[name] = sections.get(name, {}) | values
+    return sections
