@@ -69,7 +69,7 @@ class Content(NamedTuple):
         events: reads the interactions.
         has_splits: whether the interactions have published splits.
         notes: what a user should know: files that are not read, choices that were made.
-        overlay: settings that the overlay needs besides those of the two files.
+        overlay: settings for vectors in the order of all items; dropped where an item is left out.
     """
 
     fields: dict[str, pa.DataType]

@@ -226,6 +226,10 @@ def _write_overlay(
     made: tuple[Content, Imported, dict[str, Any], bool],
 ) -> None:
     content, settings, report, for_workflow = made
+    notes = list(content.notes)
+    if content.overlay and (report["items"]["rejected"] or report["items"]["left_out"]):
+        content = content._replace(overlay=None)
+        notes.append("embeddings that come with it are not named: items.parquet lacks some rows")
     sections = overlay.settings_of(
         content, settings, paths["items"], paths["interactions"], report["items"]["written"]
     )
@@ -241,7 +245,7 @@ def _write_overlay(
         f"{log_figures['items']:,} items, {log_figures['interactions']:,} interactions.",
         f"Licence of the data: {SOURCES[name].licence}.",
         COMMAND.format(overlay=paths["overlay"]),
-        *content.notes,
+        *notes,
     ]
     overlay.write(paths["overlay"], sections, comments)
 

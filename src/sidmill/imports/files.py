@@ -177,7 +177,8 @@ def _tar_entries(path: Path, inner: str) -> Iterator[Entry]:
 
 def _is_hidden(name: str) -> bool:
     parts = PurePosixPath(name).parts
-    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    hidden = (part.startswith(".") and part not in (".", "..") for part in parts)
+    return any(hidden) or "__MACOSX" in parts
 
 
 def _plain(name: str) -> str:

@@ -193,6 +193,36 @@ SOURCES = {
         "https://msnews.github.io/",
         "Microsoft Research License Terms, research only",
     ),
+    "yelp": DataSource(
+        "sidmill.imports.sources.yelp",
+        "yelp_dataset.tar, or yelp_academic_dataset_business.json and _review.json",
+        "https://business.yelp.com/data/resources/open-dataset/",
+        "Yelp Dataset Terms of Use, academic use only",
+    ),
+    "steam": DataSource(
+        "sidmill.imports.sources.steam",
+        "steam_games.json.gz and steam_reviews.json.gz",
+        "https://cseweb.ucsd.edu/~jmcauley/datasets.html",
+        "none is stated; citation asked for",
+    ),
+    "goodreads": DataSource(
+        "sidmill.imports.sources.goodreads",
+        "goodreads_books.json.gz and goodreads_interactions_dedup.json.gz, or those of a genre",
+        "https://cseweb.ucsd.edu/~jmcauley/datasets/goodreads.html",
+        "academic use only, no redistribution, no commercial use",
+    ),
+    "kuairec": DataSource(
+        "sidmill.imports.sources.kuairec",
+        "KuaiRec.zip (big_matrix.csv) and kuairec_caption_category.csv",
+        "https://kuairec.com",
+        "CC BY-SA 4.0",
+    ),
+    "onerec": DataSource(
+        "sidmill.imports.sources.onerec",
+        "pid2caption.parquet and onerec_bench_release.parquet",
+        "https://huggingface.co/datasets/OpenOneRec/OpenOneRec-RecIF",
+        "Apache-2.0",
+    ),
     "recbole": DataSource(
         "sidmill.imports.sources.recbole",
         "X.item and X.inter (atomic files)",

@@ -24,7 +24,7 @@ BEHAVIORS = ("impression", "user", "time", "history", "impressions")
 
 def open_source(files: Files) -> Content:
     """Open MIND: one folder or archive for each of train and dev."""
-    news = files.need(r"news\.tsv", "news.tsv")
+    news = sorted(files.need(r"news\.tsv", "news.tsv"), key=_split)  # train first
     logs = files.need(r"behaviors\.tsv", "behaviors.tsv")
     splits = {entry.path: _split(entry) for entry in logs}
     read = [entry for entry in logs if splits[entry.path] != SPLITS["test"]]

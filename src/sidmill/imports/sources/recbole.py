@@ -3,9 +3,10 @@
     ml-100k.inter   user_id:token  item_id:token  rating:float  timestamp:float
     ml-100k.item    item_id:token  movie_title:token_seq  release_year:token  class:token_seq
 
-RecBole's own names of the columns are taken: user_id, item_id, timestamp, rating. Files by split
-(X.train.inter, X.valid.inter, X.test.inter) keep their splits. Fields of text are those of type
-token and token_seq.
+The item id is the column ``item_id``, or the first token of X.item that X.inter has too
+(``product_id`` of Steam, ``business_id`` of Yelp). Files by split (X.train.inter, X.valid.inter,
+X.test.inter) keep their splits. Fields of text are those of type token_seq and token. A double
+quote is a character like any other.
 
 Source: https://recbole.io/docs/user_guide/data/atomic_files.html
 """
@@ -36,15 +37,16 @@ def open_source(files: Files) -> Content:
     """Open the files of one data set."""
     items = [_header(entry) for entry in files.need(r".+\.item", "X.item")]
     logs = [_header(entry) for entry in files.need(r".+\.inter", "X.inter")]
+    pid = _item_id(items[0], logs[0])
     for table in items:
-        _require(table, ("item_id",))
+        _require(table, (pid,))
     for table in logs:
         if "item_id_list" in table.types:
             raise SidmillError(
                 f"{table.entry.name}: rows have the column item_id_list: set interactions.path to "
                 f"its folder, which needs no import (docs/interactions.md)"
             )
-        _require(table, ("user_id", "item_id", "timestamp"))
+        _require(table, ("user_id", pid, "timestamp"))
 
     # Text fields of all files of items; sequences of words, such as titles, come first.
     names = [
@@ -52,14 +54,17 @@ def open_source(files: Files) -> Content:
         for kind in TEXTUAL
         for table in items
         for name, found in table.types.items()
-        if found == kind and name != "item_id"
+        if found == kind and name != pid
     ]
     fields: dict[str, pa.DataType] = dict.fromkeys(names, TEXT)
     if not fields:
         raise SidmillError(f"{items[0].entry.name}: no column of type token_seq or token")
     has_splits = any(_split(table.entry) >= 0 for table in logs)
     return Content(
-        fields, lambda: _items(items, fields), lambda: _events(logs), has_splits=has_splits
+        fields,
+        lambda: _items(items, pid, fields),
+        lambda: _events(logs, pid),
+        has_splits=has_splits,
     )
 
 
@@ -74,6 +79,12 @@ def _header(entry: Entry) -> Table:
             f"user_id:token, separated by tabs"
         )
     return Table(entry, types)
+
+
+def _item_id(items: Table, log: Table) -> str:
+    """The name of the column of item ids."""
+    tokens = [name for name, kind in items.types.items() if kind == "token" and name in log.types]
+    return "item_id" if "item_id" in items.types or not tokens else tokens[0]
 
 
 def _require(table: Table, names: tuple[str, ...]) -> None:
@@ -97,17 +108,17 @@ def _rows(table: Table) -> Iterator[rows.Row | Bad]:
         yield row
 
 
-def _items(tables: list[Table], fields: dict[str, pa.DataType]) -> Iterator[Item | Bad]:
+def _items(tables: list[Table], pid: str, fields: dict[str, pa.DataType]) -> Iterator[Item | Bad]:
     for table in tables:
         for row in _rows(table):
             if isinstance(row, Bad):
                 yield row
                 continue
             named = {name: rows.text(row.fields.get(name)) for name in fields}
-            yield Item(row.fields["item_id"], named, table.entry.name, row.number)
+            yield Item(row.fields[pid], named, table.entry.name, row.number)
 
 
-def _events(tables: list[Table]) -> Iterator[Event | Bad]:
+def _events(tables: list[Table], pid: str) -> Iterator[Event | Bad]:
     for table in tables:
         split = _split(table.entry)
         for row in _rows(table):
@@ -124,7 +135,7 @@ def _events(tables: list[Table]) -> Iterator[Event | Bad]:
                 continue
             yield Event(
                 row.fields["user_id"],
-                row.fields["item_id"],
+                row.fields[pid],
                 time,
                 rows.number(row.fields.get("rating")),
                 split,

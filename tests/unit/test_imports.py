@@ -1,0 +1,302 @@
+"""Published data sets: every row is counted, ids and texts and times are those of the files."""
+
+import copy
+import json
+import random
+import subprocess
+import sys
+import zipfile
+from collections import Counter
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import settings as fewer
+from hypothesis import strategies as st
+from published_files import SETS, json_lines, write
+from snakemake.utils import update_config
+
+from sidmill.core.errors import SidmillError
+from sidmill.imports import dataset
+from sidmill.settings.check import check
+from sidmill.settings.imported import Imported
+from sidmill.settings.registry import SOURCES
+
+CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+LENIENT = Imported(max_reject_share=1.0)
+
+
+def imported(tmp_path, name, settings=LENIENT):
+    """Import what a function of published_files writes."""
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    expected = SETS[name](source)
+    report = dataset.run(name.partition(" ")[0], str(source), out, settings)
+    return expected, report, out
+
+
+def log_of(out):
+    rows = pq.read_table(out / "interactions.parquet").to_pylist()
+    return {row["user_id"]: row for row in rows}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_published_form_is_read_as_it_is(tmp_path, name):
+    expected, _, out = imported(tmp_path, name)
+    items = pq.read_table(out / "items.parquet").to_pylist()
+    assert [row["item_id"] for row in items] == list(expected.items)
+    for row in items:
+        texts = [value for key, value in row.items() if key != "item_id"]
+        assert expected.items[row["item_id"]] in texts
+
+    log = log_of(out)
+    assert {user: row["item_ids"] for user, row in log.items()} == expected.histories
+    assert {user: row["timestamps"] for user, row in log.items()} == expected.times
+    splits = {user: row["splits"] for user, row in log.items()} if expected.splits else None
+    assert splits == expected.splits
+    assert ("splits" in pq.read_schema(out / "interactions.parquet").names) == bool(expected.splits)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_row_is_counted_once(tmp_path, name):
+    expected, report, out = imported(tmp_path, name)
+    items, log = report["items"], report["interactions"]
+    assert (items["rejected"], log["read"], log["rejected"]) == (
+        expected.item_rejects, expected.read, expected.rejected,
+    )  # fmt: skip
+    left_out = {reason: n for reason, n in log["left_out"].items() if n}
+    assert left_out == (expected.left_out or {})
+    written = sum(map(len, expected.histories.values()))
+    assert log["written"] == written == log["read"] - log["rejected"] - sum(left_out.values())
+
+    # The same from the files.
+    rejects = pq.read_table(out / "rejects.parquet").to_pylist()
+    assert sum(row["interactions"] for row in rejects) == expected.rejected
+    assert sum(row["interactions"] == 0 for row in rejects) == expected.item_rejects
+    assert all(row["reason"] and row["row"] > 0 for row in rejects)
+    assert json.loads((out / "import.json").read_text())["interactions"] == log
+    users, n_items = (
+        len(expected.histories),
+        len({i for h in expected.histories.values() for i in h}),
+    )
+    assert (report["log"]["users"], report["log"]["items"]) == (users, n_items)
+    assert report["log"]["density"] == pytest.approx(written / (users * n_items))
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_overlay_is_a_configuration_and_the_files_are_what_it_reads(tmp_path, name):
+    from sidmill.interactions.read import read
+    from sidmill.items.render import render
+    from sidmill.settings import base
+    from sidmill.settings.interactions import Interactions
+    from sidmill.settings.items import Items
+
+    expected, _, out = imported(tmp_path, name)
+    overlay = yaml.safe_load((out / "overlay.yaml").read_text(encoding="utf-8"))
+    config = copy.deepcopy(CONFIG)
+    update_config(config, overlay)
+    check(config)
+
+    # Nothing is rejected when the two stages read it, and nothing is lost.
+    text, sequences = str(tmp_path / "text.parquet"), str(tmp_path / "sequences.parquet")
+    counts = render(text, str(tmp_path / "r.parquet"), base.read(Items, config["items"]))
+    assert counts == (len(expected.items), len(expected.items), 0)
+    settings = base.read(Interactions, config["interactions"])
+    figures = read(text, sequences, str(tmp_path / "s.parquet"), settings)
+    assert figures["rows"]["rejected"] == 0
+    assert figures["interactions"] == sum(map(len, expected.histories.values()))
+    rows = {row["user_id"]: row["item_ids"] for row in pq.read_table(sequences).to_pylist()}
+    assert rows == expected.histories
+
+
+def events(draw_rows, folder, order):
+    """MovieLens files with these interactions, in this order."""
+    movies = "movieId,title,genres\n" + "".join(f"{n},Film {n},Drama\n" for n in range(12))
+    write(folder / "movies.csv", movies)
+    lines = [f"{u},{i},{r},{t}\n" for u, i, r, t in (draw_rows[n] for n in order)]
+    write(folder / "ratings.csv", "userId,movieId,rating,timestamp\n" + "".join(lines))
+
+
+ROWS = st.lists(
+    st.tuples(st.integers(1, 9), st.integers(0, 13), st.integers(1, 5)), min_size=1, max_size=80
+)
+
+
+@fewer(max_examples=25, deadline=None)
+@given(ROWS, st.integers(0, 4), st.integers(0, 4), st.booleans(), st.randoms())
+def test_core_filter_and_repeats_are_those_of_a_plain_program(
+    tmp_path_factory, drawn, min_user, min_item, first, shuffle
+):
+    folder = tmp_path_factory.mktemp("set")
+    rows = [(*row, 1_000_000 + n) for n, row in enumerate(drawn)]  # no two times are equal
+    order = list(range(len(rows)))
+    shuffle.shuffle(order)
+    events(rows, folder / "in", order)
+    settings = Imported(
+        min_user=min_user, min_item=min_item, min_value=2,
+        repeats="first" if first else "keep", max_reject_share=1.0,
+    )  # fmt: skip
+
+    # The same, without blocks and arrays.
+    kept = [row for row in rows if row[1] < 12 and row[2] >= 2]
+    if first:
+        kept = list(
+            {(user, item): row for row in reversed(kept) for user, item in [row[:2]]}.values()
+        )
+    before = len(kept)
+    while True:
+        users, items = (Counter(row[n] for row in kept) for n in (0, 1))
+        fewer_rows = [r for r in kept if users[r[0]] >= min_user and items[r[1]] >= min_item]
+        if len(fewer_rows) == len(kept):
+            break
+        kept = fewer_rows
+    if not kept:
+        with pytest.raises(SidmillError, match="no interaction"):
+            dataset.run("movielens", str(folder / "in"), folder / "out", settings)
+        assert not (folder / "out/interactions.parquet").exists()
+        return
+
+    report = dataset.run("movielens", str(folder / "in"), folder / "out", settings)
+    wanted = {
+        str(user): [str(row[1]) for row in sorted(kept, key=lambda row: row[3]) if row[0] == user]
+        for user in {row[0] for row in kept}
+    }
+    assert {user: row["item_ids"] for user, row in log_of(folder / "out").items()} == wanted
+    assert report["interactions"]["left_out"]["k_core"] == before - len(kept)
+    assert report["before_k_core"]["interactions"] == before
+
+
+def test_the_order_of_rows_and_memory_change_no_byte(tmp_path):
+    source = random.Random(1)
+    rows = [
+        (source.randint(1, 300), source.randint(0, 11), 5, time)
+        for time in source.sample(range(10**6), 3000)
+    ]
+    made = set()
+    for number, memory in enumerate((64, 64, 1024)):
+        order = list(range(len(rows)))
+        random.Random(number).shuffle(order)
+        events(rows, tmp_path / str(number), order)
+        out = tmp_path / f"out{number}"
+        dataset.run(
+            "movielens", str(tmp_path / str(number)), out, Imported(min_item=2, memory_mb=memory)
+        )
+        made.add((out / "interactions.parquet").read_bytes())
+        assert not (out / ".import").exists()
+    assert len(made) == 1
+
+
+def test_interacted_items_alone(tmp_path):
+    settings = Imported(catalogue="interacted", min_user=2, max_reject_share=1.0)
+    _, report, out = imported(tmp_path, "movielens", settings)
+    assert pq.read_table(out / "items.parquet")["item_id"].to_pylist() == ["1", "2"]
+    assert report["items"]["left_out"] == 1
+    assert report["interactions"]["left_out"] == {"k_core": 1}
+
+
+def test_embeddings_of_lc_rec_are_named_only_if_their_rows_are_those_of_the_catalogue(tmp_path):
+    _, _, out = imported(tmp_path, "lc-rec")
+    overlay = yaml.safe_load((out / "overlay.yaml").read_text())
+    assert overlay["embedding"]["path"].endswith("Arts.emb-llama-td.npy")
+    assert overlay["embedding"]["rows"] == "catalogue"
+    assert "given: {path: " in (out / "overlay.yaml").read_text()
+
+    # Ids in another order, and items that are left out.
+    item = tmp_path / "in/Arts.item.json"
+    known = json.loads(item.read_text())
+    for items, settings in (
+        ({key: known[key] for key in "1023"}, LENIENT),
+        (known | {"3": {}}, LENIENT),
+        (known, Imported(catalogue="interacted", min_item=2, max_reject_share=1.0)),
+    ):
+        write(item, json.dumps(items))
+        dataset.run("lc-rec", str(tmp_path / "in"), out, settings)
+        overlay = yaml.safe_load((out / "overlay.yaml").read_text())
+        assert "path" not in overlay.get("embedding", {})
+
+
+def test_an_archive_is_read_in_place_whatever_its_names(tmp_path):
+    archive = tmp_path / "ml.zip"
+    with zipfile.ZipFile(archive, "w") as out:
+        out.writestr("../../movies.csv", "movieId,title,genres\n1,One,Drama\n")
+        out.writestr("/ratings.csv", "userId,movieId,rating,timestamp\n1,1,5,9\n")
+    before = set(tmp_path.parent.rglob("*"))
+    report = dataset.run("movielens", str(archive), tmp_path / "out", Imported())
+    assert report["log"]["interactions"] == 1
+    new = set(tmp_path.parent.rglob("*")) - before
+    assert all((tmp_path / "out") in (path, *path.parents) for path in new)
+
+
+MISSING = [
+    ("movielens", {"ratings.csv": "x\n"}, "no movies.dat, movies.csv or u.item in it"),
+    ("mind", {"news.tsv": "x\n"}, "behaviors.tsv"),
+    (
+        "goodreads",
+        {"goodreads_books.json": "{}\n", "goodreads_interactions.csv": "a\n"},
+        "no times",
+    ),
+    ("recbole", {"a.item": "item_id\tx\n", "a.inter": "u\n"}, "names with types"),
+    (
+        "recbole",
+        {
+            "a.item": "item_id:token\tname:token\n1\tx\n",
+            "a.inter": "user_id:token\titem_id_list:token_seq\titem_id:token\n",
+        },
+        "set interactions.path",
+    ),
+    ("movielens", {"movies.csv": "id,name\n", "ratings.csv": "x\n"}, "no column movieId"),
+    ("movielens", {"movies.dat": "1::A::B\n", "ratings.dat": "1::2::3::4\n"}, "no interaction"),
+]
+
+
+@pytest.mark.parametrize(("name", "texts", "words"), MISSING)
+def test_a_message_says_what_is_missing(tmp_path, name, texts, words):
+    for file, text in texts.items():
+        write(tmp_path / "in" / file, text)
+    with pytest.raises(SidmillError, match=words):
+        dataset.run(name, str(tmp_path / "in"), tmp_path / "out", LENIENT)
+    assert not (tmp_path / "out/overlay.yaml").exists()
+
+
+def test_a_missing_file_says_where_to_fetch_it(tmp_path):
+    with pytest.raises(SidmillError, match=r"no such file or folder: fetch .* from https://msnews"):
+        dataset.run("mind", str(tmp_path / "none"), tmp_path / "out", Imported())
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        SidmillError, match=r"no news\.tsv in it \(it has no file\): fetch MINDsmall"
+    ):
+        dataset.run("mind", str(tmp_path / "empty"), tmp_path / "out", Imported())
+
+
+def test_a_damaged_file_stops_and_a_common_fault_too(tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    SETS["amazon-2023"](source)
+    whole = (source / "All_Beauty.jsonl.gz").read_bytes()
+    (source / "All_Beauty.jsonl.gz").write_bytes(whole[:-9])
+    with pytest.raises(SidmillError, match="cannot be read to its end"):
+        dataset.run("amazon-2023", str(source), tmp_path / "out", LENIENT)
+    write(source / "All_Beauty.jsonl.gz", json_lines(*(["no json\n"] * 9), {"user_id": "a"}))
+    with pytest.raises(SidmillError, match=r"raise imported\.max_reject_share"):
+        dataset.run("amazon-2023", str(source), tmp_path / "out", Imported())
+
+
+def test_the_output_is_no_input(tmp_path):
+    imported(tmp_path, "movielens")
+    with pytest.raises(SidmillError, match="OUT"):
+        dataset.run("movielens", str(tmp_path / "in"), tmp_path / "in", LENIENT)
+
+
+def test_the_command_imports_and_lists(tmp_path):
+    run = [sys.executable, "-m", "sidmill", "import"]
+    listed = subprocess.run([*run, "--list"], capture_output=True, text=True, check=True).stdout
+    for name, source in SOURCES.items():
+        assert f"{name}\n  reads    {source.reads}\n" in listed
+        assert source.licence in listed
+    SETS["movielens csv"](tmp_path / "in")
+    words = [*run, "movielens", str(tmp_path / "in"), str(tmp_path / "out"), "--min-value", "1"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert "1 users, 1 items, 1 interactions" in done.stdout
+    assert subprocess.run([*run, "nothing", "a", "b"], capture_output=True).returncode == 2
