@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from published_files import SETS, json_lines, write
 from snakemake.utils import update_config
 
+from sidmill.core import provenance
 from sidmill.core.errors import SidmillError
 from sidmill.imports import dataset
 from sidmill.settings.check import check
@@ -300,3 +301,13 @@ def test_the_command_imports_and_lists(tmp_path):
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert "1 users, 1 items, 1 interactions" in done.stdout
     assert subprocess.run([*run, "nothing", "a", "b"], capture_output=True).returncode == 2
+
+
+def test_a_source_is_in_the_table_and_in_what_names_its_code():
+    modules = {name: (entry.module,) for name, entry in SOURCES.items()}
+    assert provenance.CHOICES["source"].modules == modules
+    files = (ROOT / "src/sidmill/imports/sources").glob("[a-z]*.py")
+    assert {name for (name,) in modules.values()} == {
+        f"sidmill.imports.sources.{file.stem}" for file in files
+    }
+    assert {name.partition(" ")[0] for name in SETS} == set(SOURCES)

@@ -25,7 +25,12 @@ from sidmill.core.secrets import in_order, shown_settings
 from sidmill.settings.base import science_keys
 from sidmill.settings.check import check, read_command_line, refuse_repeats
 from sidmill.settings.config import SECTIONS
-from sidmill.settings.registry import NETWORKS, QUANTIZERS, tokenizer_settings
+from sidmill.settings.registry import (
+    NETWORKS,
+    QUANTIZERS,
+    SOURCES,
+    tokenizer_settings,
+)
 
 STATE = Path(".snakemake")
 FIRST_ROUND = "results/dual/first/model"
@@ -45,6 +50,7 @@ wildcard_constraints:
     dataset=r"(pretrain|sft)_[A-Za-z0-9_-]+(\.(valid|test))?",
     mixture="mixture|rl",
     name=r"[\w-]+",
+    source="|".join(SOURCES),
     shard=r"\d{5}",
     shards=r"\d{5}",
 
@@ -134,6 +140,7 @@ if workflow.is_main_process:
 # Helpers of one rule file each. They look up the user's files while the workflow is parsed, not in the rules.
 # Snakemake lets a rule with a missing input pass in silence while its output exists.
 include: "common_internals.smk"
+include: "common_imports.smk"
 include: "common_items.smk"
 include: "common_embed.smk"
 include: "common_fuse.smk"
