@@ -3,6 +3,9 @@
 import copy
 import json
 import random
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -11,6 +14,7 @@ from collections import Counter
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from click.testing import CliRunner
 from conftest import ROOT
 from hypothesis import given
 from hypothesis import settings as fewer
@@ -18,6 +22,7 @@ from hypothesis import strategies as st
 from published_files import SETS, json_lines, write
 from snakemake.utils import update_config
 
+from sidmill.commands.import_data import import_data
 from sidmill.core import provenance
 from sidmill.core.errors import SidmillError
 from sidmill.imports import dataset
@@ -311,3 +316,32 @@ def test_a_source_is_in_the_table_and_in_what_names_its_code():
         f"sidmill.imports.sources.{file.stem}" for file in files
     }
     assert {name.partition(" ")[0] for name in SETS} == set(SOURCES)
+
+
+def commands_on(page):
+    """Words of the commands ``sidmill import`` that a page shows, but for ``--list``."""
+    lines = re.findall(r"^    (sidmill import .+)$", (ROOT / page).read_text(), re.M)
+    return [words for line in lines if "--list" not in (words := shlex.split(line)[2:])]
+
+
+@pytest.mark.parametrize("page", ["docs/importing.md", "README.md"])
+def test_the_commands_of_the_pages_run_as_they_are(tmp_path, monkeypatch, page):
+    monkeypatch.chdir(tmp_path)
+    shown = commands_on(page)
+    assert page == "README.md" or {words[0] for words in shown} == set(SOURCES)
+    for words in shown:
+        name, source, out = words[:3]
+        folder = tmp_path / source
+        folder.mkdir(parents=True)
+        SETS[name](folder)
+        if source.endswith(".zip"):  # the folder as the archive that the page names
+            made = shutil.make_archive(str(tmp_path / "made"), "zip", folder)
+            shutil.rmtree(folder)
+            shutil.move(made, folder)
+
+        # The tiny files have few rows, some of them with a fault.
+        limits = ("--min-user", "--min-item", "--max-reject-share")
+        options = [*words[3:], *(word for limit in limits for word in (limit, "1"))]
+        done = CliRunner().invoke(import_data, [name, source, out, *options])
+        assert done.exit_code == 0, (words, done.output, done.exception)
+        assert (tmp_path / out / "overlay.yaml").is_file()

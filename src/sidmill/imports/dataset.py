@@ -171,6 +171,7 @@ def _report(
     rejects: _Rejects, counts: log.Counts, whole: core_filter.Core, core: core_filter.Core
 ) -> dict[str, Any]:
     """Counts of items and interactions: read = written + rejected + left out."""
+    # What was read has gone somewhere.
     n_core = int(core.user_counts.sum())
     n_rejected = sum(rejects.interactions.values())
     left_out = dict(counts.left_out) | {"k_core": int(whole.user_counts.sum()) - n_core}
@@ -178,6 +179,8 @@ def _report(
         raise RuntimeError(
             f"{counts.read} interactions read, {n_core} written, {n_rejected}, {left_out}"
         )
+
+    # Rows of the catalogue, and interactions.
     return {
         "items": {
             "read": rejects.items.rows,

@@ -52,6 +52,8 @@ def _items(entries: list[Entry]) -> Iterator[Item | Bad]:
             if isinstance(row, Bad):
                 yield row
                 continue
+
+            # Fields of 2018, or their names of 2014.
             fields = row.fields
             title = rows.text(fields.get("title"))
             if title and SCRIPT in title:

@@ -125,6 +125,8 @@ def _events(tables: list[Table], pid: str) -> Iterator[Event | Bad]:
             if isinstance(row, Bad):
                 yield row
                 continue
+
+            # Times are floats: 881250949, 881250949.0 or 8.8e8.
             try:
                 time = times.whole(row.fields["timestamp"])
             except ValueError as error:

@@ -24,6 +24,7 @@ def open_container(path: str | Path, names: Names) -> Container:
     Raises:
         SidmillError: if it cannot be read, or has no vectors.
     """
+    # Modules are imported where they are needed: torch and faiss take seconds.
     name = str(path).rstrip("/")
     kind = Path(name).suffix.lower()
     if kind == ".npz":

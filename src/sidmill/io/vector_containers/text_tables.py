@@ -79,6 +79,7 @@ def _is_number(name: str) -> bool:
 def _vectors(path: str, columns: list[int], width: int) -> Iterator[np.ndarray]:
     dim, rows = None, islice(_rows(path), 1, None)
     while block := list(islice(rows, container.BLOCK_ROWS)):
+        # (b, D): one column with a list, or a column for each dimension.
         parsed = []
         for line, row in block:
             if len(row) != width:
