@@ -507,3 +507,52 @@ SETS = {
     "kuairec": kuairec,
     "onerec": onerec,
 }
+
+
+def beir(folder: Path) -> dict[str, dict[str, int]]:
+    corpus = [
+        {"_id": "4983", "title": "Microstructural — growth", "text": "Alterations", "metadata": {}},
+        {"_id": "MED-10", "title": "", "text": "Statins", "metadata": {"url": "https://x"}},
+        {"_id": "empty", "title": "", "text": ""},
+        {"_id": "4983", "title": "again", "text": "again"},
+    ]
+    queries = [
+        {"_id": "0", "text": "0-dimensional\tbiomaterials", "metadata": {}},
+        {"_id": "PLAIN-2", "text": "Do statins help?", "metadata": {}},
+        {"_id": "9", "text": "of the training set"},
+    ]
+    header = "query-id\tcorpus-id\tscore\n"
+    with zipfile.ZipFile(folder / "tiny.zip", "w") as out:
+        out.writestr("tiny/corpus.jsonl", json_lines(*corpus))
+        out.writestr("tiny/queries.jsonl", json_lines(*queries))
+        out.writestr("tiny/qrels/train.tsv", header + "9\t4983\t1\n")
+        test = "0\t4983\t1\nPLAIN-2\tMED-10\t2\nPLAIN-2\tempty\t1\nPLAIN-2\t4983\tx\n"
+        out.writestr("tiny/qrels/test.tsv", header + test)
+    return {
+        "passages": {"read": 4, "rejected": 2, "left_out": 0, "written": 2},
+        "queries": {"read": 3, "rejected": 0, "left_out": 1, "written": 2, "judged_but_missing": 0},
+        "judgements": {"read": 4, "rejected": 2, "written": 2},
+    }
+
+
+def msmarco(folder: Path) -> dict[str, dict[str, int]]:
+    files = {
+        "collection.tsv": '0\tThe presence of "communication\n1\tManhattan Projectâ\x80\x99s\n2\n',
+        "queries.dev.small.tsv": "1048585\twhat is paula deen's brother\n2\t androgen receptor\n",
+        "queries.dev.tsv": "3\tnot read\n",
+        "qrels.dev.small.tsv": "1048585\t0\t1\t1\n7\t0\t0\t1\n",
+        "qrels.dev.tsv": "3\t0\t0\t1\n",
+    }
+    with tarfile.open(folder / "collectionandqueries.tar.gz", "w:gz") as out:
+        for name, text in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text.encode())
+            out.addfile(member, io.BytesIO(text.encode()))
+    return {
+        "passages": {"read": 3, "rejected": 1, "left_out": 0, "written": 2},
+        "queries": {"read": 2, "rejected": 0, "left_out": 1, "written": 1, "judged_but_missing": 1},
+        "judgements": {"read": 2, "rejected": 0, "written": 2},
+    }
+
+
+COLLECTIONS = {"beir": beir, "msmarco": msmarco}

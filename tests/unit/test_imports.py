@@ -19,13 +19,13 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import settings as fewer
 from hypothesis import strategies as st
-from published_files import SETS, json_lines, write
+from published_files import COLLECTIONS, SETS, json_lines, write
 from snakemake.utils import update_config
 
 from sidmill.commands.import_data import import_data
 from sidmill.core import provenance
 from sidmill.core.errors import SidmillError
-from sidmill.imports import dataset
+from sidmill.imports import collection, dataset
 from sidmill.settings.check import check
 from sidmill.settings.imported import Imported
 from sidmill.settings.registry import SOURCES
@@ -315,7 +315,8 @@ def test_a_source_is_in_the_table_and_in_what_names_its_code():
     assert {name for (name,) in modules.values()} == {
         f"sidmill.imports.sources.{file.stem}" for file in files
     }
-    assert {name.partition(" ")[0] for name in SETS} == set(SOURCES)
+    assert {name.partition(" ")[0] for name in SETS} | {*COLLECTIONS} == set(SOURCES)
+    assert {name for name, entry in SOURCES.items() if entry.is_collection} == {*COLLECTIONS}
 
 
 def commands_on(page):
@@ -333,7 +334,7 @@ def test_the_commands_of_the_pages_run_as_they_are(tmp_path, monkeypatch, page):
         name, source, out = words[:3]
         folder = tmp_path / source
         folder.mkdir(parents=True)
-        SETS[name](folder)
+        (SETS | COLLECTIONS)[name](folder)
         if source.endswith(".zip"):  # the folder as the archive that the page names
             made = shutil.make_archive(str(tmp_path / "made"), "zip", folder)
             shutil.rmtree(folder)
@@ -341,7 +342,51 @@ def test_the_commands_of_the_pages_run_as_they_are(tmp_path, monkeypatch, page):
 
         # The tiny files have few rows, some of them with a fault.
         limits = ("--min-user", "--min-item", "--max-reject-share")
+        limits = limits[2 * SOURCES[name].is_collection :]
         options = [*words[3:], *(word for limit in limits for word in (limit, "1"))]
         done = CliRunner().invoke(import_data, [name, source, out, *options])
         assert done.exit_code == 0, (words, done.output, done.exception)
         assert (tmp_path / out / "overlay.yaml").is_file()
+
+
+@pytest.mark.parametrize("name", COLLECTIONS)
+def test_a_collection_is_read_as_it_is_and_counted(tmp_path, name):
+    from sidmill.formats import passages, qrels
+
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    expected = COLLECTIONS[name](source)
+    report = collection.run(name, str(source), out, LENIENT)
+    assert {key: report[key] for key in expected} == expected
+    rejects = pq.read_table(out / "rejects.parquet").to_pylist()
+    assert len(rejects) == sum(counts["rejected"] for counts in expected.values())
+
+    # The files are what the retrieval stage reads, without a rejected line.
+    overlay = yaml.safe_load((out / "overlay.yaml").read_text(encoding="utf-8"))
+    config = copy.deepcopy(CONFIG)
+    update_config(config, overlay)
+    check(config)
+    corpus, queries, judged = (overlay["retrieval"][key] for key in ("corpus", "queries", "qrels"))
+    read = list(passages.read_passages([corpus], None, "auto"))
+    asked = list(passages.read_queries([queries], None, "auto"))
+    labels = list(qrels.read_foreign(judged))
+    assert not any(one.problem for one in [*read, *asked])
+    assert [len(read), len(asked), len(labels)] == [
+        expected[key]["written"] for key in ("passages", "queries", "judgements")
+    ]
+    assert {label.pid for label in labels} <= {one.id for one in read}
+    if name == "beir":
+        assert read[0].text == "Microstructural — growth\nAlterations"
+        assert asked[0].text == "0-dimensional\tbiomaterials"
+    else:
+        assert read[0].text == 'The presence of "communication'
+
+
+def test_options_of_interactions_do_not_apply_to_a_collection(tmp_path):
+    (tmp_path / "in").mkdir()
+    COLLECTIONS["beir"](tmp_path / "in")
+    settings = Imported(min_user=5, split="time")
+    with pytest.raises(SidmillError, match="min_user, split: beir has passages"):
+        collection.run("beir", str(tmp_path / "in"), tmp_path / "out", settings)
+    with pytest.raises(SidmillError, match="no such source of interactions: take one of movielens"):
+        dataset.run("beir", str(tmp_path / "in"), tmp_path / "out", Imported())

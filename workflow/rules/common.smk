@@ -50,7 +50,8 @@ wildcard_constraints:
     dataset=r"(pretrain|sft)_[A-Za-z0-9_-]+(\.(valid|test))?",
     mixture="mixture|rl",
     name=r"[\w-]+",
-    source="|".join(SOURCES),
+    source="|".join(name for name, entry in SOURCES.items() if not entry.is_collection),
+    searched="|".join(name for name, entry in SOURCES.items() if entry.is_collection),
     shard=r"\d{5}",
     shards=r"\d{5}",
 

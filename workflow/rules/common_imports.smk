@@ -18,4 +18,5 @@ def imported_files(wildcards):
 
 def imported_source(wildcards):
     """The published form that is read."""
-    return {"source": wildcards.source}
+    names = dict(wildcards.items())
+    return {"source": names.get("source") or names["searched"]}

@@ -7,6 +7,9 @@ LEAVES   results/imported/{source}/items.parquet        item_id (string) and the
          results/imported/{source}/rejects.parquet      file, row, interactions, reason
          results/imported/{source}/import.json          counts: read = written + rejected + left out
          results/imported/{source}/overlay.yaml         settings that read these files
+         results/imported/{searched}/corpus.jsonl       BEIR and MS MARCO: _id, title, text
+         results/imported/{searched}/queries.jsonl      _id, text
+         results/imported/{searched}/qrels.tsv          query-id, corpus-id, score
 """
 
 
@@ -33,3 +36,29 @@ rule import_dataset:
         "Importing {wildcards.source}"
     script:
         "../scripts/import_dataset.py"
+
+
+rule import_collection:
+    input:
+        files=imported_files,
+    output:
+        corpus="results/imported/{searched}/corpus.jsonl",
+        queries="results/imported/{searched}/queries.jsonl",
+        qrels="results/imported/{searched}/qrels.tsv",
+        rejects="results/imported/{searched}/rejects.parquet",
+        report="results/imported/{searched}/import.json",
+        overlay="results/imported/{searched}/overlay.yaml",
+    log:
+        "results/logs/import_collection.{searched}.log",
+    benchmark:
+        "results/benchmarks/import_collection.{searched}.tsv"
+    conda:
+        "../../envs/sidmill.yaml"
+    threads: 1
+    params:
+        imported=settings("imported"),
+        code=code_of("import_collection.py", imported_source),
+    message:
+        "Importing {wildcards.searched}"
+    script:
+        "../scripts/import_collection.py"

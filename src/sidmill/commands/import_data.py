@@ -44,9 +44,21 @@ def import_data(name: str, source: str, out: str, settings: Imported) -> None:
     NAME is one of --list, SOURCE the folder or archive of the files, OUT a folder for
     items.parquet, interactions.parquet, rejects.parquet, import.json and overlay.yaml.
     """
-    from sidmill.imports import dataset
+    from sidmill.imports import collection, dataset
+    from sidmill.settings.registry import SOURCES
 
+    # Passages and queries, or items and interactions.
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if name in SOURCES and SOURCES[name].is_collection:
+        report = collection.run(name, source, out, settings)
+        found = ", ".join(
+            f"{report[kind]['written']:,} {kind}" for kind in ("passages", "queries", "judgements")
+        )
+        click.echo(f"wrote {out}: {found}")
+        click.echo(
+            f"next: snakemake --cores 8 --configfile {out}/overlay.yaml -- {collection.TARGET}"
+        )
+        return
     report = dataset.run(name, source, out, settings)
     counts = report["log"]
     click.echo(

@@ -94,12 +94,12 @@ CHOICES = {
     ),
     "learned": Choice(("train_rqvae",), {"fsq": ("sidmill.quantize.rqvae.fsq",)}),
     "source": Choice(
-        ("import_dataset",),
+        ("import_dataset", "import_collection"),
         {
             name: (f"sidmill.imports.sources.{name.replace('-', '_')}",)
             for name in (
-                *("amazon-2018", "amazon-2023", "goodreads", "kuairec", "lc-rec", "mind"),
-                *("movielens", "onerec", "recbole", "steam", "yelp"),
+                *("amazon-2018", "amazon-2023", "beir", "goodreads", "kuairec", "lc-rec", "mind"),
+                *("movielens", "msmarco", "onerec", "recbole", "steam", "yelp"),
             )
         },
     ),

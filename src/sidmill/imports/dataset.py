@@ -8,23 +8,18 @@ overlay.yaml           settings that read these files
 """
 
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.paths import refuse_overwrite
-from sidmill.formats.reject_counts import Tally, cause_of
-from sidmill.imports import catalogue, core_filter, files, log, overlay
-from sidmill.imports.content import Bad, Content
-from sidmill.io import buckets, json_report, parquet
+from sidmill.imports import catalogue, core_filter, files, log, overlay, rejects_file
+from sidmill.imports.content import Content
+from sidmill.imports.rejects_file import Rejects
+from sidmill.io import buckets, json_report
 from sidmill.settings import base
 from sidmill.settings.imported import Imported
 from sidmill.settings.registry import SOURCES, load_function
@@ -32,25 +27,7 @@ from sidmill.settings.registry import SOURCES, load_function
 logger = logging.getLogger(__name__)
 
 NAMES = ("items.parquet", "interactions.parquet", "rejects.parquet", "import.json", "overlay.yaml")
-REJECTS = pa.schema(
-    [
-        ("file", pa.string()),
-        ("row", pa.int64()),
-        ("interactions", pa.int64()),
-        ("reason", pa.string()),
-    ]
-)
 COMMAND = "snakemake --cores 8 --configfile {overlay}"
-
-
-class _Rejects(NamedTuple):
-    """rejects.parquet, open, and what went there: rows of the catalogue, and interactions."""
-
-    add_item: Callable[[Bad], None]
-    add_event: Callable[[Bad], None]
-    items: Tally
-    events: Tally
-    interactions: Counter[str]  # by cause; a row may stand for several
 
 
 def run(
@@ -75,8 +52,9 @@ def run(
         SidmillError: if a file is missing or cannot be read to its end, if one fault takes too many
             rows, or if no interaction remains.
     """
-    if name not in SOURCES:
-        raise SidmillError(f"{name!r}: no such source: take one of {', '.join(SOURCES)}")
+    if name not in SOURCES or SOURCES[name].is_collection:
+        names = ", ".join(key for key, entry in SOURCES.items() if not entry.is_collection)
+        raise SidmillError(f"{name!r}: no such source of interactions: take one of {names}")
     refuse_overwrite(folder, [source], "OUT")
     entry = SOURCES[name]
     listed = files.open_files(source, f"fetch {entry.reads} from {entry.published}")
@@ -86,7 +64,7 @@ def run(
     # Items and interactions by way of a folder for files that are larger than memory.
     with (
         buckets.folder(Path(folder) / ".import") as work,
-        _rejects(paths["rejects"]) as rejects,
+        rejects_file.opened(paths["rejects"]) as rejects,
     ):
         items = catalogue.collect(content, work, rejects.add_item)
         ordered, counts = log.order(content, items, settings, work, rejects.add_event)
@@ -118,38 +96,8 @@ def run(
     return report
 
 
-@contextmanager
-def _rejects(path: str) -> Iterator[_Rejects]:
-    """Open rejects.parquet. Memory: one row group."""
-    tallies = Tally(), Tally()
-    by_cause: Counter[str] = Counter()
-    waiting: list[tuple[str, int, int, str]] = []
-    with parquet.writer(path, REJECTS) as out:
-
-        def flush() -> None:
-            columns = zip(*waiting, strict=True)
-            kinds = REJECTS.types
-            arrays = [pa.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
-            out.write_table(pa.table(arrays, schema=REJECTS))
-            waiting.clear()
-
-        def add(tally: Tally, is_item: bool, bad: Bad) -> None:
-            interactions = 0 if is_item else bad.interactions
-            waiting.append((bad.file, bad.row, interactions, bad.reason))
-            tally.rows += 1 if is_item else bad.interactions
-            tally.add(bad.file, bad.row, bad.reason)
-            by_cause[cause_of(bad.reason)] += interactions
-            if len(waiting) == parquet.ROWS_PER_GROUP:
-                flush()
-
-        adders = partial(add, tallies[0], True), partial(add, tallies[1], False)
-        yield _Rejects(*adders, *tallies, by_cause)
-        if waiting:
-            flush()
-
-
 def _check(
-    rejects: _Rejects, settings: Imported, items: catalogue.Catalogue, counts: log.Counts
+    rejects: Rejects, settings: Imported, items: catalogue.Catalogue, counts: log.Counts
 ) -> None:
     """Stop where a file as a whole is not what was expected."""
     rejects.items.rows = int(items.kept.sum()) + sum(rejects.items.causes.values())
@@ -168,7 +116,7 @@ def _check(
 
 
 def _report(
-    rejects: _Rejects, counts: log.Counts, whole: core_filter.Core, core: core_filter.Core
+    rejects: Rejects, counts: log.Counts, whole: core_filter.Core, core: core_filter.Core
 ) -> dict[str, Any]:
     """Counts of items and interactions: read = written + rejected + left out."""
     # What was read has gone somewhere.
@@ -253,7 +201,7 @@ def _write_overlay(
     overlay.write(paths["overlay"], sections, comments)
 
 
-def _log(report: dict[str, Any], rejects: _Rejects) -> None:
+def _log(report: dict[str, Any], rejects: Rejects) -> None:
     for line in [*rejects.items.lines(), *rejects.events.lines()]:
         logger.warning(line)
     for note in report["notes"]:

@@ -157,12 +157,14 @@ class DataSource(NamedTuple):
         reads: the files, for messages and for ``sidmill import --list``.
         published: address of the publisher.
         licence: of the data, as the publisher says it.
+        is_collection: whether it has passages and queries, not items and interactions.
     """
 
     module: str
     reads: str
     published: str
     licence: str
+    is_collection: bool = False
 
 
 SOURCES = {
@@ -234,6 +236,20 @@ SOURCES = {
         "X.item.json and X.inter.json; X.emb-NAME.npy and X.index.json if there are any",
         "https://github.com/zhengbw0324/LC-Rec",
         "none is stated",
+    ),
+    "beir": DataSource(
+        "sidmill.imports.sources.beir",
+        "DATASET.zip (corpus.jsonl, queries.jsonl, qrels/test.tsv)",
+        "https://github.com/beir-cellar/beir",
+        "that of the data set",
+        is_collection=True,
+    ),
+    "msmarco": DataSource(
+        "sidmill.imports.sources.msmarco",
+        "collectionandqueries.tar.gz (collection.tsv, queries.dev.small.tsv, qrels.dev.small.tsv)",
+        "https://microsoft.github.io/msmarco/Datasets",
+        "non-commercial research only",
+        is_collection=True,
     ),
 }
 
