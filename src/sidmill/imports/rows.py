@@ -14,6 +14,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.imports.content import Bad
 from sidmill.imports.files import Entry
 from sidmill.io import json_values, text_lines
+from sidmill.io.delimited_text import NOT_TEXT
 
 UTF8 = "utf-8"
 LITERAL_LONGEST = 1 << 20  # characters; ast.literal_eval needs some 100 bytes for each
@@ -136,7 +137,7 @@ def csv_rows(
                 continue
             if len(values) != len(names):
                 yield Bad(entry.name, number, f"{len(values)} columns, wanted {len(names)}")
-            elif any("\udc80" <= letter <= "\udcff" for value in values for letter in value):
+            elif not "".join(values).isascii() and NOT_TEXT.search("".join(values)):
                 yield Bad(entry.name, number, "not UTF-8")
             else:
                 yield Row(number, dict(zip(names, values, strict=True)))
