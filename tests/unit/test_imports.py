@@ -390,3 +390,32 @@ def test_options_of_interactions_do_not_apply_to_a_collection(tmp_path):
         collection.run("beir", str(tmp_path / "in"), tmp_path / "out", settings)
     with pytest.raises(SidmillError, match="no such source of interactions: take one of movielens"):
         dataset.run("beir", str(tmp_path / "in"), tmp_path / "out", Imported())
+
+
+@pytest.mark.parametrize("name", [*SETS, *COLLECTIONS])
+def test_files_that_are_there_twice_are_not_counted_twice(tmp_path, name):
+    """An archive beside its folder, a second size of a data set, a 5-core beside all reviews."""
+    source, plain = tmp_path / "in", name.partition(" ")[0]
+    for copy_of in ("one", "two"):
+        (source / copy_of).mkdir(parents=True)
+        (SETS | COLLECTIONS)[name](source / copy_of)
+    run = collection.run if name in COLLECTIONS else dataset.run
+    with pytest.raises(SidmillError, match=r"two data sets|data sets: name"):
+        run(plain, str(source), tmp_path / "out", LENIENT)
+
+
+def test_all_reviews_and_their_5_core_are_not_added_up(tmp_path):
+    SETS["amazon-2018 of 2014"](tmp_path / "in")
+    data = (tmp_path / "in/reviews_Home_5.json.gz").read_bytes()
+    (tmp_path / "in/reviews_Home.json.gz").write_bytes(data)
+    with pytest.raises(SidmillError, match=r"reviews_Home.* and .*reviews_Home.*: two data sets"):
+        dataset.run("amazon-2018", str(tmp_path / "in"), tmp_path / "out", LENIENT)
+
+
+def test_rows_behind_an_unclosed_quote_are_counted(tmp_path):
+    write(tmp_path / "in/movies.csv", "movieId,title,genres\n1,One,Drama\n2,Two,Drama\n")
+    ratings = 'userId,movieId,rating,timestamp\n1,1,5,9\n1,"2,5,10\n1,2,5,11\n1,1,5,12\n'
+    write(tmp_path / "in/ratings.csv", ratings)
+    report = dataset.run("movielens", str(tmp_path / "in"), tmp_path / "out", LENIENT)
+    assert report["interactions"]["read"] == 4
+    assert report["interactions"]["rejected"] == 3

@@ -100,6 +100,41 @@ class Files(NamedTuple):
             )
         return found
 
+    def need_one(self, pattern: str, wanted: str) -> Entry:
+        """Like :meth:`need`, exactly one.
+
+        Raises:
+            SidmillError: if there is none, or several: an archive and its folder, or two data sets.
+        """
+        found = self.need(pattern, wanted)
+        refuse_several(found)
+        return found[0]
+
+
+def refuse_several(entries: list[Entry]) -> None:
+    """Stop where two files would be read for one: each row would count twice.
+
+    Raises:
+        SidmillError: naming the first two.
+    """
+    if len(entries) > 1:
+        raise SidmillError(
+            f"{entries[0].name} and {entries[1].name}: two data sets, or one twice (an archive and "
+            f"what was unpacked from it): name the folder or archive of one"
+        )
+
+
+def refuse_repeated(entries: list[Entry]) -> None:
+    """Stop where two files have one name in two folders.
+
+    Raises:
+        SidmillError: naming both.
+    """
+    known: dict[str, Entry] = {}
+    for entry in entries:
+        refuse_several([known[entry.base], entry] if entry.base in known else [])
+        known[entry.base] = entry
+
 
 def open_files(source: str | Path, fetch: str) -> Files:
     """List the files of a folder, or of an archive; archives within a folder are looked into.

@@ -8,6 +8,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from sidmill.core.errors import SidmillError
@@ -113,7 +114,8 @@ def csv_rows(
     csv.field_size_limit(text_lines.LONGEST)
     with entry.opened() as stream:
         text = io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="\n")
-        rows = csv.reader(line.replace("\r\n", "\n").replace("\r", " ") for line in text)
+        whole_lines = iter(partial(text.readline, text_lines.LONGEST), "")
+        rows = csv.reader(line.replace("\r\n", "\n").replace("\r", " ") for line in whole_lines)
 
         # The header, or the names that are given.
         names = list(columns or next(rows, []))
@@ -124,19 +126,21 @@ def csv_rows(
                 f"{','.join(names):.200}: is it the published file?"
             )
 
+        # A row that an unclosed quote makes of several lines stands for as many.
         while True:
             number = rows.line_num + 1
             try:
                 values = next(rows, None)
             except csv.Error as error:
-                yield Bad(entry.name, number, f"not CSV ({error})")
+                yield Bad(entry.name, number, f"not CSV ({error})", rows.line_num + 1 - number)
                 continue
             if values is None:
                 return
             if not values:
                 continue
             if len(values) != len(names):
-                yield Bad(entry.name, number, f"{len(values)} columns, wanted {len(names)}")
+                reason = f"{len(values)} columns, wanted {len(names)}"
+                yield Bad(entry.name, number, reason, rows.line_num + 1 - number)
             elif not "".join(values).isascii() and NOT_TEXT.search("".join(values)):
                 yield Bad(entry.name, number, "not UTF-8")
             else:

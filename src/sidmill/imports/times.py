@@ -15,7 +15,7 @@ def whole(value: object, factor: int = 1) -> int | None:
     Raises:
         ValueError: if it is no number of 64 bits.
     """
-    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 19:
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 16:
         return int(value) * factor
     if isinstance(value, int) and not isinstance(value, bool):
         found = value * factor

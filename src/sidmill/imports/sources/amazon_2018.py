@@ -16,7 +16,7 @@ from functools import partial
 
 from sidmill.imports import rows, times
 from sidmill.imports.content import TEXT, TEXTS, Bad, Content, Event, Item
-from sidmill.imports.files import Entry, Files
+from sidmill.imports.files import Entry, Files, refuse_repeated
 
 META = r"meta_.+\.json"
 REVIEWS = r"(?!meta_).+\.json"
@@ -33,6 +33,8 @@ def open_source(files: Files) -> Content:
     ratings, reviews = files.find(RATINGS), files.find(REVIEWS)
     if not ratings and not reviews:
         files.need(REVIEWS, "CATEGORY.json.gz, CATEGORY_5.json.gz or CATEGORY.csv")
+    for group in (meta, ratings or _by_category(reviews)):
+        refuse_repeated(group)
     unread = [entry.base for entry in reviews] if ratings else []
     notes = (f"not read, since {ratings[0].base} is: {', '.join(unread)}",) if unread else ()
     fields = {
@@ -44,6 +46,11 @@ def open_source(files: Files) -> Content:
     }
     read = partial(_ratings, ratings) if ratings else partial(_reviews, reviews)
     return Content(fields, lambda: _items(meta), read, notes=notes)
+
+
+def _by_category(entries: list[Entry]) -> list[Entry]:
+    """Reviews under the name of their category: those of X_5 are in X, too."""
+    return [entry._replace(path=entry.path.replace("_5.json", ".json")) for entry in entries]
 
 
 def _items(entries: list[Entry]) -> Iterator[Item | Bad]:

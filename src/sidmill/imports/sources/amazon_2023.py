@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from sidmill.imports import rows, times
 from sidmill.imports.content import SPLITS, TEXT, TEXTS, Bad, Content, Event, Item
-from sidmill.imports.files import Entry, Files
+from sidmill.imports.files import Entry, Files, refuse_repeated
 from sidmill.imports.rows import Row
 
 META = r"meta_(.+)\.jsonl"
@@ -32,6 +32,8 @@ def open_source(files: Files) -> Content:
     wanted = "CATEGORY.train.csv.gz, CATEGORY.csv.gz or CATEGORY.jsonl.gz"
     groups = [files.find(pattern) for pattern in (BENCHMARK, RATINGS, REVIEWS)]
     logs = next((group for group in groups if group), None) or files.need(REVIEWS, wanted)
+    for group in (meta, logs):
+        refuse_repeated(group)
 
     # Of several kinds of files the first is read: they contain the same reviews.
     unread = [entry.base for group in groups if group is not logs for entry in group]

@@ -21,8 +21,8 @@ COLUMNS = ("query-id", "corpus-id", "score")
 
 def open_source(files: Files) -> Collection:
     """Open a data set."""
-    corpus = files.need(r"corpus\.jsonl", "corpus.jsonl")[0]
-    queries = files.need(r"queries\.jsonl", "queries.jsonl")[0]
+    corpus = files.need_one(r"corpus\.jsonl", "corpus.jsonl")
+    queries = files.need_one(r"queries\.jsonl", "queries.jsonl")
     found = files.need(r"(test|dev)\.tsv", "qrels/test.tsv or qrels/dev.tsv")
     judged = next((entry for entry in found if entry.base == "test.tsv"), found[0])
     return Collection(

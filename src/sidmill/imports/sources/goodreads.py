@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from sidmill.imports import rows, times
 from sidmill.imports.content import TEXT, Bad, Content, Event, Item
-from sidmill.imports.files import Entry, Files
+from sidmill.imports.files import Entry, Files, refuse_repeated
 
 BOOKS = r"goodreads_books.*\.json"
 LOGS = (r"goodreads_interactions.*\.json", r"goodreads_reviews(?!_spoiler).*\.json")
@@ -28,6 +28,8 @@ def open_source(files: Files) -> Content:
     found = [files.find(pattern) for pattern in LOGS]
     wanted = "goodreads_interactions_dedup.json.gz (the .csv has no times)"
     logs = next((group for group in found if group), None) or files.need(LOGS[0], wanted)
+    for group in (books, logs):
+        refuse_repeated(group)
     unread = [entry.base for group in found if group is not logs for entry in group]
     notes = (f"not read, since {logs[0].base} is: {', '.join(unread)}",) if unread else ()
     return Content(

@@ -11,6 +11,7 @@ have no time. The strength of an interaction is ``watch_ratio``; ids count from 
 Source: https://kuairec.com
 """
 
+import re
 from collections.abc import Iterator
 
 from sidmill.imports import rows, times
@@ -24,15 +25,17 @@ COLUMNS = ("user_id", "video_id", "timestamp", "watch_ratio")
 
 def open_source(files: Files) -> Content:
     """Open the data set: the big matrix, or the small one where that is the only one."""
-    captions = files.need(r"kuairec_caption_category\.csv", "kuairec_caption_category.csv")[0]
-    log = files.need(r"(big|small)_matrix\.csv", "big_matrix.csv")[0]  # sorted: big comes first
+    name = "kuairec_caption_category.csv"
+    captions = files.need_one(re.escape(name), name)
     small = files.find(r"small_matrix\.csv")
+    is_small = small and not files.find(r"big_matrix\.csv")
+    log = files.need_one(r"small_matrix\.csv" if is_small else r"big_matrix\.csv", "big_matrix.csv")
     notes = ("small_matrix.csv is not read: it is a full matrix for evaluation",)
     return Content(
         {"caption": TEXT, "cover": TEXT, "topics": TEXTS, "categories": TEXTS},
         lambda: _items(captions),
         lambda: _events(log),
-        notes=notes if small and small[0] != log else (),
+        notes=notes if small and not is_small else (),
     )
 
 

@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 
 from sidmill.imports import rows, times
 from sidmill.imports.content import SPLITS, TEXT, Bad, Content, Event, Item
-from sidmill.imports.files import Entry, Files
+from sidmill.imports.files import Entry, Files, refuse_several
 
 NEWS = ("id", "category", "subcategory", "title", "abstract", "url", "in_title", "in_abstract")
 BEHAVIORS = ("impression", "user", "time", "history", "impressions")
@@ -28,6 +28,8 @@ def open_source(files: Files) -> Content:
     logs = files.need(r"behaviors\.tsv", "behaviors.tsv")
     splits = {entry.path: _split(entry) for entry in logs}
     read = [entry for entry in logs if splits[entry.path] != SPLITS["test"]]
+    for split in set(splits.values()):
+        refuse_several([entry for entry in logs if splits[entry.path] == split])
     unread = [entry.path for entry in logs if entry not in read]
     notes = (f"not read, since the test set has no labels: {', '.join(unread)}",) if unread else ()
     fields = dict.fromkeys(("title", "category", "subcategory", "abstract"), TEXT)

@@ -26,8 +26,8 @@ FLAGGED = ("movieId", "title", "released", "video", "url", *GENRES_100K)
 
 def open_source(files: Files) -> Content:
     """Open a MovieLens data set of any size."""
-    movies = files.need(r"movies\.(dat|csv)|u\.item", "movies.dat, movies.csv or u.item")[0]
-    ratings = files.need(r"ratings\.(dat|csv)|u\.data", "ratings.dat, ratings.csv or u.data")[0]
+    movies = files.need_one(r"movies\.(dat|csv)|u\.item", "movies.dat, movies.csv or u.item")
+    ratings = files.need_one(r"ratings\.(dat|csv)|u\.data", "ratings.dat, ratings.csv or u.data")
     return Content(
         {"title": TEXT, "genres": TEXTS},
         lambda: _items(movies),

@@ -23,7 +23,7 @@ SMALL = ".small."
 
 def open_source(files: Files) -> Collection:
     """Open the collection and the dev set."""
-    corpus = files.need(r"collection\.tsv", "collection.tsv")[0]
+    corpus = files.need_one(r"collection\.tsv", "collection.tsv")
     queries = _small_first(files.need(r"queries\.dev(\.small)?\.tsv", "queries.dev.small.tsv"))
     judged = _small_first(files.need(r"qrels\.dev(\.small)?\.tsv", "qrels.dev.small.tsv"))
     return Collection(

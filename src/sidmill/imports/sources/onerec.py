@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from sidmill.core.errors import SidmillError
 from sidmill.formats import catalogue
 from sidmill.imports.content import SPLITS, TEXT, Bad, Content, Event, Item
-from sidmill.imports.files import Entry, Files
+from sidmill.imports.files import Entry, Files, refuse_repeated
 
 BATCH_ROWS = 1024
 HISTORY, TARGET = "hist_video_pid", "target_video_pid"
@@ -30,6 +30,8 @@ def open_source(files: Files) -> Content:
     """Open the data set."""
     captions = files.need(r"pid2caption.*\.parquet", "pid2caption.parquet")
     logs = files.need(r"onerec_bench_release.*\.parquet", "onerec_bench_release.parquet")
+    for group in (captions, logs):
+        refuse_repeated(group)
     for entry in [*captions, *logs]:
         if entry.local is None:
             raise SidmillError(f"{entry.name}: parquet is not read within an archive: unpack it")

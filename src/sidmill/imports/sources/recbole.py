@@ -20,7 +20,7 @@ import pyarrow as pa
 from sidmill.core.errors import SidmillError
 from sidmill.imports import rows, times
 from sidmill.imports.content import SPLITS, TEXT, Bad, Content, Event, Item
-from sidmill.imports.files import Entry, Files
+from sidmill.imports.files import Entry, Files, refuse_repeated
 
 TYPED = re.compile(r"(.+):(token|token_seq|float|float_seq)")
 TEXTUAL = ("token_seq", "token")
@@ -37,6 +37,8 @@ def open_source(files: Files) -> Content:
     """Open the files of one data set."""
     items = [_header(entry) for entry in files.need(r".+\.item", "X.item")]
     logs = [_header(entry) for entry in files.need(r".+\.inter", "X.inter")]
+    for group in (items, logs):
+        refuse_repeated([table.entry for table in group])
     pid = _item_id(items[0], logs[0])
     for table in items:
         _require(table, (pid,))

@@ -20,8 +20,8 @@ LISTS = ("genres", "tags", "specs")
 
 def open_source(files: Files) -> Content:
     """Open the data set."""
-    games = files.need(r"steam_games\.json", "steam_games.json.gz")[0]
-    reviews = files.need(r"steam_(new|reviews)\.json", "steam_reviews.json.gz")[0]
+    games = files.need_one(r"steam_games\.json", "steam_games.json.gz")
+    reviews = files.need_one(r"steam_(new|reviews)\.json", "steam_reviews.json.gz")
     fields = {"title": TEXT, "genres": TEXTS, "tags": TEXTS, "specs": TEXTS, "developer": TEXT}
     return Content(fields, lambda: _items(games), lambda: _events(reviews))
 

@@ -17,8 +17,8 @@ from sidmill.imports.files import Entry, Files
 
 def open_source(files: Files) -> Content:
     """Open the data set."""
-    business = files.need(r".*business\.json", "yelp_academic_dataset_business.json")[0]
-    reviews = files.need(r".*review\.json", "yelp_academic_dataset_review.json")[0]
+    business = files.need_one(r".*business\.json", "yelp_academic_dataset_business.json")
+    reviews = files.need_one(r".*review\.json", "yelp_academic_dataset_review.json")
     return Content(
         {"name": TEXT, "categories": TEXTS, "city": TEXT, "state": TEXT},
         lambda: _items(business),
