@@ -419,3 +419,17 @@ def test_rows_behind_an_unclosed_quote_are_counted(tmp_path):
     report = dataset.run("movielens", str(tmp_path / "in"), tmp_path / "out", LENIENT)
     assert report["interactions"]["read"] == 4
     assert report["interactions"]["rejected"] == 3
+
+
+def test_the_test_set_of_mind_is_not_read_and_a_folder_above_says_nothing(tmp_path):
+    folder = tmp_path / "test-dev/MINDlarge"
+    news = "N1\ta\tb\tTitle\t\thttps://x\t[]\t[]\n"
+    for name, shown in (("train", "N1-1"), ("test", "N1 N1")):
+        write(folder / f"MINDlarge_{name}/news.tsv", news)
+        line = f"1\tU_{name}\t11/11/2019 9:05:58 AM\tN1\t{shown}\n"
+        write(folder / f"MINDlarge_{name}/behaviors.tsv", line)
+    report = dataset.run("mind", str(folder), tmp_path / "out", Imported())
+    assert log_of(tmp_path / "out").keys() == {"U_train"}
+    note = "not read, since the test set has no labels: MINDlarge_test/behaviors.tsv"
+    assert report["notes"] == (note,)
+    assert "not read" in (tmp_path / "out/overlay.yaml").read_text()

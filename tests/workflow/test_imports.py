@@ -5,7 +5,7 @@ import random
 
 import pyarrow.parquet as pq
 import pytest
-from published_files import write
+from published_files import beir, write
 
 pytestmark = pytest.mark.workflow
 
@@ -74,3 +74,17 @@ def test_what_is_missing_is_said_before_a_job_runs(imported):
         done = imported.snakemake("--configfile", OVERLAY, "none.yaml", *other)
         assert done.returncode == 1
         assert words in done.stdout + done.stderr
+
+
+def test_a_collection_is_imported_once_and_is_what_retrieval_reads(make_workflow):
+    workflow = make_workflow()
+    (workflow.folder / "tiny").mkdir()
+    beir(workflow.folder / "tiny")
+    workflow.overlay("import.yaml", "imported: {path: tiny, max_reject_share: 0.9}\n")
+    overlay = "results/imported/beir/overlay.yaml"
+    workflow.run("--configfile", "import.yaml", "--", overlay)
+    targets = ("results/retrieval/qrels.parquet", "results/corpus/text.parquet")
+    assert "import_collection" not in workflow.planned("--configfile", overlay, "--", *targets)
+    workflow.run("--configfile", overlay, "--", *targets)
+    assert pq.read_metadata(workflow.folder / "results/corpus/text.parquet").num_rows == 2
+    assert pq.read_metadata(workflow.folder / "results/retrieval/qrels.parquet").num_rows == 2

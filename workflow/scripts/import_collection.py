@@ -18,5 +18,6 @@ with job(snakemake) as log:
         str(settings.path),
         Path(snakemake.output.overlay).parent,
         settings,
+        for_workflow=True,
     )
     log.info("wrote %s, %d passages", snakemake.output.corpus, report["passages"]["written"])

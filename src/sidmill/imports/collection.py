@@ -74,7 +74,9 @@ class Collection(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def run(name: str, source: str, folder: str | Path, settings: Imported) -> dict[str, Any]:
+def run(
+    name: str, source: str, folder: str | Path, settings: Imported, *, for_workflow: bool = False
+) -> dict[str, Any]:
     """Import a collection. Memory: 24 bytes per passage, and the ids of the judged queries.
 
     Passages and queries are read twice, first for ids that occur more than once.
@@ -84,6 +86,7 @@ def run(name: str, source: str, folder: str | Path, settings: Imported) -> dict[
         source: its folder or archive.
         folder: where the files are written.
         settings: ``max_reject_share``; the others are about interactions.
+        for_workflow: whether the overlay also says how the files are made.
 
     Returns:
         What import.json contains.
@@ -122,7 +125,7 @@ def run(name: str, source: str, folder: str | Path, settings: Imported) -> dict[
         "notes": collection.notes,
     }
     json_report.write(paths["import"], report)
-    _write_overlay(name, source, paths, report)
+    _write_overlay(name, source, paths, report, settings if for_workflow else None)
     for line in rejects.items.lines():
         logger.warning(line)
     return report
@@ -255,11 +258,12 @@ def _problem(row: Passage, is_repeated: bool) -> Bad | None:
     return None
 
 
-def _write_overlay(name: str, source: str, paths: dict[str, str], report: dict[str, Any]) -> None:
+def _write_overlay(
+    name: str, source: str, paths: dict[str, str], report: dict[str, Any], made: Imported | None
+) -> None:
     n_passages = report["passages"]["written"]
-    sections: dict[str, Any] = {
-        "retrieval": {key: paths[key] for key in ("corpus", "queries", "qrels")}
-    }
+    sections: dict[str, Any] = overlay.how_it_was_made(made) if made else {}
+    sections["retrieval"] = {key: paths[key] for key in ("corpus", "queries", "qrels")}
     if n_passages < FEW_PASSAGES:
         sections["embedding"] = {"dim": 16, "shards": 1}
     overlay.write(

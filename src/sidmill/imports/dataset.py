@@ -8,7 +8,6 @@ overlay.yaml           settings that read these files
 """
 
 import logging
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -185,9 +184,7 @@ def _write_overlay(
         content, settings, paths["items"], paths["interactions"], report["items"]["written"]
     )
     if for_workflow:
-        machine = base.machine_keys(Imported)
-        imported = {key: value for key, value in asdict(settings).items() if key not in machine}
-        sections = {"imported": imported} | sections
+        sections = overlay.how_it_was_made(settings) | sections
 
     # Figures first, then what a user should know.
     log_figures = report["log"]

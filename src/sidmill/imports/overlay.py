@@ -1,6 +1,7 @@
 """The overlay of an imported data set: what its files need, and nothing else."""
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import yaml
 
 from sidmill.core import atomic
 from sidmill.imports.content import Content
+from sidmill.settings import base
 from sidmill.settings.imported import Imported
 
 FEW_ITEMS = 1000  # LSA needs fewer dimensions than words, and codebooks fewer codes than items
@@ -46,6 +48,13 @@ def settings_of(
         },
     }
     return _sizes(n_items, content) | sections
+
+
+def how_it_was_made(settings: Imported) -> dict[str, Any]:
+    """The section of the import itself, so that the rule is not taken for changed."""
+    machine = base.machine_keys(Imported)
+    values = {key: value for key, value in asdict(settings).items() if key not in machine}
+    return {base.section_name(Imported): values}
 
 
 def write(path: str | Path, sections: dict[str, Any], comments: list[str]) -> None:

@@ -10,6 +10,7 @@ test set of the large version has no labels: its impressions and histories are n
 Source: https://msnews.github.io/
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -20,6 +21,9 @@ from sidmill.imports.files import Entry, Files, refuse_several
 
 NEWS = ("id", "category", "subcategory", "title", "abstract", "url", "in_title", "in_abstract")
 BEHAVIORS = ("impression", "user", "time", "history", "impressions")
+
+SPLIT_NAME = re.compile(r"(?<![a-z])(dev|valid|test)(?![a-z])")
+SPLIT_NAMES = {"dev": "valid", "valid": "valid", "test": "test"}
 
 
 def open_source(files: Files) -> Content:
@@ -45,11 +49,10 @@ def open_source(files: Files) -> Content:
 
 def _split(entry: Entry) -> int:
     """train, valid (dev) or test, by the folder or archive of a file."""
-    folders = " ".join(PurePosixPath(entry.name).parts[-3:-1]).lower()
-    for name, split in (("dev", "valid"), ("valid", "valid"), ("test", "test")):
-        if name in folders:
-            return SPLITS[split]
-    return SPLITS["train"]
+    inner, whole = PurePosixPath(entry.path), PurePosixPath(entry.name)
+    folders = inner.parts[:-1] or whole.parts[-2:-1]  # the source itself may be that folder
+    named = SPLIT_NAME.search(" ".join(folders).lower())
+    return SPLITS[SPLIT_NAMES[named[1]] if named else "train"]
 
 
 def _items(entries: list[Entry]) -> Iterator[Item | Bad]:
