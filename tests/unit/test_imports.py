@@ -433,3 +433,25 @@ def test_the_test_set_of_mind_is_not_read_and_a_folder_above_says_nothing(tmp_pa
     note = "not read, since the test set has no labels: MINDlarge_test/behaviors.tsv"
     assert report["notes"] == (note,)
     assert "not read" in (tmp_path / "out/overlay.yaml").read_text()
+
+
+def test_a_history_that_the_next_stage_would_refuse_is_allowed_in_the_overlay(tmp_path):
+    """Users of large data sets have longer histories than interactions.max_history."""
+    for n_rows, wanted in ((10_000, None), (10_001, 10_001)):
+        rows = [(1, number % 12, 5, number) for number in range(n_rows)]
+        events(rows, tmp_path / "in", range(n_rows))
+        dataset.run("movielens", str(tmp_path / "in"), tmp_path / "out", Imported())
+        overlay = yaml.safe_load((tmp_path / "out/overlay.yaml").read_text())
+        assert overlay["interactions"].get("max_history") == wanted
+
+
+def test_values_nested_too_deeply_or_of_another_kind_are_no_text(tmp_path):
+    deep = "[" * 900 + '"x"' + "]" * 900
+    odd = json.dumps({"parent_asin": "B2", "title": {"a": 1}, "features": [{"b": 2}, ["c", None]]})
+    meta = f'{{"parent_asin": "B1", "title": "One", "categories": {deep}}}\n{odd}\n'
+    write(tmp_path / "in/meta_X.jsonl", meta)
+    write(tmp_path / "in/X.csv", "user_id,parent_asin,rating,timestamp\nu,B1,5,1\nu,B2,5,2\n")
+    dataset.run("amazon-2023", str(tmp_path / "in"), tmp_path / "out", LENIENT)
+    items = pq.read_table(tmp_path / "out/items.parquet").to_pylist()
+    assert [item["categories"] for item in items] == [["x"], []]
+    assert [(item["title"], item["features"]) for item in items] == [("One", []), (None, ["c"])]

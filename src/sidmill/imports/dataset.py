@@ -180,9 +180,7 @@ def _write_overlay(
     if content.overlay and (report["items"]["rejected"] or report["items"]["left_out"]):
         content = content._replace(overlay=None)
         notes.append("embeddings that come with it are not named: items.parquet lacks some rows")
-    sections = overlay.settings_of(
-        content, settings, paths["items"], paths["interactions"], report["items"]["written"]
-    )
+    sections = overlay.settings_of(content, settings, paths, report)
     if for_workflow:
         sections = overlay.how_it_was_made(settings) | sections
 

@@ -11,6 +11,7 @@ from sidmill.core import atomic
 from sidmill.imports.content import Content
 from sidmill.settings import base
 from sidmill.settings.imported import Imported
+from sidmill.settings.interactions import Interactions
 
 FEW_ITEMS = 1000  # LSA needs fewer dimensions than words, and codebooks fewer codes than items
 MANY_ITEMS = 100_000
@@ -18,36 +19,39 @@ MOST_ITEMS = 1_000_000
 
 
 def settings_of(
-    content: Content, settings: Imported, items: str, interactions: str, n_items: int
+    content: Content, settings: Imported, paths: dict[str, str], report: dict[str, Any]
 ) -> dict[str, Any]:
     """The sections of the overlay.
 
     Args:
         content: the data set.
         settings: how it was imported.
-        items: path of items.parquet.
-        interactions: path of interactions.parquet.
-        n_items: items in the catalogue, by which codebook sizes are chosen.
+        paths: of items.parquet and interactions.parquet, as ``items`` and ``interactions``.
+        report: what import.json contains: the items, by which codebook sizes are chosen, and the
+            longest history, which the interactions stage has to allow.
     """
     split = settings.split
     if split == "auto":
         split = "given" if content.has_splits else "leave_two_out"
     sections: dict[str, Any] = {
         "items": {
-            "path": items,
+            "path": paths["items"],
             "id_type": "string",
             "fields": list(content.fields),
             "on_bad_rows": "reject",
         },
         "interactions": {
-            "path": interactions,
+            "path": paths["interactions"],
             "format": "sequences",
             "split": split,
             "on_unknown_items": "reject",
             "on_bad_rows": "reject",
         },
     }
-    return _sizes(n_items, content) | sections
+    longest = report["log"]["longest_history"]
+    if longest > Interactions().max_history:
+        sections["interactions"]["max_history"] = longest
+    return _sizes(report["items"]["written"], content) | sections
 
 
 def how_it_was_made(settings: Imported) -> dict[str, Any]:

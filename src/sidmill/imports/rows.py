@@ -166,11 +166,15 @@ def text(value: object) -> str | None:
 
 def texts(value: object, separator: str | None = None) -> list[str]:
     """A field as a list of texts: a list, flattened, or a text that is cut at ``separator``."""
-    if value is None or value == "":
-        return []
-    if isinstance(value, list):
-        return [found for one in value for found in texts(one)]
-    parts = str(value).split(separator) if separator else [str(value)]
+    # Lists within lists, as in Amazon's categories of 2014; objects are no text.
+    parts: list[str] = []
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, list):
+            waiting += reversed(one)
+        elif one is not None and not isinstance(one, dict):
+            parts += str(one).split(separator) if separator else [str(one)]
     return [part.strip() for part in parts if part.strip()]
 
 

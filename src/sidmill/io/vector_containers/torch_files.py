@@ -10,6 +10,7 @@ Memory: a block of rows; the tensors of a .pt of torch before 1.6, and vectors b
 import pickle
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from sidmill.core.errors import SidmillError
-from sidmill.io import user_arrays
+from sidmill.io import state_dict, user_arrays
 from sidmill.io.vector_containers import container
 from sidmill.io.vector_containers.container import Container, Names
 
@@ -95,13 +96,7 @@ def _load(path: str) -> object:
     except FileNotFoundError:
         raise SidmillError(f"{path}: no such file: check embedding.path") from None
     except pickle.UnpicklingError:
-        raise SidmillError(
-            f"{path}: holds Python objects besides tensors, which can run any code when they are "
-            f"read, and is refused. If you trust the file, save its vectors alone with these lines "
-            f"of Python, and name the new file:\n"
-            f'import torch; found = torch.load({path!r}, map_location="cpu", weights_only=False)\n'
-            f"torch.save(torch.as_tensor(found), {path.rpartition('.')[0] + '.plain.pt'!r})"
-        ) from None
+        raise SidmillError(state_dict.how_to_convert(Path(path))) from None
     except Exception as error:
         reason = str(error).partition("\n")[0] or "it is empty"
         raise SidmillError(f"{path}: not a readable .pt ({reason:.200})") from None
