@@ -48,6 +48,8 @@ def settings_of(
             "on_bad_rows": "reject",
         },
     }
+
+    # What depends on the size of the data set.
     longest = report["log"]["longest_history"]
     if longest > Interactions().max_history:
         sections["interactions"]["max_history"] = longest
