@@ -11,6 +11,8 @@ import sys
 import zipfile
 from collections import Counter
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -25,9 +27,17 @@ from snakemake.utils import update_config
 from sidmill.commands.import_data import import_data
 from sidmill.core import provenance
 from sidmill.core.errors import SidmillError
+from sidmill.embed.backends import precomputed
+from sidmill.formats import passages, qrels
 from sidmill.imports import collection, dataset
+from sidmill.interactions.read import read
+from sidmill.items.render import render
+from sidmill.settings import base
 from sidmill.settings.check import check
+from sidmill.settings.embedding import Embedding
 from sidmill.settings.imported import Imported
+from sidmill.settings.interactions import Interactions
+from sidmill.settings.items import Items
 from sidmill.settings.registry import SOURCES
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
@@ -93,12 +103,6 @@ def test_every_row_is_counted_once(tmp_path, name):
 
 @pytest.mark.parametrize("name", SETS)
 def test_the_overlay_is_a_configuration_and_the_files_are_what_it_reads(tmp_path, name):
-    from sidmill.interactions.read import read
-    from sidmill.items.render import render
-    from sidmill.settings import base
-    from sidmill.settings.interactions import Interactions
-    from sidmill.settings.items import Items
-
     expected, _, out = imported(tmp_path, name)
     overlay = yaml.safe_load((out / "overlay.yaml").read_text(encoding="utf-8"))
     config = copy.deepcopy(CONFIG)
@@ -208,6 +212,16 @@ def test_embeddings_of_lc_rec_are_named_only_if_their_rows_are_those_of_the_cata
     assert overlay["embedding"]["path"].endswith("Arts.emb-llama-td.npy")
     assert overlay["embedding"]["rows"] == "catalogue"
     assert "given: {path: " in (out / "overlay.yaml").read_text()
+
+    # They are found for the items as the overlay says, row i for item i.
+    config = copy.deepcopy(CONFIG)
+    update_config(config, overlay)
+    text = str(tmp_path / "text.parquet")
+    render(text, str(tmp_path / "r.parquet"), base.read(Items, config["items"]))
+    vectors = precomputed.gather(
+        pa.array(["2", "0"]), base.read(Embedding, config["embedding"]), text
+    )
+    np.testing.assert_array_equal(vectors, np.load(overlay["embedding"]["path"])[[2, 0]])
 
     # Ids in another order, and items that are left out.
     item = tmp_path / "in/Arts.item.json"
@@ -351,8 +365,6 @@ def test_the_commands_of_the_pages_run_as_they_are(tmp_path, monkeypatch, page):
 
 @pytest.mark.parametrize("name", COLLECTIONS)
 def test_a_collection_is_read_as_it_is_and_counted(tmp_path, name):
-    from sidmill.formats import passages, qrels
-
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
     expected = COLLECTIONS[name](source)
