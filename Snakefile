@@ -12,6 +12,7 @@ configfile: relpath(join(workflow.basedir, "config.yaml"))
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/imports.smk"
 include: "workflow/rules/items.smk"
 include: "workflow/rules/interactions.smk"
 include: "workflow/rules/embed.smk"

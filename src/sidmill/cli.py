@@ -9,6 +9,7 @@ from sidmill.commands.check import check
 from sidmill.commands.diff import diff
 from sidmill.commands.encode import encode
 from sidmill.commands.evaluate import evaluate
+from sidmill.commands.import_data import import_data
 from sidmill.commands.inspect import inspect
 from sidmill.commands.lint import lint
 from sidmill.commands.publish import publish
@@ -23,7 +24,9 @@ def commands() -> None:
     """Look into what SIDMill made, and use it outside the pipeline."""
 
 
-for command in (advise, check, diff, encode, evaluate, inspect, lint, publish, runs, status, vocab):
+for command in (advise, check, diff, encode, evaluate, import_data):
+    commands.add_command(command)
+for command in (inspect, lint, publish, runs, status, vocab):
     commands.add_command(command)
 
 

@@ -30,7 +30,7 @@ root, overlays, folder = Path(sys.argv[1]), list(map(Path, sys.argv[3:])), Path(
 some = dict(
     asked="queries", balanced="", collection="items", learned="rqvae", quantizer="rqkmeans",
     round="first", run="dual", kind="dual", dataset="sft_video_rec", mixture="mixture",
-    shard="00000", shards="00001",
+    shard="00000", shards="00001", source="movielens", searched="beir",
 )
 wildcards = Wildcards(fromdict=some)
 with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:

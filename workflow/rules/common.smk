@@ -28,6 +28,7 @@ from sidmill.settings.config import SECTIONS
 from sidmill.settings.registry import (
     NETWORKS,
     QUANTIZERS,
+    SOURCES,
     STARTED,
     STRATEGIES,
     tokenizer_settings,
@@ -55,6 +56,8 @@ wildcard_constraints:
     dataset=r"(pretrain|sft)_[A-Za-z0-9_-]+(\.(valid|test))?",
     mixture="mixture|rl",
     name=r"[\w-]+",
+    source="|".join(name for name, entry in SOURCES.items() if not entry.is_collection),
+    searched="|".join(name for name, entry in SOURCES.items() if entry.is_collection),
     shard=r"\d{5}",
     shards=r"\d{5}",
     start="|_warm_start",  # rqkmeans{balanced}{start}
@@ -146,6 +149,7 @@ if workflow.is_main_process:
 # Helpers of one rule file each. They look up the user's files while the workflow is parsed, not in the rules.
 # Snakemake lets a rule with a missing input pass in silence while its output exists.
 include: "common_internals.smk"
+include: "common_imports.smk"
 include: "common_items.smk"
 include: "common_embed.smk"
 include: "common_fuse.smk"

@@ -1,5 +1,6 @@
 """Inputs and params of the rules that embed texts. No rule is defined here."""
 
+from sidmill.io.vector_containers.opened import is_container
 from sidmill.settings.registry import settings_read
 
 SHORT_COLLECTIONS = ("queries", "mining_queries")
@@ -19,11 +20,16 @@ def own_vectors():
                 f"your embeddings elsewhere"
             )
     return {
-        "vectors": expand_path(
-            embedding["path"], (".parquet", ".npy"), "embedding.path"
-        ),
+        "vectors": vector_files(embedding["path"]),
         "ids": expand_path(ids, (), "embedding.ids_path") if ids else [],
     }
+
+
+def vector_files(path):
+    """Files of vectors; a Lance table is a folder."""
+    if is_container(path) and Path(path).is_dir():
+        return files_of(path)
+    return expand_path(path, (".parquet", ".npy"), "embedding.path")
 
 
 def embedding_of(wildcards):

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from functools import wraps
+from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import click
@@ -41,6 +42,8 @@ def _option(cls: type, name: str) -> Callable[[Command], Command]:
     """The option of one setting."""
     field = next(field for field in dataclasses.fields(cls) if field.name == name)
     hint = get_type_hints(cls)[name]
+    if isinstance(hint, UnionType):  # with None, which no option says
+        hint = next(kind for kind in get_args(hint) if kind is not NoneType)
     if get_origin(hint) is Literal:
         kind: Any = click.Choice(get_args(hint))
     else:

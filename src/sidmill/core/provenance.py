@@ -93,6 +93,16 @@ CHOICES = {
         {"tiger": ("sidmill.recommend.generative.tiger",)},
     ),
     "learned": Choice(("train_rqvae",), {"fsq": ("sidmill.quantize.rqvae.fsq",)}),
+    "source": Choice(
+        ("import_dataset", "import_collection"),
+        {
+            name: (f"sidmill.imports.sources.{name.replace('-', '_')}",)
+            for name in (
+                *("amazon-2018", "amazon-2023", "beir", "goodreads", "kuairec", "lc-rec", "mind"),
+                *("movielens", "msmarco", "onerec", "recbole", "steam", "yelp"),
+            )
+        },
+    ),
     "strategy": Choice(
         ("resolve_collisions", "resolve_quantizer"), {"sinkhorn": ("sidmill.sids.sinkhorn",)}
     ),

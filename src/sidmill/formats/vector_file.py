@@ -5,6 +5,7 @@
     .h5       item_data.h5
     .parquet  a file, a folder or a glob: a column of vectors, every one D long; ids from another
               column, if there is one
+    others    .npz, .pt, .safetensors, .csv, .faiss, .lance: sidmill.io.vector_containers
 
 What other tools write is read by :mod:`sidmill.io.user_arrays`. Without ids the rows are numbered
 from 0. Vectors that cannot be mapped are read in order, any number of times, and never as a whole.
@@ -25,6 +26,8 @@ from sidmill.core.paths import expand
 from sidmill.formats import embedding_shards, vector_store
 from sidmill.formats.item_data import open_item_data
 from sidmill.io import parquet, user_arrays
+from sidmill.io.vector_containers import numpy_files, opened
+from sidmill.io.vector_containers.container import Container, Names
 
 BATCH_ROWS = 4096
 BUFFER_BYTES = 2**20  # read at once; by default pyarrow reads a column of a row group whole
@@ -73,7 +76,7 @@ def open_vectors(
     """Open vectors. Memory: the ids, twice; one batch of rows while they are read.
 
     Args:
-        path: one .npy, .h5 or parquet file, or a folder or glob of parquet files.
+        path: one .npy, .h5 or parquet file, a folder or glob of parquet files, or a container.
         column: of the parquet files, with the vectors.
         id_column: of the parquet files, with the ids.
         ids_path: of a .npy: its ids in the same order, .parquet, .npy or .txt.
@@ -83,7 +86,13 @@ def open_vectors(
             fingerprint, or hold no row; if an id is null or there twice.
     """
     suffix = Path(path).suffix.lower()
+    if opened.is_container(path):
+        container = opened.open_container(path, Names(id_column, column))
+        return _open_container(path, container, ids_path, id_column)
     if suffix == ".npy":
+        bfloat16 = numpy_files.open_npy(str(path))
+        if bfloat16 is not None:
+            return _open_container(path, bfloat16, ids_path, id_column)
         return _open_npy(Path(path), ids_path, id_column)
     if ids_path:
         raise SidmillError(f"{path} holds its own ids: leave out {ids_path}")
@@ -103,6 +112,9 @@ def open_rows(path: str | Path, column: str = "embedding") -> np.ndarray | Strea
         SidmillError: if there is no such file or column, or it holds no row.
     """
     suffix = Path(path).suffix.lower()
+    if opened.is_container(path):
+        container = opened.open_container(path, Names(embedding=column))
+        return Streamed(container.shape, container.read)
     if suffix == ".h5":
         return _open_h5(path).vectors
     if suffix == ".npy":
@@ -148,6 +160,26 @@ def _open_npy(path: Path, ids_path: str | Path | None, id_column: str) -> Vector
         raise SidmillError(
             f"{path} has {len(mapped)} rows, {ids_path} has {len(ids)} ids: they must stand row by "
             f"row"
+        )
+    return VectorFile(source, ids, {}, has_ids=True)
+
+
+def _open_container(
+    path: str | Path, container: Container, ids_path: str | Path | None, id_column: str
+) -> VectorFile:
+    source = Streamed(container.shape, container.read)
+    if ids_path and container.read_ids is not None:
+        raise SidmillError(f"{path} holds its own ids: leave out {ids_path}")
+    if ids_path:
+        ids = _ids_of_file(ids_path, id_column)
+    elif container.read_ids is not None:
+        ids = _joined(container.read_ids(), path)
+    else:
+        return VectorFile(source, _numbered(len(source)), {}, has_ids=False)
+    if len(ids) != len(source):
+        raise SidmillError(
+            f"{path} has {len(source)} rows, {ids_path or path} has {len(ids)} ids: they must "
+            f"stand row by row"
         )
     return VectorFile(source, ids, {}, has_ids=True)
 

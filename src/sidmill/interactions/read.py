@@ -25,7 +25,6 @@ from sidmill.interactions import (
     catalogue_ids,
     files,
     histories,
-    partition_by_user,
     rows,
     splits,
     statistics,
@@ -35,7 +34,7 @@ from sidmill.interactions import (
 from sidmill.interactions.histories import Histories, Refused
 from sidmill.interactions.times import Clock
 from sidmill.interactions.validate import Ledger, Log, Rules
-from sidmill.io import buckets
+from sidmill.io import buckets, partition_by_user
 from sidmill.settings.interactions import Interactions
 
 logger = logging.getLogger(__name__)

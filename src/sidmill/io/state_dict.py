@@ -70,13 +70,13 @@ def _load(path: Path) -> object:
     except FileNotFoundError:
         raise SidmillError(f"{path}: no such file: check pretrained.path") from None
     except pickle.UnpicklingError:
-        raise SidmillError(_how_to_convert(path)) from None
+        raise SidmillError(how_to_convert(path)) from None
     except Exception as error:
         reason = str(error).partition("\n")[0] or "it is empty"
         raise SidmillError(f"{path}: not a readable checkpoint ({reason})") from None
 
 
-def _how_to_convert(path: Path) -> str:
+def how_to_convert(path: Path) -> str:
     """Say what a file holds besides tensors, and how to save those alone. No class is imported."""
     outline = None
     names: set[str] = set()

@@ -21,6 +21,7 @@ from sidmill.settings.embedding import (
 )
 from sidmill.settings.fuse import Fuse
 from sidmill.settings.generative import Generative, GenerativeEvaluation, GenerativeTopk
+from sidmill.settings.imported import Imported
 from sidmill.settings.interactions import H5, Interactions
 from sidmill.settings.items import Demo, Items
 from sidmill.settings.quantize import (
@@ -66,6 +67,7 @@ class Config:
 
     run: Run = field(default_factory=Run)
     demo: Demo = field(default_factory=Demo)
+    imported: Imported = field(default_factory=Imported)
     items: Items = field(default_factory=Items)
     interactions: Interactions = field(default_factory=Interactions)
     embedding: Embedding = field(default_factory=Embedding)

@@ -69,6 +69,7 @@ TIMELESS = ("missrec", "onerec")
 PROMPTED = ("sentence_transformers", "openai")  # backends that put a prompt before texts
 # Settings that name files or folders of the user.
 INPUTS = {
+    "imported": ("path",),
     "items": ("path",),
     "interactions": ("path",),
     "embedding": ("path", "ids_path", "model"),

@@ -9,10 +9,10 @@ from sidmill.settings.registry import BACKENDS
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingFields:
-    """Columns of a parquet of embeddings."""
+    """Columns, arrays or tensors of embeddings."""
 
-    pid: str = science("pid", "column of ids in your parquet")
-    embedding: str = science("embedding", "column of vectors in your parquet")
+    pid: str = science("pid", "column of ids in your file")
+    embedding: str = science("embedding", "column of vectors in your file")
 
 
 @section("embedding")
@@ -42,17 +42,22 @@ class Embedding:
         ),
     )
     path: str | None = science(
-        None, "precomputed: a parquet (pid, embedding), a folder of parquet files, or a .npy"
+        None,
+        (
+            "precomputed: a parquet (pid, embedding), a folder of such, or a .npy, .npz, .pt, "
+            ".safetensors, .csv, .faiss or .lance"
+        ),
     )
     ids_path: str | None = science(
         None,
         (
-            "precomputed .npy: the ids of its rows, in the same order (.parquet with pid, "
-            ".npy or .txt)"
+            "precomputed, vectors without ids: the ids of their rows, in the same order "
+            "(.parquet with pid, .npy or .txt)"
         ),
     )
     fields: EmbeddingFields = nested(
-        EmbeddingFields, "precomputed parquet: names of its columns of ids and of vectors"
+        EmbeddingFields,
+        "precomputed: names of the columns, arrays or tensors of ids and of vectors",
     )
     rows: Literal["ids", "catalogue"] = science(
         "ids",

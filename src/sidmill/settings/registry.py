@@ -155,6 +155,111 @@ GENERATIVE_MODELS = {
 }
 
 
+class DataSource(NamedTuple):
+    """A published form of data that can be imported.
+
+    Attributes:
+        module: has the function ``open_source``.
+        reads: the files, for messages and for ``sidmill import --list``.
+        published: address of the publisher.
+        licence: of the data, as the publisher says it.
+        is_collection: whether it has passages and queries, not items and interactions.
+    """
+
+    module: str
+    reads: str
+    published: str
+    licence: str
+    is_collection: bool = False
+
+
+SOURCES = {
+    "movielens": DataSource(
+        "sidmill.imports.sources.movielens",
+        "ml-1m.zip (movies.dat, ratings.dat), ml-32m.zip (movies.csv, ratings.csv), or ml-100k, "
+        "10m, 20m, 25m, latest",
+        "https://grouplens.org/datasets/movielens/",
+        "research only, no redistribution, no commercial use without permission (README)",
+    ),
+    "amazon-2023": DataSource(
+        "sidmill.imports.sources.amazon_2023",
+        "meta_CATEGORY.jsonl.gz, and CATEGORY.jsonl.gz (reviews), CATEGORY.csv.gz (ratings) or "
+        "CATEGORY.train.csv.gz, .valid, .test (benchmark)",
+        "https://amazon-reviews-2023.github.io/",
+        "none is stated; citation asked for",
+    ),
+    "amazon-2018": DataSource(
+        "sidmill.imports.sources.amazon_2018",
+        "meta_CATEGORY.json.gz, and CATEGORY.json.gz, CATEGORY_5.json.gz (reviews) or "
+        "CATEGORY.csv (ratings); also those of 2014",
+        "https://nijianmo.github.io/amazon/",
+        "none is stated; citation asked for",
+    ),
+    "mind": DataSource(
+        "sidmill.imports.sources.mind",
+        "MINDsmall_train.zip and MINDsmall_dev.zip, or MINDlarge (news.tsv, behaviors.tsv)",
+        "https://msnews.github.io/",
+        "Microsoft Research License Terms, research only",
+    ),
+    "yelp": DataSource(
+        "sidmill.imports.sources.yelp",
+        "yelp_dataset.tar, or yelp_academic_dataset_business.json and _review.json",
+        "https://business.yelp.com/data/resources/open-dataset/",
+        "Yelp Dataset Terms of Use, academic use only",
+    ),
+    "steam": DataSource(
+        "sidmill.imports.sources.steam",
+        "steam_games.json.gz and steam_reviews.json.gz",
+        "https://cseweb.ucsd.edu/~jmcauley/datasets.html",
+        "none is stated; citation asked for",
+    ),
+    "goodreads": DataSource(
+        "sidmill.imports.sources.goodreads",
+        "goodreads_books.json.gz and goodreads_interactions_dedup.json.gz, or those of a genre",
+        "https://cseweb.ucsd.edu/~jmcauley/datasets/goodreads.html",
+        "academic use only, no redistribution, no commercial use",
+    ),
+    "kuairec": DataSource(
+        "sidmill.imports.sources.kuairec",
+        "KuaiRec.zip (big_matrix.csv) and kuairec_caption_category.csv",
+        "https://kuairec.com",
+        "CC BY-SA 4.0",
+    ),
+    "onerec": DataSource(
+        "sidmill.imports.sources.onerec",
+        "pid2caption.parquet and onerec_bench_release.parquet",
+        "https://huggingface.co/datasets/OpenOneRec/OpenOneRec-RecIF",
+        "Apache-2.0",
+    ),
+    "recbole": DataSource(
+        "sidmill.imports.sources.recbole",
+        "X.item and X.inter (atomic files)",
+        "https://recbole.io/dataset_list.html",
+        "that of the data set",
+    ),
+    "lc-rec": DataSource(
+        "sidmill.imports.sources.lc_rec",
+        "X.item.json and X.inter.json; X.emb-NAME.npy and X.index.json if there are any",
+        "https://github.com/zhengbw0324/LC-Rec",
+        "none is stated",
+    ),
+    "beir": DataSource(
+        "sidmill.imports.sources.beir",
+        "DATASET.zip (corpus.jsonl, queries.jsonl, qrels/test.tsv)",
+        "https://github.com/beir-cellar/beir",
+        "that of the data set",
+        is_collection=True,
+    ),
+    "msmarco": DataSource(
+        "sidmill.imports.sources.msmarco",
+        "collectionandqueries.tar.gz (collection.tsv, queries.dev.small.tsv, qrels.dev.small.tsv)",
+        "https://microsoft.github.io/msmarco/Datasets",
+        "non-commercial research only",
+        is_collection=True,
+    ),
+}
+
+
 def load_function(name: str) -> Callable[..., Any]:
     """Import the function that an entry names as ``module:function``."""
     module, _, function = name.partition(":")

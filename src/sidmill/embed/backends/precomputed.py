@@ -2,7 +2,8 @@
 
 Accepted: what :mod:`sidmill.io.user_arrays` reads, in a parquet file or folder with a column of
 ids and one of vectors (SIDMill's own embeddings.parquet too), or in a .npy matrix beside a list of
-ids in the same row order.
+ids in the same row order; and what :mod:`sidmill.io.vector_containers` reads: .npz, .pt,
+.safetensors, .csv, a faiss index, a Lance table.
 """
 
 import logging
@@ -22,6 +23,8 @@ from sidmill.embed.progress import Advance
 from sidmill.embed.throughput import Encoded, Work
 from sidmill.formats import item_text
 from sidmill.io import parquet, user_arrays
+from sidmill.io.vector_containers import numpy_files, opened
+from sidmill.io.vector_containers.container import Container, Names
 from sidmill.settings.embedding import Embedding
 
 logger = logging.getLogger(__name__)
@@ -92,9 +95,10 @@ def gather(pids: pa.Array, settings: Embedding, order_path: str | None = None) -
 
     Args:
         pids: int64 or string (n,), distinct.
-        settings: ``path`` is a parquet file, folder or glob, or a .npy file of floats (N, D);
-            ``ids_path`` for .npy the ids of its rows: parquet with a column of ids, .npy, or .txt
-            (UTF-8) with one id per line. ``dim``: D that the vectors must have, or null.
+        settings: ``path`` is a parquet file, folder or glob, a .npy file of floats (N, D), or a
+            container; ``ids_path`` for vectors without ids the ids of the rows: parquet with a
+            column of ids, .npy, or .txt (UTF-8) with one id per line. ``dim``: D that the vectors
+            must have, or null.
         order_path: text.parquet whose items the rows of the source are, in its order; in place of
             ids. None: the source has ids.
 
@@ -112,7 +116,11 @@ def gather(pids: pa.Array, settings: Embedding, order_path: str | None = None) -
             ".npy file of your vectors"
         )
 
-    # One .npy, or any number of parquet files.
+    # One .npy, one container, or any number of parquet files.
+    if opened.is_container(settings.path):
+        names = Names(settings.fields.pid, settings.fields.embedding)
+        container = opened.open_container(settings.path, names)
+        return _from_container(pids, settings.path, container, settings, order_path)
     files = expand(settings.path, (".parquet", ".npy"), "embedding.path")
     arrays = [file for file in files if file.lower().endswith(".npy")]
     if arrays and len(files) > 1:
@@ -121,6 +129,9 @@ def gather(pids: pa.Array, settings: Embedding, order_path: str | None = None) -
             f"name one .npy file, or a folder that holds parquet files alone"
         )
     if arrays:
+        bfloat16 = numpy_files.open_npy(arrays[0])
+        if bfloat16 is not None:
+            return _from_container(pids, arrays[0], bfloat16, settings, order_path)
         return _from_npy(pids, arrays[0], settings, order_path)
     if settings.ids_path is not None:
         raise SidmillError(
@@ -133,6 +144,55 @@ def gather(pids: pa.Array, settings: Embedding, order_path: str | None = None) -
 def _ids_in_order(order_path: str) -> Iterator[pa.ChunkedArray]:
     """The ids of text.parquet, for a source in its order."""
     return (table["pid"] for table in item_text.read(order_path))
+
+
+def _from_container(
+    pids: pa.Array, path: str, source: Container, settings: Embedding, order_path: str | None
+) -> np.ndarray:
+    """Fetch vectors from a container, which is read once from its beginning to its end."""
+    ids_path, read_own = settings.ids_path, source.read_ids
+    if order_path is None and ids_path is None and read_own is None:
+        raise SidmillError(
+            f"{path} holds no ids named {settings.fields.pid!r}: set embedding.fields.pid to their "
+            f"name, embedding.ids_path to a file with the id of each row, or embedding.rows: "
+            f"catalogue, if row i is that of item i"
+        )
+    if ids_path is not None and read_own is not None:
+        raise SidmillError(
+            f"embedding.ids_path is {ids_path}, but {path} holds ids named "
+            f"{settings.fields.pid!r}: set null"
+        )
+    as_text = not pa.types.is_integer(pids.type)
+
+    def read_ids() -> Iterable[pa.ChunkedArray]:
+        if order_path:
+            return _ids_in_order(order_path)
+        if ids_path is not None:
+            column = settings.fields.pid
+            return user_arrays.read_ids(ids_path, column, "embedding.ids_path", as_text=as_text)
+        assert read_own is not None
+        return (_as_asked(ids, pids.type) for ids in read_own())
+
+    # The row of each item, int64 (n,).
+    named = order_path or ids_path or path
+    _check_dim(path, source.shape[1], settings.dim)
+    rows, n_ids = _locate(pids, read_ids, named)
+    _check_count(path, source.shape[0], named, n_ids)
+
+    # Their vectors, (n, D), block by block in the order of the container.
+    vectors = np.empty((len(pids), source.shape[1]), dtype=np.float32)
+    order = np.argsort(rows)
+    ascending, first = rows[order], 0
+    for block in source.read():
+        begin, end = np.searchsorted(ascending, (first, first + len(block)))
+        vectors[order[begin:end]] = block[ascending[begin:end] - first]
+        first += len(block)
+    return vectors
+
+
+def _as_asked(ids: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Ids of a container that has integers only, where those of the items are text: as text."""
+    return ids.cast(pa.string()) if pa.types.is_integer(ids.type) and kind == pa.string() else ids
 
 
 def _from_npy(pids: pa.Array, path: str, settings: Embedding, order_path: str | None) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Published data sets -> a catalogue, an interaction log and an overlay that runs."""

@@ -1,0 +1,1 @@
+"""One module for each published form; ``sidmill.settings.registry.SOURCES`` lists them."""
