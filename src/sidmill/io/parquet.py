@@ -50,7 +50,7 @@ def naming(path: str | Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise SidmillError(f"{path}: no such file") from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: of a column name
         raise SidmillError(
             f"{path}: not a readable parquet file ({str(error).splitlines()[0]}): {remedy(path)}"
         ) from None
