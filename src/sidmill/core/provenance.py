@@ -78,7 +78,7 @@ CHOICES = {
     "backend": Choice(
         ("embed_shard", "measure_dimensions"),
         {
-            "lsa": ("sidmill.embed.backends.lsa",),
+            "lsa": ("sidmill.embed.backends.lsa", "sidmill.embed.backends.tfidf"),
             "sentence_transformers": ("sidmill.embed.backends.sentence_transformers",),
             "openai": ("sidmill.embed.backends.openai",),
             "precomputed": ("sidmill.embed.backends.precomputed",),

@@ -3,25 +3,23 @@
 Letters: n texts, V vocabulary, D dimensions.
 
 Source: Deerwester et al., Indexing by Latent Semantic Analysis, 1990,
-https://doi.org/10.1002/(SICI)1097-4571(199009)41:6%3C391::AID-ASI1%3E3.0.CO;2-9, fitted with
-https://scikit-learn.org/stable/modules/generated/sklearn.decomposition.TruncatedSVD.html
+https://doi.org/10.1002/(SICI)1097-4571(199009)41:6%3C391::AID-ASI1%3E3.0.CO;2-9, fitted with ARPACK
+as https://scikit-learn.org/stable/modules/generated/sklearn.decomposition.TruncatedSVD.html does,
+to the last bit.
 """
 
 import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
-from threadpoolctl import threadpool_limits
 
 from sidmill.core.errors import SidmillError
-from sidmill.core.words import words
 from sidmill.embed import fingerprint
 from sidmill.embed.backend import Backend, Run, unit_rows
+from sidmill.embed.backends import tfidf
 from sidmill.embed.progress import Advance
 from sidmill.embed.throughput import Encoded, Work
 from sidmill.formats import item_text
@@ -103,15 +101,11 @@ def fit(text_path: str | Path, settings: Embedding, seed: int) -> LsaModel:
 
     # Weights of words: sparse (n, V).
     texts = _sample(text_path, settings.lsa_sample, seed)
-    vectorizer = TfidfVectorizer(
-        analyzer=words, sublinear_tf=True, max_features=settings.lsa_features, dtype=np.float32
-    )
-    try:
-        weights = vectorizer.fit_transform(texts)
-    except ValueError:  # scikit-learn's word for an empty vocabulary
+    vocabulary, idf, weights = tfidf.fit(texts, settings.lsa_features)
+    if not vocabulary:
         raise SidmillError(
             f"{text_path}: {len(texts)} texts hold no word to fit an LSA on: check items.fields"
-        ) from None
+        )
 
     # ARPACK finds one direction less than there are texts, and than there are words.
     largest = min(weights.shape) - 1
@@ -127,26 +121,46 @@ def fit(text_path: str | Path, settings: Embedding, seed: int) -> LsaModel:
             f"items"
         )
 
-    # ARPACK finds the exact directions, so the seed hardly matters; the randomised solver is no
-    # faster and its directions move MRR on Cranfield by 0.01 from one seed to the next. ARPACK's
-    # products are small: one thread is several times as fast as two, and gives the same bytes on
-    # any number of cores.
-    # Where all texts are equal, scikit-learn divides by their variance, which is zero, for a figure
-    # that nothing here reads.
-    with threadpool_limits(1, user_api="blas"), np.errstate(divide="ignore", invalid="ignore"):
-        svd = TruncatedSVD(settings.dim, algorithm="arpack", random_state=seed).fit(weights)
-    kept = np.square(svd.singular_values_).sum() / np.square(weights.data).sum()
+    lengths, components = _directions(weights, settings.dim, seed)
+    kept = np.square(lengths).sum() / np.square(weights.data).sum()
     logger.info(
         "fitted %d dimensions to %d texts and %d words; they keep %.1f %% of the squared weights",
         settings.dim,
         *weights.shape,
         100 * kept,
     )
-    return LsaModel(
-        vocabulary=vectorizer.get_feature_names_out().tolist(),
-        idf=vectorizer.idf_.astype(np.float32),
-        components=np.ascontiguousarray(svd.components_, dtype=np.float32),
-    )
+    return LsaModel(vocabulary, idf, components)
+
+
+def _directions(weights: Any, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Find the directions of largest variance of sparse rows.
+
+    Args:
+        weights: float32 (n, V), sparse.
+        dim: D, less than n and V.
+        seed: draws the vector that ARPACK starts from.
+
+    Returns:
+        float32 (D,), singular values in descending order, and float32 (D, V), their directions.
+        The largest entry of a direction is positive.
+    """
+    # Encoding needs neither of them.
+    from scipy.sparse.linalg import svds
+    from threadpoolctl import threadpool_limits
+
+    # ARPACK finds the exact directions, so the seed hardly matters; the randomised solver is no
+    # faster and its directions move MRR on Cranfield by 0.01 from one seed to the next. ARPACK's
+    # products are small: one thread is several times as fast as two, and gives the same bytes on
+    # any number of cores.
+    start = np.random.RandomState(seed).uniform(-1, 1, min(weights.shape))  # noqa: NPY002 (bytes)
+    with threadpool_limits(1, user_api="blas"):
+        _, lengths, directions = svds(weights, k=dim, tol=0.0, v0=start)
+    lengths, directions = lengths[::-1], directions[::-1]
+
+    # ARPACK leaves the sign open.
+    largest = np.abs(directions).argmax(axis=1)
+    signs = np.sign(directions[np.arange(dim), largest])
+    return lengths, np.ascontiguousarray(directions * signs[:, None], dtype=np.float32)
 
 
 def encode(model: LsaModel, texts: list[str], *, normalize: bool) -> np.ndarray:
@@ -160,11 +174,8 @@ def encode(model: LsaModel, texts: list[str], *, normalize: bool) -> np.ndarray:
     Returns:
         float32 (n, D); zero for a text without a word of the vocabulary.
     """
-    vectorizer = TfidfVectorizer(
-        analyzer=words, sublinear_tf=True, vocabulary=model.vocabulary, dtype=np.float32
-    )
-    vectorizer.idf_ = model.idf
-    vectors = vectorizer.transform(texts) @ model.components.T
+    columns = {word: column for column, word in enumerate(model.vocabulary)}
+    vectors = tfidf.transform(texts, columns, model.idf) @ model.components.T
     return unit_rows(vectors) if normalize else np.ascontiguousarray(vectors)
 
 
