@@ -28,7 +28,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 PACKAGE = __name__.partition(".")[0]
 ROOT = Path(__file__).parents[__name__.count(".")]  # the folder that the package lies in
@@ -106,6 +106,12 @@ class Source(NamedTuple):
     imports: tuple[str, ...]
 
 
+# By the SHA-256 of a file's bytes: the digest of what it computes, and the names in this package that
+# it imports. sidmill.core.digest_cache keeps it between runs.
+Known: TypeAlias = dict[str, tuple[str, tuple[str, ...]]]
+known: Known = {}
+
+
 def source_digest(script: str | Path, chosen: Mapping[str, str] | None = None) -> str:
     """Return 12 hex digits naming the code of ``script`` and of its imports from this package.
 
@@ -156,10 +162,17 @@ def choices_of(script: str | Path) -> dict[str, Choice]:
 
 @cache
 def _parse(path: Path) -> Source:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    out: list[str] = []
-    _write(tree, _bound_outside(tree), {}, out)
-    return Source(hashlib.sha256("".join(out).encode()).hexdigest(), _imports(tree))
+    content = path.read_bytes()
+    key = hashlib.sha256(content).hexdigest()
+    if key in known:
+        known[key] = known.pop(key)  # the one that was used last stands last
+    else:
+        tree = ast.parse(content.decode("utf-8"))
+        out: list[str] = []
+        _write(tree, _bound_outside(tree), {}, out)
+        known[key] = (hashlib.sha256("".join(out).encode()).hexdigest(), _imports(tree))
+    digest, names = known[key]
+    return Source(digest, tuple(name for name in names if _file_of(name)))
 
 
 def _write(
@@ -346,14 +359,14 @@ def _names_of(node: ast.AST) -> set[str]:
 
 
 def _imports(tree: ast.Module) -> tuple[str, ...]:
-    """Modules of this package that ``tree`` imports, ``from a import b`` included as ``a.b``."""
+    """Names in this package that ``tree`` imports, ``from a import b`` included as ``a.b``."""
     names = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return tuple(name for name in names if name.partition(".")[0] == PACKAGE and _file_of(name))
+    return tuple(name for name in names if name.partition(".")[0] == PACKAGE)
 
 
 @cache
