@@ -12,9 +12,6 @@ os.environ.update(
     PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("PYTHONPATH")]))
 )
 
-# Threads that spin while they wait make jobs that share a machine up to 100 times slower.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
 # Snakemake's modules are no garbage: the collector need not visit them while rules are read, nor
 # take them apart at the end.
 gc.freeze()

@@ -8,6 +8,7 @@ while a careful one finds departments, branches and leaves again.
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -171,6 +172,7 @@ def _carries(branch: int, brand: int) -> bool:
     return (branch - brand) % BRANCHES <= brand % 3
 
 
+@cache
 def _split(alternatives: str) -> list[str]:
     return [" ".join(entry.split()) for entry in alternatives.split(";")]
 
@@ -256,8 +258,18 @@ def _pick(rng: np.random.Generator, choices: Sequence[str]) -> str:
     return choices[int(rng.integers(len(choices)))]
 
 
+def _draw(rng: np.random.Generator, pool: np.ndarray, weights: np.ndarray) -> np.int64:
+    """Draw an entry of a pool as ``rng.choice`` does, which takes three times as long."""
+    shares = (weights / weights.sum()).cumsum()
+    shares /= shares[-1]
+    drawn: np.int64 = pool[shares.searchsorted(rng.random(), side="right")]
+    return drawn
+
+
 def _number(rng: np.random.Generator, text: str) -> str:
     """Replace each ``<low-high>`` by a number in that range."""
+    if "<" not in text:
+        return text
     return re.sub(r"<(\d+)-(\d+)>", lambda m: str(rng.integers(int(m[1]), int(m[2]) + 1)), text)
 
 
@@ -331,7 +343,7 @@ def _make_histories(
             reach = 0 if mood < 0.7 else 1 if mood < 0.93 else 2
             near = [in_leaf[at], in_branch[at], everything][reach:]
             pool = next(pool for pool in near if appeal[pool].any())
-            item = rng.choice(pool, p=appeal[pool] / appeal[pool].sum())
+            item = _draw(rng, pool, appeal[pool])
             appeal[item] = 0  # nothing is bought twice
             taken.append(int(item) + 1)
             at = leaf_of[item]

@@ -152,7 +152,7 @@ def _directions(weights: Any, dim: int, seed: int) -> tuple[np.ndarray, np.ndarr
     # faster and its directions move MRR on Cranfield by 0.01 from one seed to the next. ARPACK's
     # products are small: one thread is several times as fast as two, and gives the same bytes on
     # any number of cores.
-    start = np.random.RandomState(seed).uniform(-1, 1, min(weights.shape))  # noqa: NPY002 (bytes)
+    start = np.random.RandomState(seed).uniform(-1, 1, min(weights.shape))
     with threadpool_limits(1, user_api="blas"):
         _, lengths, directions = svds(weights, k=dim, tol=0.0, v0=start)
     lengths, directions = lengths[::-1], directions[::-1]

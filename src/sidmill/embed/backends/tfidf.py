@@ -2,8 +2,8 @@
 
 Letters: n texts, V words.
 
-The weights are those of scikit-learn's ``TfidfVectorizer`` with ``sublinear_tf``, to the last bit (a
-test compares them): the order of the sums and the types of each step are the same. The import of
+The weights are those of scikit-learn's ``TfidfVectorizer`` with ``sublinear_tf``, to the last bit
+(a test compares them): the order of the sums and the types of each step are the same. The import of
 scikit-learn takes four times as long as that of ``scipy.sparse``.
 
 Source: Salton and Buckley, Term-weighting approaches in automatic text retrieval, 1988,
