@@ -157,7 +157,7 @@ def test_two_processes_leave_a_cache_that_can_be_read(tmp_path, script):
         "from sidmill.core import digest_cache, provenance\n"
         "provenance.source_digest(sys.argv[2])\n"
         "for _ in range(50):\n"
-        "    digest_cache._save(Path(sys.argv[1]), set())\n"
+        "    digest_cache._save(Path(sys.argv[1]) / digest_cache.NAME, set())\n"
     )
     running = [
         subprocess.Popen([sys.executable, "-c", program, str(tmp_path), str(path)])
