@@ -5,9 +5,11 @@ import json
 import os
 import resource
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 KIB_PER_MIB = 1024
@@ -55,7 +57,7 @@ def flags(options: argparse.Namespace, folder: str) -> list[str]:
     """
     shared = {"folder": folder}
     for name, value in vars(options).items():
-        if name not in ("folder", "repeats", "side", "alone") and value is not None:
+        if name not in ("folder", "repeats", "side", "alone", "crowded") and value is not None:
             shared[name.replace("_", "-")] = value
     return [
         f"--{name}={one}"
@@ -75,6 +77,18 @@ def alternate(sides: dict[str, Sequence[str]], repeats: int) -> dict[str, Run]:
         name: Run(*(statistics.median(part) for part in zip(*done, strict=True)))
         for name, done in runs.items()
     }
+
+
+@contextmanager
+def busy_loops(number: int) -> Iterator[None]:
+    """Keep so many processes busy beside what runs in the block, each with one thread."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
 
 
 def report(medians: dict[str, Run], figures: dict[str, object], quality_ratio: float) -> None:
