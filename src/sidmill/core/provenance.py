@@ -58,6 +58,13 @@ LEVELS = ("debug", "info", "warning", "error", "exception", "critical")
 PURE = ("abs", "bool", "float", "int", "isinstance", "len", "repr", "round", "str", "type")
 NO_MEANING = ("ctx", "kind", "type_comment", "type_ignores")  # fields; ctx follows from the place
 OF_SITE = ("_", "copyright", "credits", "exit", "help", "license", "quit")  # builtins at times
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+IMPORTS = (ast.Import, ast.ImportFrom)
+NAMED = (*FUNCTIONS, ast.ClassDef)
+CAPTURES = (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)
+SCOPES = (ast.Global, ast.Nonlocal)
+# Nodes that bind or declare names otherwise than by assignment: most are none of these.
+NAMING = frozenset((*IMPORTS, *NAMED, *CAPTURES, *SCOPES, ast.arg, ast.MatchMapping))
 SCOPE_READERS = ("dir", "eval", "exec", "globals", "locals", "vars")  # see names of variables
 
 
@@ -202,23 +209,31 @@ def _write(
     if not isinstance(node, ast.AST):
         out.append(ascii(node))  # repr asks the Unicode tables, which grow with the version
         return
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not renamed:
+    if not renamed and isinstance(node, FUNCTIONS):
         renamed = _locals(node, reserved)
 
-    out.append(f"{type(node).__name__}(")
+    # Fields that are told in another way than they stand in the tree.
+    kind, is_raised = type(node), raised
+    out.append(f"{kind.__name__}(")
     for field in node._fields:
         value = getattr(node, field, None)
-        if field in NO_MEANING or value is None or value == []:
+        if value is None or value == [] or field in NO_MEANING:
             continue
-        if isinstance(node, ast.JoinedStr):
-            value = _joined(value)
-        elif isinstance(node, ast.Name):
+        if kind is ast.Name:
             value = renamed.get(value, value)
-        elif isinstance(node, ast.Call) and field == "args" and _makes_setting(node):
+        elif kind is ast.JoinedStr:
+            value = _joined(value)
+        elif field == "args" and isinstance(node, ast.Call) and _makes_setting(node):
             value = [*value[:1], *(entry for entry in value[1:] if not _is_wording(entry))]
+        elif kind is ast.Raise:
+            is_raised = raised or field == "exc"
+
+        # Names and constants are most of a tree.
         out.append(f"{field}=")
-        is_raised = raised or (isinstance(node, ast.Raise) and field == "exc")
-        _write(value, reserved, renamed, out, is_raised)
+        if type(value) is str:
+            out.append(ascii(value))
+        else:
+            _write(value, reserved, renamed, out, is_raised)
     out.append(")")
 
 
@@ -317,7 +332,7 @@ def _bound_outside(tree: ast.Module, nodes: list[ast.AST]) -> set[str]:
         result |= _names_of(node)
         if isinstance(node, ast.Name):
             result.add(node.id)
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        if not isinstance(node, FUNCTIONS):
             waiting += ast.iter_child_nodes(node)
     for node in nodes:
         if isinstance(node, ast.Global):
@@ -343,7 +358,8 @@ def _locals(function: ast.AST, reserved: set[str]) -> dict[str, str]:
     if "*" in reserved:  # from a import *
         return {}
     for node in _walk(function):
-        kept |= _names_of(node)
+        if type(node) in NAMING:
+            kept |= _names_of(node)
         if isinstance(node, ast.ClassDef):
             kept |= {inner.id for inner in _walk(node) if isinstance(inner, ast.Name)}
         if isinstance(node, ast.Name):
@@ -357,17 +373,19 @@ def _locals(function: ast.AST, reserved: set[str]) -> dict[str, str]:
 
 def _names_of(node: ast.AST) -> set[str]:
     """Names that a node binds or declares otherwise than by assignment."""
-    if isinstance(node, ast.Import | ast.ImportFrom):
+    if type(node) not in NAMING:
+        return set()
+    if isinstance(node, IMPORTS):
         return {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+    if isinstance(node, NAMED):
         return {node.name}
     if isinstance(node, ast.arg):
         return {node.arg}
-    if isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar):
+    if isinstance(node, CAPTURES):
         return {node.name} if node.name else set()
     if isinstance(node, ast.MatchMapping):
         return {node.rest} if node.rest else set()
-    if isinstance(node, ast.Global | ast.Nonlocal):
+    if isinstance(node, SCOPES):
         return {*node.names}
     return set()
 
