@@ -28,8 +28,8 @@ from sidmill.core.no_pandas import without_pandas
 # Refusals of the system, which an operator resolves; no code is at fault.
 MACHINE_TROUBLES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
-# Snakemake puts this name in a script before the script's imports.
-if hasattr(sys.modules["__main__"], "snakemake"):
+# Snakemake puts its object in a script before the script's imports.
+if hasattr(getattr(sys.modules["__main__"], "snakemake", None), "rule"):
     gc.disable()  # until the job begins
 
 
