@@ -98,7 +98,7 @@ def _counts(counters: Iterable[Mapping[str, int]], numbers: Mapping[str, int]) -
     """How often each word occurs in each text: float32 (n, V), rows in ascending order."""
     columns, values, ends = array("i"), array("i"), array("q", [0])
     for counter in counters:
-        columns.extend(numbers[word] for word in counter)
+        columns.extend(map(numbers.__getitem__, counter))
         values.extend(counter.values())
         ends.append(len(columns))
     index_type = np.int32 if len(columns) <= INT32_MAX else np.int64
