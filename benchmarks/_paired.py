@@ -5,10 +5,12 @@ import json
 import os
 import resource
 import statistics
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -125,7 +127,7 @@ def flags(options: argparse.Namespace, folder: str) -> list[str]:
     """
     shared = {"folder": folder}
     for name, value in vars(options).items():
-        if name not in ("folder", "repeats", "side", "alone") and value is not None:
+        if name not in ("folder", "repeats", "side", "alone", "crowded") and value is not None:
             shared[name.replace("_", "-")] = value
     return [
         f"--{name}={one}"
@@ -149,6 +151,18 @@ def alternate(
         name: type(done[0])(*(statistics.median(part) for part in zip(*done, strict=True)))
         for name, done in runs.items()
     }
+
+
+@contextmanager
+def busy_loops(number: int) -> Iterator[None]:
+    """Keep so many processes busy beside what runs in the block, each with one thread."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
 
 
 def report(

@@ -8,9 +8,13 @@ both is measured by one third program. ``quality_ratio`` is the worst of the lev
     python benchmarks/rqkmeans.py --rows 50000 --dim 256 --codes 256
     python benchmarks/rqkmeans.py --rows 1000000 --limit-mb 3072 --alone
     python benchmarks/rqkmeans.py --rows 50000 --dim 256 --codes 256 --yardstick semantic_id
+    python benchmarks/rqkmeans.py --rows 50000 --dim 256 --codes 256 --crowded
 
 --yardstick semantic_id takes the package semantic-id in place of faiss, which has to be installed
 beforehand: RQKMeans on the CPU, as many iterations, one start in place of its ten.
+
+With --crowded SIDMill runs in turn by itself and beside two busy loops, and the ratio of the CPU
+time is printed: threads that spin while they wait cost more where others want the cores.
 
 With --alone only SIDMill runs, under --limit-mb of data if that is given, and no ratio is printed.
 
@@ -20,6 +24,7 @@ The vectors are a two-level mixture: 64 groups of 16 subgroups, noise around the
 import argparse
 import json
 import resource
+import statistics
 import sys
 import tempfile
 from pathlib import Path
@@ -30,6 +35,7 @@ import numpy as np
 GROUPS, SUBGROUPS = 64, 16
 SUBGROUP_RADIUS = 0.6  # the group centres have norm 1
 BLOCK_ROWS = 10_000
+BUSY_LOOPS = 2
 
 
 def main() -> None:
@@ -43,6 +49,9 @@ def main() -> None:
         _paired.run([*shared, "--side=vectors"])
         if options.alone:
             print(json.dumps(_paired.run([*shared, "--side=sidmill"])._asdict()))
+            return
+        if options.crowded:
+            _report_crowd([*shared, "--side=sidmill"], options.repeats)
             return
         medians = _paired.alternate(
             {name: [*shared, f"--side={name}"] for name in ("sidmill", options.yardstick)},
@@ -61,6 +70,18 @@ def main() -> None:
         "mse_ratios": [round(ratio, 4) for ratio in ratios],
     }
     _paired.report(medians, figures, max(ratios))
+
+
+def _report_crowd(side: list[str], repeats: int) -> None:
+    """Run a side by itself and beside busy loops, in turn, and print the medians."""
+    quiet, crowded = [], []
+    for _ in range(repeats):
+        quiet.append(_paired.run(side))
+        with _paired.busy_loops(BUSY_LOOPS):
+            crowded.append(_paired.run(side))
+    cpu = [statistics.median(run.cpu_seconds for run in runs) for runs in (quiet, crowded)]
+    figures = {"quiet_cpu_seconds": cpu[0], "crowded_cpu_seconds": cpu[1]}
+    print(json.dumps({"cpu_ratio": round(cpu[1] / cpu[0], 4), **figures}))
 
 
 def make_vectors(options: argparse.Namespace) -> None:
@@ -187,6 +208,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--limit-mb", type=int, help="RLIMIT_DATA of SIDMill's process")
     parser.add_argument("--alone", action="store_true", help="run SIDMill alone")
+    parser.add_argument("--crowded", action="store_true", help="compare with a busy machine")
     parser.add_argument("--folder", help="where the temporary folder goes")
     parser.add_argument("--yardstick", choices=["faiss", "semantic_id"], default="faiss")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)

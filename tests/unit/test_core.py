@@ -508,6 +508,28 @@ def test_the_schema_wants_every_key_and_no_other():
         assert node["required"] == list(node["properties"]), path
 
 
+def test_the_collector_is_off_while_a_job_imports_and_on_while_it_works(tmp_path):
+    """And in a process that is no job it is left alone."""
+    program = (
+        "import gc, sys, weakref\nfrom types import SimpleNamespace\n"
+        "snakemake = SimpleNamespace(log=[sys.argv[1]], rule='train_it')\n"
+        "import pyarrow\nfrom sidmill.core.job import job\n"
+        "assert not gc.isenabled()\n"
+        "with job(snakemake):\n"
+        "    assert gc.isenabled() and gc.get_freeze_count() > 10_000\n"
+        "    class Knot: pass\n"
+        "    knot = Knot(); knot.itself = knot; seen = weakref.ref(knot); del knot\n"
+        "    gc.collect(); assert seen() is None\n"
+        "import pyarrow as pa; pa.array([1]); assert 'pandas' not in sys.modules\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "rule.log")]
+    subprocess.run(command, check=True, timeout=60)
+    other = (
+        "import gc; snakemake = __import__('json'); import sidmill.core.job; assert gc.isenabled()"
+    )
+    subprocess.run([sys.executable, "-c", other], check=True, timeout=60)
+
+
 def test_pyarrow_starts_without_pandas_and_still_finds_it_when_asked():
     code = """
 import sys

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from sidmill.core.errors import SidmillError
+from sidmill.core.words import words
 from sidmill.embed.backends import lsa
 from sidmill.formats import item_text
 from sidmill.io import tensors
@@ -41,15 +42,15 @@ def products(rng):
 
 def test_vectors_are_what_the_formula_says(write_text, products):
     model = lsa.fit(write_text(products), Embedding(dim=8), SEED)
-    words = sorted({word for line in products for word in line.split()})
-    counts = np.array([[line.split().count(word) for word in words] for line in products])
+    known = sorted({word for line in products for word in line.split()})
+    counts = np.array([[line.split().count(word) for word in known] for line in products])
     idf = np.log((1 + len(products)) / (1 + (counts > 0).sum(axis=0))) + 1
     weights = np.where(counts > 0, 1 + np.log(np.maximum(counts, 1)), 0) * idf
     weights /= np.linalg.norm(weights, axis=1, keepdims=True)
     directions = np.linalg.svd(weights)[2][:8]
     expected = weights @ directions.T
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    assert model.vocabulary == words
+    assert model.vocabulary == known
     found = lsa.encode(model, products, normalize=True)
     np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-4)
     plain = lsa.encode(model, products, normalize=False)
@@ -203,3 +204,33 @@ def test_files_that_are_no_model(write_text, products, tmp_path):
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(SidmillError, match="not a readable LSA model"):
         lsa.read(path)
+
+
+@pytest.mark.parametrize("n_kept", [1000, 25])
+def test_bits_are_those_of_scikit_learn(write_text, products, n_kept):
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    # Given: texts of several scripts and lengths, one without a word.
+    texts = [*products, "不锈钢 螺栓 m8", "Größe Größe 10", "...", *(line[:9] for line in products)]
+
+    # When: both fit and encode.
+    model = lsa.fit(write_text(texts), Embedding(dim=8, lsa_features=n_kept), SEED)
+    vectorizer = TfidfVectorizer(
+        analyzer=words, sublinear_tf=True, max_features=n_kept, dtype=np.float32
+    )
+    weights = vectorizer.fit_transform(texts)
+    svd = TruncatedSVD(8, algorithm="arpack", random_state=SEED).fit(weights)
+    reader = TfidfVectorizer(
+        analyzer=words, sublinear_tf=True, vocabulary=model.vocabulary, dtype=np.float32
+    )
+    reader.idf_ = vectorizer.idf_
+
+    # Then: every bit is the same.
+    assert model.vocabulary == vectorizer.get_feature_names_out().tolist()
+    np.testing.assert_array_equal(model.idf, vectorizer.idf_)
+    np.testing.assert_array_equal(model.components, svd.components_)
+    np.testing.assert_array_equal(
+        lsa.encode(model, texts[::-1], normalize=False),
+        reader.transform(texts[::-1]) @ svd.components_.T,
+    )

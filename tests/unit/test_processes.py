@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 from process_watch import eventually, running
 
-from sidmill.core import processes
+from sidmill.core import processes, threads
 from sidmill.core.errors import SidmillError
 
 FUNCTIONS = """
@@ -133,11 +133,11 @@ def test_processes_end_with_the_one_that_started_them_however_it_dies(functions,
 @pytest.mark.parametrize("limit", ["8", "1", None, "2,1"])
 def test_processes_share_the_threads_of_the_job(monkeypatch, limit, n_processes):
     """Whatever variables the job has set for itself."""
-    for name in processes.THREAD_LIMITS:
+    for name in threads.LIMITS:
         monkeypatch.delenv(name, raising=False)
         if limit is not None:
             monkeypatch.setenv(name, limit)
-    n_threads = int(limit) if limit in ("8", "1") else len(os.sched_getaffinity(0))
+    n_threads = int(limit.partition(",")[0]) if limit else len(os.sched_getaffinity(0))
     environment = processes.worker_environment(n_processes)
-    shares = {environment[name] for name in processes.THREAD_LIMITS}
+    shares = {environment[name] for name in threads.LIMITS}
     assert shares == {str(max(1, n_threads // n_processes))}

@@ -34,7 +34,7 @@ LOCAL_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 def text_of(source: str) -> str:
     """What is named of a source."""
     tree, out = ast.parse(source), []
-    provenance._write(tree, provenance._bound_outside(tree), {}, out)
+    provenance._write(tree, provenance._bound_outside(tree, provenance._walk(tree)), {}, out)
     return "".join(out)
 
 
@@ -206,7 +206,7 @@ def test_a_variable_renamed_throughout_is_no_change_and_in_one_place_it_is():
     chance, tried = random.Random(0), 0
     for path in chance.sample(SOURCES, 60):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        taken = provenance._bound_outside(tree)
+        taken = provenance._bound_outside(tree, provenance._walk(tree))
         for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
             inner = [node for node in ast.walk(function) if isinstance(node, LOCAL_SCOPES)]
             names = [*provenance._locals(function, taken)]

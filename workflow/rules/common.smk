@@ -1,5 +1,6 @@
 """Helpers shared by all rule files; those of one rule file stand in common_<its name>.smk. No rule is defined here."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -11,12 +12,13 @@ os.environ.update(
     PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("PYTHONPATH")]))
 )
 
-# Threads that spin while they wait make jobs that share a machine up to 100 times slower.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Snakemake's modules are no garbage: the collector need not visit them while rules are read, nor
+# take them apart at the end.
+gc.freeze()
 
 from snakemake.exceptions import WorkflowError
 
-from sidmill.core import demo_guard, locks
+from sidmill.core import demo_guard, digest_cache, locks
 from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand as expand_path
 from sidmill.core.paths import expand_one, files_of
@@ -137,6 +139,7 @@ if workflow.is_main_process:
     or_stop(refuse_repeats, workflow.configfiles)
 read_command_line(config, dict(workflow.config_settings.config or {}))
 or_stop(check, config)
+digest_cache.begin(STATE, save=workflow.is_main_process)
 if workflow.is_main_process:
     locks.enter(STATE)
     or_stop(

@@ -1,6 +1,14 @@
-"""The few lines that every workflow script needs around its call into the library."""
+"""The few lines that every workflow script needs around its call into the library.
+
+A job is a short process: most of what it makes are the functions and classes of the modules that it
+imports, which are never garbage. Python's collector would visit them again and again during the
+imports, and take them apart one by one at the end: a third of the time of importing torch. In a
+process that Snakemake started for a script it therefore waits until :func:`job` begins, and leaves
+alone what was there before, and what is there at the end.
+"""
 
 import errno
+import gc
 import logging
 import os
 import resource
@@ -15,9 +23,14 @@ from typing import Any
 from sidmill.core import locks
 from sidmill.core.errors import SidmillError
 from sidmill.core.logs import JsonLines, Lines, keep_attempt
+from sidmill.core.no_pandas import without_pandas
 
 # Refusals of the system, which an operator resolves; no code is at fault.
 MACHINE_TROUBLES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+
+# Snakemake puts its object in a script before the script's imports.
+if hasattr(getattr(sys.modules["__main__"], "snakemake", None), "rule"):
+    gc.disable()  # until the job begins
 
 
 @contextmanager
@@ -39,6 +52,12 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
     Yields:
         A logger named after the rule.
     """
+    # All modules are there: they are no garbage.
+    gc.freeze()
+    gc.enable()
+    if "pyarrow" in sys.modules:
+        without_pandas()
+
     # The lock comes first: the logs may belong to a job that still runs.
     json_path = Path(snakemake.log[0]).with_suffix(".jsonl")
     lock = locks.hold_file(json_path, f"job {snakemake.rule}")
@@ -58,6 +77,7 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
             yield log
     finally:
         os.close(lock)
+        gc.freeze()  # the process ends: the system takes back its memory at once
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from sidmill.core import threads
 from sidmill.core.errors import SidmillError
 
 logger = logging.getLogger(__name__)
@@ -30,12 +31,6 @@ POLL_S = 0.2  # between two looks at whether a process has ended
 DRAIN_S = 10  # for reading what an ended process wrote
 MISTAKE = 2  # exit code after a SidmillError
 ORPHANED = 3  # exit code after the end of the parent; nobody reads it
-
-# All variables by which a job may limit threads: each process has to get its share of every one.
-THREAD_LIMITS = (
-    *("OMP_NUM_THREADS", "MKL_NUM_THREADS"),
-    *("OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"),
-)
 
 
 class Worker(NamedTuple):
@@ -93,9 +88,7 @@ def run(function: str, arguments: Sequence[Mapping[str, object]], *, task: str) 
 
 def worker_environment(n_processes: int) -> dict[str, str]:
     """Return the environment of each process: its share of the threads, and the package's path."""
-    limit = os.environ.get("OMP_NUM_THREADS", "")
-    n_threads = int(limit) if limit.isdecimal() else len(os.sched_getaffinity(0))
-    shares = dict.fromkeys(THREAD_LIMITS, str(max(1, n_threads // n_processes)))
+    shares = dict.fromkeys(threads.LIMITS, str(max(1, threads.granted() // n_processes)))
     search_path = os.pathsep.join(filter(None, [str(SOURCE), os.environ.get("PYTHONPATH")]))
     return {**os.environ, **shares, "PYTHONPATH": search_path}
 

@@ -28,7 +28,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 PACKAGE = __name__.partition(".")[0]
 ROOT = Path(__file__).parents[__name__.count(".")]  # the folder that the package lies in
@@ -44,6 +44,7 @@ PLUMBING = (
     "sidmill.core.processes",
     "sidmill.core.secrets",
     "sidmill.core.terminal",
+    "sidmill.core.threads",
     "sidmill.embed.progress",
     "sidmill.io.remedy",
 )
@@ -57,6 +58,13 @@ LEVELS = ("debug", "info", "warning", "error", "exception", "critical")
 PURE = ("abs", "bool", "float", "int", "isinstance", "len", "repr", "round", "str", "type")
 NO_MEANING = ("ctx", "kind", "type_comment", "type_ignores")  # fields; ctx follows from the place
 OF_SITE = ("_", "copyright", "credits", "exit", "help", "license", "quit")  # builtins at times
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+IMPORTS = (ast.Import, ast.ImportFrom)
+NAMED = (*FUNCTIONS, ast.ClassDef)
+CAPTURES = (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)
+SCOPES = (ast.Global, ast.Nonlocal)
+# Nodes that bind or declare names otherwise than by assignment: most are none of these.
+NAMING = frozenset((*IMPORTS, *NAMED, *CAPTURES, *SCOPES, ast.arg, ast.MatchMapping))
 SCOPE_READERS = ("dir", "eval", "exec", "globals", "locals", "vars")  # see names of variables
 
 
@@ -78,7 +86,7 @@ CHOICES = {
     "backend": Choice(
         ("embed_shard", "measure_dimensions"),
         {
-            "lsa": ("sidmill.embed.backends.lsa",),
+            "lsa": ("sidmill.embed.backends.lsa", "sidmill.embed.backends.tfidf"),
             "sentence_transformers": ("sidmill.embed.backends.sentence_transformers",),
             "openai": ("sidmill.embed.backends.openai",),
             "precomputed": ("sidmill.embed.backends.precomputed",),
@@ -114,6 +122,12 @@ class Source(NamedTuple):
 
     digest: str
     imports: tuple[str, ...]
+
+
+# By the SHA-256 of a file's bytes: the digest of what it computes, and the names in this package
+# that it imports. sidmill.core.digest_cache keeps it between runs.
+Known: TypeAlias = dict[str, tuple[str, tuple[str, ...]]]
+known: Known = {}
 
 
 def source_digest(script: str | Path, chosen: Mapping[str, str] | None = None) -> str:
@@ -166,10 +180,18 @@ def choices_of(script: str | Path) -> dict[str, Choice]:
 
 @cache
 def _parse(path: Path) -> Source:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    out: list[str] = []
-    _write(tree, _bound_outside(tree), {}, out)
-    return Source(hashlib.sha256("".join(out).encode()).hexdigest(), _imports(tree))
+    content = path.read_bytes()
+    key = hashlib.sha256(content).hexdigest()
+    if key in known:
+        known[key] = known.pop(key)  # the one that was used last stands last
+    else:
+        tree = ast.parse(content.decode("utf-8"))
+        nodes = _walk(tree)
+        out: list[str] = []
+        _write(tree, _bound_outside(tree, nodes), {}, out)
+        known[key] = (hashlib.sha256("".join(out).encode()).hexdigest(), _imports(nodes))
+    digest, names = known[key]
+    return Source(digest, tuple(name for name in names if _file_of(name)))
 
 
 def _write(
@@ -197,23 +219,31 @@ def _write(
     if not isinstance(node, ast.AST):
         out.append(ascii(node))  # repr asks the Unicode tables, which grow with the version
         return
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not renamed:
+    if not renamed and isinstance(node, FUNCTIONS):
         renamed = _locals(node, reserved)
 
-    out.append(f"{type(node).__name__}(")
+    # Fields that are told in another way than they stand in the tree.
+    kind, is_raised = type(node), raised
+    out.append(f"{kind.__name__}(")
     for field in node._fields:
         value = getattr(node, field, None)
-        if field in NO_MEANING or value is None or value == []:
+        if value is None or value == [] or field in NO_MEANING:
             continue
-        if isinstance(node, ast.JoinedStr):
-            value = _joined(value)
-        elif isinstance(node, ast.Name):
+        if kind is ast.Name:
             value = renamed.get(value, value)
-        elif isinstance(node, ast.Call) and field == "args" and _makes_setting(node):
+        elif kind is ast.JoinedStr:
+            value = _joined(value)
+        elif field == "args" and isinstance(node, ast.Call) and _makes_setting(node):
             value = [*value[:1], *(entry for entry in value[1:] if not _is_wording(entry))]
+        elif kind is ast.Raise:
+            is_raised = raised or field == "exc"
+
+        # Names and constants are most of a tree.
         out.append(f"{field}=")
-        is_raised = raised or (isinstance(node, ast.Raise) and field == "exc")
-        _write(value, reserved, renamed, out, is_raised)
+        if type(value) is str:
+            out.append(ascii(value))
+        else:
+            _write(value, reserved, renamed, out, is_raised)
     out.append(")")
 
 
@@ -291,7 +321,19 @@ def _joined(pieces: Sequence[ast.AST]) -> list[ast.AST]:
     return result
 
 
-def _bound_outside(tree: ast.Module) -> set[str]:
+def _walk(tree: ast.AST) -> list[ast.AST]:
+    """All nodes of a tree in the order of ``ast.walk``, which takes twice as long."""
+    found = [tree]
+    for node in found:  # which grows: breadth first
+        for value in vars(node).values():
+            if isinstance(value, list):
+                found += [entry for entry in value if isinstance(entry, ast.AST)]
+            elif isinstance(value, ast.AST):
+                found.append(value)
+    return found
+
+
+def _bound_outside(tree: ast.Module, nodes: list[ast.AST]) -> set[str]:
     """Names that a function may mean though it does not assign them: of the module, of Python."""
     result = {*dir(builtins), *OF_SITE}
     waiting: list[ast.AST] = [*tree.body]
@@ -300,9 +342,9 @@ def _bound_outside(tree: ast.Module) -> set[str]:
         result |= _names_of(node)
         if isinstance(node, ast.Name):
             result.add(node.id)
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        if not isinstance(node, FUNCTIONS):
             waiting += ast.iter_child_nodes(node)
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Global):
             result |= {*node.names}
     return result
@@ -325,10 +367,11 @@ def _locals(function: ast.AST, reserved: set[str]) -> dict[str, str]:
     kept = {*reserved}
     if "*" in reserved:  # from a import *
         return {}
-    for node in ast.walk(function):
-        kept |= _names_of(node)
+    for node in _walk(function):
+        if type(node) in NAMING:
+            kept |= _names_of(node)
         if isinstance(node, ast.ClassDef):
-            kept |= {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
+            kept |= {inner.id for inner in _walk(node) if isinstance(inner, ast.Name)}
         if isinstance(node, ast.Name):
             if node.id in SCOPE_READERS:
                 return {}
@@ -340,30 +383,32 @@ def _locals(function: ast.AST, reserved: set[str]) -> dict[str, str]:
 
 def _names_of(node: ast.AST) -> set[str]:
     """Names that a node binds or declares otherwise than by assignment."""
-    if isinstance(node, ast.Import | ast.ImportFrom):
+    if type(node) not in NAMING:
+        return set()
+    if isinstance(node, IMPORTS):
         return {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+    if isinstance(node, NAMED):
         return {node.name}
     if isinstance(node, ast.arg):
         return {node.arg}
-    if isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar):
+    if isinstance(node, CAPTURES):
         return {node.name} if node.name else set()
     if isinstance(node, ast.MatchMapping):
         return {node.rest} if node.rest else set()
-    if isinstance(node, ast.Global | ast.Nonlocal):
+    if isinstance(node, SCOPES):
         return {*node.names}
     return set()
 
 
-def _imports(tree: ast.Module) -> tuple[str, ...]:
-    """Modules of this package that ``tree`` imports, ``from a import b`` included as ``a.b``."""
+def _imports(nodes: list[ast.AST]) -> tuple[str, ...]:
+    """Names in this package that a tree imports, ``from a import b`` included as ``a.b``."""
     names = []
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return tuple(name for name in names if name.partition(".")[0] == PACKAGE and _file_of(name))
+    return tuple(name for name in names if name.partition(".")[0] == PACKAGE)
 
 
 @cache

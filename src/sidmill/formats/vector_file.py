@@ -24,7 +24,6 @@ import pyarrow.parquet as pq
 from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand
 from sidmill.formats import embedding_shards, vector_store
-from sidmill.formats.item_data import open_item_data
 from sidmill.io import parquet, user_arrays
 from sidmill.io.vector_containers import numpy_files, opened
 from sidmill.io.vector_containers.container import Container, Names
@@ -205,6 +204,8 @@ def _joined(blocks: Iterator[pa.ChunkedArray], path: str | Path) -> pa.ChunkedAr
 
 
 def _open_h5(path: str | Path) -> VectorFile:
+    from sidmill.formats.item_data import open_item_data  # other files need no h5py
+
     data = open_item_data(path)
     with data.file:
         shape = data.embeddings.shape
@@ -251,6 +252,8 @@ def _cut(array: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _read_h5(path: str | Path) -> Iterator[np.ndarray]:
+    from sidmill.formats.item_data import open_item_data
+
     data = open_item_data(path)
     with data.file:
         for start in range(0, len(data.embeddings), BATCH_ROWS):

@@ -17,7 +17,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -375,12 +374,12 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def keys_of(ids: pa.ChunkedArray) -> np.ndarray:
-    """64 bits per id, the same for the same id: uint64 (n,)."""
-    values: np.ndarray = ids.to_numpy()
+    """64 bits per id, in one process the same for the same id: uint64 (n,)."""
     if pa.types.is_integer(ids.type):
+        values: np.ndarray = ids.to_numpy()
         return values.view(np.uint64)
-    keys: np.ndarray = pd.util.hash_array(values.astype(object), categorize=False)
-    return keys
+    # Python's own hash: another one in each process, so no file can be made to hold equal keys.
+    return np.fromiter(map(hash, ids.to_pylist()), np.int64, len(ids)).view(np.uint64)
 
 
 def _first(column: pa.ChunkedArray, is_wanted: Callable[[pa.Scalar], bool]) -> int:

@@ -14,8 +14,6 @@ import logging
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import sparse
-from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
 from sidmill.formats import code_files, quantizer_file, version_folder
 from sidmill.formats.catalogue_match import Match
@@ -117,6 +115,10 @@ def match_codewords(now: np.ndarray, before: np.ndarray, size: int) -> np.ndarra
         before: int (n,), published codes, below K as well.
         size: K.
     """
+    # Jobs that align nothing do without SciPy.
+    from scipy import sparse
+    from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+
     # Shared items of each pair of codewords. All own numbers together count less than one item.
     own = np.arange(size)
     counts = np.r_[np.full(len(now), size + 1.0), np.ones(size)]

@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
-from threadpoolctl import threadpool_limits
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.words import words
 from sidmill.embed import fingerprint
 from sidmill.embed.backend import Backend, Run, unit_rows
+from sidmill.embed.backends import tfidf
 from sidmill.embed.progress import Advance
 from sidmill.embed.throughput import Encoded, Work
 from sidmill.formats import item_text
@@ -101,6 +99,11 @@ def fit(text_path: str | Path, settings: Embedding, seed: int) -> LsaModel:
     if settings.dim is None:
         raise SidmillError("embedding.dim is null: LSA has no width of its own: set a number")
 
+    # Encoding does without scikit-learn, whose import takes longer than encoding a shard.
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from threadpoolctl import threadpool_limits
+
     # Weights of words: sparse (n, V).
     texts = _sample(text_path, settings.lsa_sample, seed)
     vectorizer = TfidfVectorizer(
@@ -160,11 +163,8 @@ def encode(model: LsaModel, texts: list[str], *, normalize: bool) -> np.ndarray:
     Returns:
         float32 (n, D); zero for a text without a word of the vocabulary.
     """
-    vectorizer = TfidfVectorizer(
-        analyzer=words, sublinear_tf=True, vocabulary=model.vocabulary, dtype=np.float32
-    )
-    vectorizer.idf_ = model.idf
-    vectors = vectorizer.transform(texts) @ model.components.T
+    columns = {word: column for column, word in enumerate(model.vocabulary)}
+    vectors = tfidf.transform(texts, columns, model.idf) @ model.components.T
     return unit_rows(vectors) if normalize else np.ascontiguousarray(vectors)
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
@@ -299,6 +298,8 @@ def _locate(pids: pa.Array, read_ids: IDS, source: str) -> tuple[np.ndarray, int
     Returns:
         int64 (n,), and the number of rows in the source.
     """
+    import pandas as pd  # slow to import: LSA and models read no ids
+
     index = pd.Index(
         pids.to_numpy(zero_copy_only=False), dtype="int64" if pids.type == pa.int64() else "object"
     )

@@ -1,0 +1,50 @@
+"""What jobs load until they end; that bytecode and digests of sources stay for the next run."""
+
+import json
+import subprocess
+
+import pytest
+
+pytestmark = pytest.mark.workflow
+
+LARGE = ("datasets", "faiss", "h5py", "matplotlib", "pandas", "scipy", "sklearn", "torch")
+LOADED = {
+    "embed_shard": {"scipy"},
+    "fit_lsa": {"scipy", "sklearn"},
+    "measure_quality": {"faiss"},
+    "plot_quality": {"matplotlib"},
+    "resolve_collisions": {"scipy"},
+    "train_rqkmeans": {"torch"},
+}
+# Python imports a module of this name at its start, if there is one.
+RECORD = """
+import atexit, json, os, sys
+
+def record():
+    name = os.path.basename(sys.argv[0]).split(".")
+    if len(name) == 3 and name[0].startswith("tmp"):  # a script of a job: tmpXXXX.RULE.py
+        with open(os.path.join(os.environ["RECORDS"], name[1] + ".json"), "w") as file:
+            json.dump([*sys.modules], file)
+
+atexit.register(record)
+"""
+
+
+def test_a_job_loads_what_it_uses(workflow, tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(RECORD)
+    command = workflow.command("--configfile", "tests/configs/tiny.yaml")
+    command["env"] |= {"PYTHONPATH": str(tmp_path / "site"), "RECORDS": str(tmp_path)}
+    command["env"].pop("PYTHONDONTWRITEBYTECODE", None)
+    done = subprocess.run(**command, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    loaded = {
+        path.stem: {*json.loads(path.read_text())} & {*LARGE, "torch._dynamo"}
+        for path in tmp_path.glob("*.json")
+    }
+    assert len(loaded) == 12
+    assert {rule: packages for rule, packages in loaded.items() if packages} == LOADED
+    cached = {path.name.partition(".")[0] for path in workflow.folder.rglob("src/**/*.pyc")}
+    assert {"rqkmeans", "job", "lsa"} <= cached
+    assert (workflow.folder / ".snakemake/sidmill.sources").exists()
