@@ -29,7 +29,11 @@ SHAPE_KEY = "sidmill.shape"
 DIGESTS_KEY = "sidmill.digests"
 DTYPES = ("float32", "float16")
 # Files of vectors, and the name of their ids in the same folder.
-IDS_BESIDE = {"vectors.npy": "ids.parquet", "fused.npy": "fused_ids.parquet"}
+IDS_BESIDE = {
+    "vectors.npy": "ids.parquet",
+    "fused.npy": "fused_ids.parquet",
+    "fused_folds.npy": "fused_folds_ids.parquet",
+}
 # What numpy raises for a damaged .npy, by the part of it that is damaged.
 UNREADABLE = (ValueError, EOFError, OSError, OverflowError, SyntaxError, TokenError)
 

@@ -19,6 +19,7 @@ from sidmill.settings.config import SECTIONS
 from sidmill.settings.datasets import Mixture, Rl, Vocabulary
 from sidmill.settings.embedding import Embedding
 from sidmill.settings.fuse import Fuse
+from sidmill.settings.generative import Generative
 from sidmill.settings.interactions import H5, Interactions
 from sidmill.settings.items import Items
 from sidmill.settings.quantize import Fsq, Pretrained, Rqkmeans, Rqvae
@@ -336,6 +337,22 @@ def fused_interactions(fuse: Fuse, interactions: Interactions, items: Items) -> 
         )
 
 
+def fused_folds(fuse: Fuse, generative: Generative) -> Lines:
+    """Check what reads SIDs that were fused without some of the users."""
+    if fuse.method == "none" or fuse.folds == 1:
+        return
+    if generative.model != "causal":
+        yield (
+            f"fuse.folds: found {fuse.folds}, but generative.model {generative.model} reads the "
+            f"SIDs of all users: set fuse.folds: 1, or generative.model: causal"
+        )
+    if "given" in generative.identifiers:
+        yield (
+            f"fuse.folds: found {fuse.folds}, but given SIDs have no quantizer that encodes the "
+            f"folds: set fuse.folds: 1, or take given out of generative.identifiers"
+        )
+
+
 def quantizer_dimensions(
     quantizer: str, embedding: Embedding, fuse: Fuse, rqkmeans: Rqkmeans, rqvae: Rqvae
 ) -> Lines:
@@ -550,6 +567,7 @@ CHECKS: list[Callable[..., Lines]] = [
     fsq_size,
     contrastive_pairs,
     fused_interactions,
+    fused_folds,
     quantizer_dimensions,
     interaction_fields,
     embedding_inputs,

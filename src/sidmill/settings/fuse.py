@@ -45,4 +45,12 @@ class Fuse:
             "shorter where neighbours differ; svd keeps the length in any case"
         ),
     )
+    folds: int = science(
+        1,
+        (
+            "the generative recommender (causal) learns from the histories of 1/folds of the users "
+            "with SIDs that were fused without these users; 1: with the SIDs of all users"
+        ),
+        minimum=1,
+    )
     memory_mb: int = machine(512, "MiB for counting and for a block of vectors", minimum=16)
