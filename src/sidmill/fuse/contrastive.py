@@ -57,8 +57,10 @@ def fit(
         seed: of the sample and of the order of pairs.
 
     Raises:
-        SidmillError: if a vector of a pair is not finite.
+        SidmillError: if a vector is not finite.
     """
+    for start, block in read_blocks(vectors, BLOCK_ROWS):
+        require_finite(block, start)
     rng = np.random.default_rng(seed)
     pairs = _sample(found, rng)
     dim = vectors.shape[1]
@@ -112,7 +114,6 @@ def _gradient(
     """Loss of a batch of pairs int64 (p, 2), and its gradient by the map: float32 (D, D)."""
     rows, places = np.unique(batch, return_inverse=True)
     text = take(vectors, rows)
-    require_finite(text, int(rows[0]))
     text /= np.maximum(lengths_of(text), SHORTEST)
     sums = text + text @ matrix
     lengths = np.maximum(lengths_of(sums), SHORTEST)
@@ -143,16 +144,15 @@ def _gradient(
 def blocks(vectors: np.ndarray, matrix: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the mapped vectors of all items in order: float32 (b, D), as long as those of the text.
 
-    Memory: three blocks.
+    A map of zeros, which learned nothing, keeps every bit. Memory: three blocks.
 
     Args:
         vectors: float32 or float16 (N, D), a read-only map.
         matrix: float32 (D, D), of :func:`fit`.
-
-    Raises:
-        SidmillError: if a vector is not finite.
     """
-    for start, text in read_blocks(vectors, BLOCK_ROWS):
-        require_finite(text, start)
+    for _, text in read_blocks(vectors, BLOCK_ROWS):
+        if not matrix.any():
+            yield text
+            continue
         mapped = text + text @ matrix
         yield mapped * (lengths_of(text) / np.maximum(lengths_of(mapped), SHORTEST))
