@@ -358,11 +358,14 @@ def quantizer_dimensions(
 ) -> Lines:
     """Check dimensions of the item vectors that the chosen quantizer cannot take."""
     dim = embedding.dim
-    if dim is None or fuse.method == "svd":  # which appends some
+    name = "embedding.dim"
+    if fuse.method != "none" and fuse.whiten and fuse.whiten_dim is not None:
+        name, dim = "fuse.whiten_dim", fuse.whiten_dim
+    elif dim is None or fuse.method == "svd":  # which appends some
         return
     if quantizer == "rqvae" and rqvae.skip == "pca" and rqvae.e_dim > dim:
         yield (
-            f"rqvae.e_dim: found {rqvae.e_dim}, but embedding.dim is {dim}: lower it, or set "
+            f"rqvae.e_dim: found {rqvae.e_dim}, but {name} is {dim}: lower it, or set "
             f"rqvae.skip: none"
         )
     if quantizer == "opq" and dim < rqkmeans.n_levels:

@@ -52,8 +52,8 @@ class Fuse:
     whiten: float = science(
         0.0,
         (
-            "variances of the fused vectors are divided by themselves to this power, twice: 0: as "
-            "they are | 0.25: half as different | 0.5: all equal"
+            "principal axes of the fused vectors are divided by their variance to this power: 0: as "
+            "they are | 0.25: variances become their roots | 0.5: all become equal"
         ),
         minimum=0,
         maximum=0.5,
