@@ -52,7 +52,7 @@ class Fuse:
     whiten: float = science(
         0.0,
         (
-            "principal axes of the fused vectors are divided by their variance to this power: 0: as "
+            "principal axes of fused vectors are divided by their variance to this power: 0: as "
             "they are | 0.25: variances become their roots | 0.5: all become equal"
         ),
         minimum=0,
