@@ -175,10 +175,8 @@ def fuse_folds(
                 without = Without(fold, settings.folds)
                 yield from _fuse(source, settings, seed, without, space).blocks
 
-        shape = (
-            settings.folds * len(source.ids),
-            int(parquet.metadata_json(whole_ids, vector_store.SHAPE_KEY)[1]),
-        )
+        _, dim = tuple(parquet.metadata_json(whole_ids, vector_store.SHAPE_KEY))
+        shape = (settings.folds * len(source.ids), int(dim))
         dtype = source.store.vectors.dtype.name
         sums = vector_store.write(files.fused, shape, dtype, blocks())
         ids = pa.chunked_array([source.ids] * settings.folds)

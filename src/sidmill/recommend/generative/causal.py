@@ -318,7 +318,8 @@ class Causal(GenerativeModel):
         self.whole = View(self.codes, self.nodes, self.similarity)
         self.folds = [
             View(
-                *([one.to(device) for one in part] for part in (fold.codes, fold.nodes)),
+                [one.to(device) for one in fold.codes],
+                [one.to(device) for one in fold.nodes],
                 fold.similarity.to(device),
             )
             for fold in constants.folds
