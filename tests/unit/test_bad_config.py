@@ -180,6 +180,14 @@ COMBINATIONS = {
         "fuse": {"method": "svd"}, "items": {"path": None}, "quantizer": "given",
         "given": {"path": "index.json"}, "collisions": {"strategy": "none"},
     },
+    "fuse.folds: found 4, but generative.model tiger": {
+        "fuse": {"method": "graph", "folds": 4}, "generative": {"model": "tiger"},
+        "interactions": {"path": "log.jsonl"},
+    },
+    "fuse.folds: found 4, but given SIDs": {
+        "fuse": {"method": "graph", "folds": 4}, "generative": {"identifiers": ["given"]},
+        "interactions": {"path": "log.jsonl"},
+    },
     "rqvae.e_dim: found 300": {"rqvae": {"e_dim": 300}, "quantizer": "rqvae"},
     "opq cuts 2 dimensions": {"embedding": {"dim": 2}, "quantizer": "opq"},
     "interactions.fields.history: found 'h'": {
@@ -340,6 +348,12 @@ REMEDIES = {
     ],
     "fuse.method: found svd, but items.path": [
         {"fuse": {"method": "none"}}, {"items": {"path": "items.jsonl"}},
+    ],
+    "fuse.folds: found 4, but generative.model tiger": [
+        {"fuse": {"folds": 1}}, {"generative": {"model": "causal"}},
+    ],
+    "fuse.folds: found 4, but given SIDs": [
+        {"fuse": {"folds": 1}}, {"generative": {"identifiers": []}},
     ],
     "rqvae.e_dim: found 300": [{"rqvae": {"e_dim": 256}}, {"rqvae": {"skip": "none"}}],
     "opq cuts 2 dimensions": [{"rqkmeans": {"n_levels": 2}}],

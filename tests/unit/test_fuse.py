@@ -2,23 +2,26 @@
 
 import tracemalloc
 from collections import Counter
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from recommend_data import write
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats import quantizer_file, vector_store
 from sidmill.formats.quantizer_file import Quantizer
-from sidmill.fuse import cooccurrence, histories
-from sidmill.fuse.fuse import Files, fuse
+from sidmill.fuse import contrastive, cooccurrence, histories
+from sidmill.fuse.fuse import Files, fuse, fuse_folds
 from sidmill.io import id_lookup
 from sidmill.settings.fuse import Fuse
 
-METHODS = ("graph", "svd")
+METHODS = ("graph", "svd", "contrastive")
+KEEP_TEXT = ("graph", "svd")  # of items without interactions
 SPACE = {"backend": "random", "dim": 16}
 N_ITEMS, N_COLD, DIM = 120, 20, 16  # the last N_COLD items are never consumed
 MIB = 2**20
@@ -107,7 +110,9 @@ def test_consumption_is_found_where_text_says_nothing(tmp_path, method):
     assert neighbours_in_group(store.vectors, groups) > 0.95
 
 
-@pytest.mark.parametrize(("method", "least"), [("graph", 0.95), ("svd", 0.95)])
+@pytest.mark.parametrize(
+    ("method", "least"), [("graph", 0.95), ("svd", 0.95), ("contrastive", 0.9)]
+)
 def test_noise_interactions_do_not_spoil_neighbours_by_text(tmp_path, method, least):
     groups = np.arange(N_ITEMS) % 8
     text = unit(noise(8, seed=3)[groups] + 0.3 * noise(seed=4))
@@ -119,7 +124,7 @@ def test_noise_interactions_do_not_spoil_neighbours_by_text(tmp_path, method, le
     assert not np.array_equal(store.vectors[:, :DIM], text)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", KEEP_TEXT)
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("normalize", [True, False])
 def test_cold_items_keep_every_bit_of_their_text(tmp_path, method, dtype, normalize):
@@ -231,6 +236,9 @@ def test_the_order_of_users_and_items_does_not_matter(tmp_path, method):
     after = run(tmp_path / "items", noise()[rows], consumed, settings, ids=rows + 1)
     if method == "graph":
         np.testing.assert_allclose(after.vectors, np.array(before.vectors)[rows], atol=1e-6)
+    elif method == "contrastive":  # pairs are drawn in another order, so the map differs a little
+        cosines = (np.array(after.vectors) * np.array(before.vectors)[rows]).sum(axis=1)
+        assert cosines.min() > 0.99
     else:
         # Enough factors that none of the spectrum is cut, where a gap would decide.
         whole = Fuse(method="svd", dim=N_ITEMS, neighbours=200)
@@ -294,7 +302,7 @@ def test_what_cannot_be_fused_is_refused(tmp_path):
         with pytest.raises(SidmillError, match="row 7"):
             run(tmp_path / method, broken, random_histories(), Fuse(method=method, dim=8))
         assert not (tmp_path / method / "fused.npy").exists()
-        assert not (tmp_path / method / "fused.npy.pairs").exists()
+        assert not (tmp_path / method / "fused.npy.parts").exists()
 
 
 def refuses(trained_on, given):
@@ -314,19 +322,22 @@ def test_a_catalogue_that_grows_gets_vectors_of_one_space_or_a_refusal(tmp_path,
 
     # New items that nobody has consumed: the others keep every bit.
     grown = run(tmp_path / "grown", text, consumed, settings)
-    assert np.array(grown.vectors)[:N_ITEMS].tobytes() == np.array(before.vectors).tobytes()
+    if method == "contrastive":  # products of blocks of other sizes differ in their last bits
+        np.testing.assert_allclose(grown.vectors[:N_ITEMS], before.vectors, atol=1e-6)
+    else:
+        assert np.array(grown.vectors)[:N_ITEMS].tobytes() == np.array(before.vectors).tobytes()
     assert not refuses(before, grown)
 
-    # The same items consumed by one user more: factors may differ.
+    # The same items consumed by one user more: factors and maps may differ.
     again = run(tmp_path / "again", text, [*consumed, consumed[0]], settings)
-    assert bool(refuses(before, again)) == (method == "svd")
+    assert bool(refuses(before, again)) == (method != "graph")
 
-    # A longer log: graph stays in the space of the text, factors get other axes.
+    # A longer log: graph stays in the space of the text, others get other axes.
     longer = run(tmp_path / "longer", text, [*consumed, [1, 125, 2, 3]], settings)
     assert not np.array_equal(longer.vectors[124], grown.vectors[124])
     message = refuses(before, longer)
-    assert ("fuse.interactions" in message) == (method == "svd")
-    assert bool(message) == (method == "svd")
+    assert ("fuse.interactions" in message) == (method != "graph")
+    assert bool(message) == (method != "graph")
 
 
 def test_a_quantizer_of_other_vectors_is_refused(tmp_path):
@@ -337,6 +348,8 @@ def test_a_quantizer_of_other_vectors_is_refused(tmp_path):
                 Fuse(method="graph"),
                 Fuse(method="graph", weight=0.4),
                 Fuse(method="svd", dim=8),
+                Fuse(method="contrastive"),
+                Fuse(method="graph", whiten=0.25),
             ]
         )
     ]
@@ -350,3 +363,129 @@ def test_a_quantizer_of_other_vectors_is_refused(tmp_path):
     # What the method does not read is not part of its space.
     same = run(tmp_path / "same", noise(), random_histories(), Fuse(method="graph", dim=9), seed=3)
     assert not refuses(stores[0], same)
+
+
+def test_the_gradient_of_the_map_is_that_of_the_stated_loss():
+    rng, n_items, dim = np.random.default_rng(9), 12, 6
+    text, popularity = noise(n_items, dim, seed=9) * 3, rng.random(n_items).astype(np.float32)
+    batch = np.array([[0, 1], [2, 1], [1, 0], [3, 4], [5, 6], [6, 5]])
+    matrix = 0.3 * rng.standard_normal((dim, dim)).astype(np.float32)
+    loss, gradient = contrastive._gradient(matrix, text, batch, popularity)
+
+    # The loss written out: a rival is the partner of another pair that is neither item of this one.
+    learned = torch.tensor(matrix, dtype=torch.float64, requires_grad=True)
+    units = torch.nn.functional.normalize(torch.tensor(text, dtype=torch.float64), dim=1)
+    mapped = torch.nn.functional.normalize(units + units @ learned, dim=1)
+    terms = []
+    for number, (item, partner) in enumerate(batch):
+        rivals = [
+            other
+            for row, other in enumerate(batch[:, 1])
+            if row == number or other not in (item, partner)
+        ]
+        scores = (mapped[rivals] @ mapped[item]) / contrastive.TEMPERATURE
+        scores = scores - torch.tensor(popularity[rivals], dtype=torch.float64)
+        terms.append(-torch.log_softmax(scores, dim=0)[rivals.index(partner)])
+    wanted = torch.stack(terms).mean()
+    wanted.backward()
+    np.testing.assert_allclose(loss, wanted.item(), rtol=1e-5)
+    np.testing.assert_allclose(gradient, learned.grad.numpy(), atol=1e-5)
+
+
+def test_a_map_moves_items_that_nobody_consumed_as_it_moves_the_others(tmp_path):
+    """The last of 16 dimensions say nothing, the first four say who consumes an item."""
+    rng = np.random.default_rng(10)
+    groups = np.arange(N_ITEMS) % 8
+    text = noise(seed=11)
+    text[:, :4] = 0.6 * noise(8, 4, seed=12)[groups]
+    consumed = [
+        (rng.choice(np.flatnonzero(groups[:-N_COLD] == user % 8), 8, replace=False) + 1).tolist()
+        for user in range(200)
+    ]
+    settings = Fuse(method="contrastive", weight=0.1, epochs=30)
+    store = run(tmp_path / "run", unit(text), consumed, settings)
+    fused, cold = np.array(store.vectors), slice(N_ITEMS - N_COLD, None)
+    found = {
+        name: neighbours_in_group(vectors[cold], groups[cold], k=2)
+        for name, vectors in (("text", unit(text)), ("fused", fused))
+    }
+    assert found["fused"] > found["text"] + 0.2
+    np.testing.assert_allclose(np.linalg.norm(fused, axis=1), 1, rtol=1e-5)
+
+
+def test_whitening_is_of_items_with_users_and_keeps_lengths(tmp_path):
+    text, consumed = 2 * noise(), random_histories()
+    text[:, :2] *= 5
+    plain = Fuse(method="graph", weight=0.5)
+    mixed = np.array(run(tmp_path / "plain", text, consumed, plain).vectors, dtype=np.float64)
+    settings = replace(plain, whiten=0.5, whiten_dim=6)
+    store = run(tmp_path / "white", text, consumed, settings)
+    fused = np.array(store.vectors, dtype=np.float64)
+    assert fused.shape == (N_ITEMS, 6)
+    assert store.fingerprint["dim"] == 6
+
+    # Before lengths are set, the six largest axes have one variance over the items with users.
+    warm = sorted({item - 1 for items in consumed for item in items[:-2]})
+    mean = mixed[warm].mean(axis=0)
+    variances, axes = np.linalg.eigh(np.cov(mixed[warm].T, bias=True))
+    scales = (variances + 0.01 * variances.mean()) ** -0.5
+    wanted = (mixed - mean) @ (axes * scales)[:, ::-1][:, :6]
+    wanted *= (np.linalg.norm(text, axis=1) / np.linalg.norm(wanted, axis=1))[:, None]
+    np.testing.assert_allclose(np.abs(fused), np.abs(wanted), rtol=1e-2, atol=1e-3)
+
+    # A new item without users changes no other.
+    grown = run(tmp_path / "grown", np.concatenate([text, 9 * text[:1]]), consumed, settings)
+    np.testing.assert_allclose(grown.vectors[:N_ITEMS], fused, rtol=1e-3, atol=1e-4)
+
+
+def run_folds(folder, settings, seed=0):
+    """Fuse the folds of a folder that :func:`run` made."""
+    files = Files(
+        *(folder / name for name in ("vectors.npy", "ids.parquet", "sequences.parquet")),
+        *(folder / name for name in ("fused_folds.npy", "fused_folds_ids.parquet")),
+    )
+    shape = fuse_folds(files, folder / "fused_ids.parquet", settings, seed=seed)
+    store = vector_store.open_store(files.fused, files.fused_ids)
+    assert store.vectors.shape == shape
+    return store
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("whiten", [0.0, 0.25])
+def test_a_fold_has_the_vectors_of_a_log_without_its_users(tmp_path, method, whiten):
+    consumed = random_histories()
+    settings = Fuse(method=method, dim=8, folds=3, whiten=whiten, neighbours=200)
+    whole = run(tmp_path / "whole", noise(), consumed, settings)
+    folds = run_folds(tmp_path / "whole", settings)
+    assert folds.ids.to_pylist() == whole.ids.to_pylist() * 3
+    assert folds.fingerprint == whole.fingerprint
+    vectors = np.array(folds.vectors).reshape(3, N_ITEMS, -1)
+
+    for fold in range(3):
+        others = [items for user, items in enumerate(consumed) if user % 3 != fold]
+        alone = np.array(run(tmp_path / str(fold), noise(), others, settings).vectors)
+        assert not np.allclose(vectors[fold], whole.vectors, atol=1e-3)
+        if whiten:  # by the moments of all users, so not the vectors of a run of its own
+            assert np.abs(vectors[fold] - whole.vectors).mean() < 0.05
+        elif method == "svd":  # but for a rotation, which leaves products
+            np.testing.assert_allclose(vectors[fold] @ vectors[fold].T, alone @ alone.T, atol=1e-4)
+        else:
+            assert vectors[fold].tobytes() == alone.tobytes()
+
+
+def test_what_a_user_did_is_not_in_the_vectors_of_their_fold(tmp_path):
+    """The planted leak of cross-fitting: users of one fold consume pairs that nobody else does."""
+    consumed = random_histories(n_items=60)
+    planted = [
+        [61 + user // 4, 81 + user // 4, *items] if user % 4 == 1 else items
+        for user, items in enumerate(consumed)
+    ]
+    settings = Fuse(method="graph", weight=1.0, shrinkage=0.0, window=1, folds=4)
+    whole = np.array(run(tmp_path / "run", noise(), planted, settings).vectors)
+    folds = np.array(run_folds(tmp_path / "run", settings).vectors).reshape(4, N_ITEMS, -1)
+    rows = np.arange(60, 80)
+    text = noise()[rows]
+    assert np.abs(whole[rows] - text).max(axis=1).min() > 0.1
+    assert folds[1][rows].tobytes() == text.tobytes()
+    for fold in (0, 2, 3):
+        assert np.abs(folds[fold][rows] - text).max(axis=1).min() > 0.1

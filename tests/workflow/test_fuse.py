@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -86,7 +87,7 @@ def test_quantizers_read_fused_vectors_and_readers_of_text_do_not(workflow):
     [
         ({"interactions": {"path": None}}, "fuse.method: found graph, but interactions.path is"),
         ({"fuse": {"method": "graph", "weight": 0}}, "fuse.weight: found 0, wanted more than 0"),
-        ({"fuse": {"method": "contrastive"}}, "fuse.method: found 'contrastive'"),
+        ({"fuse": {"method": "lightgcn"}}, "fuse.method: found 'lightgcn'"),
     ],
 )
 def test_what_cannot_be_fused_is_refused_before_any_job(workflow, settings, message):
@@ -162,3 +163,75 @@ def more_users(log):
         json.dumps({"user_id": 1000 + row["user_id"], "item_ids": row["item_ids"][::-1]})
         for row in rows
     ]
+
+
+TRAINED = ("--", "results/generative/rqkmeans/training.json")
+
+
+def test_training_reads_the_codes_of_folds_and_measuring_does_not(workflow):
+    folds = {"fuse": {"method": "graph", "folds": 3}}
+    without = inputs(workflow, *TINY, overlay(workflow, GRAPH), *TRAINED)
+    found = inputs(workflow, *TINY, overlay(workflow, folds, "folds.yaml"), *TRAINED)
+    assert set(found) == set(without) | {"fuse_folds", "encode_folds"}
+    assert "results/items/fused_folds.npy" in found["encode_folds"]
+
+    # What is trained reads them; a change of their number reruns that alone.
+    name = overlay(workflow, folds | {"generative": {"seeds": 1, "max_epochs": 1}}, "folds.yaml")
+    lists = ("--", "results/generative/rqkmeans/topk.parquet", *TRAINED[1:])
+    workflow.run(*TINY, name, *lists)
+    read = read_by_jobs(workflow)
+    codes = "results/rqkmeans/fold_codes.parquet"
+    assert {rule for rule, files in read.items() if codes in files} == {"train_generative"}
+    assert pq.read_metadata(workflow.folder / codes).num_rows == 3 * 200
+    more = {"fuse": {"method": "graph", "folds": 4}, "generative": {"seeds": 1, "max_epochs": 1}}
+    assert workflow.planned(*TINY, overlay(workflow, more, "more.yaml"), *lists) == {
+        "fuse_folds",
+        "encode_folds",
+        "train_generative",
+        "recommend_generative",
+    }
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("text_says_groups", [False, True])
+def test_a_planted_catalogue_from_text_to_recommendations(make_workflow, text_says_groups):
+    """Users have items of one of 12 groups; texts are random words, or words of the group."""
+    rng = random.Random(0)
+    words = [f"w{number}" for number in range(240)]
+    groups = {item: item % 12 for item in range(144)}
+    items, log = [], []
+    for item, group in groups.items():
+        own = words[20 * group : 20 * group + 20] if text_says_groups else words
+        text = " ".join(rng.choices(own, k=12))
+        items.append(json.dumps({"item_id": item, "title": text, "description": ""}))
+    for user in range(160):
+        members = [item for item, group in groups.items() if group == user % 12]
+        log.append(json.dumps({"user_id": user, "item_ids": rng.sample(members, 6)}))
+
+    found = {}
+    for name, fuse in {
+        "none": {"method": "none"},
+        "graph": {"method": "graph", "weight": 0.9, "shrinkage": 3, "folds": 4},
+        "contrastive": {
+            "method": "contrastive", "weight": 0.9, "shrinkage": 3, "whiten": 0.25, "folds": 4,
+        },
+    }.items():  # fmt: skip
+        workflow = make_workflow()
+        workflow.overlay("items.jsonl", "\n".join(items) + "\n")
+        workflow.overlay("log.jsonl", "\n".join(log) + "\n")
+        own = {
+            "items": {"path": "items.jsonl"},
+            "interactions": {"path": "log.jsonl", "split": "leave_two_out"},
+            "generative": {"seeds": 2, "hidden_dim": 32, "max_epochs": 15, "warmup_steps": 5,
+                           "learning_rate": 0.01, "batch_users": 16, "dropout": 0.2},
+            "fuse": fuse,
+        }  # fmt: skip
+        workflow.run(*TINY, overlay(workflow, own), *TRAINED)
+        curves = json.loads(workflow.bytes("generative/rqkmeans/training.json"))
+        best = [max(epoch["valid"] for epoch in one["epochs"]) for one in curves["seeds"]]
+        found[name] = sum(best) / len(best)
+    if text_says_groups:
+        assert found["none"] > 0.2, found
+        assert min(found.values()) > 0.9 * found["none"], found
+    else:
+        assert min(found["graph"], found["contrastive"]) > found["none"] + 0.04, found

@@ -45,6 +45,30 @@ def generative_items(wildcards):
     return files
 
 
+def generative_training(wildcards):
+    """What training reads of the items: the codes of each fold of users too, where there are folds."""
+    files = generative_items(wildcards)
+    if (
+        config["fuse"]["method"] == "none"
+        or config["fuse"]["folds"] == 1
+        or wildcards.quantizer == "given"
+    ):
+        return files
+    others = [
+        one for one in config["generative"]["identifiers"] if one != wildcards.quantizer
+    ]
+    return files | {
+        "folds": [fold_codes_of(one) for one in [wildcards.quantizer, *others]]
+    }
+
+
+def fold_codes_of(quantizer):
+    """The codes of a quantizer for each fold of users."""
+    if quantizer == config["quantizer"]:
+        return chosen("fold_codes.parquet")
+    return f"results/{quantizer}/fold_codes.parquet"
+
+
 def generative_rivals(wildcards):
     """The recommender that a generative one is measured beside; none without text."""
     if not config["generative_evaluation"]["with_recommender"] or not item_text():

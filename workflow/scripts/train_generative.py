@@ -17,6 +17,7 @@ with job(snakemake) as log:
         snakemake.input.quantizers,
         snakemake.input.get("vectors"),
         snakemake.input.get("ids"),
+        snakemake.input.get("folds", []),
     )
     fitted, curves = train.fit(
         snakemake.input.sequences,

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -110,6 +111,19 @@ def write(path: str | Path, pid_type: pa.DataType, tables: Iterable[pa.Table]) -
 def count(path: str | Path) -> int:
     """Number of users in sequences.parquet."""
     return int(_open(path).metadata.num_rows)
+
+
+def folds(rows: np.ndarray, n_folds: int) -> np.ndarray:
+    """The fold of each user, for training without the users of one: int64 (n,) in [0, n_folds).
+
+    SIDMill writes users in the order of a hash of their id, so consecutive rows are users at
+    random.
+
+    Args:
+        rows: int64 (n,), rows of the users in sequences.parquet.
+        n_folds: number of folds.
+    """
+    return rows % n_folds
 
 
 def pid_type(path: str | Path) -> pa.DataType:

@@ -33,6 +33,7 @@ IDS_BESIDE = {
     "vectors.npy": "ids.parquet",
     "fused.npy": "fused_ids.parquet",
     "residuals.npy": "residual_ids.parquet",
+    "fused_folds.npy": "fused_folds_ids.parquet",
 }
 # What numpy raises for a damaged .npy, by the part of it that is damaged.
 UNREADABLE = (ValueError, EOFError, OSError, OverflowError, SyntaxError, TokenError)

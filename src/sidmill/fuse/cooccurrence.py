@@ -21,7 +21,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from sidmill.fuse import histories
-from sidmill.fuse.histories import Chunk, Counts
+from sidmill.fuse.histories import Chunk, Counts, Without
 from sidmill.io import buckets
 from sidmill.io.id_lookup import Lookup
 from sidmill.settings.fuse import Fuse
@@ -61,7 +61,12 @@ class _Part(NamedTuple):
 
 
 def find(
-    path: str | Path, lookup: Lookup, counts: Counts, settings: Fuse, folder: str | Path
+    path: str | Path,
+    lookup: Lookup,
+    counts: Counts,
+    settings: Fuse,
+    folder: str | Path,
+    without: Without | None = None,
 ) -> Iterator[Neighbours]:
     """Yield the neighbours of all items, range by range of rows, in order.
 
@@ -73,9 +78,10 @@ def find(
     Args:
         path: sequences.parquet.
         lookup: from item ids to rows.
-        counts: of :func:`histories.count`, from the same file.
+        counts: of :func:`histories.count`, from the same file and the same users.
         settings: window, neighbours, shrinkage, memory_mb.
         folder: for temporary files; it is emptied first and removed at the end.
+        without: users who are left out.
 
     Raises:
         SidmillError: if an item of the histories has no vector.
@@ -86,7 +92,7 @@ def find(
         # First pass: pairs of each chunk, cut by ranges.
         parts: list[list[_Part]] = [[] for _ in edges[1:]]
         n_interactions = max(memory // (PAIR_BYTES * settings.window), 1)
-        for chunk in histories.read(path, lookup, n_interactions):
+        for chunk in histories.read(path, lookup, n_interactions, without):
             _store(file, _pairs(chunk, settings.window, n_items), edges * n_items, parts)
 
         # Second pass: all pairs of a range.

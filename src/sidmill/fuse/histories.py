@@ -3,6 +3,9 @@
 Interactions of the splits valid and test are dropped as soon as they are read: nothing of this
 package sees them.
 
+Users are cut into folds (:func:`sidmill.formats.sequence_table.folds`), so that vectors can be made
+without the users of one fold.
+
 Letters: N items, n interactions of one chunk, U users of one table.
 """
 
@@ -32,6 +35,13 @@ class Chunk(NamedTuple):
     items: np.ndarray
 
 
+class Without(NamedTuple):
+    """The users who are left out: fold ``fold`` of ``n_folds``."""
+
+    fold: int
+    n_folds: int
+
+
 class Counts(NamedTuple):
     """How often items are consumed in training.
 
@@ -44,19 +54,22 @@ class Counts(NamedTuple):
     interactions: np.ndarray
 
 
-def count(path: str | Path, lookup: id_lookup.Lookup, n_items: int) -> Counts:
+def count(
+    path: str | Path, lookup: id_lookup.Lookup, n_items: int, without: Without | None = None
+) -> Counts:
     """Count users and interactions of every item. Memory: 16 N bytes and one chunk.
 
     Args:
         path: sequences.parquet.
         lookup: from item ids to rows.
         n_items: N.
+        without: users who are left out.
 
     Raises:
         SidmillError: if an item of the histories has no vector.
     """
     users, interactions = np.zeros(n_items, np.int64), np.zeros(n_items, np.int64)
-    for chunk in read(path, lookup, CHUNK_INTERACTIONS):
+    for chunk in read(path, lookup, CHUNK_INTERACTIONS, without):
         interactions += np.bincount(chunk.items, minlength=n_items)
 
         # A user counts once, however often they had the item.
@@ -68,7 +81,12 @@ def count(path: str | Path, lookup: id_lookup.Lookup, n_items: int) -> Counts:
     return Counts(users, interactions)
 
 
-def read(path: str | Path, lookup: id_lookup.Lookup, n_interactions: int) -> Iterator[Chunk]:
+def read(
+    path: str | Path,
+    lookup: id_lookup.Lookup,
+    n_interactions: int,
+    without: Without | None = None,
+) -> Iterator[Chunk]:
     """Yield the training interactions of all users, each user whole in one chunk.
 
     Memory: one row group of the file, and a chunk.
@@ -77,6 +95,7 @@ def read(path: str | Path, lookup: id_lookup.Lookup, n_interactions: int) -> Ite
         path: sequences.parquet.
         lookup: from item ids to rows.
         n_interactions: of a chunk, at most; one user with more is a chunk.
+        without: users who are left out.
 
     Raises:
         SidmillError: if an item of the histories has no vector.
@@ -86,7 +105,10 @@ def read(path: str | Path, lookup: id_lookup.Lookup, n_interactions: int) -> Ite
         lists = table["item_ids"].combine_chunks()
         is_training = _flat(table["splits"]) == sequence_table.TRAIN
         lengths = lists.value_lengths().to_numpy()
-        users = first + np.repeat(np.arange(len(lists)), lengths)[is_training]
+        users = first + np.repeat(np.arange(len(lists)), lengths)
+        if without is not None:
+            is_training &= sequence_table.folds(users, without.n_folds) != without.fold
+        users = users[is_training]
         items = _rows(lookup, lists.flatten().filter(pa.array(is_training)), path)
         first += len(lists)
 

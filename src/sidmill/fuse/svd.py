@@ -119,6 +119,22 @@ def factorise(pairs: Pairs, settings: Fuse, seed: int) -> Factors:
     return Factors(pairs.rows, values)
 
 
+def rotate(factors: Factors, onto: Factors) -> Factors:
+    """Rotate factors onto the axes of others, by the items that both have.
+
+    The rotation leaves products of the factors as they are: orthogonal Procrustes, Schönemann
+    1966, https://doi.org/10.1007/BF02289451.
+
+    Args:
+        factors: float32 (W, r), of other interactions.
+        onto: float32 (W', r).
+    """
+    _, ours, theirs = np.intersect1d(factors.rows, onto.rows, return_indices=True)
+    cross = factors.values[ours].astype(np.float64).T @ onto.values[theirs]
+    left, _, right = np.linalg.svd(cross)
+    return factors._replace(values=(factors.values @ (left @ right)).astype(np.float32))
+
+
 def _information(pairs: Pairs, shrinkage: float) -> sparse.csr_matrix:
     """Discounted PPMI, float64 sparse (W, W), where one item of a pair kept the other."""
     # log(c_ij T / (T_i T_j)), in one array: T_i are the totals, T is their sum.

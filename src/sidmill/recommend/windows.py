@@ -56,10 +56,12 @@ class Batch(NamedTuple):
     Attributes:
         inputs: int32 (B, T), items of the history.
         targets: int32 (B, T), the next item of each.
+        fold: of all users of the batch (:func:`sidmill.formats.sequence_table.folds`).
     """
 
     inputs: np.ndarray
     targets: np.ndarray
+    fold: int = 0
 
 
 class Queries(NamedTuple):
@@ -108,6 +110,7 @@ def training_batches(
     seed: int,
     epoch: int,
     n_sorted: int = 1,
+    n_folds: int = 1,
 ) -> Iterator[Batch]:
     """Yield every training target once, in another random order in each epoch.
 
@@ -116,7 +119,8 @@ def training_batches(
     The same seed and epoch give the same batches.
 
     With ``n_sorted`` above 1, the windows of so many batches are sorted by length before they are
-    cut into batches, whose order is drawn again: a batch has less padding.
+    cut into batches, whose order is drawn again: a batch has less padding. With ``n_folds`` above
+    1, a batch has users of one fold.
 
     Memory: the items of ``shuffle_users`` users, and of one group.
     """
@@ -134,13 +138,30 @@ def training_batches(
         numbers = np.concatenate([group.numbers for group in groups])
         begins, ends = _windows(groups, settings.max_length)
 
-        # Then the windows of these groups: a batch mixes them all.
+        # Then the windows of these groups: a batch mixes all of its fold.
         order = rng.permutation(len(begins))
-        for rows in _cut(order, ends - begins, settings.batch_users, n_sorted, rng):
+        fold_of = _folds(groups, begins, n_folds)
+        batches = [
+            (fold, rows)
+            for fold in range(n_folds)
+            for rows in _cut(
+                order[fold_of[order] == fold], ends - begins, settings.batch_users, n_sorted, rng
+            )
+        ]
+        if n_folds > 1:
+            batches = [batches[number] for number in rng.permutation(len(batches))]
+        for fold, rows in batches:
             inputs, _ = pad(numbers, begins[rows], ends[rows])
             targets, lengths = pad(numbers, begins[rows] + 1, ends[rows] + 1)
             is_padding = np.arange(targets.shape[1]) >= lengths[:, None]
-            yield Batch(inputs, np.where(is_padding, NO_TARGET, targets))
+            yield Batch(inputs, np.where(is_padding, NO_TARGET, targets), fold)
+
+
+def _folds(groups: list[Group], begins: np.ndarray, n_folds: int) -> np.ndarray:
+    """Fold of the user of each window in the joined groups: int64 (n,)."""
+    bounds = np.cumsum(np.concatenate([np.diff(group.bounds) for group in groups]))
+    rows = np.concatenate([group.first + np.arange(len(group.bounds) - 1) for group in groups])
+    return sequence_table.folds(rows[np.searchsorted(bounds, begins, side="right")], n_folds)
 
 
 def _cut(

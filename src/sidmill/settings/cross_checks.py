@@ -426,16 +426,35 @@ def fused_interactions(fuse: Fuse, interactions: Interactions, items: Items) -> 
         )
 
 
+def fused_folds(fuse: Fuse, generative: Generative) -> Lines:
+    """Check what reads SIDs that were fused without some of the users."""
+    if fuse.method == "none" or fuse.folds == 1:
+        return
+    if generative.model != "causal":
+        yield (
+            f"fuse.folds: found {fuse.folds}, but generative.model {generative.model} reads the "
+            f"SIDs of all users: set fuse.folds: 1, or generative.model: causal"
+        )
+    if "given" in generative.identifiers:
+        yield (
+            f"fuse.folds: found {fuse.folds}, but given SIDs have no quantizer that encodes the "
+            f"folds: set fuse.folds: 1, or take given out of generative.identifiers"
+        )
+
+
 def quantizer_dimensions(
     quantizer: str, embedding: Embedding, fuse: Fuse, rqkmeans: Rqkmeans, rqvae: Rqvae
 ) -> Lines:
     """Check dimensions of the item vectors that the chosen quantizer cannot take."""
     dim = embedding.dim
-    if dim is None or fuse.method == "svd":  # which appends some
+    name = "embedding.dim"
+    if fuse.method != "none" and fuse.whiten and fuse.whiten_dim is not None:
+        name, dim = "fuse.whiten_dim", fuse.whiten_dim
+    elif dim is None or fuse.method == "svd":  # which appends some
         return
     if quantizer == "rqvae" and rqvae.skip == "pca" and rqvae.e_dim > dim:
         yield (
-            f"rqvae.e_dim: found {rqvae.e_dim}, but embedding.dim is {dim}: lower it, or set "
+            f"rqvae.e_dim: found {rqvae.e_dim}, but {name} is {dim}: lower it, or set "
             f"rqvae.skip: none"
         )
     if quantizer == "opq" and dim < rqkmeans.n_levels:
@@ -715,6 +734,7 @@ CHECKS: list[Callable[..., Lines]] = [
     fsq_size,
     contrastive_pairs,
     fused_interactions,
+    fused_folds,
     quantizer_dimensions,
     interaction_fields,
     embedding_inputs,

@@ -9,11 +9,12 @@ from sidmill.settings.base import machine, science, section
 class Fuse:
     """Text vectors and training interactions -> the vectors that quantizers are given."""
 
-    method: Literal["none", "graph", "svd"] = science(
+    method: Literal["none", "graph", "svd", "contrastive"] = science(
         "none",
         (
             "none: text vectors alone | graph: mixed with those of items that are consumed near | "
-            "svd: factors of co-consumption are appended"
+            "svd: factors of co-consumption are appended | contrastive: a linear map of the text, "
+            "learned on items that are consumed near, then graph"
         ),
     )
     weight: float = science(
@@ -38,11 +39,34 @@ class Fuse:
         "svd: dimensions that are appended to those of the text; more with more interactions",
         minimum=1,
     )
+    epochs: int = science(
+        3, "contrastive: passes over the pairs of items; more overfit a small log", minimum=1
+    )
     normalize: bool = science(
         True,
         (
-            "graph: true: a vector gets the length that its text vector had | false: the mixture, "
-            "shorter where neighbours differ; svd keeps the length in any case"
+            "true: a vector gets the length that its text vector had | false: the mixture of graph "
+            "or contrastive, shorter where neighbours differ; svd keeps the length in any case"
         ),
+    )
+    whiten: float = science(
+        0.0,
+        (
+            "principal axes of fused vectors are divided by their variance to this power: 0: as "
+            "they are | 0.25: variances become their roots | 0.5: all become equal"
+        ),
+        minimum=0,
+        maximum=0.5,
+    )
+    whiten_dim: int | None = science(
+        None, "with whiten: principal axes that are kept, the largest; null: all", minimum=1
+    )
+    folds: int = science(
+        1,
+        (
+            "the generative recommender (causal) learns from the histories of 1/folds of the users "
+            "with SIDs that were fused without these users; 1: with the SIDs of all users"
+        ),
+        minimum=1,
     )
     memory_mb: int = machine(512, "MiB for counting and for a block of vectors", minimum=16)

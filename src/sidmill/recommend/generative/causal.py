@@ -36,7 +36,7 @@ from sidmill.numeric.row_blocks import read_blocks
 from sidmill.recommend import sequence_model
 from sidmill.recommend.generative import repeats
 from sidmill.recommend.generative.decode import TokenScores
-from sidmill.recommend.generative.model import Constants, GenerativeModel
+from sidmill.recommend.generative.model import Constants, GenerativeModel, View
 from sidmill.recommend.generative.sid_items import Identifier, SidItems
 from sidmill.recommend.item_features import scaled_axes
 from sidmill.recommend.rank import products
@@ -97,11 +97,65 @@ def constants_of(items: SidItems, settings: Generative) -> Constants:
 
     # Rows that are compared: the text, or what the codebooks say of it.
     similarity = np.zeros((len(codes[0]), 0), np.float32)
+    reads_codewords = settings.similarity and not reads_text and items.identifiers[0].codebooks
     if settings.similarity and reads_text:
         similarity = _similarity(items.items.vectors)
-    elif settings.similarity and items.identifiers[0].codebooks:
+    elif reads_codewords:
         similarity = _similarity(_reconstruct(items.identifiers[0]))
-    return Constants(tries, codes, nodes, codewords, text, torch.from_numpy(similarity))
+    constants = Constants(tries, codes, nodes, codewords, text, torch.from_numpy(similarity), [])
+    return constants._replace(folds=_folds(items, constants, reads_codewords=bool(reads_codewords)))
+
+
+def _folds(items: SidItems, constants: Constants, *, reads_codewords: bool) -> list[View]:
+    """What training reads for the users of each fold. Memory: the result."""
+    counts = {len(one.fold_codes) for one in items.identifiers if one.fold_codes is not None}
+    if not counts:
+        return []
+
+    # (F, N, L) per identifier; one without fold codes has its SIDs in every fold.
+    (n_folds,) = counts
+    codes = [
+        one.codes[None].repeat(n_folds, 0) if one.fold_codes is None else one.fold_codes
+        for one in items.identifiers
+    ]
+    nodes = [
+        _fold_nodes(trie, torch.from_numpy(of_folds.astype(np.int64)), own)
+        for trie, of_folds, own in zip(constants.tries, codes, constants.nodes, strict=True)
+    ]
+    views = []
+    for fold in range(n_folds):
+        similarity = constants.similarity
+        if reads_codewords:
+            first = items.identifiers[0]
+            rows = _reconstruct(first._replace(codes=codes[0][fold]))
+            similarity = torch.from_numpy(_similarity(_reconstruct(first), rows))
+        views.append(
+            View(
+                [torch.from_numpy(of_folds[fold].astype(np.int64)) for of_folds in codes],
+                [of_folds[fold] for of_folds in nodes],
+                similarity,
+            )
+        )
+    return views
+
+
+def _fold_nodes(trie: Trie, codes: Tensor, nodes: Tensor) -> Tensor:
+    """Number of the node of each item in each fold: int64 (F, N, L) to (F, N, L - 1).
+
+    A prefix that no SID has gets a number after those of the trie. At the last depth an item has
+    the node of its SID in every fold: what training learns of the item itself is used afterwards.
+    """
+    n_folds, n_items, n_levels = codes.shape
+    rows = codes.flatten(0, 1)
+    found = _nodes(trie, rows)  # (F N, L - 1), -1 where no SID has the prefix
+    for depth in range(n_levels - 2):
+        is_new = found[:, depth] < 0
+        prefixes = rows[is_new, : depth + 2]
+        numbers = torch.unique(prefixes, dim=0, return_inverse=True)[1]
+        found[is_new, depth] = len(trie.tokens[depth + 1]) + numbers
+    if n_levels > 1:
+        found[:, -1] = nodes[:, -1].repeat(n_folds)
+    return found.view(n_folds, n_items, -1)
 
 
 def _nodes(trie: Trie, codes: Tensor) -> Tensor:
@@ -125,8 +179,12 @@ def _whiten_codebook(book: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return whitened
 
 
-def _whiten_rows(rows: np.ndarray, power: float, n_axes: int | None) -> np.ndarray:
+def _whiten_rows(
+    rows: np.ndarray, power: float, n_axes: int | None, others: np.ndarray | None = None
+) -> np.ndarray:
     """Whiten rows (N, D): float32 (N, D), or (N, n_axes). Memory: the result and D x D doubles.
+
+    With ``others`` (N, D), these are whitened, by the moments of ``rows``.
 
     Raises:
         SidmillError: if a row is not finite.
@@ -135,15 +193,22 @@ def _whiten_rows(rows: np.ndarray, power: float, n_axes: int | None) -> np.ndarr
     measured = moments.measure(rows)
     mean = measured.mean().astype(np.float32)
     matrix = scaled_axes(measured.covariance(), power, n_axes).astype(np.float32)
+    rows = rows if others is None else others
     whitened = np.empty((len(rows), matrix.shape[1]), np.float32)
     for start, block in read_blocks(rows, ITEM_BLOCK):
         whitened[start : start + len(block)] = (block - mean) @ matrix
     return whitened
 
 
-def _similarity(rows: np.ndarray) -> np.ndarray:
-    """Rows that are compared by their products: float32 (N, S), at unit length."""
-    found = _whiten_rows(rows, SIMILARITY_POWER, min(rows.shape[1], SIMILARITY_DIM))
+def _similarity(rows: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
+    """Rows that are compared by their products: float32 (N, S), at unit length.
+
+    Args:
+        rows: float (N, D).
+        others: float (N, D), rows to whiten by the moments of ``rows``; None: these.
+    """
+    n_axes = min(rows.shape[1], SIMILARITY_DIM)
+    found = _whiten_rows(rows, SIMILARITY_POWER, n_axes, others)
     lengths = np.linalg.norm(found, axis=1, keepdims=True)
     return np.asarray(found / np.maximum(lengths, np.finfo(np.float32).tiny))
 
@@ -252,6 +317,31 @@ class Causal(GenerativeModel):
         self.codewords = [[one.to(device) for one in level] for level in constants.codewords]
         self.text_rows = None if constants.text is None else constants.text.to(device)
         self.similarity = constants.similarity.to(device)
+        self.whole = View(self.codes, self.nodes, self.similarity)
+        self.folds = [
+            View(
+                [one.to(device) for one in fold.codes],
+                [one.to(device) for one in fold.nodes],
+                fold.similarity.to(device),
+            )
+            for fold in constants.folds
+        ]
+
+    def read_fold(self, fold: int | None) -> None:
+        """Read items as training does for a fold of users; None, or no folds: by their SIDs."""
+        view = self.whole if fold is None or not self.folds else self.folds[fold]
+        self.codes, self.nodes, self.similarity = view
+
+    def drop_folds(self) -> None:
+        """Drop the views of the folds, and the vectors of prefixes that no SID has."""
+        self.read_fold(None)
+        self.folds = []
+        n_nodes = [[len(tokens) for tokens in trie.tokens[1:]] for trie in self.tries]
+        self.shape = self.shape._replace(n_nodes=n_nodes)
+        for vectors, counts in zip(self.sids, n_nodes, strict=True):
+            assert isinstance(vectors, SidVectors)
+            for table, count in zip(vectors.prefixes, counts, strict=True):
+                table.data = table.data[:count].clone()
 
     def note_training(self, is_seen: np.ndarray) -> None:
         """Set the vectors of prefixes to 0 that no item of a history has; keep what is new.
@@ -259,11 +349,13 @@ class Causal(GenerativeModel):
         Such a prefix gets no gradient: what it was drawn as would be noise in the vectors of new
         items.
         """
-        for vectors, nodes in zip(self.sids, self.nodes, strict=True):
+        views = self.folds or [self.whole]
+        for number, vectors in enumerate(self.sids):
             assert isinstance(vectors, SidVectors)
             for depth, table in enumerate(vectors.prefixes):
                 is_unseen = torch.ones(len(table), dtype=torch.bool)
-                is_unseen[nodes[torch.from_numpy(is_seen), depth]] = False
+                for view in views:
+                    is_unseen[view.nodes[number][torch.from_numpy(is_seen), depth]] = False
                 table.data[is_unseen] = 0.0
 
         # A SID is new where all of its items are: items that share one have one score.
@@ -480,8 +572,17 @@ def shape_of(settings: Generative, constants: Constants) -> Shape:
         n_layers=settings.n_layers,
         n_heads=settings.n_heads,
         sizes=[list(trie.sizes) for trie in constants.tries],
-        n_nodes=[[len(tokens) for tokens in trie.tokens[1:]] for trie in constants.tries],
+        n_nodes=[_n_nodes(trie, number, constants) for number, trie in enumerate(constants.tries)],
         codeword_dims=[[one.shape[1] for one in books] for books in constants.codewords],
         text_dim=0 if constants.text is None else constants.text.shape[1],
         similarity_dim=constants.similarity.shape[1],
     )
+
+
+def _n_nodes(trie: Trie, number: int, constants: Constants) -> list[int]:
+    """Nodes of depths 2 to L of an identifier, with those that only folds have."""
+    counts = [len(tokens) for tokens in trie.tokens[1:]]
+    for fold in constants.folds:
+        highest = fold.nodes[number].amax(dim=0).tolist()
+        counts = [max(count, top + 1) for count, top in zip(counts, highest, strict=True)]
+    return counts

@@ -15,6 +15,21 @@ from sidmill.formats.trie_file import Trie
 from sidmill.recommend.generative.decode import TokenScores
 
 
+class View(NamedTuple):
+    """What items are to the users of one fold in training.
+
+    Attributes:
+        codes: per identifier int64 (N, L).
+        nodes: per identifier int64 (N, L - 1), number of the node at depths 2 to L. Prefixes that
+            no SID has come after the nodes of the trie; the node at depth L is that of the SID.
+        similarity: float32 (N, S), at unit length.
+    """
+
+    codes: list[Tensor]
+    nodes: list[Tensor]
+    similarity: Tensor
+
+
 class Constants(NamedTuple):
     """What the model reads of the items, and never changes; not stored with the weights.
 
@@ -25,6 +40,8 @@ class Constants(NamedTuple):
         codewords: per identifier and level with a codebook, whitened, float32 (K_l, d).
         text: whitened text embeddings float32 (N, D); None where text is not read.
         similarity: float32 (N, S), at unit length.
+        folds: of each fold of users, what training reads in place of codes, nodes and similarity;
+            empty without folds.
     """
 
     tries: list[Trie]
@@ -33,6 +50,7 @@ class Constants(NamedTuple):
     codewords: list[list[Tensor]]
     text: Tensor | None
     similarity: Tensor
+    folds: list[View]
 
 
 class GenerativeModel(nn.Module):
@@ -49,6 +67,14 @@ class GenerativeModel(nn.Module):
     @abstractmethod
     def attach(self, constants: Constants, device: torch.device) -> None:
         """Give the model the constants of its items, on its device."""
+
+    @abstractmethod
+    def read_fold(self, fold: int | None) -> None:
+        """Read items as training does for a fold of users; None, or no folds: by their SIDs."""
+
+    @abstractmethod
+    def drop_folds(self) -> None:
+        """Drop what only the folds had, at the end of training."""
 
     @abstractmethod
     def note_training(self, is_seen: np.ndarray) -> None:

@@ -49,6 +49,7 @@ class Network(NamedTuple):
     def scores(self) -> Scores:
         """Make the scores of the model with its present weights."""
         self.model.eval()
+        self.model.read_fold(None)
         return self.model.scores()
 
 
@@ -74,7 +75,8 @@ def constants_of(items: SidItems, settings: Generative) -> Constants:
     """What the models of all seeds read of the items: ``tiger`` the tokens that it generates."""
     if settings.model == "tiger":
         settings = replace(settings, features="sid")
-        items = items._replace(identifiers=(items.identifiers[0]._replace(codebooks=()),))
+        own = items.identifiers[0]._replace(codebooks=(), fold_codes=None)
+        items = items._replace(identifiers=(own,))
     return causal.constants_of(items, settings)
 
 

@@ -32,11 +32,14 @@ class Identifier(NamedTuple):
         sizes: K_l per level.
         codebooks: float32 (K_l, d) of the first levels; empty where SIDs were given. A level that
             was added to tell items apart has none.
+        fold_codes: int32 (F, N, L), codes of the vectors that were fused without the users of each
+            fold: training reads them for these users. None: it reads the SIDs.
     """
 
     codes: np.ndarray
     sizes: tuple[int, ...]
     codebooks: tuple[np.ndarray, ...]
+    fold_codes: np.ndarray | None = None
 
 
 class SidItems(NamedTuple):
@@ -50,12 +53,19 @@ class SidItems(NamedTuple):
     items: Items
     identifiers: tuple[Identifier, ...]
 
+    @property
+    def n_folds(self) -> int:
+        """Folds of users that training reads items differently for; 1 without."""
+        of_each = [one.fold_codes for one in self.identifiers]
+        return max([1, *(len(codes) for codes in of_each if codes is not None)])
+
 
 def load(
     sid_paths: Sequence[str | Path],
     quantizer_paths: Sequence[str | Path],
     vectors_path: str | Path | None = None,
     ids_path: str | Path | None = None,
+    fold_paths: Sequence[str | Path] = (),
 ) -> SidItems:
     """Read items by their SIDs.
 
@@ -67,6 +77,7 @@ def load(
         quantizer_paths: the quantizer.safetensors of each; one that was given has no codebooks.
         vectors_path: vectors.npy; None where text is not read.
         ids_path: ids.parquet of the vectors.
+        fold_paths: a fold_codes.parquet per identifier, for training; empty where there are none.
 
     Raises:
         SidmillError: if files are unreadable or not of one quantizer, or an item lacks a SID or a
@@ -103,7 +114,38 @@ def load(
                 f"quantizer"
             )
         identifiers.append(Identifier(codes, tuple(sids.sizes), tuple(codebooks)))
+
+    # What training reads in place of the codes, for the users of each fold.
+    for number, path in enumerate(fold_paths):
+        fold_codes = _fold_codes(path, ids, identifiers[number])
+        identifiers[number] = identifiers[number]._replace(fold_codes=fold_codes)
     return SidItems(item_features.of(ids, vectors, fingerprint), tuple(identifiers))
+
+
+def _fold_codes(path: str | Path, ids: pa.Array, identifier: Identifier) -> np.ndarray:
+    """Read the codes of every fold, in the order of the items: int32 (F, N, L).
+
+    Levels that the quantizer has no codes of, such as one that tells items apart, are those of the
+    SIDs.
+
+    Raises:
+        SidmillError: if the codes are of other items or another quantizer.
+    """
+    coded = code_files.read(path, "codes")
+    n_items, n_levels = len(ids), len(coded.sizes)
+    if coded.sizes != list(identifier.sizes[:n_levels]):
+        raise SidmillError(
+            f"{path} has levels of {listing.some(coded.sizes)} codes, and the SIDs have levels of "
+            f"{listing.some(identifier.sizes)}: make both with one quantizer, or set fuse.folds: 1"
+        )
+
+    # The file has all items of one fold after another.
+    first = coded.ids.slice(0, n_items).combine_chunks()
+    rows = rows_of(id_lookup.make(first, path), ids, str(path))
+    of_quantizer = coded.codes.reshape(-1, n_items, n_levels)[:, rows]
+    codes = np.repeat(identifier.codes[None], len(of_quantizer), axis=0)
+    codes[:, :, :n_levels] = of_quantizer
+    return codes
 
 
 def rows_of(known: id_lookup.Lookup, ids: pa.Array, where: str) -> np.ndarray:
@@ -139,3 +181,12 @@ def identify(items: SidItems) -> dict[str, Any]:
         "sids": digest.hexdigest(),
         "fingerprint": items.items.fingerprint,
     }
+
+
+def identify_folds(items: SidItems) -> str | None:
+    """A digest of what the folds read; None without folds."""
+    folds = [one.fold_codes for one in items.identifiers if one.fold_codes is not None]
+    digest = hashlib.sha256()
+    for codes in folds:
+        digest.update(np.ascontiguousarray(codes, dtype="<i4").data)
+    return digest.hexdigest() if folds else None

@@ -139,6 +139,12 @@ class Tiger(GenerativeModel):
         """Give the model the trie of its SIDs, on its device."""
         self.tries = [constants.tries[0].to(device)]
 
+    def read_fold(self, fold: int | None) -> None:
+        """Nothing: tokens are those of the SIDs for all users."""
+
+    def drop_folds(self) -> None:
+        """Nothing: there are none."""
+
     def note_training(self, is_seen: np.ndarray) -> None:
         """Nothing: every weight of T5 gets a gradient from the softmax over all tokens."""
 

@@ -71,6 +71,7 @@ class Training(NamedTuple):
             self.seed,
             epoch,
             n_sorted=SORTED_BATCHES,
+            n_folds=self.items.n_folds,
         )
 
     def loss(self, batch: Batch, sequence: np.random.SeedSequence) -> tuple[Tensor, int]:
@@ -79,6 +80,7 @@ class Training(NamedTuple):
         inputs = torch.from_numpy(batch.inputs.astype(np.int64)).to(device)
         targets = torch.from_numpy(batch.targets.astype(np.int64)).to(device)
         candidates = torch.from_numpy(self._candidates(batch, sequence)).to(device)
+        self.network.model.read_fold(batch.fold)
         is_half = self.settings.dtype == "bfloat16"
         with torch.autocast(device.type, torch.bfloat16, enabled=is_half):
             loss: tuple[Tensor, int] = self.network.model.loss(inputs, targets, candidates)
@@ -158,6 +160,7 @@ def fit(
         "identity": identity,
         "vectors": checkpoint.digest_of_vectors(items.items.vectors),
         "sequences": checksums.of_file(sequences_path),
+        "folds": sid_items.identify_folds(items),
     }
 
     fitted, curves = [], []
@@ -180,6 +183,7 @@ def fit(
         )
         logger.info("seed %d: training", own_seed)
         curve = _run(training, saved)
+        network.model.drop_folds()
         best = _best_epoch(curve)
         fitted.append(Fitted(network, settings, identity, own_seed, curve[best]["valid"]))
         curves.append(Curve(seed=own_seed, best_epoch=best, epochs=curve))
