@@ -26,6 +26,7 @@ from sidmill.settings.base import science_keys
 from sidmill.settings.check import check, read_command_line, refuse_repeats
 from sidmill.settings.config import SECTIONS
 from sidmill.settings.registry import NETWORKS, QUANTIZERS, tokenizer_settings
+from sidmill.settings.sweep import FUSION_PATTERN, SHAPE_PATTERN
 
 STATE = Path(".snakemake")
 FIRST_ROUND = "results/dual/first/model"
@@ -45,6 +46,11 @@ wildcard_constraints:
     dataset=r"(pretrain|sft)_[A-Za-z0-9_-]+(\.(valid|test))?",
     mixture="mixture|rl",
     name=r"[\w-]+",
+    seed=r"\d+",
+    shape=SHAPE_PATTERN,
+    fusion=FUSION_PATTERN,
+    split="valid|test",
+    tokenizer=rf"[a-z_]+\.{SHAPE_PATTERN}\.({FUSION_PATTERN})|given|shuffled",
     shard=r"\d{5}",
     shards=r"\d{5}",
 
@@ -145,6 +151,7 @@ include: "common_training.smk"
 include: "common_retrieval.smk"
 include: "common_recommend.smk"
 include: "common_generative.smk"
+include: "common_sweep.smk"
 include: "common_report.smk"
 include: "common_datasets.smk"
 
