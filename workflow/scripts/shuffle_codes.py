@@ -1,4 +1,4 @@
-"""Rule shuffle_codes: codes.parquet of a tokenizer -> the same codes, dealt to the items at random."""
+"""Rule shuffle_codes: codes.parquet of a tokenizer -> the same codes, dealt at random."""
 
 from typing import TYPE_CHECKING
 

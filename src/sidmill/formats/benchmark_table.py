@@ -13,7 +13,7 @@ from sidmill.core.errors import SidmillError
 
 
 class Benchmark(NamedTuple):
-    """Wall seconds, peak resident MiB, CPU seconds: None where the job was too short or none ran."""
+    """Wall seconds, peak resident MiB, CPU seconds: None where none ran or it was too short."""
 
     seconds: float | None
     peak_mib: float | None
@@ -82,9 +82,7 @@ def read(path: str | Path) -> Benchmark:
     try:
         with Path(path).open(encoding="utf-8", newline="") as file:
             row = next(csv.DictReader(file, delimiter="\t"))
-        return Benchmark(
-            float(row["s"]), _number(row["max_rss"]), _number(row.get("cpu_time", ""))
-        )
+        return Benchmark(float(row["s"]), _number(row["max_rss"]), _number(row.get("cpu_time", "")))
     except FileNotFoundError:
         raise SidmillError(f"{path}: no such file") from None
     except (StopIteration, KeyError, ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""The tokenizers of a sweep side by side: their figures, a recommender's metrics, cost, and the winner.
+"""The tokenizers of a sweep side by side: figures, metrics of a recommender, cost, the winner.
 
 A recommender of its own is trained on the SIDs of each tokenizer, with the same settings and seeds.
 Two things make its metrics vary: which users are asked, and the seeds. Intervals of figures and of
@@ -10,7 +10,7 @@ over the tokenizers. From the same draws follows by how much the winner is flatt
 
 (B. Efron and R. Tibshirani, An Introduction to the Bootstrap, chapter 17).
 
-Shapes: T tokenizers, of which the first ones are trained and the rest anchors; U users, R resamples.
+Shapes: T tokenizers, first those that are trained, then the anchors; U users, R resamples.
 """
 
 import csv
@@ -75,16 +75,25 @@ class Cheap(NamedTuple):
 
 
 def _of_level(level: int, key: str) -> Callable[[Table, Table], float | None]:
-    return lambda evaluation, quality: float(evaluation["levels"][level][key])
+    def find(evaluation: Table, quality: Table) -> float | None:
+        levels = evaluation["levels"]
+        value: float | None = levels[level][key] if level < len(levels) else None
+        return value
+
+    return find
 
 
 def _before(key: str) -> Callable[[Table, Table], float | None]:
-    return lambda evaluation, quality: evaluation[key]
+    def find(evaluation: Table, quality: Table) -> float | None:
+        value: float | None = evaluation[key]
+        return value
+
+    return find
 
 
 def _neighbours(length: int, *, over_chance: bool = False) -> Callable[[Table, Table], Any]:
     def find(evaluation: Table, quality: Table) -> float | None:
-        share = evaluation["neighbours"].get(str(length))
+        share: float | None = evaluation["neighbours"].get(str(length))
         chance = evaluation["neighbours_chance"].get(str(length))
         if share is None or not over_chance:
             return share
@@ -96,7 +105,8 @@ def _neighbours(length: int, *, over_chance: bool = False) -> Callable[[Table, T
 def _consumed(length: int, key: str = "share") -> Callable[[Table, Table], float | None]:
     def find(evaluation: Table, quality: Table) -> float | None:
         pairs = (evaluation["co_consumption"] or {}).get(str(length))
-        return pairs[key] if pairs else None
+        value: float | None = pairs[key] if pairs else None
+        return value
 
     return find
 
@@ -150,9 +160,7 @@ CHEAP = (
     Cheap("neighbours_1", "neighbours: 1st token", _neighbours(1)),
     Cheap("neighbours_2", "neighbours: 2 tokens", _neighbours(2)),
     Cheap("neighbours_3", "neighbours: 3 tokens", _neighbours(3)),
-    Cheap(
-        "neighbours_1_ratio", "neighbours: 1st token / chance", _neighbours(1, over_chance=True)
-    ),
+    Cheap("neighbours_1_ratio", "neighbours: 1st token / chance", _neighbours(1, over_chance=True)),
     Cheap("consecutive_1", "consumed next: 1st token", _consumed(1)),
     Cheap("consecutive_2", "consumed next: 2 tokens", _consumed(2)),
     Cheap("consecutive_3", "consumed next: 3 tokens", _consumed(3)),
@@ -280,7 +288,7 @@ def _compare(
         sums = np.stack([*(one[metric] for one in users), counts], axis=1).astype(np.float64)
         point[metric] = _means(sums.sum(axis=0))
         drawn[metric] = _means(bootstrap.resample(sums, n_resamples, choice.seed))
-    leads = [
+    leads: list[Table] = [
         {"difference": {metric: _lead(point, drawn, metric, number) for metric in METRICS}}
         for number in range(len(entries))
     ]

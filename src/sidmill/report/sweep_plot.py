@@ -1,4 +1,4 @@
-"""The sweep as a plot: the metric of each tokenizer with its interval and seeds, and what it cost."""
+"""The sweep as a plot: the metric of each tokenizer with its interval and seeds, and its cost."""
 
 from pathlib import Path
 from typing import Any

@@ -256,10 +256,10 @@ def sweep_shapes(sweep: Sweep, rqvae: Rqvae, fsq: Fsq, collisions: Collisions) -
     """Check the shapes of a sweep against what its quantizers can have."""
     # A level for each letter.
     most = MAX_LEVELS - STRATEGIES[collisions.strategy].extra_tokens
-    for shape in sweep.shapes:
-        if len(shape) > most:
+    for sizes in sweep.shapes:
+        if len(sizes) > most:
             yield (
-                f"sweep.shapes: found {len(shape)} levels, wanted at most {most} "
+                f"sweep.shapes: found {len(sizes)} levels, wanted at most {most} "
                 f"(collisions.strategy: {collisions.strategy}): shorten it"
             )
 
@@ -268,8 +268,9 @@ def sweep_shapes(sweep: Sweep, rqvae: Rqvae, fsq: Fsq, collisions: Collisions) -
         shape, quantizer = tokenizer.shape, tokenizer.quantizer
         if quantizer == "fsq" and set(shape) != {math.prod(fsq.steps)}:
             yield (
-                f"sweep.quantizers: found fsq, which has {math.prod(fsq.steps)} codes on each level "
-                f"(fsq.steps), and the shape {list(shape)}: change one of them, or take fsq out"
+                f"sweep.quantizers: found fsq, which has {math.prod(fsq.steps)} codes on each "
+                f"level (fsq.steps), and the shape {list(shape)}: change one of them, or take fsq "
+                f"out"
             )
         if quantizer in NETWORKS and len(rqvae.sk_epsilons) not in (0, len(shape)):
             yield (
