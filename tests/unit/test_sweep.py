@@ -313,7 +313,7 @@ def planted(rng, n=24, predictor=None, fused=0, n_seeds=2):
                 "fuse": "graph" if number < fused else "none",
                 "cost": {"cpu_seconds": float(rng.random())},
                 "valid": {"HR@10": metric, "NDCG@10": metric},
-            }  # fmt: skip
+            }
         )
     return {"metric": "HR@10", "tokenizers": entries}
 

@@ -63,6 +63,7 @@ def _table(group: dict[str, Any], title: str, metric: str) -> list[str]:
 
 def _verdict(correlated: dict[str, Any]) -> list[str]:
     """What was found, and nothing that was not."""
+    # The figures that predict.
     titles = {one["key"]: one for one in correlated["trained"]["figures"]}
     if correlated["predictors"]:
         named = "; ".join(
@@ -75,6 +76,8 @@ def _verdict(correlated: dict[str, Any]) -> list[str]:
             f"no figure predicts {correlated['metric']} here: train a recommender on the SIDs of "
             f"each candidate to choose among them"
         ]
+
+    # How far the metric can be predicted at all.
     found = correlated["ceiling"]
     if found is None:
         lines.append("one seed each: how well the metric agrees with itself is not known")

@@ -368,6 +368,7 @@ def ranked(found: Table) -> list[Table]:
 
 def _row(entry: Table) -> dict[str, Any]:
     """A tokenizer as a line of the table; what was not measured is empty."""
+    # What it is, and the metrics of its recommender; columns of test exist on request alone.
     row = {key: entry[key] for key in ("name", "quantizer", "fuse", "fuse_weight")}
     row["codebook_sizes"] = " ".join(map(str, entry["codebook_sizes"]))
     for split in ("valid", "test"):
@@ -377,12 +378,16 @@ def _row(entry: Table) -> dict[str, Any]:
                 if split == "valid" or entry["test"]:
                     name = f"{split} {metric}" if key == "value" else f"{split} {metric} {key}"
                     row[name] = _rounded(measured.get(key))
+
+    # The lead over the first tokenizer.
     for metric in METRICS:
         lead = entry["difference"][metric] or {}
         for key in ("value", "low", "high"):
             name = f"valid {metric} difference"
             row[name if key == "value" else f"{name} {key}"] = _rounded(lead.get(key))
     row["wins"] = entry["wins"]
+
+    # Cheap figures, and what all of it cost.
     row |= {key: _rounded(value) for key, value in entry["figures"].items()}
     row["effective_codes"] = " ".join(f"{codes:.1f}" for codes in entry["effective_codes"])
     row |= entry["cost"]
@@ -396,6 +401,7 @@ def _rounded(value: float | None) -> float | str:
 
 def write_winner(path: str | Path, found: Table) -> None:
     """Write winner.yaml: the settings of the winner, and in a comment how sure the choice is."""
+    # How sure the choice is, for the reader of the file.
     winner = found["winner"]
     (entry,) = (one for one in found["tokenizers"] if one["name"] == winner["name"])
     tokenizer = sweeps.read_name(winner["name"])

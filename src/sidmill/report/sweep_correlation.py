@@ -50,7 +50,7 @@ def correlate(found: Table, *, metric: str | None, n_draws: int, seed: int) -> T
     Raises:
         SidmillError: if fewer than 6 tokenizers are trained.
     """
-    # Groups: all that are trained, those on text, and all with the anchors.
+    # Anchors are no tokenizers that one would choose.
     metric = metric or found["metric"]
     every = found["tokenizers"]
     trained = [one for one in every if not one["is_anchor"]]
@@ -59,6 +59,8 @@ def correlate(found: Table, *, metric: str | None, n_draws: int, seed: int) -> T
             f"{len(trained)} trained tokenizers are too few for a rank correlation, wanted {LEAST} "
             f"or more: add entries to sweep.shapes, sweep.quantizers or sweep.fuse"
         )
+
+    # The groups, and the correlations of each.
     members = {
         "trained": trained,
         "on_text": [one for one in trained if one["fuse"] == "none"],
