@@ -27,7 +27,7 @@ from sidmill.report import sweep, sweep_correlation, sweep_plot
 from sidmill.settings import sweep as sweeps
 from sidmill.settings.check import check
 from sidmill.settings.generative import GenerativeEvaluation
-from sidmill.settings.registry import TRAINED
+from sidmill.settings.registry import QUANTIZERS, TRAINED
 from sidmill.settings.sweep import Sweep
 from sidmill.sids.shuffle import shuffle
 
@@ -49,6 +49,13 @@ def test_every_tokenizer_has_a_name_of_its_own_that_says_what_it_is():
     for one in every:
         assert re.fullmatch(sweeps.SHAPE_PATTERN, "x".join(map(str, one.shape)))
         assert re.fullmatch(sweeps.FUSION_PATTERN, one.fusion)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_quantizer_that_is_trained_can_be_swept(name):
+    rules = (ROOT / "workflow/rules/sweep.smk").read_text()
+    rule = QUANTIZERS[name].rule
+    assert f"use rule {rule} as sweep_{rule} with:" in rules
 
 
 def test_one_at_a_time_varies_one_list_and_the_reference_is_first():
@@ -169,11 +176,11 @@ def files_of(folder, hits, anchors=0, sizes=(16, 16, 16)):
         json_report.write(path("valid"), measured | {"cold_HR@10": None})
         json_report.write(path("evaluation"), evaluation(number, list(sizes)))
         resolution = {"items_moved": 5 + number, "added_mse": 0.01}
-        json_report.write(path("quality"), {"items": 100, "resolution": resolution})
+        json_report.write(path("resolution"), resolution)
         for name in ("training", *(f"seed{seed}" for seed in range(len(by_seed)))):
             (folder / f"{number}.{name}").write_text(benchmark)
         lists["evaluations"].append(path("evaluation"))
-        lists["qualities"].append(path("quality"))
+        lists["resolutions"].append(path("resolution"))
         lists["valid"].append(path("valid"))
         lists["users"].append(path("users"))
         lists["recommenders"] += [path(f"seed{seed}") for seed in range(len(by_seed))]

@@ -26,7 +26,7 @@ SWEEP = {
 NAMES = ["rqkmeans.8x8.none", "rqkmeans.4x4x4.none", "rqkmeans.8x8.graph0.3", "shuffled"]
 OF_ONE = {
     "sweep_train_rqkmeans": 1, "sweep_encode_items": 1, "sweep_evaluate_quantizer": 1,
-    "sweep_resolve_quantizer": 1, "sweep_measure_quality": 1, "sweep_train_generative": 1,
+    "sweep_resolve_quantizer": 1, "sweep_train_generative": 1,
     "measure_recommender": 1, "sweep_codebooks": 1,
 }  # fmt: skip
 AGAIN = {"sweep_train_generative": 4, "measure_recommender": 4, "sweep_codebooks": 1}
@@ -135,7 +135,7 @@ def test_a_killed_run_ends_in_the_same_bytes(finished, make_workflow):
     model = "sweep/rqkmeans.4x4x4.none/generative/42/model.safetensors"
     other.kill_when(model, *TINY, "sweep.yaml", *TARGET)
     other.run(*TINY, "sweep.yaml", *TARGET)
-    kinds = re.compile(r"(codes|pid2sid|valid)\.parquet|(valid|quality)\.json|\.safetensors|\.yaml")
+    kinds = re.compile(r"(codes|pid2sid|valid)\.parquet|(valid|resolution)\.json|\.safetensors|\.yaml")
     compared = 0
     for path in sorted((finished.folder / "results/sweep").rglob("*")):
         if path.is_file() and kinds.search(path.name):

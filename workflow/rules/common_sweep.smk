@@ -13,31 +13,31 @@ def swept_tokenizers():
     return [*trained, *config["sweep"]["anchors"]]
 
 
-def swept(section, *others):
-    """Settings of a section, with those of the tokenizer that the wildcards name."""
-
-    def of_wildcards(wildcards):
-        own = sweeps.overlay(swept_tokenizer(wildcards)).get(section, {})
-        return settings(section, *others) | own
-
-    return of_wildcards
+def swept_tokenizer(wildcards, quantizer):
+    """The tokenizer of a quantizer with the shape and the vectors that the wildcards name."""
+    return sweeps.read_name(f"{quantizer}.{wildcards.shape}.{wildcards.fusion}")
 
 
-def swept_tokenizer(wildcards):
-    """The tokenizer that the wildcards name; its quantizer decides nothing here where none is named."""
-    quantizer = wildcards.get("learned", "rqkmeans")
-    shape = wildcards.get("shape", "1")
-    return sweeps.read_name(f"{quantizer}.{shape}.{wildcards.fusion}")
+def swept_fuse(wildcards):
+    """Settings of a fusion, with the method and the weight of its name."""
+    tokenizer = sweeps.read_name(f"rqkmeans.1.{wildcards.fusion}")
+    return settings("fuse") | sweeps.overlay(tokenizer)["fuse"]
+
+
+def swept_network(wildcards):
+    """Settings of a network, with the codes per level of its name."""
+    tokenizer = swept_tokenizer(wildcards, wildcards.learned)
+    return settings("rqvae") | sweeps.overlay(tokenizer)["rqvae"]
 
 
 def swept_budget(wildcards):
     """Codes per level of a quantizer that has no setting for them."""
-    return {"codebook_sizes": list(swept_tokenizer(wildcards).shape)}
+    return {"codebook_sizes": list(swept_tokenizer(wildcards, "opq").shape)}
 
 
 def swept_balance(wildcards):
     """Settings of residual k-means; ``rqkmeans_balanced`` has a balance even where the config has none."""
-    own = sweeps.overlay(swept_tokenizer(wildcards))["rqkmeans"]
+    own = sweeps.overlay(swept_tokenizer(wildcards, "rqkmeans"))["rqkmeans"]
     return rqkmeans_settings(wildcards) | own
 
 
@@ -128,7 +128,7 @@ def swept_figures(wildcards):
     splits = ["valid", "test"] if config["sweep"]["test"] else ["valid"]
     files = {
         name: [f"results/sweep/{tokenizer}/{name}.json" for tokenizer in names]
-        for name in ("evaluation", "quality", *splits)
+        for name in ("evaluation", "resolution", *splits)
     }
     costs = [swept_costs(tokenizer) for tokenizer in names]
     return files | {

@@ -6,7 +6,7 @@ READS    results/items/vectors.npy, ids.parquet                float (N, D)
          results/given/codes.parquet, quantizer.safetensors    with the anchor given
 LEAVES   results/sweep/{fusion}/fused.npy, fused_ids.parquet   vectors of a fusion, for all tokenizers that are trained on them
          results/sweep/{tokenizer}/quantizer.safetensors, codes.parquet, pid2sid.parquet
-         results/sweep/{tokenizer}/evaluation.json, quality.json, resolution.json
+         results/sweep/{tokenizer}/evaluation.json, resolution.json
          results/sweep/{tokenizer}/generative/{seed}/model.safetensors  a recommender
          results/sweep/{tokenizer}/valid.json, valid.parquet   its metrics, and their sums by user; test.* on request
          results/sweep/sweep.json, sweep.csv                   every figure of all tokenizers
@@ -110,7 +110,7 @@ use rule fuse_vectors as sweep_fuse_vectors with:
     benchmark:
         "results/benchmarks/sweep_fuse_vectors.{fusion}.tsv"
     params:
-        fuse=swept("fuse"),
+        fuse=swept_fuse,
 
 
 use rule train_rqkmeans as sweep_train_rqkmeans with:
@@ -141,7 +141,7 @@ use rule train_rqvae as sweep_train_rqvae with:
     benchmark:
         "results/benchmarks/sweep_train_rqvae.{learned}.{shape}.{fusion}.tsv"
     params:
-        rqvae=swept("rqvae"),
+        rqvae=swept_network,
 
 
 use rule train_opq as sweep_train_opq with:
@@ -214,22 +214,6 @@ use rule resolve_quantizer as sweep_resolve_quantizer with:
         "results/benchmarks/sweep_resolve_quantizer.{tokenizer}.tsv"
     message:
         "Resolving collisions of {wildcards.tokenizer}"
-
-
-use rule measure_quality as sweep_measure_quality with:
-    input:
-        unpack(swept_vectors),
-        pid2sid="results/sweep/{tokenizer}/pid2sid.parquet",
-        resolution="results/sweep/{tokenizer}/resolution.json",
-        codes=swept_codes,
-        quantizer=swept_quantizer,
-        text=item_text(),
-    output:
-        quality="results/sweep/{tokenizer}/quality.json",
-    log:
-        "results/logs/sweep_measure_quality.{tokenizer}.log",
-    benchmark:
-        "results/benchmarks/sweep_measure_quality.{tokenizer}.tsv"
 
 
 use rule train_generative as sweep_train_generative with:

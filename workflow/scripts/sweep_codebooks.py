@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 with job(snakemake) as log:
     files = sweep.Files(
         evaluations=snakemake.input.evaluation,
-        qualities=snakemake.input.quality,
+        resolutions=snakemake.input.resolution,
         valid=snakemake.input.valid,
         users=snakemake.input.users,
         test=snakemake.input.get("test"),

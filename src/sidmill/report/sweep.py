@@ -43,7 +43,7 @@ class Files(NamedTuple):
 
     Attributes:
         evaluations: evaluation.json: figures of the codes, before collisions are resolved.
-        qualities: quality.json: with those after.
+        resolutions: resolution.json: what the resolution of collisions costs.
         valid: valid.json, the metrics of the recommenders.
         users: valid.parquet.
         test: test.json; None where it is not asked for.
@@ -52,7 +52,7 @@ class Files(NamedTuple):
     """
 
     evaluations: Sequence[str]
-    qualities: Sequence[str]
+    resolutions: Sequence[str]
     valid: Sequence[str]
     users: Sequence[str]
     test: Sequence[str] | None
@@ -66,7 +66,7 @@ class Cheap(NamedTuple):
     Attributes:
         key: its name in sweep.json.
         title: in words.
-        find: gives it from evaluation.json and quality.json; None where it was not measured.
+        find: gives it from evaluation.json and resolution.json; None where it was not measured.
     """
 
     key: str
@@ -75,7 +75,7 @@ class Cheap(NamedTuple):
 
 
 def _of_level(level: int, key: str) -> Callable[[Table, Table], float | None]:
-    def find(evaluation: Table, quality: Table) -> float | None:
+    def find(evaluation: Table, resolution: Table) -> float | None:
         levels = evaluation["levels"]
         value: float | None = levels[level][key] if level < len(levels) else None
         return value
@@ -84,7 +84,7 @@ def _of_level(level: int, key: str) -> Callable[[Table, Table], float | None]:
 
 
 def _before(key: str) -> Callable[[Table, Table], float | None]:
-    def find(evaluation: Table, quality: Table) -> float | None:
+    def find(evaluation: Table, resolution: Table) -> float | None:
         value: float | None = evaluation[key]
         return value
 
@@ -92,7 +92,7 @@ def _before(key: str) -> Callable[[Table, Table], float | None]:
 
 
 def _neighbours(length: int, *, over_chance: bool = False) -> Callable[[Table, Table], Any]:
-    def find(evaluation: Table, quality: Table) -> float | None:
+    def find(evaluation: Table, resolution: Table) -> float | None:
         share: float | None = evaluation["neighbours"].get(str(length))
         chance = evaluation["neighbours_chance"].get(str(length))
         if share is None or not over_chance:
@@ -103,7 +103,7 @@ def _neighbours(length: int, *, over_chance: bool = False) -> Callable[[Table, T
 
 
 def _consumed(length: int, key: str = "share") -> Callable[[Table, Table], float | None]:
-    def find(evaluation: Table, quality: Table) -> float | None:
+    def find(evaluation: Table, resolution: Table) -> float | None:
         pairs = (evaluation["co_consumption"] or {}).get(str(length))
         value: float | None = pairs[key] if pairs else None
         return value
@@ -112,33 +112,33 @@ def _consumed(length: int, key: str = "share") -> Callable[[Table, Table], float
 
 
 def _preserved(key: str) -> Callable[[Table, Table], float | None]:
-    return lambda evaluation, quality: evaluation["neighbour_preservation"][key]
+    return lambda evaluation, resolution: evaluation["neighbour_preservation"][key]
 
 
-def _mean_log_effective(evaluation: Table, quality: Table) -> float:
+def _mean_log_effective(evaluation: Table, resolution: Table) -> float:
     return float(np.mean([level["entropy_bits"] for level in evaluation["levels"]]))
 
 
-def _least_utilisation(evaluation: Table, quality: Table) -> float:
+def _least_utilisation(evaluation: Table, resolution: Table) -> float:
     return float(min(level["utilisation"] for level in evaluation["levels"]))
 
 
-def _capacity_bits(evaluation: Table, quality: Table) -> float:
+def _capacity_bits(evaluation: Table, resolution: Table) -> float:
     return math.log2(evaluation["capacity"])
 
 
-def _moved(evaluation: Table, quality: Table) -> float | None:
-    moved = quality["resolution"].get("items_moved")
-    return None if moved is None else moved / quality["items"]
+def _moved(evaluation: Table, resolution: Table) -> float | None:
+    moved = resolution.get("items_moved")
+    return None if moved is None else moved / evaluation["items"]
 
 
-def _added(evaluation: Table, quality: Table) -> float | None:
-    added: float | None = quality["resolution"].get("added_mse")
+def _added(evaluation: Table, resolution: Table) -> float | None:
+    added: float | None = resolution.get("added_mse")
     return added
 
 
 CHEAP = (
-    Cheap("n_levels", "levels", lambda evaluation, quality: len(evaluation["levels"])),
+    Cheap("n_levels", "levels", lambda evaluation, resolution: len(evaluation["levels"])),
     Cheap("capacity_bits", "bits of the code space", _capacity_bits),
     Cheap("relative_loss", "squared error left", _before("relative_loss")),
     Cheap("mse", "squared error per value", _before("mse")),
@@ -206,8 +206,8 @@ def gather(
     costs = [*(_cost([path]) for path in files.trainings), *([NO_COST] * len(settings.anchors))]
     entries = []
     for number, name in enumerate(names):
-        evaluation, quality = (
-            json_report.read(paths[number]) for paths in (files.evaluations, files.qualities)
+        evaluation, resolution = (
+            json_report.read(paths[number]) for paths in (files.evaluations, files.resolutions)
         )
         own = slice(number * len(seeds), (number + 1) * len(seeds))
         described = _describe(trained[number] if number < len(trained) else None, evaluation)
@@ -215,7 +215,7 @@ def gather(
             {
                 "name": name,
                 **described,
-                "figures": {one.key: one.find(evaluation, quality) for one in CHEAP},
+                "figures": {one.key: one.find(evaluation, resolution) for one in CHEAP},
                 "effective_codes": [level["perplexity"] for level in evaluation["levels"]],
                 "valid": _metrics(files.valid[number]),
                 "test": _metrics(files.test[number]) if files.test else None,
