@@ -35,6 +35,7 @@ Table = dict[str, Any]
 METRICS = ("HR@10", "NDCG@10")
 COLD = "cold_HR@10"
 SAME = ("user", "queries")  # columns that are equal for all tokenizers
+NOISE = 1  # a stream of its own: not that which draws the users
 NO_COST: Table = {"seconds": None, "cpu_seconds": None, "peak_mib": None}
 
 
@@ -310,7 +311,7 @@ def _compare(
         lead["wins"] = None
     if not n_resamples:
         return leads, winner
-    noise = np.random.default_rng(choice.seed).standard_normal((n_resamples, len(values)))
+    noise = np.random.default_rng([choice.seed, NOISE]).standard_normal((n_resamples, len(values)))
     n_seeds = len(entries[0]["valid"][choice.metric]["by_seed"])
     draws = drawn[choice.metric][:, : len(values)] + noise * (spread or 0.0) / math.sqrt(n_seeds)
     winners = draws.argmax(axis=1)
