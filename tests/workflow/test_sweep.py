@@ -16,14 +16,14 @@ TARGET = ("--", "results/sweep/sweep.json")
 TINY = ("--configfile", "tests/configs/tiny.yaml")
 SWEEP = {
     "sweep": {
-        "shapes": [[8, 8], [4, 4, 4]],
+        "shapes": [[16, 16], [8, 8, 8]],
         "fuse": ["none", "graph"],
         "anchors": ["shuffled"],
     },
     "embedding": {"shards": 1},
     "generative": {"seeds": 1, "hidden_dim": 8, "max_epochs": 1},
 }
-NAMES = ["rqkmeans.8x8.none", "rqkmeans.4x4x4.none", "rqkmeans.8x8.graph0.3", "shuffled"]
+NAMES = ["rqkmeans.16x16.none", "rqkmeans.8x8x8.none", "rqkmeans.16x16.graph0.3", "shuffled"]
 OF_ONE = {
     "sweep_train_rqkmeans": 1, "sweep_encode_items": 1, "sweep_evaluate_quantizer": 1,
     "sweep_resolve_quantizer": 1, "sweep_train_generative": 1,
@@ -88,9 +88,8 @@ def test_the_table_is_complete(finished):
     for one in found["tokenizers"]:
         known = {key for key, value in one["figures"].items() if value is not None}
         lacking = {figure.key for figure in CHEAP} - known
-        assert lacking <= ({"neighbours_3", "consecutive_3"} if "8x8" in one["name"] else set()) | (
-            {"neighbours_3", "consecutive_3"} if one["is_anchor"] else set()
-        )
+        has_two_levels = "16x16" in one["name"] or one["is_anchor"]
+        assert lacking == ({"neighbours_3"} if has_two_levels else set())
         assert 0 <= one["valid"]["HR@10"]["low"] <= one["valid"]["HR@10"]["high"] <= 1
         assert one["recommender_cost"]["seconds"] > 0
         assert (one["cost"]["seconds"] is None) == one["is_anchor"]
@@ -104,7 +103,7 @@ def test_the_table_is_complete(finished):
 def test_a_second_run_does_nothing_and_a_change_runs_only_what_is_new(finished):
     assert jobs(finished, SWEEP) == {}
     sweep = SWEEP["sweep"]
-    further = sweep | {"shapes": [*sweep["shapes"], [4, 8]]}
+    further = sweep | {"shapes": [*sweep["shapes"], [16, 32]]}
     assert jobs(finished, changed(sweep=further)) == OF_ONE
     fewer = sweep | {"shapes": sweep["shapes"][:1]}
     assert jobs(finished, changed(sweep=fewer)) == {"sweep_codebooks": 1}
@@ -132,7 +131,7 @@ def test_a_run_with_the_settings_of_the_winner_makes_its_sids(finished):
 def test_a_killed_run_ends_in_the_same_bytes(finished, make_workflow):
     other = make_workflow()
     other.overlay("sweep.yaml", json.dumps(SWEEP))
-    model = "sweep/rqkmeans.4x4x4.none/generative/42/model.safetensors"
+    model = "sweep/rqkmeans.8x8x8.none/generative/42/model.safetensors"
     other.kill_when(model, *TINY, "sweep.yaml", *TARGET)
     other.run(*TINY, "sweep.yaml", *TARGET)
     kinds = re.compile(r"(codes|pid2sid|valid)\.parquet|(valid|resolution)\.json|\.safetensors|\.yaml")

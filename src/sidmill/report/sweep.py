@@ -164,7 +164,6 @@ CHEAP = (
     Cheap("neighbours_1_ratio", "neighbours: 1st token / chance", _neighbours(1, over_chance=True)),
     Cheap("consecutive_1", "consumed next: 1st token", _consumed(1)),
     Cheap("consecutive_2", "consumed next: 2 tokens", _consumed(2)),
-    Cheap("consecutive_3", "consumed next: 3 tokens", _consumed(3)),
     Cheap("consecutive_1_ratio", "consumed next: 1st token / chance", _consumed(1, "ratio")),
     Cheap("consecutive_2_ratio", "consumed next: 2 tokens / chance", _consumed(2, "ratio")),
     Cheap("moved", "items moved by the resolution", _moved),
