@@ -405,16 +405,18 @@ def write_winner(path: str | Path, found: Table) -> None:
     winner = found["winner"]
     (entry,) = (one for one in found["tokenizers"] if one["name"] == winner["name"])
     tokenizer = sweeps.read_name(winner["name"])
+    one_seed = winner["seed_standard_deviation"] is None
     lines = [
         f"# The best of {sum(not one['is_anchor'] for one in found['tokenizers'])} tokenizers by "
         f"{winner['metric']} on valid: {winner['value']:.4f}."
     ]
     if winner["wins"] is not None:
         lines.append(
-            f"# With other users and seeds of the same kind it would win {winner['wins']:.0%} of "
-            f"the time; its figure is too good by about {winner['optimism']:.4f}."
+            f"# With other users {'' if one_seed else 'and seeds '}of the same kind it would win "
+            f"{winner['wins']:.0%} of the time; its figure is too good by about "
+            f"{winner['optimism']:.4f}."
         )
-    if winner["seed_standard_deviation"] is None:
+    if one_seed:
         lines.append("# One seed each: what another seed would give is not known.")
     lines.append(f"# Its first level has {entry['effective_codes'][0]:.0f} effective codes.")
     body = yaml.safe_dump(sweeps.overlay(tokenizer), sort_keys=False, default_flow_style=None)
