@@ -240,7 +240,8 @@ REMEDIES = {
         {"sweep": {"shapes": [[2] * 25]}}, {"collisions": {"strategy": "reassign"}},
     ],
     "sweep.quantizers: found fsq, which has 256 codes": [
-        {"sweep": {"shapes": [[256, 256]]}}, {"fsq": {"steps": [16, 16]}, "sweep": {"shapes": [[256]]}},
+        {"sweep": {"shapes": [[256, 256]]}},
+        {"fsq": {"steps": [16, 16]}, "sweep": {"shapes": [[256]]}},
         {"sweep": {"quantizers": ["rqkmeans"]}},
     ],
     "rqvae with the shape [4, 4] of the sweep": [

@@ -134,7 +134,8 @@ def test_a_killed_run_ends_in_the_same_bytes(finished, make_workflow):
     model = "sweep/rqkmeans.8x8x8.none/generative/42/model.safetensors"
     other.kill_when(model, *TINY, "sweep.yaml", *TARGET)
     other.run(*TINY, "sweep.yaml", *TARGET)
-    kinds = re.compile(r"(codes|pid2sid|valid)\.parquet|(valid|resolution)\.json|\.safetensors|\.yaml")
+    tables = r"(codes|pid2sid|valid)\.parquet|(valid|resolution)\.json"
+    kinds = re.compile(rf"{tables}|\.safetensors|\.yaml")
     compared = 0
     for path in sorted((finished.folder / "results/sweep").rglob("*")):
         if path.is_file() and kinds.search(path.name):

@@ -115,7 +115,7 @@ def table(advice: dict[str, Any]) -> str:
             f"{one['n_levels']:>6} {one['codebook_size']:>6} {one['bits']:>6.1f} "
             f"{one['even']:>9.2%} {one['expected']:>9.2%}  {one['how']}"
         )
-    return "\n".join([*lines, "", _verdict(advice), NO_PREDICTOR])
+    return "\n".join([*lines, "", NO_PREDICTOR, _verdict(advice)])
 
 
 def _verdict(advice: dict[str, Any]) -> str:
