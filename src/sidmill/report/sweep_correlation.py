@@ -194,8 +194,10 @@ def _predictors(groups: dict[str, Table | None], *, is_mixed: bool) -> list[str]
     """Keys of the figures that predict; see the top of this file."""
     trained, on_text = groups["trained"], groups["on_text"]
     by_key = {} if on_text is None else {one["key"]: one for one in on_text["figures"]}
-    found = []
-    for figure in trained["figures"] if trained else []:
+    found: list[str] = []
+    if trained is None:
+        return found
+    for figure in trained["figures"]:
         strong = abs(figure["rho"]) > trained["threshold"] and _excludes_zero(figure)
         if strong and is_mixed:
             same = by_key.get(figure["key"])
