@@ -82,7 +82,9 @@ def read(path: str | Path) -> Benchmark:
     try:
         with Path(path).open(encoding="utf-8", newline="") as file:
             row = next(csv.DictReader(file, delimiter="\t"))
-        return Benchmark(float(row["s"]), _number(row["max_rss"]), _number(row.get("cpu_time", "")))
+        return Benchmark(
+            float(row["s"]), _number(row["max_rss"]), _number(row.get("cpu_time") or "")
+        )
     except FileNotFoundError:
         raise SidmillError(f"{path}: no such file") from None
     except (StopIteration, KeyError, ValueError, TypeError):
