@@ -27,6 +27,7 @@ include: "workflow/rules/training.smk"
 include: "workflow/rules/retrieval.smk"
 include: "workflow/rules/recommend.smk"
 include: "workflow/rules/generative.smk"
+include: "workflow/rules/sweep.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/datasets.smk"
 

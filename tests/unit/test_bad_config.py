@@ -265,6 +265,21 @@ COMBINATIONS = {
         "comparison": {"members": ["given"], "downstream": True},
         "given": {"path": "x.json"}, "collisions": {"strategy": "sinkhorn"},
     },
+    "sweep.shapes: found 26 levels": {
+        "sweep": {"shapes": [[2] * 26]}, "collisions": {"strategy": "suffix"}
+    },
+    "sweep.quantizers: found fsq, which has 256 codes": {
+        "sweep": {"quantizers": ["fsq"], "shapes": [[256, 128]]}
+    },
+    "rqvae with the shape [4, 4] of the sweep": {
+        "sweep": {"quantizers": ["rqvae"], "shapes": [[4, 4]]},
+        "rqvae": {"sk_epsilons": [0, 0, 0.003]},
+    },
+    "given.path: found null, but sweep.anchors": {"sweep": {"anchors": ["given"]}},
+    "anchor given of sweep.anchors has none": {
+        "sweep": {"anchors": ["given"]}, "given": {"path": "x.json"},
+        "collisions": {"strategy": "sinkhorn"},
+    },
     "vocabulary.init: found codebook": GIVEN | {"vocabulary": {"model": "m"}},
     "items.path: found null, but quantizer: opq": {"items": {"path": None}, "quantizer": "opq"},
     "given.measure_neighbours: found true": GIVEN | {
@@ -281,6 +296,25 @@ COMBINATIONS = {
 
 # What each message tells to do, one entry for each way that it names.
 REMEDIES = {
+    "sweep.shapes: found 26 levels": [
+        {"sweep": {"shapes": [[2] * 25]}}, {"collisions": {"strategy": "reassign"}},
+    ],
+    "sweep.quantizers: found fsq, which has 256 codes": [
+        {"sweep": {"shapes": [[256, 256]]}},
+        {"fsq": {"steps": [16, 16]}, "sweep": {"shapes": [[256]]}},
+        {"sweep": {"quantizers": ["rqkmeans"]}},
+    ],
+    "rqvae with the shape [4, 4] of the sweep": [
+        {"rqvae": {"sk_epsilons": []}}, {"sweep": {"shapes": [[4, 4, 4]]}},
+        {"sweep": {"quantizers": ["opq"]}},
+    ],
+    "given.path: found null, but sweep.anchors": [
+        {"given": {"path": "x.json"}}, {"sweep": {"anchors": []}},
+    ],
+    "anchor given of sweep.anchors has none": [
+        {"collisions": {"strategy": "none"}}, {"collisions": {"strategy": "reassign"}},
+        {"collisions": {"strategy": "suffix"}}, {"sweep": {"anchors": []}},
+    ],
     "rqkmeans.codebook_size: found 2 sizes for 3": [
         {"rqkmeans": {"codebook_size": [4, 4, 4]}}, {"rqkmeans": {"codebook_size": 4}},
     ],

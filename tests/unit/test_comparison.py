@@ -125,7 +125,9 @@ def test_the_plot_says_every_value_and_has_the_same_bytes(gather, tmp_path, n_me
 def test_benchmark_files(tmp_path):
     path = tmp_path / "b.tsv"
     path.write_text("s\th:m:s\tmax_rss\n0.02\t0:00:00\t-\n")
-    assert benchmark_table.read(path) == (0.02, None)
+    assert benchmark_table.read(path) == (0.02, None, None)
+    path.write_text("s\tmax_rss\tcpu_time\n2.5\t100.5\t1.25\n")
+    assert benchmark_table.read(path) == (2.5, 100.5, 1.25)
     for text in ("", "s\tmax_rss\n", "x\n1\n", "s\tmax_rss\nNaN?\t1\n"):
         path.write_text(text)
         with pytest.raises(SidmillError, match="no benchmark of Snakemake"):

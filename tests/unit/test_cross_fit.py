@@ -37,8 +37,8 @@ def sequences(tmp_path):
 def network_of(items, path):
     settings = Generative(hidden_dim=16, n_layers=1)
     constants = models.constants_of(items, settings)
-    masks = windows.training_masks(path, items.items)
-    return models.initial(constants, settings, masks, torch.device("cpu"))
+    is_seen, _ = windows.training_masks(path, items.items)
+    return models.initial(constants, settings, is_seen, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("n_sorted", [1, 4])

@@ -17,7 +17,7 @@ SCRIPTS = sorted((ROOT / "workflow/scripts").glob("*.py"))
 RULES = {
     match[1]: match[2]
     for file in RULE_FILES
-    for match in re.finditer(r"(?ms)^rule (\w+):\n(.*?)(?=^rule |\Z)", file.read_text())
+    for match in re.finditer(r"(?ms)^rule (\w+):\n(.*?)(?=^rule |^use rule |\Z)", file.read_text())
 }
 ORDER = ["input", "output", "log", "benchmark", "conda", "threads", "params", "message", "script"]
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())

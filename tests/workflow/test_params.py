@@ -31,6 +31,8 @@ some = dict(
     asked="queries", balanced="", collection="items", learned="rqvae", quantizer="rqkmeans",
     round="first", run="dual", kind="dual", dataset="sft_video_rec", mixture="mixture",
     shard="00000", shards="00001", source="movielens", searched="beir",
+    shape="16x8", fusion="graph0.5", seed="42", split="valid",
+    tokenizer="rqkmeans.16x8.graph0.5", encoded="rqkmeans",
 )
 wildcards = Wildcards(fromdict=some)
 with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
@@ -136,6 +138,7 @@ def test_the_order_of_keys_is_no_change_and_the_order_of_files_is_one(params_wit
         "retrieval_metrics": {"runs": ["bm25", "dual"]},
         "comparison": {"members": config["comparison"]["members"][::-1]},
         "datasets": {"tasks": config["datasets"]["tasks"][::-1]},
+        "sweep": {"shapes": config["sweep"]["shapes"][::-1]},
     }
     before = params_with(lists | {"retrieval_metrics": {"runs": ["dual", "bm25"]}})
     after = params_with(lists)
@@ -144,7 +147,7 @@ def test_the_order_of_keys_is_no_change_and_the_order_of_files_is_one(params_wit
     changed = {rule for rule in after if after[rule] != params[rule]}
     assert changed == {
         "fuse_runs", "measure_retrieval", "compare_quantizers", "lint_datasets", "report_datasets",
-        "describe_run",
+        "describe_run", "sweep_codebooks",
     }  # fmt: skip
 
 

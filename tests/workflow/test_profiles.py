@@ -10,6 +10,7 @@ from snakemake.cli import get_argument_parser
 pytestmark = pytest.mark.workflow
 
 PROFILES = sorted(path.parent.name for path in ROOT.glob("profiles/*/config.yaml"))
+RULE = r"^(?:rule|use rule \w+ as) (\w+)"
 BY_RULE = ("set-resources", "set-threads", "groups")
 # Options of plugins that are not installed here, as their sources name them (0.5.1 and 0.3.6).
 FOREIGN = {
@@ -37,7 +38,7 @@ def known_options() -> set[str]:
 
 def rules_of_the_workflow() -> set[str]:
     files = (ROOT / "workflow/rules").glob("*.smk")
-    return {name for file in files for name in re.findall(r"^rule (\w+):", file.read_text(), re.M)}
+    return {name for file in files for name in re.findall(RULE, file.read_text(), re.M)}
 
 
 def test_there_is_a_profile_for_each_place():
@@ -91,7 +92,8 @@ def test_rules_of_versions_ask_for_more_for_larger_ones(name):
 def test_rules_that_run_a_network_ask_for_a_gpu():
     wanted = {
         "embed_shard", "train_rqvae", "train_dual", "train_cross",
-        "rerank_shard", "train_recommender", "measure_dimensions",
+        "rerank_shard", "train_recommender", "measure_dimensions", "sweep_train_rqvae",
+        "sweep_train_generative",
     }  # fmt: skip
     for name in ("slurm", "kubernetes"):
         asked = {rule for rule, value in profile(name)["set-resources"].items() if "gpu" in value}

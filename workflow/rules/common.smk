@@ -35,6 +35,7 @@ from sidmill.settings.registry import (
     STRATEGIES,
     tokenizer_settings,
 )
+from sidmill.settings.sweep import FUSION_PATTERN, SHAPE_PATTERN
 
 STATE = Path(".snakemake")
 FIRST_ROUND = "results/dual/first/model"
@@ -58,8 +59,13 @@ wildcard_constraints:
     dataset=r"(pretrain|sft)_[A-Za-z0-9_-]+(\.(valid|test))?",
     mixture="mixture|rl",
     name=r"[\w-]+",
+    seed=r"\d+",
+    shape=SHAPE_PATTERN,
+    fusion=FUSION_PATTERN,
     source="|".join(name for name, entry in SOURCES.items() if not entry.is_collection),
     searched="|".join(name for name, entry in SOURCES.items() if entry.is_collection),
+    split="valid|test",
+    tokenizer=rf"[a-z_]+\.{SHAPE_PATTERN}\.({FUSION_PATTERN})|given|shuffled",
     shard=r"\d{5}",
     shards=r"\d{5}",
     start="|_warm_start",  # rqkmeans{balanced}{start}
@@ -165,6 +171,7 @@ include: "common_training.smk"
 include: "common_retrieval.smk"
 include: "common_recommend.smk"
 include: "common_generative.smk"
+include: "common_sweep.smk"
 include: "common_report.smk"
 include: "common_datasets.smk"
 

@@ -7,7 +7,7 @@ from sidmill.items.render import NO_CATALOGUE
 
 def own_sids():
     """The file of SIDs that exist, where the config chooses or compares them."""
-    members = config["comparison"]["members"]
+    members = [*config["comparison"]["members"], *config["sweep"]["anchors"]]
     if config["quantizer"] != "given" and "given" not in members:
         return []
     path = config["given"]["path"]

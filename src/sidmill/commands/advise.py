@@ -1,4 +1,4 @@
-"""``sidmill advise``: how many levels and codes a catalogue needs."""
+"""``sidmill advise``: how many levels and codes a catalogue needs; what a sweep says of figures."""
 
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -9,10 +9,20 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+# Measured: docs/measurements.md, "Sweep of tokenizers".
+NO_PREDICTOR = (
+    "a collision rate says nothing of recommendation: of 20 tokenizers of one catalogue it did not "
+    "predict HR@10 (rank correlation -0.13); neighbours kept did (RBO +0.77), but not among the "
+    "best ten; results/sweep/sweep.json compares tokenizers of yours"
+)
+
+
 class Options(NamedTuple):
     """The options of the command, by their names below."""
 
-    vectors: str
+    vectors: str | None
+    sweep: str | None
+    metric: str | None
     column: str
     id_column: str
     target: float
@@ -27,8 +37,14 @@ class Options(NamedTuple):
 
 
 @click.command()
+@click.option("--vectors", help=".npy, item_data.h5, or parquet: a file, a folder or a glob")
 @click.option(
-    "--vectors", required=True, help=".npy, item_data.h5, or parquet: a file, a folder or a glob"
+    "--sweep", help="sweep.json: which figures of its tokenizers predict their recommenders"
+)
+@click.option(
+    "--metric",
+    type=click.Choice(["HR@10", "NDCG@10"]),
+    help="with --sweep: metric of the recommenders; that of the sweep by default",
 )
 @click.option(
     "--column", default="embedding", show_default=True, help="column of vectors in a parquet"
@@ -52,14 +68,22 @@ def advise(**given: Any) -> None:
     """Estimate collisions for codebooks of several sizes, and the smallest size below a target.
 
     Rates are (N - distinct) / N as quantized by residual k-means, before they are resolved.
+    With --sweep: rank correlations of the figures of a sweep with the metric of its recommenders.
     """
+    options = Options(**given)
+    if (options.vectors is None) == (options.sweep is None):
+        raise click.UsageError("give --vectors or --sweep, one of them")
+    if options.sweep is not None:
+        from sidmill.commands import advise_sweep
+
+        click.echo(advise_sweep.advise(options.sweep, options.metric, as_json=options.as_json))
+        return
     from sidmill.commands.source import open_vectors
     from sidmill.quantize import advise as stage
 
     # A stream of parquet is copied to a map first: the fits read the vectors several times.
-    options = Options(**given)
     with open_vectors(
-        options.vectors,
+        cast("str", options.vectors),
         None,
         options.scratch,
         column=options.column,
@@ -91,7 +115,7 @@ def table(advice: dict[str, Any]) -> str:
             f"{one['n_levels']:>6} {one['codebook_size']:>6} {one['bits']:>6.1f} "
             f"{one['even']:>9.2%} {one['expected']:>9.2%}  {one['how']}"
         )
-    return "\n".join([*lines, "", _verdict(advice)])
+    return "\n".join([*lines, "", NO_PREDICTOR, _verdict(advice)])
 
 
 def _verdict(advice: dict[str, Any]) -> str:

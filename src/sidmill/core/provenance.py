@@ -97,7 +97,12 @@ CHOICES = {
         dict.fromkeys(("sinkhorn", "capacity"), ("sidmill.quantize.load_balance",)),
     ),
     "generator": Choice(
-        ("train_generative", "evaluate_generative", "recommend_generative"),
+        (
+            "train_generative",
+            "evaluate_generative",
+            "recommend_generative",
+            "measure_recommender",
+        ),
         {"tiger": ("sidmill.recommend.generative.tiger",)},
     ),
     "learned": Choice(("train_rqvae",), {"fsq": ("sidmill.quantize.rqvae.fsq",)}),

@@ -13,10 +13,11 @@ from sidmill.core.errors import SidmillError
 
 
 class Benchmark(NamedTuple):
-    """Wall seconds, and peak resident MiB: None where nothing ran or the job was too short."""
+    """Wall seconds, peak resident MiB, CPU seconds: None where none ran or it was too short."""
 
     seconds: float | None
     peak_mib: float | None
+    cpu_seconds: float | None = None
 
 
 class RuleTime(NamedTuple):
@@ -81,7 +82,9 @@ def read(path: str | Path) -> Benchmark:
     try:
         with Path(path).open(encoding="utf-8", newline="") as file:
             row = next(csv.DictReader(file, delimiter="\t"))
-        return Benchmark(float(row["s"]), _number(row["max_rss"]))
+        return Benchmark(
+            float(row["s"]), _number(row["max_rss"]), _number(row.get("cpu_time") or "")
+        )
     except FileNotFoundError:
         raise SidmillError(f"{path}: no such file") from None
     except (StopIteration, KeyError, ValueError, TypeError):

@@ -234,6 +234,8 @@ def _add_part(known: dict[str, Any], part: Any, setting: Setting) -> None:
 
 def _entry(part: Any, limits: Mapping[str, Any], *, may_be_empty: bool = False) -> dict[str, Any]:
     """JSON Schema of a plain value: an entry of a list or mapping, or the field itself."""
+    if get_origin(part) is list:  # an entry that is a list: limits hold for each of its values
+        return {"type": "array", "items": _entry(get_args(part)[0], limits), "minItems": 1}
     if get_origin(part) is Literal:
         return {"enum": list(get_args(part))}
     if "enum" in limits:

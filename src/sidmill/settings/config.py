@@ -59,6 +59,7 @@ from sidmill.settings.sids import (
     Published,
     Quality,
 )
+from sidmill.settings.sweep import Sweep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +100,7 @@ class Config:
     quality: Quality = field(default_factory=Quality)
     evaluation: Evaluation = field(default_factory=Evaluation)
     comparison: Comparison = field(default_factory=Comparison)
+    sweep: Sweep = field(default_factory=Sweep)
     retrieval: Retrieval = field(default_factory=Retrieval)
     faiss: Faiss = field(default_factory=Faiss)
     bm25: Bm25 = field(default_factory=Bm25)

@@ -25,7 +25,7 @@ from sidmill.settings.interactions import H5, Interactions
 from sidmill.settings.items import Items
 from sidmill.settings.quantize import Fsq, Pretrained, Rqkmeans, Rqvae
 from sidmill.settings.recommend import Recommender
-from sidmill.settings.registry import STARTED, STRATEGIES
+from sidmill.settings.registry import NETWORKS, STARTED, STRATEGIES
 from sidmill.settings.retrieval import (
     Cross,
     Dual,
@@ -42,6 +42,7 @@ from sidmill.settings.sids import (
     Index,
     Published,
 )
+from sidmill.settings.sweep import Sweep, tokenizers
 
 Lines = Iterator[str]
 
@@ -283,6 +284,51 @@ def downstream_comparison(
             f"collisions.strategy: found {collisions.strategy}, which needs codebooks, and the "
             f"member given of comparison.members has none: set reassign, suffix or none, or set "
             f"comparison.downstream: false"
+        )
+
+
+def sweep_shapes(sweep: Sweep, rqvae: Rqvae, fsq: Fsq, collisions: Collisions) -> Lines:
+    """Check the shapes of a sweep against what its quantizers can have."""
+    # A level for each letter.
+    most = MAX_LEVELS - STRATEGIES[collisions.strategy].extra_tokens
+    for sizes in sweep.shapes:
+        if len(sizes) > most:
+            yield (
+                f"sweep.shapes: found {len(sizes)} levels, wanted at most {most} "
+                f"(collisions.strategy: {collisions.strategy}): shorten it"
+            )
+
+    # Networks have settings with an entry per level, or codes that follow from others.
+    for tokenizer in tokenizers(sweep):
+        shape, quantizer = tokenizer.shape, tokenizer.quantizer
+        if quantizer == "fsq" and set(shape) != {math.prod(fsq.steps)}:
+            yield (
+                f"sweep.quantizers: found fsq, which has {math.prod(fsq.steps)} codes on each "
+                f"level (fsq.steps), and the shape {list(shape)}: change one of them, or take fsq "
+                f"out"
+            )
+        if quantizer in NETWORKS and len(rqvae.sk_epsilons) not in (0, len(shape)):
+            yield (
+                f"rqvae.sk_epsilons: found {len(rqvae.sk_epsilons)} numbers, but {quantizer} with "
+                f"the shape {list(shape)} of the sweep has {len(shape)} levels: set [], or take "
+                f"one of them out of the sweep"
+            )
+
+
+def sweep_anchors(sweep: Sweep, given: Given, collisions: Collisions) -> Lines:
+    """Check the anchor of given SIDs: their file, and that collisions need no codebooks."""
+    if "given" not in sweep.anchors:
+        return
+    if given.path is None:
+        yield (
+            "given.path: found null, but sweep.anchors with given needs the file of the SIDs: name "
+            "it, or take given out"
+        )
+    if STRATEGIES[collisions.strategy].needs_codebooks:
+        yield (
+            f"collisions.strategy: found {collisions.strategy}, which needs codebooks, and the "
+            f"anchor given of sweep.anchors has none: set reassign, suffix or none, or take given "
+            f"out"
         )
 
 
@@ -727,6 +773,8 @@ CHECKS: list[Callable[..., Lines]] = [
     missing_catalogue,
     without_codebooks,
     downstream_comparison,
+    sweep_shapes,
+    sweep_anchors,
     reserved_sids,
     refreshed_categories,
     refreshed_quantizer,
