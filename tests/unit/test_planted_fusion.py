@@ -94,8 +94,8 @@ def test_fusion_finds_groups_that_only_consumption_says(tmp_path):
     plant(tmp_path, text_says_groups=False)
     plain = valid_ndcg(tmp_path, None)
     found = {name: valid_ndcg(tmp_path, settings) for name, settings in FUSIONS.items()}
-    assert plain < 0.08  # 0.024 by chance; 12 of 192 items are of the group
-    assert min(found.values()) > plain + 0.05, found
+    assert plain < 0.3  # what the recommender learns of the groups by itself; 0.024 by chance
+    assert min(found.values()) > plain + 0.08, found
 
 
 def test_fusion_does_not_spoil_groups_that_the_text_says(tmp_path):
