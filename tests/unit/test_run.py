@@ -198,8 +198,13 @@ def test_the_script_tells_commit_and_version_of_the_checkout(results, tmp_path):
     given = SimpleNamespace(
         rule="describe_run",
         log=[str(tmp_path / "describe_run.log")],
-        output=SimpleNamespace(run=str(results / "run.json")),
-        params=SimpleNamespace(settings={}),
+        input=SimpleNamespace(template=str(ROOT / "workflow/resources/runs.html.jinja")),
+        output=SimpleNamespace(
+            run=str(results / "run.json"),
+            history=str(results / "runs.jsonl"),
+            page=str(results / "runs.html"),
+        ),
+        params=SimpleNamespace(settings={}, explorer={"title": "Semantic IDs"}),
         scriptdir=str(checkout / "workflow/rules/../scripts"),
     )
     script = checkout / "workflow/scripts/describe_run.py"
