@@ -108,7 +108,7 @@ def test_a_fused_run_its_reruns_and_its_versions(workflow):
     ]
     workflow.overlay("log.jsonl", "\n".join(plain) + "\n")
     own = {
-        "items": {"path": "items.jsonl"},
+        "items": {"path": "items.jsonl", "fields": ["title"]},
         "interactions": {"path": "log.jsonl", "on_unknown_items": "reject"},
         **GRAPH,
     }
@@ -220,7 +220,7 @@ def test_a_planted_catalogue_from_text_to_recommendations(make_workflow, text_sa
         workflow.overlay("items.jsonl", "\n".join(items) + "\n")
         workflow.overlay("log.jsonl", "\n".join(log) + "\n")
         own = {
-            "items": {"path": "items.jsonl"},
+            "items": {"path": "items.jsonl", "fields": ["title"]},
             "interactions": {"path": "log.jsonl", "split": "leave_two_out"},
             "generative": {"seeds": 2, "hidden_dim": 32, "max_epochs": 15, "warmup_steps": 5,
                            "learning_rate": 0.01, "batch_users": 16, "dropout": 0.2},

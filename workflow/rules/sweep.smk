@@ -126,6 +126,8 @@ use rule train_rqkmeans as sweep_train_rqkmeans with:
         "results/benchmarks/sweep_train_rqkmeans{balanced}.{shape}.{fusion}.tsv"
     params:
         rqkmeans=swept_balance,
+    message:
+        "Fitting rqkmeans{wildcards.balanced} with {wildcards.shape} codes to {input.vectors}"
 
 
 use rule train_rqvae as sweep_train_rqvae with:
@@ -144,6 +146,8 @@ use rule train_rqvae as sweep_train_rqvae with:
         "results/benchmarks/sweep_train_rqvae.{learned}.{shape}.{fusion}.tsv"
     params:
         rqvae=swept_network,
+    message:
+        "Training {wildcards.learned} with {wildcards.shape} codes on {input.vectors}"
 
 
 use rule train_opq as sweep_train_opq with:
