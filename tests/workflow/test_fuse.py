@@ -198,7 +198,7 @@ def test_a_planted_catalogue_from_text_to_recommendations(make_workflow, text_sa
     """Users have items of one of 12 groups; texts are random words, or words of the group."""
     rng = random.Random(0)
     words = [f"w{number}" for number in range(240)]
-    groups = {item: item % 12 for item in range(144)}
+    groups = {item: item % 12 for item in range(1, 145)}
     items, log = [], []
     for item, group in groups.items():
         own = words[20 * group : 20 * group + 20] if text_says_groups else words
