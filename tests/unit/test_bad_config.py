@@ -186,7 +186,7 @@ COMBINATIONS = {
     },
     "fuse.folds: found 4, but given SIDs": {
         "fuse": {"method": "graph", "folds": 4}, "generative": {"identifiers": ["given"]},
-        "interactions": {"path": "log.jsonl"},
+        "interactions": {"path": "log.jsonl"}, "given": {"path": "x.json"},
     },
     "rqvae.e_dim: found 300": {"rqvae": {"e_dim": 300}, "quantizer": "rqvae"},
     "opq cuts 2 dimensions": {"embedding": {"dim": 2}, "quantizer": "opq"},

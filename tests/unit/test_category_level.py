@@ -33,7 +33,7 @@ def items():
     rng = np.random.default_rng(0)
     names = [name for name, count in COUNTS.items() for _ in range(count)]
     names += [None] * (N_ITEMS - len(names))
-    centres = {name: 2 * rng.standard_normal(DIM) for name in {*names}}
+    centres = {name: 2 * rng.standard_normal(DIM) for name in dict.fromkeys(names)}
     vectors = np.stack([centres[name] for name in names]) + rng.standard_normal((N_ITEMS, DIM))
     order = rng.permutation(N_ITEMS)
     return vectors[order].astype(np.float32), [names[row] for row in order.tolist()]

@@ -255,7 +255,7 @@ def test_memory_and_repetition_change_no_byte(tmp_path, method):
     consumed = random_histories(n_users=3000, length=22, n_items=700)
     text = noise(800, 64)
     for name, memory_mb in (("least", 1), ("less", 16), ("more", 512), ("again", 512)):
-        settings = Fuse(method=method, dim=8, memory_mb=memory_mb)
+        settings = Fuse(method=method, dim=8, memory_mb=memory_mb, epochs=1)
         run(tmp_path / name, text, consumed, settings)
     assert len({tuple(bytes_of(folder)) for folder in tmp_path.iterdir()}) == 1
 
