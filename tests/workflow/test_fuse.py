@@ -108,7 +108,7 @@ def test_a_fused_run_its_reruns_and_its_versions(workflow):
     ]
     workflow.overlay("log.jsonl", "\n".join(plain) + "\n")
     own = {
-        "items": {"path": "items.jsonl", "fields": ["title"]},
+        "items": {"path": "items.jsonl"},
         "interactions": {"path": "log.jsonl", "on_unknown_items": "reject"},
         **GRAPH,
     }
