@@ -188,6 +188,10 @@ COMBINATIONS = {
         "fuse": {"method": "graph", "folds": 4}, "generative": {"identifiers": ["given"]},
         "interactions": {"path": "log.jsonl"}, "given": {"path": "x.json"},
     },
+    "fuse.folds: found 4, but folds are encoded without category_level": {
+        "fuse": {"method": "graph", "folds": 4}, "category_level": {"field": "brand"},
+        "interactions": {"path": "log.jsonl"},
+    },
     "rqvae.e_dim: found 300": {"rqvae": {"e_dim": 300}, "quantizer": "rqvae"},
     "opq cuts 2 dimensions": {"embedding": {"dim": 2}, "quantizer": "opq"},
     "interactions.fields.history: found 'h'": {
@@ -388,6 +392,9 @@ REMEDIES = {
     ],
     "fuse.folds: found 4, but given SIDs": [
         {"fuse": {"folds": 1}}, {"generative": {"identifiers": []}},
+    ],
+    "fuse.folds: found 4, but folds are encoded without category_level": [
+        {"fuse": {"folds": 1}}, {"category_level": {"field": None}},
     ],
     "rqvae.e_dim: found 300": [{"rqvae": {"e_dim": 256}}, {"rqvae": {"skip": "none"}}],
     "opq cuts 2 dimensions": [{"rqkmeans": {"n_levels": 2}}],

@@ -93,6 +93,23 @@ def test_the_history_reads_back_and_is_bounded(tmp_path, monkeypatch):
     assert kept == [8, 16, 32]
 
 
+@pytest.mark.parametrize("separator", ["\x85", "\u2028", "\r\n"])
+def test_a_setting_may_have_any_line_separator(separator, tmp_path):
+    folder, path = make_run(tmp_path / "r"), tmp_path / "r/runs.jsonl"
+    run = json_report.read(folder / "run.json")
+    prompt = f"first{separator}second"
+    json_report.write(folder / "run.json", run | {"settings": {"embedding": {"prompt": prompt}}})
+    runs.remember(folder, path)
+    assert [one.settings["embedding.prompt"] for one in runs.history(path)] == [prompt]
+
+
+def test_a_history_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    path.write_bytes(b"\xff\xfe\n")
+    with pytest.raises(SidmillError, match=r"runs\.jsonl: line 1 is not a run: delete the file"):
+        runs.history(path)
+
+
 @pytest.mark.parametrize("line", ["{", "[]", "{}", '{"figures": {"a": {"worth": 1}}}', '"x"'])
 def test_a_damaged_history_is_named_by_line(line, tmp_path):
     folder, path = make_run(tmp_path / "r"), tmp_path / "r/runs.jsonl"

@@ -139,10 +139,10 @@ def history(path: str | Path) -> list[Run]:
         SidmillError: if a line is not a run.
     """
     runs = []
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    lines = Path(path).read_bytes().splitlines()  # of a str it would also cut at U+2028 in settings
     for number, line in enumerate(lines, 1):
         try:
-            entry = json.loads(line)
+            entry = json.loads(line.decode("utf-8"))
             figures = {name: Figure(**figure) for name, figure in entry["figures"].items()}
             runs.append(Run(**{**entry, "figures": figures}))
         except (ValueError, TypeError, KeyError, AttributeError):

@@ -472,7 +472,7 @@ def fused_interactions(fuse: Fuse, interactions: Interactions, items: Items) -> 
         )
 
 
-def fused_folds(fuse: Fuse, generative: Generative) -> Lines:
+def fused_folds(fuse: Fuse, generative: Generative, category_level: CategoryLevel) -> Lines:
     """Check what reads SIDs that were fused without some of the users."""
     if fuse.method == "none" or fuse.folds == 1:
         return
@@ -485,6 +485,11 @@ def fused_folds(fuse: Fuse, generative: Generative) -> Lines:
         yield (
             f"fuse.folds: found {fuse.folds}, but given SIDs have no quantizer that encodes the "
             f"folds: set fuse.folds: 1, or take given out of generative.identifiers"
+        )
+    if category_level.field is not None:
+        yield (
+            f"fuse.folds: found {fuse.folds}, but folds are encoded without category_level.field: "
+            f"{category_level.field}: set fuse.folds: 1, or category_level.field: null"
         )
 
 
