@@ -3,7 +3,9 @@
 import json
 import os
 import socket
+import subprocess
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -163,3 +165,16 @@ def test_what_snakemake_complains_of_is_told_without_its_frames():
 def test_the_sentences_of_this_version_of_snakemake_were_looked_at():
     """With another version: run ``sidmill status`` after each kind of change, then name it here."""
     assert version("snakemake") == "9.27.1"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_killed_process_that_no_parent_has_collected_does_not_run(tmp_path):
+    child = subprocess.Popen(["sleep", "60"])
+    fields = {"host": socket.gethostname(), "pid": child.pid}
+    line = {"time": "now", "level": "INFO", "message": "started", "fields": fields}
+    (tmp_path / "job.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
+    assert plan.last_time(str(tmp_path / "job.log"), locked=False)[0] == "running"
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it is dead, and keeps its number
+    assert plan.last_time(str(tmp_path / "job.log"), locked=False)[0] == "interrupted"
+    child.wait()

@@ -192,12 +192,19 @@ def _tail(path: Path) -> list[str]:
 
 
 def _alive(fields: dict[str, Any]) -> bool:
-    """Whether the process of this machine that wrote a line is alive."""
+    """Whether the process of this machine that wrote a line is alive.
+
+    A process that was killed keeps its number until its parent has asked how it ended.
+    """
     try:
         os.kill(int(fields["pid"]), 0)
     except (OSError, KeyError, ValueError, OverflowError):
         return False
-    return True
+    try:
+        state = Path(f"/proc/{int(fields['pid'])}/stat").read_text(errors="replace")
+    except OSError:  # a system without /proc
+        return True
+    return state.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def _complaint(text: str) -> str:
