@@ -50,10 +50,21 @@ class Hub:
                 if entry["key"] == "file":
                     content = base64.b64decode(entry["value"]["content"])
                     self.files[repository][entry["value"]["path"]] = content
+                if entry["key"] == "deletedFile":
+                    del self.files[repository][entry["value"]["path"]]
             url = f"{self.address}/datasets/{repository}/commit/1"
             return 200, {"commitOid": "1" * 40, "commitUrl": url}
+        if what == "tree":
+            listed = [
+                {"type": "file", "path": path, "oid": "0" * 40, "size": len(content)}
+                for path, content in self.files[repository].items()
+            ]
+            return 200, listed
         if what == "tag":
-            self.tags.setdefault(repository, []).append(json.loads(body)["tag"])
+            tags, tag = self.tags.setdefault(repository, []), json.loads(body)["tag"]
+            if tag in tags:
+                return 409, {"error": f"the tag {tag} exists"}
+            tags.append(tag)
             return 200, {}
         return 404, {"error": f"no {path}"}
 
@@ -64,6 +75,9 @@ def running():
     hub = Hub()
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.do_POST()
+
         def do_POST(self):
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
             status, told = hub.answer(self.path, body, self.headers.get("authorization"))

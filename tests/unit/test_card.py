@@ -146,7 +146,15 @@ def test_all_files_of_the_version_are_sent_and_tagged(version, hub):
     assert {name: path.read_bytes() for name, path in here.items()} == sent
     assert hub.tags == {"shop/ids": ["v3"]}
     assert hub.private == {"shop/ids"}
-    assert publish(version, "--upload").exit_code == 0  # into the dataset that is there
+
+    # Again, into the dataset that is there: files of other versions go, and the tag is known.
+    hub.files["shop/ids"] |= {"embeddings.parquet/part-9.parquet": b"old", ".gitattributes": b"x"}
+    again = publish(version, "--upload")
+    assert "all files were uploaded, but the commit" in str(again.exception)
+    assert "hf repos tag delete shop/ids v3" in str(again.exception)
+    assert sorted(hub.files["shop/ids"]) == sorted([*here, ".gitattributes"])
+    hub.tags.clear()  # the remedy
+    assert publish(version, "--upload").exit_code == 0
 
 
 def test_a_changed_version_is_not_sent(version, hub, tmp_path):

@@ -145,6 +145,13 @@ def test_folders_of_runs_are_found_and_others_are_refused(tmp_path):
             runs.find([folder])
 
 
+@pytest.mark.parametrize("content", ['{"items": 3}', '{"items": 3, "before": [], "after": {}}'])
+def test_figures_of_another_form_are_refused(content, tmp_path):
+    write_text(make_run(tmp_path / "r") / "quality.json", content)
+    with pytest.raises(SidmillError, match=r"quality.json or a metrics.json has another form"):
+        runs.describe(tmp_path / "r")
+
+
 def test_versions_are_in_the_order_of_their_numbers(tmp_path):
     for version in ("10", "9", "2"):
         make_run(tmp_path / version)

@@ -6,7 +6,13 @@ guess how to pool. https://sbert.net
 
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, HfApi, constants, hf_hub_download
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    constants,
+    hf_hub_download,
+)
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
@@ -15,6 +21,8 @@ from huggingface_hub.errors import (
 )
 
 from sidmill.core.errors import SidmillError
+
+ATTRIBUTES = ".gitattributes"  # a file of the hub itself
 
 
 def find_modules(model: str, revision: str | None, section: str) -> Path | None:
@@ -49,8 +57,8 @@ def address() -> str:
 def upload(files: dict[str, Path], repository: str, *, version: int, private: bool) -> str:
     """Upload files as one commit to a dataset, made if it is missing, and tag the commit.
 
-    Files of earlier commits that are not named stay. The token is that of ``hf auth login``, or
-    HF_TOKEN.
+    The commit removes the files of earlier versions that are not named. The token is that of
+    ``hf auth login``, or HF_TOKEN.
 
     Args:
         files: by their names in the dataset.
@@ -62,20 +70,37 @@ def upload(files: dict[str, Path], repository: str, *, version: int, private: bo
         The address of the dataset.
 
     Raises:
-        SidmillError: if the hub refuses, or cannot be reached; nothing, or all files, have gone.
+        SidmillError: if the hub refuses, or cannot be reached: then nothing has gone, or, as the
+            message says, all files without the tag.
     """
+    # All files, and the removal of those of earlier versions, in one commit.
     api = HfApi()
     added = [CommitOperationAdd(name, str(path)) for name, path in sorted(files.items())]
     try:
         made = api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
-        api.create_commit(
-            made.repo_id, added, repo_type="dataset", commit_message=f"Version {version}"
+        known = set(api.list_repo_files(made.repo_id, repo_type="dataset"))
+        removed = [CommitOperationDelete(name) for name in sorted(known - {*files, ATTRIBUTES})]
+        commit = api.create_commit(
+            made.repo_id,
+            [*added, *removed],
+            repo_type="dataset",
+            commit_message=f"Version {version}",
         )
-        api.create_tag(made.repo_id, tag=f"v{version}", repo_type="dataset", exist_ok=True)
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         raise SidmillError(
             f"{repository} on {address()}: not uploaded ({first_line(error)}): check the name, and "
             f"log in with `hf auth login` or set HF_TOKEN to a token that may write"
+        ) from None
+
+    # The tag names this commit; one that is there already names another.
+    try:
+        api.create_tag(made.repo_id, tag=f"v{version}", revision=commit.oid, repo_type="dataset")
+    except (HfHubHTTPError, OSError) as error:
+        raise SidmillError(
+            f"{repository} on {address()}: all files were uploaded, but the commit {commit.oid} "
+            f"got no tag v{version} ({first_line(error)}): if an older commit has it, remove it "
+            f"with `hf repos tag delete {repository} v{version} --repo-type dataset`, and upload "
+            f"again"
         ) from None
     return str(made)
 

@@ -18,7 +18,8 @@ CARD = "README.md"
 NOT_STATED = "not stated"
 TAGS = ["semantic-ids", "generative-recommendation", "recommender-systems"]
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"),
-         (10**7, "1M<n<10M"), (10**8, "10M<n<100M"), (10**9, "100M<n<1B"))  # fmt: skip
+         (10**7, "1M<n<10M"), (10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"),
+         (10**11, "10B<n<100B"), (10**12, "100B<n<1T"))  # fmt: skip
 # Tables by the name of their configuration, with what a row is; the first is the default.
 TABLES = {
     "sids": ("pid2sid.parquet", "the semantic ID (`sid`) of each item (`pid`)"),

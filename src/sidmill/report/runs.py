@@ -73,13 +73,20 @@ def describe(folder: str | Path) -> Run:
     version = _read(folder / "manifest.json")
     quality = _read(folder / "quality.json")
     settings = _flat(run.get("settings") or {})
+    try:
+        figures = _figures(folder, quality)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SidmillError(
+            f"{folder}: quality.json or a metrics.json has another form ({error!r}): sidmill check "
+            f"{folder} names the file; delete it, and run snakemake again"
+        ) from None
     return Run(
         folder=str(folder),
         written=run.get("written"),
         commit=_short(run.get("git")),
         seconds=run.get("seconds"),
         items=quality.get("items") or version.get("items"),
-        figures=_figures(folder, quality),
+        figures=figures,
         settings=settings,
     )
 

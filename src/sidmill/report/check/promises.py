@@ -163,7 +163,7 @@ def _recommendations(paths: Paths) -> Iterator[Promise]:
             yield Promise(
                 f"items of {name} are in the catalogue, best first, with their SIDs",
                 name,
-                partial(_topk, paths[name], paths.get(own) or paths[PID2SID]),
+                partial(_topk_of_either, paths[name], paths.get(own), paths[PID2SID]),
             )
 
 
@@ -313,6 +313,12 @@ def _histories(sequences: Path, items: Path) -> str | None:
                 return f"item {ids.flatten()[odd]} is not in {items.name}"
             row += batch.num_rows
     return None
+
+
+def _topk_of_either(topk: Path, own: Path | None, chosen: Path) -> str | None:
+    """SIDs of the quantizer that the path names, or of the run, whose quantizer it may be."""
+    fault = _topk(topk, chosen)
+    return fault if fault is None or own is None else _topk(topk, own)
 
 
 def _topk(topk: Path, pid2sid: Path) -> str | None:
