@@ -63,6 +63,7 @@ def describe(folder: str | Path) -> Run:
     Raises:
         SidmillError: if the folder is no run, or a file of it is damaged.
     """
+    # One of the files that make a folder a run; each of them may be missing.
     folder = Path(folder)
     if not any((folder / name).is_file() for name in MARKS):
         raise SidmillError(
@@ -73,6 +74,8 @@ def describe(folder: str | Path) -> Run:
     version = _read(folder / "manifest.json")
     quality = _read(folder / "quality.json")
     settings = _flat(run.get("settings") or {})
+
+    # Figures of other programs' files may have other names.
     try:
         figures = _figures(folder, quality)
     except (KeyError, TypeError, AttributeError) as error:
