@@ -176,7 +176,7 @@ def test_each_job_asks_for_what_the_profile_says(finished):
         "rule_embed_shard_wildcards_items_00000_00002",  # shards are jobs
         "rule_embed_shard_wildcards_items_00001_00002",
         "rule_store_vectors_wildcards_items",
-        "rule_train_rqkmeans",
+        "rule_train_rqkmeans_wildcards__",  # two wildcards, both empty
         "rule_codes_choose_codes_encode_items",
         "rule_resolve_collisions",
         "rule_quality_measure_quality_plot_quality",
@@ -186,7 +186,7 @@ def test_each_job_asks_for_what_the_profile_says(finished):
     asked = {key: shard[key] for key in ("partition", "tres_per_job", "cpus", "time_limit")}
     assert asked == {"partition": "gpu", "tres_per_job": "gres:gpu:1", "cpus": 8, "time_limit": 120}
     assert 32000 <= shard["memory_per_node"] < 32100  # and its share of the input
-    train = jobs["rule_train_rqkmeans"]
+    train = jobs["rule_train_rqkmeans_wildcards__"]
     assert (train["partition"], train["tres_per_job"], train["cpus"]) == ("cpu", "", 8)
 
 
