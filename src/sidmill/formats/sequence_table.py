@@ -66,25 +66,8 @@ def rejects_writer(path: str | Path) -> Iterator[Callable[[Reject], None]]:
 
     Memory: one row group.
     """
-    waiting: list[Reject] = []
-
-    with parquet.writer(path, REJECTS_SCHEMA) as out:
-
-        def flush() -> None:
-            columns = zip(*waiting, strict=True)
-            kinds = REJECTS_SCHEMA.types
-            arrays = [pa.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
-            out.write_table(pa.table(arrays, schema=REJECTS_SCHEMA))
-            waiting.clear()
-
-        def add(reject: Reject) -> None:
-            waiting.append(reject)
-            if len(waiting) == parquet.ROWS_PER_GROUP:
-                flush()
-
+    with parquet.row_writer(path, REJECTS_SCHEMA) as add:
         yield add
-        if waiting:
-            flush()
 
 
 def schema(pid_type: pa.DataType) -> pa.Schema:

@@ -42,26 +42,15 @@ def opened(path: str) -> Iterator[Rejects]:
     """Open rejects.parquet. Memory: one row group."""
     tallies = Tally(), Tally()
     by_cause: Counter[str] = Counter()
-    waiting: list[tuple[str, int, int, str]] = []
-    with parquet.writer(path, REJECTS) as out:
-
-        def flush() -> None:
-            columns = zip(*waiting, strict=True)
-            kinds = REJECTS.types
-            arrays = [pa.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
-            out.write_table(pa.table(arrays, schema=REJECTS))
-            waiting.clear()
+    with parquet.row_writer(path, REJECTS) as write:
 
         def add(tally: Tally, is_item: bool, bad: Bad) -> None:
             interactions = 0 if is_item else bad.interactions
-            waiting.append((bad.file, bad.row, interactions, bad.reason))
+            write((bad.file, bad.row, interactions, bad.reason))
             tally.rows += 1 if is_item else bad.interactions
             tally.add(bad.file, bad.row, bad.reason)
             by_cause[cause_of(bad.reason)] += interactions
-            if len(waiting) == parquet.ROWS_PER_GROUP:
-                flush()
 
-        adders = partial(add, tallies[0], True), partial(add, tallies[1], False)
-        yield Rejects(*adders, *tallies, by_cause)
-        if waiting:
-            flush()
+        yield Rejects(
+            partial(add, tallies[0], True), partial(add, tallies[1], False), *tallies, by_cause
+        )

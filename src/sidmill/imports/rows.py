@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from sidmill.core.errors import SidmillError
-from sidmill.imports.content import Bad
+from sidmill.imports.content import Bad, Event
 from sidmill.imports.files import Entry
 from sidmill.io import json_values, text_lines
 from sidmill.io.delimited_text import NOT_TEXT
@@ -31,6 +31,44 @@ class Row(NamedTuple):
 
     number: int
     fields: dict[str, Any]
+
+
+class EventKeys(NamedTuple):
+    """Names of the fields of an interaction; ``value`` is its rating or another strength."""
+
+    user: str
+    item: str
+    time: str
+    value: str
+
+
+def dated_events(
+    found: Iterator[Row | Bad], entry: Entry, keys: EventKeys, read_date: Callable[[str], int]
+) -> Iterator[Event | Bad]:
+    """Yield the interactions of rows whose times are dates.
+
+    Args:
+        found: the rows of ``entry``.
+        entry: the file.
+        keys: names of the fields.
+        read_date: a function of :mod:`sidmill.imports.times`.
+    """
+    for row in found:
+        if isinstance(row, Bad):
+            yield row
+            continue
+        fields = row.fields
+        user, item = text(fields.get(keys.user)), text(fields.get(keys.item))
+        try:
+            time = read_date(str(fields.get(keys.time) or ""))
+        except ValueError as error:
+            yield Bad(entry.name, row.number, str(error))
+            continue
+        if user is None or item is None:
+            yield Bad(entry.name, row.number, f"no {keys.user} or {keys.item}")
+            continue
+        value = number(fields.get(keys.value))
+        yield Event(user, item, time, value, -1, entry.name, row.number)
 
 
 def encoding_of(entry: Entry) -> str:

@@ -1,7 +1,7 @@
 """What the parquet formats share: atomic writing by blocks, reading by batches, strict columns."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,33 @@ def writer(path: str | Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
         ) as parquet,
     ):
         yield parquet
+
+
+@contextmanager
+def row_writer(path: str | Path, schema: pa.Schema) -> Iterator[Callable[[Sequence[object]], None]]:
+    """Give a function that adds a row to a parquet file, which appears when the block ends well.
+
+    A row has the values of the columns in the order of ``schema``. Memory: one row group.
+    """
+    waiting: list[Sequence[object]] = []
+    with writer(path, schema) as out:
+
+        def flush() -> None:
+            columns = zip(*waiting, strict=True)
+            arrays = [
+                pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)
+            ]
+            out.write_table(pa.table(arrays, schema=schema))
+            waiting.clear()
+
+        def add(row: Sequence[object]) -> None:
+            waiting.append(row)
+            if len(waiting) == ROWS_PER_GROUP:
+                flush()
+
+        yield add
+        if waiting:
+            flush()
 
 
 def write(path: str | Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:

@@ -65,7 +65,7 @@ def describe(folder: str | Path) -> Run:
     """
     # One of the files that make a folder a run; each of them may be missing.
     folder = Path(folder)
-    if not any((folder / name).is_file() for name in MARKS):
+    if not _is_run(folder):
         raise SidmillError(
             f"{folder}: no run: wanted a folder of results or a published version, with one of "
             f"{', '.join(MARKS)}"
@@ -102,15 +102,11 @@ def find(folders: Iterable[str | Path]) -> list[Path]:
     """
     found: list[Path] = []
     for folder in map(Path, folders):
-        if any((folder / name).is_file() for name in MARKS):
+        if _is_run(folder):
             found.append(folder)
             continue
         inside = sorted(folder.iterdir(), key=_in_numbers) if folder.is_dir() else []
-        runs = [
-            path
-            for path in inside
-            if not path.name.startswith(".") and any((path / name).is_file() for name in MARKS)
-        ]
+        runs = [path for path in inside if not path.name.startswith(".") and _is_run(path)]
         if not runs:
             raise SidmillError(
                 f"{folder}: neither a run nor a folder of runs: name a folder of results, or of "
@@ -228,6 +224,10 @@ def figure_names(runs: Sequence[Run]) -> list[str]:
         *(name for name in CODES if name in names),
         *(name for name in names if name not in CODES),
     ]
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in MARKS)
 
 
 def _figures(folder: Path, quality: dict[str, Any]) -> dict[str, Figure]:

@@ -21,6 +21,8 @@ BOOKS = r"goodreads_books.*\.json"
 LOGS = (r"goodreads_interactions.*\.json", r"goodreads_reviews(?!_spoiler).*\.json")
 FIELDS = ("title", "description", "publisher", "format")
 
+KEYS = rows.EventKeys("user_id", "book_id", "date_added", "rating")
+
 
 def open_source(files: Files) -> Content:
     """Open the books, and the interactions if they are there, else the reviews."""
@@ -50,19 +52,4 @@ def _items(entries: list[Entry]) -> Iterator[Item | Bad]:
 
 def _events(entries: list[Entry]) -> Iterator[Event | Bad]:
     for entry in entries:
-        for row in rows.json_lines(entry):
-            if isinstance(row, Bad):
-                yield row
-                continue
-            fields = row.fields
-            user, item = rows.text(fields.get("user_id")), rows.text(fields.get("book_id"))
-            try:
-                time = times.ctime(str(fields.get("date_added") or ""))
-            except ValueError as error:
-                yield Bad(entry.name, row.number, str(error))
-                continue
-            if user is None or item is None:
-                yield Bad(entry.name, row.number, "no user_id or book_id")
-                continue
-            value = rows.number(fields.get("rating"))
-            yield Event(user, item, time, value, -1, entry.name, row.number)
+        yield from rows.dated_events(rows.json_lines(entry), entry, KEYS, times.ctime)

@@ -17,6 +17,8 @@ from sidmill.imports.files import Entry, Files
 
 LISTS = ("genres", "tags", "specs")
 
+KEYS = rows.EventKeys("username", "product_id", "date", "hours")
+
 
 def open_source(files: Files) -> Content:
     """Open the data set."""
@@ -39,19 +41,4 @@ def _items(entry: Entry) -> Iterator[Item | Bad]:
 
 
 def _events(entry: Entry) -> Iterator[Event | Bad]:
-    for row in rows.literal_lines(entry):
-        if isinstance(row, Bad):
-            yield row
-            continue
-        fields = row.fields
-        user, item = rows.text(fields.get("username")), rows.text(fields.get("product_id"))
-        try:
-            time = times.iso(str(fields.get("date") or ""))
-        except ValueError as error:
-            yield Bad(entry.name, row.number, str(error))
-            continue
-        if user is None or item is None:
-            yield Bad(entry.name, row.number, "no username or product_id")
-            continue
-        value = rows.number(fields.get("hours"))
-        yield Event(user, item, time, value, -1, entry.name, row.number)
+    return rows.dated_events(rows.literal_lines(entry), entry, KEYS, times.iso)

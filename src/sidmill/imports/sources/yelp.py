@@ -14,6 +14,8 @@ from sidmill.imports import rows, times
 from sidmill.imports.content import TEXT, TEXTS, Bad, Content, Event, Item
 from sidmill.imports.files import Entry, Files
 
+KEYS = rows.EventKeys("user_id", "business_id", "date", "stars")
+
 
 def open_source(files: Files) -> Content:
     """Open the data set."""
@@ -39,19 +41,4 @@ def _items(entry: Entry) -> Iterator[Item | Bad]:
 
 
 def _events(entry: Entry) -> Iterator[Event | Bad]:
-    for row in rows.json_lines(entry):
-        if isinstance(row, Bad):
-            yield row
-            continue
-        fields = row.fields
-        user, item = rows.text(fields.get("user_id")), rows.text(fields.get("business_id"))
-        try:
-            time = times.iso(str(fields.get("date") or ""))
-        except ValueError as error:
-            yield Bad(entry.name, row.number, str(error))
-            continue
-        if user is None or item is None:
-            yield Bad(entry.name, row.number, "no user_id or business_id")
-            continue
-        value = rows.number(fields.get("stars"))
-        yield Event(user, item, time, value, -1, entry.name, row.number)
+    return rows.dated_events(rows.json_lines(entry), entry, KEYS, times.iso)
