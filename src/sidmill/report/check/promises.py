@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -51,7 +51,12 @@ class Promise(NamedTuple):
 
 
 def find(paths: Paths) -> Iterator[Promise]:
-    """List the promises between the files of a folder, by the names they have in it."""
+    """List the promises between the files of a folder, by the names they have in it.
+
+    Ids and SIDs of a file are read once for all promises of one call.
+    """
+    _pids.cache_clear()
+    _codes.cache_clear()
     yield from _order_of_items(paths)
     yield from _quantizers(paths)
     yield from _sids(paths)
@@ -182,6 +187,13 @@ def _answers(paths: Paths) -> Iterator[Promise]:
             )
 
 
+@cache
+def _codes(path: Path, column: str) -> code_files.Codes:
+    """Codes or SIDs of a table."""
+    return code_files.read(path, column)
+
+
+@cache
 def _pids(path: Path) -> pa.ChunkedArray:
     """The ids of a table, of all its parts."""
     columns = []
@@ -210,7 +222,7 @@ def _shape(vectors: Path, ids: Path) -> str | None:
 
 def _sizes(quantizer: Path, codes: Path) -> str | None:
     wanted = quantizer_file.read(quantizer, without_codebooks=True).codebook_sizes
-    found = code_files.read(codes, "codes").sizes
+    found = _codes(codes, "codes").sizes
     return None if wanted == found else f"codebook sizes {found}, the quantizer has {wanted}"
 
 
@@ -227,7 +239,7 @@ def _fingerprint(quantizer: Path, ids: Path) -> str | None:
 
 
 def _moved(pid2sid: Path, codes: Path, resolution: Path) -> str | None:
-    before, after = code_files.read(codes, "codes").codes, code_files.read(pid2sid, "sid").codes
+    before, after = _codes(codes, "codes").codes, _codes(pid2sid, "sid").codes
     moved = int((after[:, : before.shape[1]] != before).any(axis=1).sum())
     told = json_report.read(resolution)["items_moved"]
     if after.shape[1] > before.shape[1] or moved == told:  # a suffix moves no code
@@ -239,13 +251,13 @@ def _unique(pid2sid: Path, resolution: Path) -> str | None:
     facts = json_report.read(resolution)
     if facts["strategy"] == "none" or facts.get("identical_text") == "share":
         return None
-    sids = code_files.read(pid2sid, "sid").codes
+    sids = _codes(pid2sid, "sid").codes
     shared = len(sids) - len(np.unique(sids, axis=0))
     return f"{shared:,} items share a SID with another item" if shared else None
 
 
 def _index(pid2sid: Path, index: Path) -> str | None:
-    wanted = code_files.read(pid2sid, "sid")
+    wanted = _codes(pid2sid, "sid")
     found = given_sids.read(index, integer=pa.types.is_integer(wanted.ids.type))
     if not wanted.ids.equals(found.ids):
         return f"its ids, or their order, are not those of {pid2sid.name}"
@@ -253,7 +265,7 @@ def _index(pid2sid: Path, index: Path) -> str | None:
 
 
 def _trie(pid2sid: Path, trie: Path) -> str | None:
-    wanted, tree = code_files.read(pid2sid, "sid"), trie_file.read(trie, pid2sid)
+    wanted, tree = _codes(pid2sid, "sid"), trie_file.read(trie, pid2sid)
     return _first_difference(wanted, sid_trie.codes_of(tree, tree.sid_of_item).numpy(), pid2sid)
 
 
@@ -271,7 +283,7 @@ def _first_difference(wanted: code_files.Codes, found: np.ndarray, pid2sid: Path
 
 
 def _quality(pid2sid: Path, quality: Path) -> str | None:
-    figures, sids = json_report.read(quality), code_files.read(pid2sid, "sid").codes
+    figures, sids = json_report.read(quality), _codes(pid2sid, "sid").codes
     distinct = len(np.unique(sids, axis=0))
     rate = (len(sids) - distinct) / max(len(sids), 1)
     if figures["items"] != len(sids):
@@ -286,7 +298,7 @@ def _quality(pid2sid: Path, quality: Path) -> str | None:
 
 
 def _ledger(pid2sid: Path, ledger: Path) -> str | None:
-    wanted, known = code_files.read(pid2sid, "sid"), ledger_file.read(ledger)
+    wanted, known = _codes(pid2sid, "sid"), ledger_file.read(ledger)
     if known.n_live != len(wanted.ids):
         return f"{known.n_live:,} items in the catalogue, {pid2sid.name} has {len(wanted.ids):,}"
     if not wanted.ids.equals(known.ids.slice(0, known.n_live)):
@@ -322,7 +334,7 @@ def _topk_of_either(topk: Path, own: Path | None, chosen: Path) -> str | None:
 
 
 def _topk(topk: Path, pid2sid: Path) -> str | None:
-    known = code_files.read(pid2sid, "sid")
+    known = _codes(pid2sid, "sid")
     ids = known.ids.combine_chunks()
     with parquet.naming(topk):
         for batch in parquet.Parquet(topk).iter_batches(use_threads=False):
