@@ -27,7 +27,7 @@ def learned_from():
 def rqkmeans_settings(wildcards):
     """Settings of residual k-means; ``rqkmeans_balanced`` has a balance even where the config has none."""
     found = settings("rqkmeans")
-    if wildcards.balanced and found["balance"] == "none":
+    if wildcards.get("balanced") and found["balance"] == "none":
         found["balance"] = "capacity"
     return found
 
