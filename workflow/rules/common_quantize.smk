@@ -32,6 +32,13 @@ def rqkmeans_settings(wildcards):
     return found
 
 
+def compared_settings(wildcards):
+    """Settings of the residual k-means of codes that are compared and not generated."""
+    sizes = config["fuse"]["codebook_sizes"]
+    own = {"n_levels": len(sizes), "codebook_size": sizes} if sizes else {}
+    return settings("rqkmeans") | own
+
+
 def balance_in_use(wildcards):
     """The balance of residual k-means."""
     return {"balance": rqkmeans_settings(wildcards)["balance"]}

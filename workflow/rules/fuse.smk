@@ -31,7 +31,7 @@ rule fuse_vectors:
         "../../envs/sidmill.yaml"
     threads: 2
     params:
-        fuse=settings("fuse", "folds", "use"),
+        fuse=settings("fuse", "folds", "use", "codebook_sizes"),
         run=pick("run", "seed"),
         code=code_of("fuse_vectors.py"),
     message:
@@ -57,7 +57,7 @@ rule fuse_folds:
         "../../envs/sidmill.yaml"
     threads: 2
     params:
-        fuse=settings("fuse", "use"),
+        fuse=settings("fuse", "use", "codebook_sizes"),
         run=pick("run", "seed"),
         code=code_of("fuse_folds.py"),
     message:

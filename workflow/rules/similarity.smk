@@ -24,6 +24,8 @@ use rule train_rqkmeans as train_similarity with:
         "results/logs/train_similarity.log",
     benchmark:
         "results/benchmarks/train_similarity.tsv"
+    params:
+        rqkmeans=compared_settings,
     message:
         "Fitting residual k-means to {input.vectors}"
 

@@ -473,7 +473,12 @@ def fused_interactions(fuse: Fuse, interactions: Interactions, items: Items) -> 
 
 
 def fused_similarity(fuse: Fuse, generative: Generative) -> Lines:
-    """Check that the generative recommender compares items by their codes."""
+    """Check that the generative recommender compares items by codes of fused vectors."""
+    if fuse.codebook_sizes is not None and fuse.use != "similarity":
+        yield (
+            f"fuse.codebook_sizes: found {some(fuse.codebook_sizes)}, which only codes that are "
+            f"compared have: set null, or fuse.use: similarity"
+        )
     if fuse.method == "none" or fuse.use != "similarity":
         return
     if generative.model != "causal":

@@ -77,4 +77,14 @@ class Fuse:
         ),
         minimum=1,
     )
+    codebook_sizes: list[int] | None = science(
+        None,
+        (
+            "similarity: codes per level of the codes that are compared, such as [256, 256, 256, "
+            "256]; null: those of rqkmeans. Nothing generates them, so more levels cost no token"
+        ),
+        minimum=1,
+        maximum=1048576,
+        most=26,
+    )
     memory_mb: int = machine(512, "MiB for counting and for a block of vectors", minimum=16)
