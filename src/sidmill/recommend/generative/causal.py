@@ -323,10 +323,15 @@ class Causal(GenerativeModel):
         self.text_rows = None if constants.text is None else constants.text.to(device)
         self.similarity = constants.similarity.to(device)
         self.whole = View(self.codes, self.nodes, self.similarity)
+
+        # What a fold shares with the others is on the device once.
+        moved = dict(
+            zip(map(id, constants.codes + constants.nodes), self.codes + self.nodes, strict=True)
+        )
         self.folds = [
             View(
-                [one.to(device) for one in fold.codes],
-                [one.to(device) for one in fold.nodes],
+                [moved.get(id(one), one).to(device) for one in fold.codes],
+                [moved.get(id(one), one).to(device) for one in fold.nodes],
                 fold.similarity.to(device),
             )
             for fold in constants.folds
