@@ -194,16 +194,16 @@ def test_training_reads_the_codes_of_folds_and_measuring_does_not(workflow):
     }
 
 
-SIMILAR = {"fuse": {"method": "graph", "use": "similarity", "folds": 3}}
+SIMILAR = (*TINY, "configs/fused-similarity.yaml")
 SMALL = {"generative": {"seeds": 1, "max_epochs": 1}}
 OF_SIMILARITY = {"train_similarity", "encode_similarity", "encode_similarity_folds"}
 
 
 def test_compared_codes_are_of_fused_vectors_and_sids_of_text(workflow):
-    similar = overlay(workflow, SIMILAR | SMALL)
-    assert inputs(workflow, *TINY, similar) == inputs(workflow, *TINY)  # SIDs need no fusion
+    similar = (*SIMILAR, overlay(workflow, SMALL))
+    assert inputs(workflow, *similar) == inputs(workflow, *TINY)  # SIDs need no fusion
     plain = inputs(workflow, *TINY, *TRAINED)
-    found = inputs(workflow, *TINY, similar, *TRAINED)
+    found = inputs(workflow, *similar, *TRAINED)
     assert set(found) == set(plain) | {"fuse_vectors", "fuse_folds"} | OF_SIMILARITY
     assert {rule for rule in found if FUSED in found[rule]} == {
         "train_similarity",
@@ -214,22 +214,22 @@ def test_compared_codes_are_of_fused_vectors_and_sids_of_text(workflow):
         "fuse_vectors",
         "fuse_folds",
     }
-    more = overlay(workflow, SIMILAR | {"generative": {"identifiers": ["opq"]}}, "more.yaml")
-    members = inputs(workflow, *TINY, more, "--", "results/generative/opq/metrics.json")
+    more = overlay(workflow, {"generative": {"identifiers": ["opq"]}}, "more.yaml")
+    members = inputs(workflow, *SIMILAR, more, "--", "results/generative/opq/metrics.json")
     assert set(members) >= OF_SIMILARITY
     assert TEXT in members["train_opq"]
 
     # Lists are of a model that compares these codes; folds are read in training alone.
     lists = ("--", "results/generative/rqkmeans/topk.parquet", *TRAINED[1:])
-    workflow.run(*TINY, similar, *lists)
-    assert workflow.planned(*TINY, similar, *lists) == set()
+    workflow.run(*similar, *lists)
+    assert workflow.planned(*similar, *lists) == set()
     read = read_by_jobs(workflow)
     codes = {"results/similarity/codes.parquet", "results/similarity/quantizer.safetensors"}
     folds = "results/similarity/fold_codes.parquet"
     assert codes <= read["train_generative"] & read["recommend_generative"]
     assert {rule for rule, files in read.items() if folds in files} == {"train_generative"}
     quantizer = quantizer_file.read(workflow.folder / "results/similarity/quantizer.safetensors")
-    assert quantizer.fingerprint["fuse.method"] == "graph"
+    assert quantizer.fingerprint["fuse.method"] == "contrastive"
     done = subprocess.run(
         [sys.executable, "-m", "sidmill", "check", "results"],
         cwd=workflow.folder,
@@ -241,8 +241,8 @@ def test_compared_codes_are_of_fused_vectors_and_sids_of_text(workflow):
     assert done.returncode == 0, done.stdout + done.stderr
 
     # What is compared costs no token: other sizes of it leave SIDs and vectors alone.
-    sizes = {"fuse": SIMILAR["fuse"] | {"codebook_sizes": [8, 8, 8, 8]}} | SMALL
-    assert workflow.planned(*TINY, overlay(workflow, sizes, "sizes.yaml"), *lists) == {
+    sizes = overlay(workflow, SMALL | {"fuse": {"codebook_sizes": [8, 8, 8, 8]}}, "sizes.yaml")
+    assert workflow.planned(*SIMILAR, sizes, *lists) == {
         *OF_SIMILARITY,
         "train_generative",
         "recommend_generative",
@@ -257,10 +257,8 @@ def test_given_sids_have_a_similarity_where_items_have_text(workflow):
     }
     workflow.overlay("given.json", json.dumps({"1": ["<a_0>", "<b_0>"]}))
     target = ("--", "results/generative/given/training.json")
-    found = inputs(workflow, *TINY, overlay(workflow, given | SIMILAR), *target)
-    assert {"import_given", "train_similarity", "train_generative"} <= set(found)
-    folds = "results/similarity/fold_codes.parquet"
-    assert folds in found["train_generative"]
+    found = inputs(workflow, *SIMILAR, overlay(workflow, given), *target)
+    assert {"import_given", "train_generative"} | OF_SIMILARITY <= set(found)
 
 
 @pytest.mark.long
