@@ -262,6 +262,40 @@ def test_given_sids_have_a_similarity_where_items_have_text(workflow):
 
 
 @pytest.mark.long
+def test_published_sids_stay_while_compared_codes_follow_the_log(workflow):
+    """With fuse.use: sids this fusion is refused for another log; SIDs of text do not know it."""
+    workflow.run(*TINY, "--", "results/demo/items.jsonl", "results/demo/interactions.jsonl")
+    lines = workflow.bytes("demo/items.jsonl").decode().splitlines()
+    rows = map(json.loads, workflow.bytes("demo/interactions.jsonl").decode().splitlines())
+    log = [json.dumps({key: row[key] for key in ("user_id", "item_ids")}) for row in rows]
+    workflow.overlay("items.jsonl", "\n".join(lines[:190]) + "\n")
+    workflow.overlay("log.jsonl", "\n".join(log) + "\n")
+    own = {
+        "items": {"path": "items.jsonl"},
+        "interactions": {"path": "log.jsonl", "on_unknown_items": "reject"},
+        **SMALL,
+    }
+    topk = "results/generative/rqkmeans/topk.parquet"
+    workflow.run(*SIMILAR, overlay(workflow, own), "--", "results/version.json", topk)
+    environment = os.environ | {"PYTHONPATH": str(workflow.folder / "src")}
+    words = [sys.executable, "-m", "sidmill", "publish", "versions/1"]
+    subprocess.run(words, cwd=workflow.folder, env=environment, check=True)
+    before, compared = sids(workflow), workflow.bytes("similarity/codes.parquet")
+
+    # All items and a longer log.
+    workflow.overlay("items.jsonl", "\n".join(lines) + "\n")
+    workflow.overlay("log.jsonl", "\n".join([*log, *more_users(log)]) + "\n")
+    own["published"] = {"path": "versions/1"}
+    workflow.run(*SIMILAR, overlay(workflow, own), *VERSION, topk)
+    after = sids(workflow)
+    assert {pid: after[pid] for pid in before} == before
+    assert len(set(after.values())) == len(after) == 200
+    assert workflow.bytes("similarity/codes.parquet") != compared
+    ids = pq.read_table(workflow.folder / "results/similarity/codes.parquet")["pid"]
+    assert ids.to_pylist() == list(after)
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("text_says_groups", [False, True])
 def test_a_planted_catalogue_from_text_to_recommendations(make_workflow, text_says_groups):
     """Users have items of one of 12 groups; texts are random words, or words of the group."""
