@@ -481,6 +481,8 @@ def fused_similarity(fuse: Fuse, generative: Generative) -> Lines:
         )
     if fuse.method == "none" or fuse.use != "similarity":
         return
+
+    # What the recommender would not read.
     if generative.model != "causal":
         yield (
             f"fuse.use: found similarity, but generative.model {generative.model} has none: set "

@@ -122,6 +122,8 @@ def _folds(items: SidItems, constants: Constants, compared: Identifier | None) -
         None if codes is None else _fold_nodes(trie, torch.from_numpy(codes.astype(np.int64)), own)
         for trie, codes, own in zip(constants.tries, folded, constants.nodes, strict=True)
     ]
+
+    # What differs in a fold, beside what all folds share.
     views = []
     for fold in range(items.n_folds if items.n_folds > 1 else 0):
         similarity = constants.similarity
