@@ -180,6 +180,22 @@ COMBINATIONS = {
         "fuse": {"method": "svd"}, "items": {"path": None}, "quantizer": "given",
         "given": {"path": "index.json"}, "collisions": {"strategy": "none"},
     },
+    "fuse.use: found similarity, but generative.model tiger": {
+        "fuse": {"method": "graph", "use": "similarity"}, "generative": {"model": "tiger"},
+        "interactions": {"path": "log.jsonl"},
+    },
+    "fuse.use: found similarity, but generative.similarity": {
+        "fuse": {"method": "graph", "use": "similarity"}, "generative": {"similarity": False},
+        "interactions": {"path": "log.jsonl"},
+    },
+    "fuse.use: found similarity, but with generative.features": {
+        "fuse": {"method": "graph", "use": "similarity"}, "generative": {"features": "sid+text"},
+        "interactions": {"path": "log.jsonl"},
+    },
+    "fuse.codebook_sizes: found 8, 8": {
+        "fuse": {"method": "graph", "codebook_sizes": [8, 8]},
+        "interactions": {"path": "log.jsonl"},
+    },
     "fuse.folds: found 4, but generative.model tiger": {
         "fuse": {"method": "graph", "folds": 4}, "generative": {"model": "tiger"},
         "interactions": {"path": "log.jsonl"},
@@ -386,6 +402,18 @@ REMEDIES = {
     ],
     "fuse.method: found svd, but items.path": [
         {"fuse": {"method": "none"}}, {"items": {"path": "items.jsonl"}},
+    ],
+    "fuse.use: found similarity, but generative.model tiger": [
+        {"fuse": {"use": "sids"}}, {"generative": {"model": "causal"}},
+    ],
+    "fuse.use: found similarity, but generative.similarity": [
+        {"fuse": {"use": "sids"}}, {"generative": {"similarity": True}},
+    ],
+    "fuse.use: found similarity, but with generative.features": [
+        {"fuse": {"use": "sids"}}, {"generative": {"features": "sid"}},
+    ],
+    "fuse.codebook_sizes: found 8, 8": [
+        {"fuse": {"codebook_sizes": None}}, {"fuse": {"use": "similarity"}},
     ],
     "fuse.folds: found 4, but generative.model tiger": [
         {"fuse": {"folds": 1}}, {"generative": {"model": "causal"}},

@@ -17,7 +17,7 @@ from whole_results import DIM, PRINT
 
 from sidmill.cli import commands
 from sidmill.core.errors import SidmillError
-from sidmill.formats import quantizer_file, schemas
+from sidmill.formats import quantizer_file, schemas, vector_store
 from sidmill.io import json_report, tensors
 from sidmill.report import check
 
@@ -275,6 +275,34 @@ def test_files_made_elsewhere_are_checked_without_our_metadata(results, tmp_path
     shutil.copy(results / "index.json", folder)
     report = check.check(folder)
     assert (report.faults, len(report.promises)) == ([], 1)
+
+
+def test_quantizers_are_of_text_or_fused_vectors_and_compared_codes_of_fused_ones(results):
+    fused = PRINT | {"fuse.method": "graph"}
+    ids = pa.chunked_array([np.arange(100, 100 + whole_results.N)])
+    vectors = np.ones((whole_results.N, DIM), np.float32)
+    sums = vector_store.write(results / "items/fused.npy", vectors.shape, "float32", [vectors])
+    vector_store.write_ids(results / "items/fused_ids.parquet", ids, vectors.shape, fused, sums)
+    shutil.copytree(results / "rqkmeans", results / "similarity")
+
+    def trained_on(name, fingerprint):
+        path = results / name / "quantizer.safetensors"
+        quantizer = quantizer_file.read(path)
+        quantizer_file.write(path, quantizer._replace(fingerprint=fingerprint))
+
+    other = PRINT | {"fuse.method": "svd"}
+    for name, sound, wrong in (
+        ("similarity", [fused], [PRINT, other]),
+        ("rqkmeans", [PRINT, fused], [other]),
+    ):
+        for fingerprint in wrong:
+            trained_on(name, fingerprint)
+            found = [fault for fault in faults_of(results) if fault.startswith(f"{name}/")]
+            assert len(found) == 1
+            assert "trained on other embeddings than those of fused_ids.parquet" in found[0]
+        for fingerprint in sound:
+            trained_on(name, fingerprint)
+            assert not [fault for fault in faults_of(results) if fault.startswith(f"{name}/")]
 
 
 def test_a_folder_without_results_is_refused(tmp_path):

@@ -57,7 +57,7 @@ def test_a_rule_file_opens_with_what_it_reads_and_leaves(file):
     if file.stem.startswith("common"):
         assert not re.search(r"(?m)^rule ", text)
     else:
-        opening = ast.get_docstring(ast.parse(text[: text.index("\n\n\nrule")]))
+        opening = ast.get_docstring(ast.parse(re.split(r"\n\n\n(?:use )?rule ", text)[0]))
         assert "READS " in opening
         assert "LEAVES " in opening
 

@@ -10,6 +10,8 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 
+from sidmill.formats import quantizer_file
+
 pytestmark = pytest.mark.workflow
 
 TINY = ("--configfile", "tests/configs/tiny.yaml")
@@ -190,6 +192,107 @@ def test_training_reads_the_codes_of_folds_and_measuring_does_not(workflow):
         "train_generative",
         "recommend_generative",
     }
+
+
+SIMILAR = (*TINY, "configs/fused-similarity.yaml")
+SMALL = {"generative": {"seeds": 1, "max_epochs": 1}}
+OF_SIMILARITY = {"train_similarity", "encode_similarity", "encode_similarity_folds"}
+
+
+def test_compared_codes_are_of_fused_vectors_and_sids_of_text(workflow):
+    similar = (*SIMILAR, overlay(workflow, SMALL))
+    assert inputs(workflow, *similar) == inputs(workflow, *TINY)  # SIDs need no fusion
+    plain = inputs(workflow, *TINY, *TRAINED)
+    found = inputs(workflow, *similar, *TRAINED)
+    assert set(found) == set(plain) | {"fuse_vectors", "fuse_folds"} | OF_SIMILARITY
+    assert {rule for rule in found if FUSED in found[rule]} == {
+        "train_similarity",
+        "encode_similarity",
+    }
+    of_text = {rule for rule in plain if TEXT in plain[rule]}
+    assert {rule for rule in found if TEXT in found[rule]} == of_text | {
+        "fuse_vectors",
+        "fuse_folds",
+    }
+    more = overlay(workflow, {"generative": {"identifiers": ["opq"]}}, "more.yaml")
+    members = inputs(workflow, *SIMILAR, more, "--", "results/generative/opq/metrics.json")
+    assert set(members) >= OF_SIMILARITY
+    assert TEXT in members["train_opq"]
+
+    # Lists are of a model that compares these codes; folds are read in training alone.
+    lists = ("--", "results/generative/rqkmeans/topk.parquet", *TRAINED[1:])
+    workflow.run(*similar, *lists)
+    assert workflow.planned(*similar, *lists) == set()
+    read = read_by_jobs(workflow)
+    codes = {"results/similarity/codes.parquet", "results/similarity/quantizer.safetensors"}
+    folds = "results/similarity/fold_codes.parquet"
+    assert codes <= read["train_generative"] & read["recommend_generative"]
+    assert {rule for rule, files in read.items() if folds in files} == {"train_generative"}
+    quantizer = quantizer_file.read(workflow.folder / "results/similarity/quantizer.safetensors")
+    assert quantizer.fingerprint["fuse.method"] == "contrastive"
+    done = subprocess.run(
+        [sys.executable, "-m", "sidmill", "check", "results"],
+        cwd=workflow.folder,
+        env=os.environ | {"PYTHONPATH": str(workflow.folder / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    # What is compared costs no token: other sizes of it leave SIDs and vectors alone.
+    sizes = overlay(workflow, SMALL | {"fuse": {"codebook_sizes": [8, 8, 8, 8]}}, "sizes.yaml")
+    assert workflow.planned(*SIMILAR, sizes, *lists) == {
+        *OF_SIMILARITY,
+        "train_generative",
+        "recommend_generative",
+    }
+
+
+def test_given_sids_have_a_similarity_where_items_have_text(workflow):
+    given = {
+        "quantizer": "given",
+        "given": {"path": "given.json"},
+        "collisions": {"strategy": "none"},
+    }
+    workflow.overlay("given.json", json.dumps({"1": ["<a_0>", "<b_0>"]}))
+    target = ("--", "results/generative/given/training.json")
+    found = inputs(workflow, *SIMILAR, overlay(workflow, given), *target)
+    assert {"import_given", "train_generative"} | OF_SIMILARITY <= set(found)
+
+
+@pytest.mark.long
+def test_published_sids_stay_while_compared_codes_follow_the_log(workflow):
+    """With fuse.use: sids this fusion is refused for another log; SIDs of text do not know it."""
+    workflow.run(*TINY, "--", "results/demo/items.jsonl", "results/demo/interactions.jsonl")
+    lines = workflow.bytes("demo/items.jsonl").decode().splitlines()
+    rows = map(json.loads, workflow.bytes("demo/interactions.jsonl").decode().splitlines())
+    log = [json.dumps({key: row[key] for key in ("user_id", "item_ids")}) for row in rows]
+    workflow.overlay("items.jsonl", "\n".join(lines[:190]) + "\n")
+    workflow.overlay("log.jsonl", "\n".join(log) + "\n")
+    own = {
+        "items": {"path": "items.jsonl"},
+        "interactions": {"path": "log.jsonl", "on_unknown_items": "reject"},
+        **SMALL,
+    }
+    topk = "results/generative/rqkmeans/topk.parquet"
+    workflow.run(*SIMILAR, overlay(workflow, own), "--", "results/version.json", topk)
+    environment = os.environ | {"PYTHONPATH": str(workflow.folder / "src")}
+    words = [sys.executable, "-m", "sidmill", "publish", "versions/1"]
+    subprocess.run(words, cwd=workflow.folder, env=environment, check=True)
+    before, compared = sids(workflow), workflow.bytes("similarity/codes.parquet")
+
+    # All items and a longer log.
+    workflow.overlay("items.jsonl", "\n".join(lines) + "\n")
+    workflow.overlay("log.jsonl", "\n".join([*log, *more_users(log)]) + "\n")
+    own["published"] = {"path": "versions/1"}
+    workflow.run(*SIMILAR, overlay(workflow, own), *VERSION, topk)
+    after = sids(workflow)
+    assert {pid: after[pid] for pid in before} == before
+    assert len(set(after.values())) == len(after) == 200
+    assert workflow.bytes("similarity/codes.parquet") != compared
+    ids = pq.read_table(workflow.folder / "results/similarity/codes.parquet")["pid"]
+    assert ids.to_pylist() == list(after)
 
 
 @pytest.mark.long

@@ -42,17 +42,26 @@ def generative_items(wildcards):
             "vectors": "results/items/vectors.npy",
             "ids": "results/items/ids.parquet",
         }
+    if fuses_for("similarity"):
+        files["similarity"] = compared_files("codes.parquet", "quantizer.safetensors")
     return files
+
+
+def compared_files(*names):
+    """Files of the codes that are compared and not generated."""
+    return [f"results/similarity/{name}" for name in names]
 
 
 def generative_training(wildcards):
     """What training reads of the items: the codes of each fold of users too, where there are folds."""
     files = generative_items(wildcards)
-    if (
-        config["fuse"]["method"] == "none"
-        or config["fuse"]["folds"] == 1
-        or wildcards.quantizer == "given"
-    ):
+    if config["fuse"]["folds"] == 1:
+        return files
+    if fuses_for("similarity"):
+        return files | {
+            "similarity": files["similarity"] + compared_files("fold_codes.parquet")
+        }
+    if not fuses_for("sids") or wildcards.quantizer == "given":
         return files
     others = [
         one for one in config["generative"]["identifiers"] if one != wildcards.quantizer

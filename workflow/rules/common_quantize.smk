@@ -27,9 +27,16 @@ def learned_from():
 def rqkmeans_settings(wildcards):
     """Settings of residual k-means; ``rqkmeans_balanced`` has a balance even where the config has none."""
     found = settings("rqkmeans")
-    if wildcards.balanced and found["balance"] == "none":
+    if wildcards.get("balanced") and found["balance"] == "none":
         found["balance"] = "capacity"
     return found
+
+
+def compared_settings(wildcards):
+    """Settings of the residual k-means of codes that are compared and not generated."""
+    sizes = config["fuse"]["codebook_sizes"]
+    own = {"n_levels": len(sizes), "codebook_size": sizes} if sizes else {}
+    return settings("rqkmeans") | own
 
 
 def balance_in_use(wildcards):

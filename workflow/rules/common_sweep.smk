@@ -21,7 +21,10 @@ def swept_tokenizer(wildcards, quantizer):
 def swept_fuse(wildcards):
     """Settings of a fusion, with the method and the weight of its name."""
     tokenizer = sweeps.read_name(f"rqkmeans.1.{wildcards.fusion}")
-    return settings("fuse") | sweeps.overlay(tokenizer)["fuse"]
+    return (
+        settings("fuse", "folds", "use", "codebook_sizes")
+        | sweeps.overlay(tokenizer)["fuse"]
+    )
 
 
 def swept_network(wildcards):

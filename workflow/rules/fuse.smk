@@ -1,5 +1,5 @@
 """
-Text vectors and training interactions -> the vectors that quantizers are given, with fuse.method other than none.
+Text vectors and training interactions -> fused vectors, with fuse.method other than none.
 
 READS    results/items/vectors.npy, ids.parquet        float (N, D)
          results/interactions/sequences.parquet        user_id, item_ids, splits: those of the split train alone
@@ -10,6 +10,7 @@ LEAVES   results/items/fused.npy                       float32 or float16 (N, D)
                                                        generative recommender is trained with fuse.folds
          results/{quantizer}/fold_codes.parquet        pid, codes list<int32> (L), their codes, one fold after another
 
+With fuse.use: sids, quantizers of SIDs are given the fused vectors; with similarity, similarity.smk quantizes them.
 Rules that read texts as vectors (retrieval, recommenders, exports) keep vectors.npy.
 """
 
@@ -30,7 +31,7 @@ rule fuse_vectors:
         "../../envs/sidmill.yaml"
     threads: 2
     params:
-        fuse=settings("fuse", "folds"),
+        fuse=settings("fuse", "folds", "use", "codebook_sizes"),
         run=pick("run", "seed"),
         code=code_of("fuse_vectors.py"),
     message:
@@ -56,7 +57,7 @@ rule fuse_folds:
         "../../envs/sidmill.yaml"
     threads: 2
     params:
-        fuse=settings("fuse"),
+        fuse=settings("fuse", "use", "codebook_sizes"),
         run=pick("run", "seed"),
         code=code_of("fuse_folds.py"),
     message:

@@ -6,6 +6,7 @@ READS    results/interactions/sequences.parquet        user_id, item_ids, splits
          results/{quantizer}/codes.parquet             of the others: pid, codes list<int32> (L)
          results/{quantizer}/quantizer.safetensors     codebook.{l} float32 (K_l, d); given SIDs have none
          results/{quantizer}/fold_codes.parquet        with fuse.folds above 1, in training alone
+         results/similarity/                           with fuse.use: similarity, the codes that are compared
          results/items/vectors.npy, ids.parquet        with generative.features: sid+text
          results/recommender/model.safetensors         with generative_evaluation.with_recommender
 LEAVES   results/{quantizer}/pid2sid.parquet           pid, sid list<int32>: collisions of the others resolved

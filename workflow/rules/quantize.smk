@@ -1,7 +1,7 @@
 """
 Vectors -> a quantizer -> one tuple of codes per item.
 
-READS    results/items/vectors.npy, ids.parquet       float (N, D); fused.npy, fused_ids.parquet where fuse.method is set
+READS    results/items/vectors.npy, ids.parquet       float (N, D); fused.npy, fused_ids.parquet with fuse.use: sids
          results/items/residuals.npy, categories.parquet  with category_level.field: what is left of the vectors for training
          pretrained.path                              with quantizer: pretrained
          given.path                                   with quantizer: given: SIDs that exist

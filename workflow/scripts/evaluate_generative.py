@@ -18,6 +18,7 @@ with job(snakemake) as log:
         snakemake.input.quantizers,
         snakemake.input.get("vectors"),
         snakemake.input.get("ids"),
+        similarity_paths=snakemake.input.get("similarity", []),
     )
     recommender = evaluate.open_recommender(
         snakemake.input.get("recommender"),

@@ -16,6 +16,7 @@ with job(snakemake) as log:
         snakemake.input.quantizers,
         snakemake.input.get("vectors"),
         snakemake.input.get("ids"),
+        similarity_paths=snakemake.input.get("similarity", []),
     )
     n_users = topk.recommend(
         snakemake.input.sequences,

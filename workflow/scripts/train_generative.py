@@ -17,7 +17,8 @@ with job(snakemake) as log:
         snakemake.input.quantizers,
         snakemake.input.get("vectors"),
         snakemake.input.get("ids"),
-        snakemake.input.get("folds", []),
+        fold_paths=snakemake.input.get("folds", []),
+        similarity_paths=snakemake.input.get("similarity", []),
     )
     fitted, curves = train.fit(
         snakemake.input.sequences,

@@ -28,7 +28,7 @@ with job(snakemake) as log:
         ),
     )
     fitted = quantizer_file.Quantizer(
-        f"rqkmeans{snakemake.wildcards.balanced}",
+        f"rqkmeans{snakemake.wildcards.get('balanced', '')}",
         levels.codebooks,
         base.identity(run) | base.identity(settings),
         items.fingerprint,

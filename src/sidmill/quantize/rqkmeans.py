@@ -144,9 +144,11 @@ def fit(
     sizes = _sizes(settings)
     n_items, dim = vectors.shape
     if n_items < max(sizes):
+        # Sizes of compared codes come as a list too.
+        or_fuse = isinstance(settings.codebook_size, list) * " (or fuse.codebook_sizes, if set)"
         raise SidmillError(
             f"{n_items} vectors cannot fill {max(sizes)} codewords: "
-            f"lower rqkmeans.codebook_size to at most {n_items}, or embed more items"
+            f"lower rqkmeans.codebook_size{or_fuse} to at most {n_items}, or embed more items"
         )
     chosen = _training_rows(n_items, settings.max_points_per_centroid, max(sizes), seed)
     n_training = n_items if chosen is None else len(chosen)

@@ -472,9 +472,38 @@ def fused_interactions(fuse: Fuse, interactions: Interactions, items: Items) -> 
         )
 
 
+def fused_similarity(fuse: Fuse, generative: Generative) -> Lines:
+    """Check that the generative recommender compares items by codes of fused vectors."""
+    if fuse.codebook_sizes is not None and fuse.use != "similarity":
+        yield (
+            f"fuse.codebook_sizes: found {some(fuse.codebook_sizes)}, which only codes that are "
+            f"compared have: set null, or fuse.use: similarity"
+        )
+    if fuse.method == "none" or fuse.use != "similarity":
+        return
+
+    # What the recommender would not read.
+    if generative.model != "causal":
+        yield (
+            f"fuse.use: found similarity, but generative.model {generative.model} has none: set "
+            f"generative.model: causal, or fuse.use: sids"
+        )
+        return
+    if not generative.similarity:
+        yield (
+            "fuse.use: found similarity, but generative.similarity is false: set it to true, or "
+            "fuse.use: sids"
+        )
+    if generative.features != "sid":
+        yield (
+            f"fuse.use: found similarity, but with generative.features: {generative.features} "
+            f"texts are compared: set generative.features: sid, or fuse.use: sids"
+        )
+
+
 def fused_folds(fuse: Fuse, generative: Generative, category_level: CategoryLevel) -> Lines:
     """Check what reads SIDs that were fused without some of the users."""
-    if fuse.method == "none" or fuse.folds == 1:
+    if fuse.method == "none" or fuse.folds == 1 or fuse.use != "sids":
         return
     if generative.model != "causal":
         yield (
@@ -499,9 +528,10 @@ def quantizer_dimensions(
     """Check dimensions of the item vectors that the chosen quantizer cannot take."""
     dim = embedding.dim
     name = "embedding.dim"
-    if fuse.method != "none" and fuse.whiten and fuse.whiten_dim is not None:
+    reads_fused = fuse.method != "none" and fuse.use == "sids"
+    if reads_fused and fuse.whiten and fuse.whiten_dim is not None:
         name, dim = "fuse.whiten_dim", fuse.whiten_dim
-    elif dim is None or fuse.method == "svd":  # which appends some
+    elif dim is None or (reads_fused and fuse.method == "svd"):  # which appends some
         return
     if quantizer == "rqvae" and rqvae.skip == "pca" and rqvae.e_dim > dim:
         yield (
@@ -787,6 +817,7 @@ CHECKS: list[Callable[..., Lines]] = [
     fsq_size,
     contrastive_pairs,
     fused_interactions,
+    fused_similarity,
     fused_folds,
     quantizer_dimensions,
     interaction_fields,

@@ -17,6 +17,14 @@ class Fuse:
             "learned on items that are consumed near, then graph"
         ),
     )
+    use: Literal["sids", "similarity"] = science(
+        "sids",
+        (
+            "sids: quantizers read the fused vectors | similarity: SIDs are of the text vectors, "
+            "and the generative recommender (causal) compares items by further codes, of the "
+            "fused vectors, which it neither reads nor generates"
+        ),
+    )
     weight: float = science(
         0.3,
         "share of interactions in the vector of a well-known item; the rest is text",
@@ -65,8 +73,18 @@ class Fuse:
         1,
         (
             "the generative recommender (causal) learns from the histories of 1/folds of the users "
-            "with SIDs that were fused without these users; 1: with the SIDs of all users"
+            "with codes that were fused without these users; 1: with those of all users"
         ),
         minimum=1,
+    )
+    codebook_sizes: list[int] | None = science(
+        None,
+        (
+            "similarity: codes per level of the codes that are compared, such as [256, 256, 256, "
+            "256]; null: those of rqkmeans. Nothing generates them, so more levels cost no token"
+        ),
+        minimum=1,
+        maximum=1048576,
+        most=26,
     )
     memory_mb: int = machine(512, "MiB for counting and for a block of vectors", minimum=16)

@@ -142,6 +142,8 @@ def overlay(tokenizer: Tokenizer) -> dict[str, Any]:
     if tokenizer.quantizer in NETWORKS:
         sections[NETWORK_SHAPE] = {"codebook_sizes": sizes}
     sections["fuse"] = {"method": tokenizer.fuse}
+    if tokenizer.fuse != "none":
+        sections["fuse"]["use"] = "sids"
     if tokenizer.weight is not None:
         sections["fuse"]["weight"] = tokenizer.weight
     return sections

@@ -7,7 +7,8 @@ temperature. Token and prefix vectors start near 0: where interactions say nothi
 its codewords say, so an item without interactions has a vector too.
 
 The *similarity* of an item is added to its score: the product of its codewords' sum (whitened by
-the fourth root, at unit length) with those of the latest items, weighted by age.
+the fourth root, at unit length) with those of the latest items, weighted by age. The codewords are
+those of its SID, or of an identifier that is compared and not generated.
 
 Two learned numbers are added for the items that the history has (:mod:`.repeats`).
 
@@ -97,42 +98,48 @@ def constants_of(items: SidItems, settings: Generative) -> Constants:
 
     # Rows that are compared: the text, or what the codebooks say of it.
     similarity = np.zeros((len(codes[0]), 0), np.float32)
-    reads_codewords = settings.similarity and not reads_text and items.identifiers[0].codebooks
+    compared = items.compared or items.identifiers[0]
+    reads_codewords = settings.similarity and not reads_text and compared.codebooks
     if settings.similarity and reads_text:
         similarity = _similarity(items.items.vectors)
     elif reads_codewords:
-        similarity = _similarity(_reconstruct(items.identifiers[0]))
+        similarity = _similarity(_reconstruct(compared))
     constants = Constants(tries, codes, nodes, codewords, text, torch.from_numpy(similarity), [])
-    return constants._replace(folds=_folds(items, constants, reads_codewords=bool(reads_codewords)))
+    return constants._replace(folds=_folds(items, constants, compared if reads_codewords else None))
 
 
-def _folds(items: SidItems, constants: Constants, *, reads_codewords: bool) -> list[View]:
-    """What training reads for the users of each fold. Memory: the result."""
-    counts = {len(one.fold_codes) for one in items.identifiers if one.fold_codes is not None}
-    if not counts:
-        return []
+def _folds(items: SidItems, constants: Constants, compared: Identifier | None) -> list[View]:
+    """What training reads for the users of each fold. Memory: the result.
 
-    # (F, N, L) per identifier; one without fold codes has its SIDs in every fold.
-    (n_folds,) = counts
-    codes = [
-        one.codes[None].repeat(n_folds, 0) if one.fold_codes is None else one.fold_codes
-        for one in items.identifiers
-    ]
+    Args:
+        items: some identifiers have codes for each fold.
+        constants: what is read without folds.
+        compared: the identifier that gives the similarity; None: no identifier does.
+    """
+    # (F, N, L) per identifier; None for one that is the same in every fold.
+    folded = [one.fold_codes for one in items.identifiers]
     nodes = [
-        _fold_nodes(trie, torch.from_numpy(of_folds.astype(np.int64)), own)
-        for trie, of_folds, own in zip(constants.tries, codes, constants.nodes, strict=True)
+        None if codes is None else _fold_nodes(trie, torch.from_numpy(codes.astype(np.int64)), own)
+        for trie, codes, own in zip(constants.tries, folded, constants.nodes, strict=True)
     ]
+
+    # What differs in a fold, beside what all folds share.
     views = []
-    for fold in range(n_folds):
+    for fold in range(items.n_folds if items.n_folds > 1 else 0):
         similarity = constants.similarity
-        if reads_codewords:
-            first = items.identifiers[0]
-            rows = _reconstruct(first._replace(codes=codes[0][fold]))
-            similarity = torch.from_numpy(_similarity(_reconstruct(first), rows))
+        if compared is not None and compared.fold_codes is not None:
+            rows = _reconstruct(compared._replace(codes=compared.fold_codes[fold]))
+            similarity = torch.from_numpy(_similarity(_reconstruct(compared), rows))
         views.append(
             View(
-                [torch.from_numpy(of_folds[fold].astype(np.int64)) for of_folds in codes],
-                [of_folds[fold] for of_folds in nodes],
+                [
+                    own if codes is None else torch.from_numpy(codes[fold].astype(np.int64))
+                    for own, codes in zip(constants.codes, folded, strict=True)
+                ],
+                [
+                    own if of_folds is None else of_folds[fold]
+                    for own, of_folds in zip(constants.nodes, nodes, strict=True)
+                ],
                 similarity,
             )
         )
@@ -318,10 +325,15 @@ class Causal(GenerativeModel):
         self.text_rows = None if constants.text is None else constants.text.to(device)
         self.similarity = constants.similarity.to(device)
         self.whole = View(self.codes, self.nodes, self.similarity)
+
+        # What a fold shares with the others is on the device once.
+        moved = dict(
+            zip(map(id, constants.codes + constants.nodes), self.codes + self.nodes, strict=True)
+        )
         self.folds = [
             View(
-                [one.to(device) for one in fold.codes],
-                [one.to(device) for one in fold.nodes],
+                [moved.get(id(one), one).to(device) for one in fold.codes],
+                [moved.get(id(one), one).to(device) for one in fold.nodes],
                 fold.similarity.to(device),
             )
             for fold in constants.folds

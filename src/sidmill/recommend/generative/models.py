@@ -76,7 +76,7 @@ def constants_of(items: SidItems, settings: Generative) -> Constants:
     if settings.model == "tiger":
         settings = replace(settings, features="sid")
         own = items.identifiers[0]._replace(codebooks=(), fold_codes=None)
-        items = items._replace(identifiers=(own,))
+        items = items._replace(identifiers=(own,), compared=None)
     return causal.constants_of(items, settings)
 
 

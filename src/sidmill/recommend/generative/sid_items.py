@@ -1,7 +1,9 @@
 """Items of a generative recommender: their ids, their SIDs, codebooks behind them, their text.
 
 Item number r, in [0, N), is row r of pid2sid.parquet. An *identifier* is one set of SIDs of the
-items: the first is the one whose SIDs are generated; others describe the same items again.
+items: the first is the one whose SIDs are generated; others describe the same items again. A
+*compared* identifier, if there is one, is neither read nor generated: the similarity of items is
+that of its codewords.
 
 Shapes: N items, L levels, K_l codes of a level, d of the codebooks, D of the text embeddings.
 """
@@ -48,16 +50,17 @@ class SidItems(NamedTuple):
     Attributes:
         items: ids, numbers, and text embeddings (N, D); (N, 0) where none are read.
         identifiers: the first is generated.
+        compared: the identifier whose codewords are compared; None: the first is compared.
     """
 
     items: Items
     identifiers: tuple[Identifier, ...]
+    compared: Identifier | None = None
 
     @property
     def n_folds(self) -> int:
         """Folds of users that training reads items differently for; 1 without."""
-        of_each = [one.fold_codes for one in self.identifiers]
-        return max([1, *(len(codes) for codes in of_each if codes is not None)])
+        return max([1, *(len(codes) for codes in _all_fold_codes(self))])
 
 
 def load(
@@ -66,6 +69,7 @@ def load(
     vectors_path: str | Path | None = None,
     ids_path: str | Path | None = None,
     fold_paths: Sequence[str | Path] = (),
+    similarity_paths: Sequence[str | Path] = (),
 ) -> SidItems:
     """Read items by their SIDs.
 
@@ -78,6 +82,8 @@ def load(
         vectors_path: vectors.npy; None where text is not read.
         ids_path: ids.parquet of the vectors.
         fold_paths: a fold_codes.parquet per identifier, for training; empty where there are none.
+        similarity_paths: codes.parquet and quantizer.safetensors of the compared identifier, and
+            for training with folds its fold_codes.parquet; empty where the SIDs are compared.
 
     Raises:
         SidmillError: if files are unreadable or not of one quantizer, or an item lacks a SID or a
@@ -100,26 +106,61 @@ def load(
         fingerprint = store.fingerprint
 
     # The other files in that order, and the codebooks behind each.
-    identifiers = []
-    for sids, path, quantizer_path in zip(coded, sid_paths, quantizer_paths, strict=True):
-        codes = sids.codes
-        if sids is not coded[0]:
-            codes = codes[rows_of(id_lookup.make(sids.ids, path), ids, str(path))]
-        codebooks = quantizer_file.read(quantizer_path, without_codebooks=True).codebooks
-        counts = [len(book) for book in codebooks]
-        if counts != list(sids.sizes[: len(counts)]):
-            raise SidmillError(
-                f"{quantizer_path} has codebooks of {listing.some(counts)} codewords, and the SIDs "
-                f"of {path} have levels of {listing.some(sids.sizes)} codes: make both with one "
-                f"quantizer"
-            )
-        identifiers.append(Identifier(codes, tuple(sids.sizes), tuple(codebooks)))
+    identifiers = [
+        _identifier(sids, path, quantizer_path, ids if sids is not coded[0] else None)
+        for sids, path, quantizer_path in zip(coded, sid_paths, quantizer_paths, strict=True)
+    ]
 
     # What training reads in place of the codes, for the users of each fold.
     for number, path in enumerate(fold_paths):
         fold_codes = _fold_codes(path, ids, identifiers[number])
         identifiers[number] = identifiers[number]._replace(fold_codes=fold_codes)
-    return SidItems(item_features.of(ids, vectors, fingerprint), tuple(identifiers))
+    compared = _compared(similarity_paths, ids) if similarity_paths else None
+    return SidItems(item_features.of(ids, vectors, fingerprint), tuple(identifiers), compared)
+
+
+def _identifier(
+    coded: code_files.Codes,
+    path: str | Path,
+    quantizer_path: str | Path,
+    ids: pa.Array | None = None,
+) -> Identifier:
+    """Join codes with the codebooks behind them.
+
+    Args:
+        coded: content of ``path``.
+        path: pid2sid.parquet or codes.parquet.
+        quantizer_path: the quantizer.safetensors of the codes.
+        ids: items, in the order in which codes are wanted; None: that of the file.
+
+    Raises:
+        SidmillError: if the quantizer has other codebooks, or an item has no code.
+    """
+    codes = coded.codes
+    if ids is not None:
+        codes = codes[rows_of(id_lookup.make(coded.ids, path), ids, str(path))]
+    codebooks = quantizer_file.read(quantizer_path, without_codebooks=True).codebooks
+    counts = [len(book) for book in codebooks]
+    if counts != list(coded.sizes[: len(counts)]):
+        raise SidmillError(
+            f"{quantizer_path} has codebooks of {listing.some(counts)} codewords, and the SIDs "
+            f"of {path} have levels of {listing.some(coded.sizes)} codes: make both with one "
+            f"quantizer"
+        )
+    return Identifier(codes, tuple(coded.sizes), tuple(codebooks))
+
+
+def _compared(paths: Sequence[str | Path], ids: pa.Array) -> Identifier:
+    """Read the identifier that is compared, in the order of the items.
+
+    Its codes are those before collisions are resolved: they need not tell items apart.
+    """
+    codes_path, quantizer_path, *fold_paths = paths
+    coded = code_files.read(codes_path, "codes")
+    compared = _identifier(coded, codes_path, quantizer_path, ids)
+    for path in fold_paths:
+        compared = compared._replace(fold_codes=_fold_codes(path, ids, compared))
+    return compared
 
 
 def _fold_codes(path: str | Path, ids: pa.Array, identifier: Identifier) -> np.ndarray:
@@ -172,7 +213,8 @@ def rows_of(known: id_lookup.Lookup, ids: pa.Array, where: str) -> np.ndarray:
 def identify(items: SidItems) -> dict[str, Any]:
     """Which items and SIDs a model belongs to: digests of ids, SIDs, codebooks; the fingerprint."""
     digest = hashlib.sha256()
-    for identifier in items.identifiers:
+    compared = () if items.compared is None else (items.compared,)
+    for identifier in (*items.identifiers, *compared):
         digest.update(np.ascontiguousarray(identifier.codes, dtype="<i4").data)
         for book in identifier.codebooks:
             digest.update(np.ascontiguousarray(book, dtype="<f4").data)
@@ -185,8 +227,15 @@ def identify(items: SidItems) -> dict[str, Any]:
 
 def identify_folds(items: SidItems) -> str | None:
     """A digest of what the folds read; None without folds."""
-    folds = [one.fold_codes for one in items.identifiers if one.fold_codes is not None]
+    folds = _all_fold_codes(items)
     digest = hashlib.sha256()
     for codes in folds:
         digest.update(np.ascontiguousarray(codes, dtype="<i4").data)
     return digest.hexdigest() if folds else None
+
+
+def _all_fold_codes(items: SidItems) -> list[np.ndarray]:
+    """Codes of all identifiers that have some for each fold: int32 (F, N, L) each."""
+    compared = [] if items.compared is None else [items.compared]
+    every = [one.fold_codes for one in (*items.identifiers, *compared)]
+    return [codes for codes in every if codes is not None]

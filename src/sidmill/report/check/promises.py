@@ -97,7 +97,9 @@ def _order_of_items(paths: Paths) -> Iterator[Promise]:
 
 
 def _quantizers(paths: Paths) -> Iterator[Promise]:
-    ids = paths.get("items/fused_ids.parquet") or paths.get(IDS)
+    of_text, of_fused = (
+        [paths[name]] if name in paths else [] for name in (IDS, "items/fused_ids.parquet")
+    )
     for name in paths:
         folder, _, file = name.rpartition("/")
         if file != "quantizer.safetensors" or folder == "published":
@@ -109,11 +111,13 @@ def _quantizers(paths: Paths) -> Iterator[Promise]:
                 codes,
                 partial(_sizes, paths[name], paths[codes]),
             )
-        if ids:
+        # Quantizers of SIDs read either vectors, as fuse.use says.
+        every = of_fused if folder == "similarity" else [*of_fused, *of_text]
+        if every:
             yield Promise(
-                f"{name} was trained on the embeddings of {ids.name}",
+                f"{name} was trained on the embeddings of {_either(every)}",
                 name,
-                partial(_fingerprint, paths[name], ids),
+                partial(_fingerprint, paths[name], every),
             )
 
 
@@ -226,16 +230,25 @@ def _sizes(quantizer: Path, codes: Path) -> str | None:
     return None if wanted == found else f"codebook sizes {found}, the quantizer has {wanted}"
 
 
-def _fingerprint(quantizer: Path, ids: Path) -> str | None:
-    file = parquet.open_file(ids, {"pid": parquet.is_pid})
-    vectors = parquet.metadata_json(file, FINGERPRINT_KEY)
+def _fingerprint(quantizer: Path, every: list[Path]) -> str | None:
+    """Compare with the fingerprints of all vectors that the quantizer may have been trained on."""
     trained = quantizer_file.read(quantizer, without_codebooks=True).fingerprint
-    if not vectors or not trained or vectors == trained:
-        return None
-    differing = [
-        key for key in sorted({*vectors, *trained}) if vectors.get(key) != trained.get(key)
-    ]
-    return f"trained on other embeddings than those of {ids.name}: {', '.join(differing)} differ"
+    differing: list[str] = []
+    for ids in every:
+        file = parquet.open_file(ids, {"pid": parquet.is_pid})
+        vectors = parquet.metadata_json(file, FINGERPRINT_KEY)
+        if not vectors or not trained or vectors == trained:
+            return None
+        keys = sorted({*vectors, *trained})
+        differing = [key for key in keys if vectors.get(key) != trained.get(key)]
+    return (
+        f"trained on other embeddings than those of {_either(every)}: {', '.join(differing)} differ"
+    )
+
+
+def _either(every: list[Path]) -> str:
+    """Names of files, one of which is meant."""
+    return " or ".join(path.name for path in every)
 
 
 def _moved(pid2sid: Path, codes: Path, resolution: Path) -> str | None:
