@@ -179,6 +179,7 @@ def test_training_reads_the_codes_of_folds_and_measuring_does_not(workflow):
     name = overlay(workflow, folds | {"generative": {"seeds": 1, "max_epochs": 1}}, "folds.yaml")
     lists = ("--", "results/generative/rqkmeans/topk.parquet", *TRAINED[1:])
     workflow.run(*TINY, name, *lists)
+    assert workflow.faults() == []
     read = read_by_jobs(workflow)
     codes = "results/rqkmeans/fold_codes.parquet"
     assert {rule for rule, files in read.items() if codes in files} == {"train_generative"}
@@ -190,6 +191,11 @@ def test_training_reads_the_codes_of_folds_and_measuring_does_not(workflow):
         "train_generative",
         "recommend_generative",
     }
+
+    # Without fusion the fused files remain, and are no fault.
+    workflow.run(*TINY, overlay(workflow, {"fuse": {"method": "none"}}, "none.yaml"))
+    assert (workflow.folder / FUSED).exists()
+    assert workflow.faults() == []
 
 
 @pytest.mark.long

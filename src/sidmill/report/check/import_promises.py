@@ -15,12 +15,15 @@ ITEMS, EVENTS, REJECTS = "items.parquet", "interactions.parquet", "rejects.parqu
 
 def find(paths: Paths) -> Iterator[Promise]:
     """List the promises between the files of each imported data set."""
+    # Files are named after the report that counts them.
     for name in paths:
         if Path(name).name != "import.json":
             continue
         items, events, rejects = (
             str(Path(name).with_name(one)) for one in (ITEMS, EVENTS, REJECTS)
         )
+
+        # Items and interactions, then rejects.
         if {items, events} <= set(paths):
             yield Promise(
                 f"{name} counts the rows of {ITEMS} and {EVENTS}",

@@ -94,6 +94,7 @@ def _ids_of(quantizer: str, paths: Paths) -> str | None:
 
 def _order_of_items(paths: Paths) -> Iterator[Promise]:
     """Files of items have the ids of the first of them, in its order."""
+    # One row for each item.
     of_items = [name for name in (TEXT, IDS, "items/embeddings.parquet", PID2SID) if name in paths]
     others = (CODES, PID2SID, FUSED_IDS, "residual_ids.parquet", "categories.parquet")
     of_items += [name for name in paths if Path(name).name in others and name not in of_items]
@@ -103,6 +104,8 @@ def _order_of_items(paths: Paths) -> Iterator[Promise]:
             name,
             partial(_same_ids, paths[of_items[0]], paths[name]),
         )
+
+    # A row for each item and fold, and vectors beside their ids.
     for name in paths:
         if of_items and Path(name).name in ("fused_folds_ids.parquet", "fold_codes.parquet"):
             yield Promise(
