@@ -14,21 +14,20 @@ import nbformat
 PATH = Path(__file__).resolve().parent / "tour.ipynb"
 
 
-def run(path: Path) -> nbformat.NotebookNode:
-    """Run all cells in a new kernel of this Python, and return the notebook with the outputs."""
+def run(notebook: nbformat.NotebookNode) -> None:
+    """Run all cells in a new kernel of this Python, and put the outputs into the notebook."""
     from nbclient import NotebookClient
 
-    notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(notebook, timeout=600, kernel_name="python3", record_timing=False)
-    client.execute(cwd=path.parent)
+    client.execute(cwd=PATH.parent)
     notebook.metadata["language_info"] = {"name": "python"}  # without the version of this machine
     nbformat.validate(notebook)
-    return notebook
 
 
 def main() -> None:
     """Write the outputs into the notebook."""
-    notebook = run(PATH)
+    notebook = nbformat.read(PATH, as_version=4)
+    run(notebook)
     nbformat.write(notebook, PATH)
     print(f"{PATH}: {PATH.stat().st_size / 1024:.0f} KiB", file=sys.stderr)
 

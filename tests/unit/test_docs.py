@@ -146,6 +146,9 @@ def snakemake_parser():
 
 
 def check_snakemake(words: list[str]) -> None:
+    # Options of a plugin that is not among the packages of this project, each with a value.
+    of_plugin = [n for n, word in enumerate(words) if word.startswith("--report-fairscape-")]
+    words = [word for n, word in enumerate(words) if not {n, n - 1} & set(of_plugin)]
     arguments, unknown = snakemake_parser().parse_known_args(words[1:])
     slurm = [word for word in unknown if word.startswith("--slurm-")]
     assert unknown == slurm, f"snakemake has no {unknown}"
