@@ -2,9 +2,10 @@
 
 python docs/pictures.py [FOLDER]
 
-The demo runs in FOLDER, by default a temporary one, with the code of this checkout. Needs chromium
-and chromedriver (.ci/run installs them), and the packages of ``make test``. The pictures are of a
-real run, so they differ from run to run in times.
+The demo runs in FOLDER, by default a temporary one, with the code of this checkout; FOLDER is to
+hold no results. Needs chromium and chromedriver (.ci/run installs them), a font with Chinese
+letters (Debian's fonts-wqy-microhei), and the packages of ``make test``. The pictures are of a real
+run, so times differ from run to run.
 """
 
 import os
@@ -15,13 +16,13 @@ import tempfile
 import time
 from html import escape
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs/images"
-WORKFLOW = ("Snakefile", "config.yaml", "workflow", "profiles", "src")
+WORKFLOW = ("Snakefile", "config.yaml", "workflow", "profiles", "envs", "src")
 COMMANDS = (
     ("snakemake", "--cores", "2"),
     ("sidmill", "inspect", "results/pid2sid.parquet"),
@@ -37,7 +38,7 @@ STYLE = (
     "text{font:12px/17px ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace;"
     "fill:#d0d7de;white-space:pre}.p{fill:#7ee787;font-weight:bold}.m{fill:#79c0ff}"
 )
-# Pages: name, address, what to click, size of the window, colours of the picture.
+# The window of the browser in pixels, and colours of a picture of it.
 WINDOW = (1200, 760)
 COLOURS = 64
 
@@ -105,7 +106,8 @@ def record(folder: Path) -> list[Line]:
             style = "m" if text.startswith(("Job ", "localrule ")) else ""
             lines.append(Line(time.monotonic() - begin, text, style))
         if process.wait():
-            raise SystemExit(f"{' '.join(command)} failed in {folder}")
+            said = "\n".join(line.text for line in lines[-20:])
+            raise SystemExit(f"{' '.join(command)} failed in {folder}:\n{said}")
         lines.append(Line(time.monotonic() - begin, "", ""))
     return lines[:-1]
 
@@ -169,16 +171,25 @@ def photograph(results: Path) -> None:
             browser.find_element("css selector", "#roots li a").click()
             keep(browser, "explorer.png")
             browser.get((results / "report.html").as_uri())
+            wait_for(browser, "//span[text()='Quality']").click()
+            wait_for(browser, "(//tr[td[text()='code usage']]//a)[2]").click()
             keep(browser, "report.png")
         finally:
             browser.quit()
 
 
-def keep(browser: object, name: str) -> None:
+def wait_for(browser: Any, path: str) -> Any:
+    """The first element of an XPath, when the page has drawn it."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    return WebDriverWait(browser, 20).until(lambda page: page.find_element("xpath", path))
+
+
+def keep(browser: Any, name: str) -> None:
     """Save what the browser shows, with few colours."""
     time.sleep(1.5)  # pages draw themselves
     path = IMAGES / name
-    browser.save_screenshot(str(path))  # type: ignore[attr-defined]
+    browser.save_screenshot(str(path))
     with Image.open(path) as picture:
         picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
 
