@@ -41,6 +41,7 @@ STYLE = (
 # The window of the browser in pixels, and colours of a picture of it.
 WINDOW = (1200, 760)
 COLOURS = 64
+SETTLED = 1.5  # seconds in which a page draws itself
 
 
 class Line(NamedTuple):
@@ -172,7 +173,9 @@ def photograph(results: Path) -> None:
             keep(browser, "explorer.png")
             browser.get((results / "report.html").as_uri())
             wait_for(browser, "//span[text()='Quality']").click()
-            wait_for(browser, "(//tr[td[text()='code usage']]//a)[2]").click()
+            for link in (1, 2):  # the plot, and what is said of it
+                wait_for(browser, f"(//tr[td[text()='code usage']]//a)[{link}]").click()
+                time.sleep(SETTLED)
             keep(browser, "report.png")
         finally:
             browser.quit()
@@ -187,7 +190,7 @@ def wait_for(browser: Any, path: str) -> Any:
 
 def keep(browser: Any, name: str) -> None:
     """Save what the browser shows, with few colours."""
-    time.sleep(1.5)  # pages draw themselves
+    time.sleep(SETTLED)
     path = IMAGES / name
     browser.save_screenshot(str(path))
     with Image.open(path) as picture:
