@@ -103,6 +103,12 @@ class Workflow:
         table = printed.partition("Job stats:")[2].partition("\ntotal ")[0].splitlines()
         return {line.split()[0] for line in table[3:]}
 
+    def faults(self) -> list[str]:
+        """What ``sidmill check`` finds in the results."""
+        from sidmill.report import check
+
+        return [f"{one.path}: {one.says}" for one in check.check(self.folder / "results").faults]
+
     def overlay(self, name: str, text: str) -> str:
         (self.folder / name).write_text(text, encoding="utf-8")
         return name

@@ -7,12 +7,16 @@
 >>> codes = api.encode(quantizer, vectors)
 >>> codes.shape, codes.dtype
 ((1000, 3), dtype('int32'))
+>>> sids = api.resolve(quantizer, vectors, codes)  # as codes, but no two rows are equal
+>>> len(np.unique(sids, axis=0))
+1000
 >>> bool(np.square(vectors - api.decode(quantizer, codes)).mean() < 0.5 * np.square(vectors).mean())
 True
 
 Shapes: N rows, D dimensions, L levels, K_l codewords at level l.
 """
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,11 +37,13 @@ from sidmill.formats import (
 from sidmill.formats.quantizer_file import Quantizer
 from sidmill.formats.vector_file import Streamed, open_vectors
 from sidmill.io import tensors
-from sidmill.numeric import category_codes, mlp, residual_codec
+from sidmill.numeric import category_codes, latents, mlp, residual_codec
 from sidmill.quantize import rqkmeans
 from sidmill.settings import base, check
 from sidmill.settings.quantize import Encoding, Rqkmeans
 from sidmill.settings.run import Run
+from sidmill.settings.sids import Collisions
+from sidmill.sids import resolve as resolution
 
 DEVICE = "auto"
 MEMORY_MB = 1024
@@ -177,6 +183,69 @@ def encode_file(
     blocks = category_codes.encode(quantizer, items.vectors, names, **machine)
     code_files.write(codes_path, "codes", items.ids, blocks, quantizer.codebook_sizes)
     return len(items.ids)
+
+
+def resolve(
+    quantizer: Quantizer,
+    vectors: np.ndarray | torch.Tensor,
+    codes: np.ndarray,
+    *,
+    strategy: str = "reassign",
+    suffix_size: int = 256,
+    device: str = DEVICE,
+    memory_mb: int = MEMORY_MB,
+) -> np.ndarray:
+    """Make SIDs from codes: int32 (N, L) to int32 (N, L), or (N, L + 1) with ``suffix``.
+
+    See :func:`sidmill.sids.resolve.resolve`. With every strategy but ``none`` no two items share a
+    SID. The same input gives the same SIDs.
+
+    Args:
+        quantizer: that gave the codes.
+        vectors: floats (N, D), of these items; a memory map stays on disk.
+        codes: int32 (N, L), of :func:`encode`.
+        strategy: reassign (move the fewest items to free codes), sinkhorn, suffix or none.
+        suffix_size: suffix: largest number of items with the same codes.
+        device: auto, cpu, or cuda:1; where the quantizer has an encoder.
+        memory_mb: MiB for blocks.
+
+    Raises:
+        SidmillError: if the codes are not of these vectors, an argument is not as the configuration
+            has to have it, or there are more items than SIDs.
+    """
+    # Check the arguments as the configuration is checked.
+    chosen = _checked(
+        "resolve", _properties(Collisions), {"strategy": strategy, "suffix_size": suffix_size}
+    )
+    machine = _machine("resolve", device, memory_mb)
+    items = _array(vectors)
+    if isinstance(items, Streamed):
+        raise SidmillError(
+            "vectors are read as a stream, and rows are wanted in any order: save them as .npy and "
+            'give numpy.load(path, mmap_mode="r")'
+        )
+    shape = (len(items), len(quantizer.codebooks))
+    if codes.shape != shape or codes.dtype.kind not in "iu":
+        raise SidmillError(
+            f"codes are {codes.dtype} {codes.shape}, wanted integers {shape}: take those that "
+            "sidmill.api.encode() gives for these vectors"
+        )
+    for level, size in enumerate(quantizer.codebook_sizes):
+        if len(codes) and not 0 <= codes[:, level].min() <= codes[:, level].max() < size:
+            raise SidmillError(
+                f"codes of level {level + 1} lie between {codes[:, level].min()} and "
+                f"{codes[:, level].max()}, wanted 0 to {size - 1}: take those of this quantizer"
+            )
+
+    # Distances are measured among latents, where the quantizer has an encoder.
+    numbers, books = codes.astype(np.int32), quantizer.codebooks
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        latents.projected(items, quantizer, numbers, folder, **machine) as rows,
+    ):
+        settings = Collisions(**chosen)
+        found = resolution.resolve(numbers, quantizer.codebook_sizes, rows, books, None, settings)
+    return found.sids
 
 
 def decode(quantizer: Quantizer, codes: np.ndarray | torch.Tensor) -> np.ndarray:

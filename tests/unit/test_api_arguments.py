@@ -165,3 +165,55 @@ def test_codes_of_every_integer_type_decode_alike(vectors, quantizer):
         codes.tolist(),
     ):
         np.testing.assert_array_equal(api.decode(quantizer, given), wanted)
+
+
+@pytest.fixture(scope="module")
+def shared(quantizer, vectors):
+    """Codes of which some are shared: two levels of four codes for 16 rows, two of them twice."""
+    rows = np.concatenate([vectors[:10], vectors[:2]])
+    return rows, api.encode(quantizer, rows)
+
+
+@pytest.mark.parametrize("strategy", ["reassign", "sinkhorn"])
+def test_sids_are_unique_and_most_stay_as_the_codes(strategy, quantizer, shared):
+    rows, codes = shared
+    sids = api.resolve(quantizer, rows, codes, strategy=strategy)
+    assert len(np.unique(codes, axis=0)) < len(rows) == len(np.unique(sids, axis=0))
+    assert sids.dtype == np.int32
+    np.testing.assert_array_equal(
+        sids, api.resolve(quantizer, torch.from_numpy(rows), codes, strategy=strategy)
+    )
+    # Items that share their code with none keep it, with the strategy that moves the fewest.
+    _, inverse, counts = np.unique(codes, axis=0, return_inverse=True, return_counts=True)
+    if strategy == "reassign":
+        kept = (sids == codes).all(axis=1)
+        assert kept[counts[inverse.ravel()] == 1].all()
+        assert kept.sum() == len(counts)
+
+
+def test_other_strategies_number_the_items_of_a_code_or_do_nothing(quantizer, shared):
+    rows, codes = shared
+    np.testing.assert_array_equal(api.resolve(quantizer, rows, codes, strategy="none"), codes)
+    sids = api.resolve(quantizer, rows, codes, strategy="suffix")
+    np.testing.assert_array_equal(sids[:, :2], codes)
+    assert len(np.unique(sids, axis=0)) == len(rows)
+    # The first item of a code has number 0.
+    firsts = np.unique(codes, axis=0, return_index=True)[1]
+    assert set(sids[firsts, 2]) == {0}
+
+
+def test_sids_of_codes_that_are_not_of_these_vectors_are_refused(quantizer, shared, tmp_path):
+    rows, codes = shared
+    for wrong, message in (
+        (codes[:-1], r"codes are int32 \(11, 2\), wanted integers \(12, 2\)"),
+        (codes.astype(float), "codes are float64"),
+        (codes + 4, "codes of level 1 lie between"),
+    ):
+        with pytest.raises(SidmillError, match=message):
+            api.resolve(quantizer, rows, wrong)
+    with pytest.raises(SidmillError, match=r"api\.resolve:\n  strategy"):
+        api.resolve(quantizer, rows, codes, strategy="hope")
+    np.save(tmp_path / "v.npy", np.random.default_rng(1).standard_normal((17, 5)).astype("f4"))
+    many = np.load(tmp_path / "v.npy", mmap_mode="r")
+    with pytest.raises(SidmillError, match="17"):  # 16 SIDs
+        api.resolve(quantizer, many, api.encode(quantizer, many))

@@ -1,9 +1,13 @@
 """A published version is a dataset: its card is valid, datasets opens it, the hub takes it."""
 
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 
 import hub_server
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,10 +18,12 @@ from huggingface_hub import DatasetCard
 
 from sidmill.cli import commands
 from sidmill.commands import publishing
-from sidmill.formats import version_folder
+from sidmill.formats import quantizer_file, version_folder
 from sidmill.io import json_report
+from sidmill.quantize import category_level
 from sidmill.report import card
 from sidmill.report.runs import Figure
+from sidmill.settings.category_level import CategoryLevel
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +109,34 @@ def test_figures_of_recommenders_are_on_the_card_and_those_of_codes_once(version
     assert "license" not in yaml.safe_load(text.split("---")[1])
 
 
+@pytest.mark.parametrize("has_categories", [False, True])
+def test_the_command_for_new_items_runs_as_the_card_has_it(
+    version, tmp_path, monkeypatch, has_categories
+):
+    folder = shutil.copytree(version, tmp_path / "version")
+    vectors = np.random.default_rng(0).standard_normal((40, whole_results.DIM)).astype(np.float32)
+    if has_categories:
+        names = pa.chunked_array([["a", "b"] * 20])
+        settings = CategoryLevel(field="kind|<of>", size=2, min_load=0, max_load=9.0)
+        level = category_level.fit(vectors, names, settings, {})
+        quantizer_file.write(folder / "quantizer.safetensors", level.quantizer)
+    manifest = json_report.read(folder / "manifest.json")
+    text = card.render(folder, manifest, {}, title="T", license_id=None)
+    assert ("`kind\\|&lt;of>` of the catalogue" in text) == has_categories
+
+    # What the card says that there has to be: vectors, and their ids and categories.
+    np.save(folder / "new.npy", vectors[:3])
+    (folder / "ids.txt").write_text("x\ny\nz\n", encoding="utf-8")
+    rows = {"pid": ["z", "x", "y"], "category": ["a", None, "b"]}
+    pq.write_table(pa.table(rows), folder / "categories.parquet")
+    command = re.search(r"(?s)```sh\n(sidmill .+?)\n```", text)[1]
+    monkeypatch.chdir(folder)
+    words = shlex.split(command.replace("\\\n", " "))
+    done = CliRunner().invoke(commands, words[1:], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert pq.read_metadata(folder / "new.parquet").num_rows == 3
+
+
 @pytest.mark.parametrize(
     ("n_items", "category"), [(999, "n<1K"), (1000, "1K<n<10K"), (5_000_000, "1M<n<10M")]
 )
@@ -158,8 +192,6 @@ def test_all_files_of_the_version_are_sent_and_tagged(version, hub):
 
 
 def test_a_changed_version_is_not_sent(version, hub, tmp_path):
-    import shutil
-
     copy = shutil.copytree(version, tmp_path / "copy")
     table = pq.read_table(copy / "text.parquet")
     pq.write_table(table.set_column(1, "text", pa.array(["x"] * len(table))), copy / "text.parquet")

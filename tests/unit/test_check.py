@@ -13,7 +13,7 @@ import pytest
 import whole_results
 from click.testing import CliRunner
 from conftest import ROOT
-from whole_results import DIM, PRINT
+from whole_results import DIM, FUSED_PRINT, PRINT
 
 from sidmill.cli import commands
 from sidmill.core.errors import SidmillError
@@ -24,12 +24,15 @@ from sidmill.report import check
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    return whole_results.make(tmp_path_factory.mktemp("results"))
+    return whole_results.add_others(whole_results.make(tmp_path_factory.mktemp("results")))
 
 
 @pytest.fixture
 def results(made, tmp_path):
     return shutil.copytree(made, tmp_path / "results")
+
+
+IMPORT = "imported/movielens"
 
 
 def faults_of(folder):
@@ -39,8 +42,8 @@ def faults_of(folder):
 def test_sound_results_have_no_fault(results):
     report = check.check(results)
     assert report.faults == []
-    assert len(report.files) == 20
-    assert len(report.promises) >= 21
+    assert (len(report.files), report.unknown) == (54, 0)
+    assert len(report.promises) == 56
 
 
 def change(name, column, edit, **options):
@@ -106,6 +109,24 @@ def other_print(folder):
     path = folder / "rqkmeans/quantizer.safetensors"
     known = quantizer_file.read(path)
     quantizer_file.write(path, known._replace(fingerprint={**PRINT, "model": "other"}))
+
+
+def other_print_of(tokenizer):
+    def plant(folder):
+        path = folder / tokenizer / "quantizer.safetensors"
+        known = quantizer_file.read(path)
+        quantizer_file.write(path, known._replace(fingerprint={**FUSED_PRINT, "fuse.weight": 0.6}))
+
+    return plant
+
+
+def lose_tensor(name, tensor):
+    def plant(folder):
+        arrays, facts = tensors.read(folder / name, "quantizer")
+        del arrays[tensor]
+        tensors.write(folder / name, arrays, facts)
+
+    return plant
 
 
 def fewer_codewords(folder):
@@ -224,12 +245,66 @@ FAULTS = {
     "a passage of no corpus": (change("retrieval/answers.parquet", "pid", first("p9")), r"answers.*pid p9 is not in corpus/text"),
     "a passage twice": (change("retrieval/answers.parquet", "pid", lambda pids: ["p1", "p1", "p2"]), r"answers.*1 rows repeat"),
     "a changed version": (edit_json("manifest.json", **{"files__codes.parquet__sha256": "0"}), r"manifest.json: codes.parquet was changed"),
+    "categories in another order": (swap_rows("items/categories.parquet"), r"items/categories.*row 0 has the id 101"),
+    "residuals of fewer rows": (save_array("items/residuals.npy", lambda v: v[1:]), r"residuals.npy: 39 rows for 40 ids"),
+    "a category level without means": (
+        lose_tensor("items/category_level.safetensors", "category.mean"),
+        r"category_level.*no tensor 'category.mean'",
+    ),
+    "a fold of fewer items": (
+        change("items/fused_folds_ids.parquet", "pid", lambda ids: ids[:-1]),
+        r"fused_folds_ids.*79 ids, no multiple of the 40",
+    ),
+    "a fold in another order": (swap_rows("opq/fold_codes.parquet"), r"fold_codes.*fold 0 has other ids, or another"),
+    "fold codes out of range": (change("opq/fold_codes.parquet", "codes", first([9, 0, 0])), r"fold_codes.*codes in range"),
+    "fused vectors in another order": (swap_rows("items/fused_ids.parquet"), r"items/fused_ids.*row 0 has the id 101"),
+    "a tokenizer of other embeddings": (
+        other_print_of("sweep/rqkmeans.5x4x6.graph0.3"),
+        r"sweep/rqkmeans.5x4x6.graph0.3/quantizer.*other embeddings .* fuse.weight differ",
+    ),
+    "SIDs of a tokenizer in another order": (
+        swap_rows("sweep/rqkmeans.5x4x6.none/pid2sid.parquet"),
+        r"sweep/rqkmeans.5x4x6.none/pid2sid.*row 0 has the id 101",
+    ),
+    "metrics of other users": (
+        change("sweep/given/valid.parquet", "HR@10", first(1.9)),
+        r"sweep/given/valid.json: HR@10 is .*, the mean of valid.parquet is",
+    ),
+    "targets miscounted": (
+        change("sweep/given/valid.parquet", "queries", first(1)),
+        r"sweep/given/valid.json: targets is 18, valid.parquet has 17",
+    ),
+    "a table of an older measurement": (
+        edit_json("sweep/given/valid.json", **{"HR@10": {"value": 0.01}, "targets": 18}),
+        r"sweep/sweep.json: given has HR@10 .*, sweep/given/valid.json has 0.01",
+    ),
+    "another winner": (
+        edit_json("sweep/sweep.json", winner__name="rqkmeans.5x4x6.none"),
+        r"sweep.json: winner rqkmeans.5x4x6.none has",
+    ),
+    "an anchor that wins": (edit_json("sweep/sweep.json", winner__name="given"), r"sweep.json: winner given has"),
+    "an import of more items": (edit_json(f"{IMPORT}/import.json", items__written=4), r"import.json: items.written is 4, items.parquet has 3"),
+    "an import of more interactions": (
+        edit_json(f"{IMPORT}/import.json", interactions__written=4, interactions__read=7),
+        r"import.json: interactions.written is 4, interactions.parquet has 3",
+    ),
+    "interactions that went nowhere": (edit_json(f"{IMPORT}/import.json", interactions__read=7), r"read is 7; .* are 6"),
+    "a reject that is missing": (
+        change(f"{IMPORT}/rejects.parquet", "file", lambda files: files[1:]),
+        r"import.json: interactions.rejected is 2, rejects.parquet has 0",
+    ),
+    "an interaction with no item": (
+        change(f"{IMPORT}/interactions.parquet", "item_ids", first(["1", "9"])),
+        r"movielens/interactions.parquet: item 9 is not in items.parquet",
+    ),
     "no parquet at all": (cut("pid2sid.parquet"), r"pid2sid.parquet: "),
     "no JSON at all": (cut("index.json"), r"index.json: not JSON"),
 }
 # fmt: on
 # A change of a published file is also one of the version; a file of another order, of its list.
 ALSO = {
+    "items/fused_folds.npy",
+    "sweep/given/valid.json",
     "items/vectors.npy",
     "manifest.json",
     "trie.safetensors",
@@ -263,6 +338,32 @@ def test_the_command_ends_in_a_line_of_counts(results):
     assert "1 fault" in done.output
     told = json.loads(CliRunner().invoke(commands, ["check", str(results), "--json"]).output)
     assert [fault["path"] for fault in told["faults"]] == ["resolution.json"]
+
+
+def test_what_earlier_runs_left_behind_is_no_fault(results):
+    """Fused vectors after fuse.method none, and tokenizers that are no longer in the sweep."""
+    shutil.rmtree(results / "opq")
+    swap_rows("items/fused_ids.parquet")(results)
+    gone = results / "sweep/rqkmeans.9x9x9.graph0.6"
+    shutil.copytree(results / "sweep/rqkmeans.5x4x6.none", gone)
+    swap_rows("sweep/rqkmeans.9x9x9.graph0.6/pid2sid.parquet")(results)
+    assert faults_of(results) == []
+
+    # With a quantizer that was trained on them they count.
+    whole_results.add_fused(results)
+    swap_rows("items/fused_ids.parquet")(results)
+    assert any("fused_ids" in fault for fault in faults_of(results))
+
+
+def test_a_quantizer_is_compared_with_the_vectors_that_its_fingerprint_names(results):
+    """A quantizer of the text vectors, beside fused vectors that another one uses, is sound."""
+    promises = check.check(results).promises
+    assert "rqkmeans/quantizer.safetensors was trained on the embeddings of items/ids.parquet" in (
+        promises
+    )
+    assert "opq/quantizer.safetensors was trained on the embeddings of items/fused_ids.parquet" in (
+        promises
+    )
 
 
 def test_files_made_elsewhere_are_checked_without_our_metadata(results, tmp_path):

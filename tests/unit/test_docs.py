@@ -15,6 +15,7 @@ from sidmill.cli import commands
 from sidmill.settings.registry import QUANTIZERS
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMON = ROOT / "workflow/rules/common.smk"
 PRESENT = [page for page in PAGES if page.name != "log.md"]  # which names what once was
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
 FOLDERS = ("benchmarks", "configs", "docs", "envs", "profiles", "src", "tests", "workflow")
@@ -109,8 +110,9 @@ def rules() -> set[str]:
 @cache
 def outputs() -> list[tuple[list[re.Pattern], bool]]:
     """Paths under results/ that rule files quote, part by part; whether each is a folder."""
-    common = text_of(ROOT / "workflow/rules/common.smk")
-    said = dict(re.findall(r'^    (\w+)=r?"([\w|]+)",', common, re.M))  # wildcard_constraints
+    said = dict(
+        re.findall(r'^    (\w+)=r?"([\w|]+)",', text_of(COMMON), re.M)
+    )  # wildcard_constraints
     said["quantizer"] = "|".join([*QUANTIZERS, "published"])  # the file joins these names
     said["encoded"] = said["learned"] = said["quantizer"]
 
@@ -144,6 +146,9 @@ def snakemake_parser():
 
 
 def check_snakemake(words: list[str]) -> None:
+    # Options of a plugin that is not among the packages of this project, each with a value.
+    of_plugin = [n for n, word in enumerate(words) if word.startswith("--report-fairscape-")]
+    words = [word for n, word in enumerate(words) if not {n, n - 1} & set(of_plugin)]
     arguments, unknown = snakemake_parser().parse_known_args(words[1:])
     slurm = [word for word in unknown if word.startswith("--slurm-")]
     assert unknown == slurm, f"snakemake has no {unknown}"
@@ -246,6 +251,45 @@ def is_made_of_any(name: str) -> bool:
     if not choice:
         return False
     return all(is_made_of_any(name.replace(choice[0], one)) for one in choice[1].split(","))
+
+
+def file_patterns() -> list[re.Pattern]:
+    """The files of docs/formats.md, under results/: first column of its table, with wildcards."""
+    table = re.findall(r"^\| (`.+?) \| ", text_of(ROOT / "docs/formats.md"), re.M)
+    found = []
+    for cell in table:
+        folder = ""
+        for name in re.findall(r"`([^`]+)`", cell):
+            # A name without a folder is in the folder of the name before it, or in none.
+            folder = name.rpartition("/")[0] if "/" in name else folder
+            for full in {name, f"{folder}/{name}".lstrip("/") if "/" not in name else name}:
+                pieces = re.split(r"(\*|\{[^{}]*\}|0{5}-of-0{4}\d|\.\.\.)", full)
+                rest = ".*" if full.endswith("/") else ""
+                found.append(re.compile("".join(map(pattern_of, pieces)).rstrip("/") + rest))
+    return found
+
+
+def pattern_of(piece: str) -> str:
+    if piece.startswith("{") and "," in piece:
+        return f"(?:{'|'.join(map(re.escape, piece[1:-1].split(',')))})"
+    return ".+" if re.fullmatch(r"\*|\{.*\}|\d{5}-of-\d{5}|\.\.\.", piece) else re.escape(piece)
+
+
+def test_every_output_of_a_rule_has_a_row_in_formats():
+    """A row for each file, or for a folder of it; a wildcard stands for its first value."""
+    known, missing = file_patterns(), set()
+    said = dict(re.findall(r'^    (\w+)=r?"([\w|]+)",', text_of(COMMON), re.M))
+    for block in re.findall(r"(?ms)^    output:\n(.*?)^    \w+:", rule_files()):
+        for path in re.findall(r'"results/([^"]+)"', block):
+            name = re.sub(r"\{shard\}-of-\{shards\}", "00000-of-00002", path)
+            name = re.sub(
+                r"\{(\w+)(?:,([^{}|]*)[^{}]*)?\}",
+                lambda match: match[2] or said.get(match[1], "word").split("|")[0],
+                name,
+            )
+            if not any(pattern.fullmatch(name) for pattern in known):
+                missing.add(path)
+    assert not missing, "\n".join(sorted(missing))
 
 
 def keys_of(settings: dict) -> set[str]:

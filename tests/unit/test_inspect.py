@@ -353,3 +353,20 @@ def test_a_category_level_is_told_by_its_field_and_names(tmp_path):
     sizes = level.quantizer.codebook_sizes
     assert f"1 of the field kind, {sizes[0]} codes: glue" in told
     assert "numbers" not in told
+
+
+def test_metrics_of_recommenders_are_a_table_by_split(tmp_path):
+    figure = {"value": 0.25, "low": 0.2, "high": 0.31}
+    methods = {"recommender": {"HR@10": figure, "MRR": figure}, "popularity": {}}
+    alone = {"methods": {"recommender": {"HR@10": {"value": 0.5}, "NDCG@10": {"value": None}}}}
+    path = tmp_path / "metrics.json"
+    json_report.write(
+        path,
+        {"protocol": {"ranked": "all"}, "valid": {"methods": methods, "lead": {}}, "test": alone},
+    )
+    shown = lines(stage.describe(str(path), 3, False))
+    assert "metrics of recommenders" in shown
+    assert re.search(r"valid +recommender  HR@10 0.2500 ±0.0550\n +popularity\n", shown)
+    assert re.search(r"test +recommender  HR@10 0.5000\n", shown)
+    json_report.write(path, {"valid": {"methods": [1]}, "methods": {"a": 1}})  # of other programs
+    assert "metrics of recommenders" not in lines(stage.describe(str(path), 3, False))

@@ -95,6 +95,7 @@ def test_a_run_with_categories_its_reruns_and_its_versions(workflow):
         "results/comparison.json",
     )  # fmt: skip
     assert workflow.planned(*TINY, name) == set()
+    assert workflow.faults() == []
 
     # The first token says the category; the others come after it, for every quantizer.
     fitted = quantizer_file.read(workflow.folder / "results/rqkmeans/quantizer.safetensors")

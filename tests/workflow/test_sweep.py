@@ -97,6 +97,7 @@ def test_the_table_is_complete(finished):
     lines = list(csv.DictReader(finished.bytes("sweep/sweep.csv").decode().splitlines()))
     assert sorted(line["name"] for line in lines) == sorted(NAMES)
     assert b"Sweep of 4 tokenizers" in finished.bytes("plots/sweep.svg")
+    assert finished.faults() == []
 
 
 @pytest.mark.long

@@ -80,6 +80,8 @@ def _object(**properties: Any) -> dict[str, Any]:
 
 
 PID_COLUMN = Column("pid", PID, "id of the item, as in the catalogue", unique=True)
+FOLD_PID_COLUMN = PID_COLUMN._replace(unique=False, meaning="id of the item, once for each fold")
+CODES_COLUMN = Column("codes", CODES, "codes, level 1 first, in [0, K_l)", minimum=0)
 SID_COLUMN = Column("sid", CODES, "tokens of the SID, level 1 first", minimum=0)
 TOPK_COLUMNS = (
     Column("user_id", ("string",), "id of the user", unique=True),
@@ -107,6 +109,19 @@ INTERVALS = {
 SIDE = _object(
     distinct=COUNT, collision_rate=SHARE, colliding_items_rate=SHARE, largest_collision=COUNT
 )
+SIZES = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1}
+FIGURE = {"type": "object", "required": ["value"], "properties": {"value": SHARE}}
+SPLIT = _object(**{"HR@10": FIGURE, "NDCG@10": FIGURE, "cold_HR@10": {"type": "object"}})
+COUNTS = _object(read=COUNT, rejected=COUNT, written=COUNT)
+
+CATEGORY_TENSORS = {
+    "category.codeword": "float32",
+    "category.mean": "float32",
+    "category.root": "int32",
+    "category.normal": "float32",
+    "category.threshold": "float32",
+    "category.next": "int32",
+}
 
 FORMS: dict[str, Table | Array | Tensors | Json] = {
     "text": Table(
@@ -115,13 +130,16 @@ FORMS: dict[str, Table | Array | Tensors | Json] = {
         (PID_COLUMN, Column("text", ("string",), "one line per field, never empty")),
     ),
     "rejects": Table(
-        ("items/rejects.parquet",),
-        "rows of the catalogue that gave no item",
         (
-            Column("pid", ("string",), "id of the item, if it can be read", nullable=True),
+            *("items/rejects.parquet", "corpus/rejects.parquet", "queries/rejects.parquet"),
+            *("retrieval/qrels_rejects.parquet", "training/*_rejects.parquet"),
+        ),
+        "rows that were not accepted",
+        (
+            Column("pid", ("string",), "id in the row, if it can be read", nullable=True),
             Column("file", ("string",), "name of the file"),
             Column("row", ("int64",), "line or row of the file", minimum=1),
-            Column("reason", ("string",), "why the row gave no item"),
+            Column("reason", ("string",), "why it was not accepted"),
         ),
         ("sidmill.rows_read",),
     ),
@@ -131,31 +149,65 @@ FORMS: dict[str, Table | Array | Tensors | Json] = {
         (PID_COLUMN, Column("embedding", ("list<float>",), "D values, finite")),
     ),
     "ids": Table(
-        ("*/ids.parquet", "items/fused_ids.parquet"),
-        "ids of the rows of vectors.npy or fused.npy",
+        (
+            "*/ids.parquet",
+            "items/fused_ids.parquet",
+            "items/residual_ids.parquet",
+            "sweep/*/fused_ids.parquet",
+        ),
+        "ids of the rows of vectors.npy, fused.npy or residuals.npy",
         (PID_COLUMN,),
         ("sidmill.shape",),
     ),
+    "fold_ids": Table(
+        ("items/fused_folds_ids.parquet",),
+        "ids of the rows of fused_folds.npy: all items, once for each fold",
+        (FOLD_PID_COLUMN,),
+        ("sidmill.shape",),
+    ),
+    "categories": Table(
+        ("items/categories.parquet",),
+        "the category of each item",
+        (PID_COLUMN, Column("category", ("string",), "its category", nullable=True)),
+    ),
+    "category_level": Tensors(
+        ("items/category_level.safetensors",),
+        "the category level, as a quantizer of one level",
+        {"codebook.0": "float32"} | CATEGORY_TENSORS,
+        ("kind", "settings", "fingerprint", "categories"),
+    ),
     "vectors": Array(
-        ("*/vectors.npy", "items/fused.npy"),
+        (
+            "*/vectors.npy",
+            "items/fused.npy",
+            "items/fused_folds.npy",
+            "items/residuals.npy",
+            "sweep/*/fused.npy",
+        ),
         "vectors in the row order of their ids",
         ("float32", "float16"),
         ("N", "D"),
     ),
     "quantizer": Tensors(
-        ("*/quantizer.safetensors",),
+        ("*/quantizer.safetensors", "sweep/*/quantizer.safetensors"),
         "codebooks of a quantizer; SIDs that were given have none",
         {"codebook.*": "float32", "price.*": "float32"},
         ("kind", "settings", "fingerprint"),
     ),
     "codes": Table(
-        ("codes.parquet", "*/codes.parquet"),
+        ("codes.parquet", "*/codes.parquet", "sweep/*/codes.parquet"),
         "codes as quantized, before collisions are resolved",
-        (PID_COLUMN, Column("codes", CODES, "codes, level 1 first, in [0, K_l)", minimum=0)),
+        (PID_COLUMN, CODES_COLUMN),
+        ("sidmill.codebook_sizes",),
+    ),
+    "fold_codes": Table(
+        ("*/fold_codes.parquet",),
+        "codes of the vectors of fused_folds.npy, in their row order",
+        (FOLD_PID_COLUMN, CODES_COLUMN),
         ("sidmill.codebook_sizes",),
     ),
     "pid2sid": Table(
-        ("pid2sid.parquet", "*/pid2sid.parquet"),
+        ("pid2sid.parquet", "*/pid2sid.parquet", "sweep/*/pid2sid.parquet"),
         "the SID of each item",
         (PID_COLUMN, SID_COLUMN),
         ("sidmill.codebook_sizes",),
@@ -185,7 +237,7 @@ FORMS: dict[str, Table | Array | Tensors | Json] = {
         ("kind", "version", "sizes", "pid2sid"),
     ),
     "resolution": Json(
-        ("resolution.json", "*/resolution.json"),
+        ("resolution.json", "*/resolution.json", "sweep/*/resolution.json"),
         "how collisions were resolved",
         _object(
             strategy={"type": "string"},
@@ -197,6 +249,18 @@ FORMS: dict[str, Table | Array | Tensors | Json] = {
         ("quality.json",),
         "quality of the codes before and of the SIDs after collisions are resolved",
         _object(items=COUNT, before=SIDE, after=SIDE),
+    ),
+    "evaluation": Json(
+        ("*/evaluation.json", "sweep/*/evaluation.json"),
+        "quality of the codes of one quantizer, before collisions are resolved",
+        _object(
+            quantizer={"type": "string"},
+            items=COUNT,
+            codebook_sizes=SIZES,
+            distinct=COUNT,
+            collision_rate=SHARE,
+            levels={"type": "array", "minItems": 1},
+        ),
     ),
     "ledger": Table(
         ("ledger.parquet",),
@@ -259,8 +323,8 @@ FORMS: dict[str, Table | Array | Tensors | Json] = {
         TOPK_COLUMNS,
     ),
     "users": Table(
-        ("generative/**/users.parquet",),
-        "metrics of each user of the test split, averaged over the seeds",
+        ("generative/**/users.parquet", "sweep/*/valid.parquet", "sweep/*/test.parquet"),
+        "metrics of each user of a split, averaged over the seeds",
         (
             Column("user", ("int64",), "row of sequences.parquet", unique=True, minimum=0),
             Column("queries", ("int64",), "interactions of the split", minimum=1),
@@ -274,6 +338,71 @@ FORMS: dict[str, Table | Array | Tensors | Json] = {
         ("recommender/metrics.json", "generative/**/metrics.json"),
         "metrics of a recommender and of baselines, by split",
         {"type": "object", "required": ["protocol"], "properties": {"valid": {"type": "object"}}},
+    ),
+    "sweep": Json(
+        ("sweep/sweep.json",),
+        "tokenizers of a sweep: figures of their codes, metrics of their recommenders, the winner",
+        _object(
+            metric={"type": "string"},
+            seeds={"type": "array", "items": COUNT, "minItems": 1},
+            targets=COUNT,
+            items=COUNT,
+            winner=_object(name={"type": "string"}, metric={"type": "string"}, value=SHARE),
+            tokenizers={
+                "type": "array",
+                "minItems": 1,
+                "items": _object(
+                    name={"type": "string"},
+                    codebook_sizes=SIZES,
+                    is_anchor={"type": "boolean"},
+                    figures={"type": "object"},
+                    valid=SPLIT,
+                    test={"anyOf": [{"type": "null"}, SPLIT]},
+                ),
+            },
+        ),
+    ),
+    "sweep_metrics": Json(
+        ("sweep/*/valid.json", "sweep/*/test.json"),
+        "metrics of the recommender on one tokenizer of a sweep",
+        {**SPLIT, "required": ["split", "targets", *SPLIT["required"]]},
+    ),
+    "imported_items": Table(
+        ("items.parquet", "imported/*/items.parquet"),
+        "the catalogue of an imported data set; further columns have its texts",
+        (Column("item_id", ("string",), "id of the item", unique=True),),
+    ),
+    "imported_interactions": Table(
+        ("interactions.parquet", "imported/*/interactions.parquet"),
+        "the histories of an imported data set",
+        (
+            Column("user_id", ("string",), "id of the user", unique=True),
+            Column("item_ids", ("list<string>",), "ids of the items, oldest first"),
+            Column("timestamps", ("list<int64>",), "times of the interactions", nullable=True),
+        ),
+    ),
+    "imported_rejects": Table(
+        ("rejects.parquet", "imported/*/rejects.parquet"),
+        "rows of an imported data set that gave nothing",
+        (
+            Column("file", ("string",), "name of the file"),
+            Column("row", ("int64",), "line or row of the file", minimum=0),
+            Column("interactions", ("int64",), "of the row; 0: a row of the catalogue", minimum=0),
+            Column("reason", ("string",), "why the row gave nothing"),
+        ),
+    ),
+    "import": Json(
+        ("import.json", "imported/*/import.json"),
+        "counts of an import: items and interactions, or passages, queries and judgements",
+        {
+            "type": "object",
+            "required": ["source"],
+            "properties": {"source": {"type": "string"}},
+            "anyOf": [
+                _object(items=COUNTS, interactions=COUNTS, log={"type": "object"}),
+                _object(passages=COUNTS, queries={"type": "object"}, judgements={"type": "object"}),
+            ],
+        },
     ),
     "qrels": Table(
         ("retrieval/qrels.parquet",),

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from sidmill.core.errors import SidmillError
+from sidmill.imports import times
 from sidmill.imports.content import Bad, Event
 from sidmill.imports.files import Entry
 from sidmill.io import json_values, text_lines
@@ -69,6 +70,42 @@ def dated_events(
             continue
         value = number(fields.get(keys.value))
         yield Event(user, item, time, value, -1, entry.name, row.number)
+
+
+def numbered_events(
+    found: Iterator[Row | Bad],
+    entry: Entry,
+    keys: EventKeys,
+    *,
+    factor: int = 1,
+    split: int = -1,
+) -> Iterator[Event | Bad]:
+    """Yield the interactions of rows of a table whose times are numbers.
+
+    Args:
+        found: the rows of ``entry``, which have all of these fields; the value may be missing.
+        entry: the file.
+        keys: names of the fields.
+        factor: times are multiplied by it: 1000 makes milliseconds of seconds with decimals.
+        split: of all rows, -1 for none.
+    """
+    for row in found:
+        if isinstance(row, Bad):
+            yield row
+            continue
+        fields = row.fields
+        try:
+            time = times.whole(fields[keys.time], factor)
+        except ValueError as error:
+            yield Bad(entry.name, row.number, str(error))
+            continue
+        if time is None:
+            yield Bad(entry.name, row.number, "no timestamp")
+            continue
+        value = number(fields.get(keys.value))
+        yield Event(
+            fields[keys.user], fields[keys.item], time, value, split, entry.name, row.number
+        )
 
 
 def encoding_of(entry: Entry) -> str:

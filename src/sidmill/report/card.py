@@ -10,11 +10,12 @@ from typing import Any
 
 from huggingface_hub import DatasetCardData
 
+from sidmill.formats import quantizer_file
 from sidmill.formats.version_folder import SHARDS
 from sidmill.io import json_report
 from sidmill.report.runs import CODES, Figure
 
-CARD = "README.md"
+CARD, QUANTIZER = "README.md", "quantizer.safetensors"
 NOT_STATED = "not stated"
 TAGS = ["semantic-ids", "generative-recommendation", "recommender-systems"]
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"),
@@ -30,7 +31,7 @@ TABLES = {
     "churn": ("churn.parquet", "items that are new, changed or removed in this version"),
 }
 OTHERS = {
-    "quantizer.safetensors": "codebooks, and the network of a learned quantizer",
+    QUANTIZER: "codebooks, and the network of a learned quantizer",
     "lsa.safetensors": "the LSA model that made the embeddings",
     "manifest.json": "size and SHA-256 of every file",
     "quality.json": "quality of the codes and of the semantic IDs",
@@ -85,7 +86,7 @@ def render(
         f"---\n{head.to_yaml()}\n---\n\n# {title}",
         _summary(manifest, license_id),
         _files(tables, files),
-        _load(manifest, tables),
+        _load(manifest, tables, _category_field(folder, files)),
         _embedding(manifest),
         _tokenizer(manifest, json_report.read(quality) if "quality.json" in files else {}),
         _downstream(figures),
@@ -116,7 +117,15 @@ def _files(tables: dict[str, str], files: list[str]) -> str:
     return "\n".join(["## Files", "", "| configuration | file | content |", "|---|---|---|", *rows])
 
 
-def _load(manifest: dict[str, Any], tables: dict[str, str]) -> str:
+def _category_field(folder: Path, files: list[str]) -> str | None:
+    """The field of the catalogue that the first codes follow from; None: no such level."""
+    if QUANTIZER not in files:
+        return None
+    categories = quantizer_file.read(folder / QUANTIZER, without_codebooks=True).categories
+    return categories.field if categories else None
+
+
+def _load(manifest: dict[str, Any], tables: dict[str, str], field: str | None) -> str:
     # The tables, in Python.
     lines = [
         "## Loading",
@@ -131,14 +140,27 @@ def _load(manifest: dict[str, Any], tables: dict[str, str]) -> str:
 
     # Codes of new items, in a shell. SIDs that were given have no codebooks.
     if manifest.get("quantizer") != "given" and "embeddings" in tables:
+        command = f"sidmill encode --quantizer {QUANTIZER} --vectors new.npy --out new.parquet"
+        if field:
+            # Its ids are those of the vectors, and the .npy has none of its own.
+            command = (
+                f"sidmill encode --quantizer {QUANTIZER} --vectors new.npy --ids ids.txt "
+                "\\\n    --categories categories.parquet --out new.parquet"
+            )
         lines += [
             "",
             "New items get codes from the same codebooks:",
             "",
             "```sh",
-            "sidmill encode --quantizer quantizer.safetensors --vectors new.npy --out new.parquet",
+            command,
             "```",
         ]
+        if field:
+            lines += [
+                "",
+                f"The first code follows from the category of an item, `{_cell(field)}` of the "
+                "catalogue: `categories.parquet` has the columns `pid` and `category`.",
+            ]
     return "\n".join(lines)
 
 

@@ -8,6 +8,7 @@ ids in the same row order; and what :mod:`sidmill.io.vector_containers` reads: .
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -161,16 +162,11 @@ def _from_container(
             f"embedding.ids_path is {ids_path}, but {path} holds ids named "
             f"{settings.fields.pid!r}: set null"
         )
-    as_text = not pa.types.is_integer(pids.type)
 
     def read_ids() -> Iterable[pa.ChunkedArray]:
-        if order_path:
-            return _ids_in_order(order_path)
-        if ids_path is not None:
-            column = settings.fields.pid
-            return user_arrays.read_ids(ids_path, column, "embedding.ids_path", as_text=as_text)
-        assert read_own is not None
-        return (_as_asked(ids, pids.type) for ids in read_own())
+        if read_own is not None and not order_path:
+            return (_as_asked(ids, pids.type) for ids in read_own())
+        return _ids_beside(pids.type, settings, order_path)
 
     # The row of each item, int64 (n,).
     named = order_path or ids_path or path
@@ -194,6 +190,18 @@ def _as_asked(ids: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     return ids.cast(pa.string()) if pa.types.is_integer(ids.type) and kind == pa.string() else ids
 
 
+def _ids_beside(
+    kind: pa.DataType, settings: Embedding, order_path: str | None
+) -> Iterable[pa.ChunkedArray]:
+    """Ids of rows that have none of their own: those of the catalogue, or of ``ids_path``."""
+    if order_path:
+        return _ids_in_order(order_path)
+    as_text = not pa.types.is_integer(kind)
+    return user_arrays.read_ids(
+        str(settings.ids_path), settings.fields.pid, "embedding.ids_path", as_text=as_text
+    )
+
+
 def _from_npy(pids: pa.Array, path: str, settings: Embedding, order_path: str | None) -> np.ndarray:
     """Fetch vectors from a matrix whose ids stand in another file."""
     named = order_path or settings.ids_path
@@ -203,18 +211,11 @@ def _from_npy(pids: pa.Array, path: str, settings: Embedding, order_path: str | 
             f".txt file with the id of each row, or set embedding.rows: catalogue, if row i is "
             f"that of item i"
         )
-    as_text = not pa.types.is_integer(pids.type)
-
-    def read_ids() -> Iterator[pa.ChunkedArray]:
-        if order_path:
-            return _ids_in_order(order_path)
-        column = settings.fields.pid
-        return user_arrays.read_ids(named, column, "embedding.ids_path", as_text=as_text)
 
     # The row of each item, int64 (n,).
     source = user_arrays.open_matrix(path, "embedding.path")
     _check_dim(path, source.shape[1], settings.dim)
-    rows, n_ids = _locate(pids, read_ids, named)
+    rows, n_ids = _locate(pids, partial(_ids_beside, pids.type, settings, order_path), named)
     _check_count(path, len(source), named, n_ids)
 
     # Their vectors, (n, D): the file is read forwards.

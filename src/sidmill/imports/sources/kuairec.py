@@ -14,13 +14,14 @@ Source: https://kuairec.com
 import re
 from collections.abc import Iterator
 
-from sidmill.imports import rows, times
+from sidmill.imports import rows
 from sidmill.imports.content import TEXT, TEXTS, Bad, Content, Event, Item
 from sidmill.imports.files import Entry, Files
 
 UNKNOWN = "UNKNOWN"
 LEVELS = tuple(f"{level}_level_category_name" for level in ("first", "second", "third"))
 COLUMNS = ("user_id", "video_id", "timestamp", "watch_ratio")
+KEYS = rows.EventKeys(*COLUMNS)
 
 
 def open_source(files: Files) -> Content:
@@ -63,17 +64,4 @@ def _known(value: str) -> str | None:
 
 
 def _events(entry: Entry) -> Iterator[Event | Bad]:
-    for row in rows.csv_rows(entry, COLUMNS):
-        if isinstance(row, Bad):
-            yield row
-            continue
-        user, item, said, ratio = (row.fields[name] for name in COLUMNS)
-        try:
-            time = times.whole(said, factor=1000)
-        except ValueError as error:
-            yield Bad(entry.name, row.number, str(error))
-            continue
-        if time is None:
-            yield Bad(entry.name, row.number, "no timestamp")
-            continue
-        yield Event(user, item, time, rows.number(ratio), -1, entry.name, row.number)
+    return rows.numbered_events(rows.csv_rows(entry, COLUMNS), entry, KEYS, factor=1000)

@@ -7,7 +7,7 @@ Source: https://grouplens.org/datasets/movielens/
 
 from collections.abc import Iterator
 
-from sidmill.imports import rows, times
+from sidmill.imports import rows
 from sidmill.imports.content import TEXT, TEXTS, Bad, Content, Event, Item
 from sidmill.imports.files import Entry, Files
 from sidmill.imports.rows import Row
@@ -21,6 +21,7 @@ GENRES_100K = (
 )
 MOVIES = ("movieId", "title", "genres")
 RATINGS = ("userId", "movieId", "rating", "timestamp")
+KEYS = rows.EventKeys("userId", "movieId", "timestamp", "rating")
 FLAGGED = ("movieId", "title", "released", "video", "url", *GENRES_100K)
 
 
@@ -60,17 +61,4 @@ def _items(entry: Entry) -> Iterator[Item | Bad]:
 
 
 def _events(entry: Entry) -> Iterator[Event | Bad]:
-    for row in _read(entry, RATINGS):
-        if isinstance(row, Bad):
-            yield row
-            continue
-        user, item, rating, said = (row.fields[name] for name in RATINGS)
-        try:
-            time = times.whole(said)
-        except ValueError as error:
-            yield Bad(entry.name, row.number, str(error))
-            continue
-        if time is None:
-            yield Bad(entry.name, row.number, "no timestamp")
-            continue
-        yield Event(user, item, time, rows.number(rating), -1, entry.name, row.number)
+    return rows.numbered_events(_read(entry, RATINGS), entry, KEYS)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
-from sidmill.imports import rows, times
+from sidmill.imports import rows
 from sidmill.imports.content import SPLITS, TEXT, Bad, Content, Event, Item
 from sidmill.imports.files import Entry, Files, refuse_repeated
 
@@ -121,28 +121,7 @@ def _items(tables: list[Table], pid: str, fields: dict[str, pa.DataType]) -> Ite
 
 
 def _events(tables: list[Table], pid: str) -> Iterator[Event | Bad]:
+    keys = rows.EventKeys("user_id", pid, "timestamp", "rating")
     for table in tables:
-        split = _split(table.entry)
-        for row in _rows(table):
-            if isinstance(row, Bad):
-                yield row
-                continue
-
-            # Times are floats: 881250949, 881250949.0 or 8.8e8.
-            try:
-                time = times.whole(row.fields["timestamp"])
-            except ValueError as error:
-                yield Bad(table.entry.name, row.number, str(error))
-                continue
-            if time is None:
-                yield Bad(table.entry.name, row.number, "no timestamp")
-                continue
-            yield Event(
-                row.fields["user_id"],
-                row.fields[pid],
-                time,
-                rows.number(row.fields.get("rating")),
-                split,
-                table.entry.name,
-                row.number,
-            )
+        # Times are floats: 881250949, 881250949.0 or 8.8e8.
+        yield from rows.numbered_events(_rows(table), table.entry, keys, split=_split(table.entry))

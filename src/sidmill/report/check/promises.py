@@ -1,11 +1,10 @@
 """What files promise of each other: the same ids in the same order, SIDs that agree, counts."""
 
 import json
-from collections.abc import Callable, Iterator
-from functools import cache, partial
+from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,30 +23,22 @@ from sidmill.formats import (
 from sidmill.formats.embedding_shards import FINGERPRINT_KEY
 from sidmill.io import json_report, parquet
 from sidmill.numeric import sid_trie
-from sidmill.report.inspect.tables import parts_of
-
-TEXT, PID2SID, CODES, IDS = (
-    "items/text.parquet",
-    "pid2sid.parquet",
-    "codes.parquet",
-    "items/ids.parquet",
+from sidmill.report.check import import_promises, promise, sweep_promises
+from sidmill.report.check.promise import (
+    CODES,
+    IDS,
+    PID2SID,
+    QUANTIZER,
+    TEXT,
+    Paths,
+    Promise,
+    codes_of,
+    pids,
 )
+
 RATE_TOLERANCE = 1e-9
-Paths = dict[str, Path]
-
-
-class Promise(NamedTuple):
-    """A promise between files.
-
-    Attributes:
-        says: the promise in words.
-        path: the file that breaks it, if it is broken; relative.
-        fault: says what is wrong, or returns None.
-    """
-
-    says: str
-    path: str
-    fault: Callable[[], str | None]
+# Ids of vectors that were derived from items/vectors.npy, and how their fingerprint shows it.
+FUSED_IDS, FUSED_KEY = "fused_ids.parquet", "fuse."
 
 
 def find(paths: Paths) -> Iterator[Promise]:
@@ -55,13 +46,15 @@ def find(paths: Paths) -> Iterator[Promise]:
 
     Ids and SIDs of a file are read once for all promises of one call.
     """
-    _pids.cache_clear()
-    _codes.cache_clear()
+    promise.clear()
+    paths = _in_use(paths)
     yield from _order_of_items(paths)
     yield from _quantizers(paths)
     yield from _sids(paths)
     yield from _recommendations(paths)
     yield from _answers(paths)
+    yield from sweep_promises.find(paths)
+    yield from import_promises.find(paths)
     if {TEXT, "items/rejects.parquet"} <= set(paths):
         yield Promise(
             "every row of the catalogue is an item or a reject",
@@ -74,50 +67,83 @@ def find(paths: Paths) -> Iterator[Promise]:
             yield Promise(says, name, partial(_manifest, paths[name]))
 
 
+def _in_use(paths: Paths) -> Paths:
+    """Leave out what an earlier run or sweep left behind: nothing in use was made from it.
+
+    Fused vectors remain in a folder when ``fuse.method`` is set to none again, and the folders of
+    tokenizers when they are taken out of ``sweep``.
+    """
+    unused = sweep_promises.unused(paths)
+    trained_on = {_ids_of(name, paths) for name in paths if Path(name).name == QUANTIZER}
+    if f"items/{FUSED_IDS}" not in trained_on and IDS in trained_on:
+        unused |= {f"items/{FUSED_IDS}", "items/fused.npy"}
+    return {name: path for name, path in paths.items() if name not in unused}
+
+
+def _ids_of(quantizer: str, paths: Paths) -> str | None:
+    """The ids of the vectors that a quantizer was trained on; None: not to be told."""
+    folder = quantizer.rpartition("/")[0]
+    if folder == "published":
+        return None
+    fingerprint = quantizer_file.read(paths[quantizer], without_codebooks=True).fingerprint
+    if folder == "similarity":
+        return f"items/{FUSED_IDS}"  # of codes that are compared, always fused
+    if not any(key.startswith(FUSED_KEY) for key in fingerprint):
+        return IDS
+    fusion = sweep_promises.fusion_of(folder)
+    return f"sweep/{fusion}/{FUSED_IDS}" if fusion else f"items/{FUSED_IDS}"
+
+
 def _order_of_items(paths: Paths) -> Iterator[Promise]:
     """Files of items have the ids of the first of them, in its order."""
+    # One row for each item.
     of_items = [name for name in (TEXT, IDS, "items/embeddings.parquet", PID2SID) if name in paths]
-    of_items += [name for name in paths if name.endswith(("codes.parquet", "fused_ids.parquet"))]
-    of_items += [name for name in paths if name.endswith("/pid2sid.parquet")]
+    others = (CODES, PID2SID, FUSED_IDS, "residual_ids.parquet", "categories.parquet")
+    of_items += [name for name in paths if Path(name).name in others and name not in of_items]
     for name in of_items[1:]:
         yield Promise(
             f"{name} has the ids of {of_items[0]}, in the same order",
             name,
             partial(_same_ids, paths[of_items[0]], paths[name]),
         )
-    for vectors, ids in (("vectors.npy", "ids.parquet"), ("fused.npy", "fused_ids.parquet")):
-        for name in paths:
-            beside = str(Path(name).with_name(ids))
-            if Path(name).name == vectors and beside in paths:
-                yield Promise(
-                    f"{name} has a row for each id",
-                    name,
-                    partial(_shape, paths[name], paths[beside]),
-                )
+
+    # A row for each item and fold, and vectors beside their ids.
+    for name in paths:
+        if of_items and Path(name).name in ("fused_folds_ids.parquet", "fold_codes.parquet"):
+            yield Promise(
+                f"{name} has the ids of {of_items[0]}, once for each fold",
+                name,
+                partial(_same_folds, paths[of_items[0]], paths[name]),
+            )
+    for name in paths:
+        ids = vector_store.IDS_BESIDE.get(Path(name).name)
+        beside = str(Path(name).with_name(ids)) if ids else None
+        if beside in paths:
+            yield Promise(
+                f"{name} has a row for each id",
+                name,
+                partial(_shape, paths[name], paths[beside]),
+            )
 
 
 def _quantizers(paths: Paths) -> Iterator[Promise]:
-    of_text, of_fused = (
-        [paths[name]] if name in paths else [] for name in (IDS, "items/fused_ids.parquet")
-    )
     for name in paths:
         folder, _, file = name.rpartition("/")
-        if file != "quantizer.safetensors" or folder == "published":
+        if file != QUANTIZER or folder == "published":
             continue
-        codes = f"{folder}/{CODES}"
-        if codes in paths:
+        for codes in (f"{folder}/{CODES}", f"{folder}/fold_codes.parquet"):
+            if codes in paths:
+                yield Promise(
+                    f"{codes} has the levels and codebook sizes of {name}",
+                    codes,
+                    partial(_sizes, paths[name], paths[codes]),
+                )
+        ids = _ids_of(name, paths)
+        if ids in paths:
             yield Promise(
-                f"{codes} has the levels and codebook sizes of {name}",
-                codes,
-                partial(_sizes, paths[name], paths[codes]),
-            )
-        # Quantizers of SIDs read either vectors, as fuse.use says.
-        every = of_fused if folder == "similarity" else [*of_fused, *of_text]
-        if every:
-            yield Promise(
-                f"{name} was trained on the embeddings of {_either(every)}",
+                f"{name} was trained on the embeddings of {ids}",
                 name,
-                partial(_fingerprint, paths[name], every),
+                partial(_fingerprint, paths[name], paths[ids]),
             )
 
 
@@ -191,24 +217,8 @@ def _answers(paths: Paths) -> Iterator[Promise]:
             )
 
 
-@cache
-def _codes(path: Path, column: str) -> code_files.Codes:
-    """Codes or SIDs of a table."""
-    return code_files.read(path, column)
-
-
-@cache
-def _pids(path: Path) -> pa.ChunkedArray:
-    """The ids of a table, of all its parts."""
-    columns = []
-    for part in parts_of(path) if path.is_dir() else [path]:
-        with parquet.naming(part):
-            columns += parquet.Parquet(part).read(columns=["pid"])["pid"].chunks
-    return parquet.pids(pa.chunked_array(columns)) if columns else pa.chunked_array([[]])
-
-
 def _same_ids(reference: Path, path: Path) -> str | None:
-    wanted, found = _pids(reference), _pids(path)
+    wanted, found = pids(reference), pids(path)
     if len(wanted) != len(found):
         return f"{len(found):,} ids, {reference.name} has {len(wanted):,}"
     if wanted.type != found.type:
@@ -219,40 +229,42 @@ def _same_ids(reference: Path, path: Path) -> str | None:
     return f"row {row} has the id {found[row]}, in {reference.name} {wanted[row]}"
 
 
+def _same_folds(reference: Path, path: Path) -> str | None:
+    wanted, found = pids(reference).combine_chunks(), pids(path).combine_chunks()
+    n_folds, rest = divmod(len(found), max(len(wanted), 1))
+    if rest or not n_folds:
+        return f"{len(found):,} ids, no multiple of the {len(wanted):,} of {reference.name}"
+    for fold in range(n_folds):
+        if not found.slice(fold * len(wanted), len(wanted)).equals(wanted):
+            return f"fold {fold} has other ids, or another order, than {reference.name}"
+    return None
+
+
 def _shape(vectors: Path, ids: Path) -> str | None:
-    rows, count = len(vector_store.open_npy(vectors)), len(_pids(ids))
+    rows, count = len(vector_store.open_npy(vectors)), len(pids(ids))
     return None if rows == count else f"{rows:,} rows for {count:,} ids of {ids.name}"
 
 
 def _sizes(quantizer: Path, codes: Path) -> str | None:
     wanted = quantizer_file.read(quantizer, without_codebooks=True).codebook_sizes
-    found = _codes(codes, "codes").sizes
+    found = codes_of(codes, "codes").sizes
     return None if wanted == found else f"codebook sizes {found}, the quantizer has {wanted}"
 
 
-def _fingerprint(quantizer: Path, every: list[Path]) -> str | None:
-    """Compare with the fingerprints of all vectors that the quantizer may have been trained on."""
+def _fingerprint(quantizer: Path, ids: Path) -> str | None:
+    file = parquet.open_file(ids, {"pid": parquet.is_pid})
+    vectors = parquet.metadata_json(file, FINGERPRINT_KEY)
     trained = quantizer_file.read(quantizer, without_codebooks=True).fingerprint
-    differing: list[str] = []
-    for ids in every:
-        file = parquet.open_file(ids, {"pid": parquet.is_pid})
-        vectors = parquet.metadata_json(file, FINGERPRINT_KEY)
-        if not vectors or not trained or vectors == trained:
-            return None
-        keys = sorted({*vectors, *trained})
-        differing = [key for key in keys if vectors.get(key) != trained.get(key)]
-    return (
-        f"trained on other embeddings than those of {_either(every)}: {', '.join(differing)} differ"
-    )
-
-
-def _either(every: list[Path]) -> str:
-    """Names of files, one of which is meant."""
-    return " or ".join(path.name for path in every)
+    if not vectors or not trained or vectors == trained:
+        return None
+    differing = [
+        key for key in sorted({*vectors, *trained}) if vectors.get(key) != trained.get(key)
+    ]
+    return f"trained on other embeddings than those of {ids.name}: {', '.join(differing)} differ"
 
 
 def _moved(pid2sid: Path, codes: Path, resolution: Path) -> str | None:
-    before, after = _codes(codes, "codes").codes, _codes(pid2sid, "sid").codes
+    before, after = codes_of(codes, "codes").codes, codes_of(pid2sid, "sid").codes
     moved = int((after[:, : before.shape[1]] != before).any(axis=1).sum())
     told = json_report.read(resolution)["items_moved"]
     if after.shape[1] > before.shape[1] or moved == told:  # a suffix moves no code
@@ -264,13 +276,13 @@ def _unique(pid2sid: Path, resolution: Path) -> str | None:
     facts = json_report.read(resolution)
     if facts["strategy"] == "none" or facts.get("identical_text") == "share":
         return None
-    sids = _codes(pid2sid, "sid").codes
+    sids = codes_of(pid2sid, "sid").codes
     shared = len(sids) - len(np.unique(sids, axis=0))
     return f"{shared:,} items share a SID with another item" if shared else None
 
 
 def _index(pid2sid: Path, index: Path) -> str | None:
-    wanted = _codes(pid2sid, "sid")
+    wanted = codes_of(pid2sid, "sid")
     found = given_sids.read(index, integer=pa.types.is_integer(wanted.ids.type))
     if not wanted.ids.equals(found.ids):
         return f"its ids, or their order, are not those of {pid2sid.name}"
@@ -278,7 +290,7 @@ def _index(pid2sid: Path, index: Path) -> str | None:
 
 
 def _trie(pid2sid: Path, trie: Path) -> str | None:
-    wanted, tree = _codes(pid2sid, "sid"), trie_file.read(trie, pid2sid)
+    wanted, tree = codes_of(pid2sid, "sid"), trie_file.read(trie, pid2sid)
     return _first_difference(wanted, sid_trie.codes_of(tree, tree.sid_of_item).numpy(), pid2sid)
 
 
@@ -296,7 +308,7 @@ def _first_difference(wanted: code_files.Codes, found: np.ndarray, pid2sid: Path
 
 
 def _quality(pid2sid: Path, quality: Path) -> str | None:
-    figures, sids = json_report.read(quality), _codes(pid2sid, "sid").codes
+    figures, sids = json_report.read(quality), codes_of(pid2sid, "sid").codes
     distinct = len(np.unique(sids, axis=0))
     rate = (len(sids) - distinct) / max(len(sids), 1)
     if figures["items"] != len(sids):
@@ -311,7 +323,7 @@ def _quality(pid2sid: Path, quality: Path) -> str | None:
 
 
 def _ledger(pid2sid: Path, ledger: Path) -> str | None:
-    wanted, known = _codes(pid2sid, "sid"), ledger_file.read(ledger)
+    wanted, known = codes_of(pid2sid, "sid"), ledger_file.read(ledger)
     if known.n_live != len(wanted.ids):
         return f"{known.n_live:,} items in the catalogue, {pid2sid.name} has {len(wanted.ids):,}"
     if not wanted.ids.equals(known.ids.slice(0, known.n_live)):
@@ -320,7 +332,7 @@ def _ledger(pid2sid: Path, ledger: Path) -> str | None:
 
 
 def _histories(sequences: Path, items: Path) -> str | None:
-    known = _pids(items).combine_chunks()
+    known = pids(items).combine_chunks()
     row = 0
     with parquet.naming(sequences):
         file = parquet.Parquet(sequences)
@@ -347,7 +359,7 @@ def _topk_of_either(topk: Path, own: Path | None, chosen: Path) -> str | None:
 
 
 def _topk(topk: Path, pid2sid: Path) -> str | None:
-    known = _codes(pid2sid, "sid")
+    known = codes_of(pid2sid, "sid")
     ids = known.ids.combine_chunks()
     with parquet.naming(topk):
         for batch in parquet.Parquet(topk).iter_batches(use_threads=False):
@@ -413,7 +425,7 @@ def _ranks(answers: Path) -> str | None:
 def _known(answers: Path, column: str, text: Path) -> str | None:
     with parquet.naming(answers):
         ids = pc.unique(parquet.Parquet(answers).read(columns=[column])[column])
-    known = _pids(text).cast(pa.string()).combine_chunks()
+    known = pids(text).cast(pa.string()).combine_chunks()
     missing = ids.filter(pc.invert(pc.is_in(ids, value_set=known)))
     return (
         f"{column} {missing[0]} is not in {text.parent.name}/{text.name}" if len(missing) else None

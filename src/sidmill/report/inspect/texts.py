@@ -29,6 +29,7 @@ PIECE_LETTERS = 1 << 20
 INDEX_ENTRY = re.compile(r'"((?:[^"\\]|\\.)*)"\s*:\s*(\[[^\]]*\])')
 INDEX_HEAD = re.compile(r'\s*\{\s*"(?:[^"\\]|\\.)*"\s*:\s*\[\s*"<[a-z]_\d+>"')
 TOKEN = re.compile(r"<[a-z]_\d+>")
+MAIN_METRICS = ("HR@10", "NDCG@10")  # two fit into a line
 KINDS: dict[frozenset[str], str] = {
     frozenset({"before", "after", "levels"}): "quality of the SIDs",
     frozenset({"before", "after"}): "quality of the SIDs",
@@ -93,8 +94,38 @@ def describe_json(path: str, budget: Budget) -> Description:
         return description
     kinds = (kind for keys, kind in KINDS.items() if keys <= set(content))
     description.kind = next(kinds, "JSON")
+    tables = {split: _methods(entry) for split, entry in content.items() if _is_split(entry)}
+    if tables:
+        description.kind = "metrics of recommenders"
+        content = {key: value for key, value in content.items() if key not in tables}
+        description.figures |= tables
     description.facts |= {key: _shown(value) for key, value in content.items()}
     return description
+
+
+def _is_split(entry: Any) -> bool:
+    """Whether an entry of metrics.json has the metrics of methods."""
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("methods"), dict)
+        and all(isinstance(metrics, dict) for metrics in entry["methods"].values())
+    )
+
+
+def _methods(split: dict[str, Any]) -> dict[str, str]:
+    """A line for each method: its main metrics, with half the width of their intervals."""
+    shown = {}
+    for method, metrics in split["methods"].items():
+        cells = []
+        for name in MAIN_METRICS:
+            figure = metrics.get(name)
+            if not isinstance(figure, dict) or not isinstance(figure.get("value"), float):
+                continue
+            ends = [end for key in ("low", "high") if (end := figure.get(key)) is not None]
+            width = f" ±{(ends[1] - ends[0]) / 2:.4f}" if len(ends) == 2 else ""
+            cells.append(f"{name} {figure['value']:.4f}{width}")
+        shown[method] = "  ".join(cells)
+    return shown
 
 
 def describe_run(path: str, budget: Budget) -> Description:
