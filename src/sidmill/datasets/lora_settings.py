@@ -1,0 +1,89 @@
+"""Settings of PEFT with which a model learns to read and to write new SID tokens.
+
+LoRA trains matrices beside the weights, and neither the embeddings nor the head. What else must
+train depends on how the two are stored:
+
+    one matrix (Qwen3-0.6B, T5)    ``trainable_token_indices`` of the embeddings trains both
+    two matrices (Qwen3-8B)        the rows of both, each named
+    T5 with two (Flan-T5, mT5)     the same, after ``tie_word_embeddings`` is set to False, which
+                                   transformers sets to True for every T5: PEFT would put the rows
+                                   of the embeddings in place of those of the head
+    a head with a bias (Phi-2)     both whole matrices, by ``modules_to_save``: PEFT computes the
+                                   head without its bias where single rows train
+
+Measured with PEFT 0.21.2, transformers 5.23.0.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+from sidmill.datasets import stored_weights
+
+
+class LoraSettings(NamedTuple):
+    """Arguments of a PEFT LoraConfig, and what to set before.
+
+    Attributes:
+        trainable_token_indices: ids by the name of a module; empty if whole modules train.
+        modules_to_save: modules that train as a whole; empty if rows train.
+        ensure_weight_tying: whether whole modules stay one matrix.
+        untie: whether ``model.config.tie_word_embeddings`` has to be False before PEFT wraps the
+            model, since its head is stored apart.
+    """
+
+    trainable_token_indices: dict[str, list[int]]
+    modules_to_save: list[str]
+    ensure_weight_tying: bool
+    untie: bool
+
+
+def of_model(folder: str | Path, ids: dict[str, int]) -> LoraSettings:
+    """Settings for a model with SID tokens.
+
+    PEFT trains the modules that are tied to a named one with it, such as the embeddings of T5's
+    encoder and decoder; if they were named as well, their copies would diverge.
+
+    Args:
+        folder: the model. Its configuration and the names in its files are read, no weights.
+        ids: token to id.
+    """
+    # The modules, without their weights.
+    config = AutoConfig.from_pretrained(folder)
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    with torch.device("meta"):
+        network = kind.from_config(config)  # type: ignore[no-untyped-call]
+    head = network.get_output_embeddings()
+    modules = [each for each in (network.get_input_embeddings(), head) if each is not None]
+    names = {module: name.rpartition(".")[2] for name, module in network.named_modules()}
+
+    # A head of its own is in the files, whatever the configuration says.
+    stored = stored_weights.stored_names(folder)
+    is_apart = head is not None and any(name.endswith(f"{names[head]}.weight") for name in stored)
+    says_tied = bool(getattr(config.get_text_config(), "tie_word_embeddings", False))
+    if getattr(head, "bias", None) is not None:
+        whole = [names[module] for module in modules]
+        return LoraSettings({}, whole, not is_apart, is_apart and says_tied)
+    rows = {names[module]: sorted(ids.values()) for module in modules}
+    return LoraSettings(rows, [], False, is_apart and says_tied)
+
+
+def text(folder: str | Path, ids: dict[str, int]) -> str:
+    """Write the settings of :func:`of_model` as lines of Python."""
+    settings, lines = of_model(folder, ids), []
+    if settings.untie:
+        lines.append("model.config.tie_word_embeddings = False")
+    if settings.modules_to_save:
+        tied = ", ensure_weight_tying=True" if settings.ensure_weight_tying else ""
+        arguments = f"modules_to_save={settings.modules_to_save!r}{tied}"
+    else:
+        numbers = sorted(ids.values())
+        first, last = numbers[0], numbers[-1]
+        is_range = last - first + 1 == len(numbers)
+        written = f"list(range({first}, {last + 1}))" if is_range else repr(numbers)
+        lines.append(f"sid_ids = {written}")
+        named = ", ".join(f'"{name}": sid_ids' for name in settings.trainable_token_indices)
+        arguments = f"trainable_token_indices={{{named}}}"
+    return "\n".join([*lines, f"config = LoraConfig(..., {arguments})"])
