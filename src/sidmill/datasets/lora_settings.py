@@ -9,7 +9,8 @@ train depends on how the two are stored:
                                    transformers sets to True for every T5: PEFT would put the rows
                                    of the embeddings in place of those of the head
     a head with a bias (Phi-2)     both whole matrices, by ``modules_to_save``: PEFT computes the
-                                   head without its bias where single rows train
+                                   head without its bias where single rows train. Matrices that
+                                   were one become two
 
 Measured with PEFT 0.21.2, transformers 5.23.0.
 """
@@ -29,14 +30,12 @@ class LoraSettings(NamedTuple):
     Attributes:
         trainable_token_indices: ids by the name of a module; empty if whole modules train.
         modules_to_save: modules that train as a whole; empty if rows train.
-        ensure_weight_tying: whether whole modules stay one matrix.
         untie: whether ``model.config.tie_word_embeddings`` has to be False before PEFT wraps the
             model, since its head is stored apart.
     """
 
     trainable_token_indices: dict[str, list[int]]
     modules_to_save: list[str]
-    ensure_weight_tying: bool
     untie: bool
 
 
@@ -65,9 +64,9 @@ def of_model(folder: str | Path, ids: dict[str, int]) -> LoraSettings:
     says_tied = bool(getattr(config.get_text_config(), "tie_word_embeddings", False))
     if getattr(head, "bias", None) is not None:
         whole = [names[module] for module in modules]
-        return LoraSettings({}, whole, not is_apart, is_apart and says_tied)
+        return LoraSettings({}, whole, is_apart and says_tied)
     rows = {names[module]: sorted(ids.values()) for module in modules}
-    return LoraSettings(rows, [], False, is_apart and says_tied)
+    return LoraSettings(rows, [], is_apart and says_tied)
 
 
 def text(folder: str | Path, ids: dict[str, int]) -> str:
@@ -76,8 +75,7 @@ def text(folder: str | Path, ids: dict[str, int]) -> str:
     if settings.untie:
         lines.append("model.config.tie_word_embeddings = False")
     if settings.modules_to_save:
-        tied = ", ensure_weight_tying=True" if settings.ensure_weight_tying else ""
-        arguments = f"modules_to_save={settings.modules_to_save!r}{tied}"
+        arguments = f"modules_to_save={settings.modules_to_save!r}"
     else:
         numbers = sorted(ids.values())
         first, last = numbers[0], numbers[-1]
