@@ -49,5 +49,6 @@ def vocab(
     trie.write_ebnf(Path(folder) / "sids.ebnf", tree)
     trie.write_levels_ebnf(Path(folder) / "levels.ebnf", tree)
     click.echo(f"{len(ids)} tokens, {len(tree.nodes)} edges: {folder}")
+    click.echo(f"What was checked: {Path(folder) / vocabulary.RECORD}")
     click.echo("With LoRA the embeddings of the SID tokens must train too:")
     click.echo(lora_settings.text(folder, ids))

@@ -5,9 +5,11 @@ train depends on how the two are stored:
 
     one matrix (Qwen3-0.6B, T5)    ``trainable_token_indices`` of the embeddings trains both
     two matrices (Qwen3-8B)        the rows of both, each named
-    T5 with two (Flan-T5, mT5)     the same, after ``tie_word_embeddings`` is set to False, which
-                                   transformers sets to True for every T5: PEFT would put the rows
-                                   of the embeddings in place of those of the head
+    T5 with two (Flan-T5, mT5)     the same, after the head is taken from the weights that the model
+                                   declares to be tied. transformers declares it for every T5, and
+                                   PEFT would put the rows of the embeddings in place of those of
+                                   the head. (With ``tie_word_embeddings = False`` the embeddings of
+                                   encoder and decoder would not train.)
     a head with a bias (Phi-2)     both whole matrices, by ``modules_to_save``: PEFT computes the
                                    head without its bias where single rows train. Matrices that
                                    were one become two
@@ -30,13 +32,12 @@ class LoraSettings(NamedTuple):
     Attributes:
         trainable_token_indices: ids by the name of a module; empty if whole modules train.
         modules_to_save: modules that train as a whole; empty if rows train.
-        untie: whether ``model.config.tie_word_embeddings`` has to be False before PEFT wraps the
-            model, since its head is stored apart.
+        untie: weight of the head that is declared to be tied and is stored apart; None if not.
     """
 
     trainable_token_indices: dict[str, list[int]]
     modules_to_save: list[str]
-    untie: bool
+    untie: str | None
 
 
 def of_model(folder: str | Path, ids: dict[str, int]) -> LoraSettings:
@@ -56,24 +57,30 @@ def of_model(folder: str | Path, ids: dict[str, int]) -> LoraSettings:
         network = kind.from_config(config)  # type: ignore[no-untyped-call]
     head = network.get_output_embeddings()
     modules = [each for each in (network.get_input_embeddings(), head) if each is not None]
-    names = {module: name.rpartition(".")[2] for name, module in network.named_modules()}
+    paths = {module: name for name, module in network.named_modules()}
+    names = {module: paths[module].rpartition(".")[2] for module in modules}
 
     # A head of its own is in the files, whatever the configuration says.
-    stored = stored_weights.stored_names(folder)
-    is_apart = head is not None and any(name.endswith(f"{names[head]}.weight") for name in stored)
-    says_tied = bool(getattr(config.get_text_config(), "tie_word_embeddings", False))
+    untie = None
+    if head is not None and getattr(config.get_text_config(), "tie_word_embeddings", False):
+        stored = stored_weights.stored_names(folder)
+        is_apart = any(name.endswith(f"{names[head]}.weight") for name in stored)
+        untie = f"{paths[head]}.weight" if is_apart else None
     if getattr(head, "bias", None) is not None:
-        whole = [names[module] for module in modules]
-        return LoraSettings({}, whole, is_apart and says_tied)
+        return LoraSettings({}, list(names.values()), untie)
     rows = {names[module]: sorted(ids.values()) for module in modules}
-    return LoraSettings(rows, [], is_apart and says_tied)
+    return LoraSettings(rows, [], untie)
 
 
 def text(folder: str | Path, ids: dict[str, int]) -> str:
     """Write the settings of :func:`of_model` as lines of Python."""
     settings, lines = of_model(folder, ids), []
     if settings.untie:
-        lines.append("model.config.tie_word_embeddings = False")
+        lines += [
+            "tied = model._tied_weights_keys.items()",
+            "model._tied_weights_keys = "
+            f'{{name: to for name, to in tied if name != "{settings.untie}"}}',
+        ]
     if settings.modules_to_save:
         arguments = f"modules_to_save={settings.modules_to_save!r}"
     else:
