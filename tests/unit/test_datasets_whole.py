@@ -197,6 +197,9 @@ def test_the_command_leaves_a_model_and_its_tree(tmp_path, pid2sid):
     done = CliRunner().invoke(commands, [*command, "--init", "mean", "--pad-to", "64"])
     assert done.exit_code == 0, done.output
     assert "92 tokens" in done.output
+    assert "trainable_token_indices" in done.output
+    assert f"What was checked: {tmp_path / 'out/sid_vocabulary.json'}" in done.output
+    assert json.loads((tmp_path / "out/sid_vocabulary.json").read_text())["tokens"] == 92
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     tokenizer_checks.check_round_trip(tokenizer, code_files.read(pid2sid, "sid").codes)
     tree = trie.read(tmp_path / "out/trie.safetensors")
