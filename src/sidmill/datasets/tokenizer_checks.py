@@ -204,7 +204,7 @@ def _check_chat(
             str,
             tokenizer.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True),
         )
-    except TemplateError as error:
+    except (TemplateError, TypeError, ValueError) as error:  # of the template
         logger.warning("the chat template takes no question and answer: %s", error)
         return {"template_error": str(error)}
 
