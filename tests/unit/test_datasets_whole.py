@@ -183,7 +183,7 @@ def test_the_report_sets_counts_beside_findings(tmp_path):
 def test_the_command_leaves_a_model_and_its_tree(tmp_path, pid2sid):
     from transformers import AutoTokenizer, Qwen3ForCausalLM
 
-    from sidmill.datasets import trie, vocabulary
+    from sidmill.datasets import tokenizer_checks, trie
 
     # A model on disk, first without the quantizer that the default needs.
     source = tiny_qwen3.build(tmp_path / "source")
@@ -197,8 +197,11 @@ def test_the_command_leaves_a_model_and_its_tree(tmp_path, pid2sid):
     done = CliRunner().invoke(commands, [*command, "--init", "mean", "--pad-to", "64"])
     assert done.exit_code == 0, done.output
     assert "92 tokens" in done.output
+    assert "trainable_token_indices" in done.output
+    assert f"What was checked: {tmp_path / 'out/sid_vocabulary.json'}" in done.output
+    assert json.loads((tmp_path / "out/sid_vocabulary.json").read_text())["tokens"] == 92
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
-    vocabulary.check_round_trip(tokenizer, code_files.read(pid2sid, "sid").codes)
+    tokenizer_checks.check_round_trip(tokenizer, code_files.read(pid2sid, "sid").codes)
     tree = trie.read(tmp_path / "out/trie.safetensors")
     ids = tokenizer(SID[4], add_special_tokens=False)["input_ids"]
     node = 0

@@ -8,7 +8,7 @@ import tiny_qwen3
 import torch
 
 from sidmill.core.errors import SidmillError
-from sidmill.datasets import trie, vocabulary
+from sidmill.datasets import tokenizer_checks, trie, vocabulary
 from sidmill.formats import sid_text
 from sidmill.settings.datasets import Vocabulary
 
@@ -135,7 +135,7 @@ def test_a_model_with_sids_writes_only_those_that_exist(sids, rng, tmp_path, ini
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     assert model.config.vocab_size % 256 == 0
     assert tokenizer.chat_template == AutoTokenizer.from_pretrained(source).chat_template
-    vocabulary.check_round_trip(tokenizer, sids)
+    tokenizer_checks.check_round_trip(tokenizer, sids)
 
     # Near codewords start with near embeddings.
     if init == "codebook":

@@ -31,7 +31,12 @@ from transformers import (
 )
 
 from sidmill.core.errors import SidmillError
-from sidmill.datasets import trie, vocabulary
+from sidmill.datasets import (
+    lora_settings,
+    tokenizer_checks,
+    trie,
+    vocabulary,
+)
 from sidmill.formats import sid_text
 from sidmill.settings.datasets import Vocabulary
 
@@ -224,7 +229,7 @@ def test_a_token_of_other_case_takes_nobodys_place(tmp_path, normalized):
     made.add_tokens([AddedToken("<S_A_1>", normalized=normalized)])
     ids = expand(save(tmp_path / "m", "qwen3", tokenizer=made), tmp_path / "out")
     after = AutoTokenizer.from_pretrained(tmp_path / "out")
-    vocabulary.check_round_trip(after, CODES, ids)
+    tokenizer_checks.check_round_trip(after, CODES, ids)
     assert after.get_vocab()["<S_A_1>"] not in ids.values()
 
 
@@ -317,7 +322,8 @@ def test_codebooks_of_other_sids_are_refused(tmp_path):
 @pytest.mark.parametrize(("kind", "head"), MAKES)
 def test_the_advice_names_every_matrix_with_a_row_per_token(tmp_path, kind, head):
     ids = expand(save(tmp_path / "m", kind, head=head), tmp_path / "out")
-    model, advice = load(tmp_path / "out"), vocabulary.lora(tmp_path / "out", ids)
+    model, settings = load(tmp_path / "out"), lora_settings.of_model(tmp_path / "out", ids)
+    advice = settings.trainable_token_indices
     n_rows = model.get_input_embeddings().weight.shape[0]
     every = model.named_parameters(remove_duplicate=False)
     holding = {name: weight.data_ptr() for name, weight in every if n_rows in weight.shape}
@@ -326,10 +332,15 @@ def test_the_advice_names_every_matrix_with_a_row_per_token(tmp_path, kind, head
     assert set(holding.values()) == named
     assert len(advice) == 2
     assert all(numbers == sorted(ids.values()) for numbers in advice.values())
-    text = vocabulary.lora_text(tmp_path / "out", ids)
-    space = {"LoraConfig": lambda *_, **given: given["trainable_token_indices"]}
-    exec(text.replace("\n", "\nfound = "), space)
-    assert space["found"] == advice
+    assert settings.untie == ("lm_head.weight" if kind == "t5" and head == "own" else None)
+    assert settings.modules_to_save == []
+
+    # The same as lines of Python.
+    space = {"LoraConfig": lambda *_, **given: given, "model": model}
+    exec(lora_settings.text(tmp_path / "out", ids), space)
+    assert space["config"] == {"trainable_token_indices": advice}
+    assert ("lm_head.weight" in model._tied_weights_keys) == (settings.untie is None)
+    assert "lm_head.weight" in type(model)._tied_weights_keys
 
 
 # Beams and answers.

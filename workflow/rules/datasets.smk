@@ -7,7 +7,7 @@ READS    results/pid2sid.parquet, results/{quantizer}/quantizer.safetensors
 LEAVES   results/datasets/{dataset}/              part-00000-of-00010.parquet: source, uuid, segments or messages, metadata
          results/datasets/mixture/, rl/           train/ and test/: datasets in one, by weights; neither train/ has a user of either test/
          results/datasets/lint.json, report.json  what the linter found; what was read, left out and written
-         results/vocabulary/model/                tokenizer and model with SID tokens
+         results/vocabulary/model/                tokenizer and model with SID tokens, sid_vocabulary.json
          results/vocabulary/trie.json, trie.safetensors, sids.regex, sids.lark, sids.ebnf   the SIDs that exist
          results/vocabulary/levels.ebnf                  all combinations of the tokens in use
 

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.datasets import trie
-from sidmill.datasets.vocabulary import expand, lora_text
+from sidmill.datasets import lora_settings, trie
+from sidmill.datasets.vocabulary import expand
 from sidmill.formats import code_files, quantizer_file
 from sidmill.settings.datasets import Vocabulary
 from sidmill.settings.job import of_job
@@ -30,5 +30,5 @@ with job(snakemake) as log:
     trie.write_lark(snakemake.output.lark, items.codes)
     trie.write_ebnf(snakemake.output.ebnf, tree)
     trie.write_levels_ebnf(snakemake.output.levels, tree)
-    log.info("with LoRA: %s", lora_text(snakemake.output.model, ids))
+    log.info("with LoRA: %s", lora_settings.text(snakemake.output.model, ids))
     log.info("wrote %s", snakemake.output.model)

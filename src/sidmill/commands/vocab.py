@@ -27,7 +27,7 @@ def vocab(
     """Add SID tokens to MODEL and its tokenizer; write both and the tree of SIDs to FOLDER."""
     from sidmill.core.errors import SidmillError
     from sidmill.core.paths import refuse_overwrite
-    from sidmill.datasets import trie, vocabulary
+    from sidmill.datasets import lora_settings, trie, vocabulary
     from sidmill.formats import code_files, quantizer_file
 
     if settings.init == "codebook" and not quantizer:
@@ -49,5 +49,6 @@ def vocab(
     trie.write_ebnf(Path(folder) / "sids.ebnf", tree)
     trie.write_levels_ebnf(Path(folder) / "levels.ebnf", tree)
     click.echo(f"{len(ids)} tokens, {len(tree.nodes)} edges: {folder}")
+    click.echo(f"What was checked: {Path(folder) / vocabulary.RECORD}")
     click.echo("With LoRA the embeddings of the SID tokens must train too:")
-    click.echo(vocabulary.lora_text(folder, ids))
+    click.echo(lora_settings.text(folder, ids))

@@ -15,6 +15,7 @@ Shapes: N items, L levels, K_l codes, d codebook dimensions, H the model's width
 """
 
 import logging
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +35,10 @@ from transformers import (
 )
 
 from sidmill.core.errors import SidmillError
+from sidmill.core.folders import flush
+from sidmill.datasets import lora_settings, stored_weights, tokenizer_checks
 from sidmill.formats import sid_text
+from sidmill.io import json_report
 from sidmill.settings.datasets import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -42,7 +46,8 @@ logger = logging.getLogger(__name__)
 NOISE = 0.1  # times the standard deviation, around the mean
 JITTER = 0.01  # times the deviation, around a codeword: codewords may repeat, embeddings must not
 DEVIATION = 0.02  # of new embeddings, where all embeddings of the model are equal
-BATCH = 4096  # SIDs that are tokenized at a time
+RECORD = "sid_vocabulary.json"  # what was made and checked, beside the model
+LEAST_SPREAD = 0.01  # of the rows of SID tokens, in deviations of the other rows
 LISTED = 20  # names in a message, at most
 
 
@@ -99,12 +104,10 @@ def expand(
     with _reading(model):
         config = AutoConfig.from_pretrained(model, **source)
         tokenizer = AutoTokenizer.from_pretrained(model, **source)
-    template, names = tokenizer.chat_template, sid_text.vocabulary(sizes)
-    old_ids = dict(tokenizer.get_vocab())
+    names, old_ids = sid_text.vocabulary(sizes), dict(tokenizer.get_vocab())
+    before = tokenizer_checks.state(tokenizer, without=names)
     ids = _add_tokens(tokenizer, names, model)
-    check_round_trip(tokenizer, codes, ids)
-    if tokenizer.chat_template != template:
-        raise SidmillError(f"{model}: its chat template changed as tokens were added")
+    checked = tokenizer_checks.check(tokenizer, before, codes, ids)
 
     # A row of each embedding matrix per token. Rows of SID tokens of the model stay as they are.
     network = _load(model, config, settings.dtype, source)
@@ -115,15 +118,53 @@ def expand(
     new = [name for name in names if name not in old_ids]
     known_ids = sorted(set(old_ids.values()) - set(ids.values()))
     tokens = SidTokens(sizes, codebooks, ids, new, known_ids)
-    for weight in _matrices(network):
+    for weight in stored_weights.token_matrices(network):
         _initialize(weight.data, tokens, settings.init, seed)
+    spread = _spread(network, tokens)
 
     if hasattr(network.config, "scale_decoder_outputs"):  # T5 reads it from this key
         network.config.tie_word_embeddings = network.config.scale_decoder_outputs
-    network.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with _whole(folder) as target:
+        network.save_pretrained(target)
+        tokenizer.save_pretrained(target)
+
+        # What was saved, read back.
+        saved = stored_weights.check(target, network)
+        tokenizer_checks.check(AutoTokenizer.from_pretrained(target), before, codes, ids)
+        facts = {
+            "model": model,
+            "revision": settings.revision,
+            "tokens": len(ids),
+            "tokens_already_there": len(ids) - len(new),
+            "first_id": min(ids.values()),
+            "last_id": max(ids.values()),
+            "init": settings.init,
+            "spread": spread,
+            **checked,
+            **saved,
+            "lora": lora_settings.text(target, ids).splitlines(),
+        }
+        json_report.write(target / RECORD, facts)
     logger.info("%d tokens added to %s, %d embeddings", len(new), model, n_padded)
     return ids
+
+
+@contextmanager
+def _whole(folder: str | Path) -> Iterator[Path]:
+    """Yield a folder to write to, and move its files to ``folder`` if the block succeeds."""
+    target = Path(folder)
+    partial = target.with_name(f".{target.resolve().name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        target.mkdir(exist_ok=True)
+        for path in sorted(partial.iterdir()):
+            flush(path)
+            path.replace(target / path.name)
+        flush(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _check(
@@ -142,63 +183,6 @@ def _check(
     if settings.init == "codebook":
         _check_codebooks(sizes, codebooks)
     return settings.model
-
-
-def lora(folder: str | Path, ids: dict[str, int]) -> dict[str, list[int]]:
-    """Embeddings to train with LoRA, so that a model learns to read and write the new tokens.
-
-    A model whose weights are not tied reads a token by one matrix and writes it by another; in one
-    whose weights are tied, both names are one matrix, and naming both does no harm. PEFT trains
-    the modules that are tied to a named one with it, such as the embeddings of T5's encoder and
-    decoder; if they were named as well, their copies would diverge.
-
-    Args:
-        folder: the model, as :func:`expand` wrote it. Only its configuration is read.
-        ids: token to id.
-
-    Returns:
-        ``trainable_token_indices`` of a PEFT LoraConfig: ids by the name of a module.
-    """
-    config = AutoConfig.from_pretrained(folder)
-    with torch.device("meta"):
-        network = _model_class(config).from_config(config)
-    modules = (network.get_input_embeddings(), network.get_output_embeddings())
-    names = {module: name.rpartition(".")[2] for name, module in network.named_modules()}
-    return {names[module]: sorted(ids.values()) for module in modules if module is not None}
-
-
-def lora_text(folder: str | Path, ids: dict[str, int]) -> str:
-    """Write :func:`lora` as lines of Python, for a user who trains the new SID tokens with PEFT."""
-    numbers = sorted(ids.values())
-    first, last = numbers[0], numbers[-1]
-    is_range = last - first + 1 == len(numbers)
-    written = f"list(range({first}, {last + 1}))" if is_range else repr(numbers)
-    names = ", ".join(f'"{name}": sid_ids' for name in lora(folder, ids))
-    return f"sid_ids = {written}\nLoraConfig(..., trainable_token_indices={{{names}}})"
-
-
-def check_round_trip(
-    tokenizer: PreTrainedTokenizerBase, codes: np.ndarray, ids: dict[str, int] | None = None
-) -> None:
-    """Encode and decode every SID: L + 2 tokens each, those of ``ids``, and the same text again.
-
-    Raises:
-        SidmillError: at the first SID that does not survive.
-    """
-    length = codes.shape[1] + 2
-    sid_ids = set(ids.values()) if ids else None
-    for start in range(0, len(codes), BATCH):
-        texts = sid_text.render(codes[start : start + BATCH]).to_pylist()
-        encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        for text, tokens in zip(texts, encoded, strict=True):
-            decoded = cast(str, tokenizer.decode(tokens, skip_special_tokens=True))
-            are_sid_tokens = sid_ids is None or sid_ids.issuperset(tokens)
-            if len(tokens) != length or not are_sid_tokens or decoded.replace(" ", "") != text:
-                raise SidmillError(
-                    f"{text} becomes {len(tokens)} tokens instead of {length} tokens of its own, "
-                    f"and is decoded as {decoded!r}: this tokenizer changes SID tokens, take "
-                    f"another model"
-                )
 
 
 def _check_codebooks(sizes: list[int], codebooks: list[np.ndarray]) -> None:
@@ -249,7 +233,7 @@ def _load(
 
     # An embedding matrix that is not in the files would be random.
     network, info = loaded
-    matrices = {id(weight) for weight in _matrices(network)}
+    matrices = {id(weight) for weight in stored_weights.token_matrices(network)}
     missing = [
         name
         for name, weight in network.named_parameters(remove_duplicate=False)
@@ -269,22 +253,12 @@ def _n_embeddings(network: PreTrainedModel) -> int:
     return int(cast(torch.Tensor, network.get_input_embeddings().weight).shape[0])
 
 
-def _matrices(network: PreTrainedModel) -> list[torch.nn.Parameter]:
-    """The matrices with a row per token, each once: embeddings, and the head where not tied."""
-    modules = (
-        network.get_input_embeddings(),
-        network.get_output_embeddings(),  # type: ignore[no-untyped-call]
-    )
-    weights = [cast(torch.nn.Parameter, each.weight) for each in modules if each is not None]
-    return list({id(weight): weight for weight in weights}.values())
-
-
 def _untie_different_head(network: PreTrainedModel) -> None:
     """Keep a head that differs from the embeddings, where the configuration ties the two.
 
     Weights are read as they are in the file; resizing would tie them, and lose the head.
     """
-    matrices = _matrices(network)
+    matrices = stored_weights.token_matrices(network)
     is_tied = getattr(network.config, "tie_word_embeddings", False)
     if is_tied and len(matrices) == 2 and not torch.equal(*matrices):
         logger.warning("the head differs from the embeddings, though the config ties them: kept")
@@ -354,6 +328,30 @@ def _initialize(weight: torch.Tensor, tokens: SidTokens, init: str, seed: int) -
     new_ids = torch.tensor([tokens.ids[name] for name in tokens.new], dtype=torch.long)
     weight[new_ids] = values[[rows[name] for name in tokens.new]].to(weight.dtype)
     _check_distinct(weight[new_ids])
+
+
+def _spread(network: PreTrainedModel, tokens: SidTokens) -> float:
+    """How far the rows of SID tokens are apart: their deviation over that of the other rows.
+
+    Tokens that were there already keep their rows, which are all but equal where the vocabulary was
+    resized and never trained. The smallest figure of the matrices is returned.
+    """
+    figures = []
+    for weight in stored_weights.token_matrices(network):
+        ours = weight.data[torch.tensor(list(tokens.ids.values()))].float()
+        others = weight.data[torch.tensor(tokens.known_ids, dtype=torch.long)].float()
+        scale = torch.nan_to_num(others.std(dim=0)).mean().clamp_min(1e-12)
+        figures.append(float(ours.std(dim=0).mean() / scale))
+    n_there = len(tokens.ids) - len(tokens.new)
+    if n_there > 1 and min(figures) < LEAST_SPREAD:
+        logger.warning(
+            "the embeddings of %d SID tokens that the model has already are nearly equal (%.1e of "
+            "the deviation of the others): they were added and not trained; take the model without "
+            "them, and they get embeddings of their own",
+            n_there,
+            min(figures),
+        )
+    return min(figures)
 
 
 def _check_distinct(rows: torch.Tensor) -> None:
