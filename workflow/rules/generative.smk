@@ -8,7 +8,7 @@ READS    results/interactions/sequences.parquet        user_id, item_ids, splits
          results/{quantizer}/fold_codes.parquet        with fuse.folds above 1, in training alone
          results/items/vectors.npy, ids.parquet        with generative.features: sid+text
          results/recommender/model.safetensors         with generative_evaluation.with_recommender
-LEAVES   results/{quantizer}/pid2sid.parquet           pid, sid list<int32>: collisions of the others resolved
+LEAVES   results/{quantizer}/pid2sid.parquet           pid, sid list<int32>, tokens: collisions of the others resolved
          results/{quantizer}/resolution.json           what that cost
          results/generative/{quantizer}/model.safetensors  weights of all seeds, settings, identity of the SIDs
          results/generative/{quantizer}/training.json  loss and valid NDCG@10 of every epoch, by seed
