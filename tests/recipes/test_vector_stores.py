@@ -25,7 +25,8 @@ def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stores")
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((N, DIM)) * rng.uniform(0.2, 3, (N, 1))
-    vectors[[50, 120, 121, 260]] = vectors[0] = 40 * vectors[0] / np.linalg.norm(vectors[0])
+    vectors[0] *= -40 / np.linalg.norm(vectors[0]) * np.sign(vectors[0] @ vectors[7])  # far from 7
+    vectors[[50, 120, 121, 260]] = vectors[0]
     vectors = vectors.astype(np.float32)
     ids = pa.chunked_array([rng.permutation(N) + 10**9])
     items = folder / "results/items"
