@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import recipe_pages
 
@@ -32,6 +33,9 @@ def results(tmp_path_factory):
     codes = sids[np.arange(N) % 41 % 40]
     ids = pa.chunked_array([rng.permutation(N) + 10**9])
     code_files.write(folder / "results/pid2sid.parquet", "sid", ids, [codes], SIZES)
+    whole = pq.read_table(folder / "results/pid2sid.parquet")
+    (folder / "published/1").mkdir(parents=True)
+    pq.write_table(whole.drop_columns(["tokens"]), folder / "published/1/pid2sid.parquet")
     code_files.write_index(ids, codes, path=folder / "results/index.json")
 
     # Histories, and embeddings whose last shard was killed.
@@ -66,6 +70,7 @@ def answers(coded, after):
         "User ids of sequence.h5: bytes, unless asked": [2],
         "Embeddings: a folder that is named like a file": [len(coded.ids)],
         "Tables that went through another program": [3 * len(coded.ids)],
+        "Versions with and without tokens: name the columns": [after["distinct"]],
     }  # fmt: skip
 
 

@@ -57,6 +57,7 @@ def answers(vectors, ids, codes):
         "Equal vectors: fetch some more, then order": nearest(vectors, ids, 0, 3)[0],
         "Labels of hnswlib: row numbers, not ids": [-7, 5],
         "A new catalogue in a LanceDB table: replace, and delete": N - 1,
+        "Rows of a LanceDB table: by id, not by number": vectors[0].tolist(),
         "SIDs in a LanceDB table: filter, no full-text search": sorted(
             ids.take(pa.array(below)).to_pylist()
         ),
