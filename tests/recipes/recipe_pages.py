@@ -7,6 +7,7 @@ one that ends in ``# wrong: OUTCOME`` must have another: its ``repr``, or the na
 
 import re
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +33,14 @@ def sections(page: str, language: str = "python") -> dict[str, list[str]]:
         heading: [code for kind, code in FENCE.findall(part) if kind == language]
         for heading, part in parts
     }
+
+
+def outdated(page: str) -> list[str]:
+    """Packages whose version is not the one that the page states."""
+    text = (FOLDER / page).read_text(encoding="utf-8")
+    stated = re.findall(r"\b([A-Za-z][\w-]*) (\d+\.\d+\.\d+)", text)
+    assert stated, f"{page} states no version"
+    return [f"{name} {said}: {version(name)}" for name, said in stated if version(name) != said]
 
 
 def mark(line: str) -> Line | None:

@@ -121,3 +121,7 @@ def test_numbers_of_the_command_line(kind, seen, tmp_path):
     command = block(COMMANDS["Numbers on the command line"], kind).splitlines()[1]
     snakemake(tmp_path, "--dry-run", *shlex.split(command)[1:])
     assert (tmp_path / "seen.txt").read_text() == seen
+
+
+def test_the_page_names_the_versions_that_were_run():
+    assert recipe_pages.outdated(PAGE) == []

@@ -104,3 +104,7 @@ def test_right_lines_are_right_and_obvious_ones_are_not(heading, number, results
     assert check(block, wanted) == []
     for obvious in recipe_pages.with_obvious_lines(block):
         assert check(obvious, wanted)
+
+
+def test_the_page_names_the_versions_that_were_run():
+    assert recipe_pages.outdated("tables.md") == []

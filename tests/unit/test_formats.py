@@ -11,6 +11,7 @@ import pytest
 
 from sidmill.commands import source
 from sidmill.core.errors import SidmillError
+from sidmill.embed import chunks
 from sidmill.formats import (
     code_files,
     embedding_shards,
@@ -69,6 +70,21 @@ def test_sids_of_earlier_versions_are_read(tmp_path):
     new, old = (code_files.read(tmp_path / f"{name}.parquet", "sid") for name in ("new", "old"))
     assert (new.ids, new.sizes) == (old.ids, old.sizes)
     np.testing.assert_array_equal(new.codes, old.codes)
+
+
+def test_no_pattern_of_a_reader_finds_a_file_that_is_being_written(tmp_path):
+    """Some readers skip hidden files and others do not, so their names do not end as tables do."""
+    seen = []
+
+    def blocks():
+        seen.extend(path.name for path in tmp_path.rglob("*"))
+        yield CODES
+
+    code_files.write(tmp_path / "part-00000.parquet", "sid", IDS, blocks(), [2, 4])
+    shard = tmp_path / "part-00000.parquet"
+    hidden = [*seen, chunks.folder_of(shard).name]
+    assert len(seen) == 1
+    assert not [name for name in hidden if name.endswith(".parquet") or not name.startswith(".")]
 
 
 def test_bytes_depend_on_rows_and_not_on_how_they_were_cut(tmp_path, rng):
