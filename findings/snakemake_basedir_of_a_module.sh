@@ -38,7 +38,7 @@ SNAKEFILE
 "$folder/venv/bin/snakemake" --snakefile inner/Snakefile --cores 1 --quiet all
 alone="$(cat base.txt) $(cat current.txt)"
 rm base.txt current.txt
-"$folder/venv/bin/snakemake" --cores 1 --quiet all base.txt
+"$folder/venv/bin/snakemake" base.txt --cores 1 --quiet all
 module="$(cat base.txt) $(cat current.txt)"
 echo "basedir and current_basedir, alone: $alone; as a module: $module"
 test "$alone" = "inner inner"
