@@ -3,8 +3,8 @@
 #
 # A full-text index over semantic IDs written as tokens, <s_a_12><s_b_7>: a query for the token <s_a_12>
 # also finds items that have the code 12 on the second level, with the same score. Words are cut at
-# punctuation, underscores too, so that a token is s, a and 12: the level survives as words of one
-# letter at most, which all SIDs have or which are stop words.
+# punctuation, underscores too, so that the token is the words s, a and 12, and s and a are stop words:
+# of the level nothing is left.
 #
 # Guess: <s_a_12> is one word, or finds the items with 12 on the first level first.
 # Seen: items 1 (12 on level a) and 2 (12 on level b) with equal scores, also for the query 12.
