@@ -7,8 +7,8 @@ from snakemake.utils import min_version
 min_version("9.27.1")
 
 
-# Found beside this file, wherever Snakemake works (--directory, --snakefile).
-configfile: relpath(join(workflow.basedir, "config.yaml"))
+# Found beside this file, wherever Snakemake works (--directory, --snakefile), and whoever uses it as a module.
+configfile: relpath(join(workflow.current_basedir, "config.yaml"))
 
 
 include: "workflow/rules/common.smk"

@@ -85,7 +85,7 @@ def test_datasets_opens_every_configuration(version):
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[:4] == [
-        "sids 40 pid sid",
+        "sids 40 pid sid tokens",
         "codes 40 pid codes",
         "text 40 pid text",
         "embeddings 40 pid embedding",

@@ -160,6 +160,12 @@ def lose_a_part(folder):
     (folder / "items/embeddings.parquet/part-00001-of-00002.parquet").unlink()
 
 
+def one_sid_for_two(folder):
+    """A fault: item 100 gets the SID of item 101, in both columns."""
+    for column in ("sid", "tokens"):
+        change("pid2sid.parquet", column, lambda rows: [rows[1], *rows[1:]])(folder)
+
+
 def first(value):
     return lambda values: [value, *values[1:]]
 
@@ -212,9 +218,10 @@ FAULTS = {
     "a quantizer of other embeddings": (other_print, r"quantizer.*trained on other embeddings .* model differ"),
     "a codebook of doubles": (doubles_in_codebook, r"quantizer.*'codebook.1' has dtype float64"),
     "a bit of the quantizer": (one_bit_of_the_quantizer, r"quantizer.*its bytes are not those"),
-    "two items with one SID": (
-        change("pid2sid.parquet", "sid", lambda sids: [sids[1], *sids[1:]]),
-        r"pid2sid.parquet: 1 items share a SID",
+    "two items with one SID": (one_sid_for_two, r"pid2sid.parquet: 1 items share a SID"),
+    "tokens of another SID": (
+        change("pid2sid.parquet", "tokens", lambda rows: [rows[1], *rows[1:]]),
+        r"pid2sid.parquet: item 100 has the tokens '<\|sid_begin.*, and the SID \[",
     ),
     "moves miscounted": (edit_json("resolution.json", items_moved=3), r"resolution.json: items_moved is 3; 1 SIDs differ"),
     "quality of another number of items": (edit_json("quality.json", items=41), r"quality.json: items is 41"),
@@ -327,6 +334,12 @@ def test_a_planted_fault_is_one_message(name, results):
     assert rest <= ALSO, found
 
 
+def test_sids_of_an_earlier_version_have_no_tokens_and_no_fault(results):
+    drop("pid2sid.parquet", "tokens")(results)
+    faults = [fault for fault in faults_of(results) if fault.startswith("pid2sid.parquet")]
+    assert faults == []
+
+
 def test_the_command_ends_in_a_line_of_counts(results):
     done = CliRunner().invoke(commands, ["check", str(results)], catch_exceptions=False)
     assert (done.exit_code, done.output.count("\n")) == (0, 1)
@@ -375,7 +388,7 @@ def test_files_made_elsewhere_are_checked_without_our_metadata(results, tmp_path
     pq.write_table(table, folder / "pid2sid.parquet")
     shutil.copy(results / "index.json", folder)
     report = check.check(folder)
-    assert (report.faults, len(report.promises)) == ([], 1)
+    assert (report.faults, len(report.promises)) == ([], 2)
 
 
 def test_quantizers_are_of_text_or_fused_vectors_and_compared_codes_of_fused_ones(results):

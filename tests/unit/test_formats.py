@@ -11,6 +11,7 @@ import pytest
 
 from sidmill.commands import source
 from sidmill.core.errors import SidmillError
+from sidmill.embed import chunks
 from sidmill.formats import (
     code_files,
     embedding_shards,
@@ -19,6 +20,7 @@ from sidmill.formats import (
     ledger_file,
     quantizer_file,
     sequence_table,
+    sid_text,
     vector_file,
     vector_store,
 )
@@ -50,6 +52,39 @@ def test_codes_are_lists_of_int32_to_other_readers(tmp_path):
     table = pq.read_table(tmp_path / "c.parquet")
     assert table.schema.field("sid").type == pa.list_(pa.int32())
     assert table["sid"].to_pylist() == CODES.tolist()
+
+
+def test_sids_have_tokens_as_models_write_them_and_codes_have_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(code_files, "BLOCK_ROWS", 2)  # so that a piece ends within the rows
+    code_files.write(tmp_path / "s.parquet", "sid", IDS, [CODES], [2, 4])
+    tokens = pq.read_table(tmp_path / "s.parquet")["tokens"].to_pylist()
+    assert [sid_text.parse(text, 2) for text in tokens] == [[tuple(row)] for row in CODES.tolist()]
+    code_files.write(tmp_path / "c.parquet", "codes", IDS, [CODES], [2, 4])
+    assert pq.read_schema(tmp_path / "c.parquet").names == ["pid", "codes"]
+
+
+def test_sids_of_earlier_versions_are_read(tmp_path):
+    code_files.write(tmp_path / "new.parquet", "sid", IDS, [CODES], [2, 4])
+    table = pq.read_table(tmp_path / "new.parquet").drop_columns(["tokens"])
+    pq.write_table(table, tmp_path / "old.parquet")
+    new, old = (code_files.read(tmp_path / f"{name}.parquet", "sid") for name in ("new", "old"))
+    assert (new.ids, new.sizes) == (old.ids, old.sizes)
+    np.testing.assert_array_equal(new.codes, old.codes)
+
+
+def test_no_pattern_of_a_reader_finds_a_file_that_is_being_written(tmp_path):
+    """Some readers skip hidden files and others do not, so their names do not end as tables do."""
+    seen = []
+
+    def blocks():
+        seen.extend(path.name for path in tmp_path.rglob("*"))
+        yield CODES
+
+    code_files.write(tmp_path / "part-00000.parquet", "sid", IDS, blocks(), [2, 4])
+    shard = tmp_path / "part-00000.parquet"
+    hidden = [*seen, chunks.folder_of(shard).name]
+    assert len(seen) == 1
+    assert not [name for name in hidden if name.endswith(".parquet") or not name.startswith(".")]
 
 
 def test_bytes_depend_on_rows_and_not_on_how_they_were_cut(tmp_path, rng):

@@ -121,7 +121,8 @@ def test_what_a_file_says_of_itself_is_told(made):
     assert sids.facts["shape"] == [3, 2]
     assert sids.facts["codebook_sizes"] == [3, 2]
     assert sids.figures["codes used"] == [2, 2]
-    assert sids.sample == [{"pid": 1, "sid": [0, 1]}]
+    tokens = "<|sid_begin|><s_a_0><s_b_1><|sid_end|>"
+    assert sids.sample == [{"pid": 1, "sid": [0, 1], "tokens": tokens}]
     assert stage.describe(str(made / "vectors.npy"), 1, False).facts["fingerprint"] == PRINT
     assert stage.describe(str(made / "rejects.parquet"), 1, False).facts["rows_read"] == 60
 

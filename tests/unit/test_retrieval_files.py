@@ -5,6 +5,7 @@ import json
 import logging
 import subprocess
 
+import ir_measures
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -251,6 +252,41 @@ def test_ids_with_spaces_leave_run_trec_alone_out(tmp_path, caplog, pids, spaced
     assert json.loads(foreign.read_text()) == {"q1": list(pids)}
     assert (trec.read_text() == "") == spaced
     assert ("left empty" in caplog.text) == spaced
+
+
+# --- ties
+
+
+TIED = np.array(
+    [[2, 2, 2, 1, 1], [1e-40, 0, 0, -0.0, -1e-45], [3e38, 3e38, 1, -3e38, -3e38], [5, 4, 3, 2, 1]],
+    dtype=np.float32,
+)
+
+
+def test_scores_of_run_trec_fall_and_are_those_of_the_run_where_these_fall():
+    falling = run_files.falling(TIED)
+    assert falling.dtype == np.float32
+    normal = np.where(np.abs(falling) < np.finfo(np.float32).tiny, 0, falling)  # as flushed
+    assert (normal[:, 1:] < normal[:, :-1]).all()
+    assert falling[3].tolist() == TIED[3].tolist()
+    assert (falling[:, 0] == TIED[:, 0]).all()
+    np.testing.assert_allclose(falling, TIED, rtol=1e-6, atol=1e-37)
+
+
+@pytest.mark.parametrize("names", [["a", "b", "c", "d", "e"], ["e", "d", "c", "b", "a"]])
+@pytest.mark.parametrize("scores", TIED)
+def test_every_scorer_ranks_run_trec_as_res_topk_does(tmp_path, names, scores):
+    """Two providers of ir_measures, each with its own rule for ties."""
+    answer = 2
+    topk, trec, _ = write_run(tmp_path, Run(["q"], [names], scores[None]))
+    assert run_files.read(topk).pids == [names]
+    judged = [ir_measures.Qrel("q", names[answer], 1)]
+    found = ir_measures.calc_aggregate(
+        [ir_measures.RR, ir_measures.RR @ 5, ir_measures.Success @ 2, ir_measures.Success @ 3],
+        judged,
+        list(ir_measures.read_trec_run(str(trec))),
+    )
+    assert sorted(found.values()) == [0, pytest.approx(1 / 3), pytest.approx(1 / 3), 1]
 
 
 @pytest.mark.parametrize("pid", ["", "a\tb", "a\nb", "a\rb"])

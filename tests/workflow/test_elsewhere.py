@@ -8,6 +8,7 @@ import sys
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from sidmill.items import demo
 from sidmill.settings.items import Demo
@@ -98,3 +99,42 @@ def test_the_default_target_runs_reports_and_is_told_of_in_another_folder(places
     assert len(json.loads((work / "new.json").read_text())) == 200
     mine.rename(work / "moved.json")
     assert run("mine.json").returncode == 0
+
+
+MODULE = """
+import yaml
+from snakemake.utils import update_config
+
+configfile: "mine.yaml"
+
+with open("{root}/config.yaml") as file:
+    settings = yaml.safe_load(file)
+update_config(settings, config["sidmill"])
+
+module sidmill:
+    snakefile: "{root}/Snakefile"
+    config: settings
+
+use rule * from sidmill as sidmill_*
+
+rule copy:
+    default_target: True
+    input: "results/pid2sid.parquet"
+    output: "copy.parquet"
+    shell: "cp {{input}} {{output}}"
+"""
+
+
+def test_rules_run_as_a_module_of_another_workflow_and_leave_what_they_leave_alone(places):
+    """Settings reach the rules and their scripts; the workflow itself then has nothing to do."""
+    root, caller, work = places
+    settings = {"sidmill": yaml.safe_load(OVERLAY), "threshold": 0.5}
+    (work / "mine.yaml").write_text(yaml.safe_dump(settings))
+    (work / "Snakefile").write_text(MODULE.format(root=root))
+    done = call(work, "snakemake", "--cores", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert pq.read_table(work / "copy.parquet").num_rows == 200
+
+    apart = ("--snakefile", str(root / "Snakefile"), "--configfile", str(caller / "my.yaml"))
+    again = call(work, "snakemake", "--dry-run", "results/pid2sid.parquet", *apart)
+    assert "Nothing to be done" in again.stdout + again.stderr, again.stdout + again.stderr

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 # Every job reads this file first, on a cluster node too: it finds the library without an installation.
-LIBRARY = str(Path(workflow.basedir) / "src")
+ROOT = Path(workflow.current_basedir).parents[1]  # of a module too, whose basedir is its user's
+LIBRARY = str(ROOT / "src")
 sys.path.insert(0, LIBRARY)
 os.environ.update(
     PYTHONPATH=os.pathsep.join(filter(None, [LIBRARY, os.getenv("PYTHONPATH")]))
@@ -93,7 +94,7 @@ def code_of(script, chosen=None):
     Where a setting decides which modules run, ``chosen`` is a function of the wildcards that gives
     it: see ``CHOICES`` of ``sidmill.core.provenance``.
     """
-    path = Path(workflow.basedir) / "workflow/scripts" / script
+    path = ROOT / "workflow/scripts" / script
 
     # A function, so that only the rules of the DAG at hand are read: in a job, its own alone.
     def code(wildcards):

@@ -5,7 +5,7 @@ from hashlib import sha256
 from sidmill.datasets.tasks import load as load_task
 from sidmill.datasets.tasks import load_prompts, names_titles
 
-RESOURCES = Path(workflow.basedir) / "workflow/resources"
+RESOURCES = ROOT / "workflow/resources"
 TASKS = config["datasets"]["tasks"]
 
 

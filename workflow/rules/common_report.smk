@@ -3,7 +3,7 @@
 
 def of_workflow(name):
     """The path of a file of the workflow: the same text for every run in one folder."""
-    return os.path.relpath(Path(workflow.basedir) / name)
+    return os.path.relpath(ROOT / name)
 
 
 def default_target(wildcards):

@@ -9,7 +9,7 @@ READS    results/interactions/sequences.parquet        user_id, item_ids, splits
          results/similarity/                           with fuse.use: similarity, the codes that are compared
          results/items/vectors.npy, ids.parquet        with generative.features: sid+text
          results/recommender/model.safetensors         with generative_evaluation.with_recommender
-LEAVES   results/{quantizer}/pid2sid.parquet           pid, sid list<int32>: collisions of the others resolved
+LEAVES   results/{quantizer}/pid2sid.parquet           pid, sid list<int32>, tokens: collisions of the others resolved
          results/{quantizer}/resolution.json           what that cost
          results/generative/{quantizer}/model.safetensors  weights of all seeds, settings, identity of the SIDs
          results/generative/{quantizer}/training.json  loss and valid NDCG@10 of every epoch, by seed

@@ -5,7 +5,7 @@ READS    results/codes.parquet                  pid, codes list<int32> (L)
          results/{quantizer}/quantizer.safetensors
          results/items/vectors.npy or fused.npy, their ids, text.parquet   given SIDs need none of them
          results/published/ledger.parquet, match.parquet   with published.path: the SIDs that stay
-LEAVES   results/pid2sid.parquet                pid, sid list<int32> (L, or L + 1 with a suffix)
+LEAVES   results/pid2sid.parquet                pid, sid list<int32> (L, or L + 1 with a suffix), tokens
          index.path (results/index.json)        {"pid": ["<a_0>", "<b_12>", "<c_7>"]}
          results/resolution.json                what the resolution of collisions cost
          results/quality.json                   every figure, per level and whole, before and after resolution

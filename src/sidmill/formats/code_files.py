@@ -1,10 +1,12 @@
 """``codes.parquet`` and ``pid2sid.parquet``: a list of int32 per item; and ``index.json``.
 
-    codes.parquet    pid, codes list<int32>   of the quantizer
-    pid2sid.parquet  pid, sid list<int32>     of the item, collisions resolved
+    codes.parquet    pid, codes list<int32>         of the quantizer
+    pid2sid.parquet  pid, sid list<int32>, tokens   of the item, collisions resolved
     index.json       {"pid": ["<a_0>", "<b_12>", "<c_7>"]}   the LC-Rec and MiniOneRec form
 
-The two parquet files carry the size of each level in their schema metadata.
+The two parquet files carry the size of each level in their schema metadata. ``tokens`` is the SID
+as models write it (:mod:`sidmill.formats.sid_text`): a string is equal to itself in every software,
+which does not hold for lists. Nothing of SIDMill reads it, and files of earlier versions lack it.
 """
 
 import json
@@ -17,6 +19,7 @@ import pyarrow as pa
 
 from sidmill.core.atomic import replacing
 from sidmill.core.errors import SidmillError
+from sidmill.formats import sid_text
 from sidmill.io import parquet
 from sidmill.io.remedy import remedy
 
@@ -41,11 +44,11 @@ def write(
     blocks: Iterable[np.ndarray],
     sizes: list[int],
 ) -> None:
-    """Write codes block by block, atomically.
+    """Write codes block by block, atomically. Memory: 20 MiB besides the arguments.
 
     Args:
         path: the parquet file.
-        column: ``codes`` or ``sid``.
+        column: ``codes``, or ``sid``, which gets a column of ``tokens`` beside it.
         ids: int64 or string (N,).
         blocks: int32 (n, L) in row order, N rows in all.
         sizes: K_l per level.
@@ -53,21 +56,25 @@ def write(
     Raises:
         SidmillError: if a code is outside [0, K_l), or there are not N rows.
     """
+    has_tokens = column == "sid"
     schema = pa.schema(
-        [("pid", ids.type), (column, pa.list_(pa.int32()))],
+        [("pid", ids.type), (column, pa.list_(pa.int32()))]
+        + [("tokens", pa.string())] * has_tokens,
         metadata={SIZES_KEY: json.dumps([int(size) for size in sizes])},
     )
 
     def tables() -> Iterator[pa.Table]:
         row = 0
-        for block in blocks:
+        for block in _pieces(blocks):
             _check_range(path, block, sizes, row)
             lists = pa.FixedSizeListArray.from_arrays(
                 np.ascontiguousarray(block, dtype=np.int32).ravel(), len(sizes)
             )
-            pids = ids.slice(row, len(block))
+            columns = [ids.slice(row, len(block)), lists.cast(pa.list_(pa.int32()))]
+            if has_tokens:
+                columns.append(sid_text.render(block).cast(pa.string()))
             row += len(block)
-            yield pa.table([pids, lists.cast(pa.list_(pa.int32()))], schema=schema)
+            yield pa.table(columns, schema=schema)
         if row != len(ids):
             raise SidmillError(f"{path}: {row} rows of codes for {len(ids)} ids")
 
@@ -126,6 +133,13 @@ def write_index(ids: pa.ChunkedArray, codes: np.ndarray, *, path: str | Path) ->
             out.write(separator + ",\n".join(map(": ".join, zip(names, rows, strict=True))))
             separator = ",\n"
         out.write("\n}\n" if len(codes) else "{}\n")
+
+
+def _pieces(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The same rows in blocks of at most BLOCK_ROWS."""
+    for block in blocks:
+        for start in range(0, len(block), BLOCK_ROWS):
+            yield block[start : start + BLOCK_ROWS]
 
 
 def _check_range(path: str | Path, block: np.ndarray, sizes: list[int], row: int) -> None:

@@ -5,7 +5,8 @@
     {run}_res.json {qid: [pid, ...]}: what the DuReader-retrieval evaluation reads
 
 Scores are float32 in nine significant digits, which keep every bit. The lines of a qid are
-consecutive.
+consecutive. Scorers order run.trec by its scores, and equal ones each in its own way, so there
+equal scores are the next lower float32, one after another: the order of res.topk is the only one.
 """
 
 import json
@@ -22,6 +23,7 @@ from sidmill.core.errors import SidmillError
 
 logger = logging.getLogger(__name__)
 
+LEAST = np.finfo(np.float32).tiny  # the least float32 that no processor rounds to zero
 BREAKS = re.compile(r"[\t\n\r]")
 
 
@@ -43,7 +45,7 @@ def write(topk_path: str, trec_path: str, json_path: str, run: Run, tag: str) ->
     """Write a retrieval run as res.topk, run.trec and JSON.
 
     Columns of run.trec are separated by white space: if an id holds some, run.trec stays empty,
-    and the log says so.
+    and the log says so. Memory: the scores once more.
 
     Raises:
         SidmillError: if a query has not exactly k different passages, or an id is empty or holds a
@@ -61,7 +63,8 @@ def write(topk_path: str, trec_path: str, json_path: str, run: Run, tag: str) ->
             "%s is left empty: its columns are separated by white space, which id %r holds; "
             "res.topk has the run", trec_path, spaced,
         )  # fmt: skip
-    rows = () if spaced is not None else _lines(run)
+    ranked = run._replace(scores=falling(run.scores))
+    rows = () if spaced is not None else _lines(ranked)
     _write_lines(
         trec_path, (f"{qid} Q0 {pid} {rank} {score:.9g} {tag}\n" for qid, pid, rank, score in rows)
     )
@@ -71,6 +74,24 @@ def write(topk_path: str, trec_path: str, json_path: str, run: Run, tag: str) ->
         for qid, pids in zip(run.qids, run.pids, strict=True)
     )
     _write_lines(json_path, ["{\n" + ",\n".join(lines) + "\n}\n"])
+
+
+def falling(scores: np.ndarray) -> np.ndarray:
+    """Scores that fall from rank to rank, and are those given wherever these fall already.
+
+    Args:
+        scores: float32 (Q, k), never rising within a row, finite.
+
+    Returns:
+        float32 (Q, k), no two equal within a row, also where a reader rounds what is closer to 0
+        than the least normal number.
+    """
+    result = np.array(scores, dtype=np.float32)
+    for rank in range(1, result.shape[1]):
+        below = np.nextafter(result[:, rank - 1], np.float32(-np.inf))
+        below = np.where(np.abs(below) < LEAST, -LEAST, below)
+        result[:, rank] = np.minimum(result[:, rank], below)
+    return result
 
 
 def write_dureader(

@@ -28,6 +28,7 @@ class Column(NamedTuple):
         unique: whether values differ from row to row.
         minimum: of numbers, or of the numbers in lists; None: none.
         maximum: the same.
+        optional: whether files of earlier versions lack it.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Column(NamedTuple):
     unique: bool = False
     minimum: int | None = None
     maximum: int | None = None
+    optional: bool = False
 
 
 class Table(NamedTuple):
@@ -209,7 +211,11 @@ FORMS: dict[str, Table | Array | Tensors | Json] = {
     "pid2sid": Table(
         ("pid2sid.parquet", "*/pid2sid.parquet", "sweep/*/pid2sid.parquet"),
         "the SID of each item",
-        (PID_COLUMN, SID_COLUMN),
+        (
+            PID_COLUMN,
+            SID_COLUMN,
+            Column("tokens", ("string",), "the SID as models write it", optional=True),
+        ),
         ("sidmill.codebook_sizes",),
     ),
     "index": Json(

@@ -23,7 +23,10 @@ SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "1
          (10**11, "10B<n<100B"), (10**12, "100B<n<1T"))  # fmt: skip
 # Tables by the name of their configuration, with what a row is; the first is the default.
 TABLES = {
-    "sids": ("pid2sid.parquet", "the semantic ID (`sid`) of each item (`pid`)"),
+    "sids": (
+        "pid2sid.parquet",
+        "the semantic ID of each item (`pid`), as numbers (`sid`) and as text (`tokens`)",
+    ),
     "codes": ("codes.parquet", "codes as quantized, before collisions were resolved"),
     "text": ("text.parquet", "the text that was embedded"),
     "embeddings": (f"{SHARDS}/*.parquet", "the embedding of each item"),
@@ -134,7 +137,7 @@ def _load(manifest: dict[str, Any], tables: dict[str, str], field: str | None) -
         "from datasets import load_dataset",
         "",
         'sids = load_dataset("FOLDER_OR_OWNER/NAME", "sids", split="train")',
-        'sids[0]  # {"pid": ..., "sid": [12, 7, 201]}',
+        'sids[0]  # {"pid": ..., "sid": [12, 7, 201], "tokens": "<|sid_begin|><s_a_12>..."}',
         "```",
     ]
 

@@ -63,7 +63,10 @@ def _table(path: Path, form: Table) -> str | None:
             return says if part == path else f"{part.name}: {says}"
 
     # Values, batch by batch. Whether ids are unique is a check of ``inspect``.
+    present = opened[0].schema_arrow.names if opened else []
     for column in form.columns:
+        if column.optional and column.name not in present:
+            continue
         row, seen = 0, []
         for part, file in zip(parts, opened, strict=True):
             with parquet.naming(part):
@@ -84,6 +87,8 @@ def _table(path: Path, form: Table) -> str | None:
 def _columns(schema: pa.Schema, form: Table) -> str | None:
     for column in form.columns:
         count = len(schema.get_all_field_indices(column.name))
+        if column.optional and not count:
+            continue
         if count != 1:
             return (
                 f"{count} columns {column.name!r}, wanted one of type "

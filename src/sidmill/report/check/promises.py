@@ -16,6 +16,7 @@ from sidmill.formats import (
     item_text,
     ledger_file,
     quantizer_file,
+    sid_text,
     trie_file,
     vector_store,
     version_folder,
@@ -153,6 +154,9 @@ def _sids(paths: Paths) -> Iterator[Promise]:
     for name in paths:
         if Path(name).name != PID2SID:
             continue
+        yield Promise(
+            f"tokens of {name} are those of its SIDs", name, partial(_tokens, paths[name])
+        )
         resolution = str(Path(name).with_name("resolution.json"))
         codes = str(Path(name).with_name(CODES))
         if {resolution, codes} <= set(paths):
@@ -279,6 +283,25 @@ def _unique(pid2sid: Path, resolution: Path) -> str | None:
     sids = codes_of(pid2sid, "sid").codes
     shared = len(sids) - len(np.unique(sids, axis=0))
     return f"{shared:,} items share a SID with another item" if shared else None
+
+
+def _tokens(pid2sid: Path) -> str | None:
+    known = _codes(pid2sid, "sid")
+    with parquet.naming(pid2sid):
+        file, row = parquet.Parquet(pid2sid), 0
+        if "tokens" not in file.schema_arrow.names:  # of an earlier version
+            return None
+        for batch in file.iter_batches(columns=["tokens"], use_threads=False):
+            found = batch.column(0).cast(pa.large_string())
+            wanted = sid_text.render(known.codes[row : row + len(found)])
+            if not found.equals(wanted):
+                odd = pc.index(pc.fill_null(pc.equal(found, wanted), False), False).as_py()
+                return (
+                    f"item {known.ids[row + odd]} has the tokens {found[odd].as_py()!r}, and the "
+                    f"SID {known.codes[row + odd].tolist()}"
+                )
+            row += len(found)
+    return None
 
 
 def _index(pid2sid: Path, index: Path) -> str | None:
