@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 # Every job reads this file first, on a cluster node too: it finds the library without an installation.
-ROOT = Path(workflow.current_basedir).parents[1]  # of a module too, whose basedir is its user's
+# As a module of another workflow, workflow.basedir is the folder of that one.
+ROOT = Path(workflow.current_basedir).parents[1]
 LIBRARY = str(ROOT / "src")
 sys.path.insert(0, LIBRARY)
 os.environ.update(

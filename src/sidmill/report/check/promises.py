@@ -286,7 +286,7 @@ def _unique(pid2sid: Path, resolution: Path) -> str | None:
 
 
 def _tokens(pid2sid: Path) -> str | None:
-    known = _codes(pid2sid, "sid")
+    known = codes_of(pid2sid, "sid")
     with parquet.naming(pid2sid):
         file, row = parquet.Parquet(pid2sid), 0
         if "tokens" not in file.schema_arrow.names:  # of an earlier version
