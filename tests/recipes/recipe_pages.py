@@ -1,10 +1,11 @@
-"""The code of a page of docs/recipes, line by line, as a test runs it: page and test cannot differ.
+"""The code of a page of docs/recipes, as a test runs it: page and test cannot differ.
 
-In a fenced block of Python, a line that ends in ``# right`` must have the value that SIDMill has;
-one that ends in ``# wrong: OUTCOME`` must have another: its ``repr``, or the name of an exception.
-``# wrong`` alone stands for any other value. All other lines are run as they are.
+In a fenced block of Python, an expression followed by ``# right`` must have the value that SIDMill
+has; one followed by ``# wrong: OUTCOME`` must have another: its ``repr``, or the name of an
+exception. ``# wrong`` alone stands for any other value. All other statements are run as they are.
 """
 
+import ast
 import re
 from collections.abc import Callable
 from importlib.metadata import version
@@ -13,14 +14,20 @@ from typing import Any, NamedTuple
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs/recipes"
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-MARK = re.compile(r"^(?P<code>.*?)  # (?P<kind>right|wrong)(?:: (?P<says>.*))?$")
+MARK = re.compile(r"  # (right|wrong)(?:: (.*))?")
 
 
-class Line(NamedTuple):
-    """A marked line: its code, whether the page calls it right, and the outcome it states."""
+class Statement(NamedTuple):
+    """A statement of a block.
+
+    Attributes:
+        code: its text, without the comment behind it.
+        kind: what the page calls it: right, wrong, or None for a plain one.
+        says: the outcome that the page states of a wrong one, if it does.
+    """
 
     code: str
-    is_right: bool
+    kind: str | None
     says: str | None
 
 
@@ -43,45 +50,48 @@ def outdated(page: str) -> list[str]:
     return [f"{name} {said}: {version(name)}" for name, said in stated if version(name) != said]
 
 
-def mark(line: str) -> Line | None:
-    """A marked line in its parts; None for a plain one."""
-    match = MARK.match(line)
-    return match and Line(match["code"], match["kind"] == "right", match["says"])
+def statements(block: str) -> list[Statement]:
+    """The statements of a block, in order."""
+    lines, found = block.splitlines(), []
+    for node in ast.parse(block).body:
+        code = ast.get_source_segment(block, node)
+        behind = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode()
+        match = MARK.fullmatch(behind)
+        found.append(Statement(code, *(match.groups() if match else (None, None))))
+    marked = sum(statement.kind is not None for statement in found)
+    assert marked == len(re.findall(r"# (?:right|wrong)\b", block)), "a mark behind no statement"
+    return found
 
 
 def broken(block: str, names: dict[str, Any], same: Callable[[Any], bool]) -> list[str]:
-    """Run a block; list the marked lines that do not have the outcome that the page states.
+    """Run a block; list what does not have the outcome that the page states.
 
     Args:
-        block: lines of Python; a marked line is a whole expression.
-        names: what the lines know; the block adds to it.
+        block: of a page.
+        names: what the block knows; it adds to them.
         same: whether a value is that of SIDMill.
     """
-    found, plain = [], ""
-    for line in [*block.splitlines(), ""]:
-        marked = mark(line)
-        if marked is None:
-            plain += f"{line}\n"
+    found = []
+    for code, kind, says in statements(block):
+        if kind is None:
+            exec(code, names)
             continue
-        exec(plain, names)
-        plain = ""
-        outcome, is_same = _outcome(marked.code, names, same)
-        as_said = marked.is_right or marked.says in (None, outcome)
-        if is_same != marked.is_right or not as_said:
-            found.append(f"{line}: {outcome}")
-    exec(plain, names)
+        outcome, is_same = _outcome(code, names, same)
+        as_said = kind == "right" or says in (None, outcome)
+        if is_same != (kind == "right") or not as_said:
+            found.append(f"{code}  # {kind}: {outcome}")
     return found
 
 
 def with_obvious_lines(block: str) -> list[str]:
-    """The block up to each wrong line, which is called right in place of the right lines."""
-    lines, result, plain = block.splitlines(), [], []
-    for line in lines:
-        marked = mark(line)
-        if marked is None:
-            plain.append(line)
-        elif not marked.is_right:
-            result.append("\n".join([*plain, f"{marked.code}  # right"]))
+    """The block up to each wrong expression, which is called right in place of the right ones."""
+    result: list[str] = []
+    plain: list[str] = []
+    for code, kind, _ in statements(block):
+        if kind is None:
+            plain.append(code)
+        elif kind == "wrong":
+            result.append("\n".join([*plain, f"{code}  # right"]))
     return result
 
 
