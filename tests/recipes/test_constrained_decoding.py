@@ -10,8 +10,8 @@ import pytest
 from sidmill.datasets import trie
 from sidmill.formats import sid_text
 
-pytest.importorskip("xgrammar", reason="make recipes installs it")
-pytest.importorskip("llguidance", reason="make recipes installs it")
+for package in ("xgrammar", "llguidance", "outlines_core", "lmformatenforcer"):
+    pytest.importorskip(package, reason="make recipes installs it")
 
 N_CODES, N_LEVELS = 4, 3
 
@@ -39,36 +39,53 @@ def allowed_along(follow, made):
 
 def exports(name, tmp_path, made):
     _, _, codes, tree = made
-    return engines.export(name, tmp_path / name, codes, tree)
+    return engines.export(tmp_path / name, codes, tree)
 
 
-def test_xgrammar_with_token_ids_allows_the_sids_and_nothing_else(made, tmp_path):
-    follow = engines.xgrammar(exports("sids.ebnf", tmp_path, made), False, made[0])
+@pytest.mark.parametrize(
+    ("engine", "name"),
+    [
+        ("xgrammar", "sids.ebnf"),
+        ("llguidance", "sids.lark"),
+        ("sid_logits", "trie.safetensors"),
+    ],
+)
+def test_grammars_of_tokens_allow_the_sids_and_nothing_else(made, tmp_path, engine, name):
+    follow = getattr(engines, engine)(exports(name, tmp_path, made), made[0])
     for allowed, wanted, _ in allowed_along(follow, made):
         assert allowed == wanted
 
 
-def test_xgrammar_by_levels_allows_every_sid_and_no_ordinary_token(made, tmp_path):
-    follow = engines.xgrammar(exports("levels.ebnf", tmp_path, made), False, made[0])
+@pytest.mark.parametrize(
+    ("engine", "name"), [("xgrammar", "levels.ebnf"), ("llguidance", "levels.lark")]
+)
+def test_grammars_by_levels_allow_every_sid_and_no_ordinary_token(made, tmp_path, engine, name):
+    follow = getattr(engines, engine)(exports(name, tmp_path, made), made[0])
     sid_tokens = set(made[1].values())
+    is_wider = False
     for allowed, wanted, _ in allowed_along(follow, made):
         assert wanted <= allowed <= sid_tokens
+        is_wider |= wanted < allowed
+    assert is_wider
 
 
-def test_llguidance_with_lark_allows_the_sids_and_nothing_else(made, tmp_path):
-    follow = engines.llguidance(exports("sids.lark", tmp_path, made), False, made[0])
+@pytest.mark.parametrize("engine", ["xgrammar", "outlines", "lm_format_enforcer"])
+def test_a_regex_is_exact_where_the_engine_is_given_the_sid_tokens_alone(made, tmp_path, engine):
+    path = exports("sids.regex", tmp_path, made)
+    follow = getattr(engines, engine)(path, made[0], only=made[1])
     for allowed, wanted, _ in allowed_along(follow, made):
         assert allowed == wanted
 
 
-def test_the_obvious_way_still_is_wrong_a_regex_in_xgrammar_lets_sids_be_spelled(made, tmp_path):
-    follow = engines.xgrammar(exports("sids.regex", tmp_path, made), True, made[0])
+@pytest.mark.parametrize("engine", ["xgrammar", "outlines", "lm_format_enforcer"])
+def test_the_obvious_way_still_is_wrong_a_regex_lets_sids_be_spelled(made, tmp_path, engine):
+    follow = getattr(engines, engine)(exports("sids.regex", tmp_path, made), made[0])
     (less,) = made[0].convert_tokens_to_ids(["<"])
     assert all(less in allowed for allowed, _, _ in allowed_along(follow, made))
 
 
 def test_the_obvious_way_still_is_wrong_a_regex_in_llguidance_blocks_every_sid(made, tmp_path):
-    follow = engines.llguidance(exports("sids.regex", tmp_path, made), True, made[0])
+    follow = engines.llguidance(exports("sids.regex", tmp_path, made), made[0])
     after_begin = [
         (allowed, wanted)
         for allowed, wanted, token in allowed_along(follow, made)

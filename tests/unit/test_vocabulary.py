@@ -1,5 +1,6 @@
 """The vocabulary and the tree of SIDs: round trips, and beams that hold nothing else."""
 
+import itertools
 import re
 
 import numpy as np
@@ -117,6 +118,10 @@ def test_grammars_of_token_ids_match_the_sids_or_all_combinations(rng, tmp_path,
     trie.write_levels_ebnf(tmp_path / "levels", tree)
     used = np.stack(np.meshgrid(*map(np.unique, codes.T), indexing="ij"), -1).reshape(-1, n_levels)
     assert sorted(token_lists(read_ebnf(tmp_path / "levels"))) == tokens(used)
+    trie.write_levels_lark(tmp_path / "lark", tree)
+    sets = re.findall(r"<\[([\d,]+)\]>", (tmp_path / "lark").read_text().removeprefix("start: "))
+    in_lark = itertools.product(*([int(number) for number in one.split(",")] for one in sets))
+    assert sorted(in_lark) == tokens(used)
 
 
 @pytest.mark.model

@@ -213,19 +213,37 @@ def write_ebnf(path: str | Path, trie: Trie) -> None:
 def write_levels_ebnf(path: str | Path, trie: Trie) -> None:
     """Write one grammar that matches every combination of tokens in use, level by level.
 
-    Its size and the time to compile it depend on the codebooks and not on the number of items. An
-    answer is made of SID tokens in the right order, but may be the SID of no item: look it up.
+    For xgrammar. Its size and the time to compile it depend on the codebooks and not on the number
+    of items. An answer is made of SID tokens in the right order, but may be the SID of no item:
+    look it up.
     """
+    sets = [f"Token({', '.join(map(str, tokens))})" for tokens in _tokens_by_depth(trie)]
+    with replacing(path) as temporary:
+        temporary.write_text(f"root ::= {' '.join(sets)}\n", encoding="utf-8")
+
+
+def write_levels_lark(path: str | Path, trie: Trie) -> None:
+    """Write the grammar of :func:`write_levels_ebnf` for llguidance.
+
+    It refuses a :func:`write_lark` of more than about 65,000 prefixes; this one has a symbol per
+    level. Tokens are given by their ids, so the file belongs to one tokenizer.
+    Source: Lark syntax of llguidance 1.9.1, https://github.com/guidance-ai/llguidance
+    """
+    sets = [f"<[{','.join(map(str, tokens))}]>" for tokens in _tokens_by_depth(trie)]
+    with replacing(path) as temporary:
+        temporary.write_text(f"start: {' '.join(sets)}\n", encoding="utf-8")
+
+
+def _tokens_by_depth(trie: Trie) -> Iterator[list[int]]:
+    """Yield the tokens that some SID has at each depth, ascending: begin, each level, end."""
     # Nodes are numbered breadth first, so those of one depth are adjacent.
-    lines, first, stop = [], 0, 1
+    first, stop = 0, 1
     while True:
         tokens = np.unique(trie.edges[trie.starts[first] : trie.starts[stop]])
         if not len(tokens):
-            break
-        lines.append(f"Token({', '.join(map(str, tokens.tolist()))})")
+            return
+        yield tokens.tolist()
         first, stop = stop, stop + int(trie.starts[stop] - trie.starts[first])
-    with replacing(path) as temporary:
-        temporary.write_text(f"root ::= {' '.join(lines)}\n", encoding="utf-8")
 
 
 class SidLogits(LogitsProcessor):
