@@ -78,6 +78,19 @@ def test_the_grammar_writes_each_sid_once_and_nothing_else(rng, tmp_path, n_sids
     assert sorted(derived(rules)) == sorted(sid_text.render(codes).to_pylist())
 
 
+def test_a_grammar_beyond_the_limits_of_llguidance_is_said(tmp_path, caplog):
+    wide = np.stack([np.arange(2_000), np.zeros(2_000, int)], axis=1)
+    many = np.stack(np.unravel_index(np.arange(70_000), (70, 1000, 1)), axis=1)
+    trie.write_lark(tmp_path / "g", wide[:1_900])
+    assert not caplog.text
+    trie.write_lark(tmp_path / "wide", wide)
+    assert "wide has about 2003 symbols, and 2000 tokens may follow one prefix" in caplog.text
+    codes = many + np.arange(70_000)[:, None] * [0, 0, 1]
+    trie.write_lark(tmp_path / "many", codes)
+    assert "many has about" in caplog.text
+    assert "levels.lark" in caplog.text
+
+
 def token_lists(rules, name="root"):
     """All lists of token ids that a grammar of ``Token(...)`` and names of rules matches."""
     for branch in rules[name].split(" | "):

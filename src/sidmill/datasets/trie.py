@@ -28,6 +28,9 @@ from sidmill.numeric import sid_trie
 
 logger = logging.getLogger(__name__)
 
+# Limits of llguidance 1.9.1: symbols of a grammar, and items of a parser's row.
+LARK_MOST_SYMBOLS, LARK_MOST_TOKENS = 65_525, 1_990
+
 
 class Trie(NamedTuple):
     """The arrays of the module's docstring, and ``names``: token id to text."""
@@ -161,12 +164,16 @@ def write_lark(path: str | Path, codes: np.ndarray) -> None:
     """Write one grammar that matches each SID and nothing else, for llguidance.
 
     Each SID token is named as a token of the vocabulary, so it cannot be spelled in smaller ones.
-    Each prefix has a rule; prefixes with equal continuations share one.
+    Each prefix has a rule; prefixes with equal continuations share one. A warning says
+    that llguidance does not take the file: too many symbols, or too many tokens after a prefix.
     """
     rules: dict[str, str] = {}  # from the alternatives to the name of their rule
+    most = 0  # tokens that may follow one prefix
 
     def rule(rows: np.ndarray, level: int) -> str:
+        nonlocal most
         cuts = np.flatnonzero(np.diff(rows[:, level])) + 1
+        most = max(most, len(cuts) + 1)
         branches = []
         for part in np.split(rows, cuts):
             token = sid_text.token(level, int(part[0, level]))
@@ -175,6 +182,12 @@ def write_lark(path: str | Path, codes: np.ndarray) -> None:
         return rules.setdefault(" | ".join(branches), f"r{len(rules)}")
 
     first = rule(np.unique(codes, axis=0), 0)
+    n_symbols = len(rules) + sum(body.count(" | ") + 1 for body in rules)
+    if most > LARK_MOST_TOKENS or n_symbols > LARK_MOST_SYMBOLS:
+        logger.warning(
+            "%s has about %d symbols, and %d tokens may follow one prefix; llguidance takes %d and "
+            "%d: give it levels.lark", path, n_symbols, most, LARK_MOST_SYMBOLS, LARK_MOST_TOKENS,
+        )  # fmt: skip
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as out:
         out.write(f"start: {sid_text.BEGIN} {first} {sid_text.END}\n")
         out.writelines(f"{name}: {body}\n" for body, name in rules.items())
