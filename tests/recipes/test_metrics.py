@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from recommend_data import catalogue, chains, fit, write
+from sklearn.metrics import ndcg_score
 
 from sidmill.formats import code_files, qrels, run_files
 from sidmill.recommend import checkpoint, evaluate, infer, metrics, rank, topk
@@ -95,6 +96,16 @@ def test_the_functions_of_the_page_are_our_metrics(rng, example):
     assert example["sidmill"](answers, targets, 50)["MRR"] == pytest.approx(
         metrics.mean(ranks, "MRR")
     )
+
+
+def test_scikit_learn_counts_equal_scores_by_expectation_as_we_do(rng):
+    scores = rng.integers(0, 6, (20, 40))
+    targets = rng.integers(0, 40, 20)
+    own = scores[np.arange(20), targets][:, None]
+    higher, equal = (scores > own).sum(axis=1), (scores == own).sum(axis=1) - 1
+    ours = metrics.mean(rank.Ranks(np.arange(20), higher, equal), "NDCG@10")
+    assert (equal > 3).any()
+    assert ndcg_score(np.eye(40)[targets], scores, k=10) == pytest.approx(ours)
 
 
 def test_a_recommender_is_scored_alike_by_metrics_json_and_by_five_libraries(tmp_path, monkeypatch):

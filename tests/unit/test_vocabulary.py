@@ -165,16 +165,26 @@ def test_a_model_with_sids_writes_only_those_that_exist(sids, rng, tmp_path, ini
 
     # Ten beams for each of two prompts are ten different SIDs that exist.
     tree = trie.build(sids, ids)
-    prompt = torch.tensor([[5, 6, 7], [8, 9, 10]])
-    found = model.generate(
-        prompt,
-        attention_mask=torch.ones_like(prompt),
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        logits_processor=[trie.SidLogits(tree, 3, tokenizer.eos_token_id)],
-        **trie.beam_settings(tree, 10),
-    )
+    prompt = torch.tensor([[5, 6, 7], [8, 9, ids[sid_text.token(0, int(sids[0, 0]))]]])
+
+    def generate(**others):
+        return model.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            logits_processor=[trie.SidLogits(tree, 3, tokenizer.eos_token_id)],
+            **trie.beam_settings(tree, 10) | others,
+        )
+
+    found = generate()
     texts = tokenizer.batch_decode(found[:, 3:8], skip_special_tokens=True)
     answers = [sid_text.parse(text.replace(" ", ""), 3)[0] for text in texts]
     assert set(answers) <= set(map(tuple, sids.tolist()))
     assert len(set(answers[:10])) == len(set(answers[10:])) == 10
+
+    # The answers are the same where the model's configuration punishes what the prompt has.
+    model.generation_config.repetition_penalty = 1.5
+    model.generation_config.no_repeat_ngram_size = 1
+    assert torch.equal(generate(), found)
+    assert not torch.equal(generate(repetition_penalty=1.5), found)

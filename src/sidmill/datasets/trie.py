@@ -331,7 +331,8 @@ def prefix_allowed_tokens_fn(
 def beam_settings(trie: Trie, n_beams: int, n_items: int = 1) -> dict[str, Any]:
     """Arguments of ``generate`` for ``n_beams`` distinct answers, with a model's own sampling off.
 
-    With more beams than answers, a beam would end in a text that is not a SID, or two beams in the
+    Penalties of repetition, which some models bring in their configuration, are off as well: they
+    would lower the scores of the SIDs in the history. With more beams than answers, a beam would end in a text that is not a SID, or two beams in the
     same answer: the number of beams is limited to that of answers, with a warning.
 
     Raises:
@@ -351,5 +352,7 @@ def beam_settings(trie: Trie, n_beams: int, n_items: int = 1) -> dict[str, Any]:
         "top_k": None,
         "top_p": None,
         "temperature": None,
+        "repetition_penalty": 1.0,  # of the SIDs in the prompt, in beam search, too
+        "no_repeat_ngram_size": 0,
         "length_penalty": 0.0,
     }
