@@ -332,7 +332,9 @@ def beam_settings(trie: Trie, n_beams: int, n_items: int = 1) -> dict[str, Any]:
     """Arguments of ``generate`` for ``n_beams`` distinct answers, with a model's own sampling off.
 
     Penalties of repetition, which some models bring in their configuration, are off as well: they
-    would lower the scores of the SIDs in the history. With more beams than answers, a beam would end in a text that is not a SID, or two beams in the
+    would lower the scores of the SIDs in the history.
+
+    With more beams than answers, a beam would end in a text that is not a SID, or two beams in the
     same answer: the number of beams is limited to that of answers, with a warning.
 
     Raises:
