@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# RecTools 0.19.0 (with numpy 2.4.6, pandas 3.1.1, scipy 1.17.1), Python 3.11.
+# RecTools 0.19.0, numpy 1.26.4, pandas 2.2.3, Python 3.11. The same with numpy 2.4.6 and pandas 3.1.1.
 #
 # An item that is twice in a list of answers, as two beams that end in it leave it, counts as one more
 # target: it is in the numerator and in the denominator twice. A list of one of two targets, twice, has
@@ -12,9 +12,7 @@
 set -euo pipefail
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet numpy==2.4.6 pandas==3.1.1 scipy==1.17.1 attrs==26.1.0 \
-    typeguard==4.6.1 typing_extensions==4.16.0 tqdm==4.70.1 pydantic==2.13.4
-"$folder/venv/bin/pip" install --quiet --no-deps rectools==0.19.0
+"$folder/venv/bin/pip" install --quiet numpy==1.26.4 pandas==2.2.3 scipy==1.16.3 rectools==0.19.0
 "$folder/venv/bin/python" -W ignore - <<'PY'
 import pandas as pd
 from rectools.metrics import NDCG, Recall
