@@ -1,5 +1,6 @@
 """The vocabulary and the tree of SIDs: round trips, and beams that hold nothing else."""
 
+import itertools
 import re
 
 import numpy as np
@@ -77,6 +78,19 @@ def test_the_grammar_writes_each_sid_once_and_nothing_else(rng, tmp_path, n_sids
     assert sorted(derived(rules)) == sorted(sid_text.render(codes).to_pylist())
 
 
+def test_a_grammar_beyond_the_limits_of_llguidance_is_said(tmp_path, caplog):
+    wide = np.stack([np.arange(2_000), np.zeros(2_000, int)], axis=1)
+    many = np.stack(np.unravel_index(np.arange(70_000), (70, 1000, 1)), axis=1)
+    trie.write_lark(tmp_path / "g", wide[:1_900])
+    assert not caplog.text
+    trie.write_lark(tmp_path / "wide", wide)
+    assert "wide has about 2003 symbols, and 2000 tokens may follow one prefix" in caplog.text
+    codes = many + np.arange(70_000)[:, None] * [0, 0, 1]
+    trie.write_lark(tmp_path / "many", codes)
+    assert "many has about" in caplog.text
+    assert "levels.lark" in caplog.text
+
+
 def token_lists(rules, name="root"):
     """All lists of token ids that a grammar of ``Token(...)`` and names of rules matches."""
     for branch in rules[name].split(" | "):
@@ -117,6 +131,10 @@ def test_grammars_of_token_ids_match_the_sids_or_all_combinations(rng, tmp_path,
     trie.write_levels_ebnf(tmp_path / "levels", tree)
     used = np.stack(np.meshgrid(*map(np.unique, codes.T), indexing="ij"), -1).reshape(-1, n_levels)
     assert sorted(token_lists(read_ebnf(tmp_path / "levels"))) == tokens(used)
+    trie.write_levels_lark(tmp_path / "lark", tree)
+    sets = re.findall(r"<\[([\d,]+)\]>", (tmp_path / "lark").read_text().removeprefix("start: "))
+    in_lark = itertools.product(*([int(number) for number in one.split(",")] for one in sets))
+    assert sorted(in_lark) == tokens(used)
 
 
 @pytest.mark.model
@@ -147,16 +165,26 @@ def test_a_model_with_sids_writes_only_those_that_exist(sids, rng, tmp_path, ini
 
     # Ten beams for each of two prompts are ten different SIDs that exist.
     tree = trie.build(sids, ids)
-    prompt = torch.tensor([[5, 6, 7], [8, 9, 10]])
-    found = model.generate(
-        prompt,
-        attention_mask=torch.ones_like(prompt),
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        logits_processor=[trie.SidLogits(tree, 3, tokenizer.eos_token_id)],
-        **trie.beam_settings(tree, 10),
-    )
+    prompt = torch.tensor([[5, 6, 7], [8, 9, ids[sid_text.token(0, int(sids[0, 0]))]]])
+
+    def generate(**others):
+        return model.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            logits_processor=[trie.SidLogits(tree, 3, tokenizer.eos_token_id)],
+            **trie.beam_settings(tree, 10) | others,
+        )
+
+    found = generate()
     texts = tokenizer.batch_decode(found[:, 3:8], skip_special_tokens=True)
     answers = [sid_text.parse(text.replace(" ", ""), 3)[0] for text in texts]
     assert set(answers) <= set(map(tuple, sids.tolist()))
     assert len(set(answers[:10])) == len(set(answers[10:])) == 10
+
+    # The answers are the same where the model's configuration punishes what the prompt has.
+    model.generation_config.repetition_penalty = 1.5
+    model.generation_config.no_repeat_ngram_size = 1
+    assert torch.equal(generate(), found)
+    assert not torch.equal(generate(repetition_penalty=1.5), found)

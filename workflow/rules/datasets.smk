@@ -9,7 +9,7 @@ LEAVES   results/datasets/{dataset}/              part-00000-of-00010.parquet: s
          results/datasets/lint.json, report.json  what the linter found; what was read, left out and written
          results/vocabulary/model/                tokenizer and model with SID tokens, sid_vocabulary.json
          results/vocabulary/trie.json, trie.safetensors, sids.regex, sids.lark, sids.ebnf   the SIDs that exist
-         results/vocabulary/levels.ebnf                  all combinations of the tokens in use
+         results/vocabulary/levels.ebnf, levels.lark     all combinations of the tokens in use
 
 {dataset} is a task, as in sft_video_rec, of the training split; sft_video_rec.valid and sft_video_rec.test are of the
 others. Each takes two passes, both in shards: item ids to numbers in a random order, then numbers to text.
@@ -194,6 +194,7 @@ rule expand_vocabulary:
         lark="results/vocabulary/sids.lark",
         ebnf="results/vocabulary/sids.ebnf",
         levels="results/vocabulary/levels.ebnf",
+        levels_lark="results/vocabulary/levels.lark",
     log:
         "results/logs/expand_vocabulary.log",
     benchmark:

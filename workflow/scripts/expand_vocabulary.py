@@ -30,5 +30,6 @@ with job(snakemake) as log:
     trie.write_lark(snakemake.output.lark, items.codes)
     trie.write_ebnf(snakemake.output.ebnf, tree)
     trie.write_levels_ebnf(snakemake.output.levels, tree)
+    trie.write_levels_lark(snakemake.output.levels_lark, tree)
     log.info("with LoRA: %s", lora_settings.text(snakemake.output.model, ids))
     log.info("wrote %s", snakemake.output.model)

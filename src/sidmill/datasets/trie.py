@@ -28,6 +28,9 @@ from sidmill.numeric import sid_trie
 
 logger = logging.getLogger(__name__)
 
+# Limits of llguidance 1.9.1: symbols of a grammar, and items of a parser's row.
+LARK_MOST_SYMBOLS, LARK_MOST_TOKENS = 65_525, 1_990
+
 
 class Trie(NamedTuple):
     """The arrays of the module's docstring, and ``names``: token id to text."""
@@ -161,12 +164,16 @@ def write_lark(path: str | Path, codes: np.ndarray) -> None:
     """Write one grammar that matches each SID and nothing else, for llguidance.
 
     Each SID token is named as a token of the vocabulary, so it cannot be spelled in smaller ones.
-    Each prefix has a rule; prefixes with equal continuations share one.
+    Each prefix has a rule; prefixes with equal continuations share one. A warning says
+    that llguidance does not take the file: too many symbols, or too many tokens after a prefix.
     """
     rules: dict[str, str] = {}  # from the alternatives to the name of their rule
+    most = 0  # tokens that may follow one prefix
 
     def rule(rows: np.ndarray, level: int) -> str:
+        nonlocal most
         cuts = np.flatnonzero(np.diff(rows[:, level])) + 1
+        most = max(most, len(cuts) + 1)
         branches = []
         for part in np.split(rows, cuts):
             token = sid_text.token(level, int(part[0, level]))
@@ -175,6 +182,12 @@ def write_lark(path: str | Path, codes: np.ndarray) -> None:
         return rules.setdefault(" | ".join(branches), f"r{len(rules)}")
 
     first = rule(np.unique(codes, axis=0), 0)
+    n_symbols = len(rules) + sum(body.count(" | ") + 1 for body in rules)
+    if most > LARK_MOST_TOKENS or n_symbols > LARK_MOST_SYMBOLS:
+        logger.warning(
+            "%s has about %d symbols, and %d tokens may follow one prefix; llguidance takes %d and "
+            "%d: give it levels.lark", path, n_symbols, most, LARK_MOST_SYMBOLS, LARK_MOST_TOKENS,
+        )  # fmt: skip
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as out:
         out.write(f"start: {sid_text.BEGIN} {first} {sid_text.END}\n")
         out.writelines(f"{name}: {body}\n" for body, name in rules.items())
@@ -213,19 +226,37 @@ def write_ebnf(path: str | Path, trie: Trie) -> None:
 def write_levels_ebnf(path: str | Path, trie: Trie) -> None:
     """Write one grammar that matches every combination of tokens in use, level by level.
 
-    Its size and the time to compile it depend on the codebooks and not on the number of items. An
-    answer is made of SID tokens in the right order, but may be the SID of no item: look it up.
+    For xgrammar. Its size and the time to compile it depend on the codebooks and not on the number
+    of items. An answer is made of SID tokens in the right order, but may be the SID of no item:
+    look it up.
     """
+    sets = [f"Token({', '.join(map(str, tokens))})" for tokens in _tokens_by_depth(trie)]
+    with replacing(path) as temporary:
+        temporary.write_text(f"root ::= {' '.join(sets)}\n", encoding="utf-8")
+
+
+def write_levels_lark(path: str | Path, trie: Trie) -> None:
+    """Write the grammar of :func:`write_levels_ebnf` for llguidance.
+
+    It refuses a :func:`write_lark` of more than about 65,000 prefixes; this one has a symbol per
+    level. Tokens are given by their ids, so the file belongs to one tokenizer.
+    Source: Lark syntax of llguidance 1.9.1, https://github.com/guidance-ai/llguidance
+    """
+    sets = [f"<[{','.join(map(str, tokens))}]>" for tokens in _tokens_by_depth(trie)]
+    with replacing(path) as temporary:
+        temporary.write_text(f"start: {' '.join(sets)}\n", encoding="utf-8")
+
+
+def _tokens_by_depth(trie: Trie) -> Iterator[list[int]]:
+    """Yield the tokens that some SID has at each depth, ascending: begin, each level, end."""
     # Nodes are numbered breadth first, so those of one depth are adjacent.
-    lines, first, stop = [], 0, 1
+    first, stop = 0, 1
     while True:
         tokens = np.unique(trie.edges[trie.starts[first] : trie.starts[stop]])
         if not len(tokens):
-            break
-        lines.append(f"Token({', '.join(map(str, tokens.tolist()))})")
+            return
+        yield tokens.tolist()
         first, stop = stop, stop + int(trie.starts[stop] - trie.starts[first])
-    with replacing(path) as temporary:
-        temporary.write_text(f"root ::= {' '.join(lines)}\n", encoding="utf-8")
 
 
 class SidLogits(LogitsProcessor):
@@ -300,6 +331,9 @@ def prefix_allowed_tokens_fn(
 def beam_settings(trie: Trie, n_beams: int, n_items: int = 1) -> dict[str, Any]:
     """Arguments of ``generate`` for ``n_beams`` distinct answers, with a model's own sampling off.
 
+    Penalties of repetition, which some models bring in their configuration, are off as well: they
+    would lower the scores of the SIDs in the history.
+
     With more beams than answers, a beam would end in a text that is not a SID, or two beams in the
     same answer: the number of beams is limited to that of answers, with a warning.
 
@@ -320,5 +354,7 @@ def beam_settings(trie: Trie, n_beams: int, n_items: int = 1) -> dict[str, Any]:
         "top_k": None,
         "top_p": None,
         "temperature": None,
+        "repetition_penalty": 1.0,  # of the SIDs in the prompt, in beam search, too
+        "no_repeat_ngram_size": 0,
         "length_penalty": 0.0,
     }
