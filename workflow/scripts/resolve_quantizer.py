@@ -33,7 +33,9 @@ with job(snakemake) as log:
             coded.sizes,
             projected,
             fitted.codebooks,
-            item_text.text_classes(collisions.identical_text == "share" and snakemake.input.text),
+            item_text.text_classes(
+                snakemake.input.text, wanted=collisions.identical_text == "share"
+            ),
             collisions,
             ids=coded.ids,
         )

@@ -10,7 +10,7 @@ The two parquet files carry the size of each level in their schema metadata.
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -92,7 +92,7 @@ def read(path: str | Path, column: str, advice: str | None = None) -> Codes:
     ids = file.read(columns=["pid"])["pid"]
     if ids.null_count:
         raise SidmillError(f"{path}: {ids.null_count} rows without a pid: {advice}")
-    stored = list(parquet.metadata_json(file, SIZES_KEY))
+    stored: list[Any] = list(parquet.metadata_json(file, SIZES_KEY))
 
     # Block by block: files of other software have no sizes, and any int32 from 0 on will do.
     codes, row = np.empty((0, len(stored)), dtype=np.int32), 0
