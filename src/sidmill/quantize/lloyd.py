@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from sidmill.numeric import nearest_torch
+from sidmill.numeric import nearest_torch, relative_scores
 from sidmill.numeric.nearest_torch import Piece
 
 FEW_ROWS = 4  # rows fewer than one in so many clusters are added one by one in float64
@@ -34,6 +34,7 @@ class _Copy(NamedTuple):
     halves: torch.Tensor  # float32 (K,), half of the centroids' squared norms
     counts: torch.Tensor  # float64 (K,)
     buffer: torch.Tensor  # float32, at least p K numbers, to write the scores to
+    relative: relative_scores.Codewords | None  # where those are the faster ones
 
 
 def empty(centroids: torch.Tensor) -> Clusters:
@@ -68,12 +69,14 @@ def visit(
     device = clusters.centroids.device
     halves = nearest_torch.square_norms(clusters.centroids).div_(2)
     centroids = nearest_torch.rounded(clusters.centroids)
+    relative = relative_scores.prepare(clusters.centroids, halves)
     copies = [
         _Copy(
             centroids.to(buffer.device),
             halves.to(buffer.device),
             clusters.counts.to(buffer.device),
             buffer,
+            relative,
         )
         for buffer in buffers
     ]
@@ -243,22 +246,40 @@ def _choose(
     rows: torch.Tensor, copied: _Copy, previous_labels: torch.Tensor | None, hartigan: bool
 ) -> torch.Tensor:
     """Clusters of the rows of a piece, int64 (p,)."""
-    scores = nearest_torch.score(rows, copied.centroids, copied.halves, copied.buffer)
+    if copied.relative is not None:
+        own = previous_labels
+        if own is None:
+            own = relative_scores.guess(rows, copied.relative)
+        scores, base = relative_scores.scores(rows, own, copied.relative, copied.buffer)
+        scores[torch.arange(len(rows)), own] = 0
+    else:
+        scores = nearest_torch.score(rows, copied.centroids, copied.halves, copied.buffer)
+        base = scores.new_zeros(())
     if previous_labels is None or not hartigan:
         return nearest_torch.lowest(scores)
-    return _leave(scores, rows, previous_labels.to(rows.device), copied.counts)
+    return _leave(scores, base, rows, previous_labels.to(rows.device), copied.counts)
 
 
 def _leave(
-    scores: torch.Tensor, block: torch.Tensor, before: torch.Tensor, counts: torch.Tensor
+    scores: torch.Tensor,
+    base: torch.Tensor,
+    block: torch.Tensor,
+    before: torch.Tensor,
+    counts: torch.Tensor,
 ) -> torch.Tensor:
-    """Move a row where that lowers the squared error, both centroids following it."""
+    """Move a row where that lowers the squared error, both centroids following it.
+
+    ``base`` is what the scores of each row are relative to, float32 (p,) or one number.
+    """
+    # Squared distances to the own centroid and to the nearest other one: (p,).
     rows = torch.arange(len(block), device=block.device)
-    norms = torch.linalg.vector_norm(block, dim=1).square_()
-    own_distances = scores[rows, before].mul_(2).add_(norms).clamp_(min=0)  # squared distances
+    norms = torch.linalg.vector_norm(block, dim=1).square_().add_(base, alpha=2)
+    own_distances = scores[rows, before].mul_(2).add_(norms).clamp_(min=0)
     scores[rows, before] = torch.inf
     other = nearest_torch.lowest(scores)
     other_distances = scores[rows, other].mul_(2).add_(norms).clamp_(min=0)
+
+    # What both centroids would gain and lose.
     n_own, n_other = counts[before], counts[other]
     gain = own_distances * n_own * (n_other + 1) - other_distances * n_other * (n_own - 1)
     return torch.where((gain > 0) & (n_own > 1), other, before)
