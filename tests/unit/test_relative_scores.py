@@ -1,4 +1,4 @@
-"""Scores less the own one: as near to the exact ones as bfloat16 is to the difference."""
+"""The nearest codeword relative to another one: rounded are differences, and not scores."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ import torch
 from sidmill.numeric import nearest_torch, relative_scores
 
 N_ROWS, N_CODES = 50, 200
-HALF_ULP = 2.0**-8  # of bfloat16, relative
+UNIT = 2.0**-7  # a step of bfloat16, relative
 
 
 @pytest.fixture
@@ -23,26 +23,32 @@ def prepared(codewords):
 
 @pytest.mark.parametrize("dim", [1, 7, 64, 300])
 @pytest.mark.parametrize("offset", [0.0, 100.0])
-@pytest.mark.parametrize("spare", [False, True])
-def test_close_scores_keep_their_digits(rng, any_cpu, dim, offset, spare):
-    """Codewords that bfloat16 holds: then the products are exact and only the result is rounded.
+@pytest.mark.parametrize("other", [False, True])
+def test_the_nearest_by_differences_of_eight_bits(rng, any_cpu, monkeypatch, dim, offset, other):
+    """Values that bfloat16 holds: products are exact, and only the differences are rounded.
 
-    With an offset all scores are near -5,000 D, where bfloat16 alone holds steps of 32.
+    With the offset all scores are near -5,000 D, where steps of bfloat16 are 32 and more.
     """
-    values = torch.from_numpy(rng.integers(-8, 8, (N_CODES + N_ROWS, dim)) / 8 + offset).float()
+    monkeypatch.setattr(relative_scores, "VALUES_AT_ONCE", 17 * N_CODES)
+    monkeypatch.setattr(relative_scores, "MIN_ROWS", 1)
+    values = torch.from_numpy(rng.integers(-8, 8, (N_CODES + N_ROWS, dim)) / 8 + offset)
+    values = values.bfloat16().float()
     codewords, rows = values[:N_CODES], values[N_CODES:]
-    assert (values.bfloat16().float() == values).all() or offset
-    values.copy_(values.bfloat16())
     own = torch.from_numpy(rng.integers(N_CODES, size=N_ROWS))
-    n_values = N_ROWS * N_CODES + spare * relative_scores.work_size(N_ROWS, N_CODES, dim)
-    scores, base = relative_scores.scores(rows, own, prepared(codewords), torch.empty(n_values))
+    found = relative_scores.nearest(rows, own, prepared(codewords), other=other)
 
     exact = codewords.double().square().sum(1) / 2 - rows.double() @ codewords.double().T
-    own_exact = exact[torch.arange(N_ROWS), own]
-    difference = exact - own_exact[:, None]
-    rounding = 1e-6 * exact.abs().max()  # of sums in float32
-    np.testing.assert_allclose(base, own_exact, atol=float(rounding))
-    assert ((scores - difference).abs() <= HALF_ULP * difference.abs() + rounding).all()
+    every = torch.arange(N_ROWS)
+    rounding = 2e-6 * exact.abs().max()  # of sums in float32
+    np.testing.assert_allclose(found.own_scores, exact[every, own], atol=float(rounding))
+    differences = exact - exact[every, own][:, None]
+    if other:
+        differences[every, own] = torch.inf
+        assert (found.codes != own).all()
+    wanted, chosen = differences.amin(dim=1), differences[every, found.codes]
+    bits = UNIT * wanted.abs() + rounding
+    assert ((found.differences - chosen).abs() <= bits).all()
+    assert (chosen - wanted <= 2 * bits).all()
 
 
 def test_a_guess_is_the_nearest_of_the_first_codewords(rng, any_cpu):

@@ -1,4 +1,4 @@
-"""Scores of codewords less the score of one that each row names: products of bfloat16 on a CPU.
+"""The nearest codeword by products of bfloat16, relative to one that each row names, on a CPU.
 
 A CPU with instructions for bfloat16 multiplies it at twice the speed of torch's products of float32
 that round their factors to it, but torch returns such a product as bfloat16, which has 8 bits. Of a
@@ -15,23 +15,40 @@ Shapes: K codewords, D dimensions, p rows.
 from functools import cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 EXTRA = 16  # columns behind the dimensions; products of such widths are the faster ones
 GUESSES = 64  # codewords that a row without one is compared with first
+VALUES_AT_ONCE = 2**19  # scores that are computed together: they stay in the cache
+MIN_ROWS = 64  # but those of so many rows: products of fewer are slow
 DIGITS = 3  # numbers of bfloat16 that together hold one of float32
 
 
 class Codewords(NamedTuple):
-    """Codewords, as :func:`scores` multiplies them."""
+    """Codewords, as :func:`nearest` multiplies them."""
 
     exact: torch.Tensor  # float32 (K, D)
     halves: torch.Tensor  # float32 (K,), half of their squared norms
     factors: torch.Tensor  # bfloat16 (K, D + EXTRA)
 
 
+class Nearest(NamedTuple):
+    """Codewords of rows, with scores: half the squared distance less half of the row's own norm.
+
+    Attributes:
+        codes: int64 (p,).
+        differences: float32 (p,), their scores less the own ones.
+        own_scores: float32 (p,), of the codewords that the rows had.
+    """
+
+    codes: torch.Tensor
+    differences: torch.Tensor
+    own_scores: torch.Tensor
+
+
 def prepare(codewords: torch.Tensor, halves: torch.Tensor) -> Codewords | None:
-    """Prepare codewords for :func:`scores`, or return None where other products are as fast.
+    """Prepare codewords for :func:`nearest`, or return None where other products are as fast.
 
     Args:
         codewords: float32 (K, D).
@@ -53,11 +70,6 @@ def prepare(codewords: torch.Tensor, halves: torch.Tensor) -> Codewords | None:
     return Codewords(codewords, halves, factors)
 
 
-def work_size(n_rows: int, n_codes: int, dim: int) -> int:
-    """Numbers of float32 that :func:`scores` takes besides the scores."""
-    return -(-n_rows * (n_codes + dim + EXTRA) // 2)
-
-
 def guess(rows: torch.Tensor, codewords: Codewords) -> torch.Tensor:
     """Codewords that rows (p, D) without one are compared with: the nearest of some, int64 (p,)."""
     exact, halves = codewords.exact[:GUESSES], codewords.halves[:GUESSES]
@@ -65,43 +77,43 @@ def guess(rows: torch.Tensor, codewords: Codewords) -> torch.Tensor:
     return result
 
 
-def scores(
-    rows: torch.Tensor, own: torch.Tensor, codewords: Codewords, buffer: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Score codewords for rows that have one: the scores less that of the own codeword.
+def nearest(rows: torch.Tensor, own: torch.Tensor, codewords: Codewords, *, other: bool) -> Nearest:
+    """Find the nearest codeword of rows that have one.
 
-    A score is half the squared distance less half of the row's own squared norm.
+    Memory: ``VALUES_AT_ONCE`` scores in float32 and in bfloat16, and the rows in bfloat16.
 
     Args:
         rows: float32 (p, D).
         own: int64 (p,), the codeword of each row.
         codewords: of :func:`prepare`.
-        buffer: float32, at least p K numbers for the result; with :func:`work_size` more, nothing
-            is allocated.
-
-    Returns:
-        Scores less the own one, float32 (p, K), and the own one, float32 (p,).
+        other: whether the own codeword is left out.
     """
-    # Memory for the result, the rounded product and the rounded rows.
+    # The own score, and the rows with it behind their dimensions: (p, D + EXTRA).
     n_rows, dim = rows.shape
     n_codes, width = codewords.factors.shape
-    result = buffer[: n_rows * n_codes].view(n_rows, n_codes)
-    work = buffer[n_rows * n_codes :]
-    if len(work) < work_size(n_rows, n_codes, dim):
-        work = torch.empty(work_size(n_rows, n_codes, dim))
-    halves = work.view(torch.bfloat16)
-    product = halves[: n_rows * n_codes].view(n_rows, n_codes)
-    factors = halves[n_rows * n_codes :][: n_rows * width].view(n_rows, width)
-
-    # The own score, and the rows with it behind their dimensions.
     own_scores = codewords.halves[own] - (rows * codewords.exact.index_select(0, own)).sum(dim=1)
+    factors = torch.zeros((n_rows, width), dtype=torch.bfloat16)
     factors[:, :dim] = rows
-    factors[:, dim:] = 0
     factors[:, dim : dim + DIGITS] = 1
     _split(own_scores, factors[:, dim + DIGITS : dim + 2 * DIGITS])
 
-    torch.mm(factors, codewords.factors.T, out=product)
-    return result.copy_(product), own_scores
+    # Few rows at once: the scores stay in the cache until the lowest is found.
+    step = min(n_rows, max(MIN_ROWS, VALUES_AT_ONCE // n_codes))
+    product = torch.empty((step, n_codes), dtype=torch.bfloat16)
+    scores = torch.empty((step, n_codes))
+    codes = np.empty(n_rows, dtype=np.int64)
+    differences = np.empty(n_rows, dtype=np.float32)
+    own_codes, own_score = own.numpy(), np.float32(np.inf if other else 0)
+    for start in range(0, n_rows, step):
+        span = slice(start, min(start + step, n_rows))
+        size = span.stop - start
+        torch.mm(factors[span], codewords.factors.T, out=product[:size])
+        values = scores[:size].copy_(product[:size]).numpy()
+        positions = np.arange(size)
+        values[positions, own_codes[span]] = own_score
+        values.argmin(axis=1, out=codes[span])
+        differences[span] = values[positions, codes[span]]
+    return Nearest(torch.from_numpy(codes), torch.from_numpy(differences), own_scores)
 
 
 def _split(values: torch.Tensor, columns: torch.Tensor) -> None:

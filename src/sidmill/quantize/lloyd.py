@@ -247,39 +247,50 @@ def _choose(
 ) -> torch.Tensor:
     """Clusters of the rows of a piece, int64 (p,)."""
     if copied.relative is not None:
-        own = previous_labels
-        if own is None:
-            own = relative_scores.guess(rows, copied.relative)
-        scores, base = relative_scores.scores(rows, own, copied.relative, copied.buffer)
-        scores[torch.arange(len(rows)), own] = 0
-    else:
-        scores = nearest_torch.score(rows, copied.centroids, copied.halves, copied.buffer)
-        base = scores.new_zeros(())
+        return _choose_relative(rows, copied, previous_labels, hartigan)
+    scores = nearest_torch.score(rows, copied.centroids, copied.halves, copied.buffer)
     if previous_labels is None or not hartigan:
         return nearest_torch.lowest(scores)
-    return _leave(scores, base, rows, previous_labels.to(rows.device), copied.counts)
+
+    # Squared distances to the own centroid and to the nearest other one: (p,).
+    before = previous_labels.to(rows.device)
+    positions = torch.arange(len(rows), device=rows.device)
+    norms = torch.linalg.vector_norm(rows, dim=1).square_()
+    own_distances = scores[positions, before].mul_(2).add_(norms).clamp_(min=0)
+    scores[positions, before] = torch.inf
+    other = nearest_torch.lowest(scores)
+    other_distances = scores[positions, other].mul_(2).add_(norms).clamp_(min=0)
+    return _leave(own_distances, other_distances, before, other, copied.counts)
+
+
+def _choose_relative(
+    rows: torch.Tensor, copied: _Copy, previous_labels: torch.Tensor | None, hartigan: bool
+) -> torch.Tensor:
+    """Clusters of the rows of a piece, int64 (p,), by scores relative to one of each row."""
+    assert copied.relative is not None
+    own = previous_labels
+    if own is None:
+        own = relative_scores.guess(rows, copied.relative)
+    may_stay = previous_labels is None or not hartigan
+    nearest = relative_scores.nearest(rows, own, copied.relative, other=not may_stay)
+    if may_stay:
+        return nearest.codes
+
+    # Squared distances to the own centroid and to the nearest other one: (p,).
+    norms = torch.linalg.vector_norm(rows, dim=1).square_()
+    own_distances = norms.add_(nearest.own_scores, alpha=2)
+    other_distances = own_distances.add(nearest.differences, alpha=2).clamp_(min=0)
+    return _leave(own_distances.clamp_(min=0), other_distances, own, nearest.codes, copied.counts)
 
 
 def _leave(
-    scores: torch.Tensor,
-    base: torch.Tensor,
-    block: torch.Tensor,
+    own_distances: torch.Tensor,
+    other_distances: torch.Tensor,
     before: torch.Tensor,
+    other: torch.Tensor,
     counts: torch.Tensor,
 ) -> torch.Tensor:
-    """Move a row where that lowers the squared error, both centroids following it.
-
-    ``base`` is what the scores of each row are relative to, float32 (p,) or one number.
-    """
-    # Squared distances to the own centroid and to the nearest other one: (p,).
-    rows = torch.arange(len(block), device=block.device)
-    norms = torch.linalg.vector_norm(block, dim=1).square_().add_(base, alpha=2)
-    own_distances = scores[rows, before].mul_(2).add_(norms).clamp_(min=0)
-    scores[rows, before] = torch.inf
-    other = nearest_torch.lowest(scores)
-    other_distances = scores[rows, other].mul_(2).add_(norms).clamp_(min=0)
-
-    # What both centroids would gain and lose.
+    """Move a row where that lowers the squared error, both centroids following it: int64 (p,)."""
     n_own, n_other = counts[before], counts[other]
     gain = own_distances * n_own * (n_other + 1) - other_distances * n_other * (n_own - 1)
     return torch.where((gain > 0) & (n_own > 1), other, before)

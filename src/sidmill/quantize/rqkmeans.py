@@ -21,7 +21,7 @@ import xxhash
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats.vector_file import Streamed
-from sidmill.numeric import nearest_torch, relative_scores, row_blocks
+from sidmill.numeric import nearest_torch, row_blocks
 from sidmill.numeric.nearest_torch import Piece
 from sidmill.quantize import (
     kmeans_pp,
@@ -568,12 +568,10 @@ def _pass(source: Source, state: State, before: float, prior: Clusters | None) -
 
 
 def _score_buffers(source: Source, size: int) -> list[torch.Tensor]:
-    """Memory for the scores of a piece on each device, and for what computes them on a CPU."""
-    n_rows, dim = nearest_torch.PIECE_ROWS, source.vectors.shape[1]
-    n_values = n_rows * size
-    if source.device.type == "cpu":
-        n_values += relative_scores.work_size(n_rows, size, dim)
-    return [torch.empty(n_values, device=device) for device in source.devices]
+    """Memory for the scores of a piece on each device."""
+    return [
+        torch.empty(nearest_torch.PIECE_ROWS * size, device=device) for device in source.devices
+    ]
 
 
 def _assign(source: Source, level: list[nearest_torch.Level]) -> tuple[np.ndarray, float]:
