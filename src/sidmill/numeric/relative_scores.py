@@ -21,38 +21,41 @@ import torch
 EXTRA = 16  # columns behind the dimensions; products of such widths are the faster ones
 GUESSES = 64  # codewords that a row without one is compared with first
 VALUES_AT_ONCE = 2**19  # scores that are computed together: they stay in the cache
+CODEWORDS_AT_ONCE = 1024
 MIN_ROWS = 64  # but those of so many rows: products of fewer are slow
 DIGITS = 3  # numbers of bfloat16 that together hold one of float32
 
 
 class Codewords(NamedTuple):
-    """Codewords, as :func:`nearest` multiplies them."""
+    """Codewords less their mean, as :func:`nearest` multiplies them."""
 
-    exact: torch.Tensor  # float32 (K, D)
-    halves: torch.Tensor  # float32 (K,), half of their squared norms
-    factors: torch.Tensor  # bfloat16 (K, D + EXTRA)
+    middle: torch.Tensor  # float32 (D,), the mean
+    halves: torch.Tensor  # float32 (K,), half of the squared norms
+    factors: torch.Tensor  # bfloat16 (K, D + EXTRA), negative
 
 
 class Nearest(NamedTuple):
-    """Codewords of rows, with scores: half the squared distance less half of the row's own norm.
+    """Codewords of rows, with squared distances.
 
     Attributes:
         codes: int64 (p,).
-        differences: float32 (p,), their scores less the own ones.
-        own_scores: float32 (p,), of the codewords that the rows had.
+        distances: float32 (p,), to these.
+        own_distances: float32 (p,), to the codewords that the rows had.
     """
 
     codes: torch.Tensor
-    differences: torch.Tensor
-    own_scores: torch.Tensor
+    distances: torch.Tensor
+    own_distances: torch.Tensor
 
 
-def prepare(codewords: torch.Tensor, halves: torch.Tensor) -> Codewords | None:
-    """Prepare codewords for :func:`nearest`, or return None where other products are as fast.
+def prepare(codewords: torch.Tensor) -> Codewords | None:
+    """Prepare codewords for :func:`nearest`, or return None where other products are as good.
+
+    The mean is subtracted from codewords and rows, which changes no distance: rounding takes its
+    share of the values, and where all vectors have one direction in common, those are large.
 
     Args:
         codewords: float32 (K, D).
-        halves: float32 (K,), half of their squared norms.
     """
     is_rough = torch.backends.mkldnn.matmul.fp32_precision == "bf16"  # type: ignore[attr-defined]
     if not is_rough or codewords.device.type != "cpu" or not _multiplies_bfloat16():
@@ -60,41 +63,52 @@ def prepare(codewords: torch.Tensor, halves: torch.Tensor) -> Codewords | None:
     if len(codewords) < 2 * GUESSES:
         return None
 
-    # A row's columns behind the dimensions are DIGITS ones, and its own score.
+    # Few at once: no second (K, D) in float32.
     n_codes, dim = codewords.shape
+    middle = codewords.mean(dim=0)
+    halves = torch.empty(n_codes)
     factors = torch.zeros((n_codes, dim + EXTRA), dtype=torch.bfloat16)
-    factors[:, :dim] = codewords
-    factors[:, :dim].neg_()
+    for start in range(0, n_codes, CODEWORDS_AT_ONCE):
+        span = slice(start, start + CODEWORDS_AT_ONCE)
+        negative = middle - codewords[span]
+        factors[span, :dim] = negative
+        torch.linalg.vector_norm(negative, dim=1, out=halves[span])
+    halves.square_().div_(2)
+
+    # The other factors of these columns are DIGITS ones, and a row's own score.
     _split(halves, factors[:, dim : dim + DIGITS])
     factors[:, dim + DIGITS : dim + 2 * DIGITS] = -1
-    return Codewords(codewords, halves, factors)
+    return Codewords(middle, halves, factors)
 
 
-def guess(rows: torch.Tensor, codewords: Codewords) -> torch.Tensor:
-    """Codewords that rows (p, D) without one are compared with: the nearest of some, int64 (p,)."""
-    exact, halves = codewords.exact[:GUESSES], codewords.halves[:GUESSES]
-    result: torch.Tensor = torch.addmm(halves, rows, exact.T, alpha=-1).argmin(dim=1)
-    return result
+def nearest(
+    rows: torch.Tensor, own: torch.Tensor | None, codewords: Codewords, *, other: bool
+) -> Nearest:
+    """Find the nearest codewords of rows.
 
-
-def nearest(rows: torch.Tensor, own: torch.Tensor, codewords: Codewords, *, other: bool) -> Nearest:
-    """Find the nearest codeword of rows that have one.
-
-    Memory: ``VALUES_AT_ONCE`` scores in float32 and in bfloat16, and the rows in bfloat16.
+    Memory: the rows, once in float32 and twice in bfloat16, and ``VALUES_AT_ONCE`` scores in both.
 
     Args:
         rows: float32 (p, D).
-        own: int64 (p,), the codeword of each row.
+        own: int64 (p,), the codeword that each row has; None takes the nearest of ``GUESSES``.
         codewords: of :func:`prepare`.
         other: whether the own codeword is left out.
     """
-    # The own score, and the rows with it behind their dimensions: (p, D + EXTRA).
+    # Rows, rounded, in front of columns that subtract the own score: (p, D + EXTRA).
     n_rows, dim = rows.shape
     n_codes, width = codewords.factors.shape
-    own_scores = codewords.halves[own] - (rows * codewords.exact.index_select(0, own)).sum(dim=1)
     factors = torch.zeros((n_rows, width), dtype=torch.bfloat16)
-    factors[:, :dim] = rows
+    centred = rows - codewords.middle
+    factors[:, :dim] = centred
+    norms = torch.linalg.vector_norm(centred, dim=1).square_()
     factors[:, dim : dim + DIGITS] = 1
+    if own is None:
+        own = (factors @ codewords.factors[:GUESSES].T).argmin(dim=1)
+
+    # The own score of the rounded factors: what rounding adds to all scores of a row cancels.
+    rounded = centred.copy_(factors[:, :dim])
+    products = rounded.mul_(codewords.factors.index_select(0, own)[:, :dim]).sum(dim=1)
+    own_scores = products.add_(codewords.halves[own])
     _split(own_scores, factors[:, dim + DIGITS : dim + 2 * DIGITS])
 
     # Few rows at once: the scores stay in the cache until the lowest is found.
@@ -102,6 +116,7 @@ def nearest(rows: torch.Tensor, own: torch.Tensor, codewords: Codewords, *, othe
     product = torch.empty((step, n_codes), dtype=torch.bfloat16)
     scores = torch.empty((step, n_codes))
     codes = np.empty(n_rows, dtype=np.int64)
+    positions = np.arange(step)
     differences = np.empty(n_rows, dtype=np.float32)
     own_codes, own_score = own.numpy(), np.float32(np.inf if other else 0)
     for start in range(0, n_rows, step):
@@ -109,11 +124,14 @@ def nearest(rows: torch.Tensor, own: torch.Tensor, codewords: Codewords, *, othe
         size = span.stop - start
         torch.mm(factors[span], codewords.factors.T, out=product[:size])
         values = scores[:size].copy_(product[:size]).numpy()
-        positions = np.arange(size)
-        values[positions, own_codes[span]] = own_score
+        values[positions[:size], own_codes[span]] = own_score
         values.argmin(axis=1, out=codes[span])
-        differences[span] = values[positions, codes[span]]
-    return Nearest(torch.from_numpy(codes), torch.from_numpy(differences), own_scores)
+        differences[span] = values[positions[:size], codes[span]]
+
+    # A score is half the squared distance, less half of the row's own squared norm.
+    own_distances = norms.add_(own_scores, alpha=2)
+    distances = own_distances.add(torch.from_numpy(differences), alpha=2)
+    return Nearest(torch.from_numpy(codes), distances.clamp_(min=0), own_distances.clamp_(min=0))
 
 
 def _split(values: torch.Tensor, columns: torch.Tensor) -> None:

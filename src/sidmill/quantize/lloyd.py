@@ -69,7 +69,7 @@ def visit(
     device = clusters.centroids.device
     halves = nearest_torch.square_norms(clusters.centroids).div_(2)
     centroids = nearest_torch.rounded(clusters.centroids)
-    relative = relative_scores.prepare(clusters.centroids, halves)
+    relative = relative_scores.prepare(clusters.centroids)
     copies = [
         _Copy(
             centroids.to(buffer.device),
@@ -266,21 +266,13 @@ def _choose(
 def _choose_relative(
     rows: torch.Tensor, copied: _Copy, previous_labels: torch.Tensor | None, hartigan: bool
 ) -> torch.Tensor:
-    """Clusters of the rows of a piece, int64 (p,), by scores relative to one of each row."""
+    """Clusters of the rows of a piece, int64 (p,), by products relative to one cluster of each."""
     assert copied.relative is not None
-    own = previous_labels
-    if own is None:
-        own = relative_scores.guess(rows, copied.relative)
     may_stay = previous_labels is None or not hartigan
-    nearest = relative_scores.nearest(rows, own, copied.relative, other=not may_stay)
-    if may_stay:
-        return nearest.codes
-
-    # Squared distances to the own centroid and to the nearest other one: (p,).
-    norms = torch.linalg.vector_norm(rows, dim=1).square_()
-    own_distances = norms.add_(nearest.own_scores, alpha=2)
-    other_distances = own_distances.add(nearest.differences, alpha=2).clamp_(min=0)
-    return _leave(own_distances.clamp_(min=0), other_distances, own, nearest.codes, copied.counts)
+    found = relative_scores.nearest(rows, previous_labels, copied.relative, other=not may_stay)
+    if previous_labels is None or may_stay:
+        return found.codes
+    return _leave(found.own_distances, found.distances, previous_labels, found.codes, copied.counts)
 
 
 def _leave(
