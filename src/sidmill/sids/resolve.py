@@ -46,7 +46,7 @@ def resolve(
 ) -> Resolution:
     """Turn codes into semantic IDs: resolve collisions by the strategy of the settings.
 
-    The same input gives the same SIDs. Memory: about 100 bytes per item, some 200 more per item
+    The same input gives the same SIDs. Memory: about 160 bytes per item, some 200 more per item
     that shares its code, the codebooks, and 64 MiB of vectors with their distances.
 
     Args:
