@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -26,10 +26,16 @@ class Run(NamedTuple):
     peak_mb: float  # largest resident set in MiB, mapped file pages included
 
 
-def run(arguments: Sequence[str]) -> Run:
+def run(
+    arguments: Sequence[str], beside: Callable[[int], AbstractContextManager[None]] | None = None
+) -> Run:
     """Run ``python ARGUMENTS`` and measure it; its output goes to stderr.
 
     This process must stay small: Linux counts its memory for the child until the child's exec.
+
+    Args:
+        arguments: of Python.
+        beside: what happens while the program runs, given the number of its process.
 
     Raises:
         SystemExit: if the program fails.
@@ -41,8 +47,9 @@ def run(arguments: Sequence[str]) -> Run:
         os.environ,
         file_actions=[(os.POSIX_SPAWN_DUP2, 2, 1)],
     )
-    _, status, usage = os.wait4(child, 0)
-    seconds = time.perf_counter() - began
+    with beside(child) if beside else nullcontext():
+        _, status, usage = os.wait4(child, 0)
+        seconds = time.perf_counter() - began
     if status:
         raise SystemExit(f"{' '.join(arguments)} failed")
     return measured(seconds, usage)
@@ -68,26 +75,20 @@ def run_tree(arguments: Sequence[str]) -> Tree:
     """
     # The bytes of a process are counted for its parent when it ends, at last for this process.
     written = _bytes_written()
-    began = time.perf_counter()
-    child = os.posix_spawn(
-        sys.executable,
-        [sys.executable, *arguments],
-        os.environ,
-        file_actions=[(os.POSIX_SPAWN_DUP2, 2, 1)],
-    )
-    ended = threading.Event()
     sums = [0.0]
-    watcher = threading.Thread(target=_watch, args=(child, ended, sums))
-    watcher.start()
-    _, status, usage = os.wait4(child, 0)
-    seconds = time.perf_counter() - began
-    ended.set()
-    watcher.join()
-    if status:
-        raise SystemExit(f"{' '.join(arguments)} failed")
-    alone = measured(seconds, usage)
+
+    @contextmanager
+    def watched(child: int) -> Iterator[None]:
+        ended = threading.Event()
+        watcher = threading.Thread(target=_watch, args=(child, ended, sums))
+        watcher.start()
+        yield
+        ended.set()
+        watcher.join()
+
+    alone = run(arguments, watched)
     written = (_bytes_written() - written) / KIB_PER_MIB**2
-    return Tree(seconds, alone.cpu_seconds, max(sums), written)
+    return Tree(alone.seconds, alone.cpu_seconds, max(sums), written)
 
 
 def _watch(pid: int, ended: threading.Event, sums: list[float]) -> None:

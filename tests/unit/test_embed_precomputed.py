@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sidmill.core.errors import SidmillError
+from sidmill.embed.backend import Run
 from sidmill.embed.backends import precomputed
 from sidmill.settings.embedding import Embedding
 
@@ -69,10 +70,34 @@ def test_row_groups_without_a_wanted_id_are_not_read(tmp_path, monkeypatch, ids,
     monkeypatch.setattr(
         precomputed,
         "_read_group",
-        lambda group, *rest: (read.append(group.number), real(group, *rest))[1],
+        lambda file, group, *rest: (read.append(group.number), real(file, group, *rest))[1],
     )
     np.testing.assert_array_equal(gather(ids[[205, 103, 207]], path), vectors[[205, 103, 207]])
     assert set(read) == {10, 20}
+
+    # Items in the order of the source: a row group is read when its vectors are asked for.
+    del read[:]
+    found = precomputed.find(pa.array(ids[5:45]), Embedding(path=str(path), dim=None))
+    assert found.dim == DIM
+    assert set(read) == {0}
+    blocks = found.read()
+    np.testing.assert_array_equal(next(blocks), vectors[5:10])
+    assert set(read) == {0}
+    np.testing.assert_array_equal(np.concatenate(list(blocks)), vectors[10:45])
+    assert set(read) == {0, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)])
+def test_texts_get_their_vectors_whatever_the_chunks(tmp_path, ids, vectors, order):
+    path = write_parquet(tmp_path / "source.parquet", ids, vectors, rows_per_group=7)
+    run = Run(read_pids=lambda: pa.array(ids[order]))
+    settings = Embedding(path=str(path), dim=None, model="mine", normalize=False)
+    loaded = precomputed.load(settings, run)
+    sizes = [1, 30, 7, 0, len(ids) - 38]
+    chunks = iter([["text"] * size for size in sizes])
+    encoded = [one.vectors for one in loaded.stream(chunks, lambda n: None)]
+    assert [len(one) for one in encoded] == sizes
+    np.testing.assert_array_equal(np.concatenate(encoded), vectors[order])
 
 
 @pytest.mark.parametrize("kind", ["parquet", "npy", "txt"])

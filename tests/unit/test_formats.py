@@ -124,8 +124,10 @@ def test_codes_that_do_not_fit_are_refused(tmp_path, blocks, message):
         ({"pid": [1], "codes": [[2**32 + 1]]}, "code 4294967297"),
     ],
 )
-def test_foreign_codes_are_checked(tmp_path, table, message):
-    pq.write_table(pa.table(table), tmp_path / "c.parquet")
+@pytest.mark.parametrize("rows_per_group", [1, 100])
+def test_foreign_codes_are_checked(tmp_path, table, message, rows_per_group):
+    """Rows are named by their number in the file, whatever row group they are in."""
+    pq.write_table(pa.table(table), tmp_path / "c.parquet", row_group_size=rows_per_group)
     with pytest.raises(SidmillError, match=message):
         code_files.read(tmp_path / "c.parquet", "codes")
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sidmill.core.errors import SidmillError
-from sidmill.numeric import residual_codec
+from sidmill.numeric import relative_scores, residual_codec
 from sidmill.numeric.nearest_torch import Piece
 from sidmill.quantize import lloyd, rqkmeans, split_merge
 from sidmill.settings.quantize import Rqkmeans
@@ -103,6 +103,20 @@ def test_error_is_at_most_that_of_faiss(kind, seed):
         zip(errors(vectors, ours), errors(vectors, theirs), strict=True)
     ):
         assert mine <= yardstick, f"level {level}"
+
+
+@pytest.mark.parametrize("offset", [0, 30])
+def test_products_of_bfloat16_cost_no_error(monkeypatch, offset):
+    """Also far from the origin, where bfloat16 alone could not tell the scores apart."""
+    vectors = normal(5, 3000, 24) + np.float32(offset)
+    found = []
+    for multiplies in (False, True):
+        monkeypatch.setattr(relative_scores, "_multiplies_bfloat16", lambda is_so=multiplies: is_so)
+        codebooks = fit(vectors, codebook_size=128, n_levels=2)
+        found.append((errors(vectors, codebooks), b"".join(book.tobytes() for book in codebooks)))
+    (plain, bytes_of_plain), (relative, bytes_of_relative) = found
+    assert bytes_of_relative != bytes_of_plain
+    np.testing.assert_allclose(relative[1:], plain[1:], rtol=0.01)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 with job(snakemake) as log:
     published, encoding = of_job(snakemake, Published), of_job(snakemake, Encoding)
+    collisions = of_job(snakemake, Collisions)
     items = vector_store.open_if_any(snakemake.input.vectors, snakemake.input.ids)
     coded = code_files.read(snakemake.input.codes, "codes")
     fitted = quantizer_file.read(snakemake.input.quantizer, without_codebooks=True)
@@ -40,8 +41,10 @@ with job(snakemake) as log:
             coded.sizes,
             projected,
             fitted.codebooks,
-            item_text.text_classes(snakemake.input.text),
-            of_job(snakemake, Collisions),
+            item_text.text_classes(
+                snakemake.input.text, wanted=collisions.identical_text == "share"
+            ),
+            collisions,
             stay,
             coded.ids,
         )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    encoding = of_job(snakemake, Encoding)
+    encoding, collisions = of_job(snakemake, Encoding), of_job(snakemake, Collisions)
     items = vector_store.open_if_any(snakemake.input.vectors, snakemake.input.ids)
     coded = code_files.read(snakemake.input.codes, "codes")
     fitted = quantizer_file.read(snakemake.input.quantizer, without_codebooks=True)
@@ -33,8 +33,10 @@ with job(snakemake) as log:
             coded.sizes,
             projected,
             fitted.codebooks,
-            item_text.text_classes(snakemake.input.text),
-            of_job(snakemake, Collisions),
+            item_text.text_classes(
+                snakemake.input.text, wanted=collisions.identical_text == "share"
+            ),
+            collisions,
             ids=coded.ids,
         )
     code_files.write(

@@ -58,7 +58,7 @@ def embed_shard(
     text is the same in a published version keep the vector of that version; only the others are
     embedded, as a shard of their own in a hidden file in the same folder. Memory: 8,192 texts with
     their vectors, about 80 bytes per row, and the model; with ``precomputed`` the vectors of the
-    shard.
+    shard, unless a parquet file has them in the order of the items.
 
     Args:
         files: what is read and written.

@@ -12,7 +12,7 @@ which does not hold for lists. Nothing of SIDMill reads it, and files of earlier
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -65,7 +65,7 @@ def write(
 
     def tables() -> Iterator[pa.Table]:
         row = 0
-        for block in _pieces(blocks):
+        for block in _cut(blocks):
             _check_range(path, block, sizes, row)
             lists = pa.FixedSizeListArray.from_arrays(
                 np.ascontiguousarray(block, dtype=np.int32).ravel(), len(sizes)
@@ -82,7 +82,9 @@ def write(
 
 
 def read(path: str | Path, column: str, advice: str | None = None) -> Codes:
-    """Read codes, whichever kind of list they are. Memory: 20 L bytes per item, and the ids.
+    """Read codes, whichever kind of list they are.
+
+    Memory: 4 L bytes per item, the ids, and one row group.
 
     Args:
         path: the parquet file.
@@ -94,23 +96,28 @@ def read(path: str | Path, column: str, advice: str | None = None) -> Codes:
     """
     advice = advice or remedy(path)
     file = parquet.open_file(path, {"pid": parquet.is_pid, column: parquet.is_list_of(*INTEGERS)})
-    table = file.read(columns=["pid", column])
-    if table["pid"].null_count:
-        raise SidmillError(f"{path}: {table['pid'].null_count} rows without a pid: {advice}")
-    codes = parquet.matrix(path, table[column], column, advice)
+    ids = file.read(columns=["pid"])["pid"]
+    if ids.null_count:
+        raise SidmillError(f"{path}: {ids.null_count} rows without a pid: {advice}")
+    stored: list[Any] = list(parquet.metadata_json(file, SIZES_KEY))
 
-    # The sizes as they were written; without them, as in files of other software, the codes in use.
-    stored = parquet.metadata_json(file, SIZES_KEY)
-    if not len(codes):
-        codes = codes.reshape(0, len(stored))
-    sizes = list(stored or (np.minimum(codes.max(axis=0), INT32_MAX) + 1 if len(codes) else []))
-    if len(codes) and (len(sizes) != codes.shape[1] or not all(np.isreal(size) for size in sizes)):
-        raise SidmillError(
-            f"{path}: its metadata says sizes {sizes} for {codes.shape[1]} levels: {advice}"
-        )
-    _check_range(path, codes, sizes, 0)
-    ids = parquet.pids(table["pid"])
-    return Codes(ids, codes.astype(np.int32), [int(size) for size in sizes])
+    # Block by block: files of other software have no sizes, and any int32 from 0 on will do.
+    codes, row = np.empty((0, len(stored)), dtype=np.int32), 0
+    for block in parquet.matrices(file, column, advice):
+        n_levels = block.shape[1]
+        if not row:
+            codes = np.empty((len(ids), n_levels), dtype=np.int32)
+            if stored and (len(stored) != n_levels or not all(map(np.isreal, stored))):
+                raise SidmillError(
+                    f"{path}: its metadata says sizes {stored} for {n_levels} levels: {advice}"
+                )
+        _check_range(path, block, stored or [INT32_MAX + 1] * n_levels, row)
+        codes[row : row + len(block)] = block
+        row += len(block)
+
+    # The sizes as they were written; without them, those of the codes in use.
+    sizes = stored or (codes.max(axis=0).astype(np.int64) + 1 if row else [])
+    return Codes(parquet.pids(ids), codes, [int(size) for size in sizes])
 
 
 def write_index(ids: pa.ChunkedArray, codes: np.ndarray, *, path: str | Path) -> None:
@@ -135,8 +142,8 @@ def write_index(ids: pa.ChunkedArray, codes: np.ndarray, *, path: str | Path) ->
         out.write("\n}\n" if len(codes) else "{}\n")
 
 
-def _pieces(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """The same rows in blocks of at most BLOCK_ROWS."""
+def _cut(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The same rows in blocks of ``BLOCK_ROWS`` at most, which bounds what writing them takes."""
     for block in blocks:
         for start in range(0, len(block), BLOCK_ROWS):
             yield block[start : start + BLOCK_ROWS]

@@ -112,15 +112,19 @@ def digests(path: str | Path, start: int = 0, stop: int | None = None) -> np.nda
     return found
 
 
-def text_classes(path: str | Path) -> np.ndarray | None:
-    """Number the distinct texts; None where ``path`` is empty: items have no text in this run.
+def text_classes(path: str | Path, *, wanted: bool = True) -> np.ndarray | None:
+    """Number the distinct texts; None where items have no text in this run, or it is not wanted.
 
     Texts are told apart by :func:`digests`. Memory: about 50 bytes per item while it runs.
+
+    Args:
+        path: text.parquet; empty where items have no text.
+        wanted: whether the caller tells texts apart.
 
     Returns:
         int64 (N,): items with the same text have the same number; numbers follow first occurrence.
     """
-    if not path:
+    if not path or not wanted:
         return None
     _, first, inverse = np.unique(digests(path), return_index=True, return_inverse=True)
     rank = np.empty(len(first), dtype=np.int64)

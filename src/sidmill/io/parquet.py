@@ -242,6 +242,39 @@ def matrix(path: str | Path, column: pa.ChunkedArray, name: str, advice: str) ->
     return values
 
 
+def matrices(parquet: Parquet, name: str, advice: str) -> Iterator[np.ndarray]:
+    """Read a column of lists as :func:`matrix` does, by row groups: int64 (n, L), n above 0.
+
+    Memory: 40 L bytes per row of a row group.
+
+    Args:
+        parquet: the file.
+        name: of the column.
+        advice: what mends the file, for the message.
+
+    Raises:
+        SidmillError: as :func:`matrix`; rows are counted through the whole file.
+    """
+
+    def whole_column() -> np.ndarray:
+        return matrix(parquet.path, parquet.read(columns=[name])[name], name, advice)
+
+    n_columns = -1
+    for group in range(parquet.num_row_groups):
+        try:
+            column = parquet.read_row_group(group, columns=[name])[name]
+            block = matrix(parquet.path, column, name, advice)
+        except SidmillError:
+            whole_column()  # names the row by its number in the file
+            raise
+        if not len(block):
+            continue
+        if n_columns not in (-1, block.shape[1]):
+            whole_column()
+        n_columns = block.shape[1]
+        yield block
+
+
 def metadata_json(parquet: Parquet, key: str) -> dict[str, Any]:
     """Return the JSON stored in the file's schema metadata under ``key``, or ``{}``.
 

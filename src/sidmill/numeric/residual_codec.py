@@ -24,6 +24,9 @@ from sidmill.formats.quantizer_file import Network
 from sidmill.formats.vector_file import Streamed
 from sidmill.numeric import mlp, nearest_numpy, row_blocks
 
+SCORES_AT_ONCE = 2**20  # of rows and codewords: with more of them the scores leave the cache
+MIN_ROWS = 64  # but those of so many rows
+
 logger = logging.getLogger(__name__)
 
 
@@ -101,8 +104,7 @@ def encode(
     if first is not None:
         stream = _without(stream, first)
     if device == "cpu" or (device == "auto" and not _has_gpu_driver()):
-        buffer = np.empty(n_rows * largest, dtype=np.float32)
-        blocks = _encode_here(_latents(stream, encoder), priced, buffer)
+        blocks = _encode_here(_latents(stream, encoder), priced)
     else:
         from sidmill.numeric import nearest_torch
 
@@ -199,13 +201,17 @@ def _latents(
 def _encode_here(
     stream: Iterator[np.ndarray],
     priced: list[tuple[np.ndarray, np.ndarray | None]],
-    buffer: np.ndarray,
 ) -> Iterator[np.ndarray]:
     levels = [nearest_numpy.search_level(codewords, price) for codewords, price in priced]
+    steps = [max(MIN_ROWS, SCORES_AT_ONCE // len(level.codewords)) for level in levels]
+    sizes = [step * len(level.codewords) for step, level in zip(steps, levels, strict=True)]
+    buffer = np.empty(max(sizes, default=0), dtype=np.float32)
     for residuals in stream:  # (b, D), what no level has explained yet
         codes = np.empty((len(residuals), len(levels)), dtype=np.int32)
-        for number, level in enumerate(levels):
-            codes[:, number] = nearest_numpy.nearest(residuals, level, buffer)
+        for number, (level, step) in enumerate(zip(levels, steps, strict=True)):
+            for start in range(0, len(residuals), step):
+                rows = residuals[start : start + step]
+                codes[start : start + step, number] = nearest_numpy.nearest(rows, level, buffer)
             if number + 1 < len(levels):
                 residuals -= level.codewords[codes[:, number]]
         yield codes

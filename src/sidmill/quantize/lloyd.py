@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from sidmill.numeric import nearest_torch
+from sidmill.numeric import nearest_torch, relative_scores
 from sidmill.numeric.nearest_torch import Piece
 
 FEW_ROWS = 4  # rows fewer than one in so many clusters are added one by one in float64
@@ -34,6 +34,7 @@ class _Copy(NamedTuple):
     halves: torch.Tensor  # float32 (K,), half of the centroids' squared norms
     counts: torch.Tensor  # float64 (K,)
     buffer: torch.Tensor  # float32, at least p K numbers, to write the scores to
+    relative: relative_scores.Codewords | None  # where those are the faster ones
 
 
 def empty(centroids: torch.Tensor) -> Clusters:
@@ -68,12 +69,14 @@ def visit(
     device = clusters.centroids.device
     halves = nearest_torch.square_norms(clusters.centroids).div_(2)
     centroids = nearest_torch.rounded(clusters.centroids)
+    relative = relative_scores.prepare(clusters.centroids)
     copies = [
         _Copy(
             centroids.to(buffer.device),
             halves.to(buffer.device),
             clusters.counts.to(buffer.device),
             buffer,
+            relative,
         )
         for buffer in buffers
     ]
@@ -243,22 +246,43 @@ def _choose(
     rows: torch.Tensor, copied: _Copy, previous_labels: torch.Tensor | None, hartigan: bool
 ) -> torch.Tensor:
     """Clusters of the rows of a piece, int64 (p,)."""
+    if copied.relative is not None:
+        return _choose_relative(rows, copied, previous_labels, hartigan)
     scores = nearest_torch.score(rows, copied.centroids, copied.halves, copied.buffer)
     if previous_labels is None or not hartigan:
         return nearest_torch.lowest(scores)
-    return _leave(scores, rows, previous_labels.to(rows.device), copied.counts)
+
+    # Squared distances to the own centroid and to the nearest other one: (p,).
+    before = previous_labels.to(rows.device)
+    positions = torch.arange(len(rows), device=rows.device)
+    norms = torch.linalg.vector_norm(rows, dim=1).square_()
+    own_distances = scores[positions, before].mul_(2).add_(norms).clamp_(min=0)
+    scores[positions, before] = torch.inf
+    other = nearest_torch.lowest(scores)
+    other_distances = scores[positions, other].mul_(2).add_(norms).clamp_(min=0)
+    return _leave(own_distances, other_distances, before, other, copied.counts)
+
+
+def _choose_relative(
+    rows: torch.Tensor, copied: _Copy, previous_labels: torch.Tensor | None, hartigan: bool
+) -> torch.Tensor:
+    """Clusters of the rows of a piece, int64 (p,), by products relative to one cluster of each."""
+    assert copied.relative is not None
+    may_stay = previous_labels is None or not hartigan
+    found = relative_scores.nearest(rows, previous_labels, copied.relative, other=not may_stay)
+    if previous_labels is None or may_stay:
+        return found.codes
+    return _leave(found.own_distances, found.distances, previous_labels, found.codes, copied.counts)
 
 
 def _leave(
-    scores: torch.Tensor, block: torch.Tensor, before: torch.Tensor, counts: torch.Tensor
+    own_distances: torch.Tensor,
+    other_distances: torch.Tensor,
+    before: torch.Tensor,
+    other: torch.Tensor,
+    counts: torch.Tensor,
 ) -> torch.Tensor:
-    """Move a row where that lowers the squared error, both centroids following it."""
-    rows = torch.arange(len(block), device=block.device)
-    norms = torch.linalg.vector_norm(block, dim=1).square_()
-    own_distances = scores[rows, before].mul_(2).add_(norms).clamp_(min=0)  # squared distances
-    scores[rows, before] = torch.inf
-    other = nearest_torch.lowest(scores)
-    other_distances = scores[rows, other].mul_(2).add_(norms).clamp_(min=0)
+    """Move a row where that lowers the squared error, both centroids following it: int64 (p,)."""
     n_own, n_other = counts[before], counts[other]
     gain = own_distances * n_own * (n_other + 1) - other_distances * n_other * (n_own - 1)
     return torch.where((gain > 0) & (n_own > 1), other, before)

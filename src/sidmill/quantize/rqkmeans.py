@@ -114,10 +114,10 @@ def fit(
     rows that differ lie between two codewords.
 
     Memory: about ``settings.memory_mb`` for the sample and one block with its temporaries, the
-    codebooks (three times, one in float64), and per row and level one byte, two above 256
-    codewords or four above 65,536. With many codewords glibc keeps freed blocks on top of that,
-    some hundreds of MiB; ``MALLOC_MMAP_THRESHOLD_=1000000`` in the environment makes it release
-    them.
+    codebooks (three times, one in float64, and once in bfloat16), and per row and level one byte,
+    two above 256 codewords or four above 65,536. With many codewords glibc keeps freed blocks on
+    top of that, some hundreds of MiB; ``MALLOC_MMAP_THRESHOLD_=1000000`` in the environment makes
+    it release them.
 
     Args:
         vectors: float32 or float16 (N, D), finite, in memory, memory-mapped or streamed; a stream

@@ -3,9 +3,12 @@
 Shapes: N items, L levels, K_l codes at level l, H codes held.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
+
+INT64_MAX = 2**63 - 1
 
 
 class Prefixes(NamedTuple):
@@ -29,9 +32,40 @@ def with_held(codes: np.ndarray, held: np.ndarray | None) -> np.ndarray:
 
 
 def number(codes: np.ndarray, sizes: list[int]) -> Prefixes:
-    """Number all prefixes of ``codes``, int32 (N, L). Memory: 8 (L + 1) bytes per item."""
-    numbers = [np.zeros(len(codes), dtype=np.int64)]
-    children = []
+    """Number all prefixes of ``codes``, int32 (N, L), every code below its K_l.
+
+    Where a code fits into 63 bits, the codes are sorted once and not once per level. Memory: the
+    result, 8 (L + 1) bytes per item and 8 per prefix, and 40 bytes per item while it runs.
+    """
+    if math.prod(map(int, sizes)) > INT64_MAX:
+        return _number_by_level(codes, sizes)
+
+    # Each code as one number, in order: (N,).
+    keys = np.zeros(len(codes), dtype=np.int64)
+    for level, size in enumerate(sizes):
+        keys *= size
+        keys += codes[:, level]
+    order = np.argsort(keys)
+    keys = keys[order]
+
+    # Level by level: where another prefix begins, and the number of each code's prefix.
+    numbers, children = [np.zeros(len(codes), dtype=np.int64)], []
+    parents = numbers[0]
+    for level, size in enumerate(sizes):
+        prefix = keys // math.prod(map(int, sizes[level + 1 :]))
+        begins = np.ones(len(keys), dtype=bool)
+        begins[1:] = prefix[1:] != prefix[:-1]
+        firsts = np.flatnonzero(begins)
+        children.append(parents[firsts] * size + prefix[firsts] % size)
+        parents = np.cumsum(begins) - 1
+        numbers.append(np.empty_like(keys))
+        numbers[-1][order] = parents
+    return Prefixes(numbers, children, sizes)
+
+
+def _number_by_level(codes: np.ndarray, sizes: list[int]) -> Prefixes:
+    """Number prefixes of codes of any length: each level sorts the numbers of the one before."""
+    numbers, children = [np.zeros(len(codes), dtype=np.int64)], []
     for level, size in enumerate(sizes):
         known, inverse = np.unique(numbers[-1] * size + codes[:, level], return_inverse=True)
         children.append(known)

@@ -14,6 +14,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from sidmill.core.errors import SidmillError
 from sidmill.settings.sids import Collisions
@@ -29,14 +31,15 @@ class Unresolved(NamedTuple):
         sizes: K_l per level.
         space: vectors and codebooks, by which errors are measured.
         held: int32 (H, T), distinct SIDs that other items have, or that are reserved.
-        order: int64 (F,), the items as a strategy numbers them; None: by row.
+        ids: int64 or string (M,), of the rows of ``space.vectors``; None where a strategy that
+            numbers items does so by row.
     """
 
     codes: np.ndarray
     sizes: list[int]
     space: Space
     held: np.ndarray
-    order: np.ndarray | None = None
+    ids: pa.ChunkedArray | None = None
 
 
 class Placement(NamedTuple):
@@ -53,7 +56,7 @@ def keep_codes(items: Unresolved, settings: Collisions) -> Placement:
 
 
 def append_suffix(items: Unresolved, settings: Collisions) -> Placement:
-    """Append a token that numbers the items of one code: in order, the lowest free numbers.
+    """Append a token that numbers the items of one code: by id, the lowest free numbers.
 
     Raises:
         SidmillError: if more than ``settings.suffix_size`` items share a code, or a held SID has a
@@ -65,7 +68,9 @@ def append_suffix(items: Unresolved, settings: Collisions) -> Placement:
             f"published SIDs have suffixes up to {highest}, but collisions.suffix_size is "
             f"{settings.suffix_size}: raise it to at least {highest + 1}"
         )
-    order = np.arange(len(items.codes)) if items.order is None else items.order
+    order = np.arange(len(items.codes))
+    if items.ids is not None:
+        order = np.asarray(pc.sort_indices(items.ids.take(pa.array(items.space.rows))))
     suffixes = np.empty(len(order), dtype=np.int32)
     suffixes[order] = _lowest_free_numbers(items.codes[order], items.sizes, items.held)
     if suffixes.max(initial=0) >= settings.suffix_size:

@@ -34,13 +34,24 @@ HINT = ": name the columns of your file in embedding.fields"
 IDS = Callable[[], Iterable[pa.ChunkedArray]]
 
 
+class Found(NamedTuple):
+    """Vectors of n items: their D, and how to read them, float32 (b, D) blocks in item order."""
+
+    dim: int
+    read: Callable[[], Iterator[np.ndarray]]
+
+
 class RowGroup(NamedTuple):
-    """A piece of a parquet source: rows ``first`` to ``first + rows`` of all files together."""
+    """A piece of a parquet source: rows ``first`` to ``first + rows`` of all files together.
+
+    ``before`` is the number of rows before it in its file.
+    """
 
     path: str
     number: int
     first: int
     rows: int
+    before: int
 
 
 def load(settings: Embedding, run: Run) -> Backend:
@@ -60,15 +71,16 @@ def load(settings: Embedding, run: Run) -> Backend:
             "space of your vectors, such as qwen3-embedding-8b"
         )
 
-    # (n, D): all vectors of the texts to come, in their order.
+    # All vectors of the texts to come, in their order.
     order_path = run.text_path if settings.rows == "catalogue" else None
-    gathered = gather(run.read_pids(), settings, order_path)
+    found = find(run.read_pids(), settings, order_path)
 
     def stream(chunks: Iterator[list[str]], advance: Advance) -> Iterator[Encoded]:
-        done = 0
+        blocks, waiting = found.read(), np.empty((0, found.dim), dtype=np.float32)
         for texts in chunks:
-            vectors = gathered[done : done + len(texts)]
-            done += len(texts)
+            while len(waiting) < len(texts):
+                waiting = np.concatenate([waiting, next(blocks)])
+            vectors, waiting = waiting[: len(texts)], waiting[len(texts) :]
             advance(len(texts))
             yield Encoded(
                 unit_rows(vectors) if settings.normalize else vectors, Work(texts=len(texts))
@@ -79,7 +91,7 @@ def load(settings: Embedding, run: Run) -> Backend:
         model=settings.model,
         revision=settings.revision,
         pooling="",
-        dim=gathered.shape[1],
+        dim=found.dim,
         dtype="float32",
         max_length=None,
     )
@@ -87,11 +99,21 @@ def load(settings: Embedding, run: Run) -> Backend:
 
 
 def gather(pids: pa.Array, settings: Embedding, order_path: str | None = None) -> np.ndarray:
-    """Fetch the vectors of some items.
+    """Fetch the vectors of some items into memory: float32 (n, D), arguments as of :func:`find`."""
+    found = find(pids, settings, order_path)
+    blocks = list(found.read())
+    if len(blocks) == 1:
+        return blocks[0]
+    return np.concatenate(blocks) if blocks else np.empty((0, found.dim), dtype=np.float32)
+
+
+def find(pids: pa.Array, settings: Embedding, order_path: str | None = None) -> Found:
+    """Find the vectors of some items.
 
     Rows of the source may stand in any order, and there may be more of them: vectors that are not
-    asked for are not looked at. Memory: the vectors asked for, 8 bytes per id of the source, and
-    one block of it (a row group, for parquet).
+    asked for are not looked at. Memory: 8 bytes per id of the source, some 100 per item, and one
+    block of the source (a row group, for parquet); and the vectors asked for, unless a parquet
+    source has them in the order of the items.
 
     Args:
         pids: int64 or string (n,), distinct.
@@ -103,8 +125,7 @@ def gather(pids: pa.Array, settings: Embedding, order_path: str | None = None) -
             ids. None: the source has ids.
 
     Returns:
-        float32 (n, D), in the order of ``pids``, values as they are in the source (float64 is
-        rounded).
+        The vectors in the order of ``pids``, values as they are in the source (float64 is rounded).
 
     Raises:
         SidmillError: if an item has no vector, an id is listed twice or is null, or the files
@@ -120,7 +141,7 @@ def gather(pids: pa.Array, settings: Embedding, order_path: str | None = None) -
     if opened.is_container(settings.path):
         names = Names(settings.fields.pid, settings.fields.embedding)
         container = opened.open_container(settings.path, names)
-        return _from_container(pids, settings.path, container, settings, order_path)
+        return _in_memory(_from_container(pids, settings.path, container, settings, order_path))
     files = expand(settings.path, (".parquet", ".npy"), "embedding.path")
     arrays = [file for file in files if file.lower().endswith(".npy")]
     if arrays and len(files) > 1:
@@ -131,14 +152,19 @@ def gather(pids: pa.Array, settings: Embedding, order_path: str | None = None) -
     if arrays:
         bfloat16 = numpy_files.open_npy(arrays[0])
         if bfloat16 is not None:
-            return _from_container(pids, arrays[0], bfloat16, settings, order_path)
-        return _from_npy(pids, arrays[0], settings, order_path)
+            return _in_memory(_from_container(pids, arrays[0], bfloat16, settings, order_path))
+        return _in_memory(_from_npy(pids, arrays[0], settings, order_path))
     if settings.ids_path is not None:
         raise SidmillError(
             f"embedding.ids_path is {settings.ids_path}, but {settings.path} is parquet and holds "
             f"its ids: set null"
         )
     return _from_parquet(pids, files, settings, order_path)
+
+
+def _in_memory(vectors: np.ndarray) -> Found:
+    """Vectors that are read already."""
+    return Found(vectors.shape[1], lambda: iter([vectors]))
 
 
 def _ids_in_order(order_path: str) -> Iterator[pa.ChunkedArray]:
@@ -229,8 +255,8 @@ def _from_npy(pids: pa.Array, path: str, settings: Embedding, order_path: str | 
 
 def _from_parquet(
     pids: pa.Array, files: list[str], settings: Embedding, order_path: str | None
-) -> np.ndarray:
-    """Fetch vectors from parquet files with ids, or in the order of the catalogue."""
+) -> Found:
+    """Find vectors from parquet files with ids, or in the order of the catalogue."""
     path, column = str(settings.path), settings.fields.embedding
     groups = [group for group in _row_groups(files, column) if group.rows]
     if not groups:
@@ -253,39 +279,57 @@ def _from_parquet(
     # The width is that of the first vector that is asked for.
     first = int(ascending[0]) if len(ascending) else 0
     home = next(group for group in groups if first < group.first + group.rows)
-    width = _read_group(home, column, np.array([first - home.first])).shape[1]
+    width = _read_group(
+        _open(home.path, column), home, column, np.array([first - home.first])
+    ).shape[1]
     _check_dim(home.path, width, settings.dim)
 
-    # The vectors, (n, D), by row groups; those that hold none of them are not read.
+    def blocks() -> Iterator[tuple[slice, np.ndarray]]:
+        """Blocks of ``ascending`` by row groups; those that hold none of them are not read."""
+        file: parquet.Parquet | None = None
+        for group in groups:
+            begin, end = np.searchsorted(ascending, (group.first, group.first + group.rows))
+            if begin < end:
+                if file is None or file.path != group.path:
+                    file = _open(group.path, column)
+                block = _read_group(file, group, column, ascending[begin:end] - group.first)
+                _check_dim(group.path, block.shape[1], width)
+                yield slice(begin, end), block
+
+    # In the order of the items they are read as they are asked for.
+    if (ascending == rows).all():
+        return Found(width, lambda: (block for _, block in blocks()))
     vectors = np.empty((len(pids), width), dtype=np.float32)
-    for group in groups:
-        begin, end = np.searchsorted(ascending, (group.first, group.first + group.rows))
-        if begin < end:
-            block = _read_group(group, column, ascending[begin:end] - group.first)
-            _check_dim(group.path, block.shape[1], width)
-            vectors[order[begin:end]] = block
-    return vectors
+    for span, block in blocks():
+        vectors[order[span]] = block
+    return _in_memory(vectors)
 
 
 def _row_groups(paths: list[str], column: str) -> Iterator[RowGroup]:
     """The row groups of all files, in order; their rows are counted through all files."""
     first = 0
     for path in paths:
-        metadata = parquet.open_file(path, {column: user_arrays.holds_vectors}, HINT).metadata
+        metadata = _open(path, column).metadata
+        before = 0
         for number in range(metadata.num_row_groups):
             rows = metadata.row_group(number).num_rows
-            yield RowGroup(path, number, first, rows)
+            yield RowGroup(path, number, first, rows, before)
             first += rows
+            before += rows
 
 
-def _read_group(group: RowGroup, column: str, rows: np.ndarray) -> np.ndarray:
+def _open(path: str, column: str) -> parquet.Parquet:
+    return parquet.open_file(path, {column: user_arrays.holds_vectors}, HINT)
+
+
+def _read_group(
+    file: parquet.Parquet, group: RowGroup, column: str, rows: np.ndarray
+) -> np.ndarray:
     """Some vectors of a row group, by their rows in it, float32 (n, D); the others are not read."""
-    file = parquet.open_file(group.path, {column: user_arrays.holds_vectors}, HINT)
-    lists = file.read_row_group(group.number, columns=[column])[column].take(pa.array(rows))
-    before = sum(
-        file.metadata.row_group(number).num_rows for number in range(group.number)
-    )  # in its file
-    return user_arrays.vectors_of(lists, group.path, rows + before)
+    lists = file.read_row_group(group.number, columns=[column])[column]
+    if len(rows) < len(lists):
+        lists = lists.take(pa.array(rows))
+    return user_arrays.vectors_of(lists, group.path, rows + group.before)
 
 
 def _locate(pids: pa.Array, read_ids: IDS, source: str) -> tuple[np.ndarray, int]:
