@@ -36,6 +36,8 @@ rule train_rqkmeans:
     conda:
         "../../envs/sidmill.yaml"
     threads: 8
+    resources:
+        tasks=config["rqkmeans"]["processes"],
     params:
         rqkmeans=rqkmeans_settings,
         run=pick("run", "seed"),

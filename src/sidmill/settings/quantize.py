@@ -55,6 +55,15 @@ class Rqkmeans:
     memory_mb: int = machine(
         1024, "MiB for the sample and the blocks; too small a value is refused", minimum=16
     )
+    processes: int = machine(
+        1,
+        (
+            "processes that share the vectors, on one machine or on the nodes of a Slurm job; "
+            "the result is the same"
+        ),
+        minimum=1,
+        maximum=64,
+    )
 
 
 @section(

@@ -1,0 +1,129 @@
+"""Residual k-means in several processes, of this machine or of the nodes of a Slurm job.
+
+The processes read the same files, and the first one keeps the state of the training after every
+pass. The result is read out of the last state; its bytes are those of one process.
+"""
+
+import logging
+import re
+import subprocess
+from dataclasses import asdict
+from os import environ
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sidmill.core import processes, threads
+from sidmill.core.processes import Launcher
+from sidmill.formats import catalogue_match, vector_store
+from sidmill.numeric import nearest_torch, process_group
+from sidmill.numeric.process_group import ALONE, Group, Place
+from sidmill.quantize import rqkmeans
+from sidmill.quantize.resume import Fitted
+from sidmill.settings import base
+from sidmill.settings.quantize import Rqkmeans
+
+WORKER = "sidmill.quantize.rqkmeans_processes:fit_worker"
+
+
+class Files(NamedTuple):
+    """What a training reads.
+
+    Attributes:
+        vectors: vectors.npy of a vector store.
+        ids: ids.parquet of it.
+        match: the items that have published codes, or None.
+        ledger: the published codes, or None.
+    """
+
+    vectors: str
+    ids: str
+    match: str | None = None
+    ledger: str | None = None
+
+
+class Run(NamedTuple):
+    """What a training is besides its settings: see :func:`sidmill.quantize.rqkmeans.fit`."""
+
+    seed: int
+    state_path: str
+    code: str
+
+
+def fit(files: Files, settings: Rqkmeans, run: Run, n_processes: int) -> Fitted:
+    """Fit residual k-means in some processes.
+
+    In a Slurm job of as many tasks, ``srun`` starts one process per task, with the cores of a task
+    each. Elsewhere the processes are started here and share the threads of this one. The first
+    process that fails ends the others; the next call continues from the state.
+
+    Args:
+        files: what each process reads, at the same path on every machine.
+        settings: see :class:`sidmill.settings.quantize.Rqkmeans`.
+        run: seed, state and code.
+        n_processes: how many; 1 trains in this process.
+
+    Returns:
+        The codebooks, see :func:`sidmill.quantize.rqkmeans.fit`.
+
+    Raises:
+        SidmillError: if a process failed, with its message.
+    """
+    if n_processes == 1:
+        return _fit(files, settings, run, ALONE)
+    common = {"files": files._asdict(), "settings": asdict(settings), "run": run._asdict()}
+    task = f"train {Path(run.state_path).with_suffix('')}"
+    launcher = _launcher(n_processes)
+    if launcher is not None:
+        processes.run(WORKER, [common | {"place": None}], task=task, launcher=launcher)
+    else:
+        store = process_group.open_store()
+        places = [
+            process_group.local_place(rank, n_processes, store.port) for rank in range(n_processes)
+        ]
+        arguments = [common | {"place": place._asdict()} for place in places]
+        processes.run(WORKER, arguments, task=task)
+    return rqkmeans.read_finished(run.state_path)
+
+
+def fit_worker(
+    files: dict[str, Any],
+    settings: dict[str, Any],
+    run: dict[str, Any],
+    place: dict[str, Any] | None,
+) -> None:
+    """Train in one process of several; the arguments are JSON, and the result is in the state."""
+    section = base.read(Rqkmeans, settings)
+    own = Place(**place) if place else process_group.place_of_environment()
+    device = nearest_torch.pick_devices(section.device)[0]
+    with process_group.joined(own, device) as group:
+        if group.rank:  # the lines of the first process are those of all
+            logging.getLogger("sidmill").setLevel(logging.WARNING)
+        _fit(Files(**files), section, Run(**run), group)
+
+
+def _fit(files: Files, settings: Rqkmeans, run: Run, group: Group) -> Fitted:
+    items = vector_store.open_store(files.vectors, files.ids)
+    known = catalogue_match.published_codes(files.match, files.ledger)
+    return rqkmeans.fit(items.vectors, settings, **run._asdict(), known=known, group=group)
+
+
+def _launcher(n_processes: int) -> Launcher | None:
+    """``srun``, in a Slurm job of at least so many tasks."""
+    job = environ.get("SLURM_JOB_ID")
+    if job is None:
+        return None
+    shown = subprocess.run(
+        ["scontrol", "show", "job", "--oneliner", job], capture_output=True, text=True, check=False
+    )
+    n_tasks = re.search(r"\bNumTasks=(\d+)", shown.stdout)
+    if n_tasks is None or int(n_tasks.group(1)) < n_processes:
+        return None
+    command = [
+        "srun",
+        f"--ntasks={n_processes}",
+        f"--cpus-per-task={threads.granted()}",
+        "--overlap",  # this process is a step of the job itself, and waits
+        "--mem=0",  # all memory of the job on a node
+        "--kill-on-bad-exit=1",
+    ]
+    return Launcher(command, n_processes)
