@@ -236,8 +236,8 @@ def require_same(group: Group, content: bytes | memoryview, what: str) -> None:
     other = next((rank for rank, found in enumerate(digests) if found != digests[0]), None)
     if other is not None:
         raise SidmillError(
-            f"process {other} of {group.size} has another {what} than process 0: use machines of "
-            "one kind with as many threads for each process, and the same files, settings and "
+            f"process {other} of {group.size} does not have the {what} of process 0: use machines "
+            "of one kind with as many threads for each process, and the same files, settings and "
             "packages on all of them"
         )
 

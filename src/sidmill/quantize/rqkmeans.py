@@ -592,6 +592,7 @@ def _fit_sample(
     """Fit the clusters of a sample: k-means++, passes with merges and splits, further passes."""
     # (m, D), in random order: its first rows are a smaller sample
     sample = _sample(source, size, rng)
+    _require_same(source, sample, "vectors")
     step = source.block_rows
     first = kmeans_pp.seed_centroids(sample[: SEEDING_ROWS * size], size, generator, step)
     clusters = lloyd.empty(first)
@@ -621,6 +622,7 @@ def _fit_sample(
             if n_pairs < FEW_SWAPS * size:
                 passes_left = SAMPLE_PASSES + 1
         passes_left -= 1
+        _require_same(source, clusters.centroids, "result of a pass over the sample")
     return clusters
 
 
@@ -662,10 +664,15 @@ def _pass(source: Source, state: State, before: float, prior: Clusters | None) -
 
     reseed_empty.fill_empty(source, clusters, codes)
     error = max(0.0, before - lloyd.explained(clusters))
-    centroids = clusters.centroids.cpu().numpy()
-    process_group.require_same(source.group, centroids.data.cast("B"), "result of a pass")
+    _require_same(source, clusters.centroids, "result of a pass")
     logger.debug("level %d pass %d: error %.6g", state.level + 1, state.n_passes + 1, error)
     return state._replace(n_passes=state.n_passes + 1, error=error)
+
+
+def _require_same(source: Source, rows: torch.Tensor, what: str) -> None:
+    """Stop where processes that have to have the same rows have others."""
+    if source.group.size > 1:
+        process_group.require_same(source.group, rows.cpu().numpy().tobytes(), what)
 
 
 def _score_buffers(source: Source, size: int) -> list[torch.Tensor]:
