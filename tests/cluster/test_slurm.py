@@ -206,6 +206,19 @@ def test_no_file_holds_what_the_environment_held(finished):
     assert not list((finished.folder / ".snakemake/slurm_logs").rglob("*.log"))  # of good jobs
 
 
+def test_residual_k_means_of_two_tasks_gives_the_bytes_of_one(finished, copy):
+    """As the profile asks for above a size; the tasks are those of one srun."""
+    trained = "results/rqkmeans/quantizer.safetensors"
+    before = finished.bytes("rqkmeans/quantizer.safetensors")
+    (copy.folder / trained).unlink()
+    finish(submit(copy, "--set-resources", "train_rqkmeans:tasks=2", "--", trained))
+    (job,) = jobs_of(copy)
+    assert (job["job_state"], job["tasks"], job["cpus"]) == ("COMPLETED", 2, 16)
+    log = (copy.folder / "results/logs/train_rqkmeans.log").read_text()
+    assert "2 processes, started by srun" in log
+    assert copy.bytes("rqkmeans/quantizer.safetensors") == before
+
+
 def test_failed_cancelled_and_oversized_jobs_are_tried_again(finished, copy):
     """Shards as a job array: one fails, one is cancelled; storing outgrows its memory."""
     inject(copy, {SHARDS[0]: FAIL_ONCE, SHARDS[1]: HANG_ONCE, STORE: NEED_MORE})

@@ -3,6 +3,8 @@
 import logging
 import os
 import signal
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ import process_fits
 import pyarrow as pa
 import pytest
 import torch
+from conftest import ROOT
 from process_watch import eventually, running
 
 from sidmill.core import processes
@@ -114,6 +117,20 @@ def test_the_result_is_read_out_of_the_last_state(files, tmp_path):
     fitted = rqkmeans.fit(vectors, settings, seed=0, state_path=tmp_path / "state")
     assert same(rqkmeans.read_finished(tmp_path / "state"), fitted)
     assert np.abs(fitted.codebooks[0]).max() < 2.0**-36
+
+
+@pytest.mark.long
+def test_the_script_of_the_page_runs_under_torchrun(tmp_path, importable, one_thread):
+    page = (ROOT / "docs/cluster.md").read_text()
+    (tmp_path / "train.py").write_text(page.partition("```python\n")[2].partition("```")[0])
+    process_fits.write_vectors(tmp_path)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    path = {"PYTHONPATH": str(ROOT / "src")}
+    subprocess.run([*command, "train.py"], cwd=tmp_path, env=os.environ | path, check=True)
+    settings = replace(process_fits.SETTINGS, codebook_size=600, n_iter=20)
+    alone = rqkmeans.fit(np.load(tmp_path / "vectors.npy"), settings, seed=42)
+    with np.load(tmp_path / "codebooks.npz") as found:
+        assert all(np.array_equal(found[f"arr_{n}"], alone.codebooks[n]) for n in range(2))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])

@@ -617,7 +617,9 @@ def _fit_sample(
 
         # Merge and split, until hardly a pair gains.
         if passes_left > SAMPLE_PASSES:
-            codes, n_pairs = split_merge.swap(clusters, sample, codes, step, generator)
+            codes, n_pairs = split_merge.swap(
+                clusters, sample, codes, step, generator, source.group
+            )
             logger.debug("level %d: %d merges and splits", len(source.levels) + 1, n_pairs)
             if n_pairs < FEW_SWAPS * size:
                 passes_left = SAMPLE_PASSES + 1

@@ -22,6 +22,8 @@ from sidmill.quantize.resume import Fitted
 from sidmill.settings import base
 from sidmill.settings.quantize import Rqkmeans
 
+logger = logging.getLogger(__name__)
+
 WORKER = "sidmill.quantize.rqkmeans_processes:fit_worker"
 
 
@@ -73,6 +75,7 @@ def fit(files: Files, settings: Rqkmeans, run: Run, n_processes: int) -> Fitted:
     common = {"files": files._asdict(), "settings": asdict(settings), "run": run._asdict()}
     task = f"train {Path(run.state_path).with_suffix('')}"
     launcher = _launcher(n_processes)
+    logger.info("%d processes, started by %s", n_processes, "srun" if launcher else "this one")
     if launcher is not None:
         processes.run(WORKER, [common | {"place": None}], task=task, launcher=launcher)
     else:
