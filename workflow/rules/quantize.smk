@@ -153,7 +153,7 @@ rule import_pretrained:
 
 rule import_given:
     input:
-        given=OWN_SIDS,
+        given=local(OWN_SIDS or []),
         text=item_text(),
         ledger=where_published("results/published/ledger.parquet"),
     output:
