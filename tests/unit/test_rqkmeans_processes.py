@@ -17,11 +17,12 @@ import torch
 from conftest import ROOT
 from process_watch import eventually, running
 
-from sidmill.core import processes
+from sidmill.core import places, processes
 from sidmill.core.errors import SidmillError
+from sidmill.core.places import Place
 from sidmill.formats import vector_store
 from sidmill.numeric import nearest_torch, process_group, row_blocks
-from sidmill.numeric.process_group import Group, Place
+from sidmill.numeric.process_group import Group
 from sidmill.quantize import deal, resume, rqkmeans, rqkmeans_processes
 from sidmill.quantize.deal import Deal
 from sidmill.quantize.rqkmeans_processes import Files, Run
@@ -189,7 +190,7 @@ def test_a_process_finds_its_place_in_the_environment(monkeypatch, environment, 
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert process_group.place_of_environment() == place
+    assert places.of_environment() == place
 
 
 def test_a_place_without_a_meeting_point_says_so(monkeypatch):
@@ -197,7 +198,7 @@ def test_a_place_without_a_meeting_point_says_so(monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     with pytest.raises(SidmillError, match="MASTER_PORT is missing: start the processes with"):
-        process_group.place_of_environment()
+        places.of_environment()
 
 
 def test_streams_are_refused_where_processes_share_the_rows(files):

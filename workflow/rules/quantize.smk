@@ -192,6 +192,8 @@ rule encode_items:
     conda:
         "../../envs/sidmill.yaml"
     threads: 8
+    resources:
+        tasks=config["encoding"]["processes"],
     params:
         encoding=settings("encoding"),
         category_level=pick("category_level", "field", "path_separator", "depth"),

@@ -3,13 +3,10 @@
 Every process reads the rows that are its own from the shared file and keeps a copy of all results;
 a computation of one process calls the same functions, which then do nothing.
 
-The processes are started by others: by torchrun or ``srun``, which name each process in its
-environment, or by :mod:`sidmill.core.processes`, which names it in the arguments. Messages go
-through gloo where computations run on CPUs, and through NCCL where each process has a GPU.
+How they are started and find each other: :mod:`sidmill.core.places`. Messages go through gloo where
+computations run on CPUs, and through NCCL where each process has a GPU.
 """
 
-import os
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -21,11 +18,10 @@ import xxhash
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from sidmill.core.errors import SidmillError
+from sidmill.core.places import HOST, Place
 from sidmill.core.processes import PeerEndedError
 
-HOST = "127.0.0.1"
 TIMEOUT = timedelta(minutes=30)  # without a message: then the node of a process is gone
-FIRST_PORT, N_PORTS = 20_000, 12_000  # of the ports that steps of Slurm meet at
 
 
 class Group(NamedTuple):
@@ -42,85 +38,12 @@ class Group(NamedTuple):
     device: torch.device = torch.device("cpu")
 
 
-class Place(NamedTuple):
-    """How a process finds the others.
-
-    Attributes:
-        rank: number of this process, from 0.
-        size: number of processes.
-        local_rank: number of this process among those of its machine.
-        host: name or address of the machine with the store at which they meet.
-        port: of that store.
-        has_store: whether another process keeps the store; otherwise that of rank 0 does.
-    """
-
-    rank: int
-    size: int
-    local_rank: int
-    host: str
-    port: int
-    has_store: bool
-
-
 ALONE = Group()
 
 
 def open_store() -> TCPStore:
     """Open the store at which processes of this machine find each other, on a free port."""
     return TCPStore(HOST, 0, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
-
-
-def local_place(rank: int, size: int, port: int) -> Place:
-    """The place of a process whose parent, on the same machine, has the store at ``port``."""
-    return Place(rank, size, rank, HOST, port, has_store=True)
-
-
-def place_of_environment() -> Place | None:
-    """Find this process in what torchrun or ``srun`` says in its environment; None if alone.
-
-    Raises:
-        SidmillError: if the environment names a process and not where it meets the others.
-    """
-    found = os.environ
-    if "RANK" in found and "WORLD_SIZE" in found:
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")
-        rank, size, local_rank, port = (int(found.get(name, "0")) for name in names)
-        if size > 1 and not ("MASTER_ADDR" in found and port):
-            raise SidmillError(
-                f"RANK and WORLD_SIZE name process {rank} of {size}, and MASTER_ADDR or "
-                "MASTER_PORT is missing: start the processes with torchrun, or set both"
-            )
-        has_store = found.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-        host = found.get("MASTER_ADDR", HOST)
-        return Place(rank, size, local_rank, host, port, has_store) if size > 1 else None
-    if "SLURM_PROCID" in found and int(found.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-        return _place_of_slurm()
-    return None
-
-
-def _place_of_slurm() -> Place:
-    """The place of a task of ``srun``: the processes meet on the first node of the step."""
-    found = os.environ
-    host = found.get("MASTER_ADDR") or _first_host(found["SLURM_STEP_NODELIST"])
-    step = int(found["SLURM_JOB_ID"]) * 31 + int(found.get("SLURM_STEP_ID", "0"))
-    return Place(
-        rank=int(found["SLURM_PROCID"]),
-        size=int(found["SLURM_STEP_NUM_TASKS"]),
-        local_rank=int(found.get("SLURM_LOCALID", "0")),
-        host=host,
-        port=int(found.get("MASTER_PORT") or FIRST_PORT + step % N_PORTS),
-        has_store=False,
-    )
-
-
-def _first_host(nodes: str) -> str:
-    """The first of the nodes that Slurm lists, as in ``node[03-05,12]``."""
-    if "[" not in nodes:
-        return nodes.partition(",")[0]
-    listed = subprocess.run(
-        ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True
-    )
-    return listed.stdout.split()[0]
 
 
 @contextmanager

@@ -5,18 +5,15 @@ pass. The result is read out of the last state; its bytes are those of one proce
 """
 
 import logging
-import re
-import subprocess
 from dataclasses import asdict
-from os import environ
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sidmill.core import processes, threads
-from sidmill.core.processes import Launcher
+from sidmill.core import places, processes
+from sidmill.core.places import Place
 from sidmill.formats import catalogue_match, vector_store
 from sidmill.numeric import nearest_torch, process_group
-from sidmill.numeric.process_group import ALONE, Group, Place
+from sidmill.numeric.process_group import ALONE, Group
 from sidmill.quantize import rqkmeans
 from sidmill.quantize.resume import Fitted
 from sidmill.settings import base
@@ -74,16 +71,14 @@ def fit(files: Files, settings: Rqkmeans, run: Run, n_processes: int) -> Fitted:
         return _fit(files, settings, run, ALONE)
     common = {"files": files._asdict(), "settings": asdict(settings), "run": run._asdict()}
     task = f"train {Path(run.state_path).with_suffix('')}"
-    launcher = _launcher(n_processes)
+    launcher = places.srun(n_processes)
     logger.info("%d processes, started by %s", n_processes, "srun" if launcher else "this one")
     if launcher is not None:
         processes.run(WORKER, [common | {"place": None}], task=task, launcher=launcher)
     else:
         store = process_group.open_store()
-        places = [
-            process_group.local_place(rank, n_processes, store.port) for rank in range(n_processes)
-        ]
-        arguments = [common | {"place": place._asdict()} for place in places]
+        local = [places.local(rank, n_processes, store.port) for rank in range(n_processes)]
+        arguments = [common | {"place": place._asdict()} for place in local]
         processes.run(WORKER, arguments, task=task)
     return rqkmeans.read_finished(run.state_path)
 
@@ -96,7 +91,7 @@ def fit_worker(
 ) -> None:
     """Train in one process of several; the arguments are JSON, and the result is in the state."""
     section = base.read(Rqkmeans, settings)
-    own = Place(**place) if place else process_group.place_of_environment()
+    own = Place(**place) if place else places.of_environment()
     device = nearest_torch.pick_devices(section.device)[0]
     with process_group.joined(own, device) as group:
         if group.rank:  # the lines of the first process are those of all
@@ -108,25 +103,3 @@ def _fit(files: Files, settings: Rqkmeans, run: Run, group: Group) -> Fitted:
     items = vector_store.open_store(files.vectors, files.ids)
     known = catalogue_match.published_codes(files.match, files.ledger)
     return rqkmeans.fit(items.vectors, settings, **run._asdict(), known=known, group=group)
-
-
-def _launcher(n_processes: int) -> Launcher | None:
-    """``srun``, in a Slurm job of at least so many tasks."""
-    job = environ.get("SLURM_JOB_ID")
-    if job is None:
-        return None
-    shown = subprocess.run(
-        ["scontrol", "show", "job", "--oneliner", job], capture_output=True, text=True, check=False
-    )
-    n_tasks = re.search(r"\bNumTasks=(\d+)", shown.stdout)
-    if n_tasks is None or int(n_tasks.group(1)) < n_processes:
-        return None
-    command = [
-        "srun",
-        f"--ntasks={n_processes}",
-        f"--cpus-per-task={threads.granted()}",
-        "--overlap",  # this process is a step of the job itself, and waits
-        "--mem=0",  # all memory of the job on a node
-        "--kill-on-bad-exit=1",
-    ]
-    return Launcher(command, n_processes)

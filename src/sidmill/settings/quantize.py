@@ -303,3 +303,6 @@ class Encoding:
         pattern="^(auto|cpu(,cpu)*|cuda(:[0-9]+)?(,cuda:[0-9]+)*)$",
     )
     memory_mb: int = machine(1024, "MiB for the blocks of vectors", minimum=16)
+    processes: int = machine(
+        1, "processes that share the items, as rqkmeans.processes", minimum=1, maximum=64
+    )
