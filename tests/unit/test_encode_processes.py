@@ -23,9 +23,10 @@ import os, subprocess, sys
 request = sys.stdin.buffer.readline()
 n_tasks, *command = sys.argv[1:]
 common = {**os.environ, "SLURM_STEP_NUM_TASKS": n_tasks, "SLURM_STEP_NODELIST": "n1"}
+common["SLURM_JOB_ID"] = "1"
 tasks = [
     subprocess.Popen(
-        command, stdin=subprocess.PIPE, env={**common, "SLURM_PROCID": str(rank), "SLURM_JOB_ID": "1"}
+        command, stdin=subprocess.PIPE, env={**common, "SLURM_PROCID": str(rank)}
     )
     for rank in range(int(n_tasks))
 ]

@@ -60,12 +60,15 @@ def joined(place: Place | None, device: torch.device) -> Iterator[Group]:
     Raises:
         SidmillError: if the machine has fewer GPUs than processes, or the others do not answer.
     """
+    # A process alone has nothing to join; of several, each takes a GPU of its own.
     if place is None:
         yield Group(device=device)
         return
     is_cuda = device.type == "cuda"
     if is_cuda:
         device = _own_gpu(place)
+
+    # Find the other processes at the store, and leave them at the end.
     try:
         store = TCPStore(
             place.host,

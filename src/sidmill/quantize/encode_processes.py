@@ -84,7 +84,7 @@ def encode(
         processes.run(WORKER, arguments, task=f"encode {files.vectors}", launcher=launcher)
 
         for rank in range(n_processes):
-            part = np.load(_part(folder, rank), mmap_mode="r")
+            part = np.load(_part(folder, rank), mmap_mode="r", allow_pickle=False)
             for start in range(0, len(part), row_blocks.MAX_BLOCK_ROWS):
                 yield np.array(part[start : start + row_blocks.MAX_BLOCK_ROWS])
     finally:
