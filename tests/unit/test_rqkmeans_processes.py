@@ -20,7 +20,7 @@ from process_watch import eventually, running
 from sidmill.core import places, processes
 from sidmill.core.errors import SidmillError
 from sidmill.core.places import Place
-from sidmill.formats import vector_store
+from sidmill.formats import vector_file, vector_store
 from sidmill.numeric import nearest_torch, process_group, row_blocks
 from sidmill.numeric.process_group import Group
 from sidmill.quantize import deal, resume, rqkmeans, rqkmeans_processes
@@ -165,6 +165,26 @@ def test_parts_hold_the_rows_that_are_asked_for(tmp_path, dtype, is_mapped):
         np.testing.assert_array_equal(block, rows[part].astype("f4"))
 
 
+def test_a_damaged_share_is_found_by_the_process_that_reads_it(files, tmp_path):
+    """The others trust it: each byte is checked once, by one of them."""
+    damaged = tmp_path / "vectors.npy"
+    content = bytearray(Path(files.vectors).read_bytes())
+    content[-2] ^= 1
+    damaged.write_bytes(content)
+    vectors = vector_store.open_store(damaged, files.ids).vectors
+    with pytest.raises(SidmillError, match="are not those that were written"):
+        list(row_blocks.read_blocks(vectors, 4096))
+    vectors = vector_store.open_store(damaged, files.ids).vectors
+    row_blocks.trust_rest(vectors)
+    assert sum(len(block) for _, block in row_blocks.read_blocks(vectors, 4096)) == 20000
+
+
+def test_parts_of_a_stream_are_refused():
+    stream = vector_file.Streamed((600, 4), lambda: iter(()))
+    with pytest.raises(TypeError, match="not from a stream"):
+        next(row_blocks.read_parts(stream, 5, 1, lambda number: slice(0, 5)))
+
+
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "n7"}
 SLURM = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_LOCALID": "0"}
 SLURM |= {"SLURM_STEP_NODELIST": "n1,n2", "SLURM_JOB_ID": "77", "SLURM_STEP_ID": "2"}
@@ -202,8 +222,6 @@ def test_a_place_without_a_meeting_point_says_so(monkeypatch):
 
 
 def test_streams_are_refused_where_processes_share_the_rows(files):
-    from sidmill.formats import vector_file
-
     stream = vector_file.Streamed((600, 4), lambda: iter(()))
     with pytest.raises(SidmillError, match=r"2 processes cannot share a stream"):
         rqkmeans.fit(stream, replace(LONG, codebook_size=16), seed=0, group=Group(0, 2))

@@ -674,7 +674,7 @@ def _pass(source: Source, state: State, before: float, prior: Clusters | None) -
 def _require_same(source: Source, rows: torch.Tensor, what: str) -> None:
     """Stop where processes that have to have the same rows have others."""
     if source.group.size > 1:
-        process_group.require_same(source.group, rows.cpu().numpy().tobytes(), what)
+        process_group.require_same(source.group, rows.cpu().numpy().data, what)
 
 
 def _score_buffers(source: Source, size: int) -> list[torch.Tensor]:
