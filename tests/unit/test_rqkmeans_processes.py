@@ -104,11 +104,29 @@ def test_a_killed_process_ends_all_and_the_next_run_continues(files, tmp_path, c
     assert same(continued, rqkmeans_processes.fit(files, LONG, run, n_processes=1))
 
 
-def test_processes_that_have_other_vectors_are_refused(importable):
+def test_processes_that_have_other_vectors_are_refused(importable, caplog):
+    """Blocks of 16 codewords are one piece each: the processes say that one is too many."""
+    caplog.set_level(logging.INFO)
     store = process_group.open_store()
     arguments = [{"rank": rank, "port": store.port} for rank in range(2)]
     with pytest.raises(SidmillError, match="process 1 of 2 does not have the vectors of process 0"):
         processes.run("process_fits:disagree", arguments, task="train")
+    assert "2 processes share blocks of 1 piece(s), so that 1 of them wait: lower" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("dim", "sizes", "on_cpus", "on_gpus"),
+    [
+        (64, [256, 64], 1, 1),
+        (64, [512], 2, 2),
+        (1024, [1024] * 3, 4, 4),
+        (4096, [8192] * 3, 4, 32),
+        (64, [2**20], 1, 1),
+    ],
+)
+def test_blocks_have_work_for_so_many_processes(dim, sizes, on_cpus, on_gpus):
+    found = [rqkmeans.most_processes(dim, sizes, is_gpu=is_gpu) for is_gpu in (False, True)]
+    assert found == [on_cpus, on_gpus]
 
 
 def test_the_result_is_read_out_of_the_last_state(files, tmp_path):

@@ -180,6 +180,13 @@ def fit(
     # Measure the training rows; GPUs with enough memory keep them from here on.
     devices = [group.device] if group.size > 1 else nearest_torch.pick_devices(settings.device)
     largest = _largest_block(dim, sizes, is_gpu=devices[0].type == "cuda")
+    most = most_processes(dim, sizes, is_gpu=devices[0].type == "cuda")
+    if group.size > most:
+        logger.warning(
+            "%d processes share blocks of %d piece(s), so that %d of them wait: lower "
+            "rqkmeans.processes (on Slurm the tasks of train_rqkmeans) to at most %d",
+            *(group.size, most, group.size - most, most),
+        )
     per_process = -(-_block_rows(max(sizes), largest) // group.size)
     devices = nearest_torch.expand_cpu(devices, per_process)
     source = Source(vectors, chosen, [], [], devices, largest, scale=1.0, group=group)
@@ -250,6 +257,18 @@ def memory_needed(n_rows: int, dim: int, sizes: list[int]) -> int:
         blocks.append(row_blocks.block_bytes(rows, dim, size))
     sample = row_blocks.FLOAT_BYTES * dim * min(n_rows, SAMPLE_ROWS * max(sizes))
     return -(-(sample + max(blocks)) // row_blocks.MIB)
+
+
+def most_processes(dim: int, sizes: list[int], *, is_gpu: bool = False) -> int:
+    """Return how many processes of residual k-means have work: the pieces of the largest block.
+
+    Args:
+        dim: D.
+        sizes: K per level.
+        is_gpu: whether each process has a GPU.
+    """
+    largest = _largest_block(dim, sizes, is_gpu=is_gpu)
+    return max(1, _block_rows(max(sizes), largest) // nearest_torch.PIECE_ROWS)
 
 
 def _require_memory(memory_mb: int, needed: int) -> None:
