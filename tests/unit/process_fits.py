@@ -50,15 +50,23 @@ def fit(folder, changes, group=ALONE):
     return hashlib.sha256(arrays + json.dumps(found.balance).encode()).hexdigest()
 
 
+def cases(size):
+    """The cases of a group: of four processes two, where blocks have four pieces and of a sample."""
+    few = ("four pieces", "drawn rows")
+    return {name: changes for name, changes in CASES.items() if size == 2 or name in few}
+
+
 def fit_all(folder, rank, ports):
-    """Fit all cases in each group that this process is one of: ``ports`` by size of the group."""
+    """Fit the cases of each group that this process is one of: ``ports`` by size of the group."""
     torch.set_num_threads(1)
     digests = {}
     for size, port in ports.items():
         if rank < int(size):
             place = places.local(rank, int(size), port)
             with process_group.joined(place, torch.device("cpu")) as group:
-                found = {name: fit(folder, changes, group) for name, changes in CASES.items()}
+                found = {
+                    name: fit(folder, changes, group) for name, changes in cases(group.size).items()
+                }
             digests[size] = found
     return digests
 
