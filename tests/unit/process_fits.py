@@ -51,7 +51,7 @@ def fit(folder, changes, group=ALONE):
 
 
 def cases(size):
-    """The cases of a group: of four processes two, where blocks have four pieces and of a sample."""
+    """The cases of a group: of four processes two, for time."""
     few = ("four pieces", "drawn rows")
     return {name: changes for name, changes in CASES.items() if size == 2 or name in few}
 
