@@ -36,8 +36,8 @@ unit: .venv/dev.stamp
 workflow: .venv/dev.stamp
 	python -m pytest tests/workflow tests/cluster -n 2 --dist loadfile -rs --durations=20
 
-recipes: .venv/dev.stamp .recipes/stamp  ## docs/recipes, with the packages of others that they name
-	PYTHONPATH=.recipes python -m pytest tests/recipes -rs
+recipes: .venv/dev.stamp .recipes/stamp  ## docs/recipes and profiles/s3, with the packages of others that they name
+	PYTHONPATH=.recipes python -m pytest tests/recipes tests/workflow/test_s3.py -rs
 
 cluster: .venv/dev.stamp  ## on the Slurm that answers here: tests/cluster/slurm.py starts one
 	python -m pytest tests/cluster -rs --durations=0

@@ -9,12 +9,17 @@ both is measured by one third program. ``quality_ratio`` is the worst of the lev
     python benchmarks/rqkmeans.py --rows 1000000 --limit-mb 3072 --alone
     python benchmarks/rqkmeans.py --rows 50000 --dim 256 --codes 256 --yardstick semantic_id
     python benchmarks/rqkmeans.py --rows 50000 --dim 256 --codes 256 --crowded
+    python benchmarks/rqkmeans.py --processes 2
 
 --yardstick semantic_id takes the package semantic-id in place of faiss, which has to be installed
 beforehand: RQKMeans on the CPU, as many iterations, one start in place of its ten.
 
 With --crowded SIDMill runs in turn by itself and beside two busy loops, and the ratio of the CPU
 time is printed: threads that spin while they wait cost more where others want the cores.
+
+With --processes SIDMill runs in turn in one process and in that many, which share its threads, as
+rule train_rqkmeans starts them. Imports count, those of the processes too, which come one after the
+other. ``same_bytes`` says whether the codebooks are equal.
 
 With --alone only SIDMill runs, under --limit-mb of data if that is given, and no ratio is printed.
 
@@ -23,6 +28,7 @@ The vectors are a two-level mixture: 64 groups of 16 subgroups, noise around the
 
 import argparse
 import json
+import logging
 import resource
 import statistics
 import sys
@@ -49,6 +55,9 @@ def main() -> None:
         _paired.run([*shared, "--side=vectors"])
         if options.alone:
             print(json.dumps(_paired.run([*shared, "--side=sidmill"])._asdict()))
+            return
+        if options.processes:
+            _report_processes(shared, options)
             return
         if options.crowded:
             _report_crowd([*shared, "--side=sidmill"], options.repeats)
@@ -84,8 +93,24 @@ def _report_crowd(side: list[str], repeats: int) -> None:
     print(json.dumps({"cpu_ratio": round(cpu[1] / cpu[0], 4), **figures}))
 
 
+def _report_processes(shared: list[str], options: argparse.Namespace) -> None:
+    """Run one process and several in turn, and print the medians."""
+    names = ("several", "one")
+    medians = _paired.alternate(
+        {name: [*shared, f"--side={name}"] for name in names}, options.repeats, _paired.run_tree
+    )
+    folder = next(value.partition("=")[2] for value in shared if value.startswith("--folder="))
+    found = [Path(folder, f"{name}.npy").read_bytes() for name in names]
+    figures = {"processes": options.processes, "same_bytes": found[0] == found[1]}
+    _paired.report(medians, figures, 1.0)
+
+
 def make_vectors(options: argparse.Namespace) -> None:
-    """Write vectors.npy, block by block."""
+    """Write vectors.npy, block by block, and ids.parquet."""
+    import pyarrow as pa
+
+    from sidmill.formats import vector_store
+
     random = np.random.default_rng(options.seed)
     groups = _unit(random.standard_normal((GROUPS, 1, options.dim), dtype=np.float32))
     offsets = _unit(random.standard_normal((GROUPS, SUBGROUPS, options.dim), dtype=np.float32))
@@ -102,12 +127,12 @@ def make_vectors(options: argparse.Namespace) -> None:
         block += scale * random.standard_normal(block.shape, dtype=np.float32)
         vectors[start : start + len(block)] = _unit(block)
     vectors.flush()
+    ids = pa.chunked_array([pa.array(np.arange(options.rows))])
+    vector_store.write_ids(Path(options.folder, "ids.parquet"), ids, vectors.shape, {})
 
 
 def run_sidmill(options: argparse.Namespace) -> None:
     """Fit with SIDMill."""
-    import logging
-
     from sidmill.quantize import rqkmeans
     from sidmill.settings.quantize import Rqkmeans
 
@@ -127,6 +152,32 @@ def run_sidmill(options: argparse.Namespace) -> None:
         seed=options.seed,
     )
     np.save(Path(options.folder, "sidmill.npy"), np.stack(fitted.codebooks))
+
+
+def run_processes(options: argparse.Namespace) -> None:
+    """Fit as rule train_rqkmeans does, in one process or in several."""
+    from sidmill.quantize import resume, rqkmeans_processes
+    from sidmill.settings.quantize import Rqkmeans
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    settings = Rqkmeans(
+        n_levels=options.levels,
+        codebook_size=options.codes,
+        n_iter=options.iterations,
+        tolerance=options.tolerance,
+        device="cpu",
+        memory_mb=options.memory_mb,
+    )
+    files = (str(Path(options.folder, name)) for name in ("vectors.npy", "ids.parquet"))
+    state_path = str(Path(options.folder, "quantizer.state"))
+    fitted = rqkmeans_processes.fit(
+        rqkmeans_processes.Files(*files),
+        settings,
+        rqkmeans_processes.Run(options.seed, state_path, code=""),
+        n_processes=options.processes if options.side == "several" else 1,
+    )
+    resume.discard(state_path)
+    np.save(Path(options.folder, f"{options.side}.npy"), np.stack(fitted.codebooks))
 
 
 def run_faiss(options: argparse.Namespace) -> None:
@@ -188,6 +239,8 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 SIDES = {
     "vectors": make_vectors,
     "sidmill": run_sidmill,
+    "one": run_processes,
+    "several": run_processes,
     "faiss": run_faiss,
     "semantic_id": run_semantic_id,
     "error": measure_error,
@@ -209,6 +262,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--limit-mb", type=int, help="RLIMIT_DATA of SIDMill's process")
     parser.add_argument("--alone", action="store_true", help="run SIDMill alone")
     parser.add_argument("--crowded", action="store_true", help="compare with a busy machine")
+    parser.add_argument("--processes", type=int, help="compare one process with so many")
     parser.add_argument("--folder", help="where the temporary folder goes")
     parser.add_argument("--yardstick", choices=["faiss", "semantic_id"], default="faiss")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)

@@ -206,6 +206,46 @@ def test_no_file_holds_what_the_environment_held(finished):
     assert not list((finished.folder / ".snakemake/slurm_logs").rglob("*.log"))  # of good jobs
 
 
+def test_jobs_of_two_tasks_give_the_bytes_of_one(finished, copy):
+    """As the profile asks for above a size; the tasks of a job are those of one srun."""
+    for name in ("rqkmeans/quantizer.safetensors", "codes.parquet"):
+        (copy.folder / "results" / name).unlink()
+    tasks = [f"{rule}:tasks=2" for rule in ("train_rqkmeans", "encode_items")]
+    wanted = ("--forcerun", "train_rqkmeans", "encode_items", "--set-resources", *tasks)
+    finish(submit(copy, *wanted, "--", "results/codes.parquet"))
+    jobs = jobs_of(copy)
+    assert {(job["job_state"], job["tasks"], job["cpus"]) for job in jobs} == {("COMPLETED", 2, 16)}
+    for rule in ("train_rqkmeans", "encode_items.rqkmeans"):
+        log = (copy.folder / f"results/logs/{rule}.log").read_text()
+        assert "2 processes, started by srun" in log, rule
+    for name in ("rqkmeans/quantizer.safetensors", "rqkmeans/codes.parquet", "codes.parquet"):
+        assert copy.bytes(name) == finished.bytes(name), name
+
+
+def test_a_killed_task_ends_its_job_with_one_message_and_the_next_attempt_finishes(finished, copy):
+    """The file that a fault writes kills the process of rank 1, once."""
+    trained = "rqkmeans/quantizer.safetensors"
+    (copy.folder / "results" / trained).unlink()
+    module = copy.folder / "src/sidmill/quantize/rqkmeans_processes.py"
+    text = module.read_text()
+    fault = """
+    if group.rank and Path("faults").exists():
+        import os, signal
+        Path("faults").rmdir()
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+    before = "    items = vector_store.open_store"
+    assert text.count(before) == 1
+    module.write_text(text.replace(before, fault + before))
+    (copy.folder / "faults").mkdir()
+    tasks = ("--set-resources", "train_rqkmeans:tasks=2", "--retries=1")
+    finish(submit(copy, *tasks, "--", f"results/{trained}"))
+    assert states(copy) == ["FAILED", "COMPLETED"]
+    failed = slurm_logs(copy, "train_rqkmeans")
+    assert failed.count("one of the 2 processes that train results/rqkmeans/quantizer") == 1
+    assert copy.bytes(trained) == finished.bytes(trained)
+
+
 def test_failed_cancelled_and_oversized_jobs_are_tried_again(finished, copy):
     """Shards as a job array: one fails, one is cancelled; storing outgrows its memory."""
     inject(copy, {SHARDS[0]: FAIL_ONCE, SHARDS[1]: HANG_ONCE, STORE: NEED_MORE})

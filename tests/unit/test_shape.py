@@ -19,7 +19,10 @@ RULES = {
     for file in RULE_FILES
     for match in re.finditer(r"(?ms)^rule (\w+):\n(.*?)(?=^rule |^use rule |\Z)", file.read_text())
 }
-ORDER = ["input", "output", "log", "benchmark", "conda", "threads", "params", "message", "script"]
+ORDER = [
+    *("input", "output", "log", "benchmark", "conda", "threads", "resources"),
+    *("params", "message", "script"),
+]
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 LONG = 20  # lines of a body that has to read in paragraphs
 MOST_PARAMETERS = 8

@@ -33,6 +33,20 @@ def copy(finished, make_workflow):
     return workflow
 
 
+def test_processes_change_no_byte_and_rerun_nothing(finished, copy):
+    """Training and encoding, by two processes each that the jobs start."""
+    own = copy.overlay("own.yaml", "{rqkmeans: {processes: 2}, encoding: {processes: 2}}")
+    assert copy.planned(*TINY, own) == set()
+    for name in ("rqkmeans/quantizer.safetensors", "codes.parquet"):
+        (copy.folder / "results" / name).unlink()
+    copy.run("results/codes.parquet", *TINY, own, "--forcerun", "train_rqkmeans", "encode_items")
+    for name in ("rqkmeans/quantizer.safetensors", "rqkmeans/codes.parquet", "codes.parquet"):
+        assert copy.bytes(name) == finished.bytes(name), name
+    for rule in ("train_rqkmeans", "encode_items.rqkmeans"):
+        log = (copy.folder / f"results/logs/{rule}.log").read_text()
+        assert "2 processes, started by this one" in log
+
+
 def edit(workflow, name, old, new):
     path = workflow.folder / name
     text = path.read_text()

@@ -43,10 +43,14 @@ def catalogue_files(wildcards):
     return CATALOGUE
 
 
-CATALOGUE = (
-    or_note(expand_path, config["items"]["path"], SUFFIXES, "items.path")
-    if config["items"]["path"]
-    else []
+# Files of the user, and of the demo, are read on this machine, wherever results are kept (`local`).
+CATALOGUE = local(
+    (
+        or_note(expand_path, config["items"]["path"], SUFFIXES, "items.path")
+        if config["items"]["path"]
+        else None
+    )
+    or []
 )
-INTERACTIONS = or_note(find_interactions, config["interactions"]["path"])
+INTERACTIONS = local(or_note(find_interactions, config["interactions"]["path"]) or [])
 OWN_SIDS = or_note(own_sids)

@@ -2,8 +2,8 @@
 
 
 def of_workflow(name):
-    """The path of a file of the workflow: the same text for every run in one folder."""
-    return os.path.relpath(ROOT / name)
+    """The path of a file of the workflow: the same text for every run in one folder, and never in a bucket."""
+    return local(os.path.relpath(ROOT / name))
 
 
 def default_target(wildcards):

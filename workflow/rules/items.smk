@@ -13,8 +13,8 @@ The demo catalogue, which config.yaml reads as it stands, is written here too:
 
 rule write_demo:
     output:
-        catalogue="results/demo/items.jsonl",
-        histories="results/demo/interactions.jsonl",
+        catalogue=local("results/demo/items.jsonl"),
+        histories=local("results/demo/interactions.jsonl"),
     log:
         "results/logs/write_demo.log",
     benchmark:
@@ -35,7 +35,7 @@ rule write_demo:
 rule render_text:
     input:
         catalogue=catalogue_files,
-        given=OWN_SIDS if sids_to_keep()["given_sids"] else [],
+        given=local(OWN_SIDS) if sids_to_keep()["given_sids"] else [],
     output:
         text="results/items/text.parquet",
         rejects="results/items/rejects.parquet",

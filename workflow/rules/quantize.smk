@@ -36,6 +36,8 @@ rule train_rqkmeans:
     conda:
         "../../envs/sidmill.yaml"
     threads: 8
+    resources:
+        tasks=config["rqkmeans"]["processes"],
     params:
         rqkmeans=rqkmeans_settings,
         run=pick("run", "seed"),
@@ -151,7 +153,7 @@ rule import_pretrained:
 
 rule import_given:
     input:
-        given=OWN_SIDS,
+        given=local(OWN_SIDS or []),
         text=item_text(),
         ledger=where_published("results/published/ledger.parquet"),
     output:
@@ -190,6 +192,8 @@ rule encode_items:
     conda:
         "../../envs/sidmill.yaml"
     threads: 8
+    resources:
+        tasks=config["encoding"]["processes"],
     params:
         encoding=settings("encoding"),
         category_level=pick("category_level", "field", "path_separator", "depth"),

@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
-from sidmill.formats import catalogue_match, onerec_checkpoint, quantizer_file, vector_store
-from sidmill.quantize import category_level, resume, rqkmeans
+from sidmill.formats import onerec_checkpoint, quantizer_file, vector_store
+from sidmill.quantize import category_level, resume, rqkmeans_processes
+from sidmill.quantize.rqkmeans_processes import Files
 from sidmill.settings import base
 from sidmill.settings.job import of_job
 from sidmill.settings.quantize import Rqkmeans
@@ -17,15 +18,16 @@ with job(snakemake) as log:
     items = vector_store.open_store(snakemake.input.vectors, snakemake.input.ids)
     settings, run = of_job(snakemake, Rqkmeans), of_job(snakemake, Run)
     state_path = f"{snakemake.output.quantizer}.state"
-    levels = rqkmeans.fit(
-        items.vectors,
-        settings,
-        seed=run.seed,
-        state_path=state_path,
-        code=snakemake.params.code["code"],
-        known=catalogue_match.published_codes(
-            snakemake.input.get("match"), snakemake.input.get("ledger")
+    levels = rqkmeans_processes.fit(
+        Files(
+            snakemake.input.vectors,
+            snakemake.input.ids,
+            snakemake.input.get("match"),
+            snakemake.input.get("ledger"),
         ),
+        settings,
+        rqkmeans_processes.Run(run.seed, state_path, snakemake.params.code["code"]),
+        n_processes=snakemake.resources.tasks,
     )
     fitted = quantizer_file.Quantizer(
         f"rqkmeans{snakemake.wildcards.get('balanced', '')}",

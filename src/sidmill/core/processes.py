@@ -31,6 +31,12 @@ POLL_S = 0.2  # between two looks at whether a process has ended
 DRAIN_S = 10  # for reading what an ended process wrote
 MISTAKE = 2  # exit code after a SidmillError
 ORPHANED = 3  # exit code after the end of the parent; nobody reads it
+LEFT_ALONE = 4  # exit code after the end of another process, which is the cause
+CAUSE_S = 5  # for the process that is the cause to end, after those that it left alone
+
+
+class PeerEndedError(SidmillError):
+    """Another process of the same task has ended: its message is the one to read."""
 
 
 class Worker(NamedTuple):
@@ -41,7 +47,25 @@ class Worker(NamedTuple):
     reply: bytearray
 
 
-def run(function: str, arguments: Sequence[Mapping[str, object]], *, task: str) -> list[Any]:
+class Launcher(NamedTuple):
+    """A program that starts the processes in place of this one, on other machines too.
+
+    Attributes:
+        command: it starts what follows it in every process, and passes its standard input to all.
+        n_processes: how many it starts; they find out their numbers in their environment.
+    """
+
+    command: Sequence[str]
+    n_processes: int
+
+
+def run(
+    function: str,
+    arguments: Sequence[Mapping[str, object]],
+    *,
+    task: str,
+    launcher: Launcher | None = None,
+) -> list[Any]:
     """Call a function in one process per entry of ``arguments``, all at the same time.
 
     The threads of this process, by ``OMP_NUM_THREADS`` or its cores, are shared out evenly. What a
@@ -53,9 +77,11 @@ def run(function: str, arguments: Sequence[Mapping[str, object]], *, task: str) 
             returns JSON.
         arguments: per process, JSON.
         task: what the processes do, as a verb and its object, for the message of a failure.
+        launcher: starts all processes; each gets the one entry of ``arguments``, and all threads.
 
     Returns:
-        What each call returned, in the order of ``arguments``.
+        What each call returned, in the order of ``arguments``; of a launcher's processes what the
+        first that ended returned.
 
     Raises:
         SidmillError: if a process failed, with the message of its own SidmillError where it has
@@ -69,7 +95,7 @@ def run(function: str, arguments: Sequence[Mapping[str, object]], *, task: str) 
     try:
         for number, each in enumerate(arguments):
             request = json.dumps({"function": function, "arguments": each})
-            workers.append(_start(number, request, environment))
+            workers.append(_start(number, request, environment, launcher))
         exit_codes = _wait(workers)
     finally:
         for worker in workers:
@@ -79,10 +105,13 @@ def run(function: str, arguments: Sequence[Mapping[str, object]], *, task: str) 
     replies = [_reply(worker) for worker in workers]
     for number, reply in enumerate(replies):
         if "error" in reply:
-            raise _failure(number, len(workers), task, reply["error"])
-    for number, code in enumerate(exit_codes):
+            raise _failure(number, len(workers), task, reply["error"], launcher)
+    causes = [number for number, code in enumerate(exit_codes) if code]
+    for number in sorted(causes, key=lambda number: exit_codes[number] == LEFT_ALONE):
+        code = exit_codes[number]
         if code:
-            raise _failure(number, len(workers), task, f"exit code {code}, see its lines above")
+            reason = f"exit code {code}, see its lines above"
+            raise _failure(number, len(workers), task, reason, launcher)
     return [reply["result"] for reply in replies]
 
 
@@ -105,17 +134,24 @@ def main() -> None:
         module, _, name = request["function"].partition(":")
         try:
             result = getattr(importlib.import_module(module), name)(**request["arguments"])
+        except PeerEndedError as error:
+            logger.error("%s", error)
+            sys.exit(LEFT_ALONE)
         except SidmillError as error:
             logger.error("%s", error)
-            json.dump({"error": str(error)}, reply)
+            reply.write(json.dumps({"error": str(error)}) + "\n")
             reply.flush()
             sys.exit(MISTAKE)
-        json.dump({"result": result}, reply)
+        reply.write(json.dumps({"result": result}) + "\n")
 
 
-def _start(number: int, request: str, environment: dict[str, str]) -> Worker:
+def _start(
+    number: int, request: str, environment: dict[str, str], launcher: Launcher | None
+) -> Worker:
+    prefix = launcher.command if launcher else ()
+    worker = f"from {__name__} import main; main()"
     process = subprocess.Popen(
-        [sys.executable, "-P", "-c", f"from {__name__} import main; main()"],  # -P: no files of cwd
+        [*prefix, sys.executable, "-P", "-c", worker],  # -P: no files of cwd
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -139,10 +175,13 @@ def _start(number: int, request: str, environment: dict[str, str]) -> Worker:
 
 def _wait(workers: list[Worker]) -> list[int | None]:
     """Return exit codes once all have ended or one has failed; None of those that still run."""
+    deadline = float("inf")  # for the cause, once a process was left alone
     while True:
         codes = [worker.process.poll() for worker in workers]
-        if any(codes) or None not in codes:
+        if None not in codes or set(codes) - {None, 0, LEFT_ALONE} or time.monotonic() > deadline:
             return codes
+        if LEFT_ALONE in codes:
+            deadline = min(deadline, time.monotonic() + CAUSE_S)
         time.sleep(POLL_S)
 
 
@@ -169,19 +208,25 @@ def _collect(stream: IO[bytes], reply: bytearray) -> None:
 
 
 def _reply(worker: Worker) -> dict[str, Any]:
-    """Return what a process replied; empty where it ended before it could."""
-    try:
-        reply: dict[str, Any] = json.loads(worker.reply)
-    except ValueError:
-        return {}
-    return reply
+    """Return what a process replied; empty where it ended before it could.
+
+    Processes of a launcher reply one line each: an error comes first.
+    """
+    replies = []
+    for line in worker.reply.splitlines():
+        with suppress(ValueError):
+            replies.append(json.loads(line))
+    replies.sort(key=lambda reply: "error" not in reply)
+    return replies[0] if replies else {}
 
 
-def _failure(number: int, n_processes: int, task: str, reason: str) -> SidmillError:
-    return SidmillError(
-        f"process {number} of the {n_processes} that {task} failed: {reason}; what is done is "
-        f"kept, run again"
-    )
+def _failure(
+    number: int, n_processes: int, task: str, reason: str, launcher: Launcher | None
+) -> SidmillError:
+    which = f"process {number} of the {n_processes} that {task}"
+    if launcher is not None:
+        which = f"one of the {launcher.n_processes} processes that {task}"
+    return SidmillError(f"{which} failed: {reason}; what is done is kept, run again")
 
 
 def _read_request() -> bytes:

@@ -317,19 +317,24 @@ def lowest(scores: torch.Tensor) -> torch.Tensor:
     return scores.argmin(dim=1)
 
 
+def piece_spans(start: int, stop: int) -> list[slice]:
+    """Cut the rows of a block at row numbers that PIECE_ROWS divides."""
+    first = start + PIECE_ROWS - start % PIECE_ROWS
+    edges = [start, *range(first, stop, PIECE_ROWS), stop]
+    return [slice(low, high) for low, high in pairwise(edges)]
+
+
 def cut(start: int, block: torch.Tensor, n_devices: int) -> list[Piece]:
-    """Cut a block (b, D) at row numbers that PIECE_ROWS divides; nothing is copied or moved yet.
+    """Cut a block (b, D) into pieces; nothing is copied or moved yet.
 
     Args:
         start: row number of its first row.
         block: float32 (b, D).
         n_devices: to whom the pieces are dealt out in turn, so that consecutive ones differ.
     """
-    first = PIECE_ROWS - start % PIECE_ROWS
-    edges = [0, *range(first, len(block), PIECE_ROWS), len(block)]
     return [
-        Piece((start + low) // PIECE_ROWS % n_devices, block[low:high])
-        for low, high in pairwise(edges)
+        Piece(span.start // PIECE_ROWS % n_devices, block[span.start - start : span.stop - start])
+        for span in piece_spans(start, start + len(block))
     ]
 
 
@@ -339,7 +344,9 @@ def rounds(pieces: list[Piece], n_devices: int) -> Iterator[list[Piece]]:
 
 
 def to_devices(
-    stream: Iterator[tuple[int, np.ndarray]], devices: list[torch.device]
+    stream: Iterator[tuple[int, np.ndarray]],
+    devices: list[torch.device],
+    divide: Callable[[int, torch.Tensor, int], list[Piece]] = cut,
 ) -> Iterator[tuple[int, list[Piece]]]:
     """Deal blocks out; on GPUs the next block is copied during the work on this one.
 
@@ -349,6 +356,7 @@ def to_devices(
     Args:
         stream: row numbers and float32 (b, D); each block may overwrite the one before it.
         devices: CPUs share the block's memory.
+        divide: cuts a block into pieces, as :func:`cut` does.
 
     Yields:
         The row number, and the block's pieces, overwritten by a later block.
@@ -356,7 +364,7 @@ def to_devices(
     # CPUs share the memory of the block.
     if devices[0].type != "cuda":
         for start, block in stream:
-            yield start, cut(start, torch.from_numpy(block), len(devices))
+            yield start, divide(start, torch.from_numpy(block), len(devices))
         return
 
     # GPUs: copy the next block on streams of its own, then yield the block before it.
@@ -365,7 +373,7 @@ def to_devices(
     for start, block in stream:
         pinned = torch.from_numpy(block).pin_memory()  # a copy: the block may be overwritten
         arriving = []
-        for device_index, rows in cut(start, pinned, len(devices)):
+        for device_index, rows in divide(start, pinned, len(devices)):
             with torch.cuda.stream(streams[device_index]):
                 arriving.append(
                     Piece(device_index, rows.to(devices[device_index], non_blocking=True))

@@ -82,6 +82,80 @@ def read_blocks(
     if isinstance(vectors, Streamed):
         yield from _gather(vectors, n_rows, rows)
         return
+    _require_rows(vectors, rows)
+    total = len(vectors) if rows is None else len(rows)
+
+    def rows_of(number: int) -> slice | np.ndarray:
+        start = number * n_rows
+        return slice(start, min(start + n_rows, total)) if rows is None else rows[start:][:n_rows]
+
+    parts = read_parts(vectors, min(n_rows, total), -(-total // n_rows), rows_of)
+    for number, block in enumerate(parts):
+        yield number * n_rows, block
+
+
+def read_parts(
+    vectors: np.ndarray | Streamed,
+    largest: int,
+    n_parts: int,
+    rows_of: Callable[[int], slice | np.ndarray],
+) -> Iterator[np.ndarray]:
+    """Read some parts of a matrix; the next one is read while the one before it is worked on.
+
+    Args:
+        vectors: float32 or float16 (N, D), in memory or memory-mapped, as in :func:`read_blocks`.
+        largest: rows of the largest part.
+        n_parts: how many parts.
+        rows_of: gives the rows of a part by its number: a slice, or ascending row numbers.
+
+    Yields:
+        float32 (b, D) of each part, b may be 0. The array is overwritten by the next part.
+
+    Raises:
+        SidmillError: if the file of the memory map is too short.
+        TypeError: if the vectors are streamed: a stream has no rows that can be chosen.
+    """
+    if isinstance(vectors, Streamed):
+        raise TypeError("parts of vectors are read from a matrix, not from a stream")
+
+    # Two buffers: one is filled while the other is worked on.
+    shape = largest, vectors.shape[1]
+    buffers = [np.empty(shape, dtype=np.float32) for _ in range(min(2, n_parts))]
+    raw = np.empty(shape, dtype=np.float16) if vectors.dtype == np.float16 else None
+    region = _file_of(vectors)
+    file = os.open(region.path, os.O_RDONLY) if region else -1
+
+    def fill(number: int) -> np.ndarray:
+        chosen = rows_of(number)
+        n_rows = chosen.stop - chosen.start if isinstance(chosen, slice) else len(chosen)
+        block = buffers[number % 2][:n_rows]
+        into = block if raw is None else raw[:n_rows]
+        if not n_rows:
+            return block
+        if region:
+            _read_rows(file, into, region, chosen)
+        else:
+            np.copyto(into, vectors[chosen])
+        if raw is not None:
+            np.copyto(block, into)
+        return block
+
+    try:
+        yield from _ahead(fill, n_parts)
+    finally:
+        if region:
+            os.close(file)
+
+
+def trust_rest(vectors: np.ndarray) -> None:
+    """Take the bytes of a vector store that were not read yet for checked: others read them."""
+    region = _file_of(vectors)
+    if region and region.checked is not None:
+        region.checked.trust_rest()
+
+
+def _require_rows(vectors: np.ndarray, rows: np.ndarray | None) -> None:
+    """Refuse what is no matrix of vectors, and rows that it does not have."""
     if vectors.ndim != 2 or vectors.dtype not in (np.float32, np.float16):
         raise SidmillError(
             f"vectors are {vectors.dtype} {vectors.shape}, wanted float32 or float16 (N, D): "
@@ -90,52 +164,19 @@ def read_blocks(
     if rows is not None and len(rows) and not 0 <= rows[0] <= rows[-1] < len(vectors):
         raise IndexError(f"rows {rows[0]} to {rows[-1]} of {len(vectors)}")
 
-    # Two buffers: one is filled while the other is worked on.
-    total = len(vectors) if rows is None else len(rows)
-    n_blocks = -(-total // n_rows)
-    shape = min(n_rows, total), vectors.shape[1]
-    buffers = [np.empty(shape, dtype=np.float32) for _ in range(min(2, n_blocks))]
-    raw = np.empty(shape, dtype=np.float16) if vectors.dtype == np.float16 else None
-    region = _file_of(vectors)
-    file = os.open(region.path, os.O_RDONLY) if region else -1
 
-    def fill(number: int) -> np.ndarray:
-        start = number * n_rows
-        block = buffers[number % 2][: total - start]
-        into = block if raw is None else raw[: len(block)]
-        rows_to_read = (
-            slice(start, start + len(block)) if rows is None else rows[start:][: len(block)]
-        )
-        if region:
-            _read_rows(file, into, region, rows_to_read)
-        else:
-            np.copyto(into, vectors[rows_to_read])
-        if raw is not None:
-            np.copyto(block, raw[: len(block)])
-        return block
-
-    try:
-        if n_blocks:
-            yield from _ahead(fill, n_rows, n_blocks)
-    finally:
-        if region:
-            os.close(file)
-
-
-def _ahead(
-    fill: Callable[[int], np.ndarray], n_rows: int, n_blocks: int
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield blocks with their first rows; a thread fills the next one meanwhile."""
-    if n_blocks == 1:
-        yield 0, fill(0)
+def _ahead(fill: Callable[[int], np.ndarray], n_parts: int) -> Iterator[np.ndarray]:
+    """Yield what ``fill`` gives for each number; a thread fills the next one meanwhile."""
+    if n_parts < 2:
+        yield from map(fill, range(n_parts))
         return
     with ThreadPoolExecutor(1, thread_name_prefix="reader") as reader:
         coming = reader.submit(fill, 0)
-        for number in range(n_blocks):
+        for number in range(n_parts):
             block = coming.result()
-            if number + 1 < n_blocks:
+            if number + 1 < n_parts:
                 coming = reader.submit(fill, number + 1)
-            yield number * n_rows, block
+            yield block
 
 
 def read_all(vectors: np.ndarray | Streamed) -> np.ndarray:

@@ -46,7 +46,8 @@ def begin(source: Source, size: int, known: np.ndarray) -> tuple[Clusters, np.nd
     """Assign every training row: those with a code to it, the others to the nearest mean.
 
     Clusters that no row has a code of take the rows that are furthest from their means. Memory:
-    one block. The rows are read twice, and once more for each 64 clusters without members.
+    one block. The rows are read twice, by each process where there are several, and once more for
+    each 64 clusters without members.
 
     Args:
         source: the training rows.

@@ -15,6 +15,8 @@ import torch
 
 from sidmill.numeric import nearest_torch, relative_scores
 from sidmill.numeric.nearest_torch import Piece
+from sidmill.quantize import deal
+from sidmill.quantize.deal import Deal
 
 FEW_ROWS = 4  # rows fewer than one in so many clusters are added one by one in float64
 
@@ -49,18 +51,20 @@ def visit(
     before: torch.Tensor | None,
     hartigan: bool,
     buffers: list[torch.Tensor],
+    shared: Deal | None = None,
 ) -> torch.Tensor:
     """Assign the rows of a block to centroids, and keep sums and counts in step; centroids stay.
 
-    Devices search at the same time. Their results are added up on the device of the clusters, in
-    row order.
+    Devices and processes search at the same time. Their results are added up on the device of the
+    clusters, in row order.
 
     Args:
         clusters: updated in place.
-        pieces: of the block, float32 (p, D) each.
+        pieces: of the block, float32 (p, D) each; of a shared block those of this process.
         before: int64 (b,), the rows' clusters; None if they have none yet.
         hartigan: whether a row's own share of its centroid counts.
         buffers: float32, at least p K numbers on each device, to write the scores to.
+        shared: how processes share the block; None where there is one.
 
     Returns:
         int64 (b,), the clusters after the visit.
@@ -82,10 +86,9 @@ def visit(
     ]
 
     # Search for the pieces; each device works on one at a time.
-    previous_labels = None if before is None else before.split([len(rows) for _, rows in pieces])  # type: ignore[no-untyped-call]
+    shared = shared if deal.is_shared(shared) else None
+    previous_labels = None if before is None else _of_pieces(before, pieces, shared)
     assigned: list[torch.Tensor] = []
-    moved_rows = []  # rows that join a cluster, by piece
-    selects_once = _is_one_gpu(buffers)
     for group in nearest_torch.rounds(pieces, len(buffers)):
         jobs = [
             (
@@ -97,23 +100,54 @@ def visit(
             for number, (device_index, rows) in enumerate(group, start=len(assigned))
         ]
         labels = nearest_torch.run_concurrently(_choose, jobs)
-        for (_, rows), label in zip(group, labels, strict=True):
-            assigned.append(label.to(device))
-            if previous_labels is not None and not selects_once:
-                is_moved = (assigned[-1] != previous_labels[len(assigned) - 1]).nonzero()[:, 0]
-                rows = rows[is_moved.to(rows.device)]
-            moved_rows.append(rows.to(device))
+        assigned += [label.to(device) for label in labels]
 
     # Update sums and counts, in row order.
-    after = torch.cat(assigned)
-    if before is None:
-        _add(clusters, moved_rows, assigned)
+    if shared is not None:
+        after = deal.gather_labels(shared, assigned, clusters.centroids)
     else:
-        is_moved = (after != before).nonzero()[:, 0]
-        if selects_once:
-            moved_rows = _select(moved_rows, is_moved)
-        move(clusters, moved_rows, before[is_moved], after[is_moved])
+        after = torch.cat(assigned)
+    is_moved = None if before is None else after != before
+    moved_rows = _moved_rows(clusters, pieces, is_moved, buffers, shared)
+    if before is None or is_moved is None:
+        _add(clusters, moved_rows, [after])
+    else:
+        moved = is_moved.nonzero()[:, 0]
+        move(clusters, moved_rows, before[moved], after[moved])
     return after
+
+
+def _of_pieces(
+    labels: torch.Tensor, pieces: list[Piece], shared: Deal | None
+) -> list[torch.Tensor]:
+    """Labels (b,) of a block for each piece of this process."""
+    if shared is None:
+        return list(labels.split([len(rows) for _, rows in pieces]))  # type: ignore[no-untyped-call]
+    lengths = [span.stop - span.start for span in deal.piece_spans(shared)]
+    return deal.own_of(shared, labels.split(lengths))  # type: ignore[no-untyped-call]
+
+
+def _moved_rows(
+    clusters: Clusters,
+    pieces: list[Piece],
+    is_moved: torch.Tensor | None,
+    buffers: list[torch.Tensor],
+    shared: Deal | None,
+) -> list[torch.Tensor]:
+    """Rows of each piece of a block that join a cluster, bool (b,); None for all of them."""
+    centroids = clusters.centroids
+    rows_of_pieces = [rows for _, rows in pieces]
+    if shared is not None:
+        return deal.gather_rows(shared, rows_of_pieces, is_moved, centroids)
+    if is_moved is None:
+        return [rows.to(centroids.device) for rows in rows_of_pieces]
+    if _is_one_gpu(buffers):
+        return _select(rows_of_pieces, is_moved.nonzero()[:, 0])
+    of_pieces = _of_pieces(is_moved, pieces, None)
+    return [
+        rows[each.to(rows.device)].to(centroids.device)
+        for rows, each in zip(rows_of_pieces, of_pieces, strict=True)
+    ]
 
 
 def move(

@@ -8,7 +8,9 @@ import logging
 import numpy as np
 import torch
 
-from sidmill.quantize import lloyd, residual_rows
+from sidmill.numeric.nearest_torch import Piece
+from sidmill.quantize import deal, lloyd, residual_rows
+from sidmill.quantize.deal import Deal
 from sidmill.quantize.lloyd import Clusters
 from sidmill.quantize.residual_rows import Source
 
@@ -36,14 +38,13 @@ def fill_empty(source: Source, clusters: Clusters, codes: np.ndarray) -> None:
     distances: list[torch.Tensor] = []
     rows: list[torch.Tensor] = []
     candidates: list[torch.Tensor] = []
-    for span, block in residual_rows.blocks(source):
-        index = torch.from_numpy(codes[span].astype(np.int64)).to(source.device)
-        distance = block - clusters.centroids.index_select(0, index)
-        distance = distance.square_().sum(dim=1).masked_fill_(clusters.counts[index] < 2, 0.0)
-        top = distance.topk(min(len(empty), len(block)))
+    for span, pieces in residual_rows.pieces(source):
+        shared = residual_rows.deal_of(source, span)
+        distance = _distances(shared, pieces, clusters, codes)
+        top = distance.topk(min(len(empty), len(distance)))
         distances.append(top.values)
         rows.append(top.indices + span.start)
-        candidates.append(block[top.indices])
+        candidates.append(_rows(shared, pieces, top.indices, clusters))
         furthest = torch.cat(distances).sort(descending=True, stable=True).indices[: len(empty)]
         distances = [torch.cat(distances)[furthest]]
         rows = [torch.cat(rows)[furthest]]
@@ -57,3 +58,31 @@ def fill_empty(source: Source, clusters: Clusters, codes: np.ndarray) -> None:
     codes[rows_moved.numpy()] = empty.cpu().numpy()
     lloyd.centre(clusters)
     logger.debug("filled %d empty clusters", len(empty))
+
+
+def _distances(
+    shared: Deal, pieces: list[Piece], clusters: Clusters, codes: np.ndarray
+) -> torch.Tensor:
+    """Squared distances of a block's rows from their centroids, float32 (b,).
+
+    They are 0 where a cluster would lose its only row.
+    """
+    centroids, counts = clusters.centroids, clusters.counts
+    found = []
+    for (_, rows), span in zip(pieces, deal.own_spans(shared), strict=True):
+        index = torch.from_numpy(codes[span].astype(np.int64)).to(centroids.device)
+        distance = rows.to(centroids.device) - centroids.index_select(0, index)
+        found.append(distance.square_().sum(dim=1).masked_fill_(counts[index] < 2, 0.0))
+    lengths = [span.stop - span.start for span in deal.piece_spans(shared)]
+    return torch.cat(deal.gather(shared, found, lengths, centroids[0]))
+
+
+def _rows(
+    shared: Deal, pieces: list[Piece], chosen: torch.Tensor, clusters: Clusters
+) -> torch.Tensor:
+    """Rows of a block by their numbers in it, int64 (c,), in that order: float32 (c, D)."""
+    is_chosen = torch.zeros(shared.stop - shared.start, dtype=torch.bool, device=chosen.device)
+    is_chosen[chosen] = True
+    own = [rows for _, rows in pieces]
+    ascending = torch.cat(deal.gather_rows(shared, own, is_chosen, clusters.centroids))
+    return ascending[chosen.argsort().argsort()]

@@ -13,6 +13,9 @@ import torch
 from sidmill.formats.vector_file import Streamed
 from sidmill.numeric import nearest_torch, row_blocks
 from sidmill.numeric.nearest_torch import Piece
+from sidmill.numeric.process_group import ALONE, Group
+from sidmill.quantize import deal
+from sidmill.quantize.deal import Deal
 
 HELD_SHARE = 0.5  # of a GPU's free memory: rows that fit there are read once
 CACHED_ROWS = 64  # of 1,024 dimensions a core's own cache holds so many, and as many codewords
@@ -28,7 +31,8 @@ class Source(NamedTuple):
     devices: list[torch.device]  # they share the rows of a block
     block_rows: int
     scale: float  # power of two by which vectors are multiplied when they are read
-    held: list[torch.Tensor] | None = None  # residuals where they fit: PIECE_ROWS rows in each
+    held: dict[int, torch.Tensor] | None = None  # residuals where they fit, by number of the piece
+    group: Group = ALONE  # the processes that share the pieces of a block
 
     @property
     def device(self) -> torch.device:
@@ -41,8 +45,13 @@ def count(source: Source) -> int:
     return len(source.vectors) if source.rows is None else len(source.rows)
 
 
+def deal_of(source: Source, span: slice, rows: torch.Tensor | None = None) -> Deal:
+    """How processes share a block; ``rows`` (b, D) where each of them has all of its rows."""
+    return Deal(source.group, span.start, span.stop, rows)
+
+
 def pieces(source: Source) -> Iterator[tuple[slice, list[Piece]]]:
-    """Read the residuals of every training row, in order.
+    """Read the residuals of the training rows, in order; of processes, each reads its pieces.
 
     Yields:
         Which of the n rows a block holds, and its pieces, float32 (p, D) each. The next block
@@ -51,34 +60,68 @@ def pieces(source: Source) -> Iterator[tuple[slice, list[Piece]]]:
     if source.held is not None:
         for start in range(0, count(source), source.block_rows):
             span = slice(start, min(start + source.block_rows, count(source)))
-            yield span, _held_pieces(source.held, span, source.devices)
+            yield span, _held_pieces(source.held, deal_of(source, span), len(source.devices))
         return
-    stream = row_blocks.read_blocks(source.vectors, source.block_rows, source.rows)
-    for start, block in nearest_torch.to_devices(stream, source.devices):
-        stop = start
+
+    def divide(start: int, rows: torch.Tensor, n_devices: int) -> list[Piece]:
+        return deal.cut_own(deal_of(source, _block(source, start)), rows, n_devices)
+
+    for start, block in nearest_torch.to_devices(_own_blocks(source), source.devices, divide):
+        span = _block(source, start)
         jobs = []
-        for device_index, residuals in block:
-            span = slice(stop, stop + len(residuals))
+        own = deal.own_spans(deal_of(source, span))
+        for (device_index, residuals), rows in zip(block, own, strict=True):
             levels = [level[device_index] for level in source.levels]
-            codes = [codes[span] for codes in source.codes]
+            codes = [codes[rows] for codes in source.codes]
             jobs.append((residuals, levels, codes, source.scale))
-            stop = span.stop
         nearest_torch.run_concurrently(_subtract, jobs)
-        yield slice(start, stop), block
+        yield span, block
+
+
+def _block(source: Source, start: int) -> slice:
+    """Which training rows the block holds that begins with row ``start``."""
+    return slice(start, min(start + source.block_rows, count(source)))
+
+
+def _own_blocks(source: Source) -> Iterator[tuple[int, np.ndarray]]:
+    """Read the rows of each block, of processes those of this one's pieces.
+
+    Yields:
+        The row number of the block's first row, and float32 (at most b, D).
+    """
+    if source.group.size == 1:
+        yield from row_blocks.read_blocks(source.vectors, source.block_rows, source.rows)
+        return
+
+    def rows_of(number: int) -> np.ndarray:
+        span = _block(source, number * source.block_rows)
+        own = deal.own_spans(deal_of(source, span))
+        rows = np.concatenate([np.empty(0, np.int64), *(np.arange(s.start, s.stop) for s in own)])
+        return rows if source.rows is None else source.rows[rows]
+
+    n_blocks = -(-count(source) // source.block_rows)
+    largest = min(source.block_rows, count(source))
+    for number, block in enumerate(
+        row_blocks.read_parts(source.vectors, largest, n_blocks, rows_of)
+    ):
+        yield number * source.block_rows, block
 
 
 def blocks(source: Source) -> Iterator[tuple[slice, torch.Tensor]]:
     """Read the residuals of every training row, in order, to the first device.
 
+    Each of several processes reads all of them.
+
     Yields:
         Which of the n rows they are, and float32 (b, D), overwritten by the next block.
     """
-    for span, block in pieces(source):
+    alone = source if source.group.size == 1 else source._replace(held=None, group=ALONE)
+    for span, block in pieces(alone):
         yield span, torch.cat([residuals.to(source.device) for _, residuals in block])
 
 
 def sample(source: Source, n_rows: int, generator: np.random.Generator) -> torch.Tensor:
-    """Draw residual rows without replacement, in random order.
+    """Draw residual rows without replacement, in random order; each process reads all of them.
 
     Returns:
         float32 (n_rows, D) on the first device, a copy.
@@ -90,6 +133,7 @@ def sample(source: Source, n_rows: int, generator: np.random.Generator) -> torch
         rows=chosen if source.rows is None else source.rows[chosen],
         codes=[codes[chosen] for codes in source.codes],
         held=None,
+        group=ALONE,
     )
     for span, block in pieces(sampled):
         start = span.start
@@ -101,12 +145,13 @@ def sample(source: Source, n_rows: int, generator: np.random.Generator) -> torch
 
 def keep_on_devices(source: Source) -> Source:
     """Keep the residual rows on the devices, if these are GPUs with enough free memory."""
-    n_bytes = row_blocks.FLOAT_BYTES * count(source) * source.vectors.shape[1]
+    n_bytes = row_blocks.FLOAT_BYTES * count(source) * source.vectors.shape[1] // source.group.size
     if not _fit_in_memory(source.devices, n_bytes):
         return source
-    held = []
-    for _, block in pieces(source._replace(block_rows=nearest_torch.PIECE_ROWS)):
-        held += [residuals.clone() for _, residuals in block]
+    held: dict[int, torch.Tensor] = {}
+    for span, block in pieces(source._replace(block_rows=nearest_torch.PIECE_ROWS)):
+        for _, residuals in block:  # one piece, or none
+            held[span.start // nearest_torch.PIECE_ROWS] = residuals.clone()
     return source._replace(held=held)
 
 
@@ -114,23 +159,19 @@ def subtract_level(source: Source, level: list[nearest_torch.Level], codes: np.n
     """Subtract from every residual row its codeword: unsigned ``codes`` (n,)."""
     if source.held is not None:
         for span, block in pieces(source):
-            start = span.start
-            for device_index, residuals in block:
-                _subtract(
-                    residuals, [level[device_index]], [codes[start : start + len(residuals)]], 1.0
-                )
-                start += len(residuals)
+            own = deal.own_spans(deal_of(source, span))
+            for (device_index, residuals), rows in zip(block, own, strict=True):
+                _subtract(residuals, [level[device_index]], [codes[rows]], 1.0)
     return source._replace(levels=[*source.levels, level], codes=[*source.codes, codes])
 
 
-def _held_pieces(held: list[torch.Tensor], span: slice, devices: list[torch.device]) -> list[Piece]:
-    pieces, start = [], span.start
-    while start < span.stop:
-        number, low = divmod(start, nearest_torch.PIECE_ROWS)
-        residual = held[number][low : low + span.stop - start]
-        pieces.append(Piece(number % len(devices), residual))
-        start += len(residual)
-    return pieces
+def _held_pieces(held: dict[int, torch.Tensor], shared: Deal, n_devices: int) -> list[Piece]:
+    found = []
+    for span in deal.own_spans(shared):
+        number, low = divmod(span.start, nearest_torch.PIECE_ROWS)
+        rows = held[number][low : low + span.stop - span.start]
+        found.append(Piece(deal.device_of(shared, span, n_devices), rows))
+    return found
 
 
 def _subtract(

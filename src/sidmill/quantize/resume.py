@@ -46,16 +46,30 @@ class Saved(NamedTuple):
 Save = Callable[[Fitted, dict[str, np.ndarray], dict[str, Any]], None]
 
 
-def start(path: str | Path | None, identity: dict[str, Any]) -> tuple[Saved, Save]:
+def start(
+    path: str | Path | None, identity: dict[str, Any], *, saves: bool = True
+) -> tuple[Saved, Save]:
     """Resume residual k-means: return what an interrupted run saved, and the function that saves.
 
     Args:
         path: the state's file, or None to save nothing.
         identity: settings and facts of the data, JSON; equal for the same training alone.
+        saves: whether this process is the one that saves.
     """
     if path is None:
         return _nothing(), _save_nothing
-    return _load(path, identity), partial(_save, path, identity)
+    save: Save = partial(_save, path, identity) if saves else _save_nothing
+    return _load(path, identity), save
+
+
+def read_finished(path: str | Path) -> tuple[Fitted, dict[str, Any]]:
+    """Read the finished levels of a state, whatever its training, and its facts.
+
+    Raises:
+        SidmillError: if the file is missing, damaged, or no state of a training.
+    """
+    arrays, facts = tensors.read(path, "state of a training")
+    return _finished(arrays, facts), facts
 
 
 def discard(path: str | Path) -> None:
@@ -78,11 +92,19 @@ def _load(path: str | Path, identity: dict[str, Any]) -> Saved:
     if facts.pop("identity", None) != identity:
         logger.info("%s belongs to another training; this one starts from the beginning", path)
         return _nothing()
+    finished = _finished(arrays, facts)
+    logger.info(
+        "resuming after %d finished levels, %s", len(finished.codebooks), facts or "no pass"
+    )
+    return Saved(finished, arrays, facts)
+
+
+def _finished(arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> Fitted:
+    """Take the finished levels out of what a file holds."""
     levels, balance = range(facts.pop("n_finished")), facts.pop("balance")
     codebooks = [arrays.pop(f"codebook.{level}") for level in levels]
     prices = [arrays.pop(f"price.{level}") for level in levels if balance]
-    logger.info("resuming after %d finished levels, %s", len(codebooks), facts or "no pass")
-    return Saved(Fitted(codebooks, prices, balance), arrays, facts)
+    return Fitted(codebooks, prices, balance)
 
 
 def _save(

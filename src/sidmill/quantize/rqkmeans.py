@@ -9,10 +9,17 @@ A level is not fitted by plain k-means. First, k-means++ and passes with merges 
 sample of 32 rows per codeword that is held in memory. Then passes over all training rows follow,
 which are streamed; the codewords move after each block. A few such passes reach a lower error than
 twenty passes of plain k-means. docs/log.md has the figures.
+
+Several processes may share the search of each block (:mod:`sidmill.quantize.deal`). What is small
+beside it, every process computes for itself: k-means++, merges and splits, and the sums.
 """
 
+import json
 import logging
 import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,9 +28,11 @@ import xxhash
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats.vector_file import Streamed
-from sidmill.numeric import nearest_torch, row_blocks
+from sidmill.numeric import nearest_torch, process_group, row_blocks
 from sidmill.numeric.nearest_torch import Piece
+from sidmill.numeric.process_group import ALONE, Group
 from sidmill.quantize import (
+    deal,
     kmeans_pp,
     known_codes,
     lloyd,
@@ -33,6 +42,7 @@ from sidmill.quantize import (
     resume,
     split_merge,
 )
+from sidmill.quantize.deal import Deal
 from sidmill.quantize.lloyd import Clusters
 from sidmill.quantize.residual_rows import Source
 from sidmill.quantize.resume import Fitted
@@ -51,6 +61,7 @@ MIN_BLOCK_ROWS = 256
 BLOCK_MB = 512  # MiB of the largest block: with many codewords a block has fewer rows
 DEVICE_BLOCK_ROWS = 32768  # of the largest block on a GPU ...
 DEVICE_BLOCK_MB = 8192  # ... and its MiB
+N_MEASURED = 8  # numbers that are measured of each block
 
 
 class State(NamedTuple):
@@ -82,11 +93,14 @@ class _Training(NamedTuple):
     errors: list[float]  # sum of squared errors after each finished level
     codes: list[np.ndarray]  # (n,) per finished level, codes of the training rows
     known: np.ndarray | None  # int32 (n, L), codes that the rows have already
+    scale: float = 1.0  # of the vectors: see _Data
 
     def keep(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
         """Save the finished levels, and the arrays and facts of an unfinished one."""
         codes = {_codes_name(level): codes for level, codes in enumerate(self.codes)}
-        self.save(self.finished, arrays | codes, facts | {"errors": self.errors})
+        self.save(
+            self.finished, arrays | codes, facts | {"errors": self.errors, "scale": self.scale}
+        )
 
 
 def fit(
@@ -97,15 +111,16 @@ def fit(
     state_path: str | None = None,
     code: str = "",
     known: np.ndarray | None = None,
+    group: Group = ALONE,
 ) -> Fitted:
     """Fit residual k-means.
 
     Trained on every row, a level never has a larger mean squared error than the level before it;
     the error is logged. A level depends on the vectors, the levels before it, the science settings
     and the seed alone. The same input, settings and seed give the same bytes on the same kind of
-    machine, for any ``memory_mb`` and any number of GPUs: each GPU searches for its pieces of a
-    block, and sums are taken in row order. A GPU rounds products and takes larger blocks of many
-    codewords than a CPU does, so that codebooks differ and errors are alike.
+    machine, for any ``memory_mb`` and any number of GPUs and processes: each searches for its
+    pieces of a block, and sums are taken in row order. A GPU rounds products and takes larger
+    blocks of many codewords than a CPU does, so that codebooks differ and errors are alike.
 
     Multiplying all vectors by a power of two multiplies the codebooks by it: very large and very
     small vectors are scaled while they are read.
@@ -131,6 +146,9 @@ def fit(
         known: int32 (N, L), codes that the rows have of an earlier quantizer, -1 for rows without
             any (:mod:`sidmill.quantize.known_codes`): levels start from them, so that most rows
             keep them. None: levels start from samples.
+        group: the processes that call this function together, with the same arguments; each
+            returns the codebooks. The first one keeps the state. Each takes the memory of a
+            process alone.
 
     Returns:
         Codebooks, float32 (K_l, D) per level, level 0 first; with a balance also their prices.
@@ -138,7 +156,9 @@ def fit(
     Raises:
         SidmillError: if there are fewer rows than codewords, the list of sizes is not L long, a
             row is not finite or longer than ``row_blocks.LONGEST``, all values are below
-            ``row_blocks.SHORTEST``, or ``memory_mb`` is smaller than :func:`memory_needed`.
+            ``row_blocks.SHORTEST``, or ``memory_mb`` is smaller than :func:`memory_needed`. With
+            several processes also if vectors are streamed, another process is gone, or processes
+            have other arguments or compute other bits.
     """
     # Refuse what cannot work before a row is read.
     sizes = _sizes(settings)
@@ -153,12 +173,25 @@ def fit(
     chosen = _training_rows(n_items, settings.max_points_per_centroid, max(sizes), seed)
     n_training = n_items if chosen is None else len(chosen)
     _require_memory(settings.memory_mb, memory_needed(n_training, dim, sizes))
+    if group.size > 1 and isinstance(vectors, Streamed):
+        raise SidmillError(
+            f"{group.size} processes cannot share a stream of vectors: write them to a .npy file, "
+            "or lower rqkmeans.processes to 1"
+        )
 
     # Measure the training rows; GPUs with enough memory keep them from here on.
-    devices = nearest_torch.pick_devices(settings.device)
+    devices = [group.device] if group.size > 1 else nearest_torch.pick_devices(settings.device)
     largest = _largest_block(dim, sizes, is_gpu=devices[0].type == "cuda")
-    devices = nearest_torch.expand_cpu(devices, _block_rows(max(sizes), largest))
-    source = Source(vectors, chosen, [], [], devices, largest, scale=1.0)
+    most = most_processes(dim, sizes, is_gpu=devices[0].type == "cuda")
+    if group.size > most:
+        logger.warning(
+            "%d processes share blocks of %d piece(s), so that %d of them wait: lower "
+            "rqkmeans.processes (on Slurm the tasks of train_rqkmeans) to at most %d",
+            *(group.size, most, group.size - most, most),
+        )
+    per_process = -(-_block_rows(max(sizes), largest) // group.size)
+    devices = nearest_torch.expand_cpu(devices, per_process)
+    source = Source(vectors, chosen, [], [], devices, largest, scale=1.0, group=group)
     data = _measure_rows(source)
     source = residual_rows.keep_on_devices(source._replace(scale=data.scale))
     n_values = n_training * dim * data.scale**2  # a mean over it is that of unscaled vectors
@@ -172,10 +205,12 @@ def fit(
         "data": [*vectors.shape, data.digest],
         "known": None if known is None else _digest(known),
     }
-    saved, save = resume.start(state_path, identity)
+    saved, save = resume.start(state_path, identity, saves=group.rank == 0)
+    agreed = [identity, saved.facts, len(saved.finished.codebooks)]
+    process_group.require_same(group, json.dumps(agreed).encode(), "state or input")
     if known is not None and chosen is not None:
         known = known[chosen]
-    training = _restore(settings, seed, saved, save, known)
+    training = _restore(settings, seed, saved, save, known)._replace(scale=data.scale)
     source = _subtract_finished(source, training)
     unfinished = saved if saved.arrays else None
 
@@ -196,7 +231,17 @@ def fit(
             state.n_passes,
             state.n_passes / seconds,
         )
-    return training.finished if data.scale == 1.0 else _unscale(training.finished, data.scale)
+    return _unscale(training.finished, data.scale)
+
+
+def read_finished(state_path: str | Path) -> Fitted:
+    """Read the result of a training out of the state that it has kept.
+
+    Raises:
+        SidmillError: if the file is no state of a training.
+    """
+    finished, facts = resume.read_finished(state_path)
+    return _unscale(finished, facts["scale"])
 
 
 def memory_needed(n_rows: int, dim: int, sizes: list[int]) -> int:
@@ -214,6 +259,18 @@ def memory_needed(n_rows: int, dim: int, sizes: list[int]) -> int:
         blocks.append(row_blocks.block_bytes(rows, dim, size))
     sample = row_blocks.FLOAT_BYTES * dim * min(n_rows, SAMPLE_ROWS * max(sizes))
     return -(-(sample + max(blocks)) // row_blocks.MIB)
+
+
+def most_processes(dim: int, sizes: list[int], *, is_gpu: bool = False) -> int:
+    """Return how many processes of residual k-means have work: the pieces of the largest block.
+
+    Args:
+        dim: D.
+        sizes: K per level.
+        is_gpu: whether each process has a GPU.
+    """
+    largest = _largest_block(dim, sizes, is_gpu=is_gpu)
+    return max(1, _block_rows(max(sizes), largest) // nearest_torch.PIECE_ROWS)
 
 
 def _require_memory(memory_mb: int, needed: int) -> None:
@@ -251,6 +308,7 @@ def _restore(
 ) -> _Training:
     """Take the finished levels out of a saved state; the arrays of an unfinished level remain."""
     errors = saved.facts.pop("errors", [])
+    saved.facts.pop("scale", None)
     names = [_codes_name(level) for level in range(len(saved.finished.codebooks))]
     codes = [saved.arrays.pop(name) for name in names]
     return _Training(settings, seed, save, saved.finished, errors, codes, known)
@@ -347,37 +405,83 @@ def _block_rows(size: int, largest: int) -> int:
 
 
 def _measure_rows(source: Source) -> _Data:
-    """Measure the training rows; read every row and stop at a bad one."""
-    total, digest = 0.0, xxhash.xxh3_128()
-    largest = exponents = n_exponents = 0.0
+    """Measure the training rows; read every row and stop at a bad one.
 
-    def measure(block: np.ndarray) -> None:
-        nonlocal total, largest, exponents, n_exponents
-        rows = torch.from_numpy(block)
-        total += _squares(rows)
-        digest.update(block.data)
-        lowest, highest = torch.aminmax(rows, dim=1)  # on all cores, as NumPy does not
-        values = torch.maximum(highest, -lowest).numpy()
-        largest = max(largest, float(values.max()))
-        positive = row_blocks.exponents(values)
-        exponents, n_exponents = exponents + float(positive.sum()), n_exponents + len(positive)
-
+    Of several processes, each reads consecutive blocks, and tells the others what it measured.
+    """
     # Rows that are not trained on are checked too: they will be encoded.
-    for start, block in row_blocks.read_blocks(source.vectors, source.block_rows):
+    measured = []  # one list of numbers per block
+    for start, block in _shared_blocks(source, None):
         row_blocks.require_finite(block, start)
         if source.rows is None:
-            measure(block)
+            measured.append(_measure(block))
     if source.rows is not None:
-        for _, block in row_blocks.read_blocks(source.vectors, source.block_rows, source.rows):
-            measure(block)
+        measured = [_measure(block) for _, block in _shared_blocks(source, source.rows)]
 
-    row_blocks.require_squares(largest)
-    scale = row_blocks.safe_scale(exponents / max(1, n_exponents))
-    return _Data(total, digest.hexdigest(), scale)
+    # Put the blocks of all processes together, in row order; all rows are checked then.
+    n_blocks = -(-residual_rows.count(source) // source.block_rows)
+    lengths = [len(share) for share in _shares(n_blocks, source.group.size)]
+    own = torch.tensor(measured, dtype=torch.float64, device=source.device).reshape(-1, N_MEASURED)
+    blocks = torch.cat(process_group.gather(source.group, own, lengths)).tolist()
+    if source.group.size > 1 and isinstance(source.vectors, np.ndarray):
+        row_blocks.trust_rest(source.vectors)
+
+    squares, largest, exponents, n_exponents, *digests = zip(*blocks, strict=True)
+    row_blocks.require_squares(max(largest))
+    scale = row_blocks.safe_scale(sum(exponents) / max(1, sum(n_exponents)))
+    digest = xxhash.xxh3_128_hexdigest(np.array(digests).tobytes())
+    total = 0.0
+    for of_block in squares:  # one by one: sum() rounds otherwise from Python 3.12 on
+        total += of_block
+    return _Data(total, digest, scale)
+
+
+def _measure(block: np.ndarray) -> list[float]:
+    """Measure a block of rows (b, D).
+
+    Returns:
+        The sum of squares, the largest absolute value, the sum of the rows' largest binary
+        exponents and how many rows have one, and the digest in numbers that float64 holds.
+    """
+    rows = torch.from_numpy(block)
+    lowest, highest = torch.aminmax(rows, dim=1)  # on all cores, as NumPy does not
+    values = torch.maximum(highest, -lowest).numpy()
+    exponents = row_blocks.exponents(values)
+    digest = xxhash.xxh3_128_intdigest(block.data)
+    parts = [float(digest >> shift & (2**32 - 1)) for shift in range(0, 128, 32)]
+    sums = [float(exponents.sum()), float(len(exponents))]
+    return [_squares(rows), float(values.max()), *sums, *parts]
+
+
+def _shared_blocks(source: Source, rows: np.ndarray | None) -> Iterator[tuple[int, np.ndarray]]:
+    """Read the blocks of this process, of all ``rows`` or of some, with their first rows."""
+    group, step = source.group, source.block_rows
+    if group.size == 1:
+        yield from row_blocks.read_blocks(source.vectors, step, rows)
+        return
+    n_rows = len(source.vectors) if rows is None else len(rows)
+    own = _shares(-(-n_rows // step), group.size)[group.rank]
+
+    def rows_of(number: int) -> slice | np.ndarray:
+        start = own[number] * step
+        span = slice(start, min(start + step, n_rows))
+        return span if rows is None else rows[span]
+
+    parts = row_blocks.read_parts(source.vectors, min(step, n_rows), len(own), rows_of)
+    for number, block in zip(own, parts, strict=True):
+        yield number * step, block
+
+
+def _shares(n_blocks: int, n_processes: int) -> list[range]:
+    """Consecutive blocks for each process, as even as can be."""
+    edges = [n_blocks * number // n_processes for number in range(n_processes + 1)]
+    return [range(low, high) for low, high in pairwise(edges)]
 
 
 def _unscale(finished: Fitted, scale: float) -> Fitted:
     """Codebooks and prices of vectors that were multiplied by ``scale``, without it."""
+    if scale == 1.0:
+        return finished
     codebooks = [(codebook / scale).astype(np.float32) for codebook in finished.codebooks]
     prices = [(prices / scale**2).astype(np.float32) for prices in finished.prices]
     return Fitted(codebooks, prices, finished.balance)
@@ -509,6 +613,7 @@ def _fit_sample(
     """Fit the clusters of a sample: k-means++, passes with merges and splits, further passes."""
     # (m, D), in random order: its first rows are a smaller sample
     sample = _sample(source, size, rng)
+    _require_same(source, sample, "vectors")
     step = source.block_rows
     first = kmeans_pp.seed_centroids(sample[: SEEDING_ROWS * size], size, generator, step)
     clusters = lloyd.empty(first)
@@ -520,13 +625,12 @@ def _fit_sample(
         # Assign block by block; from the second pass on, centroids move after each block.
         assigned = []
         for start in range(0, len(sample), step):
-            span = slice(start, start + step)
+            rows = sample[start : start + step]
+            span = slice(start, start + len(rows))
             previous = None if codes is None else codes[span]
-            pieces = [
-                Piece(number, rows.to(source.devices[number]))
-                for number, rows in nearest_torch.cut(start, sample[span], len(source.devices))
-            ]
-            assigned.append(lloyd.visit(clusters, pieces, previous, True, buffers))
+            shared = residual_rows.deal_of(source, span, rows)
+            pieces = _sample_pieces(source, shared, rows)
+            assigned.append(lloyd.visit(clusters, pieces, previous, True, buffers, shared))
             if codes is not None:
                 lloyd.centre(clusters)
         codes = torch.cat(assigned)  # (m,)
@@ -534,12 +638,29 @@ def _fit_sample(
 
         # Merge and split, until hardly a pair gains.
         if passes_left > SAMPLE_PASSES:
-            codes, n_pairs = split_merge.swap(clusters, sample, codes, step, generator)
+            codes, n_pairs = split_merge.swap(
+                clusters, sample, codes, step, generator, source.group
+            )
             logger.debug("level %d: %d merges and splits", len(source.levels) + 1, n_pairs)
             if n_pairs < FEW_SWAPS * size:
                 passes_left = SAMPLE_PASSES + 1
         passes_left -= 1
+        _require_same(source, clusters.centroids, "result of a pass over the sample")
     return clusters
+
+
+def _sample_pieces(source: Source, shared: Deal, rows: torch.Tensor) -> list[Piece]:
+    """Pieces of a block of the sample that this process searches for, on its devices."""
+    n_devices = len(source.devices)
+    spans = [
+        slice(span.start - shared.start, span.stop - shared.start)
+        for span in deal.own_spans(shared)
+    ]
+    indices = [deal.device_of(shared, span, n_devices) for span in deal.own_spans(shared)]
+    return [
+        Piece(index, rows[span].to(source.devices[index]))
+        for index, span in zip(indices, spans, strict=True)
+    ]
 
 
 def _sample(source: Source, size: int, rng: np.random.Generator) -> torch.Tensor:
@@ -558,15 +679,23 @@ def _pass(source: Source, state: State, before: float, prior: Clusters | None) -
         previous = None
         if state.n_passes:
             previous = torch.from_numpy(codes[span].astype(np.int64)).to(source.device)
-        assigned = lloyd.visit(clusters, pieces, previous, state.hartigan, buffers)
+        shared = residual_rows.deal_of(source, span)
+        assigned = lloyd.visit(clusters, pieces, previous, state.hartigan, buffers, shared)
         codes[span] = assigned.cpu().numpy()
         lloyd.centre(clusters, prior)
     lloyd.centre(clusters)
 
     reseed_empty.fill_empty(source, clusters, codes)
     error = max(0.0, before - lloyd.explained(clusters))
+    _require_same(source, clusters.centroids, "result of a pass")
     logger.debug("level %d pass %d: error %.6g", state.level + 1, state.n_passes + 1, error)
     return state._replace(n_passes=state.n_passes + 1, error=error)
+
+
+def _require_same(source: Source, rows: torch.Tensor, what: str) -> None:
+    """Stop where processes that have to have the same rows have others."""
+    if source.group.size > 1:
+        process_group.require_same(source.group, rows.cpu().numpy().data, what)
 
 
 def _score_buffers(source: Source, size: int) -> list[torch.Tensor]:
@@ -583,8 +712,24 @@ def _assign(source: Source, level: list[nearest_torch.Level]) -> tuple[np.ndarra
     buffers = _score_buffers(source, size)
     error = 0.0
     for span, pieces in residual_rows.pieces(source):
+        # Codes and errors of this process's pieces, then of all.
         nearest = nearest_torch.nearest_of_pieces(pieces, level, buffers)
-        codes[span] = np.concatenate([piece.cpu().numpy() for piece in nearest])
-        for (number, residual), labels in zip(pieces, nearest, strict=True):
-            error += _squares(residual - level[number].codewords.index_select(0, labels))
+        errors = [
+            rows.new_tensor(
+                [_squares(rows - level[number].codewords.index_select(0, labels))],
+                dtype=torch.float64,
+            )
+            for (number, rows), labels in zip(pieces, nearest, strict=True)
+        ]
+        shared = residual_rows.deal_of(source, span)
+        nearest = [labels.to(source.device) for labels in nearest]
+        codes[span] = deal.gather_labels(shared, nearest, level[0].codewords).cpu().numpy()
+
+        # Sums in row order.
+        one_each = [1] * len(deal.piece_spans(shared))
+        errors = [each.to(source.device) for each in errors]
+        like = torch.empty(0, dtype=torch.float64, device=source.device)
+        of_pieces = deal.gather(shared, errors, one_each, like)
+        for squares in torch.cat(of_pieces).tolist():
+            error += squares
     return codes, error

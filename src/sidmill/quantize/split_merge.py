@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from sidmill.numeric import nearest_torch
+from sidmill.numeric import nearest_torch, process_group
+from sidmill.numeric.process_group import ALONE, Group
 from sidmill.quantize import lloyd
 from sidmill.quantize.lloyd import Clusters
 
@@ -42,6 +43,7 @@ def swap(
     codes: torch.Tensor,
     step: int,
     generator: torch.Generator,
+    group: Group = ALONE,
 ) -> tuple[torch.Tensor, int]:
     """Pair splits with merges where that lowers the squared error.
 
@@ -51,11 +53,16 @@ def swap(
         codes: int64 (m,), the assignment.
         step: rows handled at once.
         generator: a CPU generator, for the first directions.
+        group: processes that call this function together; on CPUs each halves its clusters.
 
     Returns:
         The new assignment, int64 (m,), and how many pairs were made.
     """
-    split = _best_split(clusters, sample, codes, generator, _widest(clusters, sample, codes))
+    is_wide = _widest(clusters, sample, codes)
+    if group.size > 1 and sample.device.type == "cpu":
+        split = _shared_split(clusters, sample, codes, generator, is_wide, group)
+    else:
+        split = _best_split(clusters, sample, codes, generator, is_wide)
     cost, partner = _cheapest_merge(clusters, step, np.inf)
     pairs = _pair(split.gain.cpu().numpy(), cost.cpu().numpy(), partner.cpu().numpy())
     return _apply(clusters, sample, codes, step, split, pairs), len(pairs)
@@ -162,6 +169,33 @@ def _best_split(
     leaves = torch.zeros(len(sample), dtype=torch.bool, device=sample.device)
     leaves[rows_of_wide[upper]] = True
     return _Split(torch.where((n_upper > 0) & (n_lower > 0) & is_wide, gain, 0.0), leaves)
+
+
+def _shared_split(
+    clusters: Clusters,
+    sample: torch.Tensor,
+    codes: torch.Tensor,
+    generator: torch.Generator,
+    is_wide: torch.Tensor,
+    group: Group,
+) -> _Split:
+    """Halve the clusters of bool ``is_wide`` (K,), each in one process of the group.
+
+    On a CPU a cluster's sums are taken in row order, whichever clusters are there beside it.
+    """
+    # Every process takes every so many-th wide cluster.
+    turns = is_wide.cumsum(dim=0) % group.size
+    is_own = is_wide & (turns == group.rank)
+    own = _best_split(clusters, sample, codes, generator, is_own)
+
+    # The gain of a cluster and the rows of its half are those of the one process that has it.
+    n_codes, n_rows = len(is_wide), len(sample)
+    gains = process_group.gather(group, own.gain, [n_codes] * group.size)
+    leaves = process_group.gather(group, own.upper.to(torch.uint8), [n_rows] * group.size)
+    gain = torch.zeros_like(own.gain)
+    for rank, found in enumerate(gains):
+        gain = torch.where(is_wide & (turns == rank), found, gain)
+    return _Split(gain, torch.stack(leaves).amax(dim=0).to(torch.bool))
 
 
 def _widest(clusters: Clusters, sample: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:

@@ -55,6 +55,15 @@ class Rqkmeans:
     memory_mb: int = machine(
         1024, "MiB for the sample and the blocks; too small a value is refused", minimum=16
     )
+    processes: int = machine(
+        1,
+        (
+            "processes that share the vectors, on one machine or on the nodes of a Slurm job; "
+            "the result is the same"
+        ),
+        minimum=1,
+        maximum=64,
+    )
 
 
 @section(
@@ -294,3 +303,6 @@ class Encoding:
         pattern="^(auto|cpu(,cpu)*|cuda(:[0-9]+)?(,cuda:[0-9]+)*)$",
     )
     memory_mb: int = machine(1024, "MiB for the blocks of vectors", minimum=16)
+    processes: int = machine(
+        1, "processes that share the items, as rqkmeans.processes", minimum=1, maximum=64
+    )

@@ -1,0 +1,112 @@
+"""How processes of one task are started on machines, and how each finds its place among them.
+
+They are started by torchrun or ``srun``, which name each process in its environment, or by
+:mod:`sidmill.core.processes`, whose caller names it in the arguments.
+"""
+
+import os
+import re
+import subprocess
+from typing import NamedTuple
+
+from sidmill.core import threads
+from sidmill.core.errors import SidmillError
+from sidmill.core.processes import Launcher
+
+HOST = "127.0.0.1"
+FIRST_PORT, N_PORTS = 20_000, 12_000  # of the ports that steps of Slurm meet at
+
+
+class Place(NamedTuple):
+    """How a process finds the others.
+
+    Attributes:
+        rank: number of this process, from 0.
+        size: number of processes.
+        local_rank: number of this process among those of its machine.
+        host: name or address of the machine with the store at which they meet.
+        port: of that store.
+        has_store: whether another process keeps the store; otherwise that of rank 0 does.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    host: str
+    port: int
+    has_store: bool
+
+
+def local(rank: int, size: int, port: int) -> Place:
+    """The place of a process whose parent, on the same machine, has the store at ``port``."""
+    return Place(rank, size, rank, HOST, port, has_store=True)
+
+
+def of_environment() -> Place | None:
+    """Find this process in what torchrun or ``srun`` says in its environment; None if alone.
+
+    Raises:
+        SidmillError: if the environment names a process and not where it meets the others.
+    """
+    found = os.environ
+    if "RANK" in found and "WORLD_SIZE" in found:
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")
+        rank, size, local_rank, port = (int(found.get(name, "0")) for name in names)
+        if size > 1 and not ("MASTER_ADDR" in found and port):
+            raise SidmillError(
+                f"RANK and WORLD_SIZE name process {rank} of {size}, and MASTER_ADDR or "
+                "MASTER_PORT is missing: start the processes with torchrun, or set both"
+            )
+        has_store = found.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        host = found.get("MASTER_ADDR", HOST)
+        return Place(rank, size, local_rank, host, port, has_store) if size > 1 else None
+    if "SLURM_PROCID" in found and int(found.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        return _of_slurm()
+    return None
+
+
+def _of_slurm() -> Place:
+    """The place of a task of ``srun``: the processes meet on the first node of the step."""
+    found = os.environ
+    host = found.get("MASTER_ADDR") or _first_host(found["SLURM_STEP_NODELIST"])
+    step = int(found["SLURM_JOB_ID"]) * 31 + int(found.get("SLURM_STEP_ID", "0"))
+    return Place(
+        rank=int(found["SLURM_PROCID"]),
+        size=int(found["SLURM_STEP_NUM_TASKS"]),
+        local_rank=int(found.get("SLURM_LOCALID", "0")),
+        host=host,
+        port=int(found.get("MASTER_PORT") or FIRST_PORT + step % N_PORTS),
+        has_store=False,
+    )
+
+
+def _first_host(nodes: str) -> str:
+    """The first of the nodes that Slurm lists, as in ``node[03-05,12]``."""
+    if "[" not in nodes:
+        return nodes.partition(",")[0]
+    listed = subprocess.run(
+        ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True
+    )
+    return listed.stdout.split()[0]
+
+
+def srun(n_processes: int) -> Launcher | None:
+    """``srun``, in a Slurm job of at least so many tasks, with the threads of this process each."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return None
+    shown = subprocess.run(
+        ["scontrol", "show", "job", "--oneliner", job], capture_output=True, text=True, check=False
+    )
+    n_tasks = re.search(r"\bNumTasks=(\d+)", shown.stdout)
+    if n_tasks is None or int(n_tasks.group(1)) < n_processes:
+        return None
+    command = [
+        "srun",
+        f"--ntasks={n_processes}",
+        f"--cpus-per-task={threads.granted()}",
+        "--overlap",  # this process is a step of the job itself, and waits
+        "--mem=0",  # all memory of the job on a node
+        "--kill-on-bad-exit=1",
+    ]
+    return Launcher(command, n_processes)

@@ -1,0 +1,181 @@
+"""The processes that share one computation, and what they tell each other.
+
+Every process reads the rows that are its own from the shared file and keeps a copy of all results;
+a computation of one process calls the same functions, which then do nothing.
+
+How they are started and find each other: :mod:`sidmill.core.places`. Messages go through gloo where
+computations run on CPUs, and through NCCL where each process has a GPU.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+import xxhash
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+from sidmill.core.errors import SidmillError
+from sidmill.core.places import HOST, Place
+from sidmill.core.processes import PeerEndedError
+
+TIMEOUT = timedelta(minutes=30)  # without a message: then the node of a process is gone
+
+
+class Group(NamedTuple):
+    """This process among those that share a computation.
+
+    Attributes:
+        rank: number of this process, from 0.
+        size: number of processes.
+        device: where messages are: a CPU for gloo, this process's GPU for NCCL.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")
+
+
+ALONE = Group()
+
+
+def open_store() -> TCPStore:
+    """Open the store at which processes of this machine find each other, on a free port."""
+    return TCPStore(HOST, 0, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
+
+
+@contextmanager
+def joined(place: Place | None, device: torch.device) -> Iterator[Group]:
+    """Join the other processes of a computation, and leave them at its end.
+
+    Args:
+        place: of this process; None for a computation of one.
+        device: a CPU, or a kind of GPU: each process takes the GPU of its number on its machine.
+
+    Yields:
+        The group, whose device is the one of this process.
+
+    Raises:
+        SidmillError: if the machine has fewer GPUs than processes, or the others do not answer.
+    """
+    # A process alone has nothing to join; of several, each takes a GPU of its own.
+    if place is None:
+        yield Group(device=device)
+        return
+    is_cuda = device.type == "cuda"
+    if is_cuda:
+        device = _own_gpu(place)
+
+    # Find the other processes at the store, and leave them at the end.
+    try:
+        store = TCPStore(
+            place.host,
+            place.port,
+            is_master=place.rank == 0 and not place.has_store,
+            timeout=TIMEOUT,
+            wait_for_workers=False,
+        )
+        dist.init_process_group(
+            "nccl" if is_cuda else "gloo",
+            store=store,
+            rank=place.rank,
+            world_size=place.size,
+            timeout=TIMEOUT,
+        )
+    except RuntimeError as error:
+        raise _unreachable(place, error) from error
+    try:
+        yield Group(place.rank, place.size, device)
+    finally:
+        dist.destroy_process_group()
+
+
+def _own_gpu(place: Place) -> torch.device:
+    """The GPU of this process, which no other process of the machine uses."""
+    n_gpus = torch.cuda.device_count()
+    if place.local_rank >= n_gpus:
+        raise SidmillError(
+            f"process {place.local_rank + 1} of this machine needs a GPU of its own, and torch "
+            f"finds {n_gpus}: start at most {n_gpus} processes here, or set device to cpu"
+        )
+    device = torch.device("cuda", place.local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
+def _unreachable(place: Place, error: RuntimeError) -> SidmillError:
+    reason = str(error).partition("\n")[0]
+    return SidmillError(
+        f"process {place.rank} of {place.size} cannot reach the others at "
+        f"{place.host}:{place.port} ({reason}): let the nodes reach each other there, or name "
+        "another address in MASTER_ADDR and MASTER_PORT"
+    )
+
+
+def gather(group: Group, own: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
+    """Give every process the rows of all.
+
+    Args:
+        group: the processes.
+        own: the rows of this process, on the device of the group.
+        lengths: rows of each process, known to all of them.
+
+    Returns:
+        The rows of each process, in the order of their numbers.
+
+    Raises:
+        PeerEndedError: if another process is gone.
+    """
+    if group.size == 1:
+        return [own]
+    own = own.contiguous()
+    parts = [
+        own if rank == group.rank else own.new_empty((length, *own.shape[1:]))
+        for rank, length in enumerate(lengths)
+    ]
+    with _explained():
+        for rank, part in enumerate(parts):
+            if len(part):
+                dist.broadcast(part, rank)
+    return parts
+
+
+def require_same(group: Group, content: bytes | memoryview, what: str) -> None:
+    """Stop where processes differ in what has to be the same in all of them.
+
+    Args:
+        group: the processes.
+        content: compared by its digest.
+        what: that it is, for the message.
+
+    Raises:
+        SidmillError: naming the process.
+        PeerEndedError: if another process is gone.
+    """
+    if group.size == 1:
+        return
+    digest = xxhash.xxh3_64_intdigest(content) >> 1  # fits int64
+    own = torch.tensor([digest], dtype=torch.int64, device=group.device)
+    digests = torch.cat(gather(group, own, [1] * group.size)).tolist()
+    other = next((rank for rank, found in enumerate(digests) if found != digests[0]), None)
+    if other is not None:
+        raise SidmillError(
+            f"process {other} of {group.size} does not have the {what} of process 0: use machines "
+            "of one kind with as many threads for each process, and the same files, settings and "
+            "packages on all of them"
+        )
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Say that another process is gone where a message to it fails."""
+    try:
+        yield
+    except RuntimeError as error:  # what gloo, NCCL and the store raise
+        reason = str(error).partition("\n")[0]
+        raise PeerEndedError(
+            f"another process of this computation has ended ({reason}): see its message; what is "
+            "done is kept, run again"
+        ) from error

@@ -1,0 +1,165 @@
+"""Which process searches for which rows of a block, and how all of them learn what was found.
+
+Every process keeps the same clusters. For each block it reads and searches its own pieces; then the
+codes of all rows of the block are told to every process, and so are the rows that change their
+cluster. Each process adds these to its sums, in row order, as a process alone does: the sums and
+all that follows have the same bits, whatever the number of processes.
+
+Sums and counts themselves would be the larger message. A block has at most 4 rows per codeword, so
+that the sums are as many bytes as a quarter of the block; with thousands of codewords blocks are
+smaller, and the sums as large as all rows of a block or larger. After the first pass, in which
+every row changes its cluster, a few percent of the rows do. Sums of processes would also be added
+up in an order that depends on their number.
+
+Shapes: D dimensions, b rows of one block, p rows of one piece of it.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from sidmill.numeric import nearest_torch, process_group
+from sidmill.numeric.process_group import Group
+
+
+class Deal(NamedTuple):
+    """How a block is shared.
+
+    Attributes:
+        group: the processes; each takes the pieces whose number, divided by the number of
+            processes, leaves its own number.
+        start: row number of the block's first row.
+        stop: row number behind its last row.
+        rows: float32 (b, D), where every process has all rows of the block; None where each has
+            those of its own pieces.
+    """
+
+    group: Group
+    start: int
+    stop: int
+    rows: torch.Tensor | None = None
+
+
+def is_shared(deal: Deal | None) -> bool:
+    """Whether several processes share the block."""
+    return deal is not None and deal.group.size > 1
+
+
+def piece_spans(deal: Deal) -> list[slice]:
+    """Rows of all pieces of the block."""
+    return nearest_torch.piece_spans(deal.start, deal.stop)
+
+
+def own_spans(deal: Deal) -> list[slice]:
+    """Rows of the pieces that this process takes."""
+    return [span for span in piece_spans(deal) if _owner(deal, span) == deal.group.rank]
+
+
+def own_of(deal: Deal, parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Those of ``parts``, one per piece of the block, that belong to this process's pieces."""
+    spans = piece_spans(deal)
+    return [
+        part
+        for part, span in zip(parts, spans, strict=True)
+        if _owner(deal, span) == deal.group.rank
+    ]
+
+
+def device_of(deal: Deal, span: slice, n_devices: int) -> int:
+    """Which of its devices this process gives a piece to: in turn."""
+    number: int = span.start // nearest_torch.PIECE_ROWS
+    return number // deal.group.size % n_devices
+
+
+def cut_own(deal: Deal, rows: torch.Tensor, n_devices: int) -> list[nearest_torch.Piece]:
+    """Cut the rows of this process's pieces, one piece after the other in ``rows``, into pieces."""
+    pieces, first = [], 0
+    for span in own_spans(deal):
+        n_rows = span.stop - span.start
+        device_index = device_of(deal, span, n_devices)
+        pieces.append(nearest_torch.Piece(device_index, rows[first : first + n_rows]))
+        first += n_rows
+    return pieces
+
+
+def gather(
+    deal: Deal, own: Sequence[torch.Tensor], lengths: Sequence[int], like: torch.Tensor
+) -> list[torch.Tensor]:
+    """Tell every process what each found for its pieces.
+
+    Args:
+        deal: how the block is shared.
+        own: what this process found for each of its pieces, (l, ...) each.
+        lengths: l of each piece of the block.
+        like: a tensor of the same type, inner shape and device, for a process without pieces.
+
+    Returns:
+        What was found for each piece of the block, in row order.
+
+    Raises:
+        PeerEndedError: if another process is gone.
+    """
+    spans = piece_spans(deal)
+    owners = [_owner(deal, span) for span in spans]
+    totals = [0] * deal.group.size
+    for owner, length in zip(owners, lengths, strict=True):
+        totals[owner] += length
+
+    # One message per process; it holds that process's pieces one after the other.
+    message = torch.cat(list(own)) if own else like.new_empty((0, *like.shape[1:]))
+    parts = process_group.gather(deal.group, message, totals)
+    found, firsts = [], [0] * deal.group.size
+    for owner, length in zip(owners, lengths, strict=True):
+        found.append(parts[owner][firsts[owner] : firsts[owner] + length])
+        firsts[owner] += length
+    return found
+
+
+def gather_labels(deal: Deal, own: Sequence[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+    """Tell every process the codes, int64 (p,), that each found for its pieces: int64 (b,)."""
+    lengths = [span.stop - span.start for span in piece_spans(deal)]
+    small = [labels.to(torch.int32) for labels in own]  # half the message
+    found = gather(deal, small, lengths, like.new_empty(0, dtype=torch.int32))
+    return torch.cat(found).to(torch.int64)
+
+
+def gather_rows(
+    deal: Deal, own: Sequence[torch.Tensor], chosen: torch.Tensor | None, like: torch.Tensor
+) -> list[torch.Tensor]:
+    """Give every process some rows of a block.
+
+    Args:
+        deal: how the block is shared.
+        own: float32 (p, D), the rows of each piece of this process.
+        chosen: bool (b,), which rows of the block; None for all.
+        like: float32 (k, D), any k, where the rows go.
+
+    Returns:
+        The chosen rows of each piece of the block, in row order.
+
+    Raises:
+        PeerEndedError: if another process is gone.
+    """
+    lengths = [span.stop - span.start for span in piece_spans(deal)]
+    if chosen is None:
+        if deal.rows is not None:
+            return list(deal.rows.split(lengths))  # type: ignore[no-untyped-call]
+        return gather(deal, [rows.to(like.device) for rows in own], lengths, like)
+
+    # The rows of some pieces, from memory or from the process that has them.
+    of_pieces = chosen.split(lengths)  # type: ignore[no-untyped-call]
+    if deal.rows is not None:
+        pieces = deal.rows.split(lengths)  # type: ignore[no-untyped-call]
+        return [rows[each] for rows, each in zip(pieces, of_pieces, strict=True)]
+    selected = [
+        rows[each.to(rows.device)].to(like.device)
+        for rows, each in zip(own, own_of(deal, of_pieces), strict=True)
+    ]
+    n_chosen = torch.stack([each.sum() for each in of_pieces]).tolist()
+    return gather(deal, selected, n_chosen, like)
+
+
+def _owner(deal: Deal, span: slice) -> int:
+    number: int = span.start // nearest_torch.PIECE_ROWS
+    return number % deal.group.size

@@ -1,0 +1,79 @@
+"""Fits of residual k-means, in a process alone and in processes that share them."""
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sidmill.core import places
+from sidmill.numeric import process_group
+from sidmill.numeric.process_group import ALONE
+from sidmill.quantize import rqkmeans
+from sidmill.settings.quantize import Rqkmeans
+
+SETTINGS = Rqkmeans(n_levels=2, codebook_size=[600, 300], n_iter=2, device="cpu", memory_mb=64)
+# Blocks of two pieces, of four and of a part of one; rows that are drawn; clusters to fill; prices.
+CASES = {
+    "all rows": {},
+    "four pieces": {"codebook_size": 1024, "n_levels": 1},
+    "small blocks": {"codebook_size": 70, "n_levels": 1},
+    "drawn rows": {"max_points_per_centroid": 4},
+    "half precision": {"dtype": "float16", "n_levels": 1, "codebook_size": 500},
+    "far from 1": {"scale": 2.0**-40, "n_levels": 1, "codebook_size": 500},
+    "few distinct rows": {"distinct": 500},
+    "balanced": {"balance": "capacity", "n_levels": 1, "codebook_size": 300},
+    "known": {"known": True},
+}
+
+
+def write_vectors(folder):
+    """Write the vectors that all cases are made of."""
+    random = np.random.default_rng(0)
+    np.save(Path(folder, "vectors.npy"), random.standard_normal((3000, 12), dtype=np.float32))
+
+
+def fit(folder, changes, group=ALONE):
+    """Fit one case; return a digest of all that it found."""
+    changes = dict(changes)
+    vectors = np.load(Path(folder, "vectors.npy"))
+    vectors = vectors[np.arange(len(vectors)) % changes.pop("distinct", len(vectors))]
+    vectors = (vectors * np.float32(changes.pop("scale", 1))).astype(changes.pop("dtype", "f4"))
+    known = None
+    if changes.pop("known", False):
+        known = np.random.default_rng(1).integers(-1, 290, (len(vectors), 2), dtype=np.int32)
+    settings = replace(SETTINGS, **changes)
+    found = rqkmeans.fit(vectors, settings, seed=3, known=known, group=group)
+    arrays = b"".join(array.tobytes() for array in (*found.codebooks, *found.prices))
+    return hashlib.sha256(arrays + json.dumps(found.balance).encode()).hexdigest()
+
+
+def cases(size):
+    """The cases of a group: of four processes two, for time."""
+    few = ("four pieces", "drawn rows")
+    return {name: changes for name, changes in CASES.items() if size == 2 or name in few}
+
+
+def fit_all(folder, rank, ports):
+    """Fit the cases of each group that this process is one of: ``ports`` by size of the group."""
+    torch.set_num_threads(1)
+    digests = {}
+    for size, port in ports.items():
+        if rank < int(size):
+            place = places.local(rank, int(size), port)
+            with process_group.joined(place, torch.device("cpu")) as group:
+                found = {
+                    name: fit(folder, changes, group) for name, changes in cases(group.size).items()
+                }
+            digests[size] = found
+    return digests
+
+
+def disagree(rank, port):
+    """Train on vectors that the other process does not have."""
+    vectors = np.random.default_rng(rank).standard_normal((600, 8), dtype=np.float32)
+    place = places.local(rank, 2, port)
+    with process_group.joined(place, torch.device("cpu")) as group:
+        rqkmeans.fit(vectors, replace(SETTINGS, codebook_size=16), seed=0, group=group)

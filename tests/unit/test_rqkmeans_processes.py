@@ -1,0 +1,250 @@
+"""Residual k-means in several processes: the bytes of one, and an end together."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import process_fits
+import pyarrow as pa
+import pytest
+import torch
+from conftest import ROOT
+from process_watch import eventually, running
+
+from sidmill.core import places, processes
+from sidmill.core.errors import SidmillError
+from sidmill.core.places import Place
+from sidmill.formats import vector_file, vector_store
+from sidmill.numeric import nearest_torch, process_group, row_blocks
+from sidmill.numeric.process_group import Group
+from sidmill.quantize import deal, resume, rqkmeans, rqkmeans_processes
+from sidmill.quantize.deal import Deal
+from sidmill.quantize.rqkmeans_processes import Files, Run
+
+LONG = replace(process_fits.SETTINGS, codebook_size=512, n_levels=1, n_iter=20, tolerance=0.0)
+
+
+@pytest.fixture
+def importable(monkeypatch):
+    """Let processes import the modules of this folder."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A vector store whose training has time to be killed in."""
+    folder = tmp_path_factory.mktemp("store")
+    rows = np.random.default_rng(5).standard_normal((20000, 16), dtype=np.float32)
+    vectors, ids = folder / "vectors.npy", folder / "ids.parquet"
+    sums = vector_store.write(vectors, rows.shape, "float32", [rows])
+    numbers = pa.chunked_array([pa.array(range(len(rows)))])
+    vector_store.write_ids(ids, numbers, rows.shape, {}, sums)
+    return Files(str(vectors), str(ids))
+
+
+def same(mine, theirs):
+    return len(mine.codebooks) == len(theirs.codebooks) and all(
+        map(np.array_equal, mine.codebooks, theirs.codebooks)
+    )
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_two_and_four_processes_give_the_bytes_of_one(tmp_path, importable, one_thread):
+    process_fits.write_vectors(tmp_path)
+    stores = {size: process_group.open_store() for size in (2, 4)}
+    ports = {str(size): store.port for size, store in stores.items()}
+    arguments = [{"folder": str(tmp_path), "rank": rank, "ports": ports} for rank in range(4)]
+    found = processes.run("process_fits:fit_all", arguments, task="fit")
+    alone = {
+        name: process_fits.fit(tmp_path, changes) for name, changes in process_fits.CASES.items()
+    }
+    assert len(set(alone.values())) == len(alone)  # each case is one of its own
+    for rank, digests in enumerate(found):
+        wanted = {
+            str(size): {name: alone[name] for name in process_fits.cases(size)}
+            for size in (2, 4)
+            if rank < size
+        }
+        assert digests == wanted, rank
+
+
+def test_a_killed_process_ends_all_and_the_next_run_continues(files, tmp_path, caplog, importable):
+    run = Run(0, str(tmp_path / "quantizer.state"), "")
+    pids = []
+
+    def kill_one():
+        """Kill a process as soon as there is something to continue from."""
+        assert eventually(lambda: Path(run.state_path).exists(), 60)
+        children = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+        pids.extend(int(pid) for path in children for pid in path.read_text().split())
+        os.kill(pids[-1], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    with pytest.raises(SidmillError, match=r"of the 2 that train .*quantizer failed: exit code -9"):
+        rqkmeans_processes.fit(files, LONG, run, n_processes=2)
+    killer.join()
+    assert len(pids) == 2
+    assert not any(map(running, pids))
+
+    # The state of two processes is the state of one.
+    caplog.set_level(logging.INFO)
+    continued = rqkmeans_processes.fit(files, LONG, run, n_processes=1)
+    assert "resuming after" in caplog.text
+    resume.discard(run.state_path)
+    assert same(continued, rqkmeans_processes.fit(files, LONG, run, n_processes=1))
+
+
+def test_processes_that_have_other_vectors_are_refused(importable, caplog):
+    """Blocks of 16 codewords are one piece each: the processes say that one is too many."""
+    caplog.set_level(logging.INFO)
+    store = process_group.open_store()
+    arguments = [{"rank": rank, "port": store.port} for rank in range(2)]
+    with pytest.raises(SidmillError, match="process 1 of 2 does not have the vectors of process 0"):
+        processes.run("process_fits:disagree", arguments, task="train")
+    assert "2 processes share blocks of 1 piece(s), so that 1 of them wait: lower" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("dim", "sizes", "on_cpus", "on_gpus"),
+    [
+        (64, [256, 64], 1, 1),
+        (64, [512], 2, 2),
+        (1024, [1024] * 3, 4, 4),
+        (4096, [8192] * 3, 4, 32),
+        (64, [2**20], 1, 1),
+    ],
+)
+def test_blocks_have_work_for_so_many_processes(dim, sizes, on_cpus, on_gpus):
+    found = [rqkmeans.most_processes(dim, sizes, is_gpu=is_gpu) for is_gpu in (False, True)]
+    assert found == [on_cpus, on_gpus]
+
+
+def test_the_result_is_read_out_of_the_last_state(files, tmp_path):
+    """The vectors are scaled while they are read, and the codebooks are not."""
+    vectors = np.load(files.vectors)[:600] * np.float32(2.0**-40)
+    settings = replace(LONG, codebook_size=16, n_iter=2)
+    fitted = rqkmeans.fit(vectors, settings, seed=0, state_path=tmp_path / "state")
+    assert same(rqkmeans.read_finished(tmp_path / "state"), fitted)
+    assert np.abs(fitted.codebooks[0]).max() < 2.0**-36
+
+
+@pytest.mark.long
+def test_the_script_of_the_page_runs_under_torchrun(tmp_path, importable, one_thread):
+    page = (ROOT / "docs/cluster.md").read_text()
+    (tmp_path / "train.py").write_text(page.partition("```python\n")[2].partition("```")[0])
+    process_fits.write_vectors(tmp_path)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    path = {"PYTHONPATH": str(ROOT / "src")}
+    subprocess.run([*command, "train.py"], cwd=tmp_path, env=os.environ | path, check=True)
+    settings = replace(process_fits.SETTINGS, codebook_size=600, n_iter=20)
+    alone = rqkmeans.fit(np.load(tmp_path / "vectors.npy"), settings, seed=42)
+    with np.load(tmp_path / "codebooks.npz") as found:
+        assert all(np.array_equal(found[f"arr_{n}"], alone.codebooks[n]) for n in range(2))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize("span", [(0, 4096), (1024, 1280), (4096, 9000), (512, 5000)])
+def test_each_piece_of_a_block_belongs_to_one_process(size, span):
+    deals = [Deal(Group(rank, size), *span) for rank in range(size)]
+    own = [deal.own_spans(each) for each in deals]
+    together = sorted((rows for spans in own for rows in spans), key=lambda rows: rows.start)
+    assert together == deal.piece_spans(deals[0])
+    counts = [len(spans) for spans in own]
+    assert max(counts) - min(counts) <= 1
+    rows = torch.arange(*span)
+    for each in deals:
+        mine = torch.cat([rows[:0], *(torch.arange(s.start, s.stop) for s in deal.own_spans(each))])
+        pieces = deal.cut_own(each, mine, 2)
+        assert [len(piece.rows) for piece in pieces] == [
+            s.stop - s.start for s in deal.own_spans(each)
+        ]
+        assert all(len(piece.rows) <= nearest_torch.PIECE_ROWS for piece in pieces)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("is_mapped", [True, False])
+def test_parts_hold_the_rows_that_are_asked_for(tmp_path, dtype, is_mapped):
+    rows = np.random.default_rng(2).standard_normal((300, 7)).astype(dtype)
+    np.save(tmp_path / "v.npy", rows)
+    vectors = np.load(tmp_path / "v.npy", mmap_mode="r") if is_mapped else rows
+    parts = [slice(0, 5), np.arange(0), np.array([3, 4, 299]), slice(290, 300), np.arange(40)]
+    read = row_blocks.read_parts(vectors, 40, len(parts), parts.__getitem__)
+    for part, block in zip(parts, read, strict=True):
+        np.testing.assert_array_equal(block, rows[part].astype("f4"))
+
+
+def test_a_damaged_share_is_found_by_the_process_that_reads_it(files, tmp_path):
+    """The others trust it: each byte is checked once, by one of them."""
+    damaged = tmp_path / "vectors.npy"
+    content = bytearray(Path(files.vectors).read_bytes())
+    content[-2] ^= 1
+    damaged.write_bytes(content)
+    vectors = vector_store.open_store(damaged, files.ids).vectors
+    with pytest.raises(SidmillError, match="are not those that were written"):
+        list(row_blocks.read_blocks(vectors, 4096))
+    vectors = vector_store.open_store(damaged, files.ids).vectors
+    row_blocks.trust_rest(vectors)
+    assert sum(len(block) for _, block in row_blocks.read_blocks(vectors, 4096)) == 20000
+
+
+def test_parts_of_a_stream_are_refused():
+    stream = vector_file.Streamed((600, 4), lambda: iter(()))
+    with pytest.raises(TypeError, match="not from a stream"):
+        next(row_blocks.read_parts(stream, 5, 1, lambda number: slice(0, 5)))
+
+
+TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "n7"}
+SLURM = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_LOCALID": "0"}
+SLURM |= {"SLURM_STEP_NODELIST": "n1,n2", "SLURM_JOB_ID": "77", "SLURM_STEP_ID": "2"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "place"),
+    [
+        ({}, None),
+        ({**TORCHRUN, "MASTER_PORT": "29400"}, Place(3, 4, 1, "n7", 29400, False)),
+        (
+            {**TORCHRUN, "MASTER_PORT": "1", "TORCHELASTIC_USE_AGENT_STORE": "True"},
+            Place(3, 4, 1, "n7", 1, True),
+        ),
+        ({"RANK": "0", "WORLD_SIZE": "1"}, None),
+        (SLURM, Place(1, 2, 0, "n1", 20000 + (77 * 31 + 2) % 12000, False)),
+        ({**SLURM, "MASTER_ADDR": "x", "MASTER_PORT": "9"}, Place(1, 2, 0, "x", 9, False)),
+        ({**SLURM, "SLURM_STEP_NUM_TASKS": "1"}, None),  # a job that Snakemake submitted
+    ],
+)
+def test_a_process_finds_its_place_in_the_environment(monkeypatch, environment, place):
+    for name in {*TORCHRUN, *SLURM, "MASTER_PORT", "TORCHELASTIC_USE_AGENT_STORE"}:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert places.of_environment() == place
+
+
+def test_a_place_without_a_meeting_point_says_so(monkeypatch):
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(SidmillError, match="MASTER_PORT is missing: start the processes with"):
+        places.of_environment()
+
+
+def test_streams_are_refused_where_processes_share_the_rows(files):
+    stream = vector_file.Streamed((600, 4), lambda: iter(()))
+    with pytest.raises(SidmillError, match=r"2 processes cannot share a stream"):
+        rqkmeans.fit(stream, replace(LONG, codebook_size=16), seed=0, group=Group(0, 2))
