@@ -39,7 +39,9 @@ def with_sids(made, **kind):
 
 def check(made, **kind):
     before, ids = with_sids(made, **kind)
-    return tokenizer_checks.check(made, before, CODES, ids)
+    checked = tokenizer_checks.check(made, before, CODES, ids)
+    tokenizer_checks.warn(checked)
+    return checked
 
 
 def test_the_record_says_what_was_checked(tmp_path):

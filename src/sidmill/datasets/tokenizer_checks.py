@@ -91,6 +91,24 @@ def check(
     }
 
 
+def warn(checked: dict[str, Any]) -> None:
+    """Log what :func:`check` allows and a user should know."""
+    if checked["breaking_contexts"]:
+        logger.warning(
+            "%s: added tokens that end as a SID begins, or begin as one ends; a text with one of "
+            "them at a SID splits the SID",
+            checked["breaking_contexts"][:LISTED],
+        )
+    chat = checked["chat"] or {}
+    if "template_error" in chat:
+        logger.warning("the chat template takes no question and answer: %s", chat["template_error"])
+    if chat.get("answer_ends_with_eos") is False:
+        logger.warning(
+            "the chat template ends an answer without the end token: a model that is trained on "
+            "chat rows does not learn to stop; a constraint (trie.SidLogits) stops it"
+        )
+
+
 def check_round_trip(
     tokenizer: PreTrainedTokenizerBase, codes: np.ndarray, ids: dict[str, int] | None = None
 ) -> None:
@@ -168,12 +186,6 @@ def _check_contexts(
         (tokens,) = _encode(tokenizer, [around])
         if not _holds(tokens, wanted[0]):
             breaking.append(text)
-    if breaking:
-        logger.warning(
-            "%s: added tokens that end as a SID begins, or begin as one ends; a text with one of "
-            "them at a SID splits the SID",
-            breaking[:LISTED],
-        )
     return sorted(breaking)
 
 
@@ -205,7 +217,6 @@ def _check_chat(
             tokenizer.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True),
         )
     except (TemplateError, TypeError, ValueError) as error:  # of the template
-        logger.warning("the chat template takes no question and answer: %s", error)
         return {"template_error": str(error)}
 
     # The SID in the question and in the answer.
@@ -219,12 +230,6 @@ def _check_chat(
     # How an answer ends, and whether a trainer finds where it begins.
     after_answer = tokens[_last(tokens, wanted) + len(wanted) :]
     ends = tokenizer.eos_token_id in after_answer
-    if not ends:
-        logger.warning(
-            "the chat template ends an answer without %s: a model that is trained on chat rows "
-            "does not learn to stop; a constraint (trie.SidLogits) stops it",
-            tokenizer.eos_token,
-        )
     return {"answer_ends_with_eos": ends, "prompt_is_prefix": chat.startswith(question)}
 
 

@@ -108,6 +108,7 @@ def expand(
     before = tokenizer_checks.state(tokenizer, without=names)
     ids = _add_tokens(tokenizer, names, model)
     checked = tokenizer_checks.check(tokenizer, before, codes, ids)
+    tokenizer_checks.warn(checked)
 
     # A row of each embedding matrix per token. Rows of SID tokens of the model stay as they are.
     network = _load(model, config, settings.dtype, source)
