@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 with job(snakemake) as log:
     items = vector_store.open_store(snakemake.input.vectors, snakemake.input.ids)
-    settings, run = of_job(snakemake, Rqkmeans), of_job(snakemake, Run)
+    run = of_job(snakemake, Run)
+    settings = rqkmeans.capped(
+        of_job(snakemake, Rqkmeans),
+        len(items.ids),
+        **snakemake.params.get("sizes", {"is_capped": False}),
+    )
     state_path = f"{snakemake.output.quantizer}.state"
     levels = rqkmeans.fit(
         items.vectors,

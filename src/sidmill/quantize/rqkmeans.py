@@ -11,6 +11,7 @@ which are streamed; the codewords move after each block. A few such passes reach
 twenty passes of plain k-means. docs/log.md has the figures.
 """
 
+import dataclasses
 import logging
 import time
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 import xxhash
 
+from sidmill.core import listing
 from sidmill.core.errors import SidmillError
 from sidmill.formats.vector_file import Streamed
 from sidmill.numeric import nearest_torch, row_blocks
@@ -223,6 +225,21 @@ def _require_memory(memory_mb: int, needed: int) -> None:
             f"k-means: raise rqkmeans.memory_mb to at least {needed}, or lower "
             f"rqkmeans.codebook_size"
         )
+
+
+def capped(settings: Rqkmeans, n_items: int, *, is_capped: bool = True) -> Rqkmeans:
+    """Lower the sizes of codebooks to the number of items, where codes need not tell items apart.
+
+    Args:
+        settings: sizes as configured.
+        n_items: N.
+        is_capped: whether they are lowered; if not, :func:`fit` refuses too few items.
+    """
+    sizes = [min(size, n_items) for size in _sizes(settings)]
+    if not is_capped or sizes == _sizes(settings):
+        return settings
+    logger.info("%d items: codebooks of %s codewords", n_items, listing.some(sizes))
+    return dataclasses.replace(settings, codebook_size=sizes)
 
 
 def _sizes(settings: Rqkmeans) -> list[int]:
