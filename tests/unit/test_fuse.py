@@ -446,6 +446,24 @@ def test_whitening_is_of_items_with_users_and_keeps_lengths(tmp_path):
     np.testing.assert_allclose(grown.vectors[:N_ITEMS], fused, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("n_users", [0, 1, 2])
+def test_the_default_keeps_neighbours_by_text_where_few_items_have_users(tmp_path, n_users):
+    """Fewer items than axes say nothing of most axes, so the axes are those of all items."""
+    groups = np.arange(N_ITEMS) % 8
+    text = unit(noise(8, seed=3)[groups] + 0.3 * noise(seed=4))
+    consumed = random_histories(n_users=max(n_users, 1), length=6)
+    splits = None if n_users else [[1] * 6]
+    store = run(tmp_path / "few", text, consumed, Fuse(), splits=splits)
+    assert store.vectors.shape == (N_ITEMS, DIM)
+    assert neighbours_in_group(store.vectors, groups) > 0.9
+
+    # A new item changes these axes, so the fingerprint says that they are others.
+    grown = run(
+        tmp_path / "grown", np.concatenate([text, -text[:1]]), consumed, Fuse(), splits=splits
+    )
+    assert grown.fingerprint["fuse.interactions"] != store.fingerprint["fuse.interactions"]
+
+
 def run_folds(folder, settings, seed=0):
     """Fuse the folds of a folder that :func:`run` made."""
     files = Files(
