@@ -65,6 +65,7 @@ def main() -> None:
                     neighbours=neighbours,
                     shrinkage=shrinkage,
                     dim=arguments.dim,
+                    whiten=0.0,
                 )
                 with tempfile.TemporaryDirectory() as folder:
                     out = Path(folder, "fused.npy"), Path(folder, "fused_ids.parquet")

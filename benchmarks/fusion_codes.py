@@ -10,6 +10,7 @@ the share by chance. Test interactions are not read.
 
 import argparse
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,14 @@ from sidmill.fuse.fuse import Files, fuse
 from sidmill.recommend import baselines, item_features, windows
 from sidmill.settings.fuse import Fuse
 
+PLAIN = Fuse(shrinkage=10.0, whiten=0.0)
 FUSIONS = (
-    Fuse(method="graph", weight=0.3),
-    Fuse(method="graph", weight=0.3, normalize=False),
-    Fuse(method="graph", weight=0.9),
-    Fuse(method="graph", weight=0.9, normalize=False),
-    Fuse(method="svd", weight=0.3),
-    Fuse(method="svd", weight=0.5),
+    replace(PLAIN, method="graph", weight=0.3),
+    replace(PLAIN, method="graph", weight=0.3, normalize=False),
+    replace(PLAIN, method="graph", weight=0.9),
+    replace(PLAIN, method="graph", weight=0.9, normalize=False),
+    replace(PLAIN, method="svd", weight=0.3),
+    replace(PLAIN, method="svd", weight=0.5),
 )
 
 

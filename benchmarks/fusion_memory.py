@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=200_000)
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--method", default="graph")
+    parser.add_argument("--whiten", type=float, default=0.0)
     parser.add_argument("--memory-mb", type=int, default=512)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -42,7 +43,7 @@ def main() -> None:
         writer = get_context("spawn").Process(target=write, args=(files, options))
         writer.start()
         writer.join()
-        settings = Fuse(method=options.method, memory_mb=options.memory_mb)
+        settings = Fuse(method=options.method, whiten=options.whiten, memory_mb=options.memory_mb)
 
         # The temporary file is looked at while the fusion runs.
         largest, is_done = [0], threading.Event()

@@ -174,38 +174,26 @@ COMBINATIONS = {
         "interactions": {"path": None},
     },
     "fuse.method: found graph, but interactions.path": {
-        "fuse": {"method": "graph"}, "interactions": {"path": None}
+        "fuse": {"method": "graph", "use": "sids"}, "interactions": {"path": None}
     },
     "fuse.method: found svd, but items.path": {
-        "fuse": {"method": "svd"}, "items": {"path": None}, "quantizer": "given",
+        "fuse": {"method": "svd", "use": "sids"}, "items": {"path": None}, "quantizer": "given",
         "given": {"path": "index.json"}, "collisions": {"strategy": "none"},
     },
-    "fuse.use: found similarity, but generative.model tiger": {
-        "fuse": {"method": "graph", "use": "similarity"}, "generative": {"model": "tiger"},
-        "interactions": {"path": "log.jsonl"},
-    },
-    "fuse.use: found similarity, but generative.similarity": {
-        "fuse": {"method": "graph", "use": "similarity"}, "generative": {"similarity": False},
-        "interactions": {"path": "log.jsonl"},
-    },
-    "fuse.use: found similarity, but with generative.features": {
-        "fuse": {"method": "graph", "use": "similarity"}, "generative": {"features": "sid+text"},
-        "interactions": {"path": "log.jsonl"},
-    },
     "fuse.codebook_sizes: found 8, 8": {
-        "fuse": {"method": "graph", "codebook_sizes": [8, 8]},
+        "fuse": {"use": "sids", "codebook_sizes": [8, 8]},
         "interactions": {"path": "log.jsonl"},
     },
     "fuse.folds: found 4, but generative.model tiger": {
-        "fuse": {"method": "graph", "folds": 4}, "generative": {"model": "tiger"},
+        "fuse": {"use": "sids", "folds": 4}, "generative": {"model": "tiger"},
         "interactions": {"path": "log.jsonl"},
     },
     "fuse.folds: found 4, but given SIDs": {
-        "fuse": {"method": "graph", "folds": 4}, "generative": {"identifiers": ["given"]},
+        "fuse": {"use": "sids", "folds": 4}, "generative": {"identifiers": ["given"]},
         "interactions": {"path": "log.jsonl"}, "given": {"path": "x.json"},
     },
     "fuse.folds: found 4, but folds are encoded without category_level": {
-        "fuse": {"method": "graph", "folds": 4}, "category_level": {"field": "brand"},
+        "fuse": {"use": "sids", "folds": 4}, "category_level": {"field": "brand"},
         "interactions": {"path": "log.jsonl"},
     },
     "rqvae.e_dim: found 300": {"rqvae": {"e_dim": 300}, "quantizer": "rqvae"},
@@ -398,19 +386,10 @@ REMEDIES = {
     ],
     "which make 9,000,000 codes per level": [{"fsq": {"steps": [1024, 1024]}}],
     "fuse.method: found graph, but interactions.path": [
-        {"fuse": {"method": "none"}}, {"interactions": {"path": "log.jsonl"}},
+        {"fuse": {"use": "similarity"}}, {"interactions": {"path": "log.jsonl"}},
     ],
     "fuse.method: found svd, but items.path": [
-        {"fuse": {"method": "none"}}, {"items": {"path": "items.jsonl"}},
-    ],
-    "fuse.use: found similarity, but generative.model tiger": [
-        {"fuse": {"use": "sids"}}, {"generative": {"model": "causal"}},
-    ],
-    "fuse.use: found similarity, but generative.similarity": [
-        {"fuse": {"use": "sids"}}, {"generative": {"similarity": True}},
-    ],
-    "fuse.use: found similarity, but with generative.features": [
-        {"fuse": {"use": "sids"}}, {"generative": {"features": "sid"}},
+        {"fuse": {"use": "similarity"}}, {"items": {"path": "items.jsonl"}},
     ],
     "fuse.codebook_sizes: found 8, 8": [
         {"fuse": {"codebook_sizes": None}}, {"fuse": {"use": "similarity"}},

@@ -25,6 +25,12 @@ KEEP_TEXT = ("graph", "svd")  # of items without interactions
 SPACE = {"backend": "random", "dim": 16}
 N_ITEMS, N_COLD, DIM = 120, 20, 16  # the last N_COLD items are never consumed
 MIB = 2**20
+# Without whitening and folds, and with less weight: what the oracles below compute.
+PLAIN = Fuse(weight=0.3, shrinkage=10.0, whiten=0.0, whiten_dim=None, folds=1)
+
+
+def fusion(method="none", **others):
+    return replace(PLAIN, method=method, **others)
 
 
 def unit(rows):
@@ -78,7 +84,7 @@ def neighbours_in_group(vectors, groups, k=5):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_valid_and_test_interactions_change_no_byte_and_training_ones_do(tmp_path, method):
-    consumed, settings = random_histories(), Fuse(method=method, dim=8)
+    consumed, settings = random_histories(), fusion(method=method, dim=8)
     run(tmp_path / "before", noise(), consumed, settings)
 
     # The leak: every user's held-out items become two items that no user has in training.
@@ -104,7 +110,7 @@ def test_consumption_is_found_where_text_says_nothing(tmp_path, method):
     for user in range(200):
         members = np.flatnonzero(groups == user % 8) + 1
         consumed.append(rng.choice(members, 8, replace=False).tolist())
-    settings = Fuse(method=method, weight=1.0, shrinkage=0.0, dim=8)
+    settings = fusion(method=method, weight=1.0, shrinkage=0.0, dim=8)
     store = run(tmp_path / "run", noise(), consumed, settings)
     assert neighbours_in_group(noise(), groups) < 0.25
     assert neighbours_in_group(store.vectors, groups) > 0.95
@@ -117,7 +123,7 @@ def test_noise_interactions_do_not_spoil_neighbours_by_text(tmp_path, method, le
     groups = np.arange(N_ITEMS) % 8
     text = unit(noise(8, seed=3)[groups] + 0.3 * noise(seed=4))
     consumed = random_histories(n_users=60, n_items=N_ITEMS)
-    store = run(tmp_path / "run", text, consumed, Fuse(method=method, weight=0.5, dim=8))
+    store = run(tmp_path / "run", text, consumed, fusion(method=method, weight=0.5, dim=8))
     before = neighbours_in_group(text, groups)
     assert before > 0.99
     assert neighbours_in_group(store.vectors, groups) > least * before
@@ -129,7 +135,7 @@ def test_noise_interactions_do_not_spoil_neighbours_by_text(tmp_path, method, le
 @pytest.mark.parametrize("normalize", [True, False])
 def test_cold_items_keep_every_bit_of_their_text(tmp_path, method, dtype, normalize):
     text = (3 * noise()).astype(dtype)
-    settings = Fuse(method=method, weight=0.5, dim=8, normalize=normalize)
+    settings = fusion(method=method, weight=0.5, dim=8, normalize=normalize)
     store = run(tmp_path / "run", text, random_histories(), settings)
     fused, cold = np.array(store.vectors), slice(N_ITEMS - N_COLD, None)
     assert fused.dtype == dtype
@@ -147,7 +153,7 @@ def test_cold_items_keep_every_bit_of_their_text(tmp_path, method, dtype, normal
 
 
 def test_cosines_of_svd_are_shares_of_those_of_text_and_factors(tmp_path):
-    settings = Fuse(method="svd", weight=0.4, shrinkage=0.0, dim=8)
+    settings = fusion(method="svd", weight=0.4, shrinkage=0.0, dim=8)
     store = run(tmp_path / "run", noise(), random_histories(), settings)
     fused, warm = np.array(store.vectors), slice(0, N_ITEMS - N_COLD)
     factors = unit(fused[warm, DIM:])
@@ -158,7 +164,7 @@ def test_cosines_of_svd_are_shares_of_those_of_text_and_factors(tmp_path):
 def test_graph_is_the_formula(tmp_path):
     """An item that is mixed with its one neighbour, by hand."""
     text = np.array([[2, 0], [0, 3], [1, 1]], dtype=np.float32)
-    settings = Fuse(method="graph", weight=0.5, shrinkage=2.0, normalize=False)
+    settings = fusion(method="graph", weight=0.5, shrinkage=2.0, normalize=False)
     splits = [[0, 0]] * 2
     store = run(tmp_path / "run", text, [[1, 2], [2, 1]], settings, splits=splits)
     gate = 0.5 * 2 / (2 + 2.0)
@@ -201,7 +207,7 @@ def test_neighbours_are_those_of_counting_by_hand(tmp_path, window, memory_mb):
                 if one != other and j - i <= window
             }
         )
-    settings = Fuse(window=window, neighbours=1000, shrinkage=2.0, memory_mb=memory_mb)
+    settings = fusion(window=window, neighbours=1000, shrinkage=2.0, memory_mb=memory_mb)
     found, totals, counts = find(tmp_path, consumed, settings, splits)
     assert counts.users.tolist() == [users[row] for row in range(N_ITEMS)]
     assert sum(map(len, found)) == 2 * len(pairs)
@@ -215,8 +221,8 @@ def test_neighbours_are_those_of_counting_by_hand(tmp_path, window, memory_mb):
 
 def test_the_nearest_neighbours_are_kept_and_totals_count_the_others(tmp_path):
     consumed = random_histories(n_users=200)
-    every, totals, _ = find(tmp_path, consumed, Fuse(neighbours=1000))
-    kept, same_totals, _ = find(tmp_path, consumed, Fuse(neighbours=4))
+    every, totals, _ = find(tmp_path, consumed, fusion(neighbours=1000))
+    kept, same_totals, _ = find(tmp_path, consumed, fusion(neighbours=4))
     assert totals == same_totals
     for all_of, some in zip(every, kept, strict=True):
         best = sorted(all_of.items(), key=lambda entry: (-entry[1][1], entry[0]))[:4]
@@ -225,7 +231,7 @@ def test_the_nearest_neighbours_are_kept_and_totals_count_the_others(tmp_path):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_order_of_users_and_items_does_not_matter(tmp_path, method):
-    consumed, settings = random_histories(), Fuse(method=method, dim=8, neighbours=200)
+    consumed, settings = random_histories(), fusion(method=method, dim=8, neighbours=200)
     before = run(tmp_path / "before", noise(), consumed, settings)
     order = np.random.default_rng(6).permutation(len(consumed))
     run(tmp_path / "users", noise(), [consumed[user] for user in order], settings)
@@ -241,7 +247,7 @@ def test_the_order_of_users_and_items_does_not_matter(tmp_path, method):
         assert cosines.min() > 0.99
     else:
         # Enough factors that none of the spectrum is cut, where a gap would decide.
-        whole = Fuse(method="svd", dim=N_ITEMS, neighbours=200)
+        whole = fusion(method="svd", dim=N_ITEMS, neighbours=200)
         one = np.array(run(tmp_path / "one", noise(), consumed, whole).vectors)[rows]
         other = np.array(
             run(tmp_path / "other", noise()[rows], consumed, whole, ids=rows + 1).vectors
@@ -255,7 +261,7 @@ def test_memory_and_repetition_change_no_byte(tmp_path, method):
     consumed = random_histories(n_users=3000, length=22, n_items=700)
     text = noise(800, 64)
     for name, memory_mb in (("least", 1), ("less", 16), ("more", 512), ("again", 512)):
-        settings = Fuse(method=method, dim=8, memory_mb=memory_mb, epochs=1)
+        settings = fusion(method=method, dim=8, memory_mb=memory_mb, epochs=1)
         run(tmp_path / name, text, consumed, settings)
     assert len({tuple(bytes_of(folder)) for folder in tmp_path.iterdir()}) == 1
 
@@ -269,7 +275,7 @@ def test_counting_keeps_to_its_memory(tmp_path):
     counts = histories.count(path, lookup, n_items)
     peaks = {}
     for memory_mb in (16, 256):
-        settings = Fuse(window=10, memory_mb=memory_mb)
+        settings = fusion(window=10, memory_mb=memory_mb)
         tracemalloc.start()
         for _ in cooccurrence.find(path, lookup, counts, settings, tmp_path / "pairs"):
             pass
@@ -286,21 +292,21 @@ def test_without_two_items_of_one_user_the_text_passes_through_with_a_warning(
 ):
     consumed = [[1, 2, 3], [4, 4, 5, 6]]  # less the held-out two, one item each
     splits = [[0, 1, 2], [0, 0, 1, 2]]
-    store = run(tmp_path / "run", noise(), consumed, Fuse(method=method, dim=8), splits=splits)
+    store = run(tmp_path / "run", noise(), consumed, fusion(method=method, dim=8), splits=splits)
     assert np.array(store.vectors)[:, :DIM].tobytes() == noise().tobytes()
     assert "every item keeps its text vector" in caplog.text
 
 
 def test_what_cannot_be_fused_is_refused(tmp_path):
     with pytest.raises(SidmillError, match="method is none"):
-        run(tmp_path / "none", noise(), random_histories(), Fuse())
+        run(tmp_path / "none", noise(), random_histories(), fusion())
     with pytest.raises(SidmillError, match=r"2 training interactions .* no vector, first 999"):
-        run(tmp_path / "unknown", noise(), [[1, 999, 999, 2, 3]], Fuse(method="graph"))
+        run(tmp_path / "unknown", noise(), [[1, 999, 999, 2, 3]], fusion(method="graph"))
     broken = noise()
     broken[7, 3] = np.nan
     for method in METHODS:
         with pytest.raises(SidmillError, match="row 7"):
-            run(tmp_path / method, broken, random_histories(), Fuse(method=method, dim=8))
+            run(tmp_path / method, broken, random_histories(), fusion(method=method, dim=8))
         assert not (tmp_path / method / "fused.npy").exists()
         assert not (tmp_path / method / "fused.npy.parts").exists()
 
@@ -316,7 +322,7 @@ def refuses(trained_on, given):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_catalogue_that_grows_gets_vectors_of_one_space_or_a_refusal(tmp_path, method):
-    consumed, settings = random_histories(), Fuse(method=method, dim=8)
+    consumed, settings = random_histories(), fusion(method=method, dim=8)
     text = noise(N_ITEMS + 10)
     before = run(tmp_path / "before", text[:N_ITEMS], consumed, settings)
 
@@ -345,11 +351,11 @@ def test_a_quantizer_of_other_vectors_is_refused(tmp_path):
         run(tmp_path / str(number), noise(), random_histories(), settings)
         for number, settings in enumerate(
             [
-                Fuse(method="graph"),
-                Fuse(method="graph", weight=0.4),
-                Fuse(method="svd", dim=8),
-                Fuse(method="contrastive"),
-                Fuse(method="graph", whiten=0.25),
+                fusion(method="graph"),
+                fusion(method="graph", weight=0.4),
+                fusion(method="svd", dim=8),
+                fusion(method="contrastive"),
+                fusion(method="graph", whiten=0.25),
             ]
         )
     ]
@@ -361,7 +367,9 @@ def test_a_quantizer_of_other_vectors_is_refused(tmp_path):
     assert stores[2].fingerprint["dim"] == DIM + 8
 
     # What the method does not read is not part of its space.
-    same = run(tmp_path / "same", noise(), random_histories(), Fuse(method="graph", dim=9), seed=3)
+    same = run(
+        tmp_path / "same", noise(), random_histories(), fusion(method="graph", dim=9), seed=3
+    )
     assert not refuses(stores[0], same)
 
 
@@ -402,7 +410,7 @@ def test_a_map_moves_items_that_nobody_consumed_as_it_moves_the_others(tmp_path)
         (rng.choice(np.flatnonzero(groups[:-N_COLD] == user % 8), 8, replace=False) + 1).tolist()
         for user in range(200)
     ]
-    settings = Fuse(method="contrastive", weight=0.1, epochs=30)
+    settings = fusion(method="contrastive", weight=0.1, epochs=30)
     store = run(tmp_path / "run", unit(text), consumed, settings)
     fused, cold = np.array(store.vectors), slice(N_ITEMS - N_COLD, None)
     found = {
@@ -416,7 +424,7 @@ def test_a_map_moves_items_that_nobody_consumed_as_it_moves_the_others(tmp_path)
 def test_whitening_is_of_items_with_users_and_keeps_lengths(tmp_path):
     text, consumed = 2 * noise(), random_histories()
     text[:, :2] *= 5
-    plain = Fuse(method="graph", weight=0.5)
+    plain = fusion(method="graph", weight=0.5)
     mixed = np.array(run(tmp_path / "plain", text, consumed, plain).vectors, dtype=np.float64)
     settings = replace(plain, whiten=0.5, whiten_dim=6)
     store = run(tmp_path / "white", text, consumed, settings)
@@ -438,6 +446,24 @@ def test_whitening_is_of_items_with_users_and_keeps_lengths(tmp_path):
     np.testing.assert_allclose(grown.vectors[:N_ITEMS], fused, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("n_users", [0, 1, 2])
+def test_the_default_keeps_neighbours_by_text_where_few_items_have_users(tmp_path, n_users):
+    """Fewer items than axes say nothing of most axes, so the axes are those of all items."""
+    groups = np.arange(N_ITEMS) % 8
+    text = unit(noise(8, seed=3)[groups] + 0.3 * noise(seed=4))
+    consumed = random_histories(n_users=max(n_users, 1), length=6)
+    splits = None if n_users else [[1] * 6]
+    store = run(tmp_path / "few", text, consumed, Fuse(), splits=splits)
+    assert store.vectors.shape == (N_ITEMS, DIM)
+    assert neighbours_in_group(store.vectors, groups) > 0.9
+
+    # A new item changes these axes, so the fingerprint says that they are others.
+    grown = run(
+        tmp_path / "grown", np.concatenate([text, -text[:1]]), consumed, Fuse(), splits=splits
+    )
+    assert grown.fingerprint["fuse.interactions"] != store.fingerprint["fuse.interactions"]
+
+
 def run_folds(folder, settings, seed=0):
     """Fuse the folds of a folder that :func:`run` made."""
     files = Files(
@@ -454,7 +480,7 @@ def run_folds(folder, settings, seed=0):
 @pytest.mark.parametrize("whiten", [0.0, 0.25])
 def test_a_fold_has_the_vectors_of_a_log_without_its_users(tmp_path, method, whiten):
     consumed = random_histories()
-    settings = Fuse(method=method, dim=8, folds=3, whiten=whiten, neighbours=200)
+    settings = fusion(method=method, dim=8, folds=3, whiten=whiten, neighbours=200)
     whole = run(tmp_path / "whole", noise(), consumed, settings)
     folds = run_folds(tmp_path / "whole", settings)
     assert folds.ids.to_pylist() == whole.ids.to_pylist() * 3
@@ -480,7 +506,7 @@ def test_what_a_user_did_is_not_in_the_vectors_of_their_fold(tmp_path):
         [61 + user // 4, 81 + user // 4, *items] if user % 4 == 1 else items
         for user, items in enumerate(consumed)
     ]
-    settings = Fuse(method="graph", weight=1.0, shrinkage=0.0, window=1, folds=4)
+    settings = fusion(method="graph", weight=1.0, shrinkage=0.0, window=1, folds=4)
     whole = np.array(run(tmp_path / "run", noise(), planted, settings).vectors)
     folds = np.array(run_folds(tmp_path / "run", settings).vectors).reshape(4, N_ITEMS, -1)
     rows = np.arange(60, 80)

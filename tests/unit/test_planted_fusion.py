@@ -24,7 +24,7 @@ from sidmill.settings.generative import Generative
 
 N_GROUPS, N_ITEMS, N_USERS, DIM = 16, 192, 160, 24
 SIZES = (16, 16, 16)
-GRAPH = Fuse(method="graph", weight=0.9, shrinkage=3.0)
+GRAPH = Fuse(method="graph", use="sids", weight=0.9, shrinkage=3.0, whiten=0.0, folds=1)
 MODEL = SETTINGS | {"hidden_dim": 32, "dropout": 0.2, "max_epochs": 12, "patience": 4}
 
 
@@ -91,9 +91,9 @@ def valid_ndcg(folder, settings):
 
 FUSIONS = {
     "graph": GRAPH,
-    "graph, folds": Fuse(method="graph", weight=0.9, shrinkage=3.0, folds=4),
-    "contrastive, whitened, folds": Fuse(
-        method="contrastive", weight=0.9, shrinkage=3.0, whiten=0.25, folds=4
+    "graph, folds": replace(GRAPH, folds=4),
+    "contrastive, whitened, folds": replace(
+        GRAPH, method="contrastive", whiten=0.25, whiten_dim=None, folds=4
     ),
 }
 COMPARED = replace(FUSIONS["contrastive, whitened, folds"], use="similarity")

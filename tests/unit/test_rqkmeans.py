@@ -288,3 +288,13 @@ def test_the_cheapest_merge_is_that_of_all_pairs(monkeypatch, seed, max_rows, at
         assert cost[one] == pytest.approx(min(prices.values(), default=np.inf))
         if prices:
             assert prices[int(partner[one])] == pytest.approx(min(prices.values()))
+
+
+def test_sizes_are_lowered_to_the_items_where_that_is_allowed(rng):
+    vectors, settings = rng.standard_normal((5, 3)).astype(np.float32), Rqkmeans(device="cpu")
+    settings = replace(settings, n_levels=2, codebook_size=[8, 3])
+    lowered = rqkmeans.capped(settings, 5)
+    assert [len(book) for book in rqkmeans.fit(vectors, lowered, seed=0).codebooks] == [5, 3]
+    assert rqkmeans.capped(settings, 8) is settings
+    with pytest.raises(SidmillError, match="5 vectors cannot fill 8 codewords"):
+        rqkmeans.fit(vectors, rqkmeans.capped(settings, 5, is_capped=False), seed=0)

@@ -17,7 +17,9 @@ pytestmark = pytest.mark.workflow
 TINY = ("--configfile", "tests/configs/tiny.yaml")
 VERSION = ("--", "results/version.json", "results/churn.json")
 TEXT, FUSED = "results/items/vectors.npy", "results/items/fused.npy"
-GRAPH = {"fuse": {"method": "graph"}}
+PLAIN = {"fuse": {"method": "none"}}
+OF_SIDS = {"use": "sids", "whiten": 0, "folds": 1}
+GRAPH = {"fuse": {"method": "graph", **OF_SIDS}}
 # What a run of the demo makes without fusion, from vectors.npy on.
 AFTER_VECTORS = {
     "train_rqkmeans", "encode_items", "choose_codes", "resolve_collisions", "measure_quality",
@@ -59,10 +61,9 @@ def sids(workflow):
 
 def test_quantizers_read_fused_vectors_and_readers_of_text_do_not(workflow):
     plain = inputs(workflow, *TINY)
-    assert "fuse_vectors" not in plain
-    assert "read_interactions" not in plain
+    assert not {"fuse_vectors", "train_similarity", "read_interactions"} & set(plain)
     assert {rule for rule in plain if TEXT in plain[rule]} == OF_FUSED
-    none = overlay(workflow, {"fuse": {"method": "none", "weight": 0.9}})
+    none = overlay(workflow, {"fuse": {"method": "none", "weight": 0.5}})
     assert inputs(workflow, *TINY, none) == plain
 
     # With a fusion the same rules read fused.npy, and nothing but the fusion reads vectors.npy.
@@ -88,6 +89,7 @@ def test_quantizers_read_fused_vectors_and_readers_of_text_do_not(workflow):
     ("settings", "message"),
     [
         ({"interactions": {"path": None}}, "fuse.method: found graph, but interactions.path is"),
+        ({"items": {"path": None}}, "fuse.method: found graph, but items.path is null"),
         ({"fuse": {"method": "graph", "weight": 0}}, "fuse.weight: found 0, wanted more than 0"),
         ({"fuse": {"method": "lightgcn"}}, "fuse.method: found 'lightgcn'"),
     ],
@@ -128,9 +130,9 @@ def test_a_fused_run_its_reruns_and_its_versions(workflow):
     assert {rule for rule, files in read.items() if TEXT in files} == {"fuse_vectors", "write_mmap"}
 
     # A change of a science setting reruns the fusion and what follows, another reruns nothing.
-    weight = overlay(workflow, own | {"fuse": {"method": "graph", "weight": 0.4}}, "weight.yaml")
+    weight = overlay(workflow, own | {"fuse": GRAPH["fuse"] | {"weight": 0.4}}, "weight.yaml")
     assert workflow.planned(*TINY, weight) == {"fuse_vectors"} | AFTER_VECTORS
-    memory = overlay(workflow, own | {"fuse": {"method": "graph", "memory_mb": 99}}, "mb.yaml")
+    memory = overlay(workflow, own | {"fuse": GRAPH["fuse"] | {"memory_mb": 99}}, "mb.yaml")
     assert workflow.planned(*TINY, memory) == set()
 
     workflow.run(*TINY, name, "--", "results/version.json")
@@ -151,7 +153,7 @@ def test_a_fused_run_its_reruns_and_its_versions(workflow):
 
     # The published quantizer is of that fusion and no other.
     for fuse in ({"method": "none"}, {"method": "graph", "weight": 0.4}, {"method": "svd"}):
-        other = overlay(workflow, own | {"fuse": fuse})
+        other = overlay(workflow, own | {"fuse": OF_SIDS | fuse})
         refused = workflow.snakemake(*TINY, other, "--", "results/pid2sid.parquet")
         assert refused.returncode != 0
         assert "was trained on other embeddings (" in refused.stdout + refused.stderr
@@ -171,7 +173,7 @@ TRAINED = ("--", "results/generative/rqkmeans/training.json")
 
 
 def test_training_reads_the_codes_of_folds_and_measuring_does_not(workflow):
-    folds = {"fuse": {"method": "graph", "folds": 3}}
+    folds = {"fuse": GRAPH["fuse"] | {"folds": 3}}
     without = inputs(workflow, *TINY, overlay(workflow, GRAPH), *TRAINED)
     found = inputs(workflow, *TINY, overlay(workflow, folds, "folds.yaml"), *TRAINED)
     assert set(found) == set(without) | {"fuse_folds", "encode_folds"}
@@ -186,7 +188,7 @@ def test_training_reads_the_codes_of_folds_and_measuring_does_not(workflow):
     codes = "results/rqkmeans/fold_codes.parquet"
     assert {rule for rule, files in read.items() if codes in files} == {"train_generative"}
     assert pq.read_metadata(workflow.folder / codes).num_rows == 3 * 200
-    more = {"fuse": {"method": "graph", "folds": 4}, "generative": {"seeds": 1, "max_epochs": 1}}
+    more = {"fuse": GRAPH["fuse"] | {"folds": 4}, "generative": {"seeds": 1, "max_epochs": 1}}
     assert workflow.planned(*TINY, overlay(workflow, more, "more.yaml"), *lists) == {
         "fuse_folds",
         "encode_folds",
@@ -200,15 +202,92 @@ def test_training_reads_the_codes_of_folds_and_measuring_does_not(workflow):
     assert [fault.partition(":")[0] for fault in workflow.faults()] == [lists[1][len("results/") :]]
 
 
-SIMILAR = (*TINY, "configs/fused-similarity.yaml")
 SMALL = {"generative": {"seeds": 1, "max_epochs": 1}}
 OF_SIMILARITY = {"train_similarity", "encode_similarity", "encode_similarity_folds"}
 
 
+def test_sids_of_the_default_are_those_without_fusion(workflow):
+    """Snakemake finds no reason to run a job again: the same inputs, settings and code."""
+    files = (
+        "--",
+        "all",
+        "results/version.json",
+        "results/comparison.json",
+        "results/mmap/mmap.json",
+    )
+    members = overlay(workflow, {"comparison": {"members": ["rqkmeans", "opq"]}}, "members.yaml")
+    workflow.run(*TINY, members, overlay(workflow, PLAIN), *files)
+    assert workflow.planned(*TINY, members, *files) == set()
+    read = quantizer_file.read(workflow.folder / "results/rqkmeans/quantizer.safetensors")
+    assert not [key for key in read.fingerprint if key.startswith("fuse")]
+
+
+@pytest.mark.parametrize(
+    ("settings", "target"),
+    [
+        ({"generative": {"model": "tiger", "head_dim": 4}}, "generative/rqkmeans/topk.parquet"),
+        ({"generative": {"similarity": False}}, "generative/rqkmeans/topk.parquet"),
+        ({"generative": {"features": "sid+text"}}, "generative/rqkmeans/topk.parquet"),
+        (
+            {
+                "items": {"path": None},
+                "quantizer": "given",
+                "given": {"path": "given.json"},
+                "collisions": {"strategy": "none"},
+            },
+            "generative/given/topk.parquet",
+        ),
+        ({"interactions": {"path": None}}, "pid2sid.parquet"),
+        (
+            {"comparison": {"members": ["rqkmeans", "opq"], "downstream": True}},
+            "comparison.json",
+        ),
+    ],
+)
+def test_where_no_codes_are_compared_the_default_is_a_run_without_fusion(
+    workflow, settings, target
+):
+    workflow.overlay("given.json", json.dumps({"1": ["<a_0>", "<b_0>"]}))
+    own, plain = overlay(workflow, settings), overlay(workflow, PLAIN, "plain.yaml")
+    found = inputs(workflow, *TINY, own, "--", f"results/{target}")
+    assert found == inputs(workflow, *TINY, own, plain, "--", f"results/{target}")
+    assert not {"fuse_vectors", *OF_SIMILARITY} & set(found)
+
+
+def test_one_user_and_fewer_items_than_codewords_are_served(workflow):
+    """Given SIDs ask for no codebooks of this size, and one user fills one fold of four."""
+    texts = ["red tea pot", "blue tea cup", "green lamp", "steel lamp", "oak chair", "pine desk"]
+    items = [json.dumps({"item_id": n, "title": text}) for n, text in enumerate(texts, 1)]
+    workflow.overlay("items.jsonl", "\n".join(items) + "\n")
+    workflow.overlay("log.jsonl", json.dumps({"user_id": 1, "item_ids": [1, 2, 4, 3]}) + "\n")
+    sids = {str(n): [f"<a_{n % 2}>", f"<b_{n}>"] for n in range(1, 7)}
+    workflow.overlay("given.json", json.dumps(sids))
+    own = {
+        "items": {"path": "items.jsonl", "fields": ["title"]},
+        "interactions": {"path": "log.jsonl", "split": "leave_two_out"},
+        "quantizer": "given",
+        "given": {"path": "given.json"},
+        "collisions": {"strategy": "none"},
+        "embedding": {"dim": 4},
+        **SMALL,
+        "generative_topk": {"k": 3},
+    }
+    lists = ("--", "results/generative/given/topk.parquet")
+    workflow.run(*TINY, overlay(workflow, own), *lists)
+    assert pq.read_metadata(workflow.folder / "results/similarity/codes.parquet").num_rows == 6
+    read = quantizer_file.read(workflow.folder / "results/similarity/quantizer.safetensors")
+    assert [len(book) for book in read.codebooks] == [6, 6, 6]
+
+    # Sizes that were asked for are not lowered.
+    own["fuse"] = {"codebook_sizes": [16, 16]}
+    refused = workflow.snakemake(*TINY, overlay(workflow, own), *lists)
+    assert refused.returncode != 0
+    assert "6 vectors cannot fill 16 codewords" in refused.stdout + refused.stderr
+
+
 def test_compared_codes_are_of_fused_vectors_and_sids_of_text(workflow):
-    similar = (*SIMILAR, overlay(workflow, SMALL))
-    assert inputs(workflow, *similar) == inputs(workflow, *TINY)  # SIDs need no fusion
-    plain = inputs(workflow, *TINY, *TRAINED)
+    similar = (*TINY, overlay(workflow, SMALL))
+    plain = inputs(workflow, *TINY, overlay(workflow, PLAIN, "plain.yaml"), *TRAINED)
     found = inputs(workflow, *similar, *TRAINED)
     assert set(found) == set(plain) | {"fuse_vectors", "fuse_folds"} | OF_SIMILARITY
     assert {rule for rule in found if FUSED in found[rule]} == {
@@ -221,7 +300,7 @@ def test_compared_codes_are_of_fused_vectors_and_sids_of_text(workflow):
         "fuse_folds",
     }
     more = overlay(workflow, {"generative": {"identifiers": ["opq"]}}, "more.yaml")
-    members = inputs(workflow, *SIMILAR, more, "--", "results/generative/opq/metrics.json")
+    members = inputs(workflow, *TINY, more, "--", "results/generative/opq/metrics.json")
     assert set(members) >= OF_SIMILARITY
     assert TEXT in members["train_opq"]
 
@@ -240,7 +319,7 @@ def test_compared_codes_are_of_fused_vectors_and_sids_of_text(workflow):
 
     # What is compared costs no token: other sizes of it leave SIDs and vectors alone.
     sizes = overlay(workflow, SMALL | {"fuse": {"codebook_sizes": [8, 8, 8, 8]}}, "sizes.yaml")
-    assert workflow.planned(*SIMILAR, sizes, *lists) == {
+    assert workflow.planned(*TINY, sizes, *lists) == {
         *OF_SIMILARITY,
         "train_generative",
         "recommend_generative",
@@ -255,7 +334,7 @@ def test_given_sids_have_a_similarity_where_items_have_text(workflow):
     }
     workflow.overlay("given.json", json.dumps({"1": ["<a_0>", "<b_0>"]}))
     target = ("--", "results/generative/given/training.json")
-    found = inputs(workflow, *SIMILAR, overlay(workflow, given), *target)
+    found = inputs(workflow, *TINY, overlay(workflow, given), *target)
     assert {"import_given", "train_generative"} | OF_SIMILARITY <= set(found)
 
 
@@ -274,7 +353,7 @@ def test_published_sids_stay_while_compared_codes_follow_the_log(workflow):
         **SMALL,
     }
     topk = "results/generative/rqkmeans/topk.parquet"
-    workflow.run(*SIMILAR, overlay(workflow, own), "--", "results/version.json", topk)
+    workflow.run(*TINY, overlay(workflow, own), "--", "results/version.json", topk)
     environment = os.environ | {"PYTHONPATH": str(workflow.folder / "src")}
     words = [sys.executable, "-m", "sidmill", "publish", "versions/1"]
     subprocess.run(words, cwd=workflow.folder, env=environment, check=True)
@@ -284,7 +363,7 @@ def test_published_sids_stay_while_compared_codes_follow_the_log(workflow):
     workflow.overlay("items.jsonl", "\n".join(lines) + "\n")
     workflow.overlay("log.jsonl", "\n".join([*log, *more_users(log)]) + "\n")
     own["published"] = {"path": "versions/1"}
-    workflow.run(*SIMILAR, overlay(workflow, own), *VERSION, topk)
+    workflow.run(*TINY, overlay(workflow, own), *VERSION, topk)
     after = sids(workflow)
     assert {pid: after[pid] for pid in before} == before
     assert len(set(after.values())) == len(after) == 200
@@ -310,13 +389,12 @@ def test_a_planted_catalogue_from_text_to_recommendations(make_workflow, text_sa
         log.append(json.dumps({"user_id": user, "item_ids": rng.sample(members, 6)}))
 
     found = {}
+    fused = {"use": "sids", "shrinkage": 3}
     for name, fuse in {
         "none": {"method": "none"},
-        "graph": {"method": "graph", "weight": 0.9, "shrinkage": 3, "folds": 4},
-        "contrastive": {
-            "method": "contrastive", "weight": 0.9, "shrinkage": 3, "whiten": 0.25, "folds": 4,
-        },
-    }.items():  # fmt: skip
+        "graph": {"method": "graph", "whiten": 0, **fused},
+        "contrastive": fused,
+    }.items():
         workflow = make_workflow()
         workflow.overlay("items.jsonl", "\n".join(items) + "\n")
         workflow.overlay("log.jsonl", "\n".join(log) + "\n")

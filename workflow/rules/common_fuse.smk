@@ -2,8 +2,23 @@
 
 
 def fuses_for(use):
-    """Whether vectors are fused, and for this use: ``sids`` or ``similarity``."""
-    return config["fuse"]["method"] != "none" and config["fuse"]["use"] == use
+    """Whether vectors are fused, and for this use: ``sids`` or ``similarity``, where it is read."""
+    fuse = config["fuse"]
+    if fuse["method"] == "none" or fuse["use"] != use:
+        return False
+    return use == "sids" or compares_fused()
+
+
+def compares_fused():
+    """Whether the generative recommender compares items by codes, and not to compare their SIDs."""
+    generative = config["generative"]
+    return (
+        generative["model"] == "causal"
+        and generative["similarity"]
+        and generative["features"] == "sid"
+        and config["items"]["path"] is not None
+        and not config["comparison"]["downstream"]
+    )
 
 
 def item_vectors():

@@ -39,6 +39,11 @@ def compared_settings(wildcards):
     return settings("rqkmeans") | own
 
 
+def compared_sizes():
+    """Whether these codes are as many as there are items, where those are fewer: not if they were asked for."""
+    return {"is_capped": config["fuse"]["codebook_sizes"] is None}
+
+
 def balance_in_use(wildcards):
     """The balance of residual k-means."""
     return {"balance": rqkmeans_settings(wildcards)["balance"]}

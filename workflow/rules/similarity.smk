@@ -3,12 +3,13 @@ Fused vectors -> codes by which the generative recommender compares items, with 
 
 READS    results/items/fused.npy, fused_ids.parquet        float (N, D)
          results/items/fused_folds.npy, fused_folds_ids.parquet  (F N, D), with fuse.folds above 1
-LEAVES   results/similarity/quantizer.safetensors          residual k-means, of the shape of rqkmeans
+LEAVES   results/similarity/quantizer.safetensors          residual k-means, of the shape of rqkmeans, with no more codewords than items
          results/similarity/codes.parquet                  pid, codes list<int32> (L), collisions are not resolved
          results/similarity/fold_codes.parquet             the same without the users of each fold, for training
          results/similarity/model.pt                       the codebooks as a OneRec checkpoint
 
-SIDs are of the text vectors then, and the rules are those of SIDs with other paths.
+SIDs are of the text vectors then, and the rules are those of SIDs with other paths. compares_fused() of common_fuse.smk
+says where these codes are read; nothing else asks for a fusion.
 """
 
 
@@ -26,6 +27,7 @@ use rule train_rqkmeans as train_similarity with:
         "results/benchmarks/train_similarity.tsv"
     params:
         rqkmeans=compared_settings,
+        sizes=compared_sizes(),
     message:
         "Fitting residual k-means to {input.vectors}"
 

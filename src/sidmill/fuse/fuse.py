@@ -229,7 +229,9 @@ def _fuse(
     stored = _stored(source.folder / "mixed.npy", fused.blocks, (len(source.ids), fused.dim))
     whitening = space.whitening or whiten.fit(stored, counts.users, settings)
     dim = whitening.matrix.shape[1]
-    identity = fused.identity | {"dim": dim, "fuse.interactions": _digest(counts, source.ids)}
+    measured = whiten.measured_rows(counts.users, fused.dim)
+    digest = _digest(counts, source.ids, measured)
+    identity = fused.identity | {"dim": dim, "fuse.interactions": digest}
     blocks = whiten.blocks(stored, whitening, source.store.vectors)
     return _Fused(blocks, dim, fused.space._replace(whitening=whitening), identity)
 
@@ -258,7 +260,8 @@ def _mix(
         matrix = contrastive.fit(vectors, find(), counts.users, settings, seed)
         mapped = contrastive.blocks(vectors, matrix)
         vectors = _stored(source.folder / "mapped.npy", mapped, vectors.shape)
-        identity |= {"fuse.seed": seed, "fuse.interactions": _digest(counts, source.ids)}
+        digest = _digest(counts, source.ids, np.flatnonzero(counts.users))
+        identity |= {"fuse.seed": seed, "fuse.interactions": digest}
     found = _told(find(), counts, source.sequences)
     blocks = graph.blocks(vectors, found, counts.users, settings)
     return _Fused(blocks, vectors.shape[1], space, identity)
@@ -270,13 +273,16 @@ def _stored(path: Path, blocks: Iterator[np.ndarray], shape: tuple[int, int]) ->
     return vector_store.open_npy(path)
 
 
-def _digest(counts: Counts, ids: pa.Array) -> str:
+def _digest(counts: Counts, ids: pa.Array, rows: np.ndarray) -> str:
     """Name the interactions that a map or a whitening was learned from: 16 hex digits.
 
     Vectors of other interactions have other axes, so a quantizer must not take them for its own.
-    Items without interactions do not count.
+
+    Args:
+        counts: of all items.
+        ids: their ids.
+        rows: int64, ascending: items that were learned from; others do not count.
     """
-    rows = np.flatnonzero(counts.users)
     total = hashlib.sha256("\n".join(map(str, ids.take(pa.array(rows)).to_pylist())).encode())
     for array in (counts.users[rows], counts.interactions[rows]):
         total.update(np.ascontiguousarray(array, dtype="<i8").tobytes())

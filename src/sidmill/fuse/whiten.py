@@ -8,7 +8,7 @@ text it is; which item a user takes next is said by many axes. The moments are t
 users: new items without interactions change no other vector.
 
 Source: https://arxiv.org/abs/2402.10602 for item vectors; here with a power below that of full
-whitening, 1/2.
+whitening, 1/2. Where fewer items than axes have users, the moments are those of all items.
 
 Letters: N items, D dimensions, d axes that are kept, b rows of one block.
 """
@@ -40,11 +40,11 @@ def fit(vectors: np.ndarray, users: np.ndarray, settings: Fuse) -> Whitening:
 
     Args:
         vectors: float32 (N, D), a read-only map.
-        users: int64 (N,), users who have each item; of all items, if no item has any.
+        users: int64 (N,), users who have each item.
         settings: whiten, whiten_dim.
     """
     dim = vectors.shape[1]
-    rows = np.flatnonzero(users) if users.any() else np.arange(len(users))
+    rows = measured_rows(users, dim)
     moments = Moments(np.zeros(dim), np.zeros((dim, dim)))
     for _, block in read_blocks(vectors, BLOCK_ROWS, rows):
         moments.add(block.astype(np.float64))
@@ -58,6 +58,17 @@ def fit(vectors: np.ndarray, users: np.ndarray, settings: Fuse) -> Whitening:
     matrix = axes * (variances + floor) ** -settings.whiten
     kept = dim if settings.whiten_dim is None else min(settings.whiten_dim, dim)
     return Whitening(moments.mean().astype(np.float32), matrix[:, :kept].astype(np.float32))
+
+
+def measured_rows(users: np.ndarray, dim: int) -> np.ndarray:
+    """Rows of the items that give mean and axes: int64, ascending.
+
+    Args:
+        users: int64 (N,), users who have each item.
+        dim: D; moments of no more items than that leave axes undetermined.
+    """
+    rows = np.flatnonzero(users)
+    return rows if len(rows) > dim else np.arange(len(users))
 
 
 def blocks(vectors: np.ndarray, whitening: Whitening, text: np.ndarray) -> Iterator[np.ndarray]:

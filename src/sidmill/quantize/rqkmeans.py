@@ -14,6 +14,7 @@ Several processes may share the search of each block (:mod:`sidmill.quantize.dea
 beside it, every process computes for itself: k-means++, merges and splits, and the sums.
 """
 
+import dataclasses
 import json
 import logging
 import time
@@ -26,6 +27,7 @@ import numpy as np
 import torch
 import xxhash
 
+from sidmill.core import listing
 from sidmill.core.errors import SidmillError
 from sidmill.formats.vector_file import Streamed
 from sidmill.numeric import nearest_torch, process_group, row_blocks
@@ -280,6 +282,21 @@ def _require_memory(memory_mb: int, needed: int) -> None:
             f"k-means: raise rqkmeans.memory_mb to at least {needed}, or lower "
             f"rqkmeans.codebook_size"
         )
+
+
+def capped(settings: Rqkmeans, n_items: int, *, is_capped: bool = True) -> Rqkmeans:
+    """Lower the sizes of codebooks to the number of items, where codes need not tell items apart.
+
+    Args:
+        settings: sizes as configured.
+        n_items: N.
+        is_capped: whether they are lowered; if not, :func:`fit` refuses too few items.
+    """
+    sizes = [min(size, n_items) for size in _sizes(settings)]
+    if not is_capped or sizes == _sizes(settings):
+        return settings
+    logger.info("%d items: codebooks of %s codewords", n_items, listing.some(sizes))
+    return dataclasses.replace(settings, codebook_size=sizes)
 
 
 def _sizes(settings: Rqkmeans) -> list[int]:

@@ -457,47 +457,30 @@ def contrastive_pairs(rqvae: Rqvae, interactions: Interactions) -> Lines:
 
 
 def fused_interactions(fuse: Fuse, interactions: Interactions, items: Items) -> Lines:
-    """Check the interactions and texts that item vectors are fused from."""
-    if fuse.method == "none":
+    """Check the interactions and texts that the vectors of SIDs are fused from.
+
+    With ``use: similarity`` what needs neither is made without a fusion.
+    """
+    if fuse.method == "none" or fuse.use != "sids":
         return
     if interactions.path is None:
         yield (
             f"fuse.method: found {fuse.method}, but interactions.path is null, so there is nothing "
-            f"to fuse the text vectors with: name the log, or set fuse.method: none"
+            f"to fuse the text vectors with: name the log, or set fuse.use: similarity"
         )
     if items.path is None:
         yield (
             f"fuse.method: found {fuse.method}, but items.path is null, so there are no text "
-            f"vectors: set fuse.method: none, or name the catalogue"
+            f"vectors: set fuse.use: similarity, or name the catalogue"
         )
 
 
-def fused_similarity(fuse: Fuse, generative: Generative) -> Lines:
-    """Check that the generative recommender compares items by codes of fused vectors."""
+def compared_sizes(fuse: Fuse) -> Lines:
+    """Check that sizes of compared codes are those of codes that are made."""
     if fuse.codebook_sizes is not None and fuse.use != "similarity":
         yield (
             f"fuse.codebook_sizes: found {some(fuse.codebook_sizes)}, which only codes that are "
             f"compared have: set null, or fuse.use: similarity"
-        )
-    if fuse.method == "none" or fuse.use != "similarity":
-        return
-
-    # What the recommender would not read.
-    if generative.model != "causal":
-        yield (
-            f"fuse.use: found similarity, but generative.model {generative.model} has none: set "
-            f"generative.model: causal, or fuse.use: sids"
-        )
-        return
-    if not generative.similarity:
-        yield (
-            "fuse.use: found similarity, but generative.similarity is false: set it to true, or "
-            "fuse.use: sids"
-        )
-    if generative.features != "sid":
-        yield (
-            f"fuse.use: found similarity, but with generative.features: {generative.features} "
-            f"texts are compared: set generative.features: sid, or fuse.use: sids"
         )
 
 
@@ -529,9 +512,11 @@ def quantizer_dimensions(
     dim = embedding.dim
     name = "embedding.dim"
     reads_fused = fuse.method != "none" and fuse.use == "sids"
-    if reads_fused and fuse.whiten and fuse.whiten_dim is not None:
-        name, dim = "fuse.whiten_dim", fuse.whiten_dim
-    elif dim is None or (reads_fused and fuse.method == "svd"):  # which appends some
+    appended = fuse.dim if fuse.method == "svd" else 0
+    kept = fuse.whiten_dim if reads_fused and fuse.whiten else None
+    if kept is not None and (dim is None or kept < dim + appended):
+        name, dim = "fuse.whiten_dim", kept
+    elif dim is None or (reads_fused and appended):
         return
     if quantizer == "rqvae" and rqvae.skip == "pca" and rqvae.e_dim > dim:
         yield (
@@ -817,7 +802,7 @@ CHECKS: list[Callable[..., Lines]] = [
     fsq_size,
     contrastive_pairs,
     fused_interactions,
-    fused_similarity,
+    compared_sizes,
     fused_folds,
     quantizer_dimensions,
     interaction_fields,

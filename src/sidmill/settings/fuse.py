@@ -5,12 +5,12 @@ from typing import Literal
 from sidmill.settings.base import machine, science, section
 
 
-@section("fuse", "docs/fusion.md; needs interactions.path")
+@section("fuse", "docs/fusion.md; fuse.method: none for SIDs and lists of text alone")
 class Fuse:
-    """Text vectors and training interactions -> the vectors that quantizers are given."""
+    """Text vectors and training interactions -> fused vectors, of SIDs or of what is compared."""
 
     method: Literal["none", "graph", "svd", "contrastive"] = science(
-        "none",
+        "contrastive",
         (
             "none: text vectors alone | graph: mixed with those of items that are consumed near | "
             "svd: factors of co-consumption are appended | contrastive: a linear map of the text, "
@@ -18,15 +18,15 @@ class Fuse:
         ),
     )
     use: Literal["sids", "similarity"] = science(
-        "sids",
+        "similarity",
         (
-            "sids: quantizers read the fused vectors | similarity: SIDs are of the text vectors, "
-            "and the generative recommender (causal) compares items by further codes, of the "
-            "fused vectors, which it neither reads nor generates"
+            "similarity: SIDs are of the text vectors, and the generative recommender (causal) "
+            "compares items by further codes, of the fused vectors, which it neither reads nor "
+            "generates; nothing else is fused | sids: quantizers read the fused vectors"
         ),
     )
     weight: float = science(
-        0.3,
+        0.9,
         "share of interactions in the vector of a well-known item; the rest is text",
         above=0,
         maximum=1,
@@ -38,7 +38,7 @@ class Fuse:
         50, "items consumed together with an item that are kept, the nearest", minimum=1
     )
     shrinkage: float = science(
-        10.0,
+        5.0,
         "users: an item of n users gets n / (n + shrinkage) of weight; more where data are noisy",
         minimum=0,
     )
@@ -58,7 +58,7 @@ class Fuse:
         ),
     )
     whiten: float = science(
-        0.0,
+        0.25,
         (
             "principal axes of fused vectors are divided by their variance to this power: 0: as "
             "they are | 0.25: variances become their roots | 0.5: all become equal"
@@ -67,10 +67,13 @@ class Fuse:
         maximum=0.5,
     )
     whiten_dim: int | None = science(
-        None, "with whiten: principal axes that are kept, the largest; null: all", minimum=1
+        192,
+        "with whiten: principal axes that are kept, the largest; all where there are fewer; "
+        "null: all",
+        minimum=1,
     )
     folds: int = science(
-        1,
+        4,
         (
             "the generative recommender (causal) learns from the histories of 1/folds of the users "
             "with codes that were fused without these users; 1: with those of all users"
