@@ -43,7 +43,7 @@ def test_sound_results_have_no_fault(results):
     report = check.check(results)
     assert report.faults == []
     assert (len(report.files), report.unknown) == (54, 0)
-    assert len(report.promises) == 56
+    assert len(report.promises) == 60
 
 
 def change(name, column, edit, **options):
