@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sidmill.core import places
+from sidmill.core import rendezvous
 from sidmill.numeric import process_group
 from sidmill.numeric.process_group import ALONE
 from sidmill.quantize import rqkmeans
@@ -62,8 +62,8 @@ def fit_all(folder, rank, ports):
     digests = {}
     for size, port in ports.items():
         if rank < int(size):
-            place = places.local(rank, int(size), port)
-            with process_group.joined(place, torch.device("cpu")) as group:
+            member = rendezvous.local(rank, int(size), port)
+            with process_group.joined(member, torch.device("cpu")) as group:
                 found = {
                     name: fit(folder, changes, group) for name, changes in cases(group.size).items()
                 }
@@ -74,6 +74,6 @@ def fit_all(folder, rank, ports):
 def disagree(rank, port):
     """Train on vectors that the other process does not have."""
     vectors = np.random.default_rng(rank).standard_normal((600, 8), dtype=np.float32)
-    place = places.local(rank, 2, port)
-    with process_group.joined(place, torch.device("cpu")) as group:
+    member = rendezvous.local(rank, 2, port)
+    with process_group.joined(member, torch.device("cpu")) as group:
         rqkmeans.fit(vectors, replace(SETTINGS, codebook_size=16), seed=0, group=group)

@@ -109,7 +109,7 @@ def test_a_process_that_refuses_ends_all_with_its_message(
 
 def test_outside_of_slurm_there_is_no_srun(monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    assert encode_processes.places.srun(2) is None
+    assert encode_processes.rendezvous.srun(2) is None
 
 
 @pytest.mark.parametrize(("n_tasks", "starts"), [(1, False), (2, True), (3, True)])
@@ -121,7 +121,7 @@ def test_srun_starts_no_more_tasks_than_the_job_has(monkeypatch, tmp_path, n_tas
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
-    found = encode_processes.places.srun(2)
+    found = encode_processes.rendezvous.srun(2)
     assert (found is not None) == starts
     if found:
         assert {"srun", "--ntasks=2", "--cpus-per-task=8"} <= set(found.command)

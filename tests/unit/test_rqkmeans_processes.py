@@ -17,15 +17,15 @@ import torch
 from conftest import ROOT
 from process_watch import eventually, running
 
-from sidmill.core import places, processes
+from sidmill.core import processes, rendezvous
 from sidmill.core.errors import SidmillError
-from sidmill.core.places import Place
+from sidmill.core.rendezvous import Member
 from sidmill.formats import vector_file, vector_store
 from sidmill.numeric import nearest_torch, process_group, row_blocks
 from sidmill.numeric.process_group import Group
-from sidmill.quantize import deal, resume, rqkmeans, rqkmeans_processes
-from sidmill.quantize.deal import Deal
+from sidmill.quantize import resume, rqkmeans, rqkmeans_processes, shared_blocks
 from sidmill.quantize.rqkmeans_processes import Files, Run
+from sidmill.quantize.shared_blocks import SharedBlock
 
 LONG = replace(process_fits.SETTINGS, codebook_size=512, n_levels=1, n_iter=20, tolerance=0.0)
 
@@ -160,18 +160,20 @@ def test_the_script_of_the_page_runs_under_torchrun(tmp_path, importable, one_th
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 @pytest.mark.parametrize("span", [(0, 4096), (1024, 1280), (4096, 9000), (512, 5000)])
 def test_each_piece_of_a_block_belongs_to_one_process(size, span):
-    deals = [Deal(Group(rank, size), *span) for rank in range(size)]
-    own = [deal.own_spans(each) for each in deals]
+    blocks = [SharedBlock(Group(rank, size), *span) for rank in range(size)]
+    own = [shared_blocks.own_spans(each) for each in blocks]
     together = sorted((rows for spans in own for rows in spans), key=lambda rows: rows.start)
-    assert together == deal.piece_spans(deals[0])
+    assert together == shared_blocks.piece_spans(blocks[0])
     counts = [len(spans) for spans in own]
     assert max(counts) - min(counts) <= 1
     rows = torch.arange(*span)
-    for each in deals:
-        mine = torch.cat([rows[:0], *(torch.arange(s.start, s.stop) for s in deal.own_spans(each))])
-        pieces = deal.cut_own(each, mine, 2)
+    for each in blocks:
+        mine = torch.cat(
+            [rows[:0], *(torch.arange(s.start, s.stop) for s in shared_blocks.own_spans(each))]
+        )
+        pieces = shared_blocks.cut_own(each, mine, 2)
         assert [len(piece.rows) for piece in pieces] == [
-            s.stop - s.start for s in deal.own_spans(each)
+            s.stop - s.start for s in shared_blocks.own_spans(each)
         ]
         assert all(len(piece.rows) <= nearest_torch.PIECE_ROWS for piece in pieces)
 
@@ -214,26 +216,26 @@ SLURM |= {"SLURM_STEP_NODELIST": "n1,n2", "SLURM_JOB_ID": "77", "SLURM_STEP_ID":
 
 
 @pytest.mark.parametrize(
-    ("environment", "place"),
+    ("environment", "member"),
     [
         ({}, None),
-        ({**TORCHRUN, "MASTER_PORT": "29400"}, Place(3, 4, 1, "n7", 29400, False)),
+        ({**TORCHRUN, "MASTER_PORT": "29400"}, Member(3, 4, 1, "n7", 29400, False)),
         (
             {**TORCHRUN, "MASTER_PORT": "1", "TORCHELASTIC_USE_AGENT_STORE": "True"},
-            Place(3, 4, 1, "n7", 1, True),
+            Member(3, 4, 1, "n7", 1, True),
         ),
         ({"RANK": "0", "WORLD_SIZE": "1"}, None),
-        (SLURM, Place(1, 2, 0, "n1", 20000 + (77 * 31 + 2) % 12000, False)),
-        ({**SLURM, "MASTER_ADDR": "x", "MASTER_PORT": "9"}, Place(1, 2, 0, "x", 9, False)),
+        (SLURM, Member(1, 2, 0, "n1", 20000 + (77 * 31 + 2) % 12000, False)),
+        ({**SLURM, "MASTER_ADDR": "x", "MASTER_PORT": "9"}, Member(1, 2, 0, "x", 9, False)),
         ({**SLURM, "SLURM_STEP_NUM_TASKS": "1"}, None),  # a job that Snakemake submitted
     ],
 )
-def test_a_process_finds_its_place_in_the_environment(monkeypatch, environment, place):
+def test_a_process_finds_its_place_in_the_environment(monkeypatch, environment, member):
     for name in {*TORCHRUN, *SLURM, "MASTER_PORT", "TORCHELASTIC_USE_AGENT_STORE"}:
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert places.of_environment() == place
+    assert rendezvous.of_environment() == member
 
 
 def test_a_place_without_a_meeting_point_says_so(monkeypatch):
@@ -241,7 +243,7 @@ def test_a_place_without_a_meeting_point_says_so(monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     with pytest.raises(SidmillError, match="MASTER_PORT is missing: start the processes with"):
-        places.of_environment()
+        rendezvous.of_environment()
 
 
 def test_streams_are_refused_where_processes_share_the_rows(files):

@@ -41,7 +41,7 @@ PLUMBING = (
     "sidmill.core.listing",
     "sidmill.core.locks",
     "sidmill.core.logs",
-    "sidmill.core.places",
+    "sidmill.core.rendezvous",
     "sidmill.core.processes",
     "sidmill.core.secrets",
     "sidmill.core.terminal",

@@ -3,8 +3,8 @@
 Every process reads the rows that are its own from the shared file and keeps a copy of all results;
 a computation of one process calls the same functions, which then do nothing.
 
-How they are started and find each other: :mod:`sidmill.core.places`. Messages go through gloo where
-computations run on CPUs, and through NCCL where each process has a GPU.
+How they are started and find each other: :mod:`sidmill.core.rendezvous`. Messages go through gloo
+where computations run on CPUs, and through NCCL where each process has a GPU.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,8 +18,8 @@ import xxhash
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from sidmill.core.errors import SidmillError
-from sidmill.core.places import HOST, Place
 from sidmill.core.processes import PeerEndedError
+from sidmill.core.rendezvous import HOST, Member
 
 TIMEOUT = timedelta(minutes=30)  # without a message: then the node of a process is gone
 
@@ -47,11 +47,11 @@ def open_store() -> TCPStore:
 
 
 @contextmanager
-def joined(place: Place | None, device: torch.device) -> Iterator[Group]:
+def joined(member: Member | None, device: torch.device) -> Iterator[Group]:
     """Join the other processes of a computation, and leave them at its end.
 
     Args:
-        place: of this process; None for a computation of one.
+        member: of this process; None for a computation of one.
         device: a CPU, or a kind of GPU: each process takes the GPU of its number on its machine.
 
     Yields:
@@ -61,55 +61,55 @@ def joined(place: Place | None, device: torch.device) -> Iterator[Group]:
         SidmillError: if the machine has fewer GPUs than processes, or the others do not answer.
     """
     # A process alone has nothing to join; of several, each takes a GPU of its own.
-    if place is None:
+    if member is None:
         yield Group(device=device)
         return
     is_cuda = device.type == "cuda"
     if is_cuda:
-        device = _own_gpu(place)
+        device = _own_gpu(member)
 
     # Find the other processes at the store, and leave them at the end.
     try:
         store = TCPStore(
-            place.host,
-            place.port,
-            is_master=place.rank == 0 and not place.has_store,
+            member.host,
+            member.port,
+            is_master=member.rank == 0 and not member.has_store,
             timeout=TIMEOUT,
             wait_for_workers=False,
         )
         dist.init_process_group(
             "nccl" if is_cuda else "gloo",
             store=store,
-            rank=place.rank,
-            world_size=place.size,
+            rank=member.rank,
+            world_size=member.size,
             timeout=TIMEOUT,
         )
     except RuntimeError as error:
-        raise _unreachable(place, error) from error
+        raise _unreachable(member, error) from error
     try:
-        yield Group(place.rank, place.size, device)
+        yield Group(member.rank, member.size, device)
     finally:
         dist.destroy_process_group()
 
 
-def _own_gpu(place: Place) -> torch.device:
+def _own_gpu(member: Member) -> torch.device:
     """The GPU of this process, which no other process of the machine uses."""
     n_gpus = torch.cuda.device_count()
-    if place.local_rank >= n_gpus:
+    if member.local_rank >= n_gpus:
         raise SidmillError(
-            f"process {place.local_rank + 1} of this machine needs a GPU of its own, and torch "
+            f"process {member.local_rank + 1} of this machine needs a GPU of its own, and torch "
             f"finds {n_gpus}: start at most {n_gpus} processes here, or set device to cpu"
         )
-    device = torch.device("cuda", place.local_rank)
+    device = torch.device("cuda", member.local_rank)
     torch.cuda.set_device(device)
     return device
 
 
-def _unreachable(place: Place, error: RuntimeError) -> SidmillError:
+def _unreachable(member: Member, error: RuntimeError) -> SidmillError:
     reason = str(error).partition("\n")[0]
     return SidmillError(
-        f"process {place.rank} of {place.size} cannot reach the others at "
-        f"{place.host}:{place.port} ({reason}): let the nodes reach each other there, or name "
+        f"process {member.rank} of {member.size} cannot reach the others at "
+        f"{member.host}:{member.port} ({reason}): let the nodes reach each other there, or name "
         "another address in MASTER_ADDR and MASTER_PORT"
     )
 

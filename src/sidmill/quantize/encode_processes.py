@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sidmill.core import places, processes
-from sidmill.core.places import Place
+from sidmill.core import processes, rendezvous
+from sidmill.core.rendezvous import Member
 from sidmill.formats import category_file, quantizer_file, vector_store
 from sidmill.numeric import category_codes, row_blocks
 from sidmill.settings import base
@@ -69,17 +69,17 @@ def encode(
         SidmillError: if a process failed, with its message.
     """
     if n_processes == 1:
-        yield from _encode(files, settings, Place(0, 1, 0, places.HOST, 0, has_store=False))
+        yield from _encode(files, settings, Member(0, 1, 0, rendezvous.HOST, 0, has_store=False))
         return
     for left in Path(output).parent.glob(f"{FOLDER}*"):  # of a job that was killed
         shutil.rmtree(left, ignore_errors=True)
     folder = tempfile.mkdtemp(dir=Path(output).parent, prefix=FOLDER)
     try:
         common = {"files": _plain(files), "settings": asdict(settings), "folder": folder}
-        launcher = places.srun(n_processes)
-        local = [places.local(rank, n_processes, port=0) for rank in range(n_processes)]
-        shares = [None] if launcher else [place._asdict() for place in local]
-        arguments = [common | {"place": place} for place in shares]
+        launcher = rendezvous.srun(n_processes)
+        local = [rendezvous.local(rank, n_processes, port=0) for rank in range(n_processes)]
+        shares = [None] if launcher else [member._asdict() for member in local]
+        arguments = [common | {"member": member} for member in shares]
         logger.info("%d processes, started by %s", n_processes, "srun" if launcher else "this one")
         processes.run(WORKER, arguments, task=f"encode {files.vectors}", launcher=launcher)
 
@@ -92,10 +92,10 @@ def encode(
 
 
 def encode_share(
-    files: dict[str, Any], settings: dict[str, Any], folder: str, place: dict[str, Any] | None
+    files: dict[str, Any], settings: dict[str, Any], folder: str, member: dict[str, Any] | None
 ) -> None:
     """Encode the items of one process, in that process; the arguments are JSON."""
-    own = Place(**place) if place else places.of_environment()
+    own = Member(**member) if member else rendezvous.of_environment()
     if own is None:
         raise RuntimeError("srun has named no task in the environment of this process")
     section = base.read(Encoding, settings)
@@ -104,15 +104,15 @@ def encode_share(
     np.save(_part(folder, own.rank), codes)
 
 
-def _encode(files: Files, settings: Encoding, place: Place) -> Iterator[np.ndarray]:
+def _encode(files: Files, settings: Encoding, member: Member) -> Iterator[np.ndarray]:
     """Encode the share of a process: consecutive whole blocks, as even as can be."""
     items = vector_store.open_store(files.vectors, files.ids)
     fitted = quantizer_file.read(files.quantizer)
     names = category_file.of_ids(files.categories or "", items.ids)
     n_blocks = -(-len(items.ids) // row_blocks.MAX_BLOCK_ROWS)
     low, high = (
-        min(n_blocks * rank // place.size * row_blocks.MAX_BLOCK_ROWS, len(items.ids))
-        for rank in (place.rank, place.rank + 1)
+        min(n_blocks * rank // member.size * row_blocks.MAX_BLOCK_ROWS, len(items.ids))
+        for rank in (member.rank, member.rank + 1)
     )
     yield from category_codes.encode(
         fitted,

@@ -15,8 +15,8 @@ import torch
 
 from sidmill.numeric import nearest_torch, relative_scores
 from sidmill.numeric.nearest_torch import Piece
-from sidmill.quantize import deal
-from sidmill.quantize.deal import Deal
+from sidmill.quantize import shared_blocks
+from sidmill.quantize.shared_blocks import SharedBlock
 
 FEW_ROWS = 4  # rows fewer than one in so many clusters are added one by one in float64
 
@@ -51,7 +51,7 @@ def visit(
     before: torch.Tensor | None,
     hartigan: bool,
     buffers: list[torch.Tensor],
-    shared: Deal | None = None,
+    shared: SharedBlock | None = None,
 ) -> torch.Tensor:
     """Assign the rows of a block to centroids, and keep sums and counts in step; centroids stay.
 
@@ -86,7 +86,7 @@ def visit(
     ]
 
     # Search for the pieces; each device works on one at a time.
-    shared = shared if deal.is_shared(shared) else None
+    shared = shared if shared_blocks.is_shared(shared) else None
     previous_labels = None if before is None else _of_pieces(before, pieces, shared)
     assigned: list[torch.Tensor] = []
     for group in nearest_torch.rounds(pieces, len(buffers)):
@@ -104,7 +104,7 @@ def visit(
 
     # Update sums and counts, in row order.
     if shared is not None:
-        after = deal.gather_labels(shared, assigned, clusters.centroids)
+        after = shared_blocks.gather_labels(shared, assigned, clusters.centroids)
     else:
         after = torch.cat(assigned)
     is_moved = None if before is None else after != before
@@ -118,13 +118,13 @@ def visit(
 
 
 def _of_pieces(
-    labels: torch.Tensor, pieces: list[Piece], shared: Deal | None
+    labels: torch.Tensor, pieces: list[Piece], shared: SharedBlock | None
 ) -> list[torch.Tensor]:
     """Labels (b,) of a block for each piece of this process."""
     if shared is None:
         return list(labels.split([len(rows) for _, rows in pieces]))  # type: ignore[no-untyped-call]
-    lengths = [span.stop - span.start for span in deal.piece_spans(shared)]
-    return deal.own_of(shared, labels.split(lengths))  # type: ignore[no-untyped-call]
+    lengths = [span.stop - span.start for span in shared_blocks.piece_spans(shared)]
+    return shared_blocks.own_of(shared, labels.split(lengths))  # type: ignore[no-untyped-call]
 
 
 def _moved_rows(
@@ -132,13 +132,13 @@ def _moved_rows(
     pieces: list[Piece],
     is_moved: torch.Tensor | None,
     buffers: list[torch.Tensor],
-    shared: Deal | None,
+    shared: SharedBlock | None,
 ) -> list[torch.Tensor]:
     """Rows of each piece of a block that join a cluster, bool (b,); None for all of them."""
     centroids = clusters.centroids
     rows_of_pieces = [rows for _, rows in pieces]
     if shared is not None:
-        return deal.gather_rows(shared, rows_of_pieces, is_moved, centroids)
+        return shared_blocks.gather_rows(shared, rows_of_pieces, is_moved, centroids)
     if is_moved is None:
         return [rows.to(centroids.device) for rows in rows_of_pieces]
     if _is_one_gpu(buffers):

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from sidmill.numeric.nearest_torch import Piece
-from sidmill.quantize import deal, lloyd, residual_rows
-from sidmill.quantize.deal import Deal
+from sidmill.quantize import lloyd, residual_rows, shared_blocks
 from sidmill.quantize.lloyd import Clusters
 from sidmill.quantize.residual_rows import Source
+from sidmill.quantize.shared_blocks import SharedBlock
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def fill_empty(source: Source, clusters: Clusters, codes: np.ndarray) -> None:
     rows: list[torch.Tensor] = []
     candidates: list[torch.Tensor] = []
     for span, pieces in residual_rows.pieces(source):
-        shared = residual_rows.deal_of(source, span)
+        shared = residual_rows.shared_block(source, span)
         distance = _distances(shared, pieces, clusters, codes)
         top = distance.topk(min(len(empty), len(distance)))
         distances.append(top.values)
@@ -61,7 +61,7 @@ def fill_empty(source: Source, clusters: Clusters, codes: np.ndarray) -> None:
 
 
 def _distances(
-    shared: Deal, pieces: list[Piece], clusters: Clusters, codes: np.ndarray
+    shared: SharedBlock, pieces: list[Piece], clusters: Clusters, codes: np.ndarray
 ) -> torch.Tensor:
     """Squared distances of a block's rows from their centroids, float32 (b,).
 
@@ -69,20 +69,20 @@ def _distances(
     """
     centroids, counts = clusters.centroids, clusters.counts
     found = []
-    for (_, rows), span in zip(pieces, deal.own_spans(shared), strict=True):
+    for (_, rows), span in zip(pieces, shared_blocks.own_spans(shared), strict=True):
         index = torch.from_numpy(codes[span].astype(np.int64)).to(centroids.device)
         distance = rows.to(centroids.device) - centroids.index_select(0, index)
         found.append(distance.square_().sum(dim=1).masked_fill_(counts[index] < 2, 0.0))
-    lengths = [span.stop - span.start for span in deal.piece_spans(shared)]
-    return torch.cat(deal.gather(shared, found, lengths, centroids[0]))
+    lengths = [span.stop - span.start for span in shared_blocks.piece_spans(shared)]
+    return torch.cat(shared_blocks.gather(shared, found, lengths, centroids[0]))
 
 
 def _rows(
-    shared: Deal, pieces: list[Piece], chosen: torch.Tensor, clusters: Clusters
+    shared: SharedBlock, pieces: list[Piece], chosen: torch.Tensor, clusters: Clusters
 ) -> torch.Tensor:
     """Rows of a block by their numbers in it, int64 (c,), in that order: float32 (c, D)."""
     is_chosen = torch.zeros(shared.stop - shared.start, dtype=torch.bool, device=chosen.device)
     is_chosen[chosen] = True
     own = [rows for _, rows in pieces]
-    ascending = torch.cat(deal.gather_rows(shared, own, is_chosen, clusters.centroids))
+    ascending = torch.cat(shared_blocks.gather_rows(shared, own, is_chosen, clusters.centroids))
     return ascending[chosen.argsort().argsort()]

@@ -14,8 +14,8 @@ from sidmill.formats.vector_file import Streamed
 from sidmill.numeric import nearest_torch, row_blocks
 from sidmill.numeric.nearest_torch import Piece
 from sidmill.numeric.process_group import ALONE, Group
-from sidmill.quantize import deal
-from sidmill.quantize.deal import Deal
+from sidmill.quantize import shared_blocks
+from sidmill.quantize.shared_blocks import SharedBlock
 
 HELD_SHARE = 0.5  # of a GPU's free memory: rows that fit there are read once
 CACHED_ROWS = 64  # of 1,024 dimensions a core's own cache holds so many, and as many codewords
@@ -45,9 +45,9 @@ def count(source: Source) -> int:
     return len(source.vectors) if source.rows is None else len(source.rows)
 
 
-def deal_of(source: Source, span: slice, rows: torch.Tensor | None = None) -> Deal:
+def shared_block(source: Source, span: slice, rows: torch.Tensor | None = None) -> SharedBlock:
     """How processes share a block; ``rows`` (b, D) where each of them has all of its rows."""
-    return Deal(source.group, span.start, span.stop, rows)
+    return SharedBlock(source.group, span.start, span.stop, rows)
 
 
 def pieces(source: Source) -> Iterator[tuple[slice, list[Piece]]]:
@@ -60,16 +60,16 @@ def pieces(source: Source) -> Iterator[tuple[slice, list[Piece]]]:
     if source.held is not None:
         for start in range(0, count(source), source.block_rows):
             span = slice(start, min(start + source.block_rows, count(source)))
-            yield span, _held_pieces(source.held, deal_of(source, span), len(source.devices))
+            yield span, _held_pieces(source.held, shared_block(source, span), len(source.devices))
         return
 
     def divide(start: int, rows: torch.Tensor, n_devices: int) -> list[Piece]:
-        return deal.cut_own(deal_of(source, _block(source, start)), rows, n_devices)
+        return shared_blocks.cut_own(shared_block(source, _block(source, start)), rows, n_devices)
 
     for start, block in nearest_torch.to_devices(_own_blocks(source), source.devices, divide):
         span = _block(source, start)
         jobs = []
-        own = deal.own_spans(deal_of(source, span))
+        own = shared_blocks.own_spans(shared_block(source, span))
         for (device_index, residuals), rows in zip(block, own, strict=True):
             levels = [level[device_index] for level in source.levels]
             codes = [codes[rows] for codes in source.codes]
@@ -95,7 +95,7 @@ def _own_blocks(source: Source) -> Iterator[tuple[int, np.ndarray]]:
 
     def rows_of(number: int) -> np.ndarray:
         span = _block(source, number * source.block_rows)
-        own = deal.own_spans(deal_of(source, span))
+        own = shared_blocks.own_spans(shared_block(source, span))
         rows = np.concatenate([np.empty(0, np.int64), *(np.arange(s.start, s.stop) for s in own)])
         return rows if source.rows is None else source.rows[rows]
 
@@ -159,18 +159,18 @@ def subtract_level(source: Source, level: list[nearest_torch.Level], codes: np.n
     """Subtract from every residual row its codeword: unsigned ``codes`` (n,)."""
     if source.held is not None:
         for span, block in pieces(source):
-            own = deal.own_spans(deal_of(source, span))
+            own = shared_blocks.own_spans(shared_block(source, span))
             for (device_index, residuals), rows in zip(block, own, strict=True):
                 _subtract(residuals, [level[device_index]], [codes[rows]], 1.0)
     return source._replace(levels=[*source.levels, level], codes=[*source.codes, codes])
 
 
-def _held_pieces(held: dict[int, torch.Tensor], shared: Deal, n_devices: int) -> list[Piece]:
+def _held_pieces(held: dict[int, torch.Tensor], shared: SharedBlock, n_devices: int) -> list[Piece]:
     found = []
-    for span in deal.own_spans(shared):
+    for span in shared_blocks.own_spans(shared):
         number, low = divmod(span.start, nearest_torch.PIECE_ROWS)
         rows = held[number][low : low + span.stop - span.start]
-        found.append(Piece(deal.device_of(shared, span, n_devices), rows))
+        found.append(Piece(shared_blocks.device_of(shared, span, n_devices), rows))
     return found
 
 

@@ -10,8 +10,8 @@ sample of 32 rows per codeword that is held in memory. Then passes over all trai
 which are streamed; the codewords move after each block. A few such passes reach a lower error than
 twenty passes of plain k-means. docs/log.md has the figures.
 
-Several processes may share the search of each block (:mod:`sidmill.quantize.deal`). What is small
-beside it, every process computes for itself: k-means++, merges and splits, and the sums.
+Several processes may share the search of each block (:mod:`sidmill.quantize.shared_blocks`). What
+is small beside it, every process computes for itself: k-means++, merges and splits, and the sums.
 """
 
 import dataclasses
@@ -34,7 +34,6 @@ from sidmill.numeric import nearest_torch, process_group, row_blocks
 from sidmill.numeric.nearest_torch import Piece
 from sidmill.numeric.process_group import ALONE, Group
 from sidmill.quantize import (
-    deal,
     kmeans_pp,
     known_codes,
     lloyd,
@@ -42,12 +41,13 @@ from sidmill.quantize import (
     reseed_empty,
     residual_rows,
     resume,
+    shared_blocks,
     split_merge,
 )
-from sidmill.quantize.deal import Deal
 from sidmill.quantize.lloyd import Clusters
 from sidmill.quantize.residual_rows import Source
 from sidmill.quantize.resume import Fitted
+from sidmill.quantize.shared_blocks import SharedBlock
 from sidmill.settings import base
 from sidmill.settings.quantize import Rqkmeans
 
@@ -645,7 +645,7 @@ def _fit_sample(
             rows = sample[start : start + step]
             span = slice(start, start + len(rows))
             previous = None if codes is None else codes[span]
-            shared = residual_rows.deal_of(source, span, rows)
+            shared = residual_rows.shared_block(source, span, rows)
             pieces = _sample_pieces(source, shared, rows)
             assigned.append(lloyd.visit(clusters, pieces, previous, True, buffers, shared))
             if codes is not None:
@@ -666,14 +666,12 @@ def _fit_sample(
     return clusters
 
 
-def _sample_pieces(source: Source, shared: Deal, rows: torch.Tensor) -> list[Piece]:
+def _sample_pieces(source: Source, shared: SharedBlock, rows: torch.Tensor) -> list[Piece]:
     """Pieces of a block of the sample that this process searches for, on its devices."""
     n_devices = len(source.devices)
-    spans = [
-        slice(span.start - shared.start, span.stop - shared.start)
-        for span in deal.own_spans(shared)
-    ]
-    indices = [deal.device_of(shared, span, n_devices) for span in deal.own_spans(shared)]
+    own = shared_blocks.own_spans(shared)
+    spans = [slice(span.start - shared.start, span.stop - shared.start) for span in own]
+    indices = [shared_blocks.device_of(shared, span, n_devices) for span in own]
     return [
         Piece(index, rows[span].to(source.devices[index]))
         for index, span in zip(indices, spans, strict=True)
@@ -696,7 +694,7 @@ def _pass(source: Source, state: State, before: float, prior: Clusters | None) -
         previous = None
         if state.n_passes:
             previous = torch.from_numpy(codes[span].astype(np.int64)).to(source.device)
-        shared = residual_rows.deal_of(source, span)
+        shared = residual_rows.shared_block(source, span)
         assigned = lloyd.visit(clusters, pieces, previous, state.hartigan, buffers, shared)
         codes[span] = assigned.cpu().numpy()
         lloyd.centre(clusters, prior)
@@ -738,15 +736,15 @@ def _assign(source: Source, level: list[nearest_torch.Level]) -> tuple[np.ndarra
             )
             for (number, rows), labels in zip(pieces, nearest, strict=True)
         ]
-        shared = residual_rows.deal_of(source, span)
+        shared = residual_rows.shared_block(source, span)
         nearest = [labels.to(source.device) for labels in nearest]
-        codes[span] = deal.gather_labels(shared, nearest, level[0].codewords).cpu().numpy()
+        codes[span] = shared_blocks.gather_labels(shared, nearest, level[0].codewords).cpu().numpy()
 
         # Sums in row order.
-        one_each = [1] * len(deal.piece_spans(shared))
+        one_each = [1] * len(shared_blocks.piece_spans(shared))
         errors = [each.to(source.device) for each in errors]
         like = torch.empty(0, dtype=torch.float64, device=source.device)
-        of_pieces = deal.gather(shared, errors, one_each, like)
+        of_pieces = shared_blocks.gather(shared, errors, one_each, like)
         for squares in torch.cat(of_pieces).tolist():
             error += squares
     return codes, error

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sidmill.core import places, processes
-from sidmill.core.places import Place
+from sidmill.core import processes, rendezvous
+from sidmill.core.rendezvous import Member
 from sidmill.formats import catalogue_match, vector_store
 from sidmill.numeric import nearest_torch, process_group
 from sidmill.numeric.process_group import ALONE, Group
@@ -71,14 +71,14 @@ def fit(files: Files, settings: Rqkmeans, run: Run, n_processes: int) -> Fitted:
         return _fit(files, settings, run, ALONE)
     common = {"files": files._asdict(), "settings": asdict(settings), "run": run._asdict()}
     task = f"train {Path(run.state_path).with_suffix('')}"
-    launcher = places.srun(n_processes)
+    launcher = rendezvous.srun(n_processes)
     logger.info("%d processes, started by %s", n_processes, "srun" if launcher else "this one")
     if launcher is not None:
-        processes.run(WORKER, [common | {"place": None}], task=task, launcher=launcher)
+        processes.run(WORKER, [common | {"member": None}], task=task, launcher=launcher)
     else:
         store = process_group.open_store()
-        local = [places.local(rank, n_processes, store.port) for rank in range(n_processes)]
-        arguments = [common | {"place": place._asdict()} for place in local]
+        local = [rendezvous.local(rank, n_processes, store.port) for rank in range(n_processes)]
+        arguments = [common | {"member": member._asdict()} for member in local]
         processes.run(WORKER, arguments, task=task)
     return rqkmeans.read_finished(run.state_path)
 
@@ -87,11 +87,11 @@ def fit_worker(
     files: dict[str, Any],
     settings: dict[str, Any],
     run: dict[str, Any],
-    place: dict[str, Any] | None,
+    member: dict[str, Any] | None,
 ) -> None:
     """Train in one process of several; the arguments are JSON, and the result is in the state."""
     section = base.read(Rqkmeans, settings)
-    own = Place(**place) if place else places.of_environment()
+    own = Member(**member) if member else rendezvous.of_environment()
     device = nearest_torch.pick_devices(section.device)[0]
     with process_group.joined(own, device) as group:
         if group.rank:  # the lines of the first process are those of all

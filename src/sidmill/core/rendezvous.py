@@ -1,4 +1,4 @@
-"""How processes of one task are started on machines, and how each finds its place among them.
+"""How processes of one task are started on machines, and how each finds the others.
 
 They are started by torchrun or ``srun``, which name each process in its environment, or by
 :mod:`sidmill.core.processes`, whose caller names it in the arguments.
@@ -17,7 +17,7 @@ HOST = "127.0.0.1"
 FIRST_PORT, N_PORTS = 20_000, 12_000  # of the ports that steps of Slurm meet at
 
 
-class Place(NamedTuple):
+class Member(NamedTuple):
     """How a process finds the others.
 
     Attributes:
@@ -37,12 +37,12 @@ class Place(NamedTuple):
     has_store: bool
 
 
-def local(rank: int, size: int, port: int) -> Place:
-    """The place of a process whose parent, on the same machine, has the store at ``port``."""
-    return Place(rank, size, rank, HOST, port, has_store=True)
+def local(rank: int, size: int, port: int) -> Member:
+    """A process whose parent, on the same machine, has the store at ``port``."""
+    return Member(rank, size, rank, HOST, port, has_store=True)
 
 
-def of_environment() -> Place | None:
+def of_environment() -> Member | None:
     """Find this process in what torchrun or ``srun`` says in its environment; None if alone.
 
     Raises:
@@ -59,18 +59,18 @@ def of_environment() -> Place | None:
             )
         has_store = found.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         host = found.get("MASTER_ADDR", HOST)
-        return Place(rank, size, local_rank, host, port, has_store) if size > 1 else None
+        return Member(rank, size, local_rank, host, port, has_store) if size > 1 else None
     if "SLURM_PROCID" in found and int(found.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         return _of_slurm()
     return None
 
 
-def _of_slurm() -> Place:
-    """The place of a task of ``srun``: the processes meet on the first node of the step."""
+def _of_slurm() -> Member:
+    """A task of ``srun``: the processes meet on the first node of the step."""
     found = os.environ
     host = found.get("MASTER_ADDR") or _first_host(found["SLURM_STEP_NODELIST"])
     step = int(found["SLURM_JOB_ID"]) * 31 + int(found.get("SLURM_STEP_ID", "0"))
-    return Place(
+    return Member(
         rank=int(found["SLURM_PROCID"]),
         size=int(found["SLURM_STEP_NUM_TASKS"]),
         local_rank=int(found.get("SLURM_LOCALID", "0")),

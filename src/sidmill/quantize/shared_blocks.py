@@ -23,7 +23,7 @@ from sidmill.numeric import nearest_torch, process_group
 from sidmill.numeric.process_group import Group
 
 
-class Deal(NamedTuple):
+class SharedBlock(NamedTuple):
     """How a block is shared.
 
     Attributes:
@@ -41,55 +41,55 @@ class Deal(NamedTuple):
     rows: torch.Tensor | None = None
 
 
-def is_shared(deal: Deal | None) -> bool:
+def is_shared(block: SharedBlock | None) -> bool:
     """Whether several processes share the block."""
-    return deal is not None and deal.group.size > 1
+    return block is not None and block.group.size > 1
 
 
-def piece_spans(deal: Deal) -> list[slice]:
+def piece_spans(block: SharedBlock) -> list[slice]:
     """Rows of all pieces of the block."""
-    return nearest_torch.piece_spans(deal.start, deal.stop)
+    return nearest_torch.piece_spans(block.start, block.stop)
 
 
-def own_spans(deal: Deal) -> list[slice]:
+def own_spans(block: SharedBlock) -> list[slice]:
     """Rows of the pieces that this process takes."""
-    return [span for span in piece_spans(deal) if _owner(deal, span) == deal.group.rank]
+    return [span for span in piece_spans(block) if _owner(block, span) == block.group.rank]
 
 
-def own_of(deal: Deal, parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def own_of(block: SharedBlock, parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Those of ``parts``, one per piece of the block, that belong to this process's pieces."""
-    spans = piece_spans(deal)
+    spans = piece_spans(block)
     return [
         part
         for part, span in zip(parts, spans, strict=True)
-        if _owner(deal, span) == deal.group.rank
+        if _owner(block, span) == block.group.rank
     ]
 
 
-def device_of(deal: Deal, span: slice, n_devices: int) -> int:
+def device_of(block: SharedBlock, span: slice, n_devices: int) -> int:
     """Which of its devices this process gives a piece to: in turn."""
     number: int = span.start // nearest_torch.PIECE_ROWS
-    return number // deal.group.size % n_devices
+    return number // block.group.size % n_devices
 
 
-def cut_own(deal: Deal, rows: torch.Tensor, n_devices: int) -> list[nearest_torch.Piece]:
+def cut_own(block: SharedBlock, rows: torch.Tensor, n_devices: int) -> list[nearest_torch.Piece]:
     """Cut the rows of this process's pieces, one piece after the other in ``rows``, into pieces."""
     pieces, first = [], 0
-    for span in own_spans(deal):
+    for span in own_spans(block):
         n_rows = span.stop - span.start
-        device_index = device_of(deal, span, n_devices)
+        device_index = device_of(block, span, n_devices)
         pieces.append(nearest_torch.Piece(device_index, rows[first : first + n_rows]))
         first += n_rows
     return pieces
 
 
 def gather(
-    deal: Deal, own: Sequence[torch.Tensor], lengths: Sequence[int], like: torch.Tensor
+    block: SharedBlock, own: Sequence[torch.Tensor], lengths: Sequence[int], like: torch.Tensor
 ) -> list[torch.Tensor]:
     """Tell every process what each found for its pieces.
 
     Args:
-        deal: how the block is shared.
+        block: how the block is shared.
         own: what this process found for each of its pieces, (l, ...) each.
         lengths: l of each piece of the block.
         like: a tensor of the same type, inner shape and device, for a process without pieces.
@@ -100,37 +100,39 @@ def gather(
     Raises:
         PeerEndedError: if another process is gone.
     """
-    spans = piece_spans(deal)
-    owners = [_owner(deal, span) for span in spans]
-    totals = [0] * deal.group.size
+    spans = piece_spans(block)
+    owners = [_owner(block, span) for span in spans]
+    totals = [0] * block.group.size
     for owner, length in zip(owners, lengths, strict=True):
         totals[owner] += length
 
     # One message per process; it holds that process's pieces one after the other.
     message = torch.cat(list(own)) if own else like.new_empty((0, *like.shape[1:]))
-    parts = process_group.gather(deal.group, message, totals)
-    found, firsts = [], [0] * deal.group.size
+    parts = process_group.gather(block.group, message, totals)
+    found, firsts = [], [0] * block.group.size
     for owner, length in zip(owners, lengths, strict=True):
         found.append(parts[owner][firsts[owner] : firsts[owner] + length])
         firsts[owner] += length
     return found
 
 
-def gather_labels(deal: Deal, own: Sequence[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+def gather_labels(
+    block: SharedBlock, own: Sequence[torch.Tensor], like: torch.Tensor
+) -> torch.Tensor:
     """Tell every process the codes, int64 (p,), that each found for its pieces: int64 (b,)."""
-    lengths = [span.stop - span.start for span in piece_spans(deal)]
+    lengths = [span.stop - span.start for span in piece_spans(block)]
     small = [labels.to(torch.int32) for labels in own]  # half the message
-    found = gather(deal, small, lengths, like.new_empty(0, dtype=torch.int32))
+    found = gather(block, small, lengths, like.new_empty(0, dtype=torch.int32))
     return torch.cat(found).to(torch.int64)
 
 
 def gather_rows(
-    deal: Deal, own: Sequence[torch.Tensor], chosen: torch.Tensor | None, like: torch.Tensor
+    block: SharedBlock, own: Sequence[torch.Tensor], chosen: torch.Tensor | None, like: torch.Tensor
 ) -> list[torch.Tensor]:
     """Give every process some rows of a block.
 
     Args:
-        deal: how the block is shared.
+        block: how the block is shared.
         own: float32 (p, D), the rows of each piece of this process.
         chosen: bool (b,), which rows of the block; None for all.
         like: float32 (k, D), any k, where the rows go.
@@ -141,25 +143,25 @@ def gather_rows(
     Raises:
         PeerEndedError: if another process is gone.
     """
-    lengths = [span.stop - span.start for span in piece_spans(deal)]
+    lengths = [span.stop - span.start for span in piece_spans(block)]
     if chosen is None:
-        if deal.rows is not None:
-            return list(deal.rows.split(lengths))  # type: ignore[no-untyped-call]
-        return gather(deal, [rows.to(like.device) for rows in own], lengths, like)
+        if block.rows is not None:
+            return list(block.rows.split(lengths))  # type: ignore[no-untyped-call]
+        return gather(block, [rows.to(like.device) for rows in own], lengths, like)
 
     # The rows of some pieces, from memory or from the process that has them.
     of_pieces = chosen.split(lengths)  # type: ignore[no-untyped-call]
-    if deal.rows is not None:
-        pieces = deal.rows.split(lengths)  # type: ignore[no-untyped-call]
+    if block.rows is not None:
+        pieces = block.rows.split(lengths)  # type: ignore[no-untyped-call]
         return [rows[each] for rows, each in zip(pieces, of_pieces, strict=True)]
     selected = [
         rows[each.to(rows.device)].to(like.device)
-        for rows, each in zip(own, own_of(deal, of_pieces), strict=True)
+        for rows, each in zip(own, own_of(block, of_pieces), strict=True)
     ]
     n_chosen = torch.stack([each.sum() for each in of_pieces]).tolist()
-    return gather(deal, selected, n_chosen, like)
+    return gather(block, selected, n_chosen, like)
 
 
-def _owner(deal: Deal, span: slice) -> int:
+def _owner(block: SharedBlock, span: slice) -> int:
     number: int = span.start // nearest_torch.PIECE_ROWS
-    return number % deal.group.size
+    return number % block.group.size
