@@ -79,7 +79,7 @@ def test_tasks_of_a_launcher_find_their_items(files, tmp_path, monkeypatch):
     launcher = tmp_path / "launcher.py"
     launcher.write_text(FAKE_SRUN)
     command = [sys.executable, str(launcher), "2"]
-    monkeypatch.setattr(encode_processes.places, "srun", lambda n: Launcher(command, n))
+    monkeypatch.setattr(encode_processes.rendezvous, "srun", lambda n: Launcher(command, n))
     found = codes_of(files, 2)
     monkeypatch.undo()
     assert found.tobytes() == codes_of(files, 1).tobytes()
@@ -100,7 +100,7 @@ def test_a_process_that_refuses_ends_all_with_its_message(
         launcher = tmp_path / "launcher.py"
         launcher.write_text(FAKE_SRUN)
         command = [sys.executable, str(launcher), "2"]
-        monkeypatch.setattr(encode_processes.places, "srun", lambda n: Launcher(command, n))
+        monkeypatch.setattr(encode_processes.rendezvous, "srun", lambda n: Launcher(command, n))
         who = "one of the 2 processes that"
     with pytest.raises(SidmillError, match=rf"{who} encode .* failed: vectors are not finite"):
         codes_of(files, 2)
