@@ -76,8 +76,8 @@ def test_cut_short_it_ends_in_the_same_bytes(vectors, on_device, tmp_path, monke
     for n_saves in (1, 3):
         path, left = tmp_path / f"{n_saves}.state", [n_saves]
 
-        def start(*arguments, left=left):
-            saved, save = real(*arguments)
+        def start(*arguments, left=left, **keywords):
+            saved, save = real(*arguments, **keywords)
 
             def save_and_die(*state):
                 save(*state)

@@ -2,13 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from sidmill.cli import commands
 from sidmill.commands import publishing
 from sidmill.core.errors import SidmillError
-from sidmill.formats import version_folder
+from sidmill.formats import quantizer_file, version_folder
 from sidmill.io import json_report
 
 FACTS = {"version": 1, "items": 3, "reserved": 0}
@@ -24,6 +25,8 @@ def run(tmp_path, monkeypatch):
     for name in version_folder.NEEDED:
         sources[name.partition(".")[0]] = f"results/{name}"
         (tmp_path / "results" / name).write_text(name)
+    quantizer = quantizer_file.Quantizer("rqkmeans", [np.zeros((2, 4), np.float32)], {}, {})
+    quantizer_file.write("results/quantizer.safetensors", quantizer)  # the card reads it
     for number in range(2):
         (shards / f"part-{number}.parquet").write_text(f"shard {number}")
     sources["shards"] = [f"results/items/embeddings.parquet/part-{n}.parquet" for n in range(2)]
