@@ -6,6 +6,7 @@ They are started by torchrun or ``srun``, which name each process in its environ
 
 import os
 import re
+import shutil
 import subprocess
 from typing import NamedTuple
 
@@ -93,7 +94,7 @@ def _first_host(nodes: str) -> str:
 def srun(n_processes: int) -> Launcher | None:
     """``srun``, in a Slurm job of at least so many tasks, with the threads of this process each."""
     job = os.environ.get("SLURM_JOB_ID")
-    if job is None:
+    if job is None or shutil.which("scontrol") is None:  # containers often lack Slurm's programs
         return None
     shown = subprocess.run(
         ["scontrol", "show", "job", "--oneliner", job], capture_output=True, text=True, check=False
