@@ -1,4 +1,4 @@
-"""The processes that share one computation, and what they tell each other.
+"""The processes that share one computation, and the messages between them.
 
 Every process reads the rows that are its own from the shared file and keeps a copy of all results;
 a computation of one process calls the same functions, which then do nothing.
