@@ -176,6 +176,7 @@ def _explained() -> Iterator[None]:
     except RuntimeError as error:  # what gloo, NCCL and the store raise
         reason = str(error).partition("\n")[0]
         raise PeerEndedError(
-            f"another process of this computation has ended ({reason}): see its message; what is "
-            "done is kept, run again"
+            f"another process of this computation has ended, or did not answer for "
+            f"{TIMEOUT.seconds // 60} minutes ({reason}): see its message; what is done is kept, "
+            f"run again"
         ) from error
