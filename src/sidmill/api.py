@@ -188,7 +188,7 @@ def encode_file(
 def resolve(
     quantizer: Quantizer,
     vectors: np.ndarray | torch.Tensor,
-    codes: np.ndarray,
+    codes: np.ndarray | torch.Tensor,
     *,
     strategy: str = "reassign",
     suffix_size: int = 256,
@@ -203,7 +203,7 @@ def resolve(
     Args:
         quantizer: that gave the codes.
         vectors: floats (N, D), of these items; a memory map stays on disk.
-        codes: int32 (N, L), of :func:`encode`.
+        codes: integers (N, L), of :func:`encode`.
         strategy: reassign (move the fewest items to free codes), sinkhorn, suffix or none.
         suffix_size: suffix: largest number of items with the same codes.
         device: auto, cpu, or cuda:1; where the quantizer has an encoder.
@@ -224,18 +224,24 @@ def resolve(
             "vectors are read as a stream, and rows are wanted in any order: save them as .npy and "
             'give numpy.load(path, mmap_mode="r")'
         )
+    codes = _numbers(codes)
     shape = (len(items), len(quantizer.codebooks))
     if codes.shape != shape or codes.dtype.kind not in "iu":
         raise SidmillError(
             f"codes are {codes.dtype} {codes.shape}, wanted integers {shape}: take those that "
             "sidmill.api.encode() gives for these vectors"
         )
+    if quantizer.codebooks:
+        residual_codec.require_dim(items.shape, quantizer.codebooks, quantizer.encoder)
     for level, size in enumerate(quantizer.codebook_sizes):
         if len(codes) and not 0 <= codes[:, level].min() <= codes[:, level].max() < size:
             raise SidmillError(
                 f"codes of level {level + 1} lie between {codes[:, level].min()} and "
                 f"{codes[:, level].max()}, wanted 0 to {size - 1}: take those of this quantizer"
             )
+
+    if not len(codes):
+        return np.empty((0, shape[1] + (strategy == "suffix")), dtype=np.int32)
 
     # Distances are measured among latents, where the quantizer has an encoder.
     numbers, books = codes.astype(np.int32), quantizer.codebooks
@@ -250,7 +256,7 @@ def resolve(
 
 def decode(quantizer: Quantizer, codes: np.ndarray | torch.Tensor) -> np.ndarray:
     """Add up codewords and decode: codes int (N, M), M <= L, to vectors float32 (N, D)."""
-    numbers = codes.detach().cpu().numpy() if isinstance(codes, torch.Tensor) else codes
+    numbers = _numbers(codes)
     total = residual_codec.decode(numbers, quantizer.codebooks)
     return np.asarray(mlp.load(quantizer.decoder, "cpu")(total))
 
@@ -317,6 +323,11 @@ def _plain(value: object) -> object:
     if isinstance(value, tuple | list):
         return [_plain(part) for part in value]
     return value
+
+
+def _numbers(codes: np.ndarray | torch.Tensor) -> np.ndarray:
+    """Codes as an array, on the CPU."""
+    return codes.detach().cpu().numpy() if isinstance(codes, torch.Tensor) else np.asarray(codes)
 
 
 def _array(vectors: np.ndarray | torch.Tensor | Streamed) -> np.ndarray | Streamed:

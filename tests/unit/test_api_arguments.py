@@ -217,3 +217,18 @@ def test_sids_of_codes_that_are_not_of_these_vectors_are_refused(quantizer, shar
     many = np.load(tmp_path / "v.npy", mmap_mode="r")
     with pytest.raises(SidmillError, match="17"):  # 16 SIDs
         api.resolve(quantizer, many, api.encode(quantizer, many))
+
+
+@pytest.mark.parametrize("strategy", ["reassign", "sinkhorn", "suffix", "none"])
+def test_what_encode_takes_and_refuses_resolve_does_too(strategy, quantizer, shared):
+    rows, codes = shared
+    for wrong in (rows[:, :3], np.hstack([rows, rows])):
+        with pytest.raises(SidmillError, match="do not fit a quantizer of dimension 5"):
+            api.resolve(quantizer, wrong, codes, strategy=strategy)
+    n_tokens = 2 + (strategy == "suffix")
+    empty = api.resolve(quantizer, rows[:0], codes[:0], strategy=strategy)
+    assert (empty.shape, empty.dtype) == ((0, n_tokens), np.int32)
+    np.testing.assert_array_equal(
+        api.resolve(quantizer, rows, torch.from_numpy(codes), strategy=strategy),
+        api.resolve(quantizer, rows, codes, strategy=strategy),
+    )

@@ -15,6 +15,7 @@ from sidmill.cli import commands
 from sidmill.settings.registry import QUANTIZERS
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+IMPORTING = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMON = ROOT / "workflow/rules/common.smk"
 PRESENT = [page for page in PAGES if page.name != "log.md"]  # which names what once was
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
@@ -330,6 +331,29 @@ def test_names_in_backticks_stand_in_the_sources(page):
     names = {span for span in spans(text_of(page)) if re.fullmatch(r"[a-z]+(_[a-z0-9]+)+", span)}
     words = set(re.findall(r"\w+", sources()))
     assert names - words - ABSENT.get(page.stem, set()) == set()
+
+
+def imports_on(page: Path) -> list[tuple[str, str]]:
+    """Modules of SIDMill with the names that a page imports from them."""
+    found = re.findall(r"^\s*(?:>>> )?from (sidmill[\w.]*) import ([\w, ]+)$", text_of(page), re.M)
+    return [(module, name.split()[0]) for module, names in found for name in names.split(",")]
+
+
+@pytest.mark.parametrize("page", IMPORTING, ids=lambda page: page.stem)
+def test_what_a_page_imports_exists(page):
+    """A module, or a name at the top of one."""
+    wrong = []
+    for module, name in imports_on(page):
+        folder = ROOT / "src" / module.replace(".", "/")
+        if (folder / f"{name}.py").is_file() or (folder / name).is_dir():
+            continue
+        files = [
+            file for file in (folder / "__init__.py", folder.with_suffix(".py")) if file.is_file()
+        ]
+        texts = "\n".join(map(text_of, files))
+        if not re.search(rf"^(?:def {name}\b|class {name}\b|{name}\b.* = )", texts, re.M):
+            wrong.append(f"{module}: {name}")
+    assert not wrong
 
 
 def messages() -> list[str]:

@@ -13,7 +13,13 @@ from sidmill import api
 from sidmill.cli import commands
 from sidmill.commands import source
 from sidmill.core.errors import SidmillError
-from sidmill.formats import code_files, embedding_shards, vector_file, vector_store
+from sidmill.formats import (
+    code_files,
+    embedding_shards,
+    quantizer_file,
+    vector_file,
+    vector_store,
+)
 from sidmill.formats.item_data import Block, write
 from sidmill.numeric import row_blocks
 
@@ -116,6 +122,25 @@ def test_a_stream_is_read_in_blocks_like_an_array(files, fitted, n_rows, chosen,
     assert [start for start, _ in ours] == [start for start, _ in plain]
     for (_, one), (_, other) in zip(ours, plain, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+FUSED = {"dim": 5, "fuse.method": "graph"}
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "remedy"),
+    [
+        ({"dim": 5}, {"dim": 6}, "embed the items as it expects"),
+        (FUSED, FUSED | {"dim": 6}, "embed the items as it expects"),
+        (FUSED, {"dim": 5}, r"fuse vectors as it expects \(fuse.use: sids"),
+        (FUSED, FUSED | {"fuse.method": "svd"}, r"fuse vectors as it expects \(fuse.use: sids"),
+        ({"dim": 5}, FUSED, r"give it vectors of text alone \(fuse.use: similarity\)"),
+    ],
+)
+def test_the_remedy_is_that_of_the_difference(fitted, own, other, remedy):
+    quantizer = fitted[1]._replace(fingerprint=own)
+    with pytest.raises(SidmillError, match=f"trained on other embeddings .*, or {remedy}"):
+        quantizer_file.check_fingerprint(quantizer, other, "q")
 
 
 def test_mistakes_are_named(files, fitted):

@@ -112,9 +112,19 @@ def test_outside_of_slurm_there_is_no_srun(monkeypatch):
     assert encode_processes.rendezvous.srun(2) is None
 
 
-@pytest.mark.parametrize(("n_tasks", "starts"), [(1, False), (2, True), (3, True)])
-def test_srun_starts_no_more_tasks_than_the_job_has(monkeypatch, tmp_path, n_tasks, starts):
-    shown = json.dumps(f"JobId=7 JobName=x NumNodes=1 NumCPUs=16 NumTasks={n_tasks} CPUs/Task=8")
+def test_a_container_without_the_programs_of_slurm_starts_its_own_processes(monkeypatch, tmp_path):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert encode_processes.rendezvous.srun(2) is None
+
+
+@pytest.mark.parametrize(
+    ("n_tasks", "n_cpus", "starts"),
+    [(1, 16, False), (2, 16, True), (3, 24, True), (4, 4, False), (16, 15, False)],
+)
+def test_srun_starts_no_more_tasks_than_the_job_has(monkeypatch, tmp_path, n_tasks, n_cpus, starts):
+    """Nor does it ask for more CPUs, which it would refuse."""
+    shown = json.dumps(f"JobId=7 JobName=x NumNodes=1 NumCPUs={n_cpus} NumTasks={n_tasks}")
     scontrol = tmp_path / "scontrol"
     scontrol.write_text(f"#!/bin/sh\necho {shown}\n")
     scontrol.chmod(0o755)

@@ -294,7 +294,7 @@ def test_without_two_items_of_one_user_the_text_passes_through_with_a_warning(
     splits = [[0, 1, 2], [0, 0, 1, 2]]
     store = run(tmp_path / "run", noise(), consumed, fusion(method=method, dim=8), splits=splits)
     assert np.array(store.vectors)[:, :DIM].tobytes() == noise().tobytes()
-    assert "every item keeps its text vector" in caplog.text
+    assert "every item is of its text alone" in caplog.text
 
 
 def test_what_cannot_be_fused_is_refused(tmp_path):

@@ -255,3 +255,19 @@ def test_streams_are_refused_where_processes_share_the_rows(files):
     stream = vector_file.Streamed((600, 4), lambda: iter(()))
     with pytest.raises(SidmillError, match=r"2 processes cannot share a stream"):
         rqkmeans.fit(stream, replace(LONG, codebook_size=16), seed=0, group=Group(0, 2))
+
+
+def test_each_process_has_a_gpu_of_its_own_or_is_refused(monkeypatch):
+    chosen, second = [], Member(1, 2, 1, "n1", 20000, False)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("SLURM_PROCID", raising=False)
+    assert process_group._own_gpu(second) == torch.device("cuda", 1)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(SidmillError, match="start at most 1 processes here"):
+        process_group._own_gpu(second)
+
+    # A task of Slurm may see its own GPU alone.
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    assert process_group._own_gpu(second) == torch.device("cuda", 0)
+    assert chosen == [torch.device("cuda", 1), torch.device("cuda", 0)]

@@ -1,5 +1,6 @@
 """What ``sidmill vocab`` proves of its own work: each fault that was planted is found."""
 
+import functools
 import json
 import logging
 
@@ -7,6 +8,7 @@ import pytest
 import test_vocabulary_models as models
 import tiny_qwen3
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from test_vocabulary_models import CODES, SIZES, TOKENS
 from tokenizers import AddedToken
@@ -162,6 +164,56 @@ def test_what_a_template_lacks_is_said(caplog):
 
 
 # Files.
+
+
+def test_nothing_of_an_earlier_model_stays_beside_another(tmp_path, monkeypatch):
+    """An earlier model.safetensors would be read in place of the parts of a larger model."""
+    folder = tmp_path / "out"
+    models.expand(models.save(tmp_path / "a", "qwen3", tokenizer=tokenizer()), folder)
+    (folder / "notes.txt").write_text("mine")
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates/other.jinja").write_text("{{ messages }}")
+
+    # Another model without a chat template, in several files.
+    def change(weights, name):
+        weights[name].mul_(2)
+
+    source = models.save(tmp_path / "b", "qwen3", tokenizer=tokenizer(None), change=change)
+    whole = transformers.PreTrainedModel.save_pretrained
+    in_parts = functools.partialmethod(whole, max_shard_size="20KB")
+    monkeypatch.setattr(transformers.PreTrainedModel, "save_pretrained", in_parts)
+    models.expand(source, folder)
+
+    # The weights, and the template, are those of the second model.
+    models.expand(source, tmp_path / "fresh")
+    names = [{path.name for path in each.iterdir()} for each in (folder, tmp_path / "fresh")]
+    assert names[0] == names[1] | {"notes.txt"}
+    loaded, fresh = (
+        transformers.AutoModelForCausalLM.from_pretrained(each).state_dict()
+        for each in (folder, tmp_path / "fresh")
+    )
+    assert [n for n, w in fresh.items() if not torch.equal(loaded[n], w)] == []
+
+
+def test_one_seed_gives_the_same_files_whatever_torch_drew_before(tmp_path):
+    source, found = models.save(tmp_path / "m", "qwen3"), []
+    for draws in (0, 1):
+        torch.rand(draws)
+        models.expand(source, tmp_path / f"out{draws}")
+        found.append((tmp_path / f"out{draws}/model.safetensors").read_bytes())
+    assert found[0] == found[1]
+
+
+def test_the_folder_may_be_the_working_one_or_a_link(tmp_path, monkeypatch):
+    source = models.save(tmp_path / "m", "qwen3")
+    (tmp_path / "work").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "work")
+    models.expand(source, tmp_path / "link")
+    (tmp_path / "work/config.json").unlink()
+    monkeypatch.chdir(tmp_path / "work")
+    models.expand(source, ".")
+    assert (tmp_path / "work/config.json").is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {"m", "work", "link"}
 
 
 def rewrite(folder, change):

@@ -6,6 +6,7 @@ They are started by torchrun or ``srun``, which name each process in its environ
 
 import os
 import re
+import shutil
 import subprocess
 from typing import NamedTuple
 
@@ -91,15 +92,19 @@ def _first_host(nodes: str) -> str:
 
 
 def srun(n_processes: int) -> Launcher | None:
-    """``srun``, in a Slurm job of at least so many tasks, with the threads of this process each."""
+    """``srun``, with the threads of this process for each task, in a Slurm job that has these.
+
+    Elsewhere, such as in a workflow that runs inside one allocation, it is None.
+    """
     job = os.environ.get("SLURM_JOB_ID")
-    if job is None:
+    if job is None or shutil.which("scontrol") is None:  # containers often lack Slurm's programs
         return None
     shown = subprocess.run(
         ["scontrol", "show", "job", "--oneliner", job], capture_output=True, text=True, check=False
     )
-    n_tasks = re.search(r"\bNumTasks=(\d+)", shown.stdout)
-    if n_tasks is None or int(n_tasks.group(1)) < n_processes:
+    granted = {name: int(n) for name, n in re.findall(r"\b(Num\w+)=(\d+)", shown.stdout)}
+    n_cpus = n_processes * threads.granted()
+    if granted.get("NumTasks", 0) < n_processes or granted.get("NumCPUs", n_cpus) < n_cpus:
         return None
     command = [
         "srun",

@@ -47,8 +47,9 @@ def check(folder: str | Path, network: PreTrainedModel) -> dict[str, Any]:
         name = _stored_name(names[id(weight)], list(stored))
         if name is None or not _equal(Path(folder) / stored[name], name, weight):
             raise SidmillError(
-                f"{folder}: {' or '.join(names[id(weight)])} was not saved as it is in memory, and "
-                f"would be lost or random after loading: delete the folder and report this model"
+                f"{' or '.join(names[id(weight)])} was not saved as it is in memory, and would be "
+                f"lost or random after loading, so nothing was written: take another model, and "
+                f"report this one"
             )
         found.append(name)
 
@@ -58,8 +59,9 @@ def check(folder: str | Path, network: PreTrainedModel) -> dict[str, Any]:
     has_head = network.get_output_embeddings() is not None  # type: ignore[no-untyped-call]
     if len(matrices) == 1 and has_head and not (says_tied or config.is_encoder_decoder):
         raise SidmillError(
-            f"{folder}: one matrix is stored for embeddings and head, and config.json says that "
-            f"they are two: set tie_word_embeddings: true in a copy of the model's config.json"
+            "one matrix is stored for embeddings and head, and config.json says that they are two, "
+            "so nothing was written: set tie_word_embeddings: true in a copy of the model's "
+            "config.json"
         )
     return {
         "rows": int(matrices[0].shape[0]),

@@ -48,6 +48,11 @@ JITTER = 0.01  # times the deviation, around a codeword: codewords may repeat, e
 DEVIATION = 0.02  # of new embeddings, where all embeddings of the model are equal
 RECORD = "sid_vocabulary.json"  # what was made and checked, beside the model
 LEAST_SPREAD = 0.01  # of the rows of SID tokens, in deviations of the other rows
+# Files that not every model has: those of an earlier model must not stay beside another one.
+OF_MODELS = (
+    *("model*.safetensors", "model.safetensors.index.json", "generation_config.json"),
+    *("chat_template.jinja", "additional_chat_templates", RECORD),
+)
 LISTED = 20  # names in a message, at most
 
 
@@ -115,7 +120,9 @@ def expand(
     n_rows = max(_n_embeddings(network), len(tokenizer), max(ids.values()) + 1)
     n_padded = -(-n_rows // settings.pad_to) * settings.pad_to
     _untie_different_head(network)
-    network.resize_token_embeddings(n_padded, mean_resizing=False)
+    with torch.random.fork_rng(devices=[]):  # it draws the rows of the padding
+        torch.manual_seed(seed)
+        network.resize_token_embeddings(n_padded, mean_resizing=False)
     new = [name for name in names if name not in old_ids]
     known_ids = sorted(set(old_ids.values()) - set(ids.values()))
     tokens = SidTokens(sizes, codebooks, ids, new, known_ids)
@@ -152,14 +159,20 @@ def expand(
 
 @contextmanager
 def _whole(folder: str | Path) -> Iterator[Path]:
-    """Yield a folder to write to, and move its files to ``folder`` if the block succeeds."""
-    target = Path(folder)
-    partial = target.with_name(f".{target.resolve().name}.partial")
+    """Yield a folder to write to, and move its files to ``folder`` if the block succeeds.
+
+    An earlier model in ``folder`` goes: transformers would read what is left of it, such as
+    ``model.safetensors`` beside the parts of a larger model. Other files stay.
+    """
+    target = Path(folder).resolve()  # of a link, the folder that it leads to
+    partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     partial.mkdir(parents=True)
     try:
         yield partial
         target.mkdir(exist_ok=True)
+        for path in [path for pattern in OF_MODELS for path in target.glob(pattern)]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         for path in sorted(partial.iterdir()):
             flush(path)
             path.replace(target / path.name)

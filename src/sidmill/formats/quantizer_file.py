@@ -38,6 +38,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.core.listing import differences
 from sidmill.io import tensors
 
+FUSE = "fuse."  # facts of a fingerprint that begin so are of a fusion
 GIVEN = "given"  # the kind of a quantizer that has no codebooks
 CATEGORY_FACTS = ("field", "names", "numbers")
 # Names of the tensors of Categories.
@@ -240,8 +241,19 @@ def check_fingerprint(quantizer: Quantizer, fingerprint: dict[str, Any], path: s
     if differing:
         raise SidmillError(
             f"{path} was trained on other embeddings ({differing}): train it on these, "
-            f"or embed the items as it expects"
+            f"or {_remedy(quantizer.fingerprint, fingerprint)}"
         )
+
+
+def _remedy(wanted: dict[str, Any], found: dict[str, Any]) -> str:
+    """How to make vectors that a quantizer accepts; ``fuse.*`` are facts of a fusion."""
+    own = {key: value for key, value in wanted.items() if key.startswith(FUSE)}
+    others = {key: value for key, value in found.items() if key.startswith(FUSE)}
+    if own == others:
+        return "embed the items as it expects"
+    if not own:
+        return "give it vectors of text alone (fuse.use: similarity)"
+    return "fuse vectors as it expects (fuse.use: sids, the settings and the log of then)"
 
 
 def _network_tensors(network: Network | None, name: str) -> dict[str, np.ndarray]:

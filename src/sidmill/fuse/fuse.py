@@ -240,7 +240,7 @@ def _append(
     source: _Source, settings: Fuse, seed: int, counts: Counts, find: Find, space: _Space
 ) -> _Fused:
     """Append factors, which are in memory for all items."""
-    pairs = svd.gather(_told(find(), counts, source.sequences))
+    pairs = svd.gather(_log_neighbours(find(), counts, source.sequences))
     factors = svd.factorise(pairs, settings, seed)
     if space.factors is not None:
         factors = svd.rotate(factors, space.factors)
@@ -262,7 +262,7 @@ def _mix(
         vectors = _stored(source.folder / "mapped.npy", mapped, vectors.shape)
         digest = _digest(counts, source.ids, np.flatnonzero(counts.users))
         identity |= {"fuse.seed": seed, "fuse.interactions": digest}
-    found = _told(find(), counts, source.sequences)
+    found = _log_neighbours(find(), counts, source.sequences)
     blocks = graph.blocks(vectors, found, counts.users, settings)
     return _Fused(blocks, vectors.shape[1], space, identity)
 
@@ -296,7 +296,9 @@ def _rule(settings: Fuse) -> dict[str, Any]:
     return {f"fuse.{key}": identity[key] for key in keys}
 
 
-def _told(found: Iterator[Neighbours], counts: Counts, path: str | Path) -> Iterator[Neighbours]:
+def _log_neighbours(
+    found: Iterator[Neighbours], counts: Counts, path: str | Path
+) -> Iterator[Neighbours]:
     """Pass neighbours through; log how many items have any, and warn where none has."""
     n_fused = 0
     for lists in found:
@@ -304,13 +306,13 @@ def _told(found: Iterator[Neighbours], counts: Counts, path: str | Path) -> Iter
         yield lists
     n_items = len(counts.users)
     logger.info(
-        "%d of %d items have neighbours by consumption, the others keep their text vectors",
+        "%d of %d items have neighbours by consumption, the others are of their text alone",
         n_fused,
         n_items,
     )
     if not n_fused:
         logger.warning(
-            "%s: no user has two different items in training, so every item keeps its text "
-            "vector: set fuse.method: none, or name a longer log in interactions.path",
+            "%s: no user has two different items in training, so every item is of its text "
+            "alone: set fuse.method: none, or name a longer log in interactions.path",
             path,
         )

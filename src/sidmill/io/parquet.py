@@ -250,7 +250,7 @@ def matrices(parquet: Parquet, name: str, advice: str) -> Iterator[np.ndarray]:
     Args:
         parquet: the file.
         name: of the column.
-        advice: what mends the file, for the message.
+        advice: how to repair the file, for the message.
 
     Raises:
         SidmillError: as :func:`matrix`; rows are counted through the whole file.

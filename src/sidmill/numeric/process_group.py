@@ -1,4 +1,4 @@
-"""The processes that share one computation, and what they tell each other.
+"""The processes that share one computation, and the messages between them.
 
 Every process reads the rows that are its own from the shared file and keeps a copy of all results;
 a computation of one process calls the same functions, which then do nothing.
@@ -7,6 +7,7 @@ How they are started and find each other: :mod:`sidmill.core.rendezvous`. Messag
 where computations run on CPUs, and through NCCL where each process has a GPU.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -95,12 +96,15 @@ def joined(member: Member | None, device: torch.device) -> Iterator[Group]:
 def _own_gpu(member: Member) -> torch.device:
     """The GPU of this process, which no other process of the machine uses."""
     n_gpus = torch.cuda.device_count()
-    if member.local_rank >= n_gpus:
+
+    # Slurm may show each task a GPU of its own and no other: --ntasks-per-gpu, --gpus-per-task.
+    index = 0 if n_gpus == 1 and "SLURM_PROCID" in os.environ else member.local_rank
+    if index >= n_gpus:
         raise SidmillError(
             f"process {member.local_rank + 1} of this machine needs a GPU of its own, and torch "
             f"finds {n_gpus}: start at most {n_gpus} processes here, or set device to cpu"
         )
-    device = torch.device("cuda", member.local_rank)
+    device = torch.device("cuda", index)
     torch.cuda.set_device(device)
     return device
 
@@ -176,6 +180,7 @@ def _explained() -> Iterator[None]:
     except RuntimeError as error:  # what gloo, NCCL and the store raise
         reason = str(error).partition("\n")[0]
         raise PeerEndedError(
-            f"another process of this computation has ended ({reason}): see its message; what is "
-            "done is kept, run again"
+            f"another process of this computation has ended, or did not answer for "
+            f"{TIMEOUT.seconds // 60} minutes ({reason}): see its message; what is done is kept, "
+            f"run again"
         ) from error

@@ -80,12 +80,7 @@ def encode(
             ``row_blocks.require_finite``, vectors and codewords are all so short that
             their squares vanish, or ``memory_mb`` is too small.
     """
-    dim = encoder.weights[0].shape[1] if encoder else codebooks[0].shape[1]
-    if len(vectors.shape) != 2 or vectors.shape[1] != dim:
-        raise SidmillError(
-            f"vectors {vectors.shape} do not fit a quantizer of dimension {dim}: "
-            "train the quantizer on these embeddings"
-        )
+    dim = require_dim(vectors.shape, codebooks, encoder)
 
     # Rows of a block follow from the memory; codes do not depend on it.
     largest = max(len(codewords) for codewords in codebooks)
@@ -148,6 +143,28 @@ def decode(codes: np.ndarray, codebooks: Sequence[np.ndarray]) -> np.ndarray:
             )
         total += codewords[column]
     return total
+
+
+def require_dim(
+    shape: tuple[int, ...], codebooks: Sequence[np.ndarray], encoder: Network | None
+) -> int:
+    """Return D of the vectors, or refuse another D than that of the quantizer's training.
+
+    Args:
+        shape: of the vectors, (N, D).
+        codebooks: float32 (K_l, d) per level.
+        encoder: from D to d; None where d is D.
+
+    Raises:
+        SidmillError: naming both dimensions.
+    """
+    dim: int = encoder.weights[0].shape[1] if encoder else codebooks[0].shape[1]
+    if len(shape) != 2 or shape[1] != dim:
+        raise SidmillError(
+            f"vectors {shape} do not fit a quantizer of dimension {dim}: "
+            "train the quantizer on these embeddings"
+        )
+    return dim
 
 
 def _require_codewords(codebooks: Sequence[np.ndarray], prices: Sequence[np.ndarray]) -> None:

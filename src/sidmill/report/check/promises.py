@@ -38,8 +38,7 @@ from sidmill.report.check.promise import (
 )
 
 RATE_TOLERANCE = 1e-9
-# Ids of vectors that were derived from items/vectors.npy, and how their fingerprint shows it.
-FUSED_IDS, FUSED_KEY = "fused_ids.parquet", "fuse."
+FUSED_IDS = "fused_ids.parquet"
 
 
 def find(paths: Paths) -> Iterator[Promise]:
@@ -89,7 +88,7 @@ def _ids_of(quantizer: str, paths: Paths) -> str | None:
     fingerprint = quantizer_file.read(paths[quantizer], without_codebooks=True).fingerprint
     if folder == "similarity":
         return f"items/{FUSED_IDS}"  # of codes that are compared, always fused
-    if not any(key.startswith(FUSED_KEY) for key in fingerprint):
+    if not any(key.startswith(quantizer_file.FUSE) for key in fingerprint):
         return IDS
     fusion = sweep_promises.fusion_of(folder)
     return f"sweep/{fusion}/{FUSED_IDS}" if fusion else f"items/{FUSED_IDS}"
