@@ -6,6 +6,7 @@ Skipped without PEFT and TRL: ``make recipes`` installs them.
 import json
 import math
 import re
+import shutil
 import warnings
 
 import pytest
@@ -87,7 +88,9 @@ def space(run_folder):
             self.kind = kind
 
         def __call__(self, **given):
-            return self.kind(**given | STEPS)
+            ours = {name: value for name, value in STEPS.items() if name != "use_cpu"}
+            assert not given.keys() & ours.keys()
+            return self.kind(**given, **ours)
 
     names, patch = {}, pytest.MonkeyPatch()
     patch.chdir(run_folder)
@@ -151,6 +154,16 @@ def test_preference_training_starts_at_the_trained_model(space):
         for name in ("chosen_ids", "rejected_ids"):
             assert tokenizer.convert_ids_to_tokens(row[name][:1]) == [BEGIN]
         assert row["chosen_ids"] != row["rejected_ids"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="TRL's default works on a GPU")
+@pytest.mark.parametrize("kind", ["SFT", "DPO"])
+def test_without_a_gpu_trl_stops_unless_told_to_use_the_cpu(tmp_path, kind):
+    config = getattr(trl, f"{kind}Config")
+    with pytest.raises(ValueError, match="use_cpu"):
+        config(output_dir=str(tmp_path), max_length=None)
+    assert f'{kind}Config(output_dir="out", max_length=None, use_cpu=' in PAGE.read_text()
+    config(output_dir=str(tmp_path), max_length=None, use_cpu=True)
 
 
 # LoRA: what trains, what is saved, what comes back.
@@ -331,6 +344,29 @@ def test_the_obvious_way_still_is_wrong_messages_train_on_the_question_too(run_f
     row = made.train_dataset[0]
     labels = row.get("labels", row["input_ids"])
     assert list(labels) == list(row["input_ids"])
+
+
+def test_the_obvious_way_still_is_wrong_rows_of_text_teach_a_bracket(
+    run_folder, tmp_path, monkeypatch
+):
+    """And the page refuses them."""
+    monkeypatch.chdir(tmp_path)
+    folder, _ = rl.make(tmp_path / "made", "sft_video_rec", form="onerec")
+    shutil.copytree(folder, "results/datasets/sft_video_rec")
+    code = blocks()[0].partition("# LoRA")[0]
+    with pytest.raises(TypeError, match=r"datasets\.form: chat"):
+        exec(code, {})
+    start, check, end = re.search(
+        r"(.*?)(^if isinstance.*?)(^rows = .*)", code, re.S | re.M
+    ).groups()
+    assert "raise TypeError" in check
+    names = {}
+    exec(start + end, names)
+    made = trainer(run_folder, "SFT", names["rows"])
+    for row in made.train_dataset:
+        answer = [token for token in row["labels"] if token >= 0]
+        text = made.processing_class.decode(answer, skip_special_tokens=True)
+        assert text.strip() == "]"
 
 
 def test_the_obvious_way_still_is_wrong_rows_of_rl_have_no_completion(run_folder, space):
