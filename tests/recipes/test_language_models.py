@@ -77,6 +77,9 @@ def blocks():
     return re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S)
 
 
+TRAINING, TINY = blocks()[:-1], blocks()[-1]
+
+
 @pytest.fixture(scope="module")
 def space(run_folder):
     """The names of the page after its code was run once, with few steps."""
@@ -97,7 +100,7 @@ def space(run_folder):
     patch.setattr(trl, "SFTConfig", Few(trl.SFTConfig))
     patch.setattr(trl, "DPOConfig", Few(trl.DPOConfig))
     try:
-        for block in blocks():
+        for block in TRAINING:
             torch.manual_seed(0)
             exec(block, names)
     finally:
@@ -164,6 +167,24 @@ def test_without_a_gpu_trl_stops_unless_told_to_use_the_cpu(tmp_path, kind):
         config(output_dir=str(tmp_path), max_length=None)
     assert f'{kind}Config(output_dir="out", max_length=None, use_cpu=' in PAGE.read_text()
     config(output_dir=str(tmp_path), max_length=None, use_cpu=True)
+
+
+def test_the_tiny_model_takes_the_sids_and_chat_rows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(TINY, {})
+    settings = Vocabulary(model="tiny", init="random")
+    ids = vocabulary.expand(tmp_path / "model", SIDS, SIZES, [], settings, 1)
+    tokenizer = AutoTokenizer.from_pretrained("model")
+    sid = BEGIN + "".join(sid_text.token(level, code) for level, code in enumerate(SIDS[0])) + END
+    asked = [{"role": "user", "content": f"After {sid}?"}]
+    row = tokenizer.apply_chat_template(asked, add_generation_prompt=True)["input_ids"]
+    assert (
+        tokenizer.decode(row)
+        == f"<|im_start|>user\nAfter {sid}?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert sum(token in ids.values() for token in row) == SIDS.shape[1] + 2
+    model = AutoModelForCausalLM.from_pretrained("model").eval()
+    assert torch.isfinite(logits(model, row)).all()
 
 
 # LoRA: what trains, what is saved, what comes back.
@@ -353,7 +374,7 @@ def test_the_obvious_way_still_is_wrong_rows_of_text_teach_a_bracket(
     monkeypatch.chdir(tmp_path)
     folder, _ = rl.make(tmp_path / "made", "sft_video_rec", form="onerec")
     shutil.copytree(folder, "results/datasets/sft_video_rec")
-    code = blocks()[0].partition("# LoRA")[0]
+    code = TRAINING[0].partition("# LoRA")[0]
     with pytest.raises(TypeError, match=r"datasets\.form: chat"):
         exec(code, {})
     start, check, end = re.search(
