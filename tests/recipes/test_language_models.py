@@ -6,6 +6,7 @@ Skipped without PEFT and TRL: ``make recipes`` installs them.
 import json
 import math
 import re
+import shutil
 import warnings
 
 import pytest
@@ -76,6 +77,9 @@ def blocks():
     return re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S)
 
 
+TRAINING, TINY = blocks()[:-1], blocks()[-1]
+
+
 @pytest.fixture(scope="module")
 def space(run_folder):
     """The names of the page after its code was run once, with few steps."""
@@ -87,14 +91,16 @@ def space(run_folder):
             self.kind = kind
 
         def __call__(self, **given):
-            return self.kind(**given | STEPS)
+            ours = {name: value for name, value in STEPS.items() if name != "use_cpu"}
+            assert not given.keys() & ours.keys()
+            return self.kind(**given, **ours)
 
     names, patch = {}, pytest.MonkeyPatch()
     patch.chdir(run_folder)
     patch.setattr(trl, "SFTConfig", Few(trl.SFTConfig))
     patch.setattr(trl, "DPOConfig", Few(trl.DPOConfig))
     try:
-        for block in blocks():
+        for block in TRAINING:
             torch.manual_seed(0)
             exec(block, names)
     finally:
@@ -151,6 +157,34 @@ def test_preference_training_starts_at_the_trained_model(space):
         for name in ("chosen_ids", "rejected_ids"):
             assert tokenizer.convert_ids_to_tokens(row[name][:1]) == [BEGIN]
         assert row["chosen_ids"] != row["rejected_ids"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="TRL's default works on a GPU")
+@pytest.mark.parametrize("kind", ["SFT", "DPO"])
+def test_without_a_gpu_trl_stops_unless_told_to_use_the_cpu(tmp_path, kind):
+    config = getattr(trl, f"{kind}Config")
+    with pytest.raises(ValueError, match="use_cpu"):
+        config(output_dir=str(tmp_path), max_length=None)
+    assert f'{kind}Config(output_dir="out", max_length=None, use_cpu=' in PAGE.read_text()
+    config(output_dir=str(tmp_path), max_length=None, use_cpu=True)
+
+
+def test_the_tiny_model_takes_the_sids_and_chat_rows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(TINY, {})
+    settings = Vocabulary(model="tiny", init="random")
+    ids = vocabulary.expand(tmp_path / "model", SIDS, SIZES, [], settings, 1)
+    tokenizer = AutoTokenizer.from_pretrained("model")
+    sid = BEGIN + "".join(sid_text.token(level, code) for level, code in enumerate(SIDS[0])) + END
+    asked = [{"role": "user", "content": f"After {sid}?"}]
+    row = tokenizer.apply_chat_template(asked, add_generation_prompt=True)["input_ids"]
+    assert (
+        tokenizer.decode(row)
+        == f"<|im_start|>user\nAfter {sid}?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert sum(token in ids.values() for token in row) == SIDS.shape[1] + 2
+    model = AutoModelForCausalLM.from_pretrained("model").eval()
+    assert torch.isfinite(logits(model, row)).all()
 
 
 # LoRA: what trains, what is saved, what comes back.
@@ -331,6 +365,29 @@ def test_the_obvious_way_still_is_wrong_messages_train_on_the_question_too(run_f
     row = made.train_dataset[0]
     labels = row.get("labels", row["input_ids"])
     assert list(labels) == list(row["input_ids"])
+
+
+def test_the_obvious_way_still_is_wrong_rows_of_text_teach_a_bracket(
+    run_folder, tmp_path, monkeypatch
+):
+    """And the page refuses them."""
+    monkeypatch.chdir(tmp_path)
+    folder, _ = rl.make(tmp_path / "made", "sft_video_rec", form="onerec")
+    shutil.copytree(folder, "results/datasets/sft_video_rec")
+    code = TRAINING[0].partition("# LoRA")[0]
+    with pytest.raises(TypeError, match=r"datasets\.form: chat"):
+        exec(code, {})
+    start, check, end = re.search(
+        r"(.*?)(^if isinstance.*?)(^rows = .*)", code, re.S | re.M
+    ).groups()
+    assert "raise TypeError" in check
+    names = {}
+    exec(start + end, names)
+    made = trainer(run_folder, "SFT", names["rows"])
+    for row in made.train_dataset:
+        answer = [token for token in row["labels"] if token >= 0]
+        text = made.processing_class.decode(answer, skip_special_tokens=True)
+        assert text.strip() == "]"
 
 
 def test_the_obvious_way_still_is_wrong_rows_of_rl_have_no_completion(run_folder, space):

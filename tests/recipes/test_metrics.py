@@ -11,12 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from recommend_data import catalogue, chains, fit, write
+import yaml
+from recommend_data import catalogue, chains, fit
 from sklearn.metrics import ndcg_score
 
 from sidmill.formats import code_files, qrels, run_files
+from sidmill.interactions.read import read
 from sidmill.recommend import checkpoint, evaluate, infer, metrics, rank, topk
 from sidmill.retrieval import measure
+from sidmill.settings.interactions import Interactions
 from sidmill.settings.recommend import RecommenderEvaluation, RecommenderTopk
 from sidmill.settings.retrieval import RetrievalMetrics
 
@@ -26,7 +29,7 @@ for package in ("rectools", "cornac", "torch_rechub", "beir"):
 PAGE = Path(__file__).parents[2] / "docs/recipes/metrics.md"
 LIBRARIES = ("rectools", "cornac", "rechub", "by_ir_measures", "beir")
 TEXT = PAGE.read_text(encoding="utf-8")
-FROM_FILES, SIDMILL, *OTHERS, EXAMPLE, RETRIEVAL = re.findall(
+FROM_FILES, WITHOUT_TEST, SIDMILL, *OTHERS, EXAMPLE, RETRIEVAL = re.findall(
     r"```python\n(.*?)```", TEXT, re.DOTALL
 )
 # Rows of the table: the line, what it gives, what SIDMill gives.
@@ -108,45 +111,74 @@ def test_scikit_learn_counts_equal_scores_by_expectation_as_we_do(rng):
     assert ndcg_score(np.eye(40)[targets], scores, k=10) == pytest.approx(ours)
 
 
-def test_a_recommender_is_scored_alike_by_metrics_json_and_by_five_libraries(tmp_path, monkeypatch):
-    """Lists of histories without their last item, scored against it, are the figures of test."""
-    monkeypatch.chdir(tmp_path)
+def lists_of(sequences, items, sids, model, **changes):
+    """Write top-k lists of the histories of a file, where the page reads them."""
     folder = Path("results/recommender")
-    folder.mkdir(parents=True)
-    items, histories = catalogue(), chains()
-    whole = write(tmp_path / "whole.parquet", histories)
-    splits = [[0] * (len(row) - 2) + [1] for row in histories]
-    cut = write(tmp_path / "cut.parquet", [row[:-1] for row in histories], splits)
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [str(folder / name) for name in ("items.parquet", "users.parquet", "embeddings.json")]
+    files = infer.Files(folder, *names)
+    infer.infer(sequences, items, model, files, "cpu")
+    settings = RecommenderTopk(**{"k": 10} | changes)
+    path = folder / "topk.parquet"
+    topk.recommend(files.listing, sequences, files.item_ids, sids, path, settings)
+
+
+def test_a_recommender_is_scored_alike_by_metrics_json_and_by_five_libraries(tmp_path, monkeypatch):
+    """Lists of a log without its test part, by the lines of the page, are the figures of test."""
+    monkeypatch.chdir(tmp_path)
+    Path("results/interactions").mkdir(parents=True)
+    items = catalogue()
+    pq.write_table(pa.table({"pid": items.ids, "text": ["text"] * len(items.ids)}), "text.parquet")
+    rows = [{"user_id": user, "item_ids": row} for user, row in enumerate(chains())]
+    pq.write_table(pa.Table.from_pylist(rows), "log.parquet")
+    whole = tmp_path / "results/interactions/sequences.parquet"
+    read("text.parquet", whole, "rejects.parquet", Interactions(path="log.parquet"))
+    model = tmp_path / "model.safetensors"
     sids = code_files.Codes(
         pa.chunked_array([items.ids]), np.arange(48, dtype=np.int32).reshape(24, 2), [48, 48]
     )
 
-    # The figures of test, and lists made from what is before it.
+    # The figures of test.
     fitted, _ = fit(whole, items, max_epochs=6)
-    checkpoint.save(folder / "model.safetensors", fitted)
+    checkpoint.save(model, fitted)
     settings = RecommenderEvaluation(n_resamples=0, device="cpu")
     named = {"codes": sids, "resolved": sids}
-    figures = evaluate.evaluate(whole, items, folder / "model.safetensors", named, settings, seed=0)
-    names = [str(folder / name) for name in ("items.parquet", "users.parquet", "embeddings.json")]
-    files = infer.Files(folder, *names)
-    infer.infer(cut, items, folder / "model.safetensors", files, "cpu")
-    topk.recommend(
-        files.listing, cut, files.item_ids, sids, folder / "topk.parquet", RecommenderTopk(k=10)
-    )
-    later = {
-        "user_id": list(range(len(histories))),  # integers, as in a log of integers
-        "item_id": [row[-1] for row in histories],
-    }
-    pq.write_table(pa.table(later), "later.parquet")
-
-    made = run_blocks(FROM_FILES, SIDMILL, *OTHERS)
+    figures = evaluate.evaluate(whole, items, model, named, settings, seed=0)
     ours = figures["test"]["methods"]["recommender"]
+
+    # The log of a second run: the same training and valid parts, so the same model.
+    run_blocks(WITHOUT_TEST)
+    monkeypatch.chdir("without-test")
+    overlay = yaml.safe_load(re.search(r"```yaml\n(.*?)```", TEXT, re.DOTALL)[1])
+    cut = tmp_path / "cut.parquet"
+    read("../text.parquet", cut, "rejects.parquet", Interactions(**overlay["interactions"]))
+    again, _ = fit(cut, items, max_epochs=6)
+    checkpoint.save(tmp_path / "again.safetensors", again)
+    assert Path("../again.safetensors").read_bytes() == model.read_bytes()
+
+    # Its lists.
+    lists_of(cut, items, sids, tmp_path / "again.safetensors")
+    made = run_blocks(FROM_FILES, SIDMILL, *OTHERS)
     for k in (5, 10):
         wanted = {"HR": ours[f"HR@{k}"]["value"], "NDCG": ours[f"NDCG@{k}"]["value"]}
         assert 0 < wanted["NDCG"] < wanted["HR"] < 1
         for library in ("sidmill", *LIBRARIES):
             found = made[library](made["answers"], made["targets"], k)
             assert {name: found[name] for name in wanted} == pytest.approx(wanted, abs=ROUNDED)
+
+    # All items in each list: MRR.
+    lists_of(cut, items, sids, model, k=24)
+    made = run_blocks(FROM_FILES, SIDMILL)
+    found = made["sidmill"](made["answers"], made["targets"], 24)
+    assert found["MRR"] == pytest.approx(ours["MRR"]["value"])
+
+    # The obvious way: lists that already know the test items.
+    for mask_seen, is_too_high in ((False, True), (True, False)):
+        lists_of(whole, items, sids, model, mask_seen=mask_seen)
+        made = run_blocks(FROM_FILES, SIDMILL)
+        found = made["sidmill"](made["answers"], made["targets"], 10)
+        assert (found["HR"] > ours["HR@10"]["value"]) == is_too_high
+        assert (found["HR"] == 0) == mask_seen
 
 
 @pytest.fixture

@@ -47,19 +47,25 @@ def results(tmp_path_factory):
     embedding_shards.write(path, pa.int64(), {}, [(ids, vectors)])
     (shards / ".part-00001-of-00002.parquet.partial").write_bytes(path.read_bytes()[:99])
 
+    # Before collisions were resolved: fewer codes.
+    few = sids[np.arange(N) % 7]
+    code_files.write(folder / "results/codes.parquet", "codes", ids, [few], SIZES)
+
+    before = code_files.read(folder / "results/codes.parquet", "codes")
     coded = code_files.read(folder / "results/pid2sid.parquet", "sid")
     given = quantizer_file.Quantizer(quantizer_file.GIVEN, [], {}, {})
-    figures = quality.measure(coded, coded, None, given, None, Quality(), 0)
-    return folder, coded, figures["after"]
+    figures = quality.measure(before, coded, None, given, None, Quality(), 0)
+    return folder, coded, figures["before"], figures["after"]
 
 
-def answers(coded, after):
+def answers(coded, before, after):
     """What SIDMill says, by section and block."""
     near = partial(pytest.approx, rel=1e-12)
     first = coded.codes[:, 0]
     return {
         "Collisions: group by tokens": [
             near(after["collision_rate"]), near(after["colliding_items_rate"]),
+            near(before["collision_rate"]),
         ],
         "Numbers for SIDs: not by hand": [after["distinct"]],
         "Prefixes: DuckDB counts from 1, and its ranges include the end": [

@@ -57,6 +57,12 @@ def rows(folder):
     return pa.concat_tables(dataset_rows.read(folder)).to_pylist()
 
 
+def test_a_test_size_above_the_rows_is_refused_by_the_name_of_its_setting(tmp_path):
+    folder, made = make(tmp_path, "sft_video_rec")
+    with pytest.raises(SidmillError, match=rf"^rl\.test_size: found 1000 .* has {len(made)}: set"):
+        mixed(tmp_path, "rl", [folder], None, True, {"sft_video_rec": 1000})
+
+
 @pytest.mark.parametrize("task", CHAT)
 def test_rl_rows_ask_without_the_answer_and_name_it_apart(tmp_path, task):
     folder, made = make(tmp_path, task)

@@ -96,7 +96,7 @@ def test_a_mixture_is_the_same_bytes_again_and_another_with_another_seed(tmp_pat
 
 
 def test_a_test_size_that_cannot_be_is_refused(tmp_path):
-    with pytest.raises(SidmillError, match="it has 60 rows"):
+    with pytest.raises(SidmillError, match=r"^mixture\.test_size: .* b_users, which has 60"):
         mixed(tmp_path, test_size={"b_users": 60})
     with pytest.raises(SidmillError, match="names other"):
         mixed(tmp_path, test_size={"other": 1})

@@ -114,7 +114,8 @@ def mix(
         others: folders of datasets that the other mixture holds rows out of, each with its
             ``test_size`` there: the owners of those rows are left out of this training part.
         questions: whether rows of chat turns get the columns that trainers of reinforcement
-            learning read: see :func:`sidmill.formats.dataset_rows.with_questions`.
+            learning read: see :func:`sidmill.formats.dataset_rows.with_questions`. Messages then
+            name the section ``rl``, otherwise ``mixture``.
 
     Returns:
         Per part and dataset, the number of rows; rows of users held out that are in neither part,
@@ -127,11 +128,12 @@ def mix(
     unweighted = sorted(set(settings.test_size) - set(names))
     if unweighted:
         raise SidmillError(f"test_size names {', '.join(unweighted)}, which weights does not")
+    section = "rl" if questions else "mixture"
 
     # Who is held out, of this and of the other mixture.
     by_name = dict(zip(names, folders, strict=True))
     own = [
-        _require_held_out(by_name[name], settings.test_size[name], seed)
+        _require_held_out(by_name[name], settings.test_size[name], seed, section)
         for name in names
         if settings.test_size.get(name, 0)
     ]
@@ -167,8 +169,8 @@ def _nonzero(counts: dict[str, int]) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
-def _require_held_out(folder: str, size: int, seed: int) -> HeldOut:
-    """The owners to hold out of a dataset.
+def _require_held_out(folder: str, size: int, seed: int, section: str) -> HeldOut:
+    """The owners to hold out of a dataset; ``section`` of the settings has the size.
 
     Raises:
         SidmillError: if the dataset has no more rows than ``size``.
@@ -177,7 +179,10 @@ def _require_held_out(folder: str, size: int, seed: int) -> HeldOut:
     if held_out is None:
         n_rows = sum(pq.read_metadata(path).num_rows for path in dataset_rows.parts(folder))
         name = Path(folder).name
-        raise SidmillError(f"test_size of {name} is {size}, but it has {n_rows} rows: lower it")
+        raise SidmillError(
+            f"{section}.test_size: found {size} rows of {name}, which has {n_rows}: set a "
+            f"smaller number"
+        )
     return held_out
 
 
