@@ -228,7 +228,10 @@ def test_a_width_that_the_backend_lacks_is_refused_and_its_own_is_not(case):
     assert read(case.with_(dim=width).shards("c"))[1].shape[1] == width
 
 
-@pytest.mark.parametrize("key", [*MACHINE, *SERVER])
+SLOW = [pytest.param("processes", marks=pytest.mark.long)]  # each process imports torch
+
+
+@pytest.mark.parametrize("key", [*(key for key in MACHINE if key != "processes"), *SERVER, *SLOW])
 def test_machine_settings_change_no_byte(case, key):
     """An encoder's last bits may follow the shapes of its batches: see its ``load``."""
     found = []

@@ -57,6 +57,7 @@ def run(*words):
     return done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.model
 def test_the_tests_of_gpus_pass_on_the_cpu_without_packages_that_an_image_lacks():
     printed = run("pytest", "tests/gpu", "-rs")
