@@ -22,7 +22,7 @@ from moto.moto_server.werkzeug_app import (  # noqa: E402
 )
 from werkzeug.serving import make_server  # noqa: E402
 
-pytestmark = [pytest.mark.workflow, pytest.mark.long]
+pytestmark = pytest.mark.workflow
 
 BUCKET = "my-bucket"  # of the profile
 PREFIX = "sidmill/results/"
