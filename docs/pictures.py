@@ -28,6 +28,8 @@ COMMANDS = (
     ("sidmill", "inspect", "results/pid2sid.parquet"),
     ("sidmill", "check"),
 )
+# Lines of Snakemake that tell of the machine and not of the run.
+OF_MACHINE = ("  Platform: ", "  Host: ", "  User: ", "  Command: ", "  Workflow ID: ")
 REPORT = ("snakemake", "--report", "results/report.html")
 
 # The terminal: letters and lines that fit, their size in pixels, seconds of the recording.
@@ -103,6 +105,8 @@ def record(folder: Path) -> list[Line]:
         )
         assert process.stdout is not None
         for text in process.stdout:
+            if text.startswith(OF_MACHINE):
+                continue
             text = text.rstrip().replace(str(folder), "~/sidmill")
             style = "m" if text.startswith(("Job ", "localrule ")) else ""
             lines.append(Line(time.monotonic() - begin, text, style))

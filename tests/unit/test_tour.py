@@ -73,3 +73,9 @@ def test_a_recording_shows_the_last_line_last_and_breaks_long_ones():
     rows = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
     assert rows == ["$ run", "&lt;x&gt;" + "y" * (pictures.COLUMNS - 3), "yyy"]
     assert f"translateY({(pictures.ROWS - 3) * pictures.LINE}px)" in svg
+
+
+def test_the_recording_says_nothing_of_the_machine():
+    recording = (ROOT / "docs/images/run.svg").read_text(encoding="utf-8")
+    assert "Base directory: ~/sidmill" in recording  # the lines around those that are left out
+    assert not re.search(r"(Host|User|Platform|Command): |/(home|root|work|Users)/", recording)
