@@ -34,9 +34,13 @@ import statistics
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import _paired
 import numpy as np
+
+if TYPE_CHECKING:
+    from sidmill.settings.quantize import Rqkmeans
 
 GROUPS, SUBGROUPS = 64, 16
 SUBGROUP_RADIUS = 0.6  # the group centres have norm 1
@@ -134,21 +138,13 @@ def make_vectors(options: argparse.Namespace) -> None:
 def run_sidmill(options: argparse.Namespace) -> None:
     """Fit with SIDMill."""
     from sidmill.quantize import rqkmeans
-    from sidmill.settings.quantize import Rqkmeans
 
     if options.limit_mb:
         resource.setrlimit(resource.RLIMIT_DATA, (options.limit_mb * 2**20,) * 2)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     fitted = rqkmeans.fit(
         np.load(Path(options.folder, "vectors.npy"), mmap_mode="r"),
-        Rqkmeans(
-            n_levels=options.levels,
-            codebook_size=options.codes,
-            n_iter=options.iterations,
-            tolerance=options.tolerance,
-            device="cpu",
-            memory_mb=options.memory_mb,
-        ),
+        _settings(options),
         seed=options.seed,
     )
     np.save(Path(options.folder, "sidmill.npy"), np.stack(fitted.codebooks))
@@ -157,10 +153,25 @@ def run_sidmill(options: argparse.Namespace) -> None:
 def run_processes(options: argparse.Namespace) -> None:
     """Fit as rule train_rqkmeans does, in one process or in several."""
     from sidmill.quantize import resume, rqkmeans_processes
-    from sidmill.settings.quantize import Rqkmeans
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    settings = Rqkmeans(
+    files = (str(Path(options.folder, name)) for name in ("vectors.npy", "ids.parquet"))
+    state_path = str(Path(options.folder, "quantizer.state"))
+    fitted = rqkmeans_processes.fit(
+        rqkmeans_processes.Files(*files),
+        _settings(options),
+        rqkmeans_processes.Run(options.seed, state_path, code=""),
+        n_processes=options.processes if options.side == "several" else 1,
+    )
+    resume.discard(state_path)
+    np.save(Path(options.folder, f"{options.side}.npy"), np.stack(fitted.codebooks))
+
+
+def _settings(options: argparse.Namespace) -> "Rqkmeans":
+    """The settings of residual k-means that the options name."""
+    from sidmill.settings.quantize import Rqkmeans
+
+    return Rqkmeans(
         n_levels=options.levels,
         codebook_size=options.codes,
         n_iter=options.iterations,
@@ -168,16 +179,6 @@ def run_processes(options: argparse.Namespace) -> None:
         device="cpu",
         memory_mb=options.memory_mb,
     )
-    files = (str(Path(options.folder, name)) for name in ("vectors.npy", "ids.parquet"))
-    state_path = str(Path(options.folder, "quantizer.state"))
-    fitted = rqkmeans_processes.fit(
-        rqkmeans_processes.Files(*files),
-        settings,
-        rqkmeans_processes.Run(options.seed, state_path, code=""),
-        n_processes=options.processes if options.side == "several" else 1,
-    )
-    resume.discard(state_path)
-    np.save(Path(options.folder, f"{options.side}.npy"), np.stack(fitted.codebooks))
 
 
 def run_faiss(options: argparse.Namespace) -> None:

@@ -42,18 +42,21 @@ class Group(NamedTuple):
 ALONE = Group()
 
 
-def open_store() -> TCPStore:
+def open_store(timeout: timedelta = TIMEOUT) -> TCPStore:
     """Open the store at which processes of this machine find each other, on a free port."""
-    return TCPStore(HOST, 0, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
+    return TCPStore(HOST, 0, is_master=True, wait_for_workers=False, timeout=timeout)
 
 
 @contextmanager
-def joined(member: Member | None, device: torch.device) -> Iterator[Group]:
+def joined(
+    member: Member | None, device: torch.device, timeout: timedelta = TIMEOUT
+) -> Iterator[Group]:
     """Join the other processes of a computation, and leave them at its end.
 
     Args:
         member: of this process; None for a computation of one.
         device: a CPU, or a kind of GPU: each process takes the GPU of its number on its machine.
+        timeout: without a message, until the others are given up.
 
     Yields:
         The group, whose device is the one of this process.
@@ -75,7 +78,7 @@ def joined(member: Member | None, device: torch.device) -> Iterator[Group]:
             member.host,
             member.port,
             is_master=member.rank == 0 and not member.has_store,
-            timeout=TIMEOUT,
+            timeout=timeout,
             wait_for_workers=False,
         )
         dist.init_process_group(
@@ -83,7 +86,7 @@ def joined(member: Member | None, device: torch.device) -> Iterator[Group]:
             store=store,
             rank=member.rank,
             world_size=member.size,
-            timeout=TIMEOUT,
+            timeout=timeout,
         )
     except RuntimeError as error:
         raise _unreachable(member, error) from error

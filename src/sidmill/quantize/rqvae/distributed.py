@@ -14,10 +14,10 @@ import torch
 import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+from sidmill.core import rendezvous
 from sidmill.core.errors import SidmillError
-from sidmill.numeric import nearest_torch
+from sidmill.numeric import nearest_torch, process_group
 
-HOST = "127.0.0.1"
 TIMEOUT = timedelta(hours=2)  # rank 0 measures and saves while the others wait
 
 
@@ -40,7 +40,7 @@ ALONE = Group()
 
 def open_store() -> TCPStore:
     """Open the store at which processes of this machine find each other, on a free port."""
-    return TCPStore(HOST, 0, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
+    return process_group.open_store(TIMEOUT)
 
 
 @contextmanager
@@ -53,30 +53,13 @@ def joined(group: Group, device: torch.device) -> Iterator[torch.device]:
 
     Yields:
         The device of this process.
+
+    Raises:
+        SidmillError: if the others do not answer.
     """
-    if group.size == 1:
-        yield device
-        return
-
-    # one GPU per process; gloo, for CPUs, needs no device
-    is_cuda = device.type == "cuda"
-    if is_cuda:
-        device = torch.device("cuda", group.rank)
-        torch.cuda.set_device(device)
-
-    # find the other processes, and leave them when the training ends
-    store = TCPStore(HOST, group.port, is_master=False, timeout=TIMEOUT)
-    dist.init_process_group(
-        "nccl" if is_cuda else "gloo",
-        store=store,
-        rank=group.rank,
-        world_size=group.size,
-        timeout=TIMEOUT,
-    )
-    try:
-        yield device
-    finally:
-        dist.destroy_process_group()
+    member = rendezvous.local(*group) if group.size > 1 else None
+    with process_group.joined(member, device, TIMEOUT) as own:
+        yield own.device
 
 
 def check_devices(n_processes: int, device: str) -> None:
