@@ -125,3 +125,14 @@ def workflow(tmp_path):
 @pytest.fixture(scope="session")
 def make_workflow(tmp_path_factory):
     return lambda: Workflow(tmp_path_factory.mktemp("work flow"))
+
+
+@pytest.fixture
+def one_thread():
+    """Small matrices: threads of torch would only wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

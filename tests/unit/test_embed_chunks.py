@@ -289,18 +289,8 @@ def neural(model, monkeypatch):
     return {"backend": "sentence_transformers", "model": str(model)}
 
 
-@pytest.fixture
-def _one_thread():
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.model
-@pytest.mark.usefixtures("_one_thread")
+@pytest.mark.usefixtures("one_thread")
 def test_two_processes_leave_the_bytes_of_one(model, monkeypatch, tmp_path, caplog):
     chosen = neural(model, monkeypatch)
     path = write_text(tmp_path, [f"{line} bolt, steel" for line in LINES])
@@ -327,7 +317,7 @@ def test_a_process_that_fails_says_so_and_stops_the_shard(model, monkeypatch, tm
 
 
 @pytest.mark.model
-@pytest.mark.usefixtures("_one_thread")
+@pytest.mark.usefixtures("one_thread")
 def test_a_killed_process_of_the_encoder_goes_on_to_the_same_bytes(model, monkeypatch, tmp_path):
     """SIGKILL after the first chunk, in a process of its own."""
     chosen = neural(model, monkeypatch)

@@ -10,7 +10,6 @@ from typing import get_type_hints
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 from conftest import ROOT
 from test_rqvae import train as train_network
 
@@ -36,13 +35,7 @@ class CutShort(BaseException):
     """What a kill is to a program: nothing after it runs."""
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Small matrices: threads would only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -55,14 +55,6 @@ def same(mine, theirs):
     )
 
 
-@pytest.fixture
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_two_and_four_processes_give_the_bytes_of_one(tmp_path, importable, one_thread):
     process_fits.write_vectors(tmp_path)
     stores = {size: process_group.open_store() for size in (2, 4)}

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from transformers import AutoConfig
 
 from sidmill.datasets import stored_weights
 
@@ -52,9 +52,8 @@ def of_model(folder: str | Path, ids: dict[str, int]) -> LoraSettings:
     """
     # The modules, without their weights.
     config = AutoConfig.from_pretrained(folder)
-    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     with torch.device("meta"):
-        network = kind.from_config(config)  # type: ignore[no-untyped-call]
+        network = stored_weights.model_class(config).from_config(config)
     head = network.get_output_embeddings()
     modules = [each for each in (network.get_input_embeddings(), head) if each is not None]
     paths = {module: name for name, module in network.named_modules()}

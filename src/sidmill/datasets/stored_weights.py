@@ -10,11 +10,22 @@ from typing import Any, cast
 
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from sidmill.core.errors import SidmillError
 
 ROWS = 4096  # that are compared at a time
+
+
+def model_class(config: PreTrainedConfig) -> Any:
+    """The class that reads a model: one with an encoder, or a decoder alone."""
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
 def check(folder: str | Path, network: PreTrainedModel) -> dict[str, Any]:

@@ -26,8 +26,6 @@ import torch
 from tokenizers import AddedToken
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
@@ -223,18 +221,14 @@ def _reading(model: str) -> Iterator[None]:
         ) from None
 
 
-def _model_class(config: PreTrainedConfig) -> Any:
-    """The class that reads a model: one with an encoder, or a decoder alone."""
-    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-
-
 def _load(
     model: str, config: PreTrainedConfig, dtype: str, source: dict[str, Any]
 ) -> PreTrainedModel:
     """Read a model whose embeddings are all in its files."""
     try:
         with _reading(model):
-            loaded: tuple[PreTrainedModel, dict[str, Any]] = _model_class(config).from_pretrained(
+            kind = stored_weights.model_class(config)
+            loaded: tuple[PreTrainedModel, dict[str, Any]] = kind.from_pretrained(
                 model, dtype=dtype, use_safetensors=True, output_loading_info=True, **source
             )
     except SidmillError as error:
