@@ -4,22 +4,32 @@
 ``arguments``. Arguments and results are JSON and go through pipes, so that no setting stands on a
 command line or in a file.
 
-A process ends with the one that started it, however that one dies: it holds the reading end of a
-pipe that the kernel closes even after a SIGKILL. No GPU stays taken by a job that is gone.
+The processes are forks of a server, which imports the modules that they need once: importing torch
+takes a second of CPU and 190 MiB. The server is a new Python, whose environment is that of the
+processes from its start. When it forks it has imported modules and done nothing else: no thread of
+its own runs, and no GPU is in use.
+
+A process ends with the one that called :func:`run`, however that one dies: it holds the reading end
+of a pipe that the kernel closes even after a SIGKILL. No GPU stays taken by a job that is gone.
 """
 
+import gc
 import importlib
+import itertools
 import json
 import logging
 import os
+import queue
+import select
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeAlias
 
 from sidmill.core import threads
 from sidmill.core.errors import SidmillError
@@ -27,24 +37,16 @@ from sidmill.core.errors import SidmillError
 logger = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).parents[2]  # the folder that the package lies in
-POLL_S = 0.2  # between two looks at whether a process has ended
 DRAIN_S = 10  # for reading what an ended process wrote
 MISTAKE = 2  # exit code after a SidmillError
 ORPHANED = 3  # exit code after the end of the parent; nobody reads it
 LEFT_ALONE = 4  # exit code after the end of another process, which is the cause
 CAUSE_S = 5  # for the process that is the cause to end, after those that it left alone
+STDOUT, STDERR = 1, 2
 
 
 class PeerEndedError(SidmillError):
     """Another process of the same task has ended: its message is the one to read."""
-
-
-class Worker(NamedTuple):
-    """One started process, the threads that read its pipes, and its reply so far."""
-
-    process: subprocess.Popen[bytes]
-    readers: list[threading.Thread]
-    reply: bytearray
 
 
 class Launcher(NamedTuple):
@@ -59,12 +61,50 @@ class Launcher(NamedTuple):
     n_processes: int
 
 
+class Inherited(NamedTuple):
+    """What the processes have from the start, besides their arguments.
+
+    Attributes:
+        modules: imported once, before the processes are forked. The module of the function always
+            is.
+        files: descriptors of open files and sockets that the processes use under the same numbers.
+    """
+
+    modules: Sequence[str] = ()
+    files: Sequence[int] = ()
+
+
+NOTHING = Inherited()
+
+
+class _Pipes(NamedTuple):
+    """What a process writes to, by descriptor."""
+
+    reply: int
+    lines: int
+
+
+# Number and exit code of processes that have ended; the number None stands for all others.
+Ends: TypeAlias = "queue.SimpleQueue[tuple[int | None, int]]"
+
+
+class _Started(NamedTuple):
+    """The server or the launcher, what reads its pipes, and what was read of them."""
+
+    program: subprocess.Popen[bytes]
+    readers: list[threading.Thread]
+    ends: Ends
+    replies: list[bytearray]
+    is_group: bool  # whether all processes can be ended in one call
+
+
 def run(
     function: str,
     arguments: Sequence[Mapping[str, object]],
     *,
     task: str,
     launcher: Launcher | None = None,
+    inherited: Inherited = NOTHING,
 ) -> list[Any]:
     """Call a function in one process per entry of ``arguments``, all at the same time.
 
@@ -78,6 +118,7 @@ def run(
         arguments: per process, JSON.
         task: what the processes do, as a verb and its object, for the message of a failure.
         launcher: starts all processes; each gets the one entry of ``arguments``, and all threads.
+        inherited: what the processes have from the start; of it, those of a launcher get nothing.
 
     Returns:
         What each call returned, in the order of ``arguments``; of a launcher's processes what the
@@ -88,30 +129,29 @@ def run(
             one.
     """
     environment = worker_environment(len(arguments))
-    workers: list[Worker] = []
+    started = None
     exit_codes: list[int | None] = []
 
     # run until all processes have ended or one has failed; leave none behind, whatever happens
     try:
-        for number, each in enumerate(arguments):
-            request = json.dumps({"function": function, "arguments": each})
-            workers.append(_start(number, request, environment, launcher))
-        exit_codes = _wait(workers)
+        if launcher:
+            started = _launch(function, arguments[0], environment, launcher)
+        else:
+            started = _serve(function, arguments, environment, inherited)
+        exit_codes = _wait(started.ends, len(arguments))
     finally:
-        for worker in workers:
-            _stop(worker)
+        if started:
+            _stop(started)
 
     # the cause of a failure may be in a process that was still on its way out: replies come first
-    replies = [_reply(worker) for worker in workers]
+    replies = [_reply(each) for each in started.replies]
     for number, reply in enumerate(replies):
         if "error" in reply:
-            raise _failure(number, len(workers), task, reply["error"], launcher)
+            raise _failure(number, len(replies), task, reply["error"], launcher)
     causes = [number for number, code in enumerate(exit_codes) if code]
     for number in sorted(causes, key=lambda number: exit_codes[number] == LEFT_ALONE):
-        code = exit_codes[number]
-        if code:
-            reason = f"exit code {code}, see its lines above"
-            raise _failure(number, len(workers), task, reason, launcher)
+        reason = f"exit code {exit_codes[number]}, see its lines above"
+        raise _failure(number, len(replies), task, reason, launcher)
     return [reply["result"] for reply in replies]
 
 
@@ -123,17 +163,68 @@ def worker_environment(n_processes: int) -> dict[str, str]:
 
 
 def main() -> None:
-    """Run as one of the processes: read the request, call the function, write the reply."""
+    """Run as the server or as a process of a launcher: read the request, and do what it says."""
+    # What libraries print goes to the log: standard output carries what the parent reads alone.
+    answers = os.dup(STDOUT)
+    os.dup2(STDERR, STDOUT)
     request = json.loads(_read_request())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 
-    # what libraries print goes to the log: standard output carries the reply alone
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as reply:
-        os.dup2(2, 1)
-        module, _, name = request["function"].partition(":")
+    # Modules are no garbage: the collector looks at them neither now nor later.
+    gc.disable()
+    module = request["function"].partition(":")[0]
+    for name in [module, *request["modules"]]:
+        importlib.import_module(name)
+    gc.freeze()
+
+    # Here the server becomes its processes, and ends after them.
+    arguments = request["arguments"]
+    if request["pipes"]:
+        number = _fork([_Pipes(*each) for each in request["pipes"]], answers)
+        if number is None:
+            return
+        arguments = arguments[number]
+    gc.enable()
+    _work(request["function"], arguments, answers)
+    gc.freeze()  # the process ends: the system takes back its memory at once
+
+
+def _fork(pipes: list[_Pipes], answers: int) -> int | None:
+    """Fork the processes, and wait for them; return its number to each, and None to the server.
+
+    The server writes ``[number, exit code]``, a line, for each process that has ended. In a process
+    ``answers`` is the pipe of its reply.
+    """
+    if select.select([0], [], [], 0)[0]:  # the parent has ended during the imports
+        os._exit(ORPHANED)
+    numbers = {}
+    for number, own in enumerate(pipes):
+        pid = os.fork()
+        if not pid:
+            os.dup2(own.reply, answers, inheritable=False)
+            os.dup2(own.lines, STDOUT)
+            os.dup2(own.lines, STDERR)
+            _close(pipes)
+            return number
+        numbers[pid] = number
+
+    # The parent reads to the end of pipes: only the process itself has its own open.
+    _close(pipes)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    while numbers:
+        pid, status = os.wait()
+        end = [numbers.pop(pid), os.waitstatus_to_exitcode(status)]
+        os.write(answers, json.dumps(end).encode() + b"\n")
+    return None
+
+
+def _work(function: str, arguments: Mapping[str, object], answers: int) -> None:
+    """Call the function, and write the reply."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    module, _, name = function.partition(":")
+    with os.fdopen(answers, "w", encoding="utf-8") as reply:
         try:
-            result = getattr(importlib.import_module(module), name)(**request["arguments"])
+            result = getattr(importlib.import_module(module), name)(**arguments)
         except PeerEndedError as error:
             logger.error("%s", error)
             sys.exit(LEFT_ALONE)
@@ -145,60 +236,146 @@ def main() -> None:
         reply.write(json.dumps({"result": result}) + "\n")
 
 
-def _start(
-    number: int, request: str, environment: dict[str, str], launcher: Launcher | None
-) -> Worker:
-    prefix = launcher.command if launcher else ()
-    worker = f"from {__name__} import main; main()"
-    process = subprocess.Popen(
-        [*prefix, sys.executable, "-P", "-c", worker],  # -P: no files of cwd
+def _serve(
+    function: str,
+    arguments: Sequence[Mapping[str, object]],
+    environment: dict[str, str],
+    inherited: Inherited,
+) -> _Started:
+    """Start the server of the processes."""
+    # Two pipes per process; the server passes their writing ends on.
+    pairs = [(os.pipe(), os.pipe()) for _ in arguments]
+    pipes = [_Pipes(reply[1], lines[1]) for reply, lines in pairs]
+    request = {
+        "function": function,
+        "arguments": list(arguments),
+        "modules": list(inherited.modules),
+        "pipes": pipes,
+    }
+    try:
+        program = subprocess.Popen(
+            _command(),
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=[*itertools.chain(*pipes), *inherited.files],
+            process_group=0,  # the server and all that it starts can be ended in one call
+        )
+    finally:
+        _close(pipes)
+
+    # Threads read the pipes: the ends of processes, and of each one its reply and its lines.
+    ends: Ends = queue.SimpleQueue()
+    replies = [bytearray() for _ in arguments]
+    readers = [
+        _thread(_collect_ends, program, ends),
+        _thread(_relay, "server of the processes", program.stderr),
+    ]
+    for number, (reply, lines) in enumerate(pairs):
+        readers.append(_thread(_collect, os.fdopen(reply[0], "rb"), replies[number]))
+        readers.append(_thread(_relay, f"process {number}", os.fdopen(lines[0], "rb")))
+    _ask(program, request)
+    return _Started(program, readers, ends, replies, is_group=True)
+
+
+def _launch(
+    function: str,
+    arguments: Mapping[str, object],
+    environment: dict[str, str],
+    launcher: Launcher,
+) -> _Started:
+    """Start the program that starts the processes."""
+    request = {"function": function, "arguments": arguments, "modules": [], "pipes": []}
+    program = subprocess.Popen(
+        [*launcher.command, *_command()],
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
+    ends: Ends = queue.SimpleQueue()
     reply = bytearray()
     readers = [
-        threading.Thread(target=_relay, args=(number, process.stderr), daemon=True),
-        threading.Thread(target=_collect, args=(process.stdout, reply), daemon=True),
+        _thread(_collect, program.stdout, reply),
+        _thread(_relay, "process 0", program.stderr),
+        _thread(_collect_last, program, ends),
     ]
-    for reader in readers:
-        reader.start()
+    _ask(program, request)
+    return _Started(program, readers, ends, [reply], is_group=False)
 
-    # a process that has ended already is found by its exit code; the pipe stays open
-    if process.stdin:
+
+def _command() -> list[str]:
+    worker = f"from {__name__} import main; main()"
+    return [sys.executable, "-P", "-c", worker]  # -P: no files of cwd
+
+
+def _thread(function: Callable[..., None], *arguments: object) -> threading.Thread:
+    thread = threading.Thread(target=function, args=arguments, daemon=True)
+    thread.start()
+    return thread
+
+
+def _ask(program: subprocess.Popen[bytes], request: Mapping[str, object]) -> None:
+    """Write the request. A program that has ended is found by its exit code; the pipe stays."""
+    if program.stdin:
         with suppress(BrokenPipeError):
-            process.stdin.write(request.encode() + b"\n")
-            process.stdin.flush()
-    return Worker(process, readers, reply)
+            program.stdin.write(json.dumps(request).encode() + b"\n")
+            program.stdin.flush()
 
 
-def _wait(workers: list[Worker]) -> list[int | None]:
+def _wait(ends: Ends, n_processes: int) -> list[int | None]:
     """Return exit codes once all have ended or one has failed; None of those that still run."""
-    deadline = float("inf")  # for the cause, once a process was left alone
-    while True:
-        codes = [worker.process.poll() for worker in workers]
-        if None not in codes or set(codes) - {None, 0, LEFT_ALONE} or time.monotonic() > deadline:
+    codes: list[int | None] = [None] * n_processes
+    deadline = None  # for the cause, once a process was left alone
+    while None in codes and not set(codes) - {None, 0, LEFT_ALONE}:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            number, ended = ends.get(timeout=left)
+        except queue.Empty:
             return codes
-        if LEFT_ALONE in codes:
-            deadline = min(deadline, time.monotonic() + CAUSE_S)
-        time.sleep(POLL_S)
+        if number is None:
+            codes = [ended if code is None else code for code in codes]
+        else:
+            codes[number] = ended
+        if LEFT_ALONE in codes and deadline is None:
+            deadline = time.monotonic() + CAUSE_S
+    return codes
 
 
-def _stop(worker: Worker) -> None:
-    worker.process.kill()
-    worker.process.wait()
-    if worker.process.stdin:
+def _stop(started: _Started) -> None:
+    program = started.program
+    if program.poll() is None and started.is_group:
+        os.killpg(program.pid, signal.SIGKILL)
+    elif program.poll() is None:
+        program.kill()
+    program.wait()
+
+    # Processes of a server that is gone end with the pipe.
+    if program.stdin:
         with suppress(BrokenPipeError):
-            worker.process.stdin.close()
-    for reader in worker.readers:
+            program.stdin.close()
+    for reader in started.readers:
         reader.join(DRAIN_S)
 
 
-def _relay(number: int, stream: IO[bytes]) -> None:
+def _collect_ends(program: subprocess.Popen[bytes], ends: Ends) -> None:
+    """Collect the ends that a server reports, and its own."""
+    if program.stdout:
+        with program.stdout as stream:
+            for line in stream:
+                ends.put(tuple(json.loads(line)))
+    _collect_last(program, ends)
+
+
+def _collect_last(program: subprocess.Popen[bytes], ends: Ends) -> None:
+    ends.put((None, program.wait()))
+
+
+def _relay(source: str, stream: IO[bytes]) -> None:
     with stream:
         for line in stream:
-            logger.info("process %d: %s", number, line.decode(errors="replace").rstrip())
+            logger.info("%s: %s", source, line.decode(errors="replace").rstrip())
 
 
 def _collect(stream: IO[bytes], reply: bytearray) -> None:
@@ -207,17 +384,23 @@ def _collect(stream: IO[bytes], reply: bytearray) -> None:
             reply.extend(line)
 
 
-def _reply(worker: Worker) -> dict[str, Any]:
+def _reply(written: bytearray) -> dict[str, Any]:
     """Return what a process replied; empty where it ended before it could.
 
     Processes of a launcher reply one line each: an error comes first.
     """
     replies = []
-    for line in worker.reply.splitlines():
+    for line in written.splitlines():
         with suppress(ValueError):
             replies.append(json.loads(line))
     replies.sort(key=lambda reply: "error" not in reply)
     return replies[0] if replies else {}
+
+
+def _close(pipes: Sequence[_Pipes]) -> None:
+    for each in pipes:
+        for descriptor in each:
+            os.close(descriptor)
 
 
 def _failure(
