@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sidmill.core import rendezvous
+from sidmill.core.rendezvous import Member
 from sidmill.numeric import process_group
 from sidmill.numeric.process_group import ALONE
 from sidmill.quantize import rqkmeans
@@ -56,24 +56,16 @@ def cases(size):
     return {name: changes for name, changes in CASES.items() if size == 2 or name in few}
 
 
-def fit_all(folder, rank, ports):
-    """Fit the cases of each group that this process is one of: ``ports`` by size of the group."""
+def fit_all(folder, member):
+    """Fit the cases of a group."""
     torch.set_num_threads(1)
-    digests = {}
-    for size, port in ports.items():
-        if rank < int(size):
-            member = rendezvous.local(rank, int(size), port)
-            with process_group.joined(member, torch.device("cpu")) as group:
-                found = {
-                    name: fit(folder, changes, group) for name, changes in cases(group.size).items()
-                }
-            digests[size] = found
-    return digests
+    with process_group.joined(Member(**member), torch.device("cpu")) as group:
+        return {name: fit(folder, changes, group) for name, changes in cases(group.size).items()}
 
 
-def disagree(rank, port):
+def disagree(member):
     """Train on vectors that the other process does not have."""
-    vectors = np.random.default_rng(rank).standard_normal((600, 8), dtype=np.float32)
-    member = rendezvous.local(rank, 2, port)
+    member = Member(**member)
+    vectors = np.random.default_rng(member.rank).standard_normal((600, 8), dtype=np.float32)
     with process_group.joined(member, torch.device("cpu")) as group:
         rqkmeans.fit(vectors, replace(SETTINGS, codebook_size=16), seed=0, group=group)

@@ -11,7 +11,7 @@ import torch
 from sidmill.core.errors import SidmillError
 from sidmill.numeric import relative_scores, residual_codec
 from sidmill.numeric.nearest_torch import Piece
-from sidmill.quantize import lloyd, rqkmeans, split_merge
+from sidmill.quantize import codebook_sizes, lloyd, rqkmeans, split_merge
 from sidmill.settings.quantize import Rqkmeans
 
 SETTINGS = Rqkmeans(
@@ -293,8 +293,8 @@ def test_the_cheapest_merge_is_that_of_all_pairs(monkeypatch, seed, max_rows, at
 def test_sizes_are_lowered_to_the_items_where_that_is_allowed(rng):
     vectors, settings = rng.standard_normal((5, 3)).astype(np.float32), Rqkmeans(device="cpu")
     settings = replace(settings, n_levels=2, codebook_size=[8, 3])
-    lowered = rqkmeans.capped(settings, 5)
+    lowered = codebook_sizes.capped(settings, 5, is_capped=True)
     assert [len(book) for book in rqkmeans.fit(vectors, lowered, seed=0).codebooks] == [5, 3]
-    assert rqkmeans.capped(settings, 8) is settings
+    assert codebook_sizes.capped(settings, 8, is_capped=True) is settings
     with pytest.raises(SidmillError, match="5 vectors cannot fill 8 codewords"):
-        rqkmeans.fit(vectors, rqkmeans.capped(settings, 5, is_capped=False), seed=0)
+        rqkmeans.fit(vectors, codebook_sizes.capped(settings, 5, is_capped=False), seed=0)

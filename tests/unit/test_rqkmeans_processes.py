@@ -17,7 +17,7 @@ import torch
 from conftest import ROOT
 from process_watch import eventually, running
 
-from sidmill.core import processes, rendezvous
+from sidmill.core import rendezvous
 from sidmill.core.errors import SidmillError
 from sidmill.core.rendezvous import Member
 from sidmill.formats import vector_file, vector_store
@@ -57,37 +57,34 @@ def same(mine, theirs):
 
 def test_two_and_four_processes_give_the_bytes_of_one(tmp_path, importable, one_thread):
     process_fits.write_vectors(tmp_path)
-    stores = {size: process_group.open_store() for size in (2, 4)}
-    ports = {str(size): store.port for size, store in stores.items()}
-    arguments = [{"folder": str(tmp_path), "rank": rank, "ports": ports} for rank in range(4)]
-    found = processes.run("process_fits:fit_all", arguments, task="fit")
     alone = {
         name: process_fits.fit(tmp_path, changes) for name, changes in process_fits.CASES.items()
     }
     assert len(set(alone.values())) == len(alone)  # each case is one of its own
-    for rank, digests in enumerate(found):
-        wanted = {
-            str(size): {name: alone[name] for name in process_fits.cases(size)}
-            for size in (2, 4)
-            if rank < size
-        }
-        assert digests == wanted, rank
+    arguments = {"folder": str(tmp_path)}
+    for size in (2, 4):
+        found = rendezvous.run("process_fits:fit_all", arguments, size, task="fit")
+        assert found == [{name: alone[name] for name in process_fits.cases(size)}] * size
 
 
-def children():
-    """Processes that this one started; those of other tests may still run."""
-    tasks = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+def forks():
+    """Processes that a server forked, of servers that this process has started."""
+    return [pid for server in children(os.getpid()) for pid in children(server)]
+
+
+def children(parent):
+    tasks = Path(f"/proc/{parent}/task").glob("*/children")
     return sorted(int(pid) for path in tasks for pid in path.read_text().split())
 
 
 def test_a_killed_process_ends_all_and_the_next_run_continues(files, tmp_path, caplog, importable):
     run = Run(0, str(tmp_path / "quantizer.state"), "")
-    pids, before = [], children()
+    pids, before = [], forks()
 
     def kill_one():
         """Kill a process as soon as there is something to continue from."""
         assert eventually(lambda: Path(run.state_path).exists(), 60)
-        pids.extend(pid for pid in children() if pid not in before)
+        pids.extend(pid for pid in forks() if pid not in before)
         os.kill(pids[-1], signal.SIGKILL)
 
     killer = threading.Thread(target=kill_one)
@@ -109,10 +106,8 @@ def test_a_killed_process_ends_all_and_the_next_run_continues(files, tmp_path, c
 def test_processes_that_have_other_vectors_are_refused(importable, caplog):
     """Blocks of 16 codewords are one piece each: the processes say that one is too many."""
     caplog.set_level(logging.INFO)
-    store = process_group.open_store()
-    arguments = [{"rank": rank, "port": store.port} for rank in range(2)]
     with pytest.raises(SidmillError, match="process 1 of 2 does not have the vectors of process 0"):
-        processes.run("process_fits:disagree", arguments, task="train")
+        rendezvous.run("process_fits:disagree", {}, 2, task="train")
     assert "2 processes share blocks of 1 piece(s), so that 1 of them wait: lower" in caplog.text
 
 
@@ -136,7 +131,7 @@ def test_the_result_is_read_out_of_the_last_state(files, tmp_path):
     vectors = np.load(files.vectors)[:600] * np.float32(2.0**-40)
     settings = replace(LONG, codebook_size=16, n_iter=2)
     fitted = rqkmeans.fit(vectors, settings, seed=0, state_path=tmp_path / "state")
-    assert same(rqkmeans.read_finished(tmp_path / "state"), fitted)
+    assert same(resume.read_finished(tmp_path / "state"), fitted)
     assert np.abs(fitted.codebooks[0]).max() < 2.0**-36
 
 
@@ -250,8 +245,7 @@ def test_streams_are_refused_where_processes_share_the_rows(files):
 
 
 def test_each_process_has_a_gpu_of_its_own_or_is_refused(monkeypatch):
-    chosen, second = [], Member(1, 2, 1, "n1", 20000, False)
-    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    second = Member(1, 2, 1, "n1", 20000, False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("SLURM_PROCID", raising=False)
     assert process_group._own_gpu(second) == torch.device("cuda", 1)
@@ -262,4 +256,3 @@ def test_each_process_has_a_gpu_of_its_own_or_is_refused(monkeypatch):
     # A task of Slurm may see its own GPU alone.
     monkeypatch.setenv("SLURM_PROCID", "1")
     assert process_group._own_gpu(second) == torch.device("cuda", 0)
-    assert chosen == [torch.device("cuda", 1), torch.device("cuda", 0)]

@@ -11,6 +11,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.formats import quantizer_file
 from sidmill.formats.quantizer_file import Quantizer
 from sidmill.numeric import nearest_torch
+from sidmill.numeric.process_group import Group
 from sidmill.quantize.rqvae import (
     data,
     distributed,
@@ -66,7 +67,7 @@ def test_every_process_has_rows_to_compare_in_every_batch(processes):
             assert bounds[-1] == n_rows
             assert sizes.min() >= least, (n_rows, batch_size)
             shares = [
-                len(distributed.local_rows(np.arange(size), distributed.Group(rank, processes)))
+                len(distributed.local_rows(np.arange(size), Group(rank, processes)))
                 for size in set(sizes.tolist())
                 for rank in range(processes)
             ]
@@ -151,7 +152,7 @@ def test_each_process_of_several_takes_finite_steps_at_every_tail(
             state = epochs.make_state(Autoencoder(DIM, settings), settings)
             init.scale(state.model, rows, held, CPU)
             _, codes = measure.measure(state.model, rows, held, CPU)
-            group = distributed.Group(rank, processes)
+            group = Group(rank, processes)
             training = epochs.Training(settings, SEED, rows, held, None, CPU, group)
             colliding = data.colliding_pairs(codes, ~held)
             figures = epochs.run_epoch(state, training, colliding, epoch=0, quantizing=True)

@@ -40,6 +40,7 @@ rule train_rqkmeans:
         tasks=config["rqkmeans"]["processes"],
     params:
         rqkmeans=rqkmeans_settings,
+        sizes={"is_capped": False},
         run=pick("run", "seed"),
         code=code_of("train_rqkmeans.py", balance_in_use),
     message:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from sidmill.core.job import job
 from sidmill.formats import onerec_checkpoint, quantizer_file, vector_store
-from sidmill.quantize import category_level, resume, rqkmeans, rqkmeans_processes
+from sidmill.quantize import category_level, codebook_sizes, resume, rqkmeans_processes
 from sidmill.quantize.rqkmeans_processes import Files
 from sidmill.settings import base
 from sidmill.settings.job import of_job
@@ -17,10 +17,8 @@ if TYPE_CHECKING:
 with job(snakemake) as log:
     items = vector_store.open_store(snakemake.input.vectors, snakemake.input.ids)
     run = of_job(snakemake, Run)
-    settings = rqkmeans.capped(
-        of_job(snakemake, Rqkmeans),
-        len(items.ids),
-        **snakemake.params.get("sizes", {"is_capped": False}),
+    settings = codebook_sizes.capped(
+        of_job(snakemake, Rqkmeans), len(items.ids), **snakemake.params.sizes
     )
     state_path = f"{snakemake.output.quantizer}.state"
     levels = rqkmeans_processes.fit(

@@ -1,18 +1,23 @@
 """How processes of one task are started on machines, and how each finds the others.
 
-They are started by torchrun or ``srun``, which name each process in its environment, or by
-:mod:`sidmill.core.processes`, whose caller names it in the arguments.
+They are started by torchrun or ``srun``, which name each process in its environment, or by this
+process (:mod:`sidmill.core.processes`), which names it in the arguments.
 """
 
+import logging
 import os
 import re
 import shutil
+import socket
 import subprocess
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from sidmill.core import threads
+from sidmill.core import processes, threads
 from sidmill.core.errors import SidmillError
-from sidmill.core.processes import Launcher
+from sidmill.core.processes import Inherited, Launcher
+
+logger = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 FIRST_PORT, N_PORTS = 20_000, 12_000  # of the ports that steps of Slurm meet at
@@ -28,6 +33,8 @@ class Member(NamedTuple):
         host: name or address of the machine with the store at which they meet.
         port: of that store.
         has_store: whether another process keeps the store; otherwise that of rank 0 does.
+        listener: descriptor of the socket that listens at the port, where these processes have
+            inherited one.
     """
 
     rank: int
@@ -36,11 +43,61 @@ class Member(NamedTuple):
     host: str
     port: int
     has_store: bool
+    listener: int | None = None
 
 
-def local(rank: int, size: int, port: int) -> Member:
-    """A process whose parent, on the same machine, has the store at ``port``."""
-    return Member(rank, size, rank, HOST, port, has_store=True)
+ALONE = Member(rank=0, size=1, local_rank=0, host=HOST, port=0, has_store=False)
+
+
+def run(
+    function: str,
+    arguments: Mapping[str, object],
+    n_processes: int,
+    *,
+    task: str,
+    modules: Sequence[str] = (),
+    launcher: Launcher | None = None,
+) -> list[Any]:
+    """Call a function in processes that can find each other, see :mod:`sidmill.core.processes`.
+
+    Args:
+        function: ``module:function``; its argument ``member`` is for :func:`of_argument`.
+        arguments: the others, the same for every process, JSON.
+        n_processes: how many.
+        task: what the processes do, as a verb and its object.
+        modules: imported once for all processes of this machine.
+        launcher: :func:`srun`, or None: this process starts them.
+
+    Returns:
+        What each call returned, see :func:`sidmill.core.processes.run`.
+
+    Raises:
+        SidmillError: if a process failed, with its message.
+    """
+    logger.info("%d processes, started by %s", n_processes, "srun" if launcher else "this one")
+    if launcher is not None:
+        return processes.run(
+            function, [{**arguments, "member": None}], task=task, launcher=launcher
+        )
+
+    # The socket is open before the processes are there: whoever comes first waits for the store.
+    with socket.create_server((HOST, 0), backlog=n_processes) as listener:
+        port, number = listener.getsockname()[1], listener.fileno()
+        members = [
+            Member(rank, n_processes, rank, HOST, port, has_store=False, listener=number)
+            for rank in range(n_processes)
+        ]
+        return processes.run(
+            function,
+            [{**arguments, "member": member._asdict()} for member in members],
+            task=task,
+            inherited=Inherited(modules, [number]),
+        )
+
+
+def of_argument(member: Mapping[str, Any] | None) -> Member | None:
+    """The process that :func:`run` names in the argument ``member``, or ``srun`` elsewhere."""
+    return Member(**member) if member else of_environment()
 
 
 def of_environment() -> Member | None:

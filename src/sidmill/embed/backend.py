@@ -16,7 +16,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.embed.fingerprint import Fingerprint
 from sidmill.embed.progress import Advance
 from sidmill.embed.throughput import Encoded, Model
-from sidmill.settings import base
+from sidmill.settings import base, registry
 from sidmill.settings.embedding import Embedding, Openai
 from sidmill.settings.registry import BACKENDS
 
@@ -76,11 +76,7 @@ def choose(settings: Embedding, run: Run) -> Backend:
     Raises:
         SidmillError: if a setting does not fit the backend.
     """
-    entry = BACKENDS.get(settings.backend)
-    if entry is None:
-        raise SidmillError(
-            f"embedding.backend is {settings.backend!r}: choose {', '.join(BACKENDS)}"
-        )
+    entry = _entry(settings.backend)
     if settings.prompt and "prompt" not in entry.reads:
         raise SidmillError(
             f"embedding.prompt is {settings.prompt!r}, which means nothing to backend "
@@ -89,6 +85,22 @@ def choose(settings: Embedding, run: Run) -> Backend:
     module, _, name = entry.function.partition(":")
     load = cast(Callable[[Embedding, Run], Backend], getattr(import_module(module), name))
     return load(settings, run)
+
+
+def module_of(name: str) -> str:
+    """The module of a backend, which imports the libraries that it uses.
+
+    Raises:
+        SidmillError: if there is no such backend.
+    """
+    return _entry(name).function.partition(":")[0]
+
+
+def _entry(name: str) -> registry.Backend:
+    entry = BACKENDS.get(name)
+    if entry is None:
+        raise SidmillError(f"embedding.backend is {name!r}: choose {', '.join(BACKENDS)}")
+    return entry
 
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:

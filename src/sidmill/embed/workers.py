@@ -3,7 +3,8 @@
 from typing import Any
 
 from sidmill.core import processes
-from sidmill.embed import compute, throughput
+from sidmill.core.processes import Inherited
+from sidmill.embed import backend, compute, throughput
 from sidmill.embed.compute import Done, Task
 
 
@@ -21,6 +22,7 @@ def run(task: Task, n_processes: int) -> Done:
         "sidmill.embed.workers:compute_share",
         [common | {"process": process} for process in range(n_processes)],
         task=f"embed {task.shard_path}",
+        inherited=Inherited([backend.module_of(task.settings.backend)]),
     )
     return Done(shares[0]["fingerprint"], _sum_figures([share["figures"] for share in shares]))
 

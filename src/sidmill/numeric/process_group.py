@@ -20,7 +20,8 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.processes import PeerEndedError
-from sidmill.core.rendezvous import HOST, Member
+from sidmill.core.rendezvous import Member
+from sidmill.numeric import nearest_torch
 
 TIMEOUT = timedelta(minutes=30)  # without a message: then the node of a process is gone
 
@@ -42,11 +43,6 @@ class Group(NamedTuple):
 ALONE = Group()
 
 
-def open_store(timeout: timedelta = TIMEOUT) -> TCPStore:
-    """Open the store at which processes of this machine find each other, on a free port."""
-    return TCPStore(HOST, 0, is_master=True, wait_for_workers=False, timeout=timeout)
-
-
 @contextmanager
 def joined(
     member: Member | None, device: torch.device, timeout: timedelta = TIMEOUT
@@ -55,7 +51,8 @@ def joined(
 
     Args:
         member: of this process; None for a computation of one.
-        device: a CPU, or a kind of GPU: each process takes the GPU of its number on its machine.
+        device: that of :func:`pick_device`. ``cuda`` without an index is the GPU of the number that
+            the process has on its machine.
         timeout: without a message, until the others are given up.
 
     Yields:
@@ -70,16 +67,19 @@ def joined(
         return
     is_cuda = device.type == "cuda"
     if is_cuda:
-        device = _own_gpu(member)
+        device = device if device.index is not None else _own_gpu(member)
+        torch.cuda.set_device(device)
 
     # Find the other processes at the store, and leave them at the end.
+    keeps_store = member.rank == 0 and not member.has_store
     try:
         store = TCPStore(
             member.host,
             member.port,
-            is_master=member.rank == 0 and not member.has_store,
+            is_master=keeps_store,
             timeout=timeout,
             wait_for_workers=False,
+            master_listen_fd=member.listener if keeps_store else None,
         )
         dist.init_process_group(
             "nccl" if is_cuda else "gloo",
@@ -96,6 +96,33 @@ def joined(
         dist.destroy_process_group()
 
 
+def pick_device(names: str, member: Member | None) -> torch.device:
+    """The device of one process of several.
+
+    Args:
+        names: ``auto``, a kind of device, or one device per process of a machine, with commas
+            between them: a process takes the one of its number there.
+        member: the process; None for the only one, which takes the first device.
+
+    Returns:
+        A device; a GPU has no index where ``names`` gives a kind alone.
+
+    Raises:
+        SidmillError: if torch does not know or reach a device, or there is none for the process.
+    """
+    devices = nearest_torch.pick_devices(names)
+    if member is None:
+        return devices[0]
+    if names in ("auto", devices[0].type):
+        return torch.device(devices[0].type)
+    if member.local_rank >= len(devices):
+        raise SidmillError(
+            f"process {member.local_rank + 1} of this machine has no device among {names}: name "
+            "one per process, or auto"
+        )
+    return devices[member.local_rank]
+
+
 def _own_gpu(member: Member) -> torch.device:
     """The GPU of this process, which no other process of the machine uses."""
     n_gpus = torch.cuda.device_count()
@@ -107,9 +134,7 @@ def _own_gpu(member: Member) -> torch.device:
             f"process {member.local_rank + 1} of this machine needs a GPU of its own, and torch "
             f"finds {n_gpus}: start at most {n_gpus} processes here, or set device to cpu"
         )
-    device = torch.device("cuda", index)
-    torch.cuda.set_device(device)
-    return device
+    return torch.device("cuda", index)
 
 
 def _unreachable(member: Member, error: RuntimeError) -> SidmillError:

@@ -98,7 +98,7 @@ def encode(
     stream = _finite(vectors, n_rows, short=encoder is None and largest_value < row_blocks.SHORTEST)
     if first is not None:
         stream = _without(stream, first)
-    if device == "cpu" or (device == "auto" and not _has_gpu_driver()):
+    if device == "cpu" or (device == "auto" and not has_gpu_driver()):
         blocks = _encode_here(_latents(stream, encoder), priced)
     else:
         from sidmill.numeric import nearest_torch
@@ -234,7 +234,7 @@ def _encode_here(
         yield codes
 
 
-def _has_gpu_driver() -> bool:
+def has_gpu_driver() -> bool:
     """Whether a GPU may be there; only then is torch worth its import to ask it."""
     for name in ("libcuda.so.1", "libamdhip64.so", "nvcuda.dll"):
         try:

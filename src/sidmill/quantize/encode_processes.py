@@ -6,24 +6,21 @@ in order. The codes of an item depend on its own vector alone.
 Shapes: N items, L levels, b rows of one block.
 """
 
-import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from sidmill.core import processes, rendezvous
+from sidmill.core import rendezvous
 from sidmill.core.rendezvous import Member
 from sidmill.formats import category_file, quantizer_file, vector_store
-from sidmill.numeric import category_codes, row_blocks
+from sidmill.numeric import category_codes, residual_codec, row_blocks
 from sidmill.settings import base
 from sidmill.settings.quantize import Encoding
-
-logger = logging.getLogger(__name__)
 
 WORKER = "sidmill.quantize.encode_processes:encode_share"
 
@@ -69,20 +66,19 @@ def encode(
         SidmillError: if a process failed, with its message.
     """
     if n_processes == 1:
-        yield from _encode(files, settings, Member(0, 1, 0, rendezvous.HOST, 0, has_store=False))
+        yield from _encode(files, settings, rendezvous.ALONE)
         return
     for left in Path(output).parent.glob(f"{FOLDER}*"):  # of a job that was killed
         shutil.rmtree(left, ignore_errors=True)
     folder = tempfile.mkdtemp(dir=Path(output).parent, prefix=FOLDER)
     try:
-        common = {"files": _plain(files), "settings": asdict(settings), "folder": folder}
-        launcher = rendezvous.srun(n_processes)
-        local = [rendezvous.local(rank, n_processes, port=0) for rank in range(n_processes)]
-        shares = [None] if launcher else [member._asdict() for member in local]
-        arguments = [common | {"member": member} for member in shares]
-        logger.info("%d processes, started by %s", n_processes, "srun" if launcher else "this one")
-        processes.run(WORKER, arguments, task=f"encode {files.vectors}", launcher=launcher)
-
+        rendezvous.run(
+            WORKER,
+            {"files": _plain(files), "settings": asdict(settings), "folder": folder},
+            n_processes,
+            task=f"encode {files.vectors}",
+            launcher=rendezvous.srun(n_processes),
+        )
         for rank in range(n_processes):
             part = np.load(_part(folder, rank), mmap_mode="r", allow_pickle=False)
             for start in range(0, len(part), row_blocks.MAX_BLOCK_ROWS):
@@ -95,10 +91,11 @@ def encode_share(
     files: dict[str, Any], settings: dict[str, Any], folder: str, member: dict[str, Any] | None
 ) -> None:
     """Encode the items of one process, in that process; the arguments are JSON."""
-    own = Member(**member) if member else rendezvous.of_environment()
+    own = rendezvous.of_argument(member)
     if own is None:
         raise RuntimeError("srun has named no task in the environment of this process")
     section = base.read(Encoding, settings)
+    section = replace(section, device=_own_devices(section.device, own))
     blocks = list(_encode(Files(**files), section, own))
     codes = np.concatenate(blocks) if blocks else np.empty((0, 0), dtype=np.int32)
     np.save(_part(folder, own.rank), codes)
@@ -121,6 +118,22 @@ def _encode(files: Files, settings: Encoding, member: Member) -> Iterator[np.nda
         device=settings.device,
         memory_mb=settings.memory_mb,
     )
+
+
+def _own_devices(names: str, member: Member) -> str:
+    """The devices of one process, such as ``cuda:1,cuda:3``, of those that the settings name.
+
+    Processes of one machine take the GPUs in turn. Tasks of ``srun`` take one each: how many of
+    them a machine has differs from one to the next.
+    """
+    if names == "cpu" or (names == "auto" and not residual_codec.has_gpu_driver()):
+        return names
+    from sidmill.numeric import nearest_torch
+
+    devices = [str(device) for device in nearest_torch.pick_devices(names)]
+    n_sharing = member.size if member.listener is not None else len(devices)
+    own = devices[member.local_rank :: n_sharing] or [devices[member.local_rank % len(devices)]]
+    return ",".join(own)
 
 
 def _part(folder: str, rank: int) -> Path:

@@ -62,14 +62,23 @@ def start(
     return _load(path, identity), save
 
 
-def read_finished(path: str | Path) -> tuple[Fitted, dict[str, Any]]:
-    """Read the finished levels of a state, whatever its training, and its facts.
+def read_finished(path: str | Path) -> Fitted:
+    """Read the result of a training out of the state that it has kept, whatever the training.
 
     Raises:
         SidmillError: if the file is missing, damaged, or no state of a training.
     """
     arrays, facts = tensors.read(path, "state of a training")
-    return _finished(arrays, facts), facts
+    return unscale(_finished(arrays, facts), facts["scale"])
+
+
+def unscale(finished: Fitted, scale: float) -> Fitted:
+    """Codebooks and prices of vectors that were multiplied by ``scale``, without it."""
+    if scale == 1.0:
+        return finished
+    codebooks = [(codebook / scale).astype(np.float32) for codebook in finished.codebooks]
+    prices = [(prices / scale**2).astype(np.float32) for prices in finished.prices]
+    return Fitted(codebooks, prices, finished.balance)
 
 
 def discard(path: str | Path) -> None:

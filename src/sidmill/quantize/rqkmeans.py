@@ -14,26 +14,24 @@ Several processes may share the search of each block (:mod:`sidmill.quantize.sha
 is small beside it, every process computes for itself: k-means++, merges and splits, and the sums.
 """
 
-import dataclasses
 import json
 import logging
 import time
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import xxhash
 
-from sidmill.core import listing
 from sidmill.core.errors import SidmillError
 from sidmill.formats.vector_file import Streamed
 from sidmill.numeric import nearest_torch, process_group, row_blocks
 from sidmill.numeric.nearest_torch import Piece
 from sidmill.numeric.process_group import ALONE, Group
 from sidmill.quantize import (
+    codebook_sizes,
     kmeans_pp,
     known_codes,
     lloyd,
@@ -163,7 +161,7 @@ def fit(
             have other arguments or compute other bits.
     """
     # Refuse what cannot work before a row is read.
-    sizes = _sizes(settings)
+    sizes = codebook_sizes.per_level(settings)
     n_items, dim = vectors.shape
     if n_items < max(sizes):
         # Sizes of compared codes come as a list too.
@@ -233,17 +231,7 @@ def fit(
             state.n_passes,
             state.n_passes / seconds,
         )
-    return _unscale(training.finished, data.scale)
-
-
-def read_finished(state_path: str | Path) -> Fitted:
-    """Read the result of a training out of the state that it has kept.
-
-    Raises:
-        SidmillError: if the file is no state of a training.
-    """
-    finished, facts = resume.read_finished(state_path)
-    return _unscale(finished, facts["scale"])
+    return resume.unscale(training.finished, data.scale)
 
 
 def memory_needed(n_rows: int, dim: int, sizes: list[int]) -> int:
@@ -282,38 +270,6 @@ def _require_memory(memory_mb: int, needed: int) -> None:
             f"k-means: raise rqkmeans.memory_mb to at least {needed}, or lower "
             f"rqkmeans.codebook_size"
         )
-
-
-def capped(settings: Rqkmeans, n_items: int, *, is_capped: bool = True) -> Rqkmeans:
-    """Lower the sizes of codebooks to the number of items, where codes need not tell items apart.
-
-    Args:
-        settings: sizes as configured.
-        n_items: N.
-        is_capped: whether they are lowered; if not, :func:`fit` refuses too few items.
-    """
-    sizes = [min(size, n_items) for size in _sizes(settings)]
-    if not is_capped or sizes == _sizes(settings):
-        return settings
-    logger.info("%d items: codebooks of %s codewords", n_items, listing.some(sizes))
-    return dataclasses.replace(settings, codebook_size=sizes)
-
-
-def _sizes(settings: Rqkmeans) -> list[int]:
-    """Return K per level."""
-    size, n_levels = settings.codebook_size, settings.n_levels
-    sizes = [size] * n_levels if isinstance(size, int) else list(size)
-    if len(sizes) != n_levels:
-        raise SidmillError(
-            f"rqkmeans.codebook_size lists {len(sizes)} sizes for {n_levels} levels: "
-            "give one size per level, or one number for all"
-        )
-    if min(sizes, default=0) < 1:
-        raise SidmillError(
-            f"rqkmeans.codebook_size {size} for {n_levels} levels: "
-            "give at least one level, and sizes of at least 1"
-        )
-    return sizes
 
 
 def _restore(
@@ -493,15 +449,6 @@ def _shares(n_blocks: int, n_processes: int) -> list[range]:
     """Consecutive blocks for each process, as even as can be."""
     edges = [n_blocks * number // n_processes for number in range(n_processes + 1)]
     return [range(low, high) for low, high in pairwise(edges)]
-
-
-def _unscale(finished: Fitted, scale: float) -> Fitted:
-    """Codebooks and prices of vectors that were multiplied by ``scale``, without it."""
-    if scale == 1.0:
-        return finished
-    codebooks = [(codebook / scale).astype(np.float32) for codebook in finished.codebooks]
-    prices = [(prices / scale**2).astype(np.float32) for prices in finished.prices]
-    return Fitted(codebooks, prices, finished.balance)
 
 
 def _squares(block: torch.Tensor) -> float:

@@ -2,26 +2,28 @@
 
 The processes read the same files, and the first one keeps the state of the training after every
 pass. The result is read out of the last state; its bytes are those of one process.
+
+The process that starts them and waits never loads torch.
 """
 
 import logging
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sidmill.core import processes, rendezvous
-from sidmill.core.rendezvous import Member
+from sidmill.core import rendezvous
+from sidmill.core.errors import SidmillError
 from sidmill.formats import catalogue_match, vector_store
-from sidmill.numeric import nearest_torch, process_group
-from sidmill.numeric.process_group import ALONE, Group
-from sidmill.quantize import rqkmeans
+from sidmill.quantize import resume
 from sidmill.quantize.resume import Fitted
 from sidmill.settings import base
 from sidmill.settings.quantize import Rqkmeans
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from sidmill.numeric.process_group import Group
 
 WORKER = "sidmill.quantize.rqkmeans_processes:fit_worker"
+MODULES = ("sidmill.quantize.rqkmeans", "sidmill.numeric.process_group")
 
 
 class Files(NamedTuple):
@@ -68,19 +70,19 @@ def fit(files: Files, settings: Rqkmeans, run: Run, n_processes: int) -> Fitted:
         SidmillError: if a process failed, with its message.
     """
     if n_processes == 1:
-        return _fit(files, settings, run, ALONE)
-    common = {"files": files._asdict(), "settings": asdict(settings), "run": run._asdict()}
-    task = f"train {Path(run.state_path).with_suffix('')}"
+        return _fit(files, settings, run)
     launcher = rendezvous.srun(n_processes)
-    logger.info("%d processes, started by %s", n_processes, "srun" if launcher else "this one")
-    if launcher is not None:
-        processes.run(WORKER, [common | {"member": None}], task=task, launcher=launcher)
-    else:
-        store = process_group.open_store()
-        local = [rendezvous.local(rank, n_processes, store.port) for rank in range(n_processes)]
-        arguments = [common | {"member": member._asdict()} for member in local]
-        processes.run(WORKER, arguments, task=task)
-    return rqkmeans.read_finished(run.state_path)
+    if launcher is None:
+        _check_devices(settings.device, n_processes)
+    rendezvous.run(
+        WORKER,
+        {"files": files._asdict(), "settings": asdict(settings), "run": run._asdict()},
+        n_processes,
+        task=f"train {Path(run.state_path).with_suffix('')}",
+        modules=MODULES,
+        launcher=launcher,
+    )
+    return resume.read_finished(run.state_path)
 
 
 def fit_worker(
@@ -90,16 +92,32 @@ def fit_worker(
     member: dict[str, Any] | None,
 ) -> None:
     """Train in one process of several; the arguments are JSON, and the result is in the state."""
-    section = base.read(Rqkmeans, settings)
-    own = Member(**member) if member else rendezvous.of_environment()
-    device = nearest_torch.pick_devices(section.device)[0]
+    from sidmill.numeric import process_group
+
+    section, own = base.read(Rqkmeans, settings), rendezvous.of_argument(member)
+    device = process_group.pick_device(section.device, own)
     with process_group.joined(own, device) as group:
         if group.rank:  # the lines of the first process are those of all
             logging.getLogger("sidmill").setLevel(logging.WARNING)
         _fit(Files(**files), section, Run(**run), group)
 
 
-def _fit(files: Files, settings: Rqkmeans, run: Run, group: Group) -> Fitted:
+def _fit(files: Files, settings: Rqkmeans, run: Run, group: "Group | None" = None) -> Fitted:
+    """Train in this process, the only one or one of a group."""
+    from sidmill.quantize import rqkmeans
+
     items = vector_store.open_store(files.vectors, files.ids)
     known = catalogue_match.published_codes(files.match, files.ledger)
-    return rqkmeans.fit(items.vectors, settings, **run._asdict(), known=known, group=group)
+    shared: dict[str, Any] = {} if group is None else {"group": group}
+    return rqkmeans.fit(items.vectors, settings, **run._asdict(), known=known, **shared)
+
+
+def _check_devices(names: str, n_processes: int) -> None:
+    """Refuse a list of devices that is not one per process of this machine."""
+    n_named = len(names.split(","))
+    is_list = n_named > 1 or ":" in names
+    if is_list and n_named != n_processes:
+        raise SidmillError(
+            f"rqkmeans.device names {n_named} device(s), {names}, for {n_processes} processes of "
+            f"this machine: name one per process, or set rqkmeans.device to auto"
+        )

@@ -4,62 +4,18 @@ Every process ends each step with the same weights. A training of one process ca
 functions, which then do nothing.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from datetime import timedelta
-from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from sidmill.core import rendezvous
 from sidmill.core.errors import SidmillError
-from sidmill.numeric import nearest_torch, process_group
+from sidmill.numeric import nearest_torch
+from sidmill.numeric.process_group import Group
 
 TIMEOUT = timedelta(hours=2)  # rank 0 measures and saves while the others wait
-
-
-class Group(NamedTuple):
-    """This process among those of one training.
-
-    Attributes:
-        rank: number of this process, from 0.
-        size: number of processes.
-        port: of the store at which they find each other; 0 with one process.
-    """
-
-    rank: int = 0
-    size: int = 1
-    port: int = 0
-
-
-ALONE = Group()
-
-
-def open_store() -> TCPStore:
-    """Open the store at which processes of this machine find each other, on a free port."""
-    return process_group.open_store(TIMEOUT)
-
-
-@contextmanager
-def joined(group: Group, device: torch.device) -> Iterator[torch.device]:
-    """Join the other processes of an RQ-VAE training.
-
-    Args:
-        group: this process.
-        device: that the settings name; on GPUs each process takes the one of its rank.
-
-    Yields:
-        The device of this process.
-
-    Raises:
-        SidmillError: if the others do not answer.
-    """
-    member = rendezvous.local(*group) if group.size > 1 else None
-    with process_group.joined(member, device, TIMEOUT) as own:
-        yield own.device
 
 
 def check_devices(n_processes: int, device: str) -> None:

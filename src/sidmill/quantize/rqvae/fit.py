@@ -21,11 +21,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from sidmill.core import processes
+from sidmill.core import rendezvous
 from sidmill.core.errors import SidmillError
+from sidmill.core.rendezvous import Member
 from sidmill.formats import catalogue_match
 from sidmill.formats.quantizer_file import Network
-from sidmill.numeric import nearest_torch
+from sidmill.numeric import nearest_torch, process_group
 from sidmill.quantize.rqvae import (
     checkpoints,
     data,
@@ -37,7 +38,6 @@ from sidmill.quantize.rqvae import (
 )
 from sidmill.quantize.rqvae.autoencoder import Autoencoder
 from sidmill.quantize.rqvae.checkpoints import Figures, Progress
-from sidmill.quantize.rqvae.distributed import Group
 from sidmill.quantize.rqvae.init import Start
 from sidmill.quantize.rqvae.train import State, Training
 from sidmill.settings import base
@@ -132,18 +132,18 @@ def fit(inputs: Inputs, settings: Rqvae, run: Run) -> Trained:
     check_settings(settings)
     _remove_scratch(run)  # of a run that was killed
     if settings.processes == 1:
-        _train(inputs, settings, run, distributed.ALONE)
+        _train(inputs, settings, run, None)
     else:
         _train_in_processes(inputs, settings, run)
     return _read_trained(inputs, settings, run)
 
 
 def train_worker(
-    inputs: dict[str, Any], settings: dict[str, Any], run: dict[str, Any], group: dict[str, Any]
+    inputs: dict[str, Any], settings: dict[str, Any], run: dict[str, Any], member: dict[str, Any]
 ) -> None:
     """Train in one process of several; the arguments are JSON."""
     section = base.read(Rqvae, settings)
-    _train(Inputs(**inputs), section, Run(**run), Group(**group))
+    _train(Inputs(**inputs), section, Run(**run), Member(**member))
 
 
 def check_settings(settings: Rqvae) -> None:
@@ -223,16 +223,13 @@ def check_rows(settings: Rqvae, n_training: int, n_rows: int, *, needs_kmeans: b
 def _train_in_processes(inputs: Inputs, settings: Rqvae, run: Run) -> None:
     """Train in ``settings.processes`` processes; the checkpoints stay in ``run.folder``."""
     distributed.check_devices(settings.processes, settings.device)
-    store = distributed.open_store()
-    common = {
+    arguments = {
         "inputs": inputs._asdict(),
         "settings": asdict(settings),
         "run": run._asdict(),
     }
-    groups = [Group(rank, settings.processes, store.port) for rank in range(settings.processes)]
-    arguments = [common | {"group": group._asdict()} for group in groups]
     try:
-        processes.run(WORKER, arguments, task=f"train {run.folder}")
+        rendezvous.run(WORKER, arguments, settings.processes, task=f"train {run.folder}")
     finally:
         _remove_scratch(run)  # of processes that were ended because another one failed
 
@@ -242,17 +239,22 @@ def _remove_scratch(run: Run) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _train(inputs: Inputs, settings: Rqvae, run: Run, group: Group) -> None:
+def _train(inputs: Inputs, settings: Rqvae, run: Run, member: Member | None) -> None:
     """Train in this process, the only one or one of several; everything stays in checkpoints."""
-    scratch = Path(run.folder, f".scratch-{group.rank}")
+    scratch = Path(run.folder, f".scratch-{member.rank if member else 0}")
     scratch.mkdir(parents=True, exist_ok=True)
+    device = nearest_torch.pick_device(settings.device)
+    if member:  # each of several takes the GPU of its number
+        device = torch.device(device.type)
     try:
         with (
-            distributed.joined(group, nearest_torch.pick_device(settings.device)) as device,
-            _deterministic(device),
+            process_group.joined(member, device, distributed.TIMEOUT) as group,
+            _deterministic(device),  # by its kind
         ):
             start = init.find_start(settings, inputs.warm_start, inputs.grid_steps)
-            rows = data.open_rows(_files(inputs, settings), scratch, device, settings.memory_mb)
+            rows = data.open_rows(
+                _files(inputs, settings), scratch, group.device, settings.memory_mb
+            )
             held_out = data.held_out(rows.shape[0], settings.test_ratio, run.seed)
             pairs = _read_pairs(inputs, settings)
             known = catalogue_match.published_codes(inputs.match, inputs.ledger)

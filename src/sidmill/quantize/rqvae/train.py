@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from sidmill.numeric.process_group import Group
 from sidmill.quantize.rqvae import data, distributed, losses, residual_quantizer
 from sidmill.quantize.rqvae.autoencoder import Autoencoder
 from sidmill.quantize.rqvae.data import Rows
-from sidmill.quantize.rqvae.distributed import Group
 from sidmill.quantize.rqvae.residual_quantizer import Averages, Quantized
 from sidmill.settings.quantize import Rqvae
 
