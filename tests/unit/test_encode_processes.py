@@ -10,8 +10,9 @@ import pytest
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.processes import Launcher
+from sidmill.core.rendezvous import Member
 from sidmill.formats import quantizer_file, vector_store
-from sidmill.numeric import row_blocks
+from sidmill.numeric import nearest_torch, row_blocks
 from sidmill.quantize import encode_processes
 from sidmill.quantize.encode_processes import Files
 from sidmill.settings.quantize import Encoding
@@ -135,3 +136,26 @@ def test_srun_starts_no_more_tasks_than_the_job_has(monkeypatch, tmp_path, n_tas
     assert (found is not None) == starts
     if found:
         assert {"srun", "--ntasks=2", "--cpus-per-task=8"} <= set(found.command)
+
+
+def test_gpus_are_dealt_out_to_the_processes_of_a_machine(monkeypatch):
+    """Tasks of ``srun`` take one each."""
+    n_gpus, own = 4, encode_processes._own_devices
+    monkeypatch.setattr(encode_processes.residual_codec, "has_gpu_driver", lambda: n_gpus > 0)
+    monkeypatch.setattr(
+        nearest_torch, "pick_devices", lambda names: [f"cuda:{n}" for n in range(n_gpus)]
+    )
+
+    def here(size):
+        members = [Member(n, size, n, "127.0.0.1", 1, False, listener=3) for n in range(size)]
+        return [own("auto", member) for member in members]
+
+    assert here(2) == ["cuda:0,cuda:2", "cuda:1,cuda:3"]
+    assert here(3) == ["cuda:0,cuda:3", "cuda:1", "cuda:2"]
+    assert here(5) == ["cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:0"]
+    tasks = [Member(4 + n, 8, n, "n1", 1, False) for n in range(2)]
+    assert [own("auto", task) for task in tasks] == ["cuda:0", "cuda:1"]
+
+    # Without a GPU nothing is dealt out, and torch is not asked.
+    n_gpus = 0
+    assert [own(names, tasks[1]) for names in ("auto", "cpu")] == ["auto", "cpu"]

@@ -13,11 +13,16 @@ from process_watch import eventually, running
 
 from sidmill.core import processes, threads
 from sidmill.core.errors import SidmillError
+from sidmill.core.processes import Inherited
+from sidmill.quantize import rqkmeans_processes
 
 FUNCTIONS = """
-import atexit, os, time
+import atexit, os, subprocess, sys, time
 from pathlib import Path
 from sidmill.core.errors import SidmillError
+
+Path(__file__).with_name(f"import-{os.getpid()}").touch()
+print("a line of the import")
 
 
 def double(number):
@@ -55,6 +60,30 @@ def refuse_slowly(number):
 def sleep(folder):
     Path(folder, str(os.getpid())).touch()
     time.sleep(120)
+
+
+def kill_server(number):
+    if number:
+        os.kill(os.getppid(), 9)
+    time.sleep(120)
+
+
+def leave_program(folder, number):
+    if number:
+        raise SidmillError("enough") if Path(folder, "pid").exists() else time.sleep(120)
+    program = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"])
+    Path(folder, "pid").write_text(str(program.pid))
+    raise SidmillError("enough")
+
+
+def read(descriptor):
+    return os.pread(descriptor, 100, 0).decode(), "json" in sys.modules, "calendar" in sys.modules
+
+
+def multiply(size):
+    import numpy as np
+    values = np.ones((size, size))
+    return float((values @ values).sum())
 """
 
 
@@ -73,6 +102,69 @@ def test_each_process_gets_its_arguments_and_returns_its_result(functions, monke
         results = processes.run(f"{functions}double", arguments, task="double numbers")
     assert results == [{"number": number, "threads": "2"} for number in (6, 2, 4)]
     assert "process 2: a line that a library prints" in caplog.text
+
+
+def test_modules_are_imported_once_and_files_stay_open(functions, tmp_path, caplog):
+    """By the server; what an import prints is a line of the log."""
+    (tmp_path / "text").write_text("some words")
+    with caplog.at_level(logging.INFO), (tmp_path / "text").open() as file:
+        inherited = Inherited(["some_functions", "calendar"], [file.fileno()])
+        arguments = [{"descriptor": file.fileno()}] * 3
+        found = processes.run(f"{functions}read", arguments, task="read", inherited=inherited)
+    assert found == [["some words", True, True]] * 3
+    assert len(list(tmp_path.glob("import-*"))) == 1
+    assert caplog.text.count("server of the processes: a line of the import") == 1
+
+
+def test_an_import_that_fails_is_a_failure_with_its_lines(functions, caplog):
+    with caplog.at_level(logging.INFO), pytest.raises(SidmillError, match="exit code 1, see"):
+        processes.run("no_such_module:function", [{}, {}], task="try")
+    assert "ModuleNotFoundError: No module named 'no_such_module'" in caplog.text
+
+
+def test_processes_end_with_their_server(functions):
+    start = time.monotonic()
+    with pytest.raises(SidmillError, match="of the 2 that try failed: exit code -9"):
+        processes.run(f"{functions}kill_server", [{"number": 0}, {"number": 1}], task="try")
+    assert time.monotonic() - start < 60
+
+
+def test_a_program_that_a_process_started_ends_as_well(functions, tmp_path):
+    arguments = [{"folder": str(tmp_path), "number": number} for number in range(2)]
+    with pytest.raises(SidmillError, match="enough"):
+        processes.run(f"{functions}leave_program", arguments, task="try")
+    pid = int((tmp_path / "pid").read_text())
+    assert eventually(lambda: not running(pid), 10)
+
+
+def test_products_of_several_threads_run_in_forks(functions, monkeypatch):
+    """Libraries whose threads started with their import have them in each process again."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    inherited = Inherited(["numpy"])
+    arguments = [{"size": 300}] * 2
+    found = processes.run(f"{functions}multiply", arguments, task="try", inherited=inherited)
+    assert found == [300.0**3] * 2
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        (*rqkmeans_processes.MODULES, "sidmill.quantize.rqvae.fit"),
+        pytest.param(["sidmill.embed.backends.sentence_transformers"], marks=pytest.mark.long),
+    ],
+)
+def test_no_thread_runs_and_no_gpu_is_in_use_where_processes_are_forked(modules):
+    """But the thread by which Arrow's allocator frees memory: it has hooks for forks."""
+    code = "import importlib, os, sys\n"
+    code += "for name in sys.argv[1:]: importlib.import_module(name)\n"
+    code += "import torch\nassert not torch.cuda.is_initialized()\n"
+    code += "tasks = os.listdir('/proc/self/task')\n"
+    code += "print({open(f'/proc/self/task/{task}/comm').read().strip() for task in tasks\n"
+    code += "    if task != str(os.getpid())})"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code, *modules]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() in ("set()", "{'jemalloc_bg_thd'}")
 
 
 def test_requests_and_replies_may_be_larger_than_a_pipe(functions):

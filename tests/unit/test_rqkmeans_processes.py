@@ -1,5 +1,6 @@
 """Residual k-means in several processes: the bytes of one, and an end together."""
 
+import json
 import logging
 import os
 import signal
@@ -23,7 +24,7 @@ from sidmill.core.rendezvous import Member
 from sidmill.formats import vector_file, vector_store
 from sidmill.numeric import nearest_torch, process_group, row_blocks
 from sidmill.numeric.process_group import Group
-from sidmill.quantize import resume, rqkmeans, rqkmeans_processes, shared_blocks
+from sidmill.quantize import codebook_sizes, resume, rqkmeans, rqkmeans_processes, shared_blocks
 from sidmill.quantize.rqkmeans_processes import Files, Run
 from sidmill.quantize.shared_blocks import SharedBlock
 
@@ -101,6 +102,65 @@ def test_a_killed_process_ends_all_and_the_next_run_continues(files, tmp_path, c
     assert "resuming after" in caplog.text
     resume.discard(run.state_path)
     assert same(continued, rqkmeans_processes.fit(files, LONG, run, n_processes=1))
+
+
+WAITS = """
+import dataclasses, json, sys
+import numpy as np
+from sidmill.quantize import rqkmeans_processes
+from sidmill.quantize.rqkmeans_processes import Files, Run
+from sidmill.settings.quantize import Rqkmeans
+
+files, folder = json.loads(sys.argv[1]), sys.argv[2]
+settings = Rqkmeans(n_levels=1, codebook_size=300, n_iter=1, device="cpu,cpu", memory_mb=64)
+run = Run(0, f"{folder}/state", "")
+fitted = rqkmeans_processes.fit(Files(*files), settings, run, n_processes=2)
+assert not {"torch", "scipy", "sklearn", "faiss"} & {*sys.modules}
+np.save(f"{folder}/codebook.npy", fitted.codebooks[0])
+"""
+
+
+def test_the_process_that_waits_loads_no_torch(files, tmp_path, importable):
+    """Each of the others has a device of the list."""
+    command = [sys.executable, "-c", WAITS, json.dumps(files), str(tmp_path)]
+    subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, check=True)
+    settings = replace(LONG, codebook_size=300, n_iter=1)
+    run = Run(0, str(tmp_path / "alone"), "")
+    alone = rqkmeans_processes.fit(files, settings, run, n_processes=1)
+    np.testing.assert_array_equal(np.load(tmp_path / "codebook.npy"), alone.codebooks[0])
+
+
+@pytest.mark.parametrize("names", ["cuda:1", "cuda:2,cuda:3", "cpu,cpu", "cpu,cpu,cpu,cpu"])
+def test_a_list_of_devices_is_one_per_process_or_refused(files, tmp_path, names):
+    run = Run(0, str(tmp_path / "state"), "")
+    with pytest.raises(SidmillError, match=rf"names \d device\(s\), {names}, for 3 processes of"):
+        rqkmeans_processes.fit(files, replace(LONG, device=names), run, n_processes=3)
+
+
+def test_a_process_takes_the_device_of_its_number(monkeypatch):
+    members = [Member(rank, 2, rank, "n1", 20000, False) for rank in range(3)]
+
+    # A list names them, and too short a list is refused on a machine where that is the case.
+    listed = [torch.device("cuda", 2), torch.device("cuda", 3)]
+    monkeypatch.setattr(nearest_torch, "pick_devices", lambda names: listed)
+    names = "cuda:2,cuda:3"
+    assert [process_group.pick_device(names, each) for each in members[:2]] == listed
+    with pytest.raises(SidmillError, match="process 3 of this machine has no device among cuda:2"):
+        process_group.pick_device(names, members[2])
+
+    # Of a kind, the number is chosen when the processes join; alone, a process takes the first.
+    for kind in ("auto", "cuda"):
+        assert process_group.pick_device(kind, members[1]) == torch.device("cuda")
+    assert process_group.pick_device(names, None) == listed[0]
+
+
+@pytest.mark.parametrize("codebook_size", [1, 255, 256, 512, 700, [300, 1024, 20], 1024, 5000])
+def test_as_many_processes_are_asked_for_as_have_work(codebook_size):
+    sizes = codebook_size if isinstance(codebook_size, list) else [codebook_size]
+    on_gpus = rqkmeans.most_processes(64, sizes, is_gpu=True)
+    for wanted in (1, 3, 64):
+        found = codebook_sizes.processes_at_work(wanted, codebook_size)
+        assert found == min(wanted, on_gpus)
 
 
 def test_processes_that_have_other_vectors_are_refused(importable, caplog):

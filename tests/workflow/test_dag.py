@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -34,12 +35,20 @@ def copy(finished, make_workflow):
 
 
 def test_processes_change_no_byte_and_rerun_nothing(finished, copy):
-    """Training and encoding, by two processes each that the jobs start."""
+    """Training and encoding, by two processes each that the jobs start.
+
+    The few codes have work for one process, which is all that the rule asks for by itself.
+    """
     own = copy.overlay("own.yaml", "{rqkmeans: {processes: 2}, encoding: {processes: 2}}")
     assert copy.planned(*TINY, own) == set()
+    forced = ("--forcerun", "train_rqkmeans", "encode_items")
+    plan = copy.run("results/codes.parquet", *TINY, own, *forced, "--dry-run")
+    tasks = dict(re.findall(r"rule (train_rqkmeans|encode_items):.*?tasks=(\d+)", plan, re.S))
+    assert tasks == {"train_rqkmeans": "1", "encode_items": "2"}
     for name in ("rqkmeans/quantizer.safetensors", "codes.parquet"):
         (copy.folder / "results" / name).unlink()
-    copy.run("results/codes.parquet", *TINY, own, "--forcerun", "train_rqkmeans", "encode_items")
+    two = ("--set-resources", "train_rqkmeans:tasks=2")
+    copy.run("results/codes.parquet", *TINY, own, *forced, *two)
     for name in ("rqkmeans/quantizer.safetensors", "rqkmeans/codes.parquet", "codes.parquet"):
         assert copy.bytes(name) == finished.bytes(name), name
     for rule in ("train_rqkmeans", "encode_items.rqkmeans"):

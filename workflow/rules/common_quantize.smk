@@ -1,5 +1,7 @@
 """Inputs and params of the rules that train quantizers. No rule is defined here."""
 
+from sidmill.quantize import codebook_sizes
+
 VECTOR_FILES = (".npy", ".h5", ".parquet")
 
 
@@ -30,6 +32,16 @@ def rqkmeans_settings(wildcards):
     if wildcards.get("balanced") and found["balance"] == "none":
         found["balance"] = "capacity"
     return found
+
+
+def tasks_with_work(settings_of):
+    """The tasks of a residual k-means with some settings: rqkmeans.processes, but none that would only wait."""
+
+    def tasks(wildcards):
+        size = settings_of(wildcards)["codebook_size"]
+        return codebook_sizes.processes_at_work(config["rqkmeans"]["processes"], size)
+
+    return tasks
 
 
 def compared_settings(wildcards):

@@ -37,7 +37,7 @@ rule train_rqkmeans:
         "../../envs/sidmill.yaml"
     threads: 8
     resources:
-        tasks=config["rqkmeans"]["processes"],
+        tasks=tasks_with_work(rqkmeans_settings),
     params:
         rqkmeans=rqkmeans_settings,
         sizes={"is_capped": False},

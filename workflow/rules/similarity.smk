@@ -25,6 +25,8 @@ use rule train_rqkmeans as train_similarity with:
         "results/logs/train_similarity.log",
     benchmark:
         "results/benchmarks/train_similarity.tsv"
+    resources:
+        tasks=tasks_with_work(compared_settings),
     params:
         rqkmeans=compared_settings,
         sizes=compared_sizes(),

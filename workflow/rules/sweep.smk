@@ -124,6 +124,8 @@ use rule train_rqkmeans as sweep_train_rqkmeans with:
         "results/logs/sweep_train_rqkmeans{balanced}.{shape}.{fusion}.log",
     benchmark:
         "results/benchmarks/sweep_train_rqkmeans{balanced}.{shape}.{fusion}.tsv"
+    resources:
+        tasks=tasks_with_work(swept_balance),
     params:
         rqkmeans=swept_balance,
     message:

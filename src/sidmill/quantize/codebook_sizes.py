@@ -7,6 +7,9 @@ from sidmill.core import listing
 from sidmill.core.errors import SidmillError
 from sidmill.settings.quantize import Rqkmeans
 
+# A process of several has work for a piece of 1,024 rows, and blocks have 4 rows per codeword.
+CODES_PER_PROCESS = 256
+
 logger = logging.getLogger(__name__)
 
 
@@ -48,3 +51,14 @@ def capped(settings: Rqkmeans, n_items: int, *, is_capped: bool) -> Rqkmeans:
         return settings
     logger.info("%d items: codebooks of %s codewords", n_items, listing.some(sizes))
     return dataclasses.replace(settings, codebook_size=sizes)
+
+
+def processes_at_work(n_processes: int, codebook_size: int | list[int]) -> int:
+    """Lower a number of processes of residual k-means to those that have work.
+
+    Args:
+        n_processes: as configured.
+        codebook_size: K, or K per level.
+    """
+    largest = codebook_size if isinstance(codebook_size, int) else max(codebook_size)
+    return min(n_processes, max(1, largest // CODES_PER_PROCESS))

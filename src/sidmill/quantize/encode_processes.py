@@ -68,7 +68,9 @@ def encode(
     if n_processes == 1:
         yield from _encode(files, settings, rendezvous.ALONE)
         return
-    for left in Path(output).parent.glob(f"{FOLDER}*"):  # of a job that was killed
+
+    # Each process leaves its codes in a folder; one of a job that was killed may be there.
+    for left in Path(output).parent.glob(f"{FOLDER}*"):
         shutil.rmtree(left, ignore_errors=True)
     folder = tempfile.mkdtemp(dir=Path(output).parent, prefix=FOLDER)
     try:
@@ -79,6 +81,7 @@ def encode(
             task=f"encode {files.vectors}",
             launcher=rendezvous.srun(n_processes),
         )
+        # Put together, in the order of the items.
         for rank in range(n_processes):
             part = np.load(_part(folder, rank), mmap_mode="r", allow_pickle=False)
             for start in range(0, len(part), row_blocks.MAX_BLOCK_ROWS):

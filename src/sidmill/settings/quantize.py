@@ -58,8 +58,8 @@ class Rqkmeans:
     processes: int = machine(
         1,
         (
-            "processes that share the vectors, on one machine or on the nodes of a Slurm job; "
-            "the result is the same"
+            "processes that share the vectors, on one machine or on the nodes of a Slurm job, at "
+            "most one per 256 codes; the result is the same"
         ),
         minimum=1,
         maximum=64,

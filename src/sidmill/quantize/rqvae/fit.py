@@ -243,13 +243,15 @@ def _train(inputs: Inputs, settings: Rqvae, run: Run, member: Member | None) -> 
     """Train in this process, the only one or one of several; everything stays in checkpoints."""
     scratch = Path(run.folder, f".scratch-{member.rank if member else 0}")
     scratch.mkdir(parents=True, exist_ok=True)
+
+    # One of several processes takes the GPU of its number.
     device = nearest_torch.pick_device(settings.device)
-    if member:  # each of several takes the GPU of its number
+    if member:
         device = torch.device(device.type)
     try:
         with (
             process_group.joined(member, device, distributed.TIMEOUT) as group,
-            _deterministic(device),  # by its kind
+            _deterministic(device),
         ):
             start = init.find_start(settings, inputs.warm_start, inputs.grid_steps)
             rows = data.open_rows(
