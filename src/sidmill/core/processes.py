@@ -13,6 +13,7 @@ A process ends with the one that called :func:`run`, however that one dies: it h
 of a pipe that the kernel closes even after a SIGKILL. No GPU stays taken by a job that is gone.
 """
 
+import atexit
 import gc
 import importlib
 import itertools
@@ -29,7 +30,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeAlias
+from typing import IO, Any, NamedTuple, NoReturn, TypeAlias
 
 from sidmill.core import threads
 from sidmill.core.errors import SidmillError
@@ -95,7 +96,7 @@ class _Started(NamedTuple):
     readers: list[threading.Thread]
     ends: Ends
     replies: list[bytearray]
-    is_group: bool  # whether all processes can be ended in one call
+    is_server: bool
 
 
 def run(
@@ -177,25 +178,22 @@ def main() -> None:
         importlib.import_module(name)
     gc.freeze()
 
-    # Here the server becomes its processes, and ends after them.
+    # The server forks here; what follows is done by its processes.
     arguments = request["arguments"]
     if request["pipes"]:
         number = _fork([_Pipes(*each) for each in request["pipes"]], answers)
-        if number is None:
-            return
         arguments = arguments[number]
     gc.enable()
-    _work(request["function"], arguments, answers)
-    gc.freeze()  # the process ends: the system takes back its memory at once
+    _end(_work(request["function"], arguments, answers))
 
 
-def _fork(pipes: list[_Pipes], answers: int) -> int | None:
-    """Fork the processes, and wait for them; return its number to each, and None to the server.
+def _fork(pipes: list[_Pipes], answers: int) -> int:
+    """Fork the processes, and return its number to each; the server ends when they have ended.
 
     The server writes ``[number, exit code]``, a line, for each process that has ended. In a process
     ``answers`` is the pipe of its reply.
     """
-    if select.select([0], [], [], 0)[0]:  # the parent has ended during the imports
+    if _is_closed():  # the parent has ended during the imports
         os._exit(ORPHANED)
     numbers = {}
     for number, own in enumerate(pipes):
@@ -210,30 +208,60 @@ def _fork(pipes: list[_Pipes], answers: int) -> int | None:
 
     # The parent reads to the end of pipes: only the process itself has its own open.
     _close(pipes)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    reaping = threading.Lock()
+    _thread(_kill_with_parent, numbers, reaping)
+    all_done = True
     while numbers:
-        pid, status = os.wait()
-        end = [numbers.pop(pid), os.waitstatus_to_exitcode(status)]
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+        assert ended is not None
+        with reaping:  # until it is reaped, no other process can have its number
+            _, status = os.waitpid(ended.si_pid, 0)
+            end = [numbers.pop(ended.si_pid), os.waitstatus_to_exitcode(status)]
         os.write(answers, json.dumps(end).encode() + b"\n")
-    return None
+        all_done = all_done and not end[1]
+    if not all_done or _is_closed():
+        os.killpg(0, signal.SIGKILL)  # this process, and programs that the others have started
+    os._exit(0)
 
 
-def _work(function: str, arguments: Mapping[str, object], answers: int) -> None:
-    """Call the function, and write the reply."""
+def _kill_with_parent(numbers: Mapping[int, int], reaping: threading.Lock) -> None:
+    """Kill the processes of a server, by their ids, when the parent closes the pipe or ends."""
+    os.read(0, 1)
+    with reaping:
+        for pid in numbers:
+            os.kill(pid, signal.SIGKILL)
+
+
+def _work(function: str, arguments: Mapping[str, object], answers: int) -> int:
+    """Call the function, write the reply, and return the exit code of this process."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     module, _, name = function.partition(":")
     with os.fdopen(answers, "w", encoding="utf-8") as reply:
         try:
             result = getattr(importlib.import_module(module), name)(**arguments)
+            reply.write(json.dumps({"result": result}) + "\n")
         except PeerEndedError as error:
             logger.error("%s", error)
-            sys.exit(LEFT_ALONE)
+            return LEFT_ALONE
         except SidmillError as error:
             logger.error("%s", error)
             reply.write(json.dumps({"error": str(error)}) + "\n")
-            reply.flush()
-            sys.exit(MISTAKE)
-        reply.write(json.dumps({"result": result}) + "\n")
+            return MISTAKE
+        except Exception:
+            sys.excepthook(*sys.exc_info())
+            return 1
+    return 0
+
+
+def _end(exit_code: int) -> NoReturn:
+    """End this process, without taking its modules apart as Python does.
+
+    That would write to all memory that it shares with the others, and so copy it.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(exit_code)
 
 
 def _serve(
@@ -260,7 +288,7 @@ def _serve(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             pass_fds=[*itertools.chain(*pipes), *inherited.files],
-            process_group=0,  # the server and all that it starts can be ended in one call
+            process_group=0,  # what its processes start can be ended with them
         )
     finally:
         _close(pipes)
@@ -276,7 +304,7 @@ def _serve(
         readers.append(_thread(_collect, os.fdopen(reply[0], "rb"), replies[number]))
         readers.append(_thread(_relay, f"process {number}", os.fdopen(lines[0], "rb")))
     _ask(program, request)
-    return _Started(program, readers, ends, replies, is_group=True)
+    return _Started(program, readers, ends, replies, is_server=True)
 
 
 def _launch(
@@ -302,7 +330,7 @@ def _launch(
         _thread(_collect_last, program, ends),
     ]
     _ask(program, request)
-    return _Started(program, readers, ends, [reply], is_group=False)
+    return _Started(program, readers, ends, [reply], is_server=False)
 
 
 def _command() -> list[str]:
@@ -344,17 +372,20 @@ def _wait(ends: Ends, n_processes: int) -> list[int | None]:
 
 
 def _stop(started: _Started) -> None:
+    """End the server or the launcher, and all processes."""
     program = started.program
-    if program.poll() is None and started.is_group:
-        os.killpg(program.pid, signal.SIGKILL)
-    elif program.poll() is None:
+    if not started.is_server and program.poll() is None:
         program.kill()
-    program.wait()
 
-    # Processes of a server that is gone end with the pipe.
+    # A server ends its processes when the pipe is closed; those of one that is gone end themselves.
     if program.stdin:
         with suppress(BrokenPipeError):
             program.stdin.close()
+    try:
+        program.wait(DRAIN_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(program.pid, signal.SIGKILL)
+        program.wait()
     for reader in started.readers:
         reader.join(DRAIN_S)
 
@@ -423,6 +454,11 @@ def _read_request() -> bytes:
     return request
 
 
+def _is_closed() -> bool:
+    """Whether the parent has closed the pipe or ended. It writes nothing after the request."""
+    return bool(select.select([0], [], [], 0)[0])
+
+
 def _end_with_parent() -> None:
-    os.read(0, 1)  # the parent writes nothing more: this returns when the pipe is closed
+    os.read(0, 1)  # this returns when the pipe is closed
     os._exit(ORPHANED)

@@ -167,10 +167,14 @@ def gather(group: Group, own: torch.Tensor, lengths: Sequence[int]) -> list[torc
         own if rank == group.rank else own.new_empty((length, *own.shape[1:]))
         for rank, length in enumerate(lengths)
     ]
-    with _explained():
-        for rank, part in enumerate(parts):
-            if len(part):
-                dist.broadcast(part, rank)
+    with _explained():  # all at the same time
+        works = [
+            dist.broadcast(part, rank, async_op=True)
+            for rank, part in enumerate(parts)
+            if len(part)
+        ]
+        for work in works:
+            work.wait()
     return parts
 
 
