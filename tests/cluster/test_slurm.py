@@ -207,7 +207,7 @@ def test_no_file_holds_what_the_environment_held(finished):
 
 
 def test_jobs_of_two_tasks_give_the_bytes_of_one(finished, copy):
-    """As the profile asks for above a size; the tasks of a job are those of one srun."""
+    """As rqkmeans.processes asks for; the tasks of a job are those of one srun."""
     for name in ("rqkmeans/quantizer.safetensors", "codes.parquet"):
         (copy.folder / "results" / name).unlink()
     tasks = [f"{rule}:tasks=2" for rule in ("train_rqkmeans", "encode_items")]

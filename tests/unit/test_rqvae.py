@@ -214,7 +214,7 @@ def test_a_real_kill(tmp_path, path):
         "inputs": {"vectors": [path], "fingerprint": {}},
         "settings": SETTINGS | {"epochs": 12},
         "run": {"folder": str(tmp_path / "killed"), "seed": SEED, "code": "test"},
-        "group": {},
+        "member": None,
     }
     code = "import json, sys; from sidmill.quantize.rqvae import fit; "
     code += "fit.train_worker(**json.loads(sys.argv[1]))"

@@ -38,6 +38,12 @@ def test_the_benchmark_of_the_hdf5_loader_compares_equal_samples(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_benchmark_of_processes_starts_them_both_ways():
+    figures = last_line("process_start", ["--module=sidmill.formats.vector_store", "--processes=2"])
+    assert figures["forks_cpu_seconds"] > 0
+    assert figures["each_cpu_seconds"] > 0
+
+
 def test_the_benchmark_of_a_log_counts_what_went_through(tmp_path):
     words = ["--users=500", "--items=300", "--mean-length=8", f"--folder={tmp_path}"]
     figures = last_line("interactions", words)

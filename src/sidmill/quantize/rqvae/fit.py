@@ -139,11 +139,14 @@ def fit(inputs: Inputs, settings: Rqvae, run: Run) -> Trained:
 
 
 def train_worker(
-    inputs: dict[str, Any], settings: dict[str, Any], run: dict[str, Any], member: dict[str, Any]
+    inputs: dict[str, Any],
+    settings: dict[str, Any],
+    run: dict[str, Any],
+    member: dict[str, Any] | None,
 ) -> None:
-    """Train in one process of several; the arguments are JSON."""
+    """Train in one process of several, or alone; the arguments are JSON."""
     section = base.read(Rqvae, settings)
-    _train(Inputs(**inputs), section, Run(**run), Member(**member))
+    _train(Inputs(**inputs), section, Run(**run), Member(**member) if member else None)
 
 
 def check_settings(settings: Rqvae) -> None:
