@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sidmill.numeric.process_group import Group
 
 WORKER = "sidmill.quantize.rqkmeans_processes:fit_worker"
-MODULES = ("sidmill.quantize.rqkmeans", "sidmill.numeric.process_group")
+MODULES = ("sidmill.quantize.rqkmeans", "torch.distributed")
 
 
 class Files(NamedTuple):
