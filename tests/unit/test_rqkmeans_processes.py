@@ -124,7 +124,7 @@ def test_the_process_that_waits_loads_no_torch(files, tmp_path, importable):
     """Each of the others has a device of the list."""
     command = [sys.executable, "-c", WAITS, json.dumps(files), str(tmp_path)]
     subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, check=True)
-    settings = replace(LONG, codebook_size=300, n_iter=1)
+    settings = replace(LONG, codebook_size=300, n_iter=1, device="cpu,cpu")
     run = Run(0, str(tmp_path / "alone"), "")
     alone = rqkmeans_processes.fit(files, settings, run, n_processes=1)
     np.testing.assert_array_equal(np.load(tmp_path / "codebook.npy"), alone.codebooks[0])
