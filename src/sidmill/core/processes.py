@@ -217,7 +217,8 @@ def _fork(pipes: list[_Pipes], answers: int) -> int:
         with reaping:  # until it is reaped, no other process can have its number
             _, status = os.waitpid(ended.si_pid, 0)
             end = [numbers.pop(ended.si_pid), os.waitstatus_to_exitcode(status)]
-        os.write(answers, json.dumps(end).encode() + b"\n")
+        with suppress(BrokenPipeError):  # the parent has ended
+            os.write(answers, json.dumps(end).encode() + b"\n")
         all_done = all_done and not end[1]
     if not all_done or _is_closed():
         os.killpg(0, signal.SIGKILL)  # this process, and programs that the others have started
