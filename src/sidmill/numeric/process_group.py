@@ -11,16 +11,20 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-import torch.distributed as dist
+import numpy as np
 import xxhash
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.processes import PeerEndedError
 from sidmill.core.rendezvous import HOST, Member
+from sidmill.numeric import arrays
+from sidmill.numeric.arrays import Array
+
+if TYPE_CHECKING:
+    import torch
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 TIMEOUT = timedelta(minutes=30)  # without a message: then the node of a process is gone
 
@@ -31,25 +35,28 @@ class Group(NamedTuple):
     Attributes:
         rank: number of this process, from 0.
         size: number of processes.
-        device: where messages are: a CPU for gloo, this process's GPU for NCCL.
+        device: where messages are: a CPU for gloo, this process's GPU for NCCL; None for a process
+            alone, which needs no torch.
     """
 
     rank: int = 0
     size: int = 1
-    device: torch.device = torch.device("cpu")
+    device: "torch.device | None" = None
 
 
 ALONE = Group()
 
 
-def open_store(timeout: timedelta = TIMEOUT) -> TCPStore:
+def open_store(timeout: timedelta = TIMEOUT) -> "TCPStore":
     """Open the store at which processes of this machine find each other, on a free port."""
+    from torch.distributed import TCPStore
+
     return TCPStore(HOST, 0, is_master=True, wait_for_workers=False, timeout=timeout)
 
 
 @contextmanager
 def joined(
-    member: Member | None, device: torch.device, timeout: timedelta = TIMEOUT
+    member: Member | None, device: "torch.device", timeout: timedelta = TIMEOUT
 ) -> Iterator[Group]:
     """Join the other processes of a computation, and leave them at its end.
 
@@ -68,13 +75,15 @@ def joined(
     if member is None:
         yield Group(device=device)
         return
+    import torch.distributed as dist
+
     is_cuda = device.type == "cuda"
     if is_cuda:
         device = _own_gpu(member)
 
     # Find the other processes at the store, and leave them at the end.
     try:
-        store = TCPStore(
+        store = dist.TCPStore(
             member.host,
             member.port,
             is_master=member.rank == 0 and not member.has_store,
@@ -96,8 +105,10 @@ def joined(
         dist.destroy_process_group()
 
 
-def _own_gpu(member: Member) -> torch.device:
+def _own_gpu(member: Member) -> "torch.device":
     """The GPU of this process, which no other process of the machine uses."""
+    import torch
+
     n_gpus = torch.cuda.device_count()
 
     # Slurm may show each task a GPU of its own and no other: --ntasks-per-gpu, --gpus-per-task.
@@ -121,12 +132,12 @@ def _unreachable(member: Member, error: RuntimeError) -> SidmillError:
     )
 
 
-def gather(group: Group, own: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
+def gather(group: Group, own: Array, lengths: Sequence[int]) -> list[Array]:
     """Give every process the rows of all.
 
     Args:
         group: the processes.
-        own: the rows of this process, on the device of the group.
+        own: the rows of this process, on the device of the group or in NumPy.
         lengths: rows of each process, known to all of them.
 
     Returns:
@@ -137,6 +148,12 @@ def gather(group: Group, own: torch.Tensor, lengths: Sequence[int]) -> list[torc
     """
     if group.size == 1:
         return [own]
+    import torch
+    import torch.distributed as dist
+
+    if isinstance(own, np.ndarray):  # tensors share the memory of arrays
+        tensor = torch.from_numpy(np.ascontiguousarray(own))
+        return [arrays.to_host(part) for part in gather(group, tensor, lengths)]
     own = own.contiguous()
     parts = [
         own if rank == group.rank else own.new_empty((length, *own.shape[1:]))
@@ -163,6 +180,8 @@ def require_same(group: Group, content: bytes | memoryview, what: str) -> None:
     """
     if group.size == 1:
         return
+    import torch
+
     digest = xxhash.xxh3_64_intdigest(content) >> 1  # fits int64
     own = torch.tensor([digest], dtype=torch.int64, device=group.device)
     digests = torch.cat(gather(group, own, [1] * group.size)).tolist()

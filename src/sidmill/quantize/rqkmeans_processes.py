@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sidmill.core import processes, rendezvous
 from sidmill.core.rendezvous import Member
 from sidmill.formats import catalogue_match, vector_store
-from sidmill.numeric import nearest_torch, process_group
+from sidmill.numeric import process_group
 from sidmill.numeric.process_group import ALONE, Group
 from sidmill.quantize import rqkmeans
 from sidmill.quantize.resume import Fitted
@@ -90,6 +90,8 @@ def fit_worker(
     member: dict[str, Any] | None,
 ) -> None:
     """Train in one process of several; the arguments are JSON, and the result is in the state."""
+    from sidmill.numeric import nearest_torch
+
     section = base.read(Rqkmeans, settings)
     own = Member(**member) if member else rendezvous.of_environment()
     device = nearest_torch.pick_devices(section.device)[0]
