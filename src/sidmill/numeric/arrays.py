@@ -12,15 +12,14 @@ Shapes: K totals, D dimensions, b rows.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-if TYPE_CHECKING:
-    import torch
-
-Array: TypeAlias = Any  # numpy.ndarray or torch.Tensor; no type covers both
-Generator: TypeAlias = "np.random.Generator | torch.Generator"  # a CPU generator, if of torch
+# No type covers both modules.
+Array: TypeAlias = Any  # numpy.ndarray or torch.Tensor
+Device: TypeAlias = Any  # Host or torch.device
+Generator: TypeAlias = Any  # numpy.random.Generator, or torch.Generator of the CPU
 
 FEW_TOTALS = 4  # that rows are added to at once: fewer are a loop over rows, which costs less
 TINY = 1e-12  # norm below which a vector has no direction
@@ -33,7 +32,6 @@ class Host(NamedTuple):
 
 
 HOST = Host()
-Device: TypeAlias = "Host | torch.device"
 
 
 def of(array: Array) -> Any:

@@ -8,7 +8,7 @@ Shapes: K codewords, D dimensions, p rows of one piece.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Found = TypeVar("Found")
 
 
-def expand_cpu(devices: Sequence[Device], n_rows: int) -> list[Device]:
+def expand_cpu(devices: list[Device], n_rows: int) -> list[Device]:
     """Devices that share blocks of ``n_rows``: a single CPU is listed once per thread.
 
     The threads share the cores of the CPU evenly; each works on one piece at a time. With one
@@ -94,7 +94,7 @@ os.register_at_fork(after_in_child=_lanes.cache_clear)  # a child has none of th
 
 
 def copies(
-    codewords: np.ndarray, devices: Sequence[Device], prices: np.ndarray | None = None
+    codewords: np.ndarray, devices: list[Device], prices: np.ndarray | None = None
 ) -> "list[Level]":
     """Prepare a codebook on each device for the search of nearest codewords.
 
@@ -111,7 +111,7 @@ def copies(
 
 
 def nearest_of_pieces(
-    pieces: list[Piece], levels: "Sequence[Level]", buffers: list[Array]
+    pieces: list[Piece], levels: "list[Any]", buffers: list[Array]
 ) -> list[Array]:
     """Return the codes of each piece, int64 (p,) on its device; devices work at the same time.
 
@@ -179,7 +179,7 @@ def relative(codewords: Array) -> "relative_scores.Codewords | None":
 
 def to_devices(
     stream: Iterator[tuple[int, np.ndarray]],
-    devices: Sequence[Device],
+    devices: list[Device],
     divide: Callable[[int, Array, int], list[Piece]] = row_pieces.cut,
 ) -> Iterator[tuple[int, list[Piece]]]:
     """Deal blocks out to devices: ``nearest_torch.to_devices``; lanes of NumPy share the memory."""

@@ -20,7 +20,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.core.processes import PeerEndedError
 from sidmill.core.rendezvous import HOST, Member
 from sidmill.numeric import arrays
-from sidmill.numeric.arrays import Array
+from sidmill.numeric.arrays import Array, Device
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +41,7 @@ class Group(NamedTuple):
 
     rank: int = 0
     size: int = 1
-    device: "torch.device | None" = None
+    device: Device = None
 
 
 ALONE = Group()
@@ -49,7 +49,7 @@ ALONE = Group()
 
 def open_store(timeout: timedelta = TIMEOUT) -> "TCPStore":
     """Open the store at which processes of this machine find each other, on a free port."""
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     return TCPStore(HOST, 0, is_master=True, wait_for_workers=False, timeout=timeout)
 
@@ -76,6 +76,7 @@ def joined(
         yield Group(device=device)
         return
     import torch.distributed as dist
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     is_cuda = device.type == "cuda"
     if is_cuda:
@@ -83,7 +84,7 @@ def joined(
 
     # Find the other processes at the store, and leave them at the end.
     try:
-        store = dist.TCPStore(
+        store = TCPStore(
             member.host,
             member.port,
             is_master=member.rank == 0 and not member.has_store,

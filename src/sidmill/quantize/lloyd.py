@@ -82,16 +82,14 @@ def visit(
     """
     # A copy of the clusters on each device.
     device = arrays.device_of(clusters.centroids)
-    read = (
-        nearest_pieces.rounded(clusters.centroids),
-        arrays.square_norms(clusters.centroids) / 2,
-        clusters.counts,
-    )
+    halves = arrays.square_norms(clusters.centroids) / 2
+    centroids = nearest_pieces.rounded(clusters.centroids)
     relative = nearest_pieces.relative(clusters.centroids)
-    copies = [
-        _Copy(*(arrays.send(array, arrays.device_of(buffer)) for array in read), buffer, relative)
-        for buffer in buffers
-    ]
+    copies = []
+    for buffer in buffers:
+        there = arrays.device_of(buffer)
+        sent = [arrays.send(array, there) for array in (centroids, halves, clusters.counts)]
+        copies.append(_Copy(sent[0], sent[1], sent[2], buffer, relative))
 
     # Search for the pieces; each device works on one at a time.
     shared = shared if shared_blocks.is_shared(shared) else None

@@ -257,10 +257,11 @@ def _split_crowded(
         )
         if not n_pairs:
             break
-        with_codes = zip(pieces, codes.split(step), strict=True)  # type: ignore[no-untyped-call]
+        with_codes = zip(pieces, arrays.split(codes, step), strict=True)
         codes = torch.cat([lloyd.visit(clusters, *pair, False, [buffer]) for pair in with_codes])
         lloyd.centre(clusters)
-    return clusters.centroids
+    found: torch.Tensor = clusters.centroids
+    return found
 
 
 def _anneal(
