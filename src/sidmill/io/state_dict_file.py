@@ -48,7 +48,7 @@ def _add(archive: zipfile.ZipFile, name: str, content: bytes | memoryview) -> No
     before = archive.fp.tell() + HEADER_BYTES + len(entry.filename) + FIELD_BYTES
     n_missing = -before % ALIGNMENT
     entry.extra = PADDING + n_missing.to_bytes(2, "little") + b"Z" * n_missing
-    archive.writestr(entry, content)  # type: ignore[arg-type]  # any buffer will do
+    archive.writestr(entry, content)
 
 
 def _pickled(arrays: Mapping[str, np.ndarray]) -> bytes:
