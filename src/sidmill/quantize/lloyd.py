@@ -267,7 +267,7 @@ def _choose(rows: Array, copied: _Copy, previous_labels: Array | None, hartigan:
     if copied.relative is not None:
         return _choose_relative(rows, copied, previous_labels, hartigan)
     scores = nearest_pieces.score(rows, copied.centroids, copied.halves, copied.buffer)
-    if previous_labels is None or not hartigan:
+    if previous_labels is None or not hartigan or len(copied.halves) == 1:
         return nearest_pieces.lowest(scores)
 
     # Squared distances to the own centroid and to the nearest other one: (p,).
