@@ -100,7 +100,9 @@ def test_errors_of_both_ways_differ_by_little(kind, rng):
         np.mean([codes_and_error(vectors, books)[1] for books in each])
         for each in zip(*fits, strict=True)
     )
-    nothing = 1e-3 * float(np.square(vectors).mean())  # with as many codewords as rows hardly any is left
+    nothing = 1e-3 * float(
+        np.square(vectors).mean()
+    )  # with as many codewords as rows hardly any is left
     assert mine == pytest.approx(theirs, rel=0.02, abs=nothing)
 
 
