@@ -10,6 +10,9 @@ sample of 32 rows per codeword that is held in memory. Then passes over all trai
 which are streamed; the codewords move after each block. A few such passes reach a lower error than
 twenty passes of plain k-means. docs/log.md has the figures.
 
+The same text works for NumPy and for torch (:mod:`sidmill.numeric.arrays`): on a CPU NumPy computes
+small trainings, without the import of torch.
+
 Several processes may share the search of each block (:mod:`sidmill.quantize.shared_blocks`). What
 is small beside it, every process computes for itself: k-means++, merges and splits, and the sums.
 """
@@ -133,7 +136,9 @@ def fit(
     and the seed alone. The same input, settings and seed give the same bytes on the same kind of
     machine, for any ``memory_mb`` and any number of GPUs and processes: each searches for its
     pieces of a block, and sums are taken in row order. A GPU rounds products and takes larger
-    blocks of many codewords than a CPU does, so that codebooks differ and errors are alike.
+    blocks of many codewords than a CPU does, so that codebooks differ and errors are alike. So do
+    those of NumPy, which computes a small training on a CPU, and of torch
+    (:mod:`sidmill.quantize.training_devices`).
 
     Multiplying all vectors by a power of two multiplies the codebooks by it: very large and very
     small vectors are scaled while they are read.
