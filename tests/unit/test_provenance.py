@@ -391,7 +391,7 @@ def test_a_backend_runs_without_the_modules_of_the_others(tmp_path, monkeypatch,
 
 def test_quantizers_run_without_the_modules_of_what_was_not_chosen(tmp_path, monkeypatch, rng):
     vectors = normal(0, 60, 12)
-    monkeypatch.setattr(rqkmeans, "load_balance", Unused())
+    monkeypatch.setattr("sidmill.quantize.load_balance", Unused())
     rqkmeans.fit(vectors, RQKMEANS, seed=0)
     with pytest.raises(AssertionError, match="was called"):
         rqkmeans.fit(vectors, replace(RQKMEANS, balance="capacity"), seed=0)

@@ -57,6 +57,8 @@ def _pickled(arrays: Mapping[str, np.ndarray]) -> bytes:
     for number, (name, array) in enumerate(arrays.items()):
         if array.dtype != np.float32:
             raise TypeError(f"{name} is {array.dtype}, wanted float32")
+
+        # What persistent_load of a reader gets: kind, type, entry, device, length.
         strides = [step // array.itemsize for step in np.empty_like(array, order="C").strides]
         storage = _tuple(
             _text("storage"),
@@ -65,6 +67,8 @@ def _pickled(arrays: Mapping[str, np.ndarray]) -> bytes:
             _text("cpu"),
             _integer(array.size),
         )
+
+        # The function that makes the tensor, and its arguments: storage, offset, shape, strides.
         arguments = _tuple(
             *(storage, pickle.BINPERSID, _integer(0)),
             *(_tuple(*map(_integer, array.shape)), _tuple(*map(_integer, strides))),

@@ -16,7 +16,7 @@ from sidmill.settings.quantize import Rqkmeans
 
 logger = logging.getLogger(__name__)
 
-NUMPY_PRODUCTS = 4_000_000_000  # n D K of the largest training that NumPy computes: docs/log.md
+NUMPY_PRODUCTS = 10_000_000_000  # n D K of the largest training that NumPy computes: docs/log.md
 
 
 def pick(
