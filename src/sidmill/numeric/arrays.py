@@ -237,13 +237,13 @@ def add_rows(totals: Array, rows: Array, codes: Array, sign: int = 1) -> Array:
     if not len(rows):
         return totals
     if isinstance(totals, np.ndarray):
-        return _add_rows_here(totals, rows, codes, np.add if sign == 1 else np.subtract)
+        return _add_rows_numpy(totals, rows, codes, np.add if sign == 1 else np.subtract)
     if rows.device.type == "cpu":
         return totals.index_add_(0, codes, rows.to(totals.dtype), alpha=sign)
     return totals.add_(segment_sums(rows, codes, len(totals)), alpha=sign)
 
 
-def _add_rows_here(
+def _add_rows_numpy(
     totals: np.ndarray, rows: np.ndarray, codes: np.ndarray, add: np.ufunc
 ) -> np.ndarray:
     """Add the first row of every total, then the second ones, and so on, in NumPy."""

@@ -1,4 +1,4 @@
-"""The search for codewords with torch: what training runs on, and encoding on a GPU.
+"""The search for codewords with torch: what large trainings run on, and encoding on a GPU.
 
 Shapes: K codewords, D dimensions, b rows of one block, p rows of one piece of it.
 
