@@ -8,11 +8,14 @@ both is measured by one third program. ``quality_ratio`` is the worst of the lev
     python benchmarks/rqkmeans.py --rows 50000 --dim 256 --codes 256
     python benchmarks/rqkmeans.py --rows 1000000 --limit-mb 3072 --alone
     python benchmarks/rqkmeans.py --rows 50000 --dim 256 --codes 256 --yardstick semantic_id
+    python benchmarks/rqkmeans.py --rows 500000 --dim 128 --yardstick torch
     python benchmarks/rqkmeans.py --rows 50000 --dim 256 --codes 256 --crowded
     python benchmarks/rqkmeans.py --processes 2
 
 --yardstick semantic_id takes the package semantic-id in place of faiss, which has to be installed
 beforehand: RQKMeans on the CPU, as many iterations, one start in place of its ten.
+
+--yardstick torch trains with SIDMill on both sides: with NumPy, and with torch.
 
 With --crowded SIDMill runs in turn by itself and beside two busy loops, and the ratio of the CPU
 time is printed: threads that spin while they wait cost more where others want the cores.
@@ -136,9 +139,12 @@ def make_vectors(options: argparse.Namespace) -> None:
 
 
 def run_sidmill(options: argparse.Namespace) -> None:
-    """Fit with SIDMill."""
-    from sidmill.quantize import rqkmeans
+    """Fit with SIDMill, in NumPy or torch as its size asks, or as the side does."""
+    from sidmill.quantize import rqkmeans, training_devices
 
+    if options.yardstick == "torch":
+        is_numpy = options.side == "sidmill"
+        training_devices.NUMPY_PRODUCTS = sys.maxsize if is_numpy else -1
     if options.limit_mb:
         resource.setrlimit(resource.RLIMIT_DATA, (options.limit_mb * 2**20,) * 2)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -147,7 +153,7 @@ def run_sidmill(options: argparse.Namespace) -> None:
         _settings(options),
         seed=options.seed,
     )
-    np.save(Path(options.folder, "sidmill.npy"), np.stack(fitted.codebooks))
+    np.save(Path(options.folder, f"{options.side}.npy"), np.stack(fitted.codebooks))
 
 
 def run_processes(options: argparse.Namespace) -> None:
@@ -244,6 +250,7 @@ SIDES = {
     "several": run_processes,
     "faiss": run_faiss,
     "semantic_id": run_semantic_id,
+    "torch": run_sidmill,
     "error": measure_error,
 }
 
@@ -265,7 +272,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--crowded", action="store_true", help="compare with a busy machine")
     parser.add_argument("--processes", type=int, help="compare one process with so many")
     parser.add_argument("--folder", help="where the temporary folder goes")
-    parser.add_argument("--yardstick", choices=["faiss", "semantic_id"], default="faiss")
+    parser.add_argument("--yardstick", choices=["faiss", "semantic_id", "torch"], default="faiss")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--codebooks", help=argparse.SUPPRESS)
     return parser.parse_args()

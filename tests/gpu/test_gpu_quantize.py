@@ -9,8 +9,8 @@ from gpu_device import DEVICE, SEARCH_DEVICE, agreement, gpu, planted
 
 from sidmill.formats.quantizer_file import Network
 from sidmill.formats.vector_file import Streamed
-from sidmill.numeric import nearest_torch, residual_codec
-from sidmill.quantize import lloyd, residual_rows, resume, rqkmeans
+from sidmill.numeric import arrays, nearest_torch, residual_codec
+from sidmill.quantize import residual_rows, resume, rqkmeans
 from sidmill.settings.quantize import Opq, Rqkmeans
 
 pytestmark = gpu
@@ -119,13 +119,13 @@ def test_sums_of_rows_are_the_same_on_every_call():
     rng = np.random.default_rng(0)
     rows = torch.from_numpy(rng.standard_normal((5000, 33), dtype=np.float32)).to(DEVICE)
     codes = torch.from_numpy(rng.integers(50, size=5000)).to(DEVICE)
-    first = lloyd.add_rows(torch.zeros(64, 33, device=DEVICE), rows, codes)
+    first = arrays.add_rows(torch.zeros(64, 33, device=DEVICE), rows, codes)
     for _ in range(5):
-        again = lloyd.add_rows(torch.zeros(64, 33, device=DEVICE), rows, codes)
+        again = arrays.add_rows(torch.zeros(64, 33, device=DEVICE), rows, codes)
         assert torch.equal(first, again)
     wanted = torch.zeros(64, 33).index_add_(0, codes.cpu(), rows.cpu())
     torch.testing.assert_close(first.cpu(), wanted, rtol=1e-5, atol=1e-4)
-    again = lloyd.add_rows(first.clone(), rows[:0], codes[:0])
+    again = arrays.add_rows(first.clone(), rows[:0], codes[:0])
     assert torch.equal(first, again)
 
 
@@ -135,7 +135,7 @@ def test_products_in_bfloat16_are_near_those_in_float32():
         torch.from_numpy(rng.standard_normal((n, 256), dtype=np.float32)).to(DEVICE)
         for n in (1024, 300)
     )
-    halves = nearest_torch.square_norms(words) / 2
+    halves = arrays.square_norms(words) / 2
     wanted = nearest_torch.score(rows, words, halves, None)
     with nearest_torch.rough_products():
         rounded = nearest_torch.rounded(words)

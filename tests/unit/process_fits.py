@@ -26,6 +26,9 @@ CASES = {
     "few distinct rows": {"distinct": 500},
     "balanced": {"balance": "capacity", "n_levels": 1, "codebook_size": 300},
     "known": {"known": True},
+    "in torch": {"device": "cpu,cpu"},
+    "few distinct rows, in torch": {"device": "cpu,cpu", "distinct": 500},
+    "known, in torch": {"device": "cpu,cpu", "known": True},
 }
 
 

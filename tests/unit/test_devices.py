@@ -18,15 +18,27 @@ from test_resume import SETTINGS, cut_after, fit, same
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats.quantizer_file import Network
-from sidmill.numeric import nearest_torch, residual_codec
-from sidmill.quantize import lloyd, residual_rows, rqkmeans
+from sidmill.numeric import (
+    arrays,
+    nearest_pieces,
+    nearest_torch,
+    residual_codec,
+    row_pieces,
+)
+from sidmill.quantize import lloyd, residual_rows, rqkmeans, training_devices
 
 LARGE = replace(SETTINGS, codebook_size=[150, 40, 9], n_iter=4)
 
 
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch):
-    monkeypatch.setattr(nearest_torch, "PIECE_ROWS", 64)
+    monkeypatch.setattr(row_pieces, "PIECE_ROWS", 64)
+
+
+@pytest.fixture(autouse=True)
+def _torch(monkeypatch):
+    """GPUs compute with torch, so their stand-in does; `cpu` alone would be NumPy."""
+    monkeypatch.setattr(training_devices, "NUMPY_PRODUCTS", -1)
 
 
 @pytest.fixture
@@ -46,7 +58,8 @@ def vectors():
 @pytest.fixture(scope="module")
 def on_one(vectors):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nearest_torch, "PIECE_ROWS", 64)
+        patch.setattr(row_pieces, "PIECE_ROWS", 64)
+        patch.setattr(training_devices, "NUMPY_PRODUCTS", -1)
         return rqkmeans.fit(vectors, LARGE, seed=0)
 
 
@@ -54,14 +67,14 @@ def test_a_cpu_shares_pieces_among_its_cores(on_threads):
     """One lane per core, but none without a piece; a GPU stays as it is."""
     cpu = [torch.device("cpu")]
     on_threads(3)
-    assert [len(nearest_torch.expand_cpu(cpu, n_rows)) for n_rows in (1, 64, 128, 640)] == [
+    assert [len(nearest_pieces.expand_cpu(cpu, n_rows)) for n_rows in (1, 64, 128, 640)] == [
         1,
         1,
         2,
         3,
     ]
-    assert nearest_torch.expand_cpu(cpu * 2, 640) == cpu * 2
-    assert nearest_torch.expand_cpu([torch.device("cuda:0")], 640) == [torch.device("cuda:0")]
+    assert nearest_pieces.expand_cpu(cpu * 2, 640) == cpu * 2
+    assert nearest_pieces.expand_cpu([torch.device("cuda:0")], 640) == [torch.device("cuda:0")]
 
 
 def test_lanes_work_at_once_on_one_core_each_and_leave_the_rest_alone(on_threads):
@@ -176,11 +189,11 @@ def test_encoding_on_devices_is_encoding_on_one(vectors, rng, learned):
 @given(st.integers(0, 1000), st.integers(1, 700), st.integers(1, 9))
 def test_pieces_are_the_block_and_end_where_rows_say(start, n_rows, n_devices):
     block = torch.arange(start, start + n_rows, dtype=torch.float32)[:, None]
-    pieces = nearest_torch.cut(start, block, n_devices)
+    pieces = row_pieces.cut(start, block, n_devices)
     assert torch.equal(torch.cat([part for _, part in pieces]), block)
     assert all(0 < len(part) <= 64 for _, part in pieces)
     assert all(int(part[0]) % 64 == 0 for _, part in pieces[1:])
-    for together in nearest_torch.rounds(pieces, n_devices):
+    for together in row_pieces.rounds(pieces, n_devices):
         assert len({place for place, _ in together}) == len(together)
 
 
@@ -188,7 +201,7 @@ def test_sums_that_gpus_take_are_those_of_a_cpu(rng):
     vectors = torch.from_numpy(rng.standard_normal((500, 7), dtype=np.float32))
     codes = torch.from_numpy(rng.integers(1, 20, size=500))  # 0 and 20 stay without rows
     wanted = torch.zeros((21, 7)).index_add_(0, codes, vectors)
-    torch.testing.assert_close(lloyd._sums(vectors, codes, 21), wanted)
+    torch.testing.assert_close(arrays.segment_sums(vectors, codes, 21), wanted)
 
 
 def test_pick_devices():

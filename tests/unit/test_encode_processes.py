@@ -141,7 +141,7 @@ def test_srun_starts_no_more_tasks_than_the_job_has(monkeypatch, tmp_path, n_tas
 def test_gpus_are_dealt_out_to_the_processes_of_a_machine(monkeypatch):
     """Tasks of ``srun`` take one each."""
     n_gpus, own = 4, encode_processes._own_devices
-    monkeypatch.setattr(encode_processes.residual_codec, "has_gpu_driver", lambda: n_gpus > 0)
+    monkeypatch.setattr(encode_processes.gpu_driver, "is_there", lambda: n_gpus > 0)
     monkeypatch.setattr(
         nearest_torch, "pick_devices", lambda names: [f"cuda:{n}" for n in range(n_gpus)]
     )

@@ -64,7 +64,6 @@ BUDGET = {
     "train_generative": {"torch"},
     "train_opq": {"faiss"},
     "train_recommender": {"torch"},
-    "train_rqkmeans": {"torch"},
     "train_rqvae": {"torch"},
     "write_item_h5": {"h5py"},
     "write_mmap": {"h5py"},
@@ -79,7 +78,7 @@ LOADED = {
     "plot_quality": {"matplotlib"},
     "render_text": set(),
     "store_vectors": set(),
-    "train_rqkmeans": {"torch"},
+    "train_rqkmeans": set(),
 }
 SCRIPTS = {path.stem: path for path in sorted((ROOT / "workflow/scripts").glob("*.py"))}
 

@@ -9,14 +9,17 @@ import pytest
 import torch
 
 from sidmill.core.errors import SidmillError
-from sidmill.numeric import relative_scores, residual_codec
-from sidmill.numeric.nearest_torch import Piece
-from sidmill.quantize import codebook_sizes, lloyd, rqkmeans, split_merge
+from sidmill.numeric import arrays, relative_scores, residual_codec
+from sidmill.numeric.row_pieces import Piece
+from sidmill.quantize import codebook_sizes, lloyd, rqkmeans, split_merge, training_devices
 from sidmill.settings.quantize import Rqkmeans
 
 SETTINGS = Rqkmeans(
     n_levels=3, codebook_size=4, n_iter=20, tolerance=1e-4, device="cpu", memory_mb=64
 )
+
+DEVICES = {"numpy": arrays.HOST, "torch": torch.device("cpu")}
+LIMITS = {"numpy": 10**12, "torch": -1}  # of the size of a training that NumPy computes
 
 
 def fit(vectors, seed=0, **changes):
@@ -32,6 +35,13 @@ def _one_thread():
     yield
     torch.set_num_threads(before[0])
     faiss.omp_set_num_threads(before[1])
+
+
+@pytest.fixture(params=DEVICES, autouse=True)
+def computes(request, monkeypatch):
+    """What fit() promises holds whichever of the two computes: its name."""
+    monkeypatch.setattr(training_devices, "NUMPY_PRODUCTS", LIMITS[request.param])
+    return request.param
 
 
 def normal(seed, *shape):
@@ -112,7 +122,7 @@ def test_products_of_bfloat16_cost_no_error(monkeypatch, offset):
     found = []
     for multiplies in (False, True):
         monkeypatch.setattr(relative_scores, "_multiplies_bfloat16", lambda is_so=multiplies: is_so)
-        codebooks = fit(vectors, codebook_size=128, n_levels=2)
+        codebooks = fit(vectors, codebook_size=128, n_levels=2, device="cpu,cpu")
         found.append((errors(vectors, codebooks), b"".join(book.tobytes() for book in codebooks)))
     (plain, bytes_of_plain), (relative, bytes_of_relative) = found
     assert bytes_of_relative != bytes_of_plain
@@ -227,20 +237,21 @@ def test_empty_clusters_are_filled():
     assert set(codes[:, 0]) == {0, 1, 2}
 
 
-def test_swap_never_raises_the_error():
+def test_swap_never_raises_the_error(computes):
     vectors, _ = planted(12)
-    sample = torch.from_numpy(vectors)
-    generator = torch.Generator().manual_seed(0)
-    clusters = lloyd.empty(sample[:16].clone())
-    spare = torch.empty(len(sample) * 16)
+    device = DEVICES[computes]
+    sample = arrays.from_host(vectors, device)
+    generator = arrays.generator(device, 0)
+    clusters = lloyd.empty(sample[:16])
+    spare = arrays.empty([len(sample) * 16], device)
     codes = lloyd.visit(clusters, [Piece(0, sample)], None, hartigan=False, buffers=[spare])
     lloyd.centre(clusters)
     before = lloyd.explained(clusters)
     after, n_pairs = split_merge.swap(clusters, sample, codes, 100, generator)
     assert n_pairs > 0
     assert lloyd.explained(clusters) > before
-    counts = torch.bincount(after, minlength=16)
-    np.testing.assert_array_equal(counts.numpy(), clusters.counts.numpy())
+    counts = np.bincount(arrays.to_host(after), minlength=16)
+    np.testing.assert_array_equal(counts, arrays.to_host(clusters.counts))
 
 
 def test_too_few_vectors_says_what_to_change():
@@ -265,15 +276,15 @@ def test_names_the_first_row_that_is_not_finite(limit):
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("max_rows", [np.inf, 5, 0])
 @pytest.mark.parametrize("at_once", [1, 50, 2**18])
-def test_the_cheapest_merge_is_that_of_all_pairs(monkeypatch, seed, max_rows, at_once):
+def test_the_cheapest_merge_is_that_of_all_pairs(monkeypatch, seed, max_rows, at_once, computes):
     """Oracle: a loop over pairs in float64, over whole numbers, where float32 is exact."""
     monkeypatch.setattr(split_merge, "VALUES_AT_ONCE", at_once)
     rng = np.random.default_rng(seed)
     n_codes = int(rng.integers(2, 12))
     centroids, counts = rng.integers(-4, 5, (n_codes, 3)), rng.integers(0, 5, n_codes)
-    means = torch.from_numpy(centroids.astype("f4"))
-    sums = means.double() * torch.from_numpy(counts)[:, None]
-    clusters = lloyd.Clusters(means, sums, torch.from_numpy(counts.astype("f8")))
+    sums = (centroids * counts[:, None]).astype("f8")
+    of_clusters = (centroids.astype("f4"), sums, counts.astype("f8"))
+    clusters = lloyd.Clusters(*(arrays.from_host(each, DEVICES[computes]) for each in of_clusters))
     cost, partner = split_merge._cheapest_merge(clusters, 4, max_rows)
     for one in range(n_codes):
         if not counts[one]:

@@ -22,7 +22,7 @@ from sidmill.core import rendezvous
 from sidmill.core.errors import SidmillError
 from sidmill.core.rendezvous import Member
 from sidmill.formats import vector_file, vector_store
-from sidmill.numeric import nearest_torch, process_group, row_blocks
+from sidmill.numeric import nearest_torch, process_group, row_blocks, row_pieces
 from sidmill.numeric.process_group import Group
 from sidmill.quantize import codebook_sizes, resume, rqkmeans, rqkmeans_processes, shared_blocks
 from sidmill.quantize.rqkmeans_processes import Files, Run
@@ -227,7 +227,7 @@ def test_each_piece_of_a_block_belongs_to_one_process(size, span):
         assert [len(piece.rows) for piece in pieces] == [
             s.stop - s.start for s in shared_blocks.own_spans(each)
         ]
-        assert all(len(piece.rows) <= nearest_torch.PIECE_ROWS for piece in pieces)
+        assert all(len(piece.rows) <= row_pieces.PIECE_ROWS for piece in pieces)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

@@ -14,7 +14,6 @@ LOADED = {
     "measure_quality": {"faiss"},
     "plot_quality": {"matplotlib"},
     "resolve_collisions": {"scipy"},
-    "train_rqkmeans": {"torch"},
 }
 # Python imports a module of this name at its start, if there is one.
 RECORD = """

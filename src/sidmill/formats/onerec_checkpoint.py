@@ -6,16 +6,18 @@ Read from .safetensors or from .pt (:mod:`sidmill.io.state_dict`). The layout is
 tokenizer in https://github.com/Kuaishou-OneRec/OpenOneRec.
 """
 
-import io
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from sidmill.core.atomic import replacing
 from sidmill.core.errors import SidmillError
-from sidmill.io import state_dict
+from sidmill.io import state_dict_file
+
+if TYPE_CHECKING:
+    import torch
 
 CENTROIDS = re.compile(r"centroids\.(\d+)")
 
@@ -25,11 +27,9 @@ def write(path: str | Path, codebooks: list[np.ndarray]) -> None:
 
     Equal codebooks give equal bytes.
     """
-    state = {f"centroids.{level}": torch.from_numpy(book) for level, book in enumerate(codebooks)}
-    buffer = io.BytesIO()  # saved to a path, the archive would hold the name of the temporary file
-    torch.save(state, buffer)
+    state = {f"centroids.{level}": book for level, book in enumerate(codebooks)}
     with replacing(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+        state_dict_file.write(temporary, state)
 
 
 def read(path: str | Path) -> list[np.ndarray]:
@@ -39,15 +39,19 @@ def read(path: str | Path) -> list[np.ndarray]:
         SidmillError: if the file is missing, holds more than tensors, has no ``centroids.{l}``
             from 0 on, or centroids that are no finite matrices of one width.
     """
+    from sidmill.io import state_dict
+
     return codebooks(path, state_dict.read(path))
 
 
-def codebooks(path: str | Path, state: dict[str, torch.Tensor]) -> list[np.ndarray]:
+def codebooks(path: str | Path, state: "dict[str, torch.Tensor]") -> list[np.ndarray]:
     """Take codebooks out of the tensors of a file, as :func:`read` does.
 
     Raises:
         SidmillError: see :func:`read`.
     """
+    from sidmill.io import state_dict
+
     found = {}
     for name, tensor in state.items():
         if match := CENTROIDS.fullmatch(name):
@@ -61,7 +65,9 @@ def codebooks(path: str | Path, state: dict[str, torch.Tensor]) -> list[np.ndarr
     return [_matrix(path, level, found) for level in sorted(found)]
 
 
-def _matrix(path: str | Path, level: int, found: dict[int, torch.Tensor]) -> np.ndarray:
+def _matrix(path: str | Path, level: int, found: "dict[int, torch.Tensor]") -> np.ndarray:
+    import torch
+
     tensor, first = found[level], found[0]
     if tensor.ndim != 2 or not tensor.is_floating_point() or tensor.shape[1] != first.shape[-1]:
         raise SidmillError(

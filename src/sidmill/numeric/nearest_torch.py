@@ -1,4 +1,4 @@
-"""The search for codewords with torch: what training runs on, and encoding on a GPU.
+"""The search for codewords with torch: what large trainings run on, and encoding on a GPU.
 
 Shapes: K codewords, D dimensions, b rows of one block, p rows of one piece of it.
 
@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import cache
-from itertools import pairwise
 from threading import Barrier
 from typing import Any, NamedTuple, TypeVar
 
@@ -25,9 +24,8 @@ import torch
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats.quantizer_file import Network
-from sidmill.numeric import mlp, nearest_numpy
-
-PIECE_ROWS = 1024  # rows of one product, whatever the number of devices
+from sidmill.numeric import arrays, mlp, nearest_numpy, row_pieces
+from sidmill.numeric.row_pieces import Piece
 
 Found = TypeVar("Found")
 
@@ -81,17 +79,6 @@ def pick_devices(names: str) -> list[torch.device]:
             "to auto, cpu, cuda or cuda:1"
         )
     return devices
-
-
-def expand_cpu(devices: list[torch.device], n_rows: int) -> list[torch.device]:
-    """Devices that share blocks of ``n_rows``: a single CPU is listed once per thread.
-
-    The threads share the cores of the CPU evenly; each works on one piece at a time. With one
-    thread, what is computed between two products would use one core and leave the others idle.
-    """
-    if len(devices) > 1 or devices[0].type != "cpu":
-        return devices
-    return devices * max(1, min(torch.get_num_threads(), n_rows // PIECE_ROWS))
 
 
 def run_concurrently(work: Callable[..., Found], jobs: list[tuple[Any, ...]]) -> list[Found]:
@@ -186,13 +173,6 @@ class Level(NamedTuple):
     host: nearest_numpy.Level
 
 
-class Piece(NamedTuple):
-    """A part of a block, on the device that works on it."""
-
-    device_index: int  # position of its device in the list
-    rows: torch.Tensor  # float32 (p, D), p at most PIECE_ROWS
-
-
 def search_level(
     codewords: np.ndarray, device: torch.device, prices: np.ndarray | None = None
 ) -> Level:
@@ -226,7 +206,7 @@ def nearest_of_pieces(
     """
     codes = []
     with mlp.exact_products():
-        for group in rounds(pieces, len(levels)):
+        for group in row_pieces.rounds(pieces, len(levels)):
             jobs = [
                 (residuals, levels[device_index], buffers[device_index])
                 for device_index, residuals in group
@@ -255,7 +235,7 @@ def propose(residuals: torch.Tensor, level: Level, buffer: torch.Tensor | None) 
     codes = lowest(scores)
     best = scores.gather(1, codes[:, None])[:, 0]
     scores.scatter_(1, codes[:, None], torch.inf)
-    return Proposed(codes, best, scores.amin(dim=1), square_norms(residuals), scores)
+    return Proposed(codes, best, scores.amin(dim=1), arrays.square_norms(residuals), scores)
 
 
 def decide(proposed: Proposed, residuals: torch.Tensor, level: Level) -> torch.Tensor:
@@ -304,12 +284,6 @@ def score(
     return torch.addmm(half_norms, rows, codewords.T, alpha=-1, out=out)
 
 
-def square_norms(codewords: torch.Tensor) -> torch.Tensor:
-    """Squared norms of the rows of float32 (K, D), without a second (K, D): float32 (K,)."""
-    result: torch.Tensor = torch.linalg.vector_norm(codewords, dim=1).square_()
-    return result
-
-
 def lowest(scores: torch.Tensor) -> torch.Tensor:
     """Column of the lowest score of each row, int64; on a CPU NumPy's search is the faster one."""
     if scores.device.type == "cpu":
@@ -317,36 +291,10 @@ def lowest(scores: torch.Tensor) -> torch.Tensor:
     return scores.argmin(dim=1)
 
 
-def piece_spans(start: int, stop: int) -> list[slice]:
-    """Cut the rows of a block at row numbers that PIECE_ROWS divides."""
-    first = start + PIECE_ROWS - start % PIECE_ROWS
-    edges = [start, *range(first, stop, PIECE_ROWS), stop]
-    return [slice(low, high) for low, high in pairwise(edges)]
-
-
-def cut(start: int, block: torch.Tensor, n_devices: int) -> list[Piece]:
-    """Cut a block (b, D) into pieces; nothing is copied or moved yet.
-
-    Args:
-        start: row number of its first row.
-        block: float32 (b, D).
-        n_devices: to whom the pieces are dealt out in turn, so that consecutive ones differ.
-    """
-    return [
-        Piece(span.start // PIECE_ROWS % n_devices, block[span.start - start : span.stop - start])
-        for span in piece_spans(start, start + len(block))
-    ]
-
-
-def rounds(pieces: list[Piece], n_devices: int) -> Iterator[list[Piece]]:
-    """Group pieces that different devices hold."""
-    return (pieces[first : first + n_devices] for first in range(0, len(pieces), n_devices))
-
-
 def to_devices(
     stream: Iterator[tuple[int, np.ndarray]],
     devices: list[torch.device],
-    divide: Callable[[int, torch.Tensor, int], list[Piece]] = cut,
+    divide: Callable[[int, torch.Tensor, int], list[Piece]] = row_pieces.cut,
 ) -> Iterator[tuple[int, list[Piece]]]:
     """Deal blocks out; on GPUs the next block is copied during the work on this one.
 
@@ -356,7 +304,7 @@ def to_devices(
     Args:
         stream: row numbers and float32 (b, D); each block may overwrite the one before it.
         devices: CPUs share the block's memory.
-        divide: cuts a block into pieces, as :func:`cut` does.
+        divide: cuts a block into pieces, as :func:`row_pieces.cut` does.
 
     Yields:
         The row number, and the block's pieces, overwritten by a later block.
@@ -408,7 +356,7 @@ def encode(
     """
     levels = [copies(codewords, devices, prices) for codewords, prices in priced]
     largest = max(len(codewords) for codewords, _ in priced)
-    buffers = [torch.empty(PIECE_ROWS * largest, device=device) for device in devices]
+    buffers = [torch.empty(row_pieces.PIECE_ROWS * largest, device=device) for device in devices]
     projects = [mlp.load(encoder, device) for device in devices]
     for _, pieces in to_devices(stream, devices):
         # each (p, D), what no level has explained yet

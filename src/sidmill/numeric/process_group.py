@@ -11,17 +11,19 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-import torch.distributed as dist
+import numpy as np
 import xxhash
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.processes import PeerEndedError
 from sidmill.core.rendezvous import Member
-from sidmill.numeric import nearest_torch
+from sidmill.numeric import arrays
+from sidmill.numeric.arrays import Array, Device
+
+if TYPE_CHECKING:
+    import torch
 
 TIMEOUT = timedelta(minutes=30)  # without a message: then the node of a process is gone
 
@@ -32,12 +34,13 @@ class Group(NamedTuple):
     Attributes:
         rank: number of this process, from 0.
         size: number of processes.
-        device: where messages are: a CPU for gloo, this process's GPU for NCCL.
+        device: where messages are: a CPU for gloo, this process's GPU for NCCL; None for a process
+            alone, which needs no torch.
     """
 
     rank: int = 0
     size: int = 1
-    device: torch.device = torch.device("cpu")
+    device: Device = None
 
 
 ALONE = Group()
@@ -45,7 +48,7 @@ ALONE = Group()
 
 @contextmanager
 def joined(
-    member: Member | None, device: torch.device, timeout: timedelta = TIMEOUT
+    member: Member | None, device: "torch.device", timeout: timedelta = TIMEOUT
 ) -> Iterator[Group]:
     """Join the other processes of a computation, and leave them at its end.
 
@@ -65,6 +68,10 @@ def joined(
     if member is None:
         yield Group(device=device)
         return
+    import torch
+    import torch.distributed as dist
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
     is_cuda = device.type == "cuda"
     if is_cuda:
         device = device if device.index is not None else _own_gpu(member)
@@ -96,7 +103,7 @@ def joined(
         dist.destroy_process_group()
 
 
-def pick_device(names: str, member: Member | None) -> torch.device:
+def pick_device(names: str, member: Member | None) -> "torch.device":
     """The device of one process of several.
 
     Args:
@@ -110,6 +117,10 @@ def pick_device(names: str, member: Member | None) -> torch.device:
     Raises:
         SidmillError: if torch does not know or reach a device, or there is none for the process.
     """
+    import torch
+
+    from sidmill.numeric import nearest_torch
+
     devices = nearest_torch.pick_devices(names)
     if member is None:
         return devices[0]
@@ -123,8 +134,10 @@ def pick_device(names: str, member: Member | None) -> torch.device:
     return devices[member.local_rank]
 
 
-def _own_gpu(member: Member) -> torch.device:
+def _own_gpu(member: Member) -> "torch.device":
     """The GPU of this process, which no other process of the machine uses."""
+    import torch
+
     n_gpus = torch.cuda.device_count()
 
     # Slurm may show each task a GPU of its own and no other: --ntasks-per-gpu, --gpus-per-task.
@@ -146,12 +159,12 @@ def _unreachable(member: Member, error: RuntimeError) -> SidmillError:
     )
 
 
-def gather(group: Group, own: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
+def gather(group: Group, own: Array, lengths: Sequence[int]) -> list[Array]:
     """Give every process the rows of all.
 
     Args:
         group: the processes.
-        own: the rows of this process, on the device of the group.
+        own: the rows of this process, on the device of the group or in NumPy.
         lengths: rows of each process, known to all of them.
 
     Returns:
@@ -162,6 +175,12 @@ def gather(group: Group, own: torch.Tensor, lengths: Sequence[int]) -> list[torc
     """
     if group.size == 1:
         return [own]
+    import torch
+    import torch.distributed as dist
+
+    if isinstance(own, np.ndarray):  # tensors share the memory of arrays
+        tensor = torch.from_numpy(np.ascontiguousarray(own))
+        return [arrays.to_host(part) for part in gather(group, tensor, lengths)]
     own = own.contiguous()
     parts = [
         own if rank == group.rank else own.new_empty((length, *own.shape[1:]))
@@ -192,6 +211,8 @@ def require_same(group: Group, content: bytes | memoryview, what: str) -> None:
     """
     if group.size == 1:
         return
+    import torch
+
     digest = xxhash.xxh3_64_intdigest(content) >> 1  # fits int64
     own = torch.tensor([digest], dtype=torch.int64, device=group.device)
     digests = torch.cat(gather(group, own, [1] * group.size)).tolist()

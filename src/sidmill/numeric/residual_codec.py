@@ -10,7 +10,6 @@ category of an item, its codes are given, and the rule holds for the other level
 need no torch on a CPU: its import would cost a small run more than the codes.
 """
 
-import ctypes
 import itertools
 import logging
 import time
@@ -22,7 +21,7 @@ import numpy as np
 from sidmill.core.errors import SidmillError
 from sidmill.formats.quantizer_file import Network
 from sidmill.formats.vector_file import Streamed
-from sidmill.numeric import mlp, nearest_numpy, row_blocks
+from sidmill.numeric import gpu_driver, mlp, nearest_numpy, row_blocks
 
 SCORES_AT_ONCE = 2**20  # of rows and codewords: with more of them the scores leave the cache
 MIN_ROWS = 64  # but those of so many rows
@@ -98,7 +97,7 @@ def encode(
     stream = _finite(vectors, n_rows, short=encoder is None and largest_value < row_blocks.SHORTEST)
     if first is not None:
         stream = _without(stream, first)
-    if device == "cpu" or (device == "auto" and not has_gpu_driver()):
+    if device == "cpu" or (device == "auto" and not gpu_driver.is_there()):
         blocks = _encode_here(_latents(stream, encoder), priced)
     else:
         from sidmill.numeric import nearest_torch
@@ -232,14 +231,3 @@ def _encode_here(
             if number + 1 < len(levels):
                 residuals -= level.codewords[codes[:, number]]
         yield codes
-
-
-def has_gpu_driver() -> bool:
-    """Whether a GPU may be there; only then is torch worth its import to ask it."""
-    for name in ("libcuda.so.1", "libamdhip64.so", "nvcuda.dll"):
-        try:
-            ctypes.CDLL(name)
-        except OSError:
-            continue
-        return True
-    return False

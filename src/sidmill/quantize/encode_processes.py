@@ -18,7 +18,7 @@ import numpy as np
 from sidmill.core import rendezvous
 from sidmill.core.rendezvous import Member
 from sidmill.formats import category_file, quantizer_file, vector_store
-from sidmill.numeric import category_codes, residual_codec, row_blocks
+from sidmill.numeric import category_codes, gpu_driver, row_blocks
 from sidmill.settings import base
 from sidmill.settings.quantize import Encoding
 
@@ -129,7 +129,7 @@ def _own_devices(names: str, member: Member) -> str:
     Processes of one machine take the GPUs in turn. Tasks of ``srun`` take one each: how many of
     them a machine has differs from one to the next.
     """
-    if names == "cpu" or (names == "auto" and not residual_codec.has_gpu_driver()):
+    if names == "cpu" or (names == "auto" and not gpu_driver.is_there()):
         return names
     from sidmill.numeric import nearest_torch
 

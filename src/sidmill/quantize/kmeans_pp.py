@@ -8,9 +8,10 @@ measured by one matrix product, and each is kept with the probability ``distance
 the draw``. That is rejection sampling, so the codewords follow the k-means++ distribution exactly.
 """
 
-import torch
+import numpy as np
 
-from sidmill.numeric import nearest_torch
+from sidmill.numeric import arrays
+from sidmill.numeric.arrays import Array, Generator
 
 BATCH = 64
 CROWD = 8  # a first codeword with this many times the mean load is drawn again
@@ -18,9 +19,7 @@ CROWD_ROUNDS = 10
 LOAD_ROWS = 4  # rows per codeword that loads are counted on
 
 
-def seed_centroids(
-    sample: torch.Tensor, n_codes: int, generator: torch.Generator, step: int
-) -> torch.Tensor:
+def seed_centroids(sample: Array, n_codes: int, generator: Generator, step: int) -> Array:
     """Choose rows of the sample as first codewords.
 
     In many dimensions rows lie further from each other than from their mean, so a row near the
@@ -42,52 +41,52 @@ def seed_centroids(
     sample = sample[: LOAD_ROWS * n_codes]
     best, codes = _closest(sample, centroids, step)
     for _ in range(CROWD_ROUNDS):
-        loads = torch.bincount(codes, minlength=n_codes)
+        loads = arrays.of(codes).bincount(codes, minlength=n_codes)
         is_crowded = loads > CROWD * max(1, len(sample) / n_codes)
-        replaced = is_crowded.nonzero()[:, 0]
+        replaced = arrays.positions(is_crowded)
         if not len(replaced):
             break
         for code in replaced.tolist():
-            members = (codes == code).nonzero()[:, 0]
-            centroids[code] = sample[members[_draw_one(len(members), generator)]]
-        stale = is_crowded[codes].nonzero()[:, 0]  # rows whose centroid was replaced: compare all
+            members = arrays.positions(codes == code)
+            centroids[code] = sample[members[arrays.draw_integer(generator, len(members))]]
+        stale = arrays.positions(is_crowded[codes])  # rows whose centroid was replaced: compare all
         # The other rows are compared with the replaced centroids alone.
         score, nearest = _closest(sample, centroids[replaced], step)
         nearer = score > best
-        best, codes = (
-            torch.where(nearer, score, best),
-            torch.where(nearer, replaced[nearest], codes),
-        )
+        where = arrays.of(best).where
+        best, codes = where(nearer, score, best), where(nearer, replaced[nearest], codes)
         best[stale], codes[stale] = _closest(sample[stale], centroids, step)
     return centroids
 
 
-def _closest(
-    sample: torch.Tensor, centroids: torch.Tensor, step: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _closest(sample: Array, centroids: Array, step: int) -> tuple[Array, Array]:
     """Score of the nearest centroid of each row, the higher the nearer, and its index."""
-    halves = nearest_torch.square_norms(centroids) / 2
-    maxima = [(block @ centroids.T).sub_(halves).max(dim=1) for block in sample.split(step)]  # type: ignore[no-untyped-call]
-    return torch.cat([block.values for block in maxima]), torch.cat(
-        [block.indices for block in maxima]
-    )
+    halves = arrays.square_norms(centroids) / 2
+    maxima = []
+    for block in arrays.split(sample, step):
+        scores = block @ centroids.T
+        scores -= halves
+        maxima.append(arrays.highest(scores))
+    values, columns = (arrays.of(sample).concatenate(each) for each in zip(*maxima, strict=True))
+    return values, columns
 
 
-def _plus_plus(sample: torch.Tensor, n_codes: int, generator: torch.Generator) -> torch.Tensor:
-    norms = nearest_torch.square_norms(sample)
-    chosen = [_draw_one(len(sample), generator)]
+def _plus_plus(sample: Array, n_codes: int, generator: Generator) -> Array:
+    norms = arrays.square_norms(sample)
+    chosen = [arrays.draw_integer(generator, len(sample))]
     distances = _distances(sample, norms, chosen)[:, 0]  # (m,), to the nearest codeword
     while len(chosen) < n_codes:
         distances[chosen] = 0
-        cumulated = distances.cpu().double().cumsum(dim=0)  # on a GPU the order of a sum varies
+        # On the CPU: on a GPU the order of a sum varies.
+        cumulated = arrays.cast(arrays.on_cpu(distances), "float64").cumsum(axis=0)
         if not cumulated[-1] > 0:  # every row is a centroid or equal to one: any other rows
             chosen += _not_among(chosen, len(sample), n_codes - len(chosen))
             break
 
         # Draw a batch of candidates, and measure all rows against it.
-        draws = torch.rand(BATCH, 2, generator=generator, dtype=torch.float64)
-        positions = torch.searchsorted(cumulated, draws[:, 0] * cumulated[-1])
-        candidates = positions.clamp_(max=len(sample) - 1).tolist()
+        draws = arrays.draw_uniform(generator, (BATCH, 2))
+        positions = arrays.of(draws).searchsorted(cumulated, draws[:, 0] * cumulated[-1])
+        candidates = positions.clip(max=len(sample) - 1).tolist()
         table = _distances(sample, norms, candidates)  # (m, BATCH)
         distance_at_draw = distances[candidates].tolist()
         thresholds = draws[:, 1].tolist()
@@ -107,22 +106,23 @@ def _plus_plus(sample: torch.Tensor, n_codes: int, generator: torch.Generator) -
         if not accepted:  # the first is always accepted, unless rounding leaves no distance
             chosen += _not_among(chosen, len(sample), n_codes - len(chosen))
             break
-        distances = torch.minimum(distances, table[:, accepted].amin(dim=1))
-    return torch.tensor(chosen, device=sample.device)
+        module = arrays.of(distances)
+        distances = module.minimum(distances, module.amin(table[:, accepted], axis=1))
+    return arrays.from_host(np.array(chosen), arrays.device_of(sample))
 
 
 def _not_among(chosen: list[int], n_rows: int, n_wanted: int) -> list[int]:
     """The first ``n_wanted`` rows of ``n_rows`` that are not chosen yet."""
-    free = torch.ones(n_rows, dtype=torch.bool)
-    free[chosen] = False
-    return free.nonzero()[:n_wanted, 0].tolist()
+    is_free = np.ones(n_rows, dtype=bool)
+    is_free[chosen] = False
+    free: list[int] = np.flatnonzero(is_free)[:n_wanted].tolist()
+    return free
 
 
-def _distances(sample: torch.Tensor, norms: torch.Tensor, rows: list[int]) -> torch.Tensor:
+def _distances(sample: Array, norms: Array, rows: list[int]) -> Array:
     """Squared distances (m, len(rows)) of every row to some rows."""
     products = sample @ sample[rows].T
-    return products.mul_(-2).add_(norms[:, None]).add_(norms[rows]).clamp_(min=0)
-
-
-def _draw_one(n: int, generator: torch.Generator) -> int:
-    return int(torch.randint(n, (1,), generator=generator))
+    products *= -2
+    products += norms[:, None]
+    products += norms[rows]
+    return products.clip(min=0)

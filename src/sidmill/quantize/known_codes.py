@@ -10,10 +10,10 @@ Shapes: n training rows, D dimensions, K clusters, L levels, b rows of one block
 import logging
 
 import numpy as np
-import torch
 
 from sidmill.core.errors import SidmillError
-from sidmill.numeric import nearest_torch
+from sidmill.numeric import arrays, nearest_pieces, row_pieces
+from sidmill.numeric.arrays import Array
 from sidmill.quantize import lloyd, reseed_empty, residual_rows
 from sidmill.quantize.lloyd import Clusters
 from sidmill.quantize.residual_rows import Source
@@ -69,7 +69,7 @@ def begin(source: Source, size: int, known: np.ndarray) -> tuple[Clusters, np.nd
         return None
 
     # Each cluster begins at the mean of the rows that have its code.
-    zeros = torch.zeros((size, source.vectors.shape[1]), device=source.device)
+    zeros = arrays.zeros((size, source.vectors.shape[1]), source.device)
     clusters = lloyd.empty(zeros)
     codes = np.zeros(len(known), dtype=np.min_scalar_type(size - 1))
     for span, block in residual_rows.blocks(source):
@@ -77,16 +77,15 @@ def begin(source: Source, size: int, known: np.ndarray) -> tuple[Clusters, np.nd
     lloyd.centre(clusters)
 
     # The other rows join the nearest of these means: (b,) per block.
-    occupied = clusters.counts.nonzero()[:, 0]
+    occupied = arrays.positions(clusters.counts)
     means = clusters.centroids[occupied]
-    halves = nearest_torch.square_norms(means).div_(2)
+    halves = arrays.square_norms(means) / 2
     for span, block in residual_rows.blocks(source):
-        pieces = block.split(nearest_torch.PIECE_ROWS)  # type: ignore[no-untyped-call]
         labels = [
-            nearest_torch.lowest(nearest_torch.score(piece, means, halves, None))
-            for piece in pieces
+            nearest_pieces.lowest(nearest_pieces.score(piece, means, halves, None))
+            for piece in arrays.split(block, row_pieces.PIECE_ROWS)
         ]
-        nearest = occupied[torch.cat(labels)].cpu().numpy()
+        nearest = arrays.to_host(occupied[arrays.of(means).concatenate(labels)])
         is_new = known[span] == UNKNOWN
         _join(clusters, block, nearest, is_new)
         codes[span] = np.where(is_new, nearest, known[span])
@@ -105,9 +104,10 @@ def begin(source: Source, size: int, known: np.ndarray) -> tuple[Clusters, np.nd
     return clusters, codes
 
 
-def _join(clusters: Clusters, block: torch.Tensor, codes: np.ndarray, chosen: np.ndarray) -> None:
+def _join(clusters: Clusters, block: Array, codes: np.ndarray, chosen: np.ndarray) -> None:
     """Add the ``chosen`` (b,) rows of a block to sums and counts; centroids stay."""
-    rows = torch.from_numpy(np.flatnonzero(chosen)).to(block.device)
-    labels = torch.from_numpy(codes[chosen].astype(np.int64)).to(block.device)
-    lloyd.add_rows(clusters.sums, block.index_select(0, rows), labels)
-    clusters.counts.add_(torch.bincount(labels, minlength=len(clusters.counts)))
+    device, counts = arrays.device_of(block), clusters.counts
+    rows = arrays.from_host(np.flatnonzero(chosen), device)
+    labels = arrays.from_host(codes[chosen].astype(np.int64), device)
+    arrays.add_rows(clusters.sums, arrays.take(block, rows), labels)
+    counts += arrays.of(counts).bincount(labels, minlength=len(counts))

@@ -9,50 +9,61 @@ centroid is worth (https://www.ijcai.org/Proceedings/13/Papers/249.pdf): in many
 k-means stops early because every row pulls its centroid towards itself.
 """
 
-from typing import NamedTuple
+import math
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-
-from sidmill.numeric import nearest_torch, relative_scores
-from sidmill.numeric.nearest_torch import Piece
+from sidmill.numeric import arrays, nearest_pieces, row_pieces
+from sidmill.numeric.arrays import Array
+from sidmill.numeric.row_pieces import Piece
 from sidmill.quantize import shared_blocks
 from sidmill.quantize.shared_blocks import SharedBlock
+
+if TYPE_CHECKING:
+    from sidmill.numeric import relative_scores
 
 FEW_ROWS = 4  # rows fewer than one in so many clusters are added one by one in float64
 
 
 class Clusters(NamedTuple):
-    """K clusters; the tensors are updated in place."""
+    """K clusters; the arrays are updated in place."""
 
-    centroids: torch.Tensor  # float32 (K, D)
-    sums: torch.Tensor  # float64 (K, D), of the member rows
-    counts: torch.Tensor  # float64 (K,)
+    centroids: Array  # float32 (K, D)
+    sums: Array  # float64 (K, D), of the member rows
+    counts: Array  # float64 (K,)
 
 
 class _Copy(NamedTuple):
     """What the search of a piece reads, on its device."""
 
-    centroids: torch.Tensor  # float32 (K, D), or bfloat16 of nearest_torch.rounded
-    halves: torch.Tensor  # float32 (K,), half of the centroids' squared norms
-    counts: torch.Tensor  # float64 (K,)
-    buffer: torch.Tensor  # float32, at least p K numbers, to write the scores to
-    relative: relative_scores.Codewords | None  # where those are the faster ones
+    centroids: Array  # float32 (K, D), or what nearest_pieces.rounded makes of it
+    halves: Array  # float32 (K,), half of the centroids' squared norms
+    counts: Array  # float64 (K,)
+    buffer: Array  # float32, at least p K numbers, to write the scores to
+    relative: "relative_scores.Codewords | None"  # where those are the faster ones
 
 
-def empty(centroids: torch.Tensor) -> Clusters:
+def empty(centroids: Array) -> Clusters:
     """Clusters at ``centroids`` (K, D) without members."""
-    zeros = torch.zeros(centroids.shape, dtype=torch.float64, device=centroids.device)
-    return Clusters(centroids.clone(), zeros, zeros[:, 0].clone())
+    device = arrays.device_of(centroids)
+    sums, counts = (
+        arrays.zeros(shape, device, "float64") for shape in (centroids.shape, centroids.shape[:1])
+    )
+    return Clusters(arrays.copy(centroids), sums, counts)
+
+
+def copy(clusters: Clusters) -> Clusters:
+    """A copy that later updates of ``clusters`` leave as it is."""
+    return Clusters(*(arrays.copy(array) for array in clusters))
 
 
 def visit(
     clusters: Clusters,
     pieces: list[Piece],
-    before: torch.Tensor | None,
+    before: Array | None,
     hartigan: bool,
-    buffers: list[torch.Tensor],
+    buffers: list[Array],
     shared: SharedBlock | None = None,
-) -> torch.Tensor:
+) -> Array:
     """Assign the rows of a block to centroids, and keep sums and counts in step; centroids stay.
 
     Devices and processes search at the same time. Their results are added up on the device of the
@@ -70,26 +81,21 @@ def visit(
         int64 (b,), the clusters after the visit.
     """
     # A copy of the clusters on each device.
-    device = clusters.centroids.device
-    halves = nearest_torch.square_norms(clusters.centroids).div_(2)
-    centroids = nearest_torch.rounded(clusters.centroids)
-    relative = relative_scores.prepare(clusters.centroids)
-    copies = [
-        _Copy(
-            centroids.to(buffer.device),
-            halves.to(buffer.device),
-            clusters.counts.to(buffer.device),
-            buffer,
-            relative,
-        )
-        for buffer in buffers
-    ]
+    device = arrays.device_of(clusters.centroids)
+    halves = arrays.square_norms(clusters.centroids) / 2
+    centroids = nearest_pieces.rounded(clusters.centroids)
+    relative = nearest_pieces.relative(clusters.centroids)
+    copies = []
+    for buffer in buffers:
+        there = arrays.device_of(buffer)
+        sent = [arrays.send(array, there) for array in (centroids, halves, clusters.counts)]
+        copies.append(_Copy(sent[0], sent[1], sent[2], buffer, relative))
 
     # Search for the pieces; each device works on one at a time.
     shared = shared if shared_blocks.is_shared(shared) else None
     previous_labels = None if before is None else _of_pieces(before, pieces, shared)
-    assigned: list[torch.Tensor] = []
-    for group in nearest_torch.rounds(pieces, len(buffers)):
+    assigned: list[Array] = []
+    for group in row_pieces.rounds(pieces, len(buffers)):
         jobs = [
             (
                 rows,
@@ -99,60 +105,56 @@ def visit(
             )
             for number, (device_index, rows) in enumerate(group, start=len(assigned))
         ]
-        labels = nearest_torch.run_concurrently(_choose, jobs)
-        assigned += [label.to(device) for label in labels]
+        labels = nearest_pieces.run_concurrently(_choose, jobs)
+        assigned += [arrays.send(label, device) for label in labels]
 
     # Update sums and counts, in row order.
     if shared is not None:
         after = shared_blocks.gather_labels(shared, assigned, clusters.centroids)
     else:
-        after = torch.cat(assigned)
+        after = arrays.of(assigned[0]).concatenate(assigned)
     is_moved = None if before is None else after != before
     moved_rows = _moved_rows(clusters, pieces, is_moved, buffers, shared)
     if before is None or is_moved is None:
         _add(clusters, moved_rows, [after])
     else:
-        moved = is_moved.nonzero()[:, 0]
+        moved = arrays.positions(is_moved)
         move(clusters, moved_rows, before[moved], after[moved])
     return after
 
 
-def _of_pieces(
-    labels: torch.Tensor, pieces: list[Piece], shared: SharedBlock | None
-) -> list[torch.Tensor]:
+def _of_pieces(labels: Array, pieces: list[Piece], shared: SharedBlock | None) -> list[Array]:
     """Labels (b,) of a block for each piece of this process."""
     if shared is None:
-        return list(labels.split([len(rows) for _, rows in pieces]))  # type: ignore[no-untyped-call]
+        return arrays.split(labels, [len(rows) for _, rows in pieces])
     lengths = [span.stop - span.start for span in shared_blocks.piece_spans(shared)]
-    return shared_blocks.own_of(shared, labels.split(lengths))  # type: ignore[no-untyped-call]
+    return shared_blocks.own_of(shared, arrays.split(labels, lengths))
 
 
 def _moved_rows(
     clusters: Clusters,
     pieces: list[Piece],
-    is_moved: torch.Tensor | None,
-    buffers: list[torch.Tensor],
+    is_moved: Array | None,
+    buffers: list[Array],
     shared: SharedBlock | None,
-) -> list[torch.Tensor]:
+) -> list[Array]:
     """Rows of each piece of a block that join a cluster, bool (b,); None for all of them."""
     centroids = clusters.centroids
     rows_of_pieces = [rows for _, rows in pieces]
     if shared is not None:
         return shared_blocks.gather_rows(shared, rows_of_pieces, is_moved, centroids)
     if is_moved is None:
-        return [rows.to(centroids.device) for rows in rows_of_pieces]
+        return [arrays.send(rows, arrays.device_of(centroids)) for rows in rows_of_pieces]
     if _is_one_gpu(buffers):
-        return _select(rows_of_pieces, is_moved.nonzero()[:, 0])
+        return _select(rows_of_pieces, arrays.positions(is_moved))
     of_pieces = _of_pieces(is_moved, pieces, None)
     return [
-        rows[each.to(rows.device)].to(centroids.device)
+        arrays.send(rows[arrays.send(each, arrays.device_of(rows))], arrays.device_of(centroids))
         for rows, each in zip(rows_of_pieces, of_pieces, strict=True)
     ]
 
 
-def move(
-    clusters: Clusters, pieces: list[torch.Tensor], before: torch.Tensor, after: torch.Tensor
-) -> None:
+def move(clusters: Clusters, pieces: list[Array], before: Array, after: Array) -> None:
     """Take rows from their clusters ``before`` to ``after``, int64 (b,); centroids stay.
 
     Args:
@@ -164,15 +166,20 @@ def move(
     pieces = _joined(pieces)
     n_codes = len(clusters.centroids)
     is_small = len(after) < n_codes // FEW_ROWS
-    change = clusters.sums if is_small else torch.zeros_like(clusters.centroids)
+    sums, counts = clusters.sums, clusters.counts
+    module = arrays.of(sums)
+    change = sums if is_small else module.zeros_like(clusters.centroids)
     lengths = [len(rows) for rows in pieces]
-    for rows, old, new in zip(pieces, before.split(lengths), after.split(lengths), strict=True):  # type: ignore[no-untyped-call]
-        add_rows(change, rows, new)
-        add_rows(change, rows, old, -1)
+    of_pieces = zip(
+        pieces, arrays.split(before, lengths), arrays.split(after, lengths), strict=True
+    )
+    for rows, old, new in of_pieces:
+        arrays.add_rows(change, rows, new)
+        arrays.add_rows(change, rows, old, -1)
     if not is_small:
-        clusters.sums.add_(change)
-    clusters.counts.add_(torch.bincount(after, minlength=n_codes))
-    clusters.counts.sub_(torch.bincount(before, minlength=n_codes))
+        sums += change
+    counts += module.bincount(after, minlength=n_codes)
+    counts -= module.bincount(before, minlength=n_codes)
 
 
 def centre(clusters: Clusters, prior: Clusters | None = None) -> None:
@@ -185,9 +192,9 @@ def centre(clusters: Clusters, prior: Clusters | None = None) -> None:
     sums, counts = clusters.sums, clusters.counts
     if prior is not None:
         sums, counts = sums + prior.sums, counts + prior.counts
-    empty_clusters = (counts == 0).nonzero()[:, 0]
+    empty_clusters = arrays.positions(counts == 0)
     unchanged = clusters.centroids[empty_clusters]
-    torch.div(sums, counts[:, None], out=clusters.centroids)
+    arrays.divide(sums, counts[:, None], out=clusters.centroids)
     clusters.centroids[empty_clusters] = unchanged
 
 
@@ -196,111 +203,90 @@ def explained(clusters: Clusters) -> float:
 
     The sum of squares of all rows less this is the squared error of the assignment.
     """
-    return float((clusters.sums.square().sum(dim=1) / clusters.counts.clamp(min=1)).sum())
+    squares = arrays.of(clusters.sums).square(clusters.sums).sum(axis=1)
+    return float((squares / clusters.counts.clip(min=1)).sum())
 
 
-def recount(clusters: Clusters, sample: torch.Tensor, codes: torch.Tensor, step: int) -> None:
+def recount(clusters: Clusters, sample: Array, codes: Array, step: int) -> None:
     """Set sums, counts and centroids from an assignment ``codes`` (m,) of ``sample`` (m, D)."""
-    clusters.sums.zero_()
-    clusters.counts.zero_()
-    for rows, labels in zip(sample.split(step), codes.split(step), strict=True):  # type: ignore[no-untyped-call]
+    clusters.sums[:] = 0
+    clusters.counts[:] = 0
+    for rows, labels in zip(arrays.split(sample, step), arrays.split(codes, step), strict=True):
         _add(clusters, [rows], [labels])
     centre(clusters)
 
 
-def add_rows(
-    totals: torch.Tensor, rows: torch.Tensor, codes: torch.Tensor, sign: int = 1
-) -> torch.Tensor:
-    """Add rows to the totals of their clusters, in the same order on every run.
-
-    Args:
-        totals: float32 or float64 (K, D), updated in place.
-        rows: float32 (b, D).
-        codes: int64 (b,).
-        sign: 1, or -1 to take the rows away.
-
-    Returns:
-        ``totals``.
-    """
-    if not len(rows):
-        return totals
-    if rows.device.type == "cpu":
-        return totals.index_add_(0, codes, rows.to(totals.dtype), alpha=sign)
-    return totals.add_(_sums(rows, codes, len(totals)), alpha=sign)
-
-
-def _sums(rows: torch.Tensor, codes: torch.Tensor, n_codes: int) -> torch.Tensor:
-    """Sum the rows of each cluster, float32 (K, D): index_add_ on a GPU has no fixed order."""
-    order = codes.sort(stable=True).indices
-    lengths = torch.bincount(codes, minlength=n_codes)
-    return torch.segment_reduce(
-        rows.index_select(0, order), "sum", lengths=lengths, axis=0, unsafe=True, initial=0
-    )
-
-
-def _add(clusters: Clusters, pieces: list[torch.Tensor], codes: list[torch.Tensor]) -> None:
+def _add(clusters: Clusters, pieces: list[Array], codes: list[Array]) -> None:
     """Add rows, float32 (p, D) in each piece, to their clusters."""
-    total = torch.zeros_like(clusters.centroids)
-    every, pieces = torch.cat(codes), _joined(pieces)
-    of_pieces = every.split([len(rows) for rows in pieces])  # type: ignore[no-untyped-call]
+    sums, counts = clusters.sums, clusters.counts
+    module = arrays.of(sums)
+    total = module.zeros_like(clusters.centroids)
+    every, pieces = module.concatenate(codes), _joined(pieces)
+    of_pieces = arrays.split(every, [len(rows) for rows in pieces])
     for rows, labels in zip(pieces, of_pieces, strict=True):
-        add_rows(total, rows, labels)
-    clusters.sums.add_(total)
-    clusters.counts.add_(torch.bincount(every, minlength=len(total)))
+        arrays.add_rows(total, rows, labels)
+    sums += total
+    counts += module.bincount(every, minlength=len(total))
 
 
-def _is_one_gpu(buffers: list[torch.Tensor]) -> bool:
+def _is_one_gpu(buffers: list[Array]) -> bool:
     """Whether all pieces lie on one GPU; several GPUs send the first only the rows that move."""
-    return buffers[0].device.type != "cpu" and len({buffer.device for buffer in buffers}) == 1
+    devices = {arrays.device_of(buffer) for buffer in buffers}
+    return arrays.is_gpu(buffers[0]) and len(devices) == 1
 
 
-def _select(pieces: list[torch.Tensor], chosen: torch.Tensor) -> list[torch.Tensor]:
-    """Rows of a block by their ascending numbers ``chosen``, int64 (c,), still in pieces.
+def _select(pieces: list[Array], chosen: Array) -> list[Array]:
+    """Rows of a block on a GPU by their ascending numbers ``chosen``, int64 (c,), still in pieces.
 
-    A GPU is waited for once per block, and not once per piece.
+    The GPU is waited for once per block, and not once per piece.
     """
+    torch = arrays.of(chosen)
     ends = torch.tensor([len(rows) for rows in pieces]).cumsum(dim=0)
     cuts = torch.searchsorted(chosen, ends.to(chosen.device)).cpu().diff(prepend=ends.new_zeros(1))
     starts = [0, *ends.tolist()]
     return [
         rows.index_select(0, numbers - start)
-        for rows, numbers, start in zip(pieces, chosen.split(cuts.tolist()), starts, strict=False)  # type: ignore[no-untyped-call]
+        for rows, numbers, start in zip(
+            pieces, arrays.split(chosen, cuts.tolist()), starts, strict=False
+        )
     ]
 
 
-def _joined(pieces: list[torch.Tensor]) -> list[torch.Tensor]:
+def _joined(pieces: list[Array]) -> list[Array]:
     """The rows of a block as one piece on a GPU, where each sum of rows takes a (K, D) of its own.
 
     The rows stay in order, so sums do not depend on pieces or devices.
     """
-    return pieces if len(pieces) < 2 or pieces[0].device.type == "cpu" else [torch.cat(pieces)]
+    if len(pieces) < 2 or not arrays.is_gpu(pieces[0]):
+        return pieces
+    return [arrays.of(pieces[0]).concatenate(pieces)]
 
 
-def _choose(
-    rows: torch.Tensor, copied: _Copy, previous_labels: torch.Tensor | None, hartigan: bool
-) -> torch.Tensor:
+def _choose(rows: Array, copied: _Copy, previous_labels: Array | None, hartigan: bool) -> Array:
     """Clusters of the rows of a piece, int64 (p,)."""
     if copied.relative is not None:
         return _choose_relative(rows, copied, previous_labels, hartigan)
-    scores = nearest_torch.score(rows, copied.centroids, copied.halves, copied.buffer)
-    if previous_labels is None or not hartigan:
-        return nearest_torch.lowest(scores)
+    scores = nearest_pieces.score(rows, copied.centroids, copied.halves, copied.buffer)
+    if previous_labels is None or not hartigan or len(copied.halves) == 1:
+        return nearest_pieces.lowest(scores)
 
     # Squared distances to the own centroid and to the nearest other one: (p,).
-    before = previous_labels.to(rows.device)
-    positions = torch.arange(len(rows), device=rows.device)
-    norms = torch.linalg.vector_norm(rows, dim=1).square_()
-    own_distances = scores[positions, before].mul_(2).add_(norms).clamp_(min=0)
-    scores[positions, before] = torch.inf
-    other = nearest_torch.lowest(scores)
-    other_distances = scores[positions, other].mul_(2).add_(norms).clamp_(min=0)
+    before = arrays.send(previous_labels, arrays.device_of(rows))
+    positions = arrays.of(rows).arange(len(rows), device=rows.device)
+    norms = arrays.square_norms(rows)
+    own_distances = (scores[positions, before] * 2 + norms).clip(min=0)
+    scores[positions, before] = math.inf
+    other = nearest_pieces.lowest(scores)
+    other_distances = (scores[positions, other] * 2 + norms).clip(min=0)
     return _leave(own_distances, other_distances, before, other, copied.counts)
 
 
 def _choose_relative(
-    rows: torch.Tensor, copied: _Copy, previous_labels: torch.Tensor | None, hartigan: bool
-) -> torch.Tensor:
+    rows: Array, copied: _Copy, previous_labels: Array | None, hartigan: bool
+) -> Array:
     """Clusters of the rows of a piece, int64 (p,), by products relative to one cluster of each."""
+    from sidmill.numeric import relative_scores
+
     assert copied.relative is not None
     may_stay = previous_labels is None or not hartigan
     found = relative_scores.nearest(rows, previous_labels, copied.relative, other=not may_stay)
@@ -310,13 +296,13 @@ def _choose_relative(
 
 
 def _leave(
-    own_distances: torch.Tensor,
-    other_distances: torch.Tensor,
-    before: torch.Tensor,
-    other: torch.Tensor,
-    counts: torch.Tensor,
-) -> torch.Tensor:
+    own_distances: Array,
+    other_distances: Array,
+    before: Array,
+    other: Array,
+    counts: Array,
+) -> Array:
     """Move a row where that lowers the squared error, both centroids following it: int64 (p,)."""
     n_own, n_other = counts[before], counts[other]
     gain = own_distances * n_own * (n_other + 1) - other_distances * n_other * (n_own - 1)
-    return torch.where((gain > 0) & (n_own > 1), other, before)
+    return arrays.of(gain).where((gain > 0) & (n_own > 1), other, before)

@@ -26,8 +26,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from sidmill.numeric import mlp, nearest_torch
-from sidmill.numeric.nearest_torch import Piece
+from sidmill.numeric import arrays, mlp, nearest_torch
+from sidmill.numeric.row_pieces import Piece
 from sidmill.quantize import lloyd, residual_rows, split_merge
 from sidmill.quantize.residual_rows import Source
 from sidmill.settings.quantize import Rqkmeans
@@ -225,7 +225,7 @@ def _assign_all(
         labels = nearest_torch.decide(proposed, block, level)
         codes[span] = labels.to(torch.int32)
         loads += torch.bincount(labels, minlength=n_codes)
-        sums += lloyd.add_rows(torch.zeros_like(codewords), block, labels)
+        sums += arrays.add_rows(torch.zeros_like(codewords), block, labels)
         differences = block - level.codewords.index_select(0, labels)
         error += float(differences.square_().sum(dtype=torch.float64))
     return _State(codewords, prices, _Assignment(codes, gaps, loads), sums, error)
@@ -257,10 +257,11 @@ def _split_crowded(
         )
         if not n_pairs:
             break
-        with_codes = zip(pieces, codes.split(step), strict=True)  # type: ignore[no-untyped-call]
+        with_codes = zip(pieces, arrays.split(codes, step), strict=True)
         codes = torch.cat([lloyd.visit(clusters, *pair, False, [buffer]) for pair in with_codes])
         lloyd.centre(clusters)
-    return clusters.centroids
+    found: torch.Tensor = clusters.centroids
+    return found
 
 
 def _anneal(
@@ -345,7 +346,7 @@ def _assign_sample(
     """Assign rows; with a ``temperature`` above 0, distribute them over the codewords as well."""
     # Half of the norms and prices, and sums over the rows.
     n_codes = len(codewords)
-    halves = (nearest_torch.square_norms(codewords) + prices) / 2
+    halves = (arrays.square_norms(codewords) + prices) / 2
     loads = torch.zeros(n_codes, dtype=torch.int64, device=codewords.device)
     mass = torch.zeros(n_codes, dtype=torch.float64, device=codewords.device)
     spread = 0.0

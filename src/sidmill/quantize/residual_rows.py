@@ -5,17 +5,20 @@ rows of one piece of it.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 
 from sidmill.formats.vector_file import Streamed
-from sidmill.numeric import nearest_torch, row_blocks
-from sidmill.numeric.nearest_torch import Piece
+from sidmill.numeric import arrays, nearest_pieces, row_blocks, row_pieces
+from sidmill.numeric.arrays import Array, Device
 from sidmill.numeric.process_group import ALONE, Group
+from sidmill.numeric.row_pieces import Piece
 from sidmill.quantize import shared_blocks
 from sidmill.quantize.shared_blocks import SharedBlock
+
+if TYPE_CHECKING:
+    from sidmill.numeric.nearest_pieces import Level
 
 HELD_SHARE = 0.5  # of a GPU's free memory: rows that fit there are read once
 CACHED_ROWS = 64  # of 1,024 dimensions a core's own cache holds so many, and as many codewords
@@ -26,16 +29,16 @@ class Source(NamedTuple):
 
     vectors: np.ndarray | Streamed  # (N, D), float32 or float16
     rows: np.ndarray | None  # int64 (n,), ascending; None stands for every row
-    levels: list[list[nearest_torch.Level]]  # earlier codebooks, a copy of each per device
+    levels: "list[list[Level]]"  # earlier codebooks, a copy of each per device
     codes: list[np.ndarray]  # (n,) per earlier level, the smallest unsigned type that holds K_l
-    devices: list[torch.device]  # they share the rows of a block
+    devices: list[Device]  # they share the rows of a block
     block_rows: int
     scale: float  # power of two by which vectors are multiplied when they are read
-    held: dict[int, torch.Tensor] | None = None  # residuals where they fit, by number of the piece
+    held: dict[int, Array] | None = None  # residuals where they fit, by number of the piece
     group: Group = ALONE  # the processes that share the pieces of a block
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> Device:
         """The first device, which keeps the clusters."""
         return self.devices[0]
 
@@ -45,7 +48,7 @@ def count(source: Source) -> int:
     return len(source.vectors) if source.rows is None else len(source.rows)
 
 
-def shared_block(source: Source, span: slice, rows: torch.Tensor | None = None) -> SharedBlock:
+def shared_block(source: Source, span: slice, rows: Array | None = None) -> SharedBlock:
     """How processes share a block; ``rows`` (b, D) where each of them has all of its rows."""
     return SharedBlock(source.group, span.start, span.stop, rows)
 
@@ -63,10 +66,10 @@ def pieces(source: Source) -> Iterator[tuple[slice, list[Piece]]]:
             yield span, _held_pieces(source.held, shared_block(source, span), len(source.devices))
         return
 
-    def divide(start: int, rows: torch.Tensor, n_devices: int) -> list[Piece]:
+    def divide(start: int, rows: Array, n_devices: int) -> list[Piece]:
         return shared_blocks.cut_own(shared_block(source, _block(source, start)), rows, n_devices)
 
-    for start, block in nearest_torch.to_devices(_own_blocks(source), source.devices, divide):
+    for start, block in nearest_pieces.to_devices(_own_blocks(source), source.devices, divide):
         span = _block(source, start)
         jobs = []
         own = shared_blocks.own_spans(shared_block(source, span))
@@ -74,7 +77,7 @@ def pieces(source: Source) -> Iterator[tuple[slice, list[Piece]]]:
             levels = [level[device_index] for level in source.levels]
             codes = [codes[rows] for codes in source.codes]
             jobs.append((residuals, levels, codes, source.scale))
-        nearest_torch.run_concurrently(_subtract, jobs)
+        nearest_pieces.run_concurrently(_subtract, jobs)
         yield span, block
 
 
@@ -107,7 +110,7 @@ def _own_blocks(source: Source) -> Iterator[tuple[int, np.ndarray]]:
         yield number * source.block_rows, block
 
 
-def blocks(source: Source) -> Iterator[tuple[slice, torch.Tensor]]:
+def blocks(source: Source) -> Iterator[tuple[slice, Array]]:
     """Read the residuals of every training row, in order, to the first device.
 
     Each of several processes reads all of them.
@@ -117,18 +120,19 @@ def blocks(source: Source) -> Iterator[tuple[slice, torch.Tensor]]:
     """
     alone = source if source.group.size == 1 else source._replace(held=None, group=ALONE)
     for span, block in pieces(alone):
-        yield span, torch.cat([residuals.to(source.device) for _, residuals in block])
+        here = [arrays.send(residuals, source.device) for _, residuals in block]
+        yield span, arrays.of(here[0]).concatenate(here)
 
 
-def sample(source: Source, n_rows: int, generator: np.random.Generator) -> torch.Tensor:
+def sample(source: Source, n_rows: int, generator: np.random.Generator) -> Array:
     """Draw residual rows without replacement, in random order; each process reads all of them.
 
     Returns:
         float32 (n_rows, D) on the first device, a copy.
     """
     chosen = np.sort(generator.choice(count(source), size=n_rows, replace=False))
-    targets = torch.from_numpy(generator.permutation(n_rows)).to(source.device)
-    result = torch.empty((n_rows, source.vectors.shape[1]), device=source.device)
+    targets = arrays.from_host(generator.permutation(n_rows), source.device)
+    result = arrays.empty((n_rows, source.vectors.shape[1]), source.device)
     sampled = source._replace(
         rows=chosen if source.rows is None else source.rows[chosen],
         codes=[codes[chosen] for codes in source.codes],
@@ -138,7 +142,8 @@ def sample(source: Source, n_rows: int, generator: np.random.Generator) -> torch
     for span, block in pieces(sampled):
         start = span.start
         for _, residuals in block:
-            result[targets[start : start + len(residuals)]] = residuals.to(source.device)
+            chosen_rows = targets[start : start + len(residuals)]
+            result[chosen_rows] = arrays.send(residuals, source.device)
             start += len(residuals)
     return result
 
@@ -148,14 +153,14 @@ def keep_on_devices(source: Source) -> Source:
     n_bytes = row_blocks.FLOAT_BYTES * count(source) * source.vectors.shape[1] // source.group.size
     if not _fit_in_memory(source.devices, n_bytes):
         return source
-    held: dict[int, torch.Tensor] = {}
-    for span, block in pieces(source._replace(block_rows=nearest_torch.PIECE_ROWS)):
+    held: dict[int, Array] = {}
+    for span, block in pieces(source._replace(block_rows=row_pieces.PIECE_ROWS)):
         for _, residuals in block:  # one piece, or none
-            held[span.start // nearest_torch.PIECE_ROWS] = residuals.clone()
+            held[span.start // row_pieces.PIECE_ROWS] = arrays.copy(residuals)
     return source._replace(held=held)
 
 
-def subtract_level(source: Source, level: list[nearest_torch.Level], codes: np.ndarray) -> Source:
+def subtract_level(source: Source, level: "list[Level]", codes: np.ndarray) -> Source:
     """Subtract from every residual row its codeword: unsigned ``codes`` (n,)."""
     if source.held is not None:
         for span, block in pieces(source):
@@ -165,37 +170,37 @@ def subtract_level(source: Source, level: list[nearest_torch.Level], codes: np.n
     return source._replace(levels=[*source.levels, level], codes=[*source.codes, codes])
 
 
-def _held_pieces(held: dict[int, torch.Tensor], shared: SharedBlock, n_devices: int) -> list[Piece]:
+def _held_pieces(held: dict[int, Array], shared: SharedBlock, n_devices: int) -> list[Piece]:
     found = []
     for span in shared_blocks.own_spans(shared):
-        number, low = divmod(span.start, nearest_torch.PIECE_ROWS)
+        number, low = divmod(span.start, row_pieces.PIECE_ROWS)
         rows = held[number][low : low + span.stop - span.start]
         found.append(Piece(shared_blocks.device_of(shared, span, n_devices), rows))
     return found
 
 
 def _subtract(
-    residuals: torch.Tensor,
-    levels: list[nearest_torch.Level],
+    residuals: Array,
+    levels: "list[Level]",
     codes: list[np.ndarray],
     scale: float,
 ) -> None:
     """Scale rows (p, D), in place, and subtract the codeword of each level."""
     if scale != 1.0:
-        residuals.mul_(scale)
-    step = CACHED_ROWS if residuals.device.type == "cpu" else len(residuals)
+        residuals *= scale
+    device = arrays.device_of(residuals)
+    step = CACHED_ROWS if device.type == "cpu" else len(residuals)
     for level, codes_of_level in zip(levels, codes, strict=True):
-        index = torch.from_numpy(codes_of_level.astype(np.int64))
-        if residuals.device.type == "cuda":
-            index = index.pin_memory()  # from pageable memory a copy would wait for the stream
-        index = index.to(residuals.device, non_blocking=True)
-        for batch, labels in zip(residuals.split(step), index.split(step), strict=True):  # type: ignore[no-untyped-call]
-            batch -= level.codewords.index_select(0, labels)
+        index = arrays.from_host_early(codes_of_level.astype(np.int64), device)
+        batches = zip(arrays.split(residuals, step), arrays.split(index, step), strict=True)
+        for batch, labels in batches:
+            batch -= arrays.take(level.codewords, labels)
 
 
-def _fit_in_memory(devices: list[torch.device], n_bytes: int) -> bool:
-    return all(
-        device.type == "cuda"
-        and torch.cuda.mem_get_info(device)[0] * HELD_SHARE > n_bytes / len(set(devices))
-        for device in devices
-    )
+def _fit_in_memory(devices: list[Device], n_bytes: int) -> bool:
+    if any(device.type != "cuda" for device in devices):
+        return False
+    import torch
+
+    share = n_bytes / len(set(devices))
+    return all(torch.cuda.mem_get_info(device)[0] * HELD_SHARE > share for device in devices)

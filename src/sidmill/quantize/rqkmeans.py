@@ -10,6 +10,9 @@ sample of 32 rows per codeword that is held in memory. Then passes over all trai
 which are streamed; the codewords move after each block. A few such passes reach a lower error than
 twenty passes of plain k-means. docs/log.md has the figures.
 
+The same text works for NumPy and for torch (:mod:`sidmill.numeric.arrays`): on a CPU NumPy computes
+small trainings, without the import of torch.
+
 Several processes may share the search of each block (:mod:`sidmill.quantize.shared_blocks`). What
 is small beside it, every process computes for itself: k-means++, merges and splits, and the sums.
 """
@@ -19,28 +22,28 @@ import logging
 import time
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 import xxhash
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats.vector_file import Streamed
-from sidmill.numeric import nearest_torch, process_group, row_blocks
-from sidmill.numeric.nearest_torch import Piece
+from sidmill.numeric import arrays, nearest_pieces, process_group, row_blocks, row_pieces
+from sidmill.numeric.arrays import Array, Device, Generator
 from sidmill.numeric.process_group import ALONE, Group
+from sidmill.numeric.row_pieces import Piece
 from sidmill.quantize import (
     codebook_sizes,
     kmeans_pp,
     known_codes,
     lloyd,
-    load_balance,
     reseed_empty,
     residual_rows,
     resume,
     shared_blocks,
     split_merge,
+    training_devices,
 )
 from sidmill.quantize.lloyd import Clusters
 from sidmill.quantize.residual_rows import Source
@@ -48,6 +51,9 @@ from sidmill.quantize.resume import Fitted
 from sidmill.quantize.shared_blocks import SharedBlock
 from sidmill.settings import base
 from sidmill.settings.quantize import Rqkmeans
+
+if TYPE_CHECKING:
+    from sidmill.numeric.nearest_pieces import Level
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +68,14 @@ BLOCK_MB = 512  # MiB of the largest block: with many codewords a block has fewe
 DEVICE_BLOCK_ROWS = 32768  # of the largest block on a GPU ...
 DEVICE_BLOCK_MB = 8192  # ... and its MiB
 N_MEASURED = 8  # numbers that are measured of each block
+
+
+class Run(NamedTuple):
+    """What a training is besides its settings: see :func:`fit`."""
+
+    seed: int
+    state_path: str | None
+    code: str
 
 
 class State(NamedTuple):
@@ -120,7 +134,9 @@ def fit(
     and the seed alone. The same input, settings and seed give the same bytes on the same kind of
     machine, for any ``memory_mb`` and any number of GPUs and processes: each searches for its
     pieces of a block, and sums are taken in row order. A GPU rounds products and takes larger
-    blocks of many codewords than a CPU does, so that codebooks differ and errors are alike.
+    blocks of many codewords than a CPU does, so that codebooks differ and errors are alike. So do
+    those of NumPy, which computes a small training on a CPU, and of torch
+    (:mod:`sidmill.quantize.training_devices`).
 
     Multiplying all vectors by a power of two multiplies the codebooks by it: very large and very
     small vectors are scaled while they are read.
@@ -179,8 +195,8 @@ def fit(
             "or lower rqkmeans.processes to 1"
         )
 
-    # Measure the training rows; GPUs with enough memory keep them from here on.
-    devices = [group.device] if group.size > 1 else nearest_torch.pick_devices(settings.device)
+    # The devices, and how many rows they take between two moves of the codewords.
+    devices = training_devices.pick(settings, (n_training, dim), sizes, group)
     largest = _largest_block(dim, sizes, is_gpu=devices[0].type == "cuda")
     most = most_processes(dim, sizes, is_gpu=devices[0].type == "cuda")
     if group.size > most:
@@ -190,8 +206,18 @@ def fit(
             *(group.size, most, group.size - most, most),
         )
     per_process = -(-_block_rows(max(sizes), largest) // group.size)
-    devices = nearest_torch.expand_cpu(devices, per_process)
+    devices = nearest_pieces.expand_cpu(devices, per_process)
     source = Source(vectors, chosen, [], [], devices, largest, scale=1.0, group=group)
+    with nearest_pieces.one_core_each(source.device):
+        return _fit_levels(source, settings, Run(seed, state_path, code), known)
+
+
+def _fit_levels(source: Source, settings: Rqkmeans, run: Run, known: np.ndarray | None) -> Fitted:
+    """Fit the levels one after the other; arguments as in :func:`fit`."""
+    # Measure the training rows; GPUs with enough memory keep them from here on.
+    sizes, group, device = codebook_sizes.per_level(settings), source.group, source.device
+    n_items, dim = source.vectors.shape
+    n_training, largest = residual_rows.count(source), source.block_rows
     data = _measure_rows(source)
     source = residual_rows.keep_on_devices(source._replace(scale=data.scale))
     n_values = n_training * dim * data.scale**2  # a mean over it is that of unscaled vectors
@@ -199,18 +225,19 @@ def fit(
     logger.info("%d rows, %d for training: mse %.6g", n_items, n_training, error / n_values)
 
     # Continue from the levels and the passes that an interrupted training has saved.
+    computes = "numpy" if device == arrays.HOST else device.type
     identity = {
         "settings": base.identity(settings),
-        "run": [seed, devices[0].type, code],
-        "data": [*vectors.shape, data.digest],
+        "run": [run.seed, computes, run.code],
+        "data": [n_items, dim, data.digest],
         "known": None if known is None else _digest(known),
     }
-    saved, save = resume.start(state_path, identity, saves=group.rank == 0)
+    saved, save = resume.start(run.state_path, identity, saves=group.rank == 0)
     agreed = [identity, saved.facts, len(saved.finished.codebooks)]
     process_group.require_same(group, json.dumps(agreed).encode(), "state or input")
-    if known is not None and chosen is not None:
-        known = known[chosen]
-    training = _restore(settings, seed, saved, save, known)._replace(scale=data.scale)
+    if known is not None and source.rows is not None:
+        known = known[source.rows]
+    training = _restore(settings, run.seed, saved, save, known)._replace(scale=data.scale)
     source = _subtract_finished(source, training)
     unfinished = saved if saved.arrays else None
 
@@ -218,7 +245,7 @@ def fit(
         began = time.perf_counter()
         source = source._replace(block_rows=_block_rows(size, largest))
         before = training.errors[-1] if training.errors else error
-        with nearest_torch.rough_products():
+        with nearest_pieces.rough_products(device):
             state, codes = _fit_level(source, size, training, before, unfinished)
         unfinished = None
         source = _finish_level(source, state, codes, training)
@@ -260,7 +287,7 @@ def most_processes(dim: int, sizes: list[int], *, is_gpu: bool = False) -> int:
         is_gpu: whether each process has a GPU.
     """
     largest = _largest_block(dim, sizes, is_gpu=is_gpu)
-    return max(1, _block_rows(max(sizes), largest) // nearest_torch.PIECE_ROWS)
+    return max(1, _block_rows(max(sizes), largest) // row_pieces.PIECE_ROWS)
 
 
 def _require_memory(memory_mb: int, needed: int) -> None:
@@ -292,7 +319,7 @@ def _subtract_finished(source: Source, training: _Training) -> Source:
     finished = training.finished
     for level, (codebook, codes) in enumerate(zip(finished.codebooks, training.codes, strict=True)):
         price = finished.prices[level] if finished.prices else None
-        levels_on_devices = nearest_torch.copies(codebook, source.devices, price)
+        levels_on_devices = nearest_pieces.copies(codebook, source.devices, price)
         source = residual_rows.subtract_level(source, levels_on_devices, codes)
     return source
 
@@ -306,14 +333,16 @@ def _finish_level(
     """
     settings, finished = training.settings, training.finished
     size = len(state.clusters.centroids)
-    codebook = state.clusters.centroids.cpu().numpy()
+    codebook = arrays.to_host(state.clusters.centroids)
     error, prices = state.error, None
 
     # Prices move rows and codewords, so that the assignment of the last pass is void.
     if settings.balance != "none":
+        from sidmill.quantize import load_balance
+
         rng = np.random.default_rng([training.seed, state.level, 1])
         sample = _sample(source, size, rng)
-        generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+        generator = arrays.generator(source.device, int(rng.integers(2**63)))
         balanced = load_balance.balance(
             source, state.clusters.centroids, sample, generator, settings
         )
@@ -323,7 +352,7 @@ def _finish_level(
 
     # Record the level with the codes of the training rows, and save it.
     finished.codebooks.append(codebook)
-    levels_on_devices = nearest_torch.copies(codebook, source.devices, prices)
+    levels_on_devices = nearest_pieces.copies(codebook, source.devices, prices)
     if codes is None:
         codes, error = _assign(source, levels_on_devices)
     source = residual_rows.subtract_level(source, levels_on_devices, codes)
@@ -352,9 +381,7 @@ def _codes_name(level: int) -> str:
 
 def _whole_pieces(n_rows: int) -> int:
     """Round down to pieces that devices share, where there is more than one."""
-    return (
-        n_rows - n_rows % nearest_torch.PIECE_ROWS if n_rows > nearest_torch.PIECE_ROWS else n_rows
-    )
+    return n_rows - n_rows % row_pieces.PIECE_ROWS if n_rows > row_pieces.PIECE_ROWS else n_rows
 
 
 def _largest_block(dim: int, sizes: list[int], *, is_gpu: bool = False) -> int:
@@ -387,15 +414,18 @@ def _measure_rows(source: Source) -> _Data:
     for start, block in _shared_blocks(source, None):
         row_blocks.require_finite(block, start)
         if source.rows is None:
-            measured.append(_measure(block))
+            measured.append(_measure(block, source.device))
     if source.rows is not None:
-        measured = [_measure(block) for _, block in _shared_blocks(source, source.rows)]
+        measured = [
+            _measure(block, source.device) for _, block in _shared_blocks(source, source.rows)
+        ]
 
     # Put the blocks of all processes together, in row order; all rows are checked then.
     n_blocks = -(-residual_rows.count(source) // source.block_rows)
     lengths = [len(share) for share in _shares(n_blocks, source.group.size)]
-    own = torch.tensor(measured, dtype=torch.float64, device=source.device).reshape(-1, N_MEASURED)
-    blocks = torch.cat(process_group.gather(source.group, own, lengths)).tolist()
+    numbers = np.array(measured, dtype=np.float64).reshape(-1, N_MEASURED)
+    own = arrays.from_host(numbers, source.device)
+    blocks = arrays.of(own).concatenate(process_group.gather(source.group, own, lengths)).tolist()
     if source.group.size > 1 and isinstance(source.vectors, np.ndarray):
         row_blocks.trust_rest(source.vectors)
 
@@ -409,21 +439,20 @@ def _measure_rows(source: Source) -> _Data:
     return _Data(total, digest, scale)
 
 
-def _measure(block: np.ndarray) -> list[float]:
-    """Measure a block of rows (b, D).
+def _measure(block: np.ndarray, device: Device) -> list[float]:
+    """Measure a block of rows (b, D), on the CPU, with the module of the device.
 
     Returns:
         The sum of squares, the largest absolute value, the sum of the rows' largest binary
         exponents and how many rows have one, and the digest in numbers that float64 holds.
     """
-    rows = torch.from_numpy(block)
-    lowest, highest = torch.aminmax(rows, dim=1)  # on all cores, as NumPy does not
-    values = torch.maximum(highest, -lowest).numpy()
+    rows = arrays.from_host(block, arrays.cpu_of(device))
+    values = arrays.largest_values(rows)
     exponents = row_blocks.exponents(values)
     digest = xxhash.xxh3_128_intdigest(block.data)
     parts = [float(digest >> shift & (2**32 - 1)) for shift in range(0, 128, 32)]
     sums = [float(exponents.sum()), float(len(exponents))]
-    return [_squares(rows), float(values.max()), *sums, *parts]
+    return [arrays.sum_of_squares(rows), float(values.max()), *sums, *parts]
 
 
 def _shared_blocks(source: Source, rows: np.ndarray | None) -> Iterator[tuple[int, np.ndarray]]:
@@ -449,10 +478,6 @@ def _shares(n_blocks: int, n_processes: int) -> list[range]:
     """Consecutive blocks for each process, as even as can be."""
     edges = [n_blocks * number // n_processes for number in range(n_processes + 1)]
     return [range(low, high) for low, high in pairwise(edges)]
-
-
-def _squares(block: torch.Tensor) -> float:
-    return float(block.square().sum(dtype=torch.float64))
 
 
 def _fit_level(
@@ -483,8 +508,7 @@ def _fit_level(
         state = _pass(source, state, before, sampled if state.n_passes == 0 else None)
         decrease = best.error - state.error
         if decrease >= 0:
-            clusters = Clusters(*(tensor.clone() for tensor in state.clusters))
-            best = state._replace(clusters=clusters)
+            best = state._replace(clusters=lloyd.copy(state.clusters))
         if decrease <= training.settings.tolerance * state.error:
             if decrease >= 0 or not state.hartigan:
                 break
@@ -528,12 +552,11 @@ def _begin_level(
         clusters, codes = begun
         error = max(0.0, before - lloyd.explained(clusters))
         state = State(level, 1, error, clusters, codes, hartigan=False)
-        copied = Clusters(*(tensor.clone() for tensor in clusters))
-        return state, state._replace(clusters=copied), None
+        return state, state._replace(clusters=lloyd.copy(clusters)), None
 
     # The structure of a sample.
     rng = np.random.default_rng([training.seed, level])
-    generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+    generator = arrays.generator(source.device, int(rng.integers(2**63)))
     sampled = _fit_sample(source, size, rng, generator)
     state = State(
         level=level,
@@ -548,31 +571,31 @@ def _begin_level(
 
 def _pack(state: State, best: State) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Turn an unfinished level into arrays and facts."""
-    arrays = {name: tensor.cpu().numpy() for name, tensor in state.clusters._asdict().items()}
-    arrays |= {"codes": state.codes, "best": best.clusters.centroids.cpu().numpy()}
+    packed = {name: arrays.to_host(array) for name, array in state.clusters._asdict().items()}
+    packed |= {"codes": state.codes, "best": arrays.to_host(best.clusters.centroids)}
     facts = {"n_passes": state.n_passes, "error": state.error, "hartigan": state.hartigan}
-    return arrays, facts | {"best_error": best.error}
+    return packed, facts | {"best_error": best.error}
 
 
-def _unpack(saved: resume.Saved, level: int, device: torch.device) -> tuple[State, State]:
+def _unpack(saved: resume.Saved, level: int, device: Device) -> tuple[State, State]:
     """Turn arrays and facts back into an unfinished level and its best state."""
-    arrays, facts = saved.arrays, saved.facts
-    clusters = Clusters(*(torch.from_numpy(arrays[name]).to(device) for name in Clusters._fields))
+    packed, facts = saved.arrays, saved.facts
+    clusters = Clusters(*(arrays.from_host(packed[name], device) for name in Clusters._fields))
     state = State(
         level=level,
         n_passes=facts["n_passes"],
         error=facts["error"],
         clusters=clusters,
-        codes=arrays["codes"],
+        codes=packed["codes"],
         hartigan=facts["hartigan"],
     )
-    centroids = torch.from_numpy(arrays["best"]).to(device)
+    centroids = arrays.from_host(packed["best"], device)
     best = state._replace(error=facts["best_error"], clusters=lloyd.empty(centroids))
     return state, best
 
 
 def _fit_sample(
-    source: Source, size: int, rng: np.random.Generator, generator: torch.Generator
+    source: Source, size: int, rng: np.random.Generator, generator: Generator
 ) -> Clusters:
     """Fit the clusters of a sample: k-means++, passes with merges and splits, further passes."""
     # (m, D), in random order: its first rows are a smaller sample
@@ -581,7 +604,7 @@ def _fit_sample(
     step = source.block_rows
     first = kmeans_pp.seed_centroids(sample[: SEEDING_ROWS * size], size, generator, step)
     clusters = lloyd.empty(first)
-    codes: torch.Tensor | None = None
+    codes: Array | None = None
     buffers = _score_buffers(source, size)
     passes_left = SWAP_PASSES + SAMPLE_PASSES
 
@@ -597,7 +620,7 @@ def _fit_sample(
             assigned.append(lloyd.visit(clusters, pieces, previous, True, buffers, shared))
             if codes is not None:
                 lloyd.centre(clusters)
-        codes = torch.cat(assigned)  # (m,)
+        codes = arrays.of(sample).concatenate(assigned)  # (m,)
         lloyd.centre(clusters)
 
         # Merge and split, until hardly a pair gains.
@@ -613,19 +636,19 @@ def _fit_sample(
     return clusters
 
 
-def _sample_pieces(source: Source, shared: SharedBlock, rows: torch.Tensor) -> list[Piece]:
+def _sample_pieces(source: Source, shared: SharedBlock, rows: Array) -> list[Piece]:
     """Pieces of a block of the sample that this process searches for, on its devices."""
     n_devices = len(source.devices)
     own = shared_blocks.own_spans(shared)
     spans = [slice(span.start - shared.start, span.stop - shared.start) for span in own]
     indices = [shared_blocks.device_of(shared, span, n_devices) for span in own]
     return [
-        Piece(index, rows[span].to(source.devices[index]))
+        Piece(index, arrays.send(rows[span], source.devices[index]))
         for index, span in zip(indices, spans, strict=True)
     ]
 
 
-def _sample(source: Source, size: int, rng: np.random.Generator) -> torch.Tensor:
+def _sample(source: Source, size: int, rng: np.random.Generator) -> Array:
     """Draw ``SAMPLE_ROWS`` training rows per codeword, or all of them: float32 (m, D)."""
     n_rows = min(residual_rows.count(source), SAMPLE_ROWS * size)
     return residual_rows.sample(source, n_rows, rng)
@@ -640,10 +663,10 @@ def _pass(source: Source, state: State, before: float, prior: Clusters | None) -
     for span, pieces in residual_rows.pieces(source):
         previous = None
         if state.n_passes:
-            previous = torch.from_numpy(codes[span].astype(np.int64)).to(source.device)
+            previous = arrays.from_host(codes[span].astype(np.int64), source.device)
         shared = residual_rows.shared_block(source, span)
         assigned = lloyd.visit(clusters, pieces, previous, state.hartigan, buffers, shared)
-        codes[span] = assigned.cpu().numpy()
+        codes[span] = arrays.to_host(assigned)
         lloyd.centre(clusters, prior)
     lloyd.centre(clusters)
 
@@ -654,44 +677,40 @@ def _pass(source: Source, state: State, before: float, prior: Clusters | None) -
     return state._replace(n_passes=state.n_passes + 1, error=error)
 
 
-def _require_same(source: Source, rows: torch.Tensor, what: str) -> None:
+def _require_same(source: Source, rows: Array, what: str) -> None:
     """Stop where processes that have to have the same rows have others."""
     if source.group.size > 1:
-        process_group.require_same(source.group, rows.cpu().numpy().data, what)
+        process_group.require_same(source.group, arrays.to_host(rows).data, what)
 
 
-def _score_buffers(source: Source, size: int) -> list[torch.Tensor]:
+def _score_buffers(source: Source, size: int) -> list[Array]:
     """Memory for the scores of a piece on each device."""
-    return [
-        torch.empty(nearest_torch.PIECE_ROWS * size, device=device) for device in source.devices
-    ]
+    return [arrays.empty([row_pieces.PIECE_ROWS * size], device) for device in source.devices]
 
 
-def _assign(source: Source, level: list[nearest_torch.Level]) -> tuple[np.ndarray, float]:
+def _assign(source: Source, level: "list[Level]") -> tuple[np.ndarray, float]:
     """Assign every training row as the codec does; return codes and the sum of squared errors."""
     size = len(level[0].codewords)
     codes = np.empty(residual_rows.count(source), dtype=np.min_scalar_type(size - 1))
     buffers = _score_buffers(source, size)
+    like = arrays.empty([0], source.device, "float64")
     error = 0.0
     for span, pieces in residual_rows.pieces(source):
         # Codes and errors of this process's pieces, then of all.
-        nearest = nearest_torch.nearest_of_pieces(pieces, level, buffers)
-        errors = [
-            rows.new_tensor(
-                [_squares(rows - level[number].codewords.index_select(0, labels))],
-                dtype=torch.float64,
-            )
+        nearest = nearest_pieces.nearest_of_pieces(pieces, level, buffers)
+        squares = [
+            arrays.sum_of_squares(rows - arrays.take(level[number].codewords, labels))
             for (number, rows), labels in zip(pieces, nearest, strict=True)
         ]
         shared = residual_rows.shared_block(source, span)
-        nearest = [labels.to(source.device) for labels in nearest]
-        codes[span] = shared_blocks.gather_labels(shared, nearest, level[0].codewords).cpu().numpy()
+        nearest = [arrays.send(labels, source.device) for labels in nearest]
+        gathered = shared_blocks.gather_labels(shared, nearest, like)
+        codes[span] = arrays.to_host(gathered)
 
         # Sums in row order.
         one_each = [1] * len(shared_blocks.piece_spans(shared))
-        errors = [each.to(source.device) for each in errors]
-        like = torch.empty(0, dtype=torch.float64, device=source.device)
+        errors = [arrays.from_host(np.array([each]), source.device) for each in squares]
         of_pieces = shared_blocks.gather(shared, errors, one_each, like)
-        for squares in torch.cat(of_pieces).tolist():
-            error += squares
+        for each in arrays.of(like).concatenate(of_pieces).tolist():
+            error += each
     return codes, error

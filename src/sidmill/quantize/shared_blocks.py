@@ -17,10 +17,10 @@ Shapes: D dimensions, b rows of one block, p rows of one piece of it.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
-
-from sidmill.numeric import nearest_torch, process_group
+from sidmill.numeric import arrays, process_group, row_pieces
+from sidmill.numeric.arrays import Array
 from sidmill.numeric.process_group import Group
+from sidmill.numeric.row_pieces import Piece
 
 
 class SharedBlock(NamedTuple):
@@ -38,7 +38,7 @@ class SharedBlock(NamedTuple):
     group: Group
     start: int
     stop: int
-    rows: torch.Tensor | None = None
+    rows: Array | None = None
 
 
 def is_shared(block: SharedBlock | None) -> bool:
@@ -48,7 +48,7 @@ def is_shared(block: SharedBlock | None) -> bool:
 
 def piece_spans(block: SharedBlock) -> list[slice]:
     """Rows of all pieces of the block."""
-    return nearest_torch.piece_spans(block.start, block.stop)
+    return row_pieces.piece_spans(block.start, block.stop)
 
 
 def own_spans(block: SharedBlock) -> list[slice]:
@@ -56,7 +56,7 @@ def own_spans(block: SharedBlock) -> list[slice]:
     return [span for span in piece_spans(block) if _owner(block, span) == block.group.rank]
 
 
-def own_of(block: SharedBlock, parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def own_of(block: SharedBlock, parts: Sequence[Array]) -> list[Array]:
     """Those of ``parts``, one per piece of the block, that belong to this process's pieces."""
     spans = piece_spans(block)
     return [
@@ -68,24 +68,24 @@ def own_of(block: SharedBlock, parts: Sequence[torch.Tensor]) -> list[torch.Tens
 
 def device_of(block: SharedBlock, span: slice, n_devices: int) -> int:
     """Which of its devices this process gives a piece to: in turn."""
-    number: int = span.start // nearest_torch.PIECE_ROWS
+    number: int = span.start // row_pieces.PIECE_ROWS
     return number // block.group.size % n_devices
 
 
-def cut_own(block: SharedBlock, rows: torch.Tensor, n_devices: int) -> list[nearest_torch.Piece]:
+def cut_own(block: SharedBlock, rows: Array, n_devices: int) -> list[Piece]:
     """Cut the rows of this process's pieces, one piece after the other in ``rows``, into pieces."""
     pieces, first = [], 0
     for span in own_spans(block):
         n_rows = span.stop - span.start
         device_index = device_of(block, span, n_devices)
-        pieces.append(nearest_torch.Piece(device_index, rows[first : first + n_rows]))
+        pieces.append(Piece(device_index, rows[first : first + n_rows]))
         first += n_rows
     return pieces
 
 
 def gather(
-    block: SharedBlock, own: Sequence[torch.Tensor], lengths: Sequence[int], like: torch.Tensor
-) -> list[torch.Tensor]:
+    block: SharedBlock, own: Sequence[Array], lengths: Sequence[int], like: Array
+) -> list[Array]:
     """Tell every process what each found for its pieces.
 
     Args:
@@ -107,7 +107,7 @@ def gather(
         totals[owner] += length
 
     # One message per process; it holds that process's pieces one after the other.
-    message = torch.cat(list(own)) if own else like.new_empty((0, *like.shape[1:]))
+    message = like[:0] if not own else arrays.of(like).concatenate(list(own))
     parts = process_group.gather(block.group, message, totals)
     found, firsts = [], [0] * block.group.size
     for owner, length in zip(owners, lengths, strict=True):
@@ -116,19 +116,18 @@ def gather(
     return found
 
 
-def gather_labels(
-    block: SharedBlock, own: Sequence[torch.Tensor], like: torch.Tensor
-) -> torch.Tensor:
+def gather_labels(block: SharedBlock, own: Sequence[Array], like: Array) -> Array:
     """Tell every process the codes, int64 (p,), that each found for its pieces: int64 (b,)."""
     lengths = [span.stop - span.start for span in piece_spans(block)]
-    small = [labels.to(torch.int32) for labels in own]  # half the message
-    found = gather(block, small, lengths, like.new_empty(0, dtype=torch.int32))
-    return torch.cat(found).to(torch.int64)
+    small = [arrays.cast(labels, "int32") for labels in own]  # half the message
+    nothing = arrays.empty([0], arrays.device_of(like), "int32")
+    found = gather(block, small, lengths, nothing)
+    return arrays.cast(arrays.of(like).concatenate(found), "int64")
 
 
 def gather_rows(
-    block: SharedBlock, own: Sequence[torch.Tensor], chosen: torch.Tensor | None, like: torch.Tensor
-) -> list[torch.Tensor]:
+    block: SharedBlock, own: Sequence[Array], chosen: Array | None, like: Array
+) -> list[Array]:
     """Give every process some rows of a block.
 
     Args:
@@ -144,24 +143,25 @@ def gather_rows(
         PeerEndedError: if another process is gone.
     """
     lengths = [span.stop - span.start for span in piece_spans(block)]
+    device = arrays.device_of(like)
     if chosen is None:
         if block.rows is not None:
-            return list(block.rows.split(lengths))  # type: ignore[no-untyped-call]
-        return gather(block, [rows.to(like.device) for rows in own], lengths, like)
+            return arrays.split(block.rows, lengths)
+        return gather(block, [arrays.send(rows, device) for rows in own], lengths, like)
 
     # The rows of some pieces, from memory or from the process that has them.
-    of_pieces = chosen.split(lengths)  # type: ignore[no-untyped-call]
+    of_pieces = arrays.split(chosen, lengths)
     if block.rows is not None:
-        pieces = block.rows.split(lengths)  # type: ignore[no-untyped-call]
+        pieces = arrays.split(block.rows, lengths)
         return [rows[each] for rows, each in zip(pieces, of_pieces, strict=True)]
     selected = [
-        rows[each.to(rows.device)].to(like.device)
+        arrays.send(rows[arrays.send(each, arrays.device_of(rows))], device)
         for rows, each in zip(own, own_of(block, of_pieces), strict=True)
     ]
-    n_chosen = torch.stack([each.sum() for each in of_pieces]).tolist()
+    n_chosen = arrays.of(chosen).stack([each.sum() for each in of_pieces]).tolist()
     return gather(block, selected, n_chosen, like)
 
 
 def _owner(block: SharedBlock, span: slice) -> int:
-    number: int = span.start // nearest_torch.PIECE_ROWS
+    number: int = span.start // row_pieces.PIECE_ROWS
     return number % block.group.size

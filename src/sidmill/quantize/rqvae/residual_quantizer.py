@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from sidmill.quantize import lloyd
+from sidmill.numeric import arrays
 from sidmill.settings.quantize import Rqvae
 
 TINY = 1e-6  # lengths below it have no direction
@@ -209,4 +209,4 @@ def count_and_sum(
     """Count and sum the rows of each codeword: float32 (K,) and (K, d); same on every run."""
     counts = torch.bincount(codes, minlength=n_codes).to(residual.dtype)
     sums = torch.zeros((n_codes, residual.shape[1]), dtype=residual.dtype, device=residual.device)
-    return counts, lloyd.add_rows(sums, residual, codes)
+    return counts, arrays.add_rows(sums, residual, codes)

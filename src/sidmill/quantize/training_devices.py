@@ -1,0 +1,60 @@
+"""The devices that residual k-means runs on, and whether NumPy or torch computes on a CPU.
+
+The algorithm is the same text for both. NumPy starts at once; the import of torch takes a second of
+CPU and 190 MiB. torch multiplies faster on a CPU with instructions for bfloat16
+(:mod:`sidmill.numeric.relative_scores`), which outweighs its import in a large training.
+
+Shapes: n training rows, D dimensions, K_l codewords at level l.
+"""
+
+import logging
+
+from sidmill.numeric import gpu_driver
+from sidmill.numeric.arrays import HOST, Device
+from sidmill.numeric.process_group import Group
+from sidmill.settings.quantize import Rqkmeans
+
+logger = logging.getLogger(__name__)
+
+NUMPY_PRODUCTS = 10_000_000_000  # n D K of the largest training that NumPy computes: docs/log.md
+
+
+def pick(
+    settings: Rqkmeans, shape: tuple[int, int], sizes: list[int], group: Group
+) -> list[Device]:
+    """Return the devices of a training; ``HOST`` stands for the CPU where NumPy computes.
+
+    The choice depends on the size of the training, the balance and the device: not on threads,
+    processes or memory. NumPy and torch give codebooks of like errors, with other bytes.
+
+    Args:
+        settings: ``device`` and ``balance``; prices are found with torch.
+        shape: n and D.
+        sizes: K per level.
+        group: the processes that train together.
+
+    Raises:
+        SidmillError: if torch does not know or reach a device.
+    """
+    n_rows, dim = shape
+    is_small = n_rows * dim * max(sizes) <= NUMPY_PRODUCTS and settings.balance == "none"
+    devices: list[Device] = [HOST]
+    if not is_small or not _is_plain_cpu(settings.device, group):
+        from sidmill.numeric import nearest_torch
+
+        own = [group.device] if group.size > 1 and group.device else None
+        devices = list(own or nearest_torch.pick_devices(settings.device))
+        if is_small and settings.device == "auto" and devices[0].type == "cpu":
+            devices = [HOST]  # a driver without a GPU
+    logger.info(
+        "%s computes on %s: %d x %d vectors, up to %d codewords",
+        *("NumPy" if devices == [HOST] else "torch", devices[0].type, n_rows, dim, max(sizes)),
+    )
+    return devices
+
+
+def _is_plain_cpu(name: str, group: Group) -> bool:
+    """Whether a device's name stands for one CPU, without asking torch for a GPU."""
+    if group.device is not None and group.device.type != "cpu":
+        return False
+    return name == "cpu" or (name == "auto" and not gpu_driver.is_there())
