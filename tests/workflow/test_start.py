@@ -10,7 +10,7 @@ pytestmark = pytest.mark.workflow
 LARGE = ("datasets", "faiss", "h5py", "matplotlib", "pandas", "scipy", "sklearn", "torch")
 LOADED = {
     "embed_shard": {"scipy"},
-    "fit_lsa": {"pandas", "scipy", "sklearn"},
+    "fit_lsa": {"scipy"},
     "measure_quality": {"faiss"},
     "plot_quality": {"matplotlib"},
     "resolve_collisions": {"scipy"},

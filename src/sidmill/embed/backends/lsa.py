@@ -17,7 +17,6 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from sidmill.core.errors import SidmillError
-from sidmill.core.words import words
 from sidmill.embed import fingerprint
 from sidmill.embed.backend import Backend, Run, unit_rows
 from sidmill.embed.backends import tfidf
