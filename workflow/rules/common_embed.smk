@@ -48,6 +48,12 @@ def backend_in_use(wildcards):
     return {"backend": embedding_of(wildcards)["backend"]}
 
 
+def embedding_threads(wildcards):
+    """Cores that a shard keeps busy: a network two, everything else one, so that shards run side by side."""
+    runs_network = backend_in_use(wildcards)["backend"] == "sentence_transformers"
+    return 2 if runs_network else 1
+
+
 def embedder_files(wildcards):
     """What a shard needs besides its text: the fitted LSA, the folder of a model, or the user's vectors."""
     embedding = embedding_of(wildcards)

@@ -1,15 +1,16 @@
 """
 What SIDMill asks of Snakemake beyond its documented interface. No other file does.
 
-Two promises need it. An output of a job that failed, or was killed, never passes for finished in the next
+Three promises need it. An output of a job that failed, or was killed, never passes for finished in the next
 run: each output that a run is going to make counts as incomplete from the start of the run. And a file that
-no run made is never replaced: Snakemake's record of an output says whether a run made it.
+no run made is never replaced: Snakemake's record of an output says whether a run made it. And a run ends when its last job has.
 
 The attributes below are private. They were seen with the version that tests/workflow/test_internals.py
 names; that test fails with another version until somebody has looked at them again.
 """
 
 TO_MAKE = {}  # outputs of this run, by path
+USUAL_LIMIT = (100, 1)  # jobs and seconds: what --max-jobs-per-timespan is without a word of the user
 
 
 def outputs_to_make():
@@ -32,7 +33,20 @@ def mark_incomplete():
         workflow.persistence.started(job)
 
 
+def select_when_jobs_end():
+    """Let jobs of this machine start whenever others end, and at no other time.
+
+    For its limit of jobs per second Snakemake looks for jobs again a second after each time that it started some,
+    and again a second after that while any wait for a core: in a run of many jobs hundreds of times a second. And
+    its process ends a second after the last job has started, however short it was.
+    """
+    limit = workflow.scheduler.job_rate_limiter
+    if limit and workflow.local_exec and (limit.max_jobs, limit.timespan) == USUAL_LIMIT:
+        workflow.scheduler.job_rate_limiter = None
+
+
 onstart:
+    select_when_jobs_end()
     or_stop(locks.hold_folder, STATE)
     or_stop(demo_guard.begin, STATE, outputs_to_make(), is_recorded)
     demo_guard.note(STATE, config["items"]["path"] or config["given"]["path"])
