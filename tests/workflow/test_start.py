@@ -7,6 +7,7 @@ import pytest
 
 pytestmark = pytest.mark.workflow
 
+TEXTS = "results/items/text.parquet"
 LARGE = ("datasets", "faiss", "h5py", "matplotlib", "pandas", "scipy", "sklearn", "torch")
 LOADED = {
     "embed_shard": {"scipy"},
@@ -28,6 +29,18 @@ def record():
 
 atexit.register(record)
 """
+# The process of Snakemake does not end before its timers.
+RECORD_TIMERS = """
+import os, threading
+
+class Timer(threading.Timer):
+    def start(self):
+        with open(os.environ["TIMERS"], "a") as file:
+            file.write(f"{self.interval}\\n")
+        super().start()
+
+threading.Timer = Timer
+"""
 
 
 def test_a_job_loads_what_it_uses(workflow, tmp_path):
@@ -48,3 +61,20 @@ def test_a_job_loads_what_it_uses(workflow, tmp_path):
     cached = {path.name.partition(".")[0] for path in workflow.folder.rglob("src/**/*.pyc")}
     assert {"rqkmeans", "job", "lsa"} <= cached
     assert (workflow.folder / ".snakemake/sidmill.sources").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "interval"), [((), set()), (("--max-jobs-per-timespan", "50/2s"), {"2.0"})], ids=str
+)
+def test_a_run_waits_for_no_timer(workflow, tmp_path, options, interval):
+    """Snakemake starts some for its limit of jobs per second; one that the user gives stays."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(RECORD_TIMERS)
+    command = workflow.command("--configfile", "tests/configs/tiny.yaml", *options, "--", TEXTS)
+    command["env"] |= {"PYTHONPATH": str(tmp_path / "site"), "TIMERS": str(tmp_path / "timers")}
+    done = subprocess.run(**command, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    timers = tmp_path / "timers"
+    intervals = {*timers.read_text().split()} if timers.exists() else set()
+    assert intervals == interval

@@ -10,7 +10,10 @@ names; that test fails with another version until somebody has looked at them ag
 """
 
 TO_MAKE = {}  # outputs of this run, by path
-USUAL_LIMIT = (100, 1)  # jobs and seconds: what --max-jobs-per-timespan is without a word of the user
+USUAL_LIMIT = (
+    100,
+    1,
+)  # jobs and seconds: what --max-jobs-per-timespan is without a word of the user
 
 
 def outputs_to_make():
@@ -41,7 +44,11 @@ def select_when_jobs_end():
     its process ends a second after the last job has started, however short it was.
     """
     limit = workflow.scheduler.job_rate_limiter
-    if limit and workflow.local_exec and (limit.max_jobs, limit.timespan) == USUAL_LIMIT:
+    if (
+        limit
+        and workflow.local_exec
+        and (limit.max_jobs, limit.timespan) == USUAL_LIMIT
+    ):
         workflow.scheduler.job_rate_limiter = None
 
 
