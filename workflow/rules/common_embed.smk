@@ -1,6 +1,5 @@
 """Inputs and params of the rules that embed texts. No rule is defined here."""
 
-from sidmill.io.vector_containers.opened import is_container
 from sidmill.settings.registry import settings_read
 
 SHORT_COLLECTIONS = ("queries", "mining_queries")
@@ -27,6 +26,8 @@ def own_vectors():
 
 def vector_files(path):
     """Files of vectors; a Lance table is a folder."""
+    from sidmill.io.vector_containers.opened import is_container
+
     if is_container(path) and Path(path).is_dir():
         return files_of(path)
     return expand_path(path, (".parquet", ".npy"), "embedding.path")
