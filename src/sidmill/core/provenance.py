@@ -58,6 +58,11 @@ LEVELS = ("debug", "info", "warning", "error", "exception", "critical")
 # Calls of these change nothing, so a log line or a condition that holds no other computes nothing.
 PURE = ("abs", "bool", "float", "int", "isinstance", "len", "repr", "round", "str", "type")
 NO_MEANING = ("ctx", "kind", "type_comment", "type_ignores")  # fields; ctx follows from the place
+FIELDS = {  # those that have one, of each kind of node
+    kind: tuple(field for field in kind._fields if field not in NO_MEANING)
+    for kind in vars(ast).values()
+    if isinstance(kind, type) and issubclass(kind, ast.AST)
+}
 OF_SITE = ("_", "copyright", "credits", "exit", "help", "license", "quit")  # builtins at times
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 IMPORTS = (ast.Import, ast.ImportFrom)
@@ -215,7 +220,7 @@ def _write(
     """
     # Names are a third of a tree.
     if isinstance(node, ast.Name):
-        out.append(f"Name(id={ascii(renamed.get(node.id, node.id))})")
+        out.append(f"Name(id={renamed.get(node.id, node.id)!a})")
         return
     if isinstance(node, list):
         out.append("[")
@@ -236,7 +241,7 @@ def _write(
     # Fields that are told in another way than they stand in the tree.
     kind, is_raised = type(node), raised
     out.append(f"{kind.__name__}(")
-    for field in _fields_of(kind):
+    for field in FIELDS[kind]:
         value = getattr(node, field, None)
         if value is None or value == []:
             continue
@@ -253,12 +258,6 @@ def _write(
         else:
             _write(value, reserved, renamed, out, is_raised)
     out.append(")")
-
-
-@cache
-def _fields_of(kind: Any) -> tuple[str, ...]:
-    """The fields of a kind of node that have a meaning."""
-    return tuple(field for field in kind._fields if field not in NO_MEANING)
 
 
 def _makes_setting(call: ast.Call) -> bool:
