@@ -1,4 +1,4 @@
-"""What jobs load until they end; that bytecode and digests of sources stay for the next run."""
+"""What jobs and Snakemake load until they end; that bytecode and digests stay for the next run."""
 
 import json
 import subprocess
@@ -23,11 +23,20 @@ import atexit, json, os, sys
 
 def record():
     name = os.path.basename(sys.argv[0]).split(".")
+    if name == ["__main__", "py"]:  # Snakemake, as the tests call it
+        name = ["tmp", "snakemake", "py"]
     if len(name) == 3 and name[0].startswith("tmp"):  # a script of a job: tmpXXXX.RULE.py
         with open(os.path.join(os.environ["RECORDS"], name[1] + ".json"), "w") as file:
             json.dump([*sys.modules], file)
 
 atexit.register(record)
+"""
+# An environment without the plugin for Slurm, which imports pandas.
+WITHOUT_PLUGIN = """
+import pkgutil
+
+found = pkgutil.iter_modules
+pkgutil.iter_modules = lambda *args: (entry for entry in found(*args) if "_slurm" not in entry.name)
 """
 # The process of Snakemake does not end before its timers.
 RECORD_TIMERS = """
@@ -43,9 +52,9 @@ threading.Timer = Timer
 """
 
 
-def test_a_job_loads_what_it_uses(workflow, tmp_path):
+def test_jobs_and_snakemake_load_what_they_use(workflow, tmp_path):
     (tmp_path / "site").mkdir()
-    (tmp_path / "site/sitecustomize.py").write_text(RECORD)
+    (tmp_path / "site/sitecustomize.py").write_text(RECORD + WITHOUT_PLUGIN)
     command = workflow.command("--configfile", "tests/configs/tiny.yaml")
     command["env"] |= {"PYTHONPATH": str(tmp_path / "site"), "RECORDS": str(tmp_path)}
     command["env"].pop("PYTHONDONTWRITEBYTECODE", None)
@@ -56,7 +65,7 @@ def test_a_job_loads_what_it_uses(workflow, tmp_path):
         path.stem: {*json.loads(path.read_text())} & {*LARGE, "torch._dynamo"}
         for path in tmp_path.glob("*.json")
     }
-    assert len(loaded) == 12
+    assert len(loaded) == 13  # and Snakemake itself
     assert {rule: packages for rule, packages in loaded.items() if packages} == LOADED
     cached = {path.name.partition(".")[0] for path in workflow.folder.rglob("src/**/*.pyc")}
     assert {"rqkmeans", "job", "lsa"} <= cached

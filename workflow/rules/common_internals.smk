@@ -1,7 +1,7 @@
 """
 What SIDMill asks of Snakemake beyond its documented interface. No other file does.
 
-Three promises need it. An output of a job that failed, or was killed, never passes for finished in the next
+Three promises and a quarter of a second need it. An output of a job that failed, or was killed, never passes for finished in the next
 run: each output that a run is going to make counts as incomplete from the start of the run. And a file that
 no run made is never replaced: Snakemake's record of an output says whether a run made it. And a run ends when its last job has.
 
@@ -9,11 +9,14 @@ The attributes below are private. They were seen with the version that tests/wor
 names; that test fails with another version until somebody has looked at them again.
 """
 
+from snakemake.iocontainers import Snakemake
+
+from sidmill.core.no_pandas import hidden
+
+STORE_PARAMS = Snakemake._safely_store_params
 TO_MAKE = {}  # outputs of this run, by path
-USUAL_LIMIT = (
-    100,
-    1,
-)  # jobs and seconds: what --max-jobs-per-timespan is without a word of the user
+# Jobs and seconds: what --max-jobs-per-timespan is without a word of the user.
+USUAL_LIMIT = (100, 1)
 
 
 def outputs_to_make():
@@ -36,6 +39,15 @@ def mark_incomplete():
         workflow.persistence.started(job)
 
 
+def store_params(job, params):
+    """Store the params of a job that runs a script, without importing pandas and polars to look for their tables.
+
+    A table among them would mean that its package is imported; then nothing changes.
+    """
+    with hidden("pandas", "polars"):
+        STORE_PARAMS(job, params)
+
+
 def select_when_jobs_end():
     """Let jobs of this machine start whenever others end, and at no other time.
 
@@ -50,6 +62,9 @@ def select_when_jobs_end():
         and (limit.max_jobs, limit.timespan) == USUAL_LIMIT
     ):
         workflow.scheduler.job_rate_limiter = None
+
+
+Snakemake._safely_store_params = store_params
 
 
 onstart:
