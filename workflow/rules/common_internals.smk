@@ -10,10 +10,12 @@ names; that test fails with another version until somebody has looked at them ag
 """
 
 from snakemake.iocontainers import Snakemake
+from snakemake.persistence import PersistenceBase
 
 from sidmill.core.no_pandas import hidden
 
 STORE_PARAMS = Snakemake._safely_store_params
+SERIALIZE_PARAM = PersistenceBase._serialize_param_pandas
 TO_MAKE = {}  # outputs of this run, by path
 # Jobs and seconds: what --max-jobs-per-timespan is without a word of the user.
 USUAL_LIMIT = (100, 1)
@@ -40,12 +42,19 @@ def mark_incomplete():
 
 
 def store_params(job, params):
-    """Store the params of a job that runs a script, without importing pandas and polars to look for their tables.
-
-    A table among them would mean that its package is imported; then nothing changes.
-    """
+    """Store the params of a job that runs a script; see `serialize_param`."""
     with hidden("pandas", "polars"):
         STORE_PARAMS(job, params)
+
+
+def serialize_param(persistence, value):
+    """Serialize a value of params, without importing pandas to ask whether it is a table.
+
+    Where pandas is not imported, no value can be one of its tables.
+    """
+    if "pandas" in sys.modules:
+        return SERIALIZE_PARAM(persistence, value)
+    return persistence._serialize_param_builtin(value)
 
 
 def select_when_jobs_end():
@@ -65,6 +74,7 @@ def select_when_jobs_end():
 
 
 Snakemake._safely_store_params = store_params
+PersistenceBase._serialize_param_pandas = serialize_param
 
 
 onstart:
