@@ -6,16 +6,18 @@ same for the parameters of the first job that runs a script.
 """
 
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 
 
 class _Hider:
-    """An import finder that finds nothing, and stops the search for some modules."""
+    """An import finder that finds nothing, and stops the search of its thread for some modules."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
+        self.thread = threading.get_ident()
 
     def find_spec(
         self,
@@ -23,13 +25,13 @@ class _Hider:
         path: Sequence[str] | None,
         target: ModuleType | None = None,
     ) -> None:
-        if fullname in self.names:
+        if fullname in self.names and threading.get_ident() == self.thread:
             raise ModuleNotFoundError(fullname)
 
 
 @contextmanager
 def hidden(*names: str) -> Iterator[None]:
-    """Let modules count as not installed that are not imported yet; others stay as they are."""
+    """Let modules count as not installed, in this thread, that are not imported yet."""
     hider = _Hider(names)
     sys.meta_path.insert(0, hider)
     try:
