@@ -50,7 +50,12 @@ cluster: .venv/dev.stamp  ## on the Slurm that answers here: tests/cluster/slurm
 	$(INSTALL) --no-deps --editable .
 	touch $@
 
-.venv/dev.stamp: .venv/run.stamp requirements-dev.lock
+# Snakemake imports every plugin that is installed, in every command: this one only where jobs go to Slurm.
+.venv/slurm.stamp: .venv/run.stamp requirements-slurm.lock
+	$(INSTALL) --requirement requirements-slurm.lock
+	touch $@
+
+.venv/dev.stamp: .venv/slurm.stamp requirements-dev.lock
 	$(INSTALL) --requirement requirements-dev.lock
 	touch $@
 
@@ -64,9 +69,12 @@ lock:  ## pin again, at the newest versions, what pyproject.toml asks for
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet .
 	.venv-lock/bin/python -m pip freeze --exclude sidmill | sed 's/+cpu$$//' > requirements.lock
-	.venv-lock/bin/python -m pip install --quiet --constraint requirements.lock .[dev]
+	.venv-lock/bin/python -m pip install --quiet --constraint requirements.lock .[slurm]
 	.venv-lock/bin/python -m pip freeze --exclude sidmill | sed 's/+cpu$$//' \
-	    | grep --invert-match --line-regexp --fixed-strings --file requirements.lock > requirements-dev.lock
+	    | grep --invert-match --line-regexp --fixed-strings --file requirements.lock > requirements-slurm.lock
+	.venv-lock/bin/python -m pip install --quiet --constraint requirements.lock --constraint requirements-slurm.lock .[dev]
+	.venv-lock/bin/python -m pip freeze --exclude sidmill | sed 's/+cpu$$//' | grep --invert-match --line-regexp \
+	    --fixed-strings --file requirements.lock --file requirements-slurm.lock > requirements-dev.lock
 	rm -rf .venv-lock build src/*.egg-info
 
 clean:

@@ -544,6 +544,32 @@ assert table.to_pandas()["x"].tolist() == [1, 2]
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+def test_what_is_hidden_from_one_thread_is_there_for_others():
+    code = """
+import importlib, importlib.util, sys
+from concurrent.futures import ThreadPoolExecutor
+from sidmill.core.no_pandas import hidden
+
+def is_there(name):
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError:
+        return False
+    return True
+
+with ThreadPoolExecutor(1) as other, hidden("colorsys", "json", "wave"):
+    assert "json" in sys.modules and is_there("json")
+    assert not is_there("colorsys") and not is_there("wave")
+    assert other.submit(importlib.util.find_spec, "wave").result()
+    assert other.submit(is_there, "colorsys").result() and is_there("colorsys")
+    assert not is_there("wave")
+assert is_there("wave")
+"""
+    subprocess.run(
+        [sys.executable, "-c", "import json\n" + code], check=True, capture_output=True, timeout=60
+    )
+
+
 def test_the_demo_does_not_take_the_place_of_a_catalogue(tmp_path):
     state, made = tmp_path / ".snakemake", tmp_path / "results/items/text.parquet"
     demo_guard.refuse_demo(state, demo_guard.DEMO)

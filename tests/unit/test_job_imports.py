@@ -6,6 +6,7 @@ is counted in tests/workflow/test_start.py.
 """
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -160,3 +161,18 @@ def test_no_import_is_missed():
         "with x:\n import k\n"
     )
     assert {*of_module(ast.parse(source).body)} == {*"aefhk", "b.c"}
+
+
+def test_what_rule_files_import_loads_neither_numpy_nor_pyarrow():
+    """Snakemake's process reads them in every command, and lives as long as the run."""
+    lines = [
+        line
+        for path in sorted((ROOT / "workflow/rules").glob("*.smk"))
+        for line in re.findall(r"^from sidmill[^(\n]* import [^(\n]+$", path.read_text(), re.M)
+    ]
+    assert len(lines) > 15
+    program = "\n".join([*lines, "import sys", "print(*sys.modules)"])
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert not {*done.stdout.split()} & (LARGE | {"numpy", "pyarrow"})

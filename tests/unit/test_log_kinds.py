@@ -12,7 +12,7 @@ import pytest
 from log_files import REJECTING, put, read_log
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import log_rows
+from sidmill.formats import file_names
 from sidmill.settings.interactions import InteractionsFields
 
 HISTORIES = {"1": [5, 3, 9, 3], "2": [7], "anna": [1, 2], "7": [9, 8, 7, 6, 5, 4]}
@@ -520,6 +520,6 @@ def test_values_that_are_no_ids_do_not_stop_the_file(tmp_path):
 
 
 def test_a_folder_takes_the_kinds_that_the_page_names():
-    assert all(re.match(r"\.(jsonl|json|csv|tsv|parquet|inter)", end) for end in log_rows.SUFFIXES)
+    assert all(re.match(r"\.(jsonl|json|csv|tsv|parquet|inter)", end) for end in file_names.LOGS)
     assert InteractionsFields().item is None
     assert np.dtype(float) == np.float64

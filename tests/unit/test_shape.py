@@ -138,7 +138,7 @@ def test_the_python_interface_has_the_defaults_of_the_config():
 
 
 def locked():
-    names = ("requirements.lock", "requirements-dev.lock")
+    names = ("requirements.lock", "requirements-slurm.lock", "requirements-dev.lock")
     lines = "\n".join((ROOT / name).read_text() for name in names).split()
     return dict(line.lower().replace("_", "-").split("==") for line in lines)
 
@@ -147,8 +147,16 @@ def test_the_lock_pins_everything_that_the_project_asks_for():
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["slurm"], *extras["dev"]]
     assert {re.split(r"[=<>]", name)[0] for name in wanted} <= set(locked())
+
+
+def test_a_run_installs_no_plugin_that_it_does_not_use():
+    """Snakemake imports every installed plugin in every command: that of Slurm imports pandas."""
+    pinned = (ROOT / "requirements.lock").read_text()
+    assert not re.findall(r"^snakemake-\w+-plugin-.*", pinned, re.MULTILINE)
+    assert "snakemake-executor-plugin-slurm==" in (ROOT / "requirements-slurm.lock").read_text()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "envs").glob("*.yaml")), ids=lambda path: path.name)

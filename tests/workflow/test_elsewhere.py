@@ -138,3 +138,32 @@ def test_rules_run_as_a_module_of_another_workflow_and_leave_what_they_leave_alo
     apart = ("--snakefile", str(root / "Snakefile"), "--configfile", str(caller / "my.yaml"))
     again = call(work, "snakemake", "--dry-run", "results/pid2sid.parquet", *apart)
     assert "Nothing to be done" in again.stdout + again.stderr, again.stdout + again.stderr
+
+
+TABLE = """
+import pandas as pd
+
+rule table:
+    output: "table.txt"
+    params: table=pd.DataFrame({{"n": [{values}]}})
+    script: "table.py"
+"""
+
+
+def test_another_workflow_may_have_tables_among_its_params(places):
+    """A job gets the table, and another table is a reason to rerun."""
+    root, _, work = places
+    (work / "mine.yaml").write_text(yaml.safe_dump({"sidmill": yaml.safe_load(OVERLAY)}))
+    (work / "table.py").write_text(
+        "with open(snakemake.output[0], 'w') as file:\n"
+        "    table = snakemake.params.table\n"
+        "    file.write(f'{type(table).__name__} {table.n.sum()}')\n"
+    )
+    asked = ("snakemake", "--cores", "1", "--rerun-triggers", "params", "--", "table.txt")
+    for values in ("1, 2", "1, 2", "1, 3"):
+        (work / "Snakefile").write_text(MODULE.format(root=root) + TABLE.format(values=values))
+        done = call(work, *asked)
+        assert done.returncode == 0, done.stdout + done.stderr
+        total = sum(map(int, values.split(", ")))
+        assert (work / "table.txt").read_text() == f"DataFrame {total}"
+    assert call(work, *asked).stderr.count("Nothing to be done") == 1

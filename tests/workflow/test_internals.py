@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 
 pytestmark = pytest.mark.workflow
-PRIVATE = re.compile(r"workflow\.(?:dag|persistence|_\w+)|\bjob\.dag\b|\.rule\._")
+PRIVATE = re.compile(r"workflow\.(?:dag|persistence|scheduler|_\w+)|\bjob\.dag\b|\.rule\._")
 
 
 def test_private_attributes_stand_in_one_file():

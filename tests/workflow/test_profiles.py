@@ -1,6 +1,7 @@
 """Profiles name only what exists: Snakemake passes over an unknown rule in silence."""
 
 import re
+import subprocess
 
 import pytest
 import yaml
@@ -12,6 +13,13 @@ pytestmark = pytest.mark.workflow
 PROFILES = sorted(path.parent.name for path in ROOT.glob("profiles/*/config.yaml"))
 RULE = r"^(?:rule|use rule \w+ as) (\w+)"
 BY_RULE = ("set-resources", "set-threads", "groups")
+# A module that Python imports at its start: with it, Snakemake finds no plugin for Slurm.
+WITHOUT_PLUGIN = """
+import pkgutil
+
+found = pkgutil.iter_modules
+pkgutil.iter_modules = lambda *args: (entry for entry in found(*args) if "_slurm" not in entry.name)
+"""
 # Options of plugins that are not installed here, as their sources name them (0.5.1 and 0.3.6).
 FOREIGN = {
     "kubernetes": {
@@ -108,3 +116,24 @@ def test_a_dry_run_with_the_slurm_profile_plans_the_demo(workflow):
     for group in ("demo", "codes", "quality"):
         assert f"Group job {group} " in printed
     assert re.search(r"^embed_shard +2$", printed, re.M)
+
+
+def test_without_the_plugin_the_slurm_profile_ends_with_what_the_docs_explain(workflow, tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(WITHOUT_PLUGIN)
+    command = workflow.command("--profile", "profiles/slurm", "--workflow-profile", "none")
+    command["env"] |= {"PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run(**command, capture_output=True, timeout=60)
+    assert done.returncode == 2
+    assert not (workflow.folder / "results").exists()
+
+    # The row of the page has the message and the remedy; so has the head of the profile.
+    row = next(
+        line
+        for line in (ROOT / "docs/cluster.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| the plugin is not installed |")
+    )
+    message, remedy = re.findall("`(.+?)`", row)
+    assert message in done.stderr
+    assert f"\n{remedy.removeprefix('make ')}: " in (ROOT / "Makefile").read_text()
+    assert remedy in (ROOT / "profiles/slurm/config.yaml").read_text(encoding="utf-8")

@@ -1,6 +1,5 @@
 """Inputs of the category level, and what quantizers are trained on. No rule is defined here."""
 
-from sidmill.items.categories import check_field
 from sidmill.settings import base
 
 
@@ -22,6 +21,8 @@ def training_vector_ids():
 def check_category_field():
     """Refuse a field that the header of the catalogue does not have."""
     if config["category_level"]["field"] and CATALOGUE:
+        from sidmill.items.categories import check_field
+
         items, level = (
             base.read(SECTIONS[name], config[name])
             for name in ("items", "category_level")

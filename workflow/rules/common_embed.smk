@@ -1,6 +1,5 @@
 """Inputs and params of the rules that embed texts. No rule is defined here."""
 
-from sidmill.io.vector_containers.opened import is_container
 from sidmill.settings.registry import settings_read
 
 SHORT_COLLECTIONS = ("queries", "mining_queries")
@@ -27,6 +26,8 @@ def own_vectors():
 
 def vector_files(path):
     """Files of vectors; a Lance table is a folder."""
+    from sidmill.io.vector_containers.opened import is_container
+
     if is_container(path) and Path(path).is_dir():
         return files_of(path)
     return expand_path(path, (".parquet", ".npy"), "embedding.path")
@@ -46,6 +47,12 @@ def embedding_of(wildcards):
 def backend_in_use(wildcards):
     """The backend that embeds a collection."""
     return {"backend": embedding_of(wildcards)["backend"]}
+
+
+def embedding_threads(wildcards):
+    """Cores that a shard keeps busy: a network two, everything else one, so that shards run side by side."""
+    runs_network = backend_in_use(wildcards)["backend"] == "sentence_transformers"
+    return 2 if runs_network else 1
 
 
 def embedder_files(wildcards):

@@ -1,8 +1,7 @@
 """Files of the catalogue, of interactions and of given SIDs. No rule is defined here."""
 
-from sidmill.formats.catalogue import SUFFIXES
-from sidmill.interactions.files import find as find_interactions
-from sidmill.items.render import NO_CATALOGUE
+from sidmill.formats.file_names import CATALOGUES
+from sidmill.interactions.find import find as find_interactions
 
 
 def own_sids():
@@ -39,6 +38,8 @@ def item_ids():
 def catalogue_files(wildcards):
     """The files of the catalogue; where there is none, nothing that is made of text can be asked for."""
     if config["items"]["path"] is None:
+        from sidmill.items.render import NO_CATALOGUE
+
         raise WorkflowError(NO_CATALOGUE)
     return CATALOGUE
 
@@ -46,7 +47,7 @@ def catalogue_files(wildcards):
 # Files of the user, and of the demo, are read on this machine, wherever results are kept (`local`).
 CATALOGUE = local(
     (
-        or_note(expand_path, config["items"]["path"], SUFFIXES, "items.path")
+        or_note(expand_path, config["items"]["path"], CATALOGUES, "items.path")
         if config["items"]["path"]
         else None
     )

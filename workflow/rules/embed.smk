@@ -53,7 +53,7 @@ rule embed_shard:
         "results/benchmarks/embed_shard.{collection}.{shard}-of-{shards}.tsv"
     conda:
         "../../envs/sidmill.yaml"
-    threads: 2
+    threads: embedding_threads
     params:
         embedding=embedding_of,
         openai=settings("openai"),

@@ -58,12 +58,18 @@ LEVELS = ("debug", "info", "warning", "error", "exception", "critical")
 # Calls of these change nothing, so a log line or a condition that holds no other computes nothing.
 PURE = ("abs", "bool", "float", "int", "isinstance", "len", "repr", "round", "str", "type")
 NO_MEANING = ("ctx", "kind", "type_comment", "type_ignores")  # fields; ctx follows from the place
+FIELDS = {  # those that have one, of each kind of node
+    kind: tuple(field for field in kind._fields if field not in NO_MEANING)
+    for kind in vars(ast).values()
+    if isinstance(kind, type) and issubclass(kind, ast.AST)
+}
 OF_SITE = ("_", "copyright", "credits", "exit", "help", "license", "quit")  # builtins at times
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 IMPORTS = (ast.Import, ast.ImportFrom)
 NAMED = (*FUNCTIONS, ast.ClassDef)
 CAPTURES = (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)
 SCOPES = (ast.Global, ast.Nonlocal)
+LEAVES = frozenset((ast.Name, ast.Constant))  # half of a tree
 # Nodes that bind or declare names otherwise than by assignment: most are none of these.
 NAMING = frozenset((*IMPORTS, *NAMED, *CAPTURES, *SCOPES, ast.arg, ast.MatchMapping))
 SCOPE_READERS = ("dir", "eval", "exec", "globals", "locals", "vars")  # see names of variables
@@ -212,6 +218,10 @@ def _write(
         out: the text so far, in pieces.
         raised: whether the node is part of what a ``raise`` raises: its wording is left out.
     """
+    # Names are a third of a tree.
+    if isinstance(node, ast.Name):
+        out.append(f"Name(id={renamed.get(node.id, node.id)!a})")
+        return
     if isinstance(node, list):
         out.append("[")
         for entry in _statements(node):
@@ -231,20 +241,17 @@ def _write(
     # Fields that are told in another way than they stand in the tree.
     kind, is_raised = type(node), raised
     out.append(f"{kind.__name__}(")
-    for field in node._fields:
+    for field in FIELDS[kind]:
         value = getattr(node, field, None)
-        if value is None or value == [] or field in NO_MEANING:
+        if value is None or value == []:
             continue
-        if kind is ast.Name:
-            value = renamed.get(value, value)
-        elif kind is ast.JoinedStr:
+        if kind is ast.JoinedStr:
             value = _joined(value)
         elif field == "args" and isinstance(node, ast.Call) and _makes_setting(node):
             value = [*value[:1], *(entry for entry in value[1:] if not _is_wording(entry))]
         elif kind is ast.Raise:
             is_raised = raised or field == "exc"
 
-        # Names and constants are most of a tree.
         out.append(f"{field}=")
         if type(value) is str:
             out.append(ascii(value))
@@ -261,11 +268,12 @@ def _makes_setting(call: ast.Call) -> bool:
 def _statements(nodes: list[Any]) -> Iterator[object]:
     """The entries of a list without docstrings, log lines, and conditions of log lines alone."""
     for node in nodes:
-        if isinstance(node, ast.Expr) and _logs(node.value):
-            yield from _effects(node.value)
-            continue
-        silent = isinstance(node, ast.Expr) and _is_text(node.value)
-        if not silent and not (isinstance(node, ast.If) and _is_quiet(node)):
+        if isinstance(node, ast.Expr):
+            if _logs(node.value):
+                yield from _effects(node.value)
+            elif not _is_text(node.value):
+                yield node
+        elif not (isinstance(node, ast.If) and _is_quiet(node)):
             yield node
 
 
@@ -328,11 +336,16 @@ def _joined(pieces: Sequence[ast.AST]) -> list[ast.AST]:
 
 
 def _walk(tree: ast.AST) -> list[ast.AST]:
-    """All nodes of a tree in the order of ``ast.walk``, which takes twice as long."""
+    """All nodes of a tree in the order of ``ast.walk``, which takes three times as long.
+
+    Left out is the context of a name, which only says again whether it is assigned.
+    """
     found = [tree]
     for node in found:  # which grows: breadth first
+        if type(node) in LEAVES:
+            continue
         for value in vars(node).values():
-            if isinstance(value, list):
+            if type(value) is list:
                 found += [entry for entry in value if isinstance(entry, ast.AST)]
             elif isinstance(value, ast.AST):
                 found.append(value)

@@ -9,7 +9,9 @@ Source of the categories: https://www.unicode.org/reports/tr44/#General_Category
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from itertools import pairwise
 
 # First and last code point of each range, as numbers: a character that stands for itself in a
@@ -72,26 +74,36 @@ def _ranges(codes: Iterable[int]) -> list[tuple[int, int]]:
     return ranges
 
 
+def _without_marks(script: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Cut the marks out of ranges."""
+    for first, last in script:
+        start = first
+        for mark in MARK_LIST[bisect_left(MARK_LIST, first) : bisect_right(MARK_LIST, last)]:
+            if start < mark:
+                yield start, mark - 1
+            start = mark + 1
+        if start <= last:
+            yield start, last
+
+
 def _class(ranges: Iterable[tuple[int, int]]) -> str:
-    """Write ranges as the inside of a character class, in escapes."""
-    return "".join(rf"\U{first:08x}-\U{last:08x}" for first, last in ranges)
+    """Write ranges, none of them ASCII, as the inside of a character class."""
+    return "".join(f"{chr(first)}-{chr(last)}" for first, last in ranges)
 
 
 def _runs(*scripts: Iterable[tuple[int, int]]) -> re.Pattern[str]:
     """Match runs of each script and of other words, one group each; marks continue a run."""
     # First letters of a run: a mark never starts one.
-    codes = (sorted(c for a, b in script for c in range(a, b + 1)) for script in scripts)
-    starts = [_class(_ranges(c for c in script if c not in MARK_CODES)) for script in codes]
+    starts = [_class(_without_marks(script)) for script in scripts]
     starts = [*(f"[{start}]" for start in starts), rf"[^\W{''.join(starts)}]"]
     groups = (rf"({start}+(?:[{MARKS}]+{start}*)*)" for start in starts)
     return re.compile("|".join(groups))
 
 
 # Marks stand on the first two planes; the variation selectors behind them are left out before.
-MARK_CODES = frozenset(c for c in range(0x20000) if unicodedata.category(chr(c))[0] == "M")
-MARKS = _class(_ranges(sorted(MARK_CODES)))
+MARK_LIST = [c for c in range(0x20000) if unicodedata.category(chr(c))[0] == "M"]
+MARKS = _class(_ranges(MARK_LIST))
 RUNS = _runs(SPACELESS)
-HAN_RUNS = _runs(HAN, UNSPACED)
 PLAIN_RUNS = re.compile(r"\w+", re.ASCII)
 CLUSTERS = re.compile(rf"[^{MARKS}][{MARKS}]*")
 HIDDEN = re.compile(rf"[{_class(UNSEEN)}]+")
@@ -124,7 +136,7 @@ def words(line: str, cut_han: Callable[[str], Iterable[str]] | None = None) -> l
         return found
 
     # With a cutter of Han, its runs are a group of their own.
-    for han, run, word in HAN_RUNS.findall(plain):
+    for han, run, word in _han_runs().findall(plain):
         if word:
             found.append(word)
         elif han:
@@ -132,6 +144,12 @@ def words(line: str, cut_han: Callable[[str], Iterable[str]] | None = None) -> l
         else:
             _add_clusters(found, run)
     return found
+
+
+@cache
+def _han_runs() -> re.Pattern[str]:
+    """Match runs with those of Han in a group of their own; most callers do without."""
+    return _runs(HAN, UNSPACED)
 
 
 def folded(line: str) -> str:

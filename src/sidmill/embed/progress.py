@@ -4,16 +4,18 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
-
-from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LINES = 30
 
 Advance = Callable[[int], None]
+
+
+def _show_nothing(count: int) -> None:
+    """The bar of a process without a terminal."""
 
 
 @contextmanager
@@ -29,11 +31,12 @@ def counting(total: int, unit: str) -> Iterator[Advance]:
     """
     start = last_line = time.monotonic()
     done = 0
+    show: Callable[[int], object] = _show_nothing
 
     def advance(count: int) -> None:
         nonlocal done, last_line
         done += count
-        bar.update(count)
+        show(count)
         now = time.monotonic()
         if now - last_line >= SECONDS_BETWEEN_LINES and done:
             last_line = now
@@ -41,7 +44,11 @@ def counting(total: int, unit: str) -> Iterator[Advance]:
             left = timedelta(seconds=round((total - done) / rate))
             logger.info("%d of %d %s, %.1f per second, %s left", done, total, unit, rate, left)
 
-    with tqdm(total=total, unit=f" {unit}", disable=not sys.stderr.isatty()) as bar:
+    with ExitStack() as stack:
+        if sys.stderr.isatty():
+            from tqdm import tqdm  # few jobs have a terminal to show a bar on
+
+            show = stack.enter_context(tqdm(total=total, unit=f" {unit}")).update
         yield advance
     seconds = time.monotonic() - start
     rate = done / max(seconds, 1e-9)

@@ -21,12 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sidmill.core.errors import SidmillError
+from sidmill.formats.file_names import KINDS
 from sidmill.io import delimited_text, encodings, json_values, text_lines
 from sidmill.io.delimited_text import Columns
 
-COMPRESSIONS = (".gz", ".zst")
-KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-SUFFIXES = tuple(kind + end for kind in KINDS for end in ("", *COMPRESSIONS))
 TABLES = {".csv": ",", ".tsv": "\t"}
 BATCH_ROWS = 1024
 VALUES = "values"  # the field of a list in an object of lists

@@ -31,9 +31,7 @@ from sidmill.formats.catalogue import Row
 from sidmill.io import delimited_text, text_lines
 from sidmill.io.delimited_text import Columns
 
-COMPRESSIONS = (".gz", ".zst")
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".inter": "\t"}
-SUFFIXES = (*catalogue.SUFFIXES, *(f".inter{end}" for end in ("", *COMPRESSIONS)))
 BATCH_ROWS = 1024
 MOST_NAMES = 20  # names that a message lists
 PROBED_KEYS = 20  # of a JSON object, to tell one user's row from a table of all users

@@ -37,9 +37,10 @@ import numpy as np
 from sidmill.core.errors import SidmillError
 from sidmill.core.listing import differences
 from sidmill.io import tensors
+from sidmill.settings import registry
 
 FUSE = "fuse."  # facts of a fingerprint that begin so are of a fusion
-GIVEN = "given"  # the kind of a quantizer that has no codebooks
+GIVEN = registry.GIVEN  # the kind of a quantizer that has no codebooks
 CATEGORY_FACTS = ("field", "names", "numbers")
 # Names of the tensors of Categories.
 CATEGORY_TENSORS = {

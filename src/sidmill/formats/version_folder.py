@@ -18,9 +18,9 @@ from typing import Any
 
 from sidmill.core import checksums
 from sidmill.core.errors import SidmillError
-from sidmill.formats.quantizer_file import GIVEN
 from sidmill.io import json_report
 from sidmill.io.remedy import MANIFEST
+from sidmill.settings.registry import GIVEN
 
 FORM = 1
 NEEDED = (

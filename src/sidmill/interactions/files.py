@@ -1,18 +1,16 @@
-"""The files of an interaction log, which of the forms they are in, and the splits they name."""
+"""Which of the forms the files of an interaction log are in, and the splits they name."""
 
 import dataclasses
-import os
 import re
 from pathlib import Path
 
 from sidmill.core.errors import SidmillError
-from sidmill.core.paths import expand
 from sidmill.formats import log_rows
 from sidmill.formats.log_rows import Dialect
 from sidmill.formats.sequence_table import TEST, TRAIN, VALID
+from sidmill.interactions.find import SETTING
 from sidmill.settings.interactions import InteractionsFields
 
-SETTING = "interactions.path"
 SPLIT_NAMES = {
     "train": TRAIN,
     "valid": VALID,
@@ -31,36 +29,6 @@ TELLING = {
     "inter": ("item_id_list",),
     "events": ("item_id",),
 }
-
-
-def find(path: str | None) -> list[str]:
-    """List the files behind ``interactions.path``; none for null.
-
-    Of a folder all files are taken, those in folders inside it too; hidden ones, and those whose
-    name begins with an underscore, are not.
-
-    Raises:
-        SidmillError: if there is no such file.
-    """
-    if path is None:
-        return []
-    if not Path(path).is_dir():
-        return expand(path, log_rows.SUFFIXES, SETTING)
-    found, seen = [], set()
-    for folder, inner, names in os.walk(path, followlinks=True):
-        real = os.path.realpath(folder)
-        inner[:] = sorted(name for name in inner if not name.startswith((".", "_")))
-        if real in seen:  # a link to a folder above
-            inner.clear()
-            continue
-        seen.add(real)
-        if any(_is_log(name) for name in names):
-            found += expand(folder, log_rows.SUFFIXES, SETTING)
-    return found or expand(path, log_rows.SUFFIXES, SETTING)  # which says what is missing
-
-
-def _is_log(name: str) -> bool:
-    return name.lower().endswith(log_rows.SUFFIXES) and not name.startswith((".", "_"))
 
 
 def split_of(file: str, root: str | None = None) -> int | None:

@@ -31,6 +31,7 @@ from sidmill.interactions import (
     times,
     validate,
 )
+from sidmill.interactions.find import find
 from sidmill.interactions.histories import Histories, Refused
 from sidmill.interactions.times import Clock
 from sidmill.interactions.validate import Ledger, Log, Rules
@@ -131,7 +132,7 @@ def _describe(settings: Interactions) -> tuple[Log, Rules]:
     Raises:
         SidmillError: if there is no log, or a setting fits no file.
     """
-    paths = files.find(settings.path)
+    paths = find(settings.path)
     if not paths:
         raise SidmillError(
             "interactions.path is null: name your interaction log, a file, a folder or a glob"

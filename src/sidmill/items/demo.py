@@ -263,9 +263,9 @@ def _shuffled(rng: np.random.Generator, entries: Sequence[str]) -> list[str]:
     return [entries[at] for at in rng.permutation(len(entries))]
 
 
-def _draw(rng: np.random.Generator, pool: np.ndarray, weights: np.ndarray) -> np.int64:
+def _draw(rng: np.random.Generator, pool: np.ndarray, chances: np.ndarray) -> np.int64:
     """Draw an entry of a pool as ``rng.choice`` does, which takes three times as long."""
-    shares = (weights / weights.sum()).cumsum()
+    shares = chances.cumsum()
     shares /= shares[-1]
     drawn: np.int64 = pool[shares.searchsorted(rng.random(), side="right")]
     return drawn
@@ -346,11 +346,11 @@ def _make_histories(
             if mood < 0.12:
                 at = rng.choice(favourites)
             reach = 0 if mood < 0.7 else 1 if mood < 0.93 else 2
-            near = [in_leaf[at], in_branch[at], everything][reach:]
-            pool, weights = next(
-                (pool, weights) for pool in near if (weights := appeal[pool]).any()
-            )
-            item = _draw(rng, pool, weights)
+            for pool in (in_leaf[at], in_branch[at], everything)[reach:]:
+                weights = appeal[pool]
+                if (total := weights.sum()) > 0:
+                    break
+            item = _draw(rng, pool, weights / total)
             appeal[item] = 0  # nothing is bought twice
             taken.append(int(item) + 1)
             at = leaf_of[item]

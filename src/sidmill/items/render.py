@@ -27,7 +27,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.core.paths import expand
 from sidmill.core.terminal import names as shown_names
 from sidmill.core.terminal import safe
-from sidmill.formats import catalogue, given_sids, item_text
+from sidmill.formats import catalogue, file_names, given_sids, item_text
 from sidmill.formats.reject_counts import NOT_UTF8, Tally
 from sidmill.io import encodings, parquet
 from sidmill.items.clean import UnreadableError, plain_text
@@ -304,7 +304,7 @@ def open_source(settings: Items) -> Source:
         settings.encoding, settings.separator, columns, settings.quoted, "items"
     )
     return Source(
-        expand(settings.path, catalogue.SUFFIXES, "items.path"), dialect, settings.id_field
+        expand(settings.path, file_names.CATALOGUES, "items.path"), dialect, settings.id_field
     )
 
 

@@ -62,6 +62,7 @@ _RQKMEANS = Quantizer(
     needs_row_per_code=True,
 )
 
+GIVEN = "given"  # SIDs that exist: the only quantizer without codebooks
 QUANTIZERS = {
     "rqkmeans": _RQKMEANS._replace(starts_from_codes=True),
     "rqkmeans_balanced": _RQKMEANS,

@@ -3,7 +3,7 @@
 Letters: n texts, V vocabulary, D dimensions.
 
 Source: Deerwester et al., Indexing by Latent Semantic Analysis, 1990,
-https://doi.org/10.1002/(SICI)1097-4571(199009)41:6%3C391::AID-ASI1%3E3.0.CO;2-9, fitted with
+https://doi.org/10.1002/(SICI)1097-4571(199009)41:6%3C391::AID-ASI1%3E3.0.CO;2-9, with the values of
 https://scikit-learn.org/stable/modules/generated/sklearn.decomposition.TruncatedSVD.html
 """
 
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from sidmill.core.errors import SidmillError
-from sidmill.core.words import words
 from sidmill.embed import fingerprint
 from sidmill.embed.backend import Backend, Run, unit_rows
 from sidmill.embed.backends import tfidf
@@ -99,22 +99,15 @@ def fit(text_path: str | Path, settings: Embedding, seed: int) -> LsaModel:
     if settings.dim is None:
         raise SidmillError("embedding.dim is null: LSA has no width of its own: set a number")
 
-    # Encoding does without scikit-learn, whose import takes longer than encoding a shard.
-    from sklearn.decomposition import TruncatedSVD
-    from sklearn.feature_extraction.text import TfidfVectorizer
     from threadpoolctl import threadpool_limits
 
     # Weights of words: sparse (n, V).
     texts = _sample(text_path, settings.lsa_sample, seed)
-    vectorizer = TfidfVectorizer(
-        analyzer=words, sublinear_tf=True, max_features=settings.lsa_features, dtype=np.float32
-    )
-    try:
-        weights = vectorizer.fit_transform(texts)
-    except ValueError:  # scikit-learn's word for an empty vocabulary
+    vocabulary, idf, weights = tfidf.fit(texts, settings.lsa_features)
+    if not vocabulary:
         raise SidmillError(
             f"{text_path}: {len(texts)} texts hold no word to fit an LSA on: check items.fields"
-        ) from None
+        )
 
     # ARPACK finds one direction less than there are texts, and than there are words.
     largest = min(weights.shape) - 1
@@ -134,22 +127,16 @@ def fit(text_path: str | Path, settings: Embedding, seed: int) -> LsaModel:
     # faster and its directions move MRR on Cranfield by 0.01 from one seed to the next. ARPACK's
     # products are small: one thread is several times as fast as two, and gives the same bytes on
     # any number of cores.
-    # Where all texts are equal, scikit-learn divides by their variance, which is zero, for a figure
-    # that nothing here reads.
-    with threadpool_limits(1, user_api="blas"), np.errstate(divide="ignore", invalid="ignore"):
-        svd = TruncatedSVD(settings.dim, algorithm="arpack", random_state=seed).fit(weights)
-    kept = np.square(svd.singular_values_).sum() / np.square(weights.data).sum()
+    with threadpool_limits(1, user_api="blas"):
+        components, singular_values = _directions(weights, settings.dim, seed)
+    kept = np.square(singular_values).sum() / np.square(weights.data).sum()
     logger.info(
         "fitted %d dimensions to %d texts and %d words; they keep %.1f %% of the squared weights",
         settings.dim,
         *weights.shape,
         100 * kept,
     )
-    return LsaModel(
-        vocabulary=vectorizer.get_feature_names_out().tolist(),
-        idf=vectorizer.idf_.astype(np.float32),
-        components=np.ascontiguousarray(svd.components_, dtype=np.float32),
-    )
+    return LsaModel(vocabulary, idf, np.ascontiguousarray(components, dtype=np.float32))
 
 
 def encode(model: LsaModel, texts: list[str], *, normalize: bool) -> np.ndarray:
@@ -200,6 +187,23 @@ def read(path: str | Path) -> LsaModel:
             f"another copy of a published one, or delete it and run again"
         )
     return model
+
+
+def _directions(weights: csr_matrix, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Decompose weights (n, V), as scikit-learn's ``TruncatedSVD`` with ARPACK does, bit for bit.
+
+    Returns:
+        float32 (D, V), directions by falling singular value, the largest entry of each positive,
+        and float32 (D,), the singular values.
+    """
+    from scipy.sparse.linalg import svds  # encoding needs no solver
+
+    start = np.random.RandomState(seed).uniform(-1, 1, min(weights.shape))
+    _, singular_values, rows = svds(weights, k=dim, v0=start)
+    directions = rows[::-1]
+    largest = np.abs(directions).argmax(axis=1)
+    signs = np.sign(directions[np.arange(dim), largest])
+    return directions * signs[:, None], singular_values[::-1]
 
 
 def _sample(text_path: str | Path, size: int, seed: int) -> list[str]:

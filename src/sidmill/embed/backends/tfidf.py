@@ -2,10 +2,10 @@
 
 Letters: n texts, V words.
 
-This is how lsa.safetensors is read: its words and frequencies, as scikit-learn's
-``TfidfVectorizer`` fitted them, applied to texts. The weights are those of that class with
-``sublinear_tf`` to the last bit (a test compares them): the order of the sums and the types of each
-step are the same. Jobs that embed a shard so need no scikit-learn.
+:func:`fit` finds the words and frequencies that lsa.safetensors stores, :func:`transform` applies
+them to texts. The weights are those of scikit-learn's ``TfidfVectorizer`` with ``sublinear_tf`` to
+the last bit (a test compares them): the order of the sums and the types of each step are the same.
+The import of scikit-learn takes longer than the work of these jobs.
 
 Source: Salton and Buckley, Term-weighting approaches in automatic text retrieval, 1988,
 https://doi.org/10.1016/0306-4573(88)90021-0, with the smoothed frequencies of
@@ -13,8 +13,9 @@ https://scikit-learn.org/stable/modules/feature_extraction.html#tfidf-term-weigh
 """
 
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -22,6 +23,53 @@ from scipy.sparse import csr_matrix
 from sidmill.core.words import words
 
 INT32_MAX = 2**31 - 1
+
+
+class Fit(NamedTuple):
+    """What :func:`fit` finds in texts.
+
+    Attributes:
+        vocabulary: V words, sorted.
+        idf: float32 (V,), inverse document frequency of each word.
+        weights: float32 (n, V), sparse, the weights of the texts. The entries of a row are in the
+            order in which the texts mention their words first.
+    """
+
+    vocabulary: list[str]
+    idf: np.ndarray
+    weights: csr_matrix
+
+
+def fit(texts: Iterable[str], most_words: int) -> Fit:
+    """Count the words of texts, and weigh them.
+
+    Memory: the distinct words, and about 16 bytes per word and text that has it.
+
+    Args:
+        texts: n texts.
+        most_words: V is at most this number; the most frequent words are kept.
+    """
+    # Columns in the order of first use, then renumbered in the order of the words.
+    numbers: defaultdict[str, int] = defaultdict()
+    numbers.default_factory = numbers.__len__
+    counts = _counts((Counter(words(text)) for text in texts), numbers)
+    vocabulary = sorted(numbers)
+    column_of = np.empty(len(vocabulary), dtype=counts.indices.dtype)
+    column_of[[numbers[word] for word in vocabulary]] = np.arange(len(vocabulary))
+    counts.indices = column_of[counts.indices]
+
+    # The most frequent words; scikit-learn, too, leaves ties to NumPy's argsort.
+    if len(vocabulary) > most_words:
+        occurrences = np.asarray(counts.sum(axis=0)).ravel()
+        kept = np.sort(np.argsort(-occurrences)[:most_words])
+        vocabulary = [vocabulary[column] for column in kept]
+        counts = counts[:, kept]
+
+    # Smoothed inverse document frequencies, in float32.
+    n_texts, n_words = counts.shape
+    n_with_word = np.bincount(counts.indices, minlength=n_words).astype(np.float32)
+    idf = np.log(np.float32(n_texts + 1) / (n_with_word + 1)) + 1
+    return Fit(vocabulary, idf, _weigh(counts, idf))
 
 
 def transform(texts: Iterable[str], columns: Mapping[str, int], idf: np.ndarray) -> csr_matrix:
