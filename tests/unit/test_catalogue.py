@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import catalogue
+from sidmill.formats import catalogue, catalogue_blocks
 from sidmill.formats.catalogue import Dialect
 from sidmill.io import encodings, json_values
 from sidmill.items.render import render
@@ -539,7 +539,7 @@ def test_only_the_columns_that_are_wanted_are_decoded(tmp_path, monkeypatch):
     )
     pq.write_table(table, tmp_path / "i.parquet")
     decoded = []
-    whole = catalogue._batch_rows
+    whole = catalogue_blocks._batch_rows
     monkeypatch.setattr(
         catalogue, "_batch_rows", lambda batch: decoded.append(batch.schema.names) or whole(batch)
     )

@@ -15,12 +15,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from decimal import Decimal
-from hashlib import blake2b
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sidmill.core.errors import SidmillError
@@ -30,6 +30,7 @@ from sidmill.core.terminal import safe
 from sidmill.formats import catalogue, given_sids, item_text
 from sidmill.formats.reject_counts import NOT_UTF8, Tally
 from sidmill.io import encodings, parquet
+from sidmill.items import columns as column_items
 from sidmill.items.clean import UnreadableError, plain_text
 from sidmill.settings.items import Items
 
@@ -74,6 +75,12 @@ class Source(NamedTuple):
         for file in self.files:
             for row in catalogue.read(file, fields, self.dialect):
                 yield file, row
+
+    def blocks(self, fields: set[str]) -> Iterator[tuple[str, catalogue.Block]]:
+        """All rows of all files by blocks, with ``fields`` as columns where that is possible."""
+        for file in self.files:
+            for block in catalogue.blocks(file, fields, self.dialect):
+                yield file, block
 
     def ids(self) -> Iterator[tuple[str, catalogue.Row, object]]:
         """File, row and id of all rows that can be read and have one."""
@@ -199,6 +206,31 @@ class _Renderer(NamedTuple):
             self.first_rows[pid] = f"{file}, row {row.number}"
         return pid, text
 
+    def columns(self, block: catalogue.Block) -> tuple[pa.RecordBatch, pa.RecordBatch] | None:
+        """Return the columns of a block, and its items as (pid, text); None: read its rows.
+
+        A row without an id or a text there has to be read by itself. Keys of the others are added.
+        """
+        columns = block.columns() if self.is_joined else None
+        if columns is None:
+            return None
+        pids = _column_ids(columns, self.ids)
+        texts = None if pids is None else column_items.texts(columns, [f for _, f in self.template])
+        if texts is None:
+            return None
+
+        # Rows whose id is repeated, or has no SID, count as bad.
+        is_item = pc.and_(pids.is_valid(), texts.is_valid())
+        if self.repeated:
+            repeated = pa.array(self.repeated, pids.type)
+            is_item = pc.and_(is_item, pc.invert(pc.is_in(pids, repeated)))
+        if self.have_sids is not None:
+            is_item = pc.and_(is_item, pc.is_in(pids, pa.array(self.have_sids, pids.type)))
+        pids = pc.if_else(is_item, pids, pa.scalar(None, pids.type))
+        if self.keys is not None:
+            self.keys.extend(_keys(pids.drop_null()))
+        return columns, pa.RecordBatch.from_arrays([pids, texts], ["pid", "text"])
+
     def _integer_id(self, row: catalogue.Row) -> int | str:
         """The id of a row where ids are integers if all are written as such."""
         try:
@@ -256,38 +288,78 @@ def _tables(
     unseen = {field for _, field in renderer.template if field}
     fields = {settings.id_field} | unseen
     n_items = 0
-    good: list[tuple[int | str, str]] = []
     bad: list[tuple[str | None, str, int, str]] = []
-    for file, row in source.rows(fields):
-        tally.rows += 1
-        if unseen:
-            unseen.difference_update(row.fields or ())
-        try:
-            good.append(renderer.item(file, row))
-        except BadRowError as error:
-            reason = str(error)
-            if settings.on_bad_rows == "error" and not isinstance(error, NoSidError):
-                raise SidmillError(_stopped_at(file, row, reason, source.dialect)) from None
+    for file, block in source.blocks(fields):
+        # Items of whole columns; rows that may be bad are read by themselves.
+        found = renderer.columns(block)
+        if found is None:
+            rows, made = block.all_rows(), None
+        else:
+            columns, made = found
+            unseen.difference_update(_seen(block, columns, unseen))
+            rows = block.rows(column_items.positions(made["pid"].is_null()))
+            tally.rows += made["pid"].is_valid().sum().as_py() or 0
+
+        good: list[tuple[int | str, str] | tuple[None, None]] = []
+        for row in rows:
+            tally.rows += 1
+            if unseen:
+                unseen.difference_update(row.fields or ())
+            try:
+                good.append(renderer.item(file, row))
+                continue
+            except BadRowError as error:
+                reason = str(error)
+                if settings.on_bad_rows == "error" and not isinstance(error, NoSidError):
+                    raise SidmillError(_stopped_at(file, row, reason, source.dialect)) from None
+            good.append((None, None))
             tally.add(file, row.number, reason)
             bad.append((_shown_id(row, settings.id_field), file, row.number, _stored(reason)))
+            if len(bad) == parquet.ROWS_PER_GROUP:
+                rejects.write_table(_table(bad, item_text.REJECTS_SCHEMA))
+                bad = []
 
-        # Write whole row groups.
-        if len(good) == parquet.ROWS_PER_GROUP:
-            n_items += len(good)
-            yield _table(good, schema)
-            good = []
-        if len(bad) == parquet.ROWS_PER_GROUP:
-            rejects.write_table(_table(bad, item_text.REJECTS_SCHEMA))
-            bad = []
+        items = _merged(made, _table(good, schema))
+        n_items += items.num_rows
+        yield items
 
     # Faults of the catalogue as a whole stop the run before a file appears.
     if renderer.keys is not None and len(_repeated_keys(renderer.keys)):
         raise _AnotherPassError
-    n_items += len(good)
     _check_outcome(source, unseen, n_items, tally)
     tally.check(settings.max_reject_share, "items", source.dialect.named("encoding"), (NO_SID,))
-    yield _table(good, schema)
     rejects.write_table(_table(bad, item_text.REJECTS_SCHEMA))
+
+
+def _seen(block: catalogue.Block, columns: pa.RecordBatch, fields: set[str]) -> set[str]:
+    """Which of some fields the rows of a block have; a column of nulls alone may be one of none."""
+    names = fields.intersection(columns.schema.names)
+    seen = {name for name in names if columns[name].null_count < columns.num_rows}
+    if seen != names:
+        seen.update(*(row.fields for row in block.all_rows() if row.fields))
+    return seen
+
+
+def _merged(made: pa.RecordBatch | None, read: pa.Table) -> pa.Table:
+    """Items in the order of the rows; a row without an item is null in ``made`` and in ``read``.
+
+    Args:
+        made: from columns, (n,), null where the row was read by itself; None: all rows were.
+        read: of the rows that were read by themselves, in order.
+    """
+    if made is None:
+        return read.filter(read["pid"].is_valid())
+    is_read = made["pid"].is_null()
+    arrays = (
+        [
+            pc.replace_with_mask(made[name], is_read, read[name].combine_chunks())
+            for name in read.schema.names
+        ]
+        if read.num_rows
+        else made.columns
+    )
+    items = pa.table(arrays, schema=read.schema)
+    return items.filter(items["pid"].is_valid()) if read["pid"].null_count else items
 
 
 def open_source(settings: Items) -> Source:
@@ -416,6 +488,12 @@ def _id_value(row: catalogue.Row, field: str) -> object:
     return str(value) if isinstance(value, UUID) else value
 
 
+def _column_ids(columns: pa.RecordBatch, ids: Ids) -> pa.Array | None:
+    """Ids of a block, null where a row has to be read by itself; None: all rows have to be."""
+    values = column_items.column(columns, ids.field)
+    return column_items.ids(values, as_integers=ids.integer, strict=ids.strict)
+
+
 def _is_missing(value: object) -> bool:
     """Whether a value is no id: null, NaN, or nothing but white space."""
     if isinstance(value, str):
@@ -502,15 +580,29 @@ def _repeated_keys(keys: "array[int]") -> np.ndarray:
 
 
 def _readable_ids(source: Source, ids: Ids) -> Iterator[int | str]:
-    for _, row, _ in source.ids():
-        with suppress(BadRowError):
-            yield _read_id(row, ids)
+    for _, block in source.blocks({ids.field}):
+        columns = block.columns()
+        pids = None if columns is None else _column_ids(columns, ids)
+        rows = block.all_rows()
+        if pids is not None:
+            yield from pids.drop_null().to_pylist()
+            rows = block.rows(column_items.positions(pids.is_null()))
+        for row in rows:
+            if not _is_missing(_id_value(row, ids.field)):
+                with suppress(BadRowError):
+                    yield _read_id(row, ids)
 
 
 def _key(pid: int | str) -> int:
-    if isinstance(pid, int):
-        return pid
-    return int.from_bytes(blake2b(pid.encode(), digest_size=8).digest(), "little", signed=True)
+    """64 bits that equal ids share; of a text they differ between processes."""
+    return pid if isinstance(pid, int) else hash(pid)
+
+
+def _keys(pids: pa.Array) -> "array[int]":
+    """The keys of ids: int64 or string (n,) without nulls."""
+    if pa.types.is_integer(pids.type):
+        return array("q", pids.to_numpy().tobytes())
+    return array("q", map(hash, pids.to_pylist()))
 
 
 def _joined(fields: list[str]) -> Template:
