@@ -539,9 +539,11 @@ def test_only_the_columns_that_are_wanted_are_decoded(tmp_path, monkeypatch):
     )
     pq.write_table(table, tmp_path / "i.parquet")
     decoded = []
-    whole = catalogue_blocks._batch_rows
+    whole = catalogue_blocks.of_batch
     monkeypatch.setattr(
-        catalogue, "_batch_rows", lambda batch: decoded.append(batch.schema.names) or whole(batch)
+        catalogue_blocks,
+        "of_batch",
+        lambda batch, *others: decoded.append(batch.schema.names) or whole(batch, *others),
     )
     assert len(items(tmp_path, tmp_path / "i.parquet")[0]) == n
     assert set(itertools.chain(*decoded)) == {"id", "title"}

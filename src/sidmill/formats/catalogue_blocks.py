@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.json as pj
 
 from sidmill.io import json_values
-from sidmill.io.delimited_text import NOT_TEXT, Record, RecordBlock
+from sidmill.io.delimited_text import Record, RecordBlock
 
 LEADING_LINES = 50  # lines of JSON that decide the types of its columns
 MOST_OPENED = 200  # brackets that a line may open: Python's parser refuses deep nesting
@@ -89,8 +89,8 @@ def of_batch(batch: pa.RecordBatch, first: int, index: tuple[str, int, int] | No
             yield Row(number, values, problem)
 
     def rows(positions: Sequence[int]) -> Iterator[Row]:
-        chosen = batch.take(pa.array(positions, pa.int64()))
-        return rows_of(chosen, (first + position for position in positions))
+        for position in positions:  # few: Arrow does not gather all types
+            yield from rows_of(batch.slice(position, 1), [first + position])
 
     return Block(columns, lambda: rows_of(batch, range(first, first + batch.num_rows)), rows)
 
@@ -146,9 +146,10 @@ def _record_columns(
     """The wanted columns of a table, if all of its records have all columns and hold text."""
     if records.problem or set(map(len, records.values)) != {len(names)}:
         return None
-    text = "".join(map("".join, records.values))
-    if not text.isascii() and NOT_TEXT.search(text):
-        return None
+    try:
+        "".join(map("".join, records.values)).encode()
+    except UnicodeEncodeError:
+        return None  # a byte that is no text, in any column, makes its row a bad one
     wanted = [position for position, name in enumerate(names) if fields is None or name in fields]
     columns = [
         pa.array(map(operator.itemgetter(position), records.values), pa.string())
@@ -187,7 +188,8 @@ def _json_columns(data: bytes, fields: Collection[str] | None) -> pa.RecordBatch
 
     # One object a line: no object goes on over lines that begin and end with braces.
     body = data.removesuffix(b"\n").removesuffix(b"\r")
-    end = b"}\r\n{" if body.find(b"}\r\n{") >= 0 else b"}\n{"
+    is_crlf = body[: body.find(b"\n")].endswith(b"\r")
+    end = b"}\r\n{" if is_crlf else b"}\n{"
     n_rows = body.count(b"\n") + 1
     if not (body.startswith(b"{") and body.endswith(b"}") and body.count(end) == n_rows - 1):
         return None
@@ -228,7 +230,10 @@ def _json_schema(stream: io.BytesIO, fields: Collection[str]) -> pa.Schema | Non
 
 
 def _most_opened(body: bytes) -> int:
-    """The largest number of brackets that one line opens."""
+    """The largest number of brackets that one line opens, or a bound of it."""
+    n_lines, n_opened = body.count(b"\n") + 1, body.count(b"{") + body.count(b"[")
+    if n_opened - n_lines < MOST_OPENED:  # each line opens one at least
+        return n_opened - n_lines + 1
     letters = np.frombuffer(body, dtype=np.uint8)
     starts = np.concatenate([[0], np.flatnonzero(letters == LINE_END) + 1])
     opened = (letters == OPENING[0]) | (letters == OPENING[1])

@@ -286,8 +286,7 @@ class _Lines:
                 yield self._not_too_long(chunk)
                 continue
             lines = io.StringIO(chunk, newline="")
-            self.n_lines += len(lines.readlines()) if "\r" in chunk else chunk.count("\n")
-            lines.seek(0)
+            self.n_lines += chunk.count("\n") + chunk.count("\r") - chunk.count("\r\n")
             yield lines
 
     def _not_too_long(self, chunk: str) -> Iterator[str]:

@@ -5,6 +5,7 @@ made by the function that rows take, and each row that may give no item is left 
 """
 
 from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
 import pyarrow as pa
@@ -70,8 +71,12 @@ def texts(columns: pa.RecordBatch, fields: Sequence[str]) -> pa.Array | None:
     if not parts:
         return None
 
-    # Rows with a letter or a digit: of ASCII mostly, else as Python counts them.
+    # Arrow drops a row of nulls alone from what it joins: such a row gets an empty text.
+    is_empty = reduce(pc.and_, (part.is_null() for part in parts))
+    parts[0] = pc.if_else(is_empty, "", parts[0])
     joined = pc.binary_join_element_wise(*parts, "\n", null_handling="skip")
+
+    # Rows with a letter or a digit: of ASCII mostly, else as Python counts them.
     is_text = pc.match_substring_regex(joined, LETTER_OR_DIGIT)
     others = pc.invert(is_text)
     if pc.any(others).as_py():
@@ -106,6 +111,7 @@ def _clean(values: pa.Array) -> pa.Array:
     return pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values)
 
 
-def positions(is_chosen: pa.Array) -> np.ndarray:
-    """Positions of the true values of bool (n,) without nulls: int64."""
-    return np.flatnonzero(is_chosen.to_numpy(zero_copy_only=False))
+def positions(is_chosen: pa.Array) -> list[int]:
+    """Positions of the true values of bool (n,) without nulls."""
+    chosen: list[int] = np.flatnonzero(is_chosen.to_numpy(zero_copy_only=False)).tolist()
+    return chosen
