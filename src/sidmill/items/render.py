@@ -28,9 +28,10 @@ from sidmill.core.paths import expand
 from sidmill.core.terminal import names as shown_names
 from sidmill.core.terminal import safe
 from sidmill.formats import catalogue, given_sids, item_text
+from sidmill.formats.catalogue_blocks import Block, Row
 from sidmill.formats.reject_counts import NOT_UTF8, Tally
 from sidmill.io import encodings, parquet
-from sidmill.items import columns as column_items
+from sidmill.items import column_items
 from sidmill.items.clean import UnreadableError, plain_text
 from sidmill.settings.items import Items
 
@@ -70,19 +71,19 @@ class Source(NamedTuple):
     dialect: catalogue.Dialect
     id_field: str
 
-    def rows(self, fields: set[str] | None = None) -> Iterator[tuple[str, catalogue.Row]]:
+    def rows(self, fields: set[str] | None = None) -> Iterator[tuple[str, Row]]:
         """All rows of all files; with ``fields`` alone, where the others need not be decoded."""
         for file in self.files:
             for row in catalogue.read(file, fields, self.dialect):
                 yield file, row
 
-    def blocks(self, fields: set[str]) -> Iterator[tuple[str, catalogue.Block]]:
+    def blocks(self, fields: set[str]) -> Iterator[tuple[str, Block]]:
         """All rows of all files by blocks, with ``fields`` as columns where that is possible."""
         for file in self.files:
             for block in catalogue.blocks(file, fields, self.dialect):
                 yield file, block
 
-    def ids(self) -> Iterator[tuple[str, catalogue.Row, object]]:
+    def ids(self) -> Iterator[tuple[str, Row, object]]:
         """File, row and id of all rows that can be read and have one."""
         for file, row in self.rows({self.id_field}):
             value = _id_value(row, self.id_field)
@@ -185,7 +186,7 @@ class _Renderer(NamedTuple):
     is_sure: bool = True
     is_joined: bool = False
 
-    def item(self, file: str, row: catalogue.Row) -> tuple[int | str, str]:
+    def item(self, file: str, row: Row) -> tuple[int | str, str]:
         """Return the id and the text of a row.
 
         Raises:
@@ -206,7 +207,7 @@ class _Renderer(NamedTuple):
             self.first_rows[pid] = f"{file}, row {row.number}"
         return pid, text
 
-    def columns(self, block: catalogue.Block) -> tuple[pa.RecordBatch, pa.RecordBatch] | None:
+    def columns(self, block: Block) -> tuple[pa.RecordBatch, pa.RecordBatch] | None:
         """Return the columns of a block, and its items as (pid, text); None: read its rows.
 
         A row without an id or a text there has to be read by itself. Keys of the others are added.
@@ -215,23 +216,22 @@ class _Renderer(NamedTuple):
         if columns is None:
             return None
         pids = _column_ids(columns, self.ids)
-        texts = None if pids is None else column_items.texts(columns, [f for _, f in self.template])
-        if texts is None:
+        texts = column_items.texts(columns, [field or "" for _, field in self.template])
+        if pids is None or texts is None:
             return None
 
-        # Rows whose id is repeated, or has no SID, count as bad.
+        # Rows whose id is repeated, or has no SID, may be bad ones.
         is_item = pc.and_(pids.is_valid(), texts.is_valid())
         if self.repeated:
-            repeated = pa.array(self.repeated, pids.type)
-            is_item = pc.and_(is_item, pc.invert(pc.is_in(pids, repeated)))
+            is_item = pc.and_(is_item, [pid not in self.repeated for pid in pids.to_pylist()])
         if self.have_sids is not None:
-            is_item = pc.and_(is_item, pc.is_in(pids, pa.array(self.have_sids, pids.type)))
+            is_item = pc.and_(is_item, [pid in self.have_sids for pid in pids.to_pylist()])
         pids = pc.if_else(is_item, pids, pa.scalar(None, pids.type))
         if self.keys is not None:
             self.keys.extend(_keys(pids.drop_null()))
         return columns, pa.RecordBatch.from_arrays([pids, texts], ["pid", "text"])
 
-    def _integer_id(self, row: catalogue.Row) -> int | str:
+    def _integer_id(self, row: Row) -> int | str:
         """The id of a row where ids are integers if all are written as such."""
         try:
             pid = _read_id(row, self.ids)
@@ -287,39 +287,29 @@ def _tables(
     schema = item_text.schema(pa.int64() if renderer.ids.integer else pa.string())
     unseen = {field for _, field in renderer.template if field}
     fields = {settings.id_field} | unseen
+    refused = _Refused(rejects, settings, source.dialect, tally, [])
     n_items = 0
-    bad: list[tuple[str | None, str, int, str]] = []
     for file, block in source.blocks(fields):
         # Items of whole columns; rows that may be bad are read by themselves.
-        found = renderer.columns(block)
-        if found is None:
-            rows, made = block.all_rows(), None
-        else:
+        rows, made = block.all_rows(), None
+        if (found := renderer.columns(block)) is not None:
             columns, made = found
             unseen.difference_update(_seen(block, columns, unseen))
             rows = block.rows(column_items.positions(made["pid"].is_null()))
-            tally.rows += made["pid"].is_valid().sum().as_py() or 0
+            tally.rows += columns.num_rows - made["pid"].null_count
 
-        good: list[tuple[int | str, str] | tuple[None, None]] = []
+        # A row without an item keeps its position until both are put together.
+        read: list[tuple[int | str, str] | tuple[None, None]] = []
         for row in rows:
             tally.rows += 1
             if unseen:
                 unseen.difference_update(row.fields or ())
             try:
-                good.append(renderer.item(file, row))
-                continue
+                read.append(renderer.item(file, row))
             except BadRowError as error:
-                reason = str(error)
-                if settings.on_bad_rows == "error" and not isinstance(error, NoSidError):
-                    raise SidmillError(_stopped_at(file, row, reason, source.dialect)) from None
-            good.append((None, None))
-            tally.add(file, row.number, reason)
-            bad.append((_shown_id(row, settings.id_field), file, row.number, _stored(reason)))
-            if len(bad) == parquet.ROWS_PER_GROUP:
-                rejects.write_table(_table(bad, item_text.REJECTS_SCHEMA))
-                bad = []
-
-        items = _merged(made, _table(good, schema))
+                refused.add(file, row, error)
+                read.append((None, None))
+        items = _merged(made, _table(read, schema))
         n_items += items.num_rows
         yield items
 
@@ -328,10 +318,48 @@ def _tables(
         raise _AnotherPassError
     _check_outcome(source, unseen, n_items, tally)
     tally.check(settings.max_reject_share, "items", source.dialect.named("encoding"), (NO_SID,))
-    rejects.write_table(_table(bad, item_text.REJECTS_SCHEMA))
+    refused.write()
 
 
-def _seen(block: catalogue.Block, columns: pa.RecordBatch, fields: set[str]) -> set[str]:
+class _Refused(NamedTuple):
+    """Rows that give no item, on their way to rejects.parquet.
+
+    Attributes:
+        out: rejects.parquet, open.
+        settings: of the stage.
+        dialect: how the files are written.
+        tally: counts the rows by cause, changed in place.
+        waiting: rows of the row group to be written next, changed in place.
+    """
+
+    out: pq.ParquetWriter
+    settings: Items
+    dialect: catalogue.Dialect
+    tally: Tally
+    waiting: list[tuple[str | None, str, int, str]]
+
+    def add(self, file: str, row: Row, error: BadRowError) -> None:
+        """List a row; write a whole row group.
+
+        Raises:
+            SidmillError: if bad rows stop the run.
+        """
+        reason = str(error)
+        if self.settings.on_bad_rows == "error" and not isinstance(error, NoSidError):
+            raise SidmillError(_stopped_at(file, row, reason, self.dialect)) from None
+        self.tally.add(file, row.number, reason)
+        shown = _shown_id(row, self.settings.id_field)
+        self.waiting.append((shown, file, row.number, _stored(reason)))
+        if len(self.waiting) == parquet.ROWS_PER_GROUP:
+            self.write()
+
+    def write(self) -> None:
+        """Write the rows that wait as one row group."""
+        self.out.write_table(_table(self.waiting, item_text.REJECTS_SCHEMA))
+        self.waiting.clear()
+
+
+def _seen(block: Block, columns: pa.RecordBatch, fields: set[str]) -> set[str]:
     """Which of some fields the rows of a block have; a column of nulls alone may be one of none."""
     names = fields.intersection(columns.schema.names)
     seen = {name for name in names if columns[name].null_count < columns.num_rows}
@@ -349,15 +377,13 @@ def _merged(made: pa.RecordBatch | None, read: pa.Table) -> pa.Table:
     """
     if made is None:
         return read.filter(read["pid"].is_valid())
-    is_read = made["pid"].is_null()
-    arrays = (
-        [
+    arrays = made.columns
+    if read.num_rows:
+        is_read = made["pid"].is_null()
+        arrays = [
             pc.replace_with_mask(made[name], is_read, read[name].combine_chunks())
-            for name in read.schema.names
+            for name in made.schema.names
         ]
-        if read.num_rows
-        else made.columns
-    )
     items = pa.table(arrays, schema=read.schema)
     return items.filter(items["pid"].is_valid()) if read["pid"].null_count else items
 
@@ -388,7 +414,7 @@ def _log_encodings(source: Source) -> None:
             logger.info("%s is read as %s, as its first bytes say", file, found)
 
 
-def _stopped_at(file: str, row: catalogue.Row, reason: str, dialect: catalogue.Dialect) -> str:
+def _stopped_at(file: str, row: Row, reason: str, dialect: catalogue.Dialect) -> str:
     """The message for a bad row that stops the run."""
     hint = ""
     if reason.startswith(NOT_UTF8):
@@ -476,7 +502,7 @@ def _floats(source: Source, first: object) -> str:
     )
 
 
-def _id_value(row: catalogue.Row, field: str) -> object:
+def _id_value(row: Row, field: str) -> object:
     """What stands where the id should; whole decimals are integers, UUIDs are text."""
     if row.fields is None:
         return None
@@ -508,7 +534,7 @@ def _is_integer(value: object) -> bool:
     return isinstance(value, int) and value in INT64
 
 
-def _read_id(row: catalogue.Row, ids: Ids) -> int | str:
+def _read_id(row: Row, ids: Ids) -> int | str:
     # Most integers of tables; then all others, and floats that pandas made of them.
     value = _id_value(row, ids.field)
     if isinstance(value, str) and ids.integer and not ids.strict and SHORT_INTEGER(value):
@@ -549,7 +575,7 @@ def _read_integer(value: int, ids: Ids) -> int | str:
     return value
 
 
-def _shown_id(row: catalogue.Row, id_field: str) -> str | None:
+def _shown_id(row: Row, id_field: str) -> str | None:
     value = _id_value(row, id_field)
     if value is None:
         return None

@@ -13,7 +13,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.formats import catalogue, catalogue_blocks
 from sidmill.io import delimited_text, text_lines
 from sidmill.items import render as module
-from sidmill.items.columns import texts
+from sidmill.items.column_items import texts
 from sidmill.items.render import render
 from sidmill.settings.items import Items
 
