@@ -202,9 +202,9 @@ def test_values_become_clean_text(value, text):
     "piece", ["<a ", "<a x=", '<a x="', "<a x='<a y=\"", ' x="<a y=1" ', "x", " ", "=", "a = 'b'"]
 )
 def test_cleaning_takes_time_in_proportion_to_the_text(piece):
-    started = time.perf_counter()
+    started = time.process_time()
     clean("<a " + piece * (100_000 // len(piece)))
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 @given(st.text())
