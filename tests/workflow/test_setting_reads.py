@@ -74,7 +74,7 @@ READS = {
     ("embedding", "shards"): {"store_vectors", "report_embedding", "describe_version"},
     ("fuse", "method"): RECOMMENDERS,
     ("fuse", "use"): {
-        "fit_categories", "train_opq", "train_pca_grid", "import_pretrained", "encode_items",
+        "fit_categories", "train_opq", "train_pca_grid", "encode_items",
         "resolve_collisions", "measure_quality", "measure_churn", "evaluate_quantizer",
         "resolve_quantizer", "train_generative_by_sids", *RECOMMENDERS,
     },
