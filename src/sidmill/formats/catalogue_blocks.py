@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.json as pj
 
 from sidmill.io import json_values
-from sidmill.io.delimited_text import Record, RecordBlock
+from sidmill.io.delimited_text import LineBlock, Record, RecordBlock
 
 LEADING_LINES = 50  # lines of JSON that decide the types of its columns
 MOST_OPENED = 200  # brackets that a line may open: Python's parser refuses deep nesting
@@ -113,7 +113,7 @@ def _batch_rows(batch: pa.RecordBatch) -> Iterator[tuple[dict[str, Any] | None, 
 
 
 def of_records(
-    records: RecordBlock,
+    block: RecordBlock | LineBlock,
     names: list[str],
     fields: Collection[str] | None,
     problem: Callable[[Record], str | None],
@@ -121,27 +121,34 @@ def of_records(
     """A block of a table of text.
 
     Args:
-        records: the records.
+        block: the records.
         names: of the columns.
         fields: the columns that are used; None: all.
         problem: says why a record cannot be read, if so.
     """
+    split = cache(lambda: block.split() if isinstance(block, LineBlock) else block)
 
-    def rows(positions: Sequence[int]) -> Iterator[Row]:
+    def columns() -> pa.RecordBatch | None:
+        wanted = [name for name in names if fields is None or name in fields]
+        if isinstance(block, LineBlock) and wanted:
+            return block.columns(names, wanted)
+        return _record_columns(split(), names, wanted)
+
+    def rows(positions: Iterable[int]) -> Iterator[Row]:
         for position in positions:
+            records = split()
             first, values = records.firsts[position], records.values[position]
             found = problem(Record(first, records.lasts[position], values, records.problem))
             yield Row(first, None if found else dict(zip(names, values, strict=True)), found)
 
-    return Block(
-        partial(_record_columns, records, names, fields),
-        lambda: rows(range(len(records.values))),
-        rows,
-    )
+    def all_rows() -> Iterator[Row]:
+        return rows(range(len(split().values)))
+
+    return Block(columns, all_rows, rows)
 
 
 def _record_columns(
-    records: RecordBlock, names: list[str], fields: Collection[str] | None
+    records: RecordBlock, names: list[str], wanted: list[str]
 ) -> pa.RecordBatch | None:
     """The wanted columns of a table, if all of its records have all columns and hold text."""
     if records.problem or set(map(len, records.values)) != {len(names)}:
@@ -150,12 +157,11 @@ def _record_columns(
         "".join(map("".join, records.values)).encode()
     except UnicodeEncodeError:
         return None  # a byte that is no text, in any column, makes its row a bad one
-    wanted = [position for position, name in enumerate(names) if fields is None or name in fields]
     columns = [
-        pa.array(map(operator.itemgetter(position), records.values), pa.string())
-        for position in wanted
+        pa.array(map(operator.itemgetter(names.index(name)), records.values), pa.string())
+        for name in wanted
     ]
-    return pa.RecordBatch.from_arrays(columns, [names[position] for position in wanted])
+    return pa.RecordBatch.from_arrays(columns, wanted)
 
 
 def of_lines(

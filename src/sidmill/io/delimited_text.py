@@ -7,15 +7,20 @@ after it could be separated, as behind an unclosed quote of CSV, it is an error.
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from typing import NamedTuple, TextIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.terminal import names as shown_names
 from sidmill.io import text_lines
 
+QUOTE, LINE_END, RETURN = b'"\n\r'
 CHUNK = 1 << 18  # characters that are read at once
 NOT_TEXT = re.compile("[\ud800-\udfff]")  # what surrogateescape makes of bytes that are no text
 
@@ -60,8 +65,8 @@ class RecordBlock(NamedTuple):
         problem: why the one record of this block cannot be read, else None.
     """
 
-    firsts: list[int]
-    lasts: list[int]
+    firsts: Sequence[int]
+    lasts: Sequence[int]
     values: list[list[str]]
     problem: str | None = None
 
@@ -71,13 +76,60 @@ class RecordBlock(NamedTuple):
             yield Record(first, last, values, self.problem)
 
 
+class LineBlock(NamedTuple):
+    """Some consecutive records of a table, each in one line, that are not yet split.
+
+    Attributes:
+        first: number of the first line, from 1.
+        data: the lines, as :func:`_regular_lines` describes them.
+        n_lines: how many.
+        separator: between the values, one character.
+    """
+
+    first: int
+    data: bytes
+    n_lines: int
+    separator: str
+
+    def split(self) -> RecordBlock:
+        """Split the lines."""
+        lines = io.StringIO(self.data.decode(), newline="")
+        values = list(csv.reader(lines, delimiter=self.separator, strict=True))
+        numbers = range(self.first, self.first + len(values))
+        return RecordBlock(numbers, numbers, values)
+
+    def columns(self, names: Sequence[str], wanted: Sequence[str]) -> pa.RecordBatch | None:
+        """Read some columns as strings.
+
+        Args:
+            names: of all columns.
+            wanted: of the columns to read, at least one.
+
+        Returns:
+            A value for each line; None if a line has another number of values.
+        """
+        reading = pa.csv.ReadOptions(
+            use_threads=False, block_size=len(self.data) + 1, column_names=names
+        )
+        parsing = pa.csv.ParseOptions(delimiter=self.separator)
+        converting = pa.csv.ConvertOptions(
+            column_types=dict.fromkeys(wanted, pa.string()), include_columns=wanted
+        )
+        source = pa.BufferReader(self.data)
+        try:
+            table = pa.csv.read_csv(source, reading, parsing, converting).combine_chunks()
+        except pa.ArrowInvalid:
+            return None
+        return table.to_batches()[0] if table.num_rows == self.n_lines else None
+
+
 def quoted_records(path: str, text: TextIO, separator: str) -> Iterator[Record]:
     """Yield the records of :func:`quoted_blocks` one by one."""
     for block in quoted_blocks(path, text, separator):
-        yield from block.records()
+        yield from (block.split() if isinstance(block, LineBlock) else block).records()
 
 
-def quoted_blocks(path: str, text: TextIO, separator: str) -> Iterator[RecordBlock]:
+def quoted_blocks(path: str, text: TextIO, separator: str) -> Iterator[RecordBlock | LineBlock]:
     """Yield the records of a table whose fields may stand in double quotes, but for blank lines.
 
     Memory: the records of ``CHUNK`` characters, or one record.
@@ -87,41 +139,92 @@ def quoted_blocks(path: str, text: TextIO, separator: str) -> Iterator[RecordBlo
     """
     csv.field_size_limit(text_lines.LONGEST)
     lines = _Lines(path, text)
-    rows = csv.reader(iter(lines), delimiter=separator, strict=True)
-    while True:
-        # Read up to the end of a chunk, or to a record that cannot be read.
-        block, error = RecordBlock([], [], []), None
-        n_chunks, before = max(lines.n_chunks, 1), rows.line_num
+    while lines.has_more():
+        if (found := _regular_lines(lines.chunk, separator)) is not None:
+            yield LineBlock(lines.number + 1, *found, separator)
+            lines.number += found[1]
+        else:
+            yield from _read_chunk(path, lines, separator)
+
+
+def _read_chunk(path: str, lines: "_Lines", separator: str) -> Iterator[RecordBlock]:
+    """Yield the records of a chunk one after another, the last of which may end in a later chunk.
+
+    Raises:
+        SidmillError: as :func:`quoted_blocks`.
+    """
+    before, is_over = lines.number, False
+    rows = csv.reader(lines, delimiter=separator, strict=True)
+    while not is_over:
+        # Read to the end, or to a record that cannot be read.
+        firsts: list[int] = []
+        lasts: list[int] = []
+        records: list[list[str]] = []
+        error: Exception | None = None
         try:
-            for values in rows:
-                last = rows.line_num
+            while True:
+                lines.is_between, ended = True, before + rows.line_num
+                values = next(rows)
                 if values:
-                    block.firsts.append(before + 1)
-                    block.lasts.append(last)
-                    block.values.append(values)
-                before = last
-                if lines.n_chunks > n_chunks:
-                    break
-            else:
-                n_chunks = 0  # the end of the file
+                    firsts.append(ended + 1)
+                    lasts.append(before + rows.line_num)
+                    records.append(values)
+        except StopIteration:
+            is_over = True
         except Exception as raised:  # raised again below
             error = raised
 
         # Records before an error come first, as if they were read one by one.
-        if block.values:
-            yield block
+        if records:
+            yield RecordBlock(firsts, lasts, records)
         if isinstance(error, csv.Error):
-            if rows.line_num > before + 1:
+            last = before + rows.line_num
+            if last > ended + 1:
                 raise SidmillError(
-                    f"{path}, line {before + 1}: a quote opened there is not closed where the "
-                    f"field ends, at line {rows.line_num}: correct it; the rows after it cannot be "
+                    f"{path}, line {ended + 1}: a quote opened there is not closed where the "
+                    f"field ends, at line {last}: correct it; the rows after it cannot be "
                     f"separated"
                 ) from None
-            yield RecordBlock([before + 1], [before + 1], [[]], f"not CSV ({error})")
+            yield RecordBlock([ended + 1], [ended + 1], [[]], f"not CSV ({error})")
         elif error is not None:
             raise error
-        elif not n_chunks:
-            return
+
+
+def _regular_lines(text: str, separator: str) -> tuple[bytes, int] | None:
+    r"""Lines that Python and Arrow read alike, each as one record: as UTF-8, and how many they are.
+
+    No line is blank, all end by \n or by \r\n, all is text, quotes enclose whole fields or stand
+    twice in them, and no line ends within quotes. None where some line is not so.
+    """
+    if not separator.isascii() or separator in '"\r\n' or text.startswith("\ufeff"):
+        return None
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        return None
+
+    # Line ends: none follows another one, and \r is a part of one.
+    letters = np.frombuffer(data, dtype=np.uint8)
+    line_ends = np.flatnonzero(letters == LINE_END)
+    returns = np.flatnonzero(letters == RETURN)
+    is_blank = np.diff(line_ends, prepend=-1) == 1
+    if is_blank.any() or b"\0" in data or data.startswith(b"\r") or data.endswith(b"\r"):
+        return None
+    if (letters[returns + 1] != LINE_END).any() or (letters[returns - 1] == LINE_END).any():
+        return None
+    n_lines = len(line_ends) + (not data.endswith(b"\n"))
+
+    # Quotes: each is the first or last letter of a field, or one of a pair, and lines end outside.
+    quotes = np.flatnonzero(letters == QUOTE)
+    if not len(quotes):
+        return data, n_lines
+    if len(quotes) % 2 or (np.searchsorted(quotes, line_ends) % 2).any():
+        return None
+    ends = np.array([ord(separator), LINE_END, QUOTE, RETURN], dtype=np.uint8)
+    is_first = np.isin(letters[quotes[::2] - 1], ends[:3]) | (quotes[::2] == 0)
+    behind = letters[np.minimum(quotes[1::2] + 1, len(letters) - 1)]
+    is_last = np.isin(behind, ends) | (quotes[1::2] == len(letters) - 1)
+    return (data, n_lines) if is_first.all() and is_last.all() else None
 
 
 def plain_records(path: str, text: TextIO, split: Callable[[str], list[str]]) -> Iterator[Record]:
@@ -145,15 +248,14 @@ def plain_blocks(
     Raises:
         SidmillError: for a line that is too long.
     """
-    number = 1
-    for lines in _Lines(path, text).blocks():
+    lines = _Lines(path, text)
+    while lines.has_more():
+        numbered = list(enumerate(lines.lines, start=lines.number + 1))
+        lines.number += len(numbered)
         filled = [
-            (at, split(line.rstrip("\r\n")))
-            for at, line in enumerate(lines, start=number)
-            if line.strip(" \r\n")
+            (number, split(line.rstrip("\r\n"))) for number, line in numbered if line.strip(" \r\n")
         ]
-        number += len(lines)
-        numbers = [at for at, _ in filled]
+        numbers = [number for number, _ in filled]
         yield RecordBlock(numbers, numbers, [values for _, values in filled])
 
 
@@ -183,8 +285,8 @@ def table(
 
 
 def table_blocks(
-    path: str, blocks: Iterator[RecordBlock], columns: Columns
-) -> tuple[list[str], Iterator[RecordBlock], Callable[[Record], str | None]]:
+    path: str, blocks: Iterator[RecordBlock | LineBlock], columns: Columns
+) -> tuple[list[str], Iterator[RecordBlock | LineBlock], Callable[[Record], str | None]]:
     """Split a table of delimited text, read by blocks, into names and rows, as :func:`table` does.
 
     Returns:
@@ -193,7 +295,11 @@ def table_blocks(
     Raises:
         SidmillError: as :func:`table`.
     """
-    first = next((block for block in blocks if block.values), RecordBlock([1], [1], [[]]))
+    first = RecordBlock([1], [1], [[]])
+    for block in blocks:
+        first = block.split() if isinstance(block, LineBlock) else block
+        if first.values:
+            break
     header, counted, is_row = _header(path, next(first.records()), columns)
     if not is_row:
         first = RecordBlock(first.firsts[1:], first.lasts[1:], first.values[1:])
@@ -252,53 +358,49 @@ def _checked(
 class _Lines:
     """The lines of a file with their ends, read by chunks of whole lines.
 
+    As an iterator it ends with a chunk if no record is begun, and else goes on to the next one.
+
     Attributes:
-        n_chunks: how many chunks have been read.
+        chunk: the lines that were read last.
+        lines: those of them that were not given out.
+        number: of the last line that was given out; 0 at the beginning.
+        is_between: whether the next line begins a record; set by the reader of records.
     """
 
     def __init__(self, path: str, text: TextIO) -> None:
-        self.path, self.text, self.n_chunks, self.n_lines = path, text, 0, 0
+        self.path, self.text, self.chunk, self.number = path, text, "", 0
+        self.lines: Iterator[str] = iter(())
+        self.is_between = True
+
+    def has_more(self) -> bool:
+        """Whether the file has more lines, which are then in ``chunk``.
+
+        Raises:
+            SidmillError: if a line is longer than memory should hold.
+        """
+        # A line ends as TextIO ends it: by \n, \r or both. StringIO does the same.
+        self.chunk = self.text.read(CHUNK)
+        if not self.chunk:
+            return False
+        self.chunk += self.text.readline(text_lines.LONGEST)
+        if len(self.chunk) >= text_lines.LONGEST:
+            for number, line in enumerate(io.StringIO(self.chunk, newline=""), self.number + 1):
+                if len(line) >= text_lines.LONGEST:
+                    raise SidmillError(
+                        f"{self.path}, line {number}: {text_lines.TOO_LONG}: correct it"
+                    )
+        self.lines = io.StringIO(self.chunk, newline="")
+        return True
 
     def __iter__(self) -> Iterator[str]:
-        """Yield the lines one by one.
+        return self
 
-        Raises:
-            SidmillError: if one is longer than memory should hold.
-        """
-        for lines in self._chunks():
-            yield from lines
-
-    def blocks(self) -> Iterator[list[str]]:
-        """Yield the lines of one chunk after another.
-
-        Raises:
-            SidmillError: if one is longer than memory should hold.
-        """
-        for lines in self._chunks():
-            yield list(lines)
-
-    def _chunks(self) -> Iterator[Iterable[str]]:
-        # A line ends as TextIO ends it: by \n, \r or both. StringIO does the same.
-        while chunk := self.text.read(CHUNK):
-            chunk += self.text.readline(text_lines.LONGEST)
-            self.n_chunks += 1
-            if len(chunk) >= text_lines.LONGEST:
-                yield self._not_too_long(chunk)
-                continue
-            lines = io.StringIO(chunk, newline="")
-            self.n_lines += chunk.count("\n") + chunk.count("\r") - chunk.count("\r\n")
-            yield lines
-
-    def _not_too_long(self, chunk: str) -> Iterator[str]:
-        """Lines of a chunk that may be too long.
-
-        Raises:
-            SidmillError: naming the line, by its number in the file.
-        """
-        for line in io.StringIO(chunk, newline=""):
-            self.n_lines += 1
-            if len(line) >= text_lines.LONGEST:
-                raise SidmillError(
-                    f"{self.path}, line {self.n_lines}: {text_lines.TOO_LONG}: correct it"
-                )
-            yield line
+    def __next__(self) -> str:
+        line = next(self.lines, None)
+        if line is None and not self.is_between and self.has_more():
+            line = next(self.lines)
+        if line is None:
+            raise StopIteration
+        self.is_between = False
+        self.number += 1
+        return line
