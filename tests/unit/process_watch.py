@@ -12,7 +12,7 @@ def running(pid):
         return False
 
 
-def eventually(condition, seconds=20):
+def eventually(condition, seconds=120):
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.05)

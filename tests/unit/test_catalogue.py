@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import catalogue
+from sidmill.formats import catalogue, catalogue_blocks
 from sidmill.formats.catalogue import Dialect
 from sidmill.io import encodings, json_values
 from sidmill.items.render import render
@@ -539,9 +539,11 @@ def test_only_the_columns_that_are_wanted_are_decoded(tmp_path, monkeypatch):
     )
     pq.write_table(table, tmp_path / "i.parquet")
     decoded = []
-    whole = catalogue._batch_rows
+    whole = catalogue_blocks.of_batch
     monkeypatch.setattr(
-        catalogue, "_batch_rows", lambda batch: decoded.append(batch.schema.names) or whole(batch)
+        catalogue_blocks,
+        "of_batch",
+        lambda batch, *others: decoded.append(batch.schema.names) or whole(batch, *others),
     )
     assert len(items(tmp_path, tmp_path / "i.parquet")[0]) == n
     assert set(itertools.chain(*decoded)) == {"id", "title"}

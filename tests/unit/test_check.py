@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import os
 import re
 import shutil
 
@@ -366,6 +367,33 @@ def test_what_earlier_runs_left_behind_is_no_fault(results):
     whole_results.add_fused(results)
     swap_rows("items/fused_ids.parquet")(results)
     assert any("fused_ids" in fault for fault in faults_of(results))
+
+
+def test_files_of_settings_that_are_off_again_are_no_fault(results):
+    """Of another catalogue, that is: files of categories, folds and compared codes are older."""
+    shutil.copytree(results / "opq", results / "similarity")
+    left = [
+        "items/fused_folds_ids.parquet", "items/residual_ids.parquet", "items/categories.parquet",
+        "opq/fold_codes.parquet", "similarity/fold_codes.parquet",
+    ]  # fmt: skip
+    for name in left:
+        path = results / name
+        table = pq.read_table(path)
+        pq.write_table(table.slice(1), path)
+        os.utime(path, (1, 1))
+    assert {fault.partition(":")[0] for fault in faults_of(results)} >= set(left)
+    settings = {
+        "fuse": {"method": "contrastive", "use": "sids", "folds": 1},
+        "category_level": {"field": None},
+    }
+    run = {"written": "", "settings": settings, "seconds": 1, "rules": [], "stages": []}
+    (results / "run.json").write_text(json.dumps(run))
+    assert not set(left) & {fault.partition(":")[0] for fault in faults_of(results)}
+
+    # A file that is newer than the run was asked for.
+    os.utime(results / left[1])
+    os.utime(results / "run.json", (1, 1))
+    assert any(fault.startswith(left[1]) for fault in faults_of(results))
 
 
 def test_a_quantizer_is_compared_with_the_vectors_that_its_fingerprint_names(results):

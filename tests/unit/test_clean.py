@@ -78,9 +78,9 @@ def test_text_without_a_semicolon_loses_no_letter_to_entities(value):
     "piece", ["<script>", "<!--", "<style x='1'>", "</script>", "&lt;script&gt;", "-->", "<!"]
 )
 def test_cleaning_takes_time_in_proportion_to_the_text(piece):
-    started = time.perf_counter()
+    started = time.process_time()
     clean("<script>" + piece * (300_000 // len(piece)))
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(

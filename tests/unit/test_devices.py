@@ -80,7 +80,7 @@ def test_a_cpu_shares_pieces_among_its_cores(on_threads):
 def test_lanes_work_at_once_on_one_core_each_and_leave_the_rest_alone(on_threads):
     """Each waits for the other two: alone, or in turn, they would never meet."""
     on_threads(3)
-    meeting = threading.Barrier(3, timeout=30)
+    meeting = threading.Barrier(3, timeout=120)
 
     def work(rows, add):
         meeting.wait()

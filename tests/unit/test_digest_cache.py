@@ -31,7 +31,7 @@ def next_run(state: Path, script: Path) -> str:
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(state), str(script)],
-        check=True, capture_output=True, text=True, timeout=60,
+        check=True, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert not done.stderr
     return done.stdout

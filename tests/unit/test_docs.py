@@ -426,3 +426,17 @@ def test_a_command_that_does_not_exist_is_found(line):
         CHECKS[words[0]](words)
     page = f"Text.\n\n    FOO=1 {line}  # really\n\nOr `{line}`.\n\n```sh\n{line}\n```\n"
     assert command_lines(page) == [words] * 3
+
+
+@pytest.mark.parametrize("page", PRESENT, ids=lambda page: page.name)
+def test_lines_have_at_most_120_characters(page):
+    """But for tables, code, and addresses behind links."""
+    long, is_code = [], False
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1):
+        is_fence = line.lstrip().startswith("```")
+        is_code ^= is_fence
+        if is_fence or is_code or line.startswith(("|", "    ")):
+            continue
+        if len(re.sub(r"\]\([^)]*\)", "]", line)) > 120:
+            long.append(f"{page.name}:{number}: {line[:60]}...")
+    assert not long, "wrap these lines:\n" + "\n".join(long)

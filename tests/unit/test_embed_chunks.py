@@ -372,11 +372,11 @@ def members(monkeypatch, tmp_path):
 
 
 def test_the_first_process_that_fails_ends_the_others(members, tmp_path, caplog):
-    task = members("time.sleep(0 if process else 120); raise SidmillError('no GPU: get one')")
+    task = members("time.sleep(0 if process else 600); raise SidmillError('no GPU: get one')")
     began = time.monotonic()
     with caplog.at_level(logging.INFO), pytest.raises(SidmillError, match="process 1 of the 2"):
         workers.run(task, 2)
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 300
     assert "no GPU: get one" in caplog.text
     assert not any(map(running, (tmp_path / "pids").read_text().split()))
 

@@ -35,17 +35,17 @@ def long(size):
 
 
 def refuse(number):
-    time.sleep(0 if number == 1 else 120)
+    time.sleep(0 if number == 1 else 600)
     raise SidmillError("rqvae.lr is 7: lower it")
 
 
 def crash(number):
-    time.sleep(0 if number == 1 else 120)
+    time.sleep(0 if number == 1 else 600)
     raise KeyError("a bug")
 
 
 def die(number):
-    time.sleep(0 if number == 0 else 120)
+    time.sleep(0 if number == 0 else 600)
     os.kill(os.getpid(), 9)
 
 
@@ -59,19 +59,19 @@ def refuse_slowly(number):
 
 def sleep(folder):
     Path(folder, str(os.getpid())).touch()
-    time.sleep(120)
+    time.sleep(600)
 
 
 def kill_server(number):
     if number:
         os.kill(os.getppid(), 9)
-    time.sleep(120)
+    time.sleep(600)
 
 
 def leave_program(folder, number):
     if number:
-        raise SidmillError("enough") if Path(folder, "pid").exists() else time.sleep(120)
-    program = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"])
+        raise SidmillError("enough") if Path(folder, "pid").exists() else time.sleep(600)
+    program = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     Path(folder, "pid").write_text(str(program.pid))
     raise SidmillError("enough")
 
@@ -190,7 +190,7 @@ def test_the_first_process_that_fails_ends_the_others(functions, caplog, name, m
     start = time.monotonic()
     with caplog.at_level(logging.INFO), pytest.raises(SidmillError, match=message):
         processes.run(f"{functions}{name}", [{"number": 0}, {"number": 1}], task="try")
-    assert time.monotonic() - start < 60
+    assert time.monotonic() - start < 300
     if name == "refuse":
         assert "process 1: ERROR sidmill.core.processes: rqvae.lr is 7" in caplog.text
     if name == "crash":

@@ -259,7 +259,7 @@ def test_the_text_is_the_same_on_every_python():
     printed = {
         subprocess.run(
             [python, "-c", program, *files],
-            env={"PYTHONPATH": str(ROOT / "src")}, check=True, capture_output=True, timeout=60,
+            env={"PYTHONPATH": str(ROOT / "src")}, check=True, capture_output=True, timeout=300,
         ).stdout
         for python in pythons()
     }  # fmt: skip

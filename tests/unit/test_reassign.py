@@ -110,13 +110,13 @@ def test_many_items_of_one_code_are_placed_in_portions(rng, monkeypatch):
 def test_a_collapsed_codebook_is_resolved_in_reasonable_time(rng):
     """All items on one code: most must leave their prefix. It took 35 ms an item once."""
     codebooks = [rng.standard_normal((64, 8)).astype(np.float32) / 2**level for level in range(3)]
-    began = time.perf_counter()
+    began = time.process_time()
     for vectors in (np.ones((900, 8), np.float32), rng.standard_normal((300, 8), np.float32)):
         codes = np.zeros((len(vectors), 3), dtype=np.int32)
         sids = run(vectors, codebooks, codes).sids
         assert len(np.unique(sids, axis=0)) == len(vectors)
         assert (codes != sids).any(axis=1).sum() == len(vectors) - 1
-    assert time.perf_counter() - began < 8
+    assert time.process_time() - began < 8
 
 
 @pytest.mark.parametrize("strategy", ["reassign", "sinkhorn"])

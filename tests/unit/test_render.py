@@ -202,9 +202,9 @@ def test_values_become_clean_text(value, text):
     "piece", ["<a ", "<a x=", '<a x="', "<a x='<a y=\"", ' x="<a y=1" ', "x", " ", "=", "a = 'b'"]
 )
 def test_cleaning_takes_time_in_proportion_to_the_text(piece):
-    started = time.perf_counter()
+    started = time.process_time()
     clean("<a " + piece * (100_000 // len(piece)))
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 @given(st.text())
@@ -429,21 +429,20 @@ def test_one_pass_gives_what_passes_over_all_ids_before_it_give(
     assert_same_in_one_pass(tmp_path, name, content, **changed)
 
 
-@pytest.mark.parametrize(("name", "passes"), [("a.csv", 1), ("a.jsonl", 1), ("b.csv", 4)])
+@pytest.mark.parametrize(("name", "passes"), [("a.csv", 2), ("a.jsonl", 2), ("b.csv", 6)])
 def test_a_catalogue_without_surprises_is_read_once(tmp_path, monkeypatch, name, passes):
+    """Each decision on the ids opens the file for the first id, too."""
     rows = [{"id": number, "title": f"cup {number}", "brand": "b"} for number in range(1, 21)]
     if name == "b.csv":
         rows[-1]["id"] = "x"  # ids are text after all
     content = as_csv(rows) if name.endswith("csv") else lines(rows)
-    read, opened = catalogue.read, []
+    blocks, opened = catalogue.blocks, []
 
-    def whole(*arguments):
-        for number, row in enumerate(read(*arguments)):
-            if number == 15:
-                opened.append(row)
-            yield row
+    def counted(*arguments):
+        opened.append(arguments)
+        return blocks(*arguments)
 
-    monkeypatch.setattr(catalogue, "read", whole)
+    monkeypatch.setattr(catalogue, "blocks", counted)
     counts, _, _ = run(tmp_path, write(tmp_path, name, content))
     assert counts.items == 20
     assert len(opened) == passes

@@ -22,7 +22,7 @@ IDS = pa.chunked_array([pa.array(range(300))])
 EVERY = trials(
     max_examples=60,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 

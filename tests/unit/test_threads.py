@@ -18,7 +18,7 @@ def run(program: str, **variables: str) -> str:
     plain = {name: value for name, value in os.environ.items() if name not in NAMES}
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env=plain | variables, check=True, capture_output=True, text=True, timeout=60,
+        env=plain | variables, check=True, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     return done.stdout.strip()
 

@@ -270,3 +270,25 @@ def test_a_quantizer_of_other_embeddings_is_refused_and_recovered(shop):
     assert "was trained on other embeddings (model: 'other'" in done.stdout + done.stderr
     path.unlink()
     shop.run("--configfile", CONFIG, "--", "results/pid2sid.parquet")
+
+
+@pytest.mark.parametrize(
+    ("setting", "target"),
+    [
+        ("interactions.path", "interactions/sequences.parquet"),
+        ("interactions.path", "generative/rqkmeans/metrics.json"),
+        ("vocabulary.model", "vocabulary/model"),
+        ("pretrained.path", "pretrained/quantizer.safetensors"),
+        ("published.path", "published/quantizer.safetensors"),
+        ("given.path", "given/codes.parquet"),
+        ("retrieval.queries", "queries/text.parquet"),
+    ],
+)
+def test_a_setting_that_a_target_needs_is_asked_for_before_a_job_runs(shop, setting, target):
+    reset(shop)
+    section, _, key = setting.partition(".")
+    write_config(shop, BASE | {"interactions": {"path": None}} | {section: {key: None}})
+    done = shop.snakemake("--configfile", CONFIG, "--dry-run", "--", f"results/{target}")
+    assert done.returncode == 1
+    assert f"{setting} is null: name " in done.stdout + done.stderr
+    assert shop.snakemake("--configfile", CONFIG, "--dry-run").returncode == 0

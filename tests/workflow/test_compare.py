@@ -121,8 +121,8 @@ def test_a_recommender_is_trained_on_the_sids_of_every_member_on_request(workflo
     asked = workflow.overlay("asked.yaml", f"comparison: {{{members}, downstream: true}}\n")
     planned = workflow.snakemake("--dry-run", *tiny, asked, *target).stdout
     for rule, jobs in (
-        ("train_generative", 2),
-        ("evaluate_generative", 2),
+        ("train_generative_by_sids", 2),
+        ("evaluate_generative_by_sids", 2),
         ("resolve_quantizer", 1),
     ):
         assert re.search(rf"^{rule} +{jobs}$", planned, re.M), planned

@@ -84,7 +84,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_bytes(finished, make_workf
 def test_a_second_run_in_a_folder_is_refused_and_harms_nothing(make_workflow, finished):
     workflow = make_workflow()
     first = workflow.start(*TINY)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (workflow.folder / "results/items/text.parquet").exists():
         assert first.poll() is None
         assert time.monotonic() < deadline

@@ -238,10 +238,6 @@ def test_sids_of_the_default_are_those_without_fusion(workflow):
             "generative/given/topk.parquet",
         ),
         ({"interactions": {"path": None}}, "pid2sid.parquet"),
-        (
-            {"comparison": {"members": ["rqkmeans", "opq"], "downstream": True}},
-            "comparison.json",
-        ),
     ],
 )
 def test_where_no_codes_are_compared_the_default_is_a_run_without_fusion(
@@ -252,6 +248,20 @@ def test_where_no_codes_are_compared_the_default_is_a_run_without_fusion(
     found = inputs(workflow, *TINY, own, "--", f"results/{target}")
     assert found == inputs(workflow, *TINY, own, plain, "--", f"results/{target}")
     assert not {"fuse_vectors", *OF_SIMILARITY} & set(found)
+
+
+def test_recommenders_of_a_comparison_have_files_of_their_own(workflow):
+    """They compare items by SIDs: no fusion is asked for, and the recommender for lists stays."""
+    compared = {"comparison": {"members": ["rqkmeans", "opq"], "downstream": True}}
+    own, plain = overlay(workflow, compared), overlay(workflow, PLAIN, "plain.yaml")
+    found = inputs(workflow, *TINY, own, "--", "results/comparison.json")
+    assert not {"fuse_vectors", "train_generative", *OF_SIMILARITY} & set(found)
+    assert "train_generative_by_sids" in found
+    same = inputs(workflow, *TINY, own, plain, "--", "results/comparison.json")
+    assert "train_generative_by_sids" not in same
+    assert found["train_generative_by_sids"] == same["train_generative"]
+    lists = ("--", "results/generative/rqkmeans/topk.parquet")
+    assert inputs(workflow, *TINY, own, *lists) == inputs(workflow, *TINY, *lists)
 
 
 def test_one_user_and_fewer_items_than_codewords_are_served(workflow):

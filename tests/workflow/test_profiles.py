@@ -101,7 +101,7 @@ def test_rules_that_run_a_network_ask_for_a_gpu():
     wanted = {
         "embed_shard", "train_rqvae", "train_dual", "train_cross",
         "rerank_shard", "train_recommender", "measure_dimensions", "sweep_train_rqvae",
-        "sweep_train_generative",
+        "train_generative", "train_generative_by_sids", "sweep_train_generative",
     }  # fmt: skip
     for name in ("slurm", "kubernetes"):
         asked = {rule for rule, value in profile(name)["set-resources"].items() if "gpu" in value}

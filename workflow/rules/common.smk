@@ -89,6 +89,17 @@ def or_note(function, *arguments):
         return PROBLEMS.append(str(error))
 
 
+def named(setting, wanted):
+    """The value of a setting such as retrieval.corpus; an error where it is null and a rule needs it.
+
+    Called by functions of the wildcards, so that only a run that asks for what the rule makes is refused.
+    """
+    section, _, key = setting.partition(".")
+    if config[section][key] is None:
+        raise WorkflowError(f"{setting} is null: name {wanted}")
+    return config[section][key]
+
+
 def code_of(script, chosen=None):
     """Name the code behind a rule, for ``params``: a change of it is a reason to rerun.
 

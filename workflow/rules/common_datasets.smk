@@ -17,8 +17,7 @@ def own_products():
 
 def expanded_model(wildcards):
     """The files of the language model that gets the SID tokens."""
-    model = config["vocabulary"]["model"]
-    return model_files(model) if model else {}
+    return model_files(named("vocabulary.model", "the model that gets the SID tokens"))
 
 
 def task_file(dataset):

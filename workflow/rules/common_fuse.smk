@@ -10,14 +10,13 @@ def fuses_for(use):
 
 
 def compares_fused():
-    """Whether the generative recommender compares items by codes, and not to compare their SIDs."""
+    """Whether the generative recommender compares items by codes of the fused vectors."""
     generative = config["generative"]
     return (
         generative["model"] == "causal"
         and generative["similarity"]
         and generative["features"] == "sid"
         and config["items"]["path"] is not None
-        and not config["comparison"]["downstream"]
     )
 
 

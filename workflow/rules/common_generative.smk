@@ -24,12 +24,13 @@ def downstream_files(name):
     """A file of the generative recommender of each member of the comparison, where it is asked for."""
     if not config["comparison"]["downstream"]:
         return []
-    members = config["comparison"]["members"]
-    return [f"results/generative/{member}/{name}" for member in members]
+    # Recommenders of results/generative/{quantizer} that compare items by SIDs are the same ones.
+    folder = "results/generative" + "/by_sids" * fuses_for("similarity")
+    return [f"{folder}/{member}/{name}" for member in config["comparison"]["members"]]
 
 
-def generative_items(wildcards):
-    """What a generative recommender reads of the items: SIDs of each identifier, text if asked."""
+def generative_items_by_sids(wildcards):
+    """What a generative recommender reads of the items where it compares them by SIDs."""
     generative = config["generative"]
     others = [one for one in generative["identifiers"] if one != wildcards.quantizer]
     identifiers = [wildcards.quantizer, *others]
@@ -42,6 +43,12 @@ def generative_items(wildcards):
             "vectors": "results/items/vectors.npy",
             "ids": "results/items/ids.parquet",
         }
+    return files
+
+
+def generative_items(wildcards):
+    """What a generative recommender reads of the items: SIDs of each identifier, text if asked."""
+    files = generative_items_by_sids(wildcards)
     if fuses_for("similarity"):
         files["similarity"] = compared_files("codes.parquet", "quantizer.safetensors")
     return files
@@ -69,6 +76,13 @@ def generative_training(wildcards):
     return files | {
         "folds": [fold_codes_of(one) for one in [wildcards.quantizer, *others]]
     }
+
+
+def generative_training_by_sids(wildcards):
+    """What training reads of the items where they are compared by SIDs."""
+    if fuses_for("similarity"):
+        return generative_items_by_sids(wildcards)
+    return generative_training(wildcards)
 
 
 def fold_codes_of(quantizer):

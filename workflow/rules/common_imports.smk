@@ -1,16 +1,14 @@
 """Files of a published data set. No rule is defined here."""
 
-NO_DATASET = (
-    "imported.path is null: name the folder or archive of the published files that you downloaded "
-    "(sidmill import --list says which)"
+DATASET = (
+    "the folder or archive of the published files that you downloaded (sidmill import --list says "
+    "which)"
 )
 
 
 def imported_files(wildcards):
     """The files of the data set."""
-    path = config["imported"]["path"]
-    if path is None:
-        raise WorkflowError(NO_DATASET)
+    path = named("imported.path", DATASET)
     if not Path(path).exists():
         raise WorkflowError(f"imported.path: no such file or folder: {path}")
     return files_of(path) if Path(path).is_dir() else [path]

@@ -44,6 +44,18 @@ def catalogue_files(wildcards):
     return CATALOGUE
 
 
+def interaction_files(wildcards):
+    """The files of the interaction log."""
+    named("interactions.path", "your interaction log, a file, a folder or a glob")
+    return INTERACTIONS
+
+
+def given_files(wildcards):
+    """The file of SIDs that exist."""
+    named("given.path", "the file of your SIDs (docs/given-sids.md)")
+    return local(OWN_SIDS or [])
+
+
 # Files of the user, and of the demo, are read on this machine, wherever results are kept (`local`).
 CATALOGUE = local(
     (

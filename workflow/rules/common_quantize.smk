@@ -12,6 +12,12 @@ def own_quantizer():
     return expand_one(config["pretrained"]["path"], "pretrained.path")
 
 
+def pretrained_files(wildcards):
+    """The checkpoint, for the rule that reads it."""
+    named("pretrained.path", "the quantizer to load")
+    return OWN_QUANTIZER
+
+
 def learned_from():
     """What the RQ-VAE is trained on besides results/items: other vectors, and pairs of items."""
     rqvae = config["rqvae"]

@@ -13,10 +13,9 @@ def corpus_collection():
 
 def user_files(setting):
     """The files behind a setting such as retrieval.corpus, or an error that asks for it."""
-    section, _, key = setting.partition(".")
-    if config[section][key] is None:
-        raise WorkflowError(f"{setting} is null: name a file (docs/retrieval.md)")
-    return or_stop(expand_path, config[section][key], ("",), setting)
+    return or_stop(
+        expand_path, named(setting, "a file (docs/retrieval.md)"), ("",), setting
+    )
 
 
 def corpus_files(wildcards):

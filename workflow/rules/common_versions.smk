@@ -31,6 +31,12 @@ def own_version():
     return version
 
 
+def version_files(wildcards):
+    """All files of the published version."""
+    named("published.path", "a version that `sidmill publish` made")
+    return VERSION["all"]
+
+
 def check_levels(ledger, strategy):
     """Refuse codebooks that the SIDs of a version do not fit; a pretrained quantizer is checked in its job."""
     from sidmill.formats.ledger_file import token_sizes

@@ -5,7 +5,8 @@ READS    results/{quantizer}/quantizer.safetensors, codes.parquet
          results/items/vectors.npy or fused.npy      float (N, D); none without a catalogue
          evaluation.sequences                        user_id, item_ids, splits, timestamps; where the config names it
          results/benchmarks/train_*.tsv              seconds and memory of the training
-         results/generative/{quantizer}/metrics.json, users.parquet  with comparison.downstream
+         results/generative/{quantizer}/metrics.json, users.parquet  with comparison.downstream; of by_sids/{quantizer}/
+                                                     where those of {quantizer}/ compare items by further codes
 LEAVES   results/{quantizer}/evaluation.json         every figure of one quantizer
          results/comparison.json, comparison.md      the figures of all members that are compared
          results/plots/comparison.svg                the same for the eye

@@ -16,6 +16,7 @@ LEAVES   results/{quantizer}/pid2sid.parquet           pid, sid list<int32>, tok
          results/generative/{quantizer}/topk.parquet   user_id, item_ids, scores, sids
          results/generative/{quantizer}/metrics.json, metrics.csv  metrics with intervals, baselines, by target
          results/generative/{quantizer}/users.parquet  sums of metrics of each user, for paired comparisons
+         results/generative/by_sids/{quantizer}/       the same files but the lists: items are compared by SIDs alone
          results/plots/generative.{quantizer}.svg      the same as a plot
 """
 
@@ -124,6 +125,44 @@ rule evaluate_generative:
         "Measuring the generative recommender and its baselines"
     script:
         "../scripts/evaluate_generative.py"
+
+
+use rule train_generative as train_generative_by_sids with:
+    input:
+        unpack(generative_training_by_sids),
+        sequences="results/interactions/sequences.parquet",
+    output:
+        model="results/generative/by_sids/{quantizer}/model.safetensors",
+        training="results/generative/by_sids/{quantizer}/training.json",
+    log:
+        "results/logs/train_generative_by_sids.{quantizer}.log",
+    benchmark:
+        "results/benchmarks/train_generative_by_sids.{quantizer}.tsv"
+    message:
+        "Training the recommender that is compared on SIDs of {wildcards.quantizer}"
+
+
+use rule evaluate_generative as evaluate_generative_by_sids with:
+    input:
+        unpack(generative_items_by_sids),
+        unpack(generative_rivals),
+        sequences="results/interactions/sequences.parquet",
+        model="results/generative/by_sids/{quantizer}/model.safetensors",
+    output:
+        metrics="results/generative/by_sids/{quantizer}/metrics.json",
+        users="results/generative/by_sids/{quantizer}/users.parquet",
+        table=report(
+            "results/generative/by_sids/{quantizer}/metrics.csv",
+            caption="../report/generative.rst",
+            category="Generative recommender",
+            labels={"what": "{quantizer}, by SIDs alone: metrics", "form": "table"},
+        ),
+    log:
+        "results/logs/evaluate_generative_by_sids.{quantizer}.log",
+    benchmark:
+        "results/benchmarks/evaluate_generative_by_sids.{quantizer}.tsv"
+    message:
+        "Measuring the recommender that is compared on SIDs of {wildcards.quantizer}"
 
 
 rule plot_generative:

@@ -11,7 +11,7 @@ LEAVES   results/interactions/sequences.parquet   user_id, item_ids, splits (0 t
 
 rule read_interactions:
     input:
-        interactions=INTERACTIONS,
+        interactions=interaction_files,
         text=item_ids(),
     output:
         sequences="results/interactions/sequences.parquet",

@@ -131,7 +131,7 @@ rule train_pca_grid:
 
 rule import_pretrained:
     input:
-        checkpoint=OWN_QUANTIZER,
+        checkpoint=pretrained_files,
         vectors=item_vectors(),
         ids=item_vector_ids(),
     output:
@@ -154,7 +154,7 @@ rule import_pretrained:
 
 rule import_given:
     input:
-        given=local(OWN_SIDS or []),
+        given=given_files,
         text=item_text(),
         ledger=where_published("results/published/ledger.parquet"),
     output:

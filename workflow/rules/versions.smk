@@ -19,7 +19,7 @@ Without published.path only ledger.parquet and version.json are made, when they 
 
 rule import_published:
     input:
-        version=VERSION.get("all", []),
+        version=version_files,
     output:
         quantizer="results/published/quantizer.safetensors",
         ledger="results/published/ledger.parquet",

@@ -1,4 +1,4 @@
-"""The user's catalogue: JSON, tables of text, or parquet, row by row.
+"""The user's catalogue: JSON, tables of text, or parquet, by rows or by blocks of them.
 
     .jsonl, .json   JSON lines, an array of objects, an object of objects (its names are the ids, as
                     LC-Rec's item.json has them), or objects one after another
@@ -14,13 +14,17 @@ import io
 import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sidmill.core.errors import SidmillError
+from sidmill.formats import catalogue_blocks
+from sidmill.formats.catalogue_blocks import Block, Row
 from sidmill.formats.file_names import KINDS
 from sidmill.io import delimited_text, encodings, json_values, text_lines
 from sidmill.io.delimited_text import Columns
@@ -30,23 +34,6 @@ BATCH_ROWS = 1024
 VALUES = "values"  # the field of a list in an object of lists
 # A header cell that no one would write: nothing, a number, a list, an object, an address, a text.
 DATA_CELL = re.compile(r"\s*(?:[+-]?\d[\d.,:/ -]*|\[.*|\{.*|https?://.*|.{80,})?", re.DOTALL)
-
-
-class Row(NamedTuple):
-    """One row of a file.
-
-    Attributes:
-        number: number of its first line (JSON lines, tables), or of the row (JSON arrays and
-            objects, parquet), from 1.
-        fields: field name to value as stored, or None where the row cannot be read.
-        problem: why it cannot be read, else None.
-        key: its name in an object of objects or of lists (whose list is field ``VALUES``).
-    """
-
-    number: int
-    fields: dict[str, Any] | None
-    problem: str | None = None
-    key: str | None = None
 
 
 class Dialect(NamedTuple):
@@ -80,7 +67,7 @@ PLAIN = Dialect()
 def read(
     path: str | Path, fields: Collection[str] | None = None, dialect: Dialect = PLAIN
 ) -> Iterator[Row]:
-    """Yield the rows of one catalogue file in order. Memory: one row, for parquet 1,024 rows.
+    """Yield the rows of one catalogue file in order. Memory: one of :func:`blocks`.
 
     Args:
         path: the file.
@@ -91,10 +78,29 @@ def read(
         SidmillError: if the file as a whole cannot be read: missing, empty, damaged, or of an
             unknown kind; or if it cannot be read on from some row.
     """
+    for block in blocks(path, fields, dialect):
+        yield from block.all_rows()
+
+
+def blocks(
+    path: str | Path, fields: Collection[str] | None = None, dialect: Dialect = PLAIN
+) -> Iterator[Block]:
+    """Yield the rows of one catalogue file in order, as blocks.
+
+    Memory: 1,024 rows of parquet, some hundred kB of text, or one row where that is larger.
+
+    Args:
+        path: the file.
+        fields: the fields that are used: others may be missing in the rows. None: all.
+        dialect: how a file of text is written.
+
+    Raises:
+        SidmillError: as :func:`read`.
+    """
     kind = _readable_kind(path, dialect)
     if kind == ".parquet":
         return _read_parquet(path, fields)
-    return _read_text(path, kind, dialect)
+    return _read_text(path, kind, fields, dialect)
 
 
 def is_table(path: str | Path, dialect: Dialect = PLAIN) -> bool:
@@ -166,18 +172,22 @@ def _kind(path: str | Path, dialect: Dialect) -> str:
     return kind
 
 
-def _read_text(path: str | Path, kind: str, dialect: Dialect) -> Iterator[Row]:
+def _read_text(
+    path: str | Path, kind: str, fields: Collection[str] | None, dialect: Dialect
+) -> Iterator[Block]:
     with text_lines.opened(path) as raw:
         stream = encodings.as_utf8(raw, dialect.encoding)
         if kind in TABLES:
-            yield from _read_table(path, stream, dialect.separator or TABLES[kind], dialect)
+            yield from _read_table(path, stream, dialect.separator or TABLES[kind], fields, dialect)
             return
         with text_lines.opened(path) as again:
             form = json_values.shape(encodings.as_utf8(again, dialect.encoding))
         if form == "lines":
-            yield from _read_lines(stream, dialect)
-        else:
-            yield from _read_values(path, stream, form)
+            yield from _read_lines(stream, fields, dialect)
+            return
+        rows = _read_values(path, stream, form)
+        while block := list(islice(rows, BATCH_ROWS)):
+            yield catalogue_blocks.of_rows(block)
 
 
 def _bad_encoding(dialect: Dialect) -> str:
@@ -186,22 +196,32 @@ def _bad_encoding(dialect: Dialect) -> str:
     return "not UTF-8" if encoding == encodings.AUTO else f"not {encoding}"
 
 
-def _read_lines(stream: io.BufferedReader, dialect: Dialect) -> Iterator[Row]:
-    for number, line in enumerate(text_lines.read(stream), start=1):
-        if line is None:
-            yield Row(number, None, text_lines.TOO_LONG)
+def _read_lines(
+    stream: io.BufferedReader, fields: Collection[str] | None, dialect: Dialect
+) -> Iterator[Block]:
+    read, number = partial(_read_line, dialect), 1
+    for data in text_lines.blocks(stream):
+        if data is None:
+            yield catalogue_blocks.of_rows([Row(number, None, text_lines.TOO_LONG)])
+            number += 1
             continue
-        if line.isspace():
-            continue
-        try:
-            yield _row(number, json_values.parse(line.decode("utf-8")))
-        except UnicodeDecodeError as error:
-            yield Row(number, None, f"{_bad_encoding(dialect)} (byte {error.start} of the line)")
-        except ValueError as error:
-            hint = _literal_hint(line.decode("utf-8"))
-            yield Row(number, None, f"not JSON ({error}){hint}")
-        except RecursionError:
-            yield Row(number, None, json_values.TOO_DEEP)
+        yield catalogue_blocks.of_lines(data, number, fields, read)
+        number += data.count(b"\n")
+
+
+def _read_line(dialect: Dialect, number: int, line: bytes) -> Row | None:
+    """The row in a line of JSON; None of a blank line."""
+    if line.isspace():
+        return None
+    try:
+        return _row(number, json_values.parse(line.decode("utf-8")))
+    except UnicodeDecodeError as error:
+        return Row(number, None, f"{_bad_encoding(dialect)} (byte {error.start} of the line)")
+    except ValueError as error:
+        hint = _literal_hint(line.decode("utf-8"))
+        return Row(number, None, f"not JSON ({error}){hint}")
+    except RecursionError:
+        return Row(number, None, json_values.TOO_DEEP)
 
 
 def _read_values(path: str | Path, stream: io.BufferedReader, form: str) -> Iterator[Row]:
@@ -231,19 +251,22 @@ def _literal_hint(line: str) -> str:
 
 
 def _read_table(
-    path: str | Path, stream: io.BufferedReader, separator: str, dialect: Dialect
-) -> Iterator[Row]:
+    path: str | Path,
+    stream: io.BufferedReader,
+    separator: str,
+    fields: Collection[str] | None,
+    dialect: Dialect,
+) -> Iterator[Block]:
     # A byte that is not UTF-8 becomes a lone surrogate, which makes its row a bad one.
     text = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
     if dialect.quoted and len(separator) == 1:
-        records = delimited_text.quoted_records(str(path), text, separator)
+        records = delimited_text.quoted_blocks(str(path), text, separator)
     else:
-        records = delimited_text.plain_records(str(path), text, lambda line: line.split(separator))
+        records = delimited_text.plain_blocks(str(path), text, lambda line: line.split(separator))
 
     # The names of the columns: as set, or the first line.
     columns = Columns(dialect.columns, dialect.named("columns"), _bad_encoding(dialect))
-    header, rows = delimited_text.table(str(path), records, columns)
-    names = header.values
+    names, rows, problem = delimited_text.table_blocks(str(path), records, columns)
     if any(map(delimited_text.NOT_TEXT.search, names)):
         raise SidmillError(
             f"{path}: the header is {_bad_encoding(dialect)}: "
@@ -251,9 +274,8 @@ def _read_table(
         )
     _check_columns(path, names, _header_hint(names, dialect) if dialect.columns is None else "")
 
-    for row in rows:
-        fields = None if row.problem else dict(zip(names, row.values, strict=True))
-        yield Row(row.first, fields, row.problem)
+    for block in rows:
+        yield catalogue_blocks.of_records(block, names, fields, problem)
 
 
 def _header_hint(names: list[str], dialect: Dialect) -> str:
@@ -291,21 +313,18 @@ def open_parquet(path: str | Path) -> pq.ParquetFile:
     return file
 
 
-def _read_parquet(path: str | Path, fields: Collection[str] | None) -> Iterator[Row]:
+def _read_parquet(path: str | Path, fields: Collection[str] | None) -> Iterator[Block]:
     with reading_parquet(path):
         file = open_parquet(path)
         names = file.schema_arrow.names
         columns = None if fields is None else [name for name in names if name in fields]
         index = _range_index(file.schema_arrow)
-        number = 0
+        number = 1
         for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=columns):
             if columns is not None:
                 batch = batch.select(columns)  # "a" names the column "a.b" to pyarrow, too
-            for values, problem in _batch_rows(batch):
-                if index and values is not None:
-                    values[index.name] = index.start + number * index.step
-                number += 1
-                yield Row(number, values, problem)
+            yield catalogue_blocks.of_batch(batch, number, index)
+            number += batch.num_rows
 
 
 class _Index(NamedTuple):
@@ -323,23 +342,6 @@ def _range_index(schema: pa.Schema) -> _Index | None:
             if found.name is not None and found.name not in schema.names:
                 return found
     return None
-
-
-def _batch_rows(batch: pa.RecordBatch) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
-    """The rows of a batch as dictionaries; a row with a value that Python has not says so."""
-    if not batch.num_columns:
-        yield from (({}, None) for _ in range(batch.num_rows))
-        return
-    try:
-        yield from ((fields, None) for fields in batch.to_pylist(maps_as_pydicts="lossy"))
-        return
-    except (pa.ArrowException, ValueError, OverflowError):
-        pass  # one value spoils them all: find it
-    for row in range(batch.num_rows):
-        try:
-            yield batch.slice(row, 1).to_pylist(maps_as_pydicts="lossy")[0], None
-        except (pa.ArrowException, ValueError, OverflowError) as error:
-            yield None, f"a value that cannot be read ({str(error).splitlines()[0]})"
 
 
 def _check_columns(path: str | Path, names: list[str], hint: str = "") -> None:

@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats import catalogue
-from sidmill.formats.catalogue import Row
+from sidmill.formats.catalogue_blocks import Row
 from sidmill.io import delimited_text, text_lines
 from sidmill.io.delimited_text import Columns
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats import log_rows
-from sidmill.formats.catalogue import Row
+from sidmill.formats.catalogue_blocks import Row
 from sidmill.formats.log_rows import Dialect
 from sidmill.formats.sequence_table import Reject
 from sidmill.interactions import catalogue_ids

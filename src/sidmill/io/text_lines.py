@@ -14,6 +14,7 @@ import pyarrow as pa
 from sidmill.core.errors import SidmillError
 
 LONGEST = 64 << 20  # bytes; a longer line is a mistake or an attack
+CHUNK = 1 << 19  # bytes that are read at once
 TOO_LONG = "a line of more than 64 MiB"
 
 
@@ -28,6 +29,25 @@ def read(stream: BufferedIOBase) -> Iterator[bytes | None]:
             continue
         while line and not line.endswith(b"\n"):
             line = stream.readline(LONGEST)
+        yield None
+
+
+def blocks(stream: BufferedIOBase) -> Iterator[bytes | None]:
+    """Yield the bytes of a text file as whole lines, about ``CHUNK`` at once.
+
+    A line that is too long comes alone, as None, as :func:`read` yields it. Memory: ``LONGEST``.
+    """
+    while data := stream.read(CHUNK):
+        data += stream.readline(LONGEST)
+        begin = data.rfind(b"\n", 0, len(data) - 1) + 1  # of the last line
+        n_bytes = len(data) - begin
+        if n_bytes < LONGEST or (n_bytes == LONGEST and data.endswith(b"\n")):
+            yield data
+            continue
+        if begin:
+            yield data[:begin]
+        while data and not data.endswith(b"\n"):
+            data = stream.readline(LONGEST)
         yield None
 
 

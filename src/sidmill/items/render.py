@@ -15,12 +15,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from decimal import Decimal
-from hashlib import blake2b
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sidmill.core.errors import SidmillError
@@ -28,8 +28,10 @@ from sidmill.core.paths import expand
 from sidmill.core.terminal import names as shown_names
 from sidmill.core.terminal import safe
 from sidmill.formats import catalogue, file_names, given_sids, item_text
+from sidmill.formats.catalogue_blocks import Block, Row
 from sidmill.formats.reject_counts import NOT_UTF8, Tally
 from sidmill.io import encodings, parquet
+from sidmill.items import column_items
 from sidmill.items.clean import UnreadableError, plain_text
 from sidmill.settings.items import Items
 
@@ -69,13 +71,19 @@ class Source(NamedTuple):
     dialect: catalogue.Dialect
     id_field: str
 
-    def rows(self, fields: set[str] | None = None) -> Iterator[tuple[str, catalogue.Row]]:
+    def rows(self, fields: set[str] | None = None) -> Iterator[tuple[str, Row]]:
         """All rows of all files; with ``fields`` alone, where the others need not be decoded."""
         for file in self.files:
             for row in catalogue.read(file, fields, self.dialect):
                 yield file, row
 
-    def ids(self) -> Iterator[tuple[str, catalogue.Row, object]]:
+    def blocks(self, fields: set[str]) -> Iterator[tuple[str, Block]]:
+        """All rows of all files by blocks, with ``fields`` as columns where that is possible."""
+        for file in self.files:
+            for block in catalogue.blocks(file, fields, self.dialect):
+                yield file, block
+
+    def ids(self) -> Iterator[tuple[str, Row, object]]:
         """File, row and id of all rows that can be read and have one."""
         for file, row in self.rows({self.id_field}):
             value = _id_value(row, self.id_field)
@@ -178,7 +186,7 @@ class _Renderer(NamedTuple):
     is_sure: bool = True
     is_joined: bool = False
 
-    def item(self, file: str, row: catalogue.Row) -> tuple[int | str, str]:
+    def item(self, file: str, row: Row) -> tuple[int | str, str]:
         """Return the id and the text of a row.
 
         Raises:
@@ -199,7 +207,31 @@ class _Renderer(NamedTuple):
             self.first_rows[pid] = f"{file}, row {row.number}"
         return pid, text
 
-    def _integer_id(self, row: catalogue.Row) -> int | str:
+    def columns(self, block: Block) -> tuple[pa.RecordBatch, pa.RecordBatch] | None:
+        """Return the columns of a block, and its items as (pid, text); None: read its rows.
+
+        A row without an id or a text there has to be read by itself. Keys of the others are added.
+        """
+        columns = block.columns() if self.is_joined else None
+        if columns is None:
+            return None
+        pids = _column_ids(columns, self.ids)
+        texts = column_items.texts(columns, [field or "" for _, field in self.template])
+        if pids is None or texts is None:
+            return None
+
+        # Rows whose id is repeated, or has no SID, may be bad ones.
+        is_item = pc.and_(pids.is_valid(), texts.is_valid())
+        if self.repeated:
+            is_item = pc.and_(is_item, [pid not in self.repeated for pid in pids.to_pylist()])
+        if self.have_sids is not None:
+            is_item = pc.and_(is_item, [pid in self.have_sids for pid in pids.to_pylist()])
+        pids = pc.if_else(is_item, pids, pa.scalar(None, pids.type))
+        if self.keys is not None:
+            self.keys.extend(_keys(pids.drop_null()))
+        return columns, pa.RecordBatch.from_arrays([pids, texts], ["pid", "text"])
+
+    def _integer_id(self, row: Row) -> int | str:
         """The id of a row where ids are integers if all are written as such."""
         try:
             pid = _read_id(row, self.ids)
@@ -255,39 +287,105 @@ def _tables(
     schema = item_text.schema(pa.int64() if renderer.ids.integer else pa.string())
     unseen = {field for _, field in renderer.template if field}
     fields = {settings.id_field} | unseen
+    refused = _Refused(rejects, settings, source.dialect, tally, [])
     n_items = 0
-    good: list[tuple[int | str, str]] = []
-    bad: list[tuple[str | None, str, int, str]] = []
-    for file, row in source.rows(fields):
-        tally.rows += 1
-        if unseen:
-            unseen.difference_update(row.fields or ())
-        try:
-            good.append(renderer.item(file, row))
-        except BadRowError as error:
-            reason = str(error)
-            if settings.on_bad_rows == "error" and not isinstance(error, NoSidError):
-                raise SidmillError(_stopped_at(file, row, reason, source.dialect)) from None
-            tally.add(file, row.number, reason)
-            bad.append((_shown_id(row, settings.id_field), file, row.number, _stored(reason)))
+    for file, block in source.blocks(fields):
+        # Items of whole columns; rows that may be bad are read by themselves.
+        rows, made = block.all_rows(), None
+        if (found := renderer.columns(block)) is not None:
+            columns, made = found
+            unseen.difference_update(_seen(block, columns, unseen))
+            rows = block.rows(column_items.positions(made["pid"].is_null()))
+            tally.rows += columns.num_rows - made["pid"].null_count
 
-        # Write whole row groups.
-        if len(good) == parquet.ROWS_PER_GROUP:
-            n_items += len(good)
-            yield _table(good, schema)
-            good = []
-        if len(bad) == parquet.ROWS_PER_GROUP:
-            rejects.write_table(_table(bad, item_text.REJECTS_SCHEMA))
-            bad = []
+        # A row without an item keeps its position until both are put together.
+        read: list[tuple[int | str, str] | tuple[None, None]] = []
+        for row in rows:
+            tally.rows += 1
+            if unseen:
+                unseen.difference_update(row.fields or ())
+            try:
+                read.append(renderer.item(file, row))
+            except BadRowError as error:
+                refused.add(file, row, error)
+                read.append((None, None))
+        items = _merged(made, _table(read, schema))
+        n_items += items.num_rows
+        yield items
 
     # Faults of the catalogue as a whole stop the run before a file appears.
     if renderer.keys is not None and len(_repeated_keys(renderer.keys)):
         raise _AnotherPassError
-    n_items += len(good)
     _check_outcome(source, unseen, n_items, tally)
     tally.check(settings.max_reject_share, "items", source.dialect.named("encoding"), (NO_SID,))
-    yield _table(good, schema)
-    rejects.write_table(_table(bad, item_text.REJECTS_SCHEMA))
+    refused.write()
+
+
+class _Refused(NamedTuple):
+    """Rows that give no item, on their way to rejects.parquet.
+
+    Attributes:
+        out: rejects.parquet, open.
+        settings: of the stage.
+        dialect: how the files are written.
+        tally: counts the rows by cause, changed in place.
+        waiting: rows of the row group to be written next, changed in place.
+    """
+
+    out: pq.ParquetWriter
+    settings: Items
+    dialect: catalogue.Dialect
+    tally: Tally
+    waiting: list[tuple[str | None, str, int, str]]
+
+    def add(self, file: str, row: Row, error: BadRowError) -> None:
+        """List a row; write a whole row group.
+
+        Raises:
+            SidmillError: if bad rows stop the run.
+        """
+        reason = str(error)
+        if self.settings.on_bad_rows == "error" and not isinstance(error, NoSidError):
+            raise SidmillError(_stopped_at(file, row, reason, self.dialect)) from None
+        self.tally.add(file, row.number, reason)
+        shown = _shown_id(row, self.settings.id_field)
+        self.waiting.append((shown, file, row.number, _stored(reason)))
+        if len(self.waiting) == parquet.ROWS_PER_GROUP:
+            self.write()
+
+    def write(self) -> None:
+        """Write the rows that wait as one row group."""
+        self.out.write_table(_table(self.waiting, item_text.REJECTS_SCHEMA))
+        self.waiting.clear()
+
+
+def _seen(block: Block, columns: pa.RecordBatch, fields: set[str]) -> set[str]:
+    """Which of some fields the rows of a block have; a column of nulls alone may be one of none."""
+    names = fields.intersection(columns.schema.names)
+    seen = {name for name in names if columns[name].null_count < columns.num_rows}
+    if seen != names:
+        seen.update(*(row.fields for row in block.all_rows() if row.fields))
+    return seen
+
+
+def _merged(made: pa.RecordBatch | None, read: pa.Table) -> pa.Table:
+    """Items in the order of the rows; a row without an item is null in ``made`` and in ``read``.
+
+    Args:
+        made: from columns, (n,), null where the row was read by itself; None: all rows were.
+        read: of the rows that were read by themselves, in order.
+    """
+    if made is None:
+        return read.filter(read["pid"].is_valid())
+    arrays = made.columns
+    if read.num_rows:
+        is_read = made["pid"].is_null()
+        arrays = [
+            pc.replace_with_mask(made[name], is_read, read[name].combine_chunks())
+            for name in made.schema.names
+        ]
+    items = pa.table(arrays, schema=read.schema)
+    return items.filter(items["pid"].is_valid()) if read["pid"].null_count else items
 
 
 def open_source(settings: Items) -> Source:
@@ -316,7 +414,7 @@ def _log_encodings(source: Source) -> None:
             logger.info("%s is read as %s, as its first bytes say", file, found)
 
 
-def _stopped_at(file: str, row: catalogue.Row, reason: str, dialect: catalogue.Dialect) -> str:
+def _stopped_at(file: str, row: Row, reason: str, dialect: catalogue.Dialect) -> str:
     """The message for a bad row that stops the run."""
     hint = ""
     if reason.startswith(NOT_UTF8):
@@ -404,7 +502,7 @@ def _floats(source: Source, first: object) -> str:
     )
 
 
-def _id_value(row: catalogue.Row, field: str) -> object:
+def _id_value(row: Row, field: str) -> object:
     """What stands where the id should; whole decimals are integers, UUIDs are text."""
     if row.fields is None:
         return None
@@ -414,6 +512,12 @@ def _id_value(row: catalogue.Row, field: str) -> object:
     if isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
         return int(value)
     return str(value) if isinstance(value, UUID) else value
+
+
+def _column_ids(columns: pa.RecordBatch, ids: Ids) -> pa.Array | None:
+    """Ids of a block, null where a row has to be read by itself; None: all rows have to be."""
+    values = column_items.column(columns, ids.field)
+    return column_items.ids(values, as_integers=ids.integer, strict=ids.strict)
 
 
 def _is_missing(value: object) -> bool:
@@ -430,7 +534,7 @@ def _is_integer(value: object) -> bool:
     return isinstance(value, int) and value in INT64
 
 
-def _read_id(row: catalogue.Row, ids: Ids) -> int | str:
+def _read_id(row: Row, ids: Ids) -> int | str:
     # Most integers of tables; then all others, and floats that pandas made of them.
     value = _id_value(row, ids.field)
     if isinstance(value, str) and ids.integer and not ids.strict and SHORT_INTEGER(value):
@@ -471,7 +575,7 @@ def _read_integer(value: int, ids: Ids) -> int | str:
     return value
 
 
-def _shown_id(row: catalogue.Row, id_field: str) -> str | None:
+def _shown_id(row: Row, id_field: str) -> str | None:
     value = _id_value(row, id_field)
     if value is None:
         return None
@@ -502,15 +606,29 @@ def _repeated_keys(keys: "array[int]") -> np.ndarray:
 
 
 def _readable_ids(source: Source, ids: Ids) -> Iterator[int | str]:
-    for _, row, _ in source.ids():
-        with suppress(BadRowError):
-            yield _read_id(row, ids)
+    for _, block in source.blocks({ids.field}):
+        columns = block.columns()
+        pids = None if columns is None else _column_ids(columns, ids)
+        rows = block.all_rows()
+        if pids is not None:
+            yield from pids.drop_null().to_pylist()
+            rows = block.rows(column_items.positions(pids.is_null()))
+        for row in rows:
+            if not _is_missing(_id_value(row, ids.field)):
+                with suppress(BadRowError):
+                    yield _read_id(row, ids)
 
 
 def _key(pid: int | str) -> int:
-    if isinstance(pid, int):
-        return pid
-    return int.from_bytes(blake2b(pid.encode(), digest_size=8).digest(), "little", signed=True)
+    """64 bits that equal ids share; of a text they differ between processes."""
+    return pid if isinstance(pid, int) else hash(pid)
+
+
+def _keys(pids: pa.Array) -> "array[int]":
+    """The keys of ids: int64 or string (n,) without nulls."""
+    if pa.types.is_integer(pids.type):
+        return array("q", pids.to_numpy().tobytes())
+    return array("q", map(hash, pids.to_pylist()))
 
 
 def _joined(fields: list[str]) -> Template:

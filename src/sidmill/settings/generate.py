@@ -17,7 +17,7 @@ from sidmill.settings.base import Setting, setting_of
 from sidmill.settings.config import SECTIONS, Config
 
 COMMENT_COLUMN = 27  # where comments begin in config.yaml, as far as values leave room
-WIDTH = 120  # columns of a line of config.yaml, at most
+WIDTH = 120  # columns of a line of config.yaml and docs/settings.md, at most; tables are wider
 BOUNDS = (("minimum", "≥"), ("above", ">"), ("maximum", "≤"), ("below", "<"))
 NOT_BY_HAND = "Written by `make settings` from src/sidmill/settings"
 CONFIG_HEADER = f"""\
@@ -123,7 +123,8 @@ def _page_text() -> str:
 def _section_rows(cls: Any) -> Iterator[str]:
     """The part of docs/settings.md about one section."""
     yield f"## {cls.SECTION}\n"
-    yield f"{cls.__doc__} {cls.NOTE and f'({cls.NOTE})'}".strip() + "\n"
+    text = f"{cls.__doc__} {cls.NOTE and f'({cls.NOTE})'}".strip()
+    yield textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False) + "\n"
     yield "| setting | values | default | kind | meaning |\n|---|---|---|---|---|"
     values = base.defaults(cls)
     for field in dataclasses.fields(cls):

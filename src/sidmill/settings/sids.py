@@ -234,6 +234,6 @@ class Comparison:
         False,
         (
             "true: train the generative recommender on the SIDs of every member too, and compare "
-            "its metrics; items are compared by SIDs alone then (docs/generative.md)"
+            "its metrics; items are compared by SIDs alone there (docs/generative.md)"
         ),
     )

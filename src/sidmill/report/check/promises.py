@@ -1,5 +1,6 @@
 """What files promise of each other: the same ids in the same order, SIDs that agree, counts."""
 
+import fnmatch
 import json
 from collections.abc import Iterator
 from functools import partial
@@ -39,6 +40,7 @@ from sidmill.report.check.promise import (
 
 RATE_TOLERANCE = 1e-9
 FUSED_IDS = "fused_ids.parquet"
+RUN = "run.json"
 
 
 def find(paths: Paths) -> Iterator[Promise]:
@@ -70,14 +72,38 @@ def find(paths: Paths) -> Iterator[Promise]:
 def _in_use(paths: Paths) -> Paths:
     """Leave out what an earlier run or sweep left behind: nothing in use was made from it.
 
-    Fused vectors remain in a folder when ``fuse.method`` is set to none again, and the folders of
-    tokenizers when they are taken out of ``sweep``.
+    Fused vectors remain in a folder when ``fuse.method`` is set to none again, the files of a
+    category level without its field, and the folders of tokenizers when they are taken out of
+    ``sweep``.
     """
     unused = sweep_promises.unused(paths)
     trained_on = {_ids_of(name, paths) for name in paths if Path(name).name == QUANTIZER}
-    if f"items/{FUSED_IDS}" not in trained_on and IDS in trained_on:
-        unused |= {f"items/{FUSED_IDS}", "items/fused.npy"}
+    is_fused = f"items/{FUSED_IDS}" in trained_on
+    if not is_fused and IDS in trained_on:
+        unused |= set(fnmatch.filter(paths, "items/fused*"))
+        unused |= set(fnmatch.filter(paths, "*/fold_codes.parquet"))
+    unused |= _older_than_the_run(paths)
     return {name: path for name, path in paths.items() if name not in unused}
+
+
+def _older_than_the_run(paths: Paths) -> set[str]:
+    """Files that the settings of run.json do not ask for, and that were made before it."""
+    if RUN not in paths:
+        return set()
+    settings = json_report.read(paths[RUN]).get("settings", {})
+    fuse, level = settings.get("fuse", {}), settings.get("category_level", {})
+    patterns = []
+    if fuse.get("method") == "none":
+        patterns += ["similarity/*", "items/fused*", "*/fold_codes.parquet"]
+    if fuse.get("use") == "sids":
+        patterns.append("similarity/*")
+    if fuse.get("folds") == 1:
+        patterns += ["items/fused_folds*", "*/fold_codes.parquet"]
+    if "field" in level and level["field"] is None:
+        patterns += ["items/categories.parquet", "items/category_level*", "items/residual*"]
+    written = paths[RUN].stat().st_mtime
+    unasked = {name for pattern in patterns for name in fnmatch.filter(paths, pattern)}
+    return {name for name in unasked if paths[name].stat().st_mtime < written}
 
 
 def _ids_of(quantizer: str, paths: Paths) -> str | None:
