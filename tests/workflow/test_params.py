@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from itertools import combinations
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -42,6 +43,11 @@ with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
         snakefile=root / "Snakefile",
         workdir=folder,
     )._workflow
+    trained = ("train_rqkmeans", "train_similarity", "sweep_train_rqkmeans", "encode_items")
+    print({
+        name: workflow.get_rule(name).expand_resources(wildcards, [], 1)["tasks"]
+        for name in trained
+    })
     print({
         rule.name: {
             name: value(wildcards) if callable(value) else value
@@ -57,18 +63,19 @@ with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
 def params_with(tmp_path_factory):
     """Parameters of every rule, by name, with an overlay."""
     folder = tmp_path_factory.mktemp("params")
+    return lambda overlay: printed_with(overlay, folder)[-1]
 
-    def ask(overlay: dict) -> dict[str, dict]:
-        path = folder / "overlay.json"
-        path.write_text(json.dumps(overlay))
-        done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, str(ROOT), str(folder), str(path)],
-            capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return ast.literal_eval(done.stdout.strip().splitlines()[-1])
 
-    return ask
+def printed_with(overlay: dict, folder: Path) -> list[dict]:
+    """What the program prints with an overlay."""
+    path = folder / "overlay.json"
+    path.write_text(json.dumps(overlay))
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(ROOT), str(folder), str(path)],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return [ast.literal_eval(line) for line in done.stdout.strip().splitlines()[-2:]]
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +156,28 @@ def test_the_order_of_keys_is_no_change_and_the_order_of_files_is_one(params_wit
         "fuse_runs", "measure_retrieval", "compare_quantizers", "lint_datasets", "report_datasets",
         "describe_run", "sweep_codebooks",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("codebook_size", "compared", "trained", "similarity"),
+    [(256, None, 1, 1), ([300, 1024, 20], [512, 8], 4, 2), (5000, None, 6, 6)],
+)
+def test_a_training_asks_for_as_many_tasks_as_have_work(
+    tmp_path, codebook_size, compared, trained, similarity
+):
+    """One per 256 codes; the tokenizer of the sweep has 16 and 8."""
+    overlay = {
+        "rqkmeans": {"processes": 6, "codebook_size": codebook_size},
+        "fuse": {"method": "svd", "use": "similarity", "codebook_sizes": compared},
+        "encoding": {"processes": 5},
+    }
+    tasks, _ = printed_with(overlay, tmp_path)
+    assert tasks == {
+        "train_rqkmeans": trained,
+        "train_similarity": similarity,
+        "sweep_train_rqkmeans": 1,
+        "encode_items": 5,
+    }
 
 
 @pytest.mark.parametrize(

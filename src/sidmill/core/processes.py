@@ -27,6 +27,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -195,6 +196,9 @@ def _fork(pipes: list[_Pipes], answers: int) -> int:
     """
     if _is_closed():  # the parent has ended during the imports
         os._exit(ORPHANED)
+
+    # Python 3.12 warns of any thread. Those of OpenBLAS and of Arrow's allocator have hooks for it.
+    warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)
     numbers = {}
     for number, own in enumerate(pipes):
         pid = os.fork()

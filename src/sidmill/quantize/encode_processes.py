@@ -79,6 +79,7 @@ def encode(
             {"files": _plain(files), "settings": asdict(settings), "folder": folder},
             n_processes,
             task=f"encode {files.vectors}",
+            modules=["torch"] if _needs_torch(settings.device) else [],
             launcher=rendezvous.srun(n_processes),
         )
         # Put together, in the order of the items.
@@ -129,7 +130,7 @@ def _own_devices(names: str, member: Member) -> str:
     Processes of one machine take the GPUs in turn. Tasks of ``srun`` take one each: how many of
     them a machine has differs from one to the next.
     """
-    if names == "cpu" or (names == "auto" and not gpu_driver.is_there()):
+    if not _needs_torch(names):
         return names
     from sidmill.numeric import nearest_torch
 
@@ -137,6 +138,11 @@ def _own_devices(names: str, member: Member) -> str:
     n_sharing = member.size if member.listener is not None else len(devices)
     own = devices[member.local_rank :: n_sharing] or [devices[member.local_rank % len(devices)]]
     return ",".join(own)
+
+
+def _needs_torch(names: str) -> bool:
+    """Whether torch encodes on devices of these names, or is asked for them."""
+    return names != "cpu" and (names != "auto" or gpu_driver.is_there())
 
 
 def _part(folder: str, rank: int) -> Path:
