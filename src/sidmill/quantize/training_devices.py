@@ -2,8 +2,8 @@
 
 The algorithm is the same text for both. NumPy starts at once; the import of torch takes a second of
 CPU and 190 MiB. torch multiplies faster on a CPU with instructions for bfloat16
-(:mod:`sidmill.numeric.relative_scores`). From n D K of 1e10 on that outweighs the import in CPU time,
-and from 7e10 on by more than the memory is worth.
+(:mod:`sidmill.numeric.relative_scores`). From n D K of 1e10 on that outweighs the import in CPU
+time, and from 7e10 on by more than the memory is worth.
 
 Shapes: n training rows, D dimensions, K_l codewords at level l.
 """
