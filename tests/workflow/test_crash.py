@@ -170,7 +170,8 @@ def test_a_folder_that_cannot_be_written_is_named(make_workflow, finished, small
     assert workflow.bytes("pid2sid.parquet") == finished.bytes("pid2sid.parquet")
 
 
-OTHER = "rqkmeans: {codebook_size: 12, n_iter: 5}"
+# Training that begins with the import of torch, so that there is time to kill it.
+OTHER = "rqkmeans: {codebook_size: 12, n_iter: 5, device: 'cpu,cpu'}"
 
 
 @pytest.mark.long

@@ -2,7 +2,8 @@
 
 The algorithm is the same text for both. NumPy starts at once; the import of torch takes a second of
 CPU and 190 MiB. torch multiplies faster on a CPU with instructions for bfloat16
-(:mod:`sidmill.numeric.relative_scores`), which outweighs its import in a large training.
+(:mod:`sidmill.numeric.relative_scores`). From n D K of 1e10 on that outweighs the import in CPU
+time, and from 7e10 on by more than the memory is worth.
 
 Shapes: n training rows, D dimensions, K_l codewords at level l.
 """
@@ -16,7 +17,7 @@ from sidmill.settings.quantize import Rqkmeans
 
 logger = logging.getLogger(__name__)
 
-NUMPY_PRODUCTS = 10_000_000_000  # n D K of the largest training that NumPy computes: docs/log.md
+NUMPY_PRODUCTS = 70_000_000_000  # n D K of the largest training that NumPy computes: docs/log.md
 
 
 def pick(
