@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
-from gpu_device import DEVICE, gpu
+from gpu_device import DEVICE, IS_GPU, gpu
 
 from sidmill.settings.embedding import Embedding
 
@@ -68,14 +68,14 @@ def test_bfloat16_is_near(model, on_cpu):
 
 
 def test_packed_batches_are_near(model, on_cpu):
-    if DEVICE == "cpu" or find_spec("flash_attn") is None:
+    if not IS_GPU or find_spec("flash_attn") is None:
         pytest.skip("needs the wheel flash-attn, on CUDA")
     encoder = load(model, dtype="bfloat16", attention="flash_attention_2")
     assert (encode(encoder) * on_cpu).sum(axis=1).min() > 0.99
 
 
 def test_compiled_is_as_on_the_cpu(model, on_cpu, monkeypatch):
-    if DEVICE == "cpu":  # the compiler itself takes minutes there
+    if not IS_GPU:  # the compiler itself takes minutes there
         monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **how: None)
     some = TEXTS[1:3] * 4  # few shapes, each of which is compiled
     found = encode(load(model, compiled=True), some)
@@ -100,7 +100,7 @@ def test_out_of_memory_halves_batches(model, on_cpu, monkeypatch, caplog):
 
 def test_a_batch_that_really_does_not_fit_is_halved(model, on_cpu):
     """The allocator itself refuses: all but a little of the memory is taken away from it."""
-    if DEVICE == "cpu":
+    if not IS_GPU:
         pytest.skip("a limit of memory per process exists on CUDA alone")
     encoder = load(model, batch_tokens=10**6, max_length=512)
     long = ["digital caliper with a large display " * 60] * 400
