@@ -282,18 +282,18 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     leaves, tree = tree_flatten((args, kwargs))
     own = [leaf for leaf in leaves if isinstance(leaf, DeviceTensor)]
     index = own[0].index if own else None
-    if kwargs.get("device") is not None:
-        device = torch.device(kwargs["device"])
-        index = _index(device) if device.type == "cuda" else None
-    if index is None and not own:
+    named = torch.device(kwargs.get("device") or "cpu")
+    if named.type == "cuda":
+        index = _index(named)
+    # Beside tensors of a device, ``cpu`` is what autograd's C++ takes these for. Where a program
+    # says it, the copy is made by ``Tensor.to`` or ``Tensor.cpu``, which do not come here.
+    if index is None:
         return _on_host(func, args, kwargs)
     if func is aten._to_copy.default:
-        if own and index is None:  # a backward pass: C++ takes the tensor for one of the CPU
-            index = own[0].index
         return _moved(args[0], index, **{n: v for n, v in kwargs.items() if n != "device"})
 
     # One device, and a stream that has waited for what it reads.
-    stream = _current(own[0].index if index is None else index)
+    stream = _current(index)
     _check_devices(func, leaves, own, index)
     for tensor in own:
         _arrive(tensor)
@@ -321,8 +321,6 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             tensor.made = stream, stream.tick
 
     def wrap(tensor: torch.Tensor) -> torch.Tensor:
-        if index is None:
-            return tensor
         known = of_held.get(id(tensor))
         return DeviceTensor(tensor, index) if known is None else known
 

@@ -84,7 +84,8 @@ def train(
 
     trainer = SentenceTransformerTrainer(
         model=encoder,
-        args=SentenceTransformerTrainingArguments(
+        args=training.on_one_gpu(
+            SentenceTransformerTrainingArguments,
             **data.arguments,
             batch_sampler=BatchSamplers.NO_DUPLICATES,  # a repeated text is no negative
             prompts={

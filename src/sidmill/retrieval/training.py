@@ -9,15 +9,16 @@ import json
 import logging
 import shutil
 import sys
+from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from sentence_transformers.base.model import BaseModel
-from transformers import PrinterCallback, Trainer, set_seed
+from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from sidmill.core.atomic import write_text
@@ -25,6 +26,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.core.folders import replace_folder
 from sidmill.formats import triples
 from sidmill.io import json_report
+from sidmill.numeric import nearest_torch
 from sidmill.settings import base
 from sidmill.settings.retrieval import Cross, Dual
 
@@ -32,6 +34,8 @@ if TYPE_CHECKING:  # reranking imports this module, and trains nothing
     import datasets
 
 logger = logging.getLogger(__name__)
+
+Arguments = TypeVar("Arguments", bound=TrainingArguments)
 
 DTYPES = ("float32", "bfloat16")  # float16 overflows in Qwen3
 NAME = "training.json"
@@ -160,10 +164,9 @@ def arguments(
     """
     if settings.dtype not in DTYPES:
         raise SidmillError(f"dtype is {settings.dtype!r}: choose one of {', '.join(DTYPES)}")
-    if settings.device.startswith("cuda") and not torch.cuda.is_available():
-        raise SidmillError(
-            f"device {settings.device!r} asked for, but torch finds no GPU: set auto or cpu"
-        )
+    device = nearest_torch.pick_device(settings.device)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # the trainer knows no other than the current one
 
     # The model is evaluated and saved at even distances.
     steps = max(1, round(settings.epochs * -(-n_rows // settings.batch_size)))
@@ -195,6 +198,24 @@ def arguments(
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+def on_one_gpu(make: Callable[..., Arguments], **arguments: Any) -> Arguments:
+    """Make the arguments of a trainer that uses one GPU, however many the machine has.
+
+    transformers would divide every batch over all GPUs that torch sees (``nn.DataParallel``): each
+    step would take as many times the rows, so that the weights would depend on the machine, and the
+    losses of cross encoders fail on the wrapped model.
+
+    Args:
+        make: the class of the arguments.
+        arguments: what :func:`arguments` gives, and what the class has besides.
+    """
+    made = make(**arguments)
+    if made.n_gpu > 1:
+        made._n_gpu = 1
+        logger.info("one of the %d GPUs trains: %s", torch.cuda.device_count(), made.device)
+    return made
 
 
 def fit_length(model: Any, max_length: int, setting: str) -> int:
