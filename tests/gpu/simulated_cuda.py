@@ -200,6 +200,18 @@ class DeviceTensor(torch.Tensor):
         """Make a tensor on this device."""
         return torch.tensor(data, **{"dtype": self.dtype, "device": self.device, **how})
 
+    def untyped_storage(self) -> Any:
+        """Where the values are: tensors that share them share it."""
+        return self.held.untyped_storage()
+
+    def storage(self) -> Any:
+        """As :meth:`untyped_storage`."""
+        return self.held.storage()
+
+    def data_ptr(self) -> int:
+        """Address of the first value."""
+        return self.held.data_ptr()
+
     def record_stream(self, stream: Stream) -> None:
         """Keep the memory until a stream is done, which it is here."""
 
@@ -676,6 +688,13 @@ def start(n_devices: int = 1) -> None:
     _state.n_devices = n_devices
     for name, value in CUDA.items():
         setattr(torch.cuda, name, value)
+
+    # The host's generator draws for all devices.
+    for module in (torch.cuda, torch.cuda.random):
+        module.get_rng_state = lambda device=None: torch.get_rng_state()
+        module.set_rng_state = lambda state, device=None: torch.set_rng_state(state)
+        module.get_rng_state_all = lambda: [torch.get_rng_state()] * n_devices
+        module.set_rng_state_all = lambda states: torch.set_rng_state(states[0])
 
     # Methods of tensors, and what names a device elsewhere.
     _state.real = {
