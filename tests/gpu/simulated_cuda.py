@@ -593,6 +593,7 @@ CUDA: dict[str, Any] = {
     "max_memory_allocated": lambda device=None: 0,
     "reset_peak_memory_stats": lambda device=None: None,
     "empty_cache": lambda: None,
+    "is_current_stream_capturing": lambda: False,
     "manual_seed_all": lambda seed: None,
     "synchronize": _synchronize,
     "Stream": Stream,

@@ -164,9 +164,7 @@ def arguments(
     """
     if settings.dtype not in DTYPES:
         raise SidmillError(f"dtype is {settings.dtype!r}: choose one of {', '.join(DTYPES)}")
-    device = nearest_torch.pick_device(settings.device)
-    if device.type == "cuda" and device.index is not None:
-        torch.cuda.set_device(device)  # the trainer knows no other than the current one
+    nearest_torch.pick_device(settings.device)  # refuses one that is not there
 
     # The model is evaluated and saved at even distances.
     steps = max(1, round(settings.epochs * -(-n_rows // settings.batch_size)))
@@ -200,21 +198,27 @@ def arguments(
     }
 
 
-def on_one_gpu(make: Callable[..., Arguments], **arguments: Any) -> Arguments:
-    """Make the arguments of a trainer that uses one GPU, however many the machine has.
+def on_one_gpu(make: Callable[..., Arguments], device: str, arguments: dict[str, Any]) -> Arguments:
+    """Make the arguments of a trainer that uses one GPU: the one that is named, or the first.
 
-    transformers would divide every batch over all GPUs that torch sees (``nn.DataParallel``): each
-    step would take as many times the rows, so that the weights would depend on the machine, and the
-    losses of cross encoders fail on the wrapped model.
+    transformers always trains from ``cuda:0`` on, and divides each batch over all GPUs that torch
+    sees (``nn.DataParallel``): a step would take as many times the rows, so that the weights would
+    depend on the machine, and losses of cross encoders fail on the wrapped model.
 
     Args:
         make: the class of the arguments.
-        arguments: what :func:`arguments` gives, and what the class has besides.
+        device: setting ``device``.
+        arguments: of the class.
     """
     made = make(**arguments)
-    if made.n_gpu > 1:
-        made._n_gpu = 1
-        logger.info("one of the %d GPUs trains: %s", torch.cuda.device_count(), made.device)
+    if made.device.type != "cuda":
+        return made
+
+    # The device is a cached property, which asks for no other.
+    chosen = torch.device("cuda", nearest_torch.pick_device(device).index or 0)
+    made._n_gpu = 1
+    vars(made)["_setup_devices"] = chosen
+    logger.info("one of %d GPUs trains: %s", torch.cuda.device_count(), chosen)
     return made
 
 
@@ -269,6 +273,8 @@ def run(trainer: Trainer, state_dir: str | Path) -> None:
         SidmillError: if a batch does not fit the device, or weights are no longer finite.
     """
     trainer.remove_callback(PrinterCallback)
+    if trainer.args.device.type == "cuda":
+        torch.cuda.set_device(trainer.args.device)  # to the libraries ``cuda`` is the current one
     last = _last_checkpoint(Path(state_dir))
     if last:
         logger.info("resuming from %s", last)
