@@ -547,7 +547,9 @@ def _encoder(bench: Bench, name: str, *, is_compiled: bool = False) -> Any:
     with torch.device(bench.device):
         torch.set_default_dtype(getattr(torch, dtype))
         shape = {**TINY, **QWEN.get(name, {})}
-        config = Qwen3Config(vocab_size=VOCABULARY, max_position_embeddings=32768, **shape)
+        config = Qwen3Config(
+            vocab_size=VOCABULARY, max_position_embeddings=32768, use_cache=False, **shape
+        )
         config._attn_implementation = "sdpa"
         reader.model[0].model = Qwen3Model(config).eval()
         torch.set_default_dtype(torch.float32)

@@ -65,6 +65,7 @@ FREE = {
     aten.new_empty.default,
     aten.new_empty_strided.default,
     aten.lift_fresh.default,
+    aten._unsafe_view.default,
     aten.is_same_size.default,
     aten.resize_.default,
 }
