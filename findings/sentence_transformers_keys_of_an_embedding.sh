@@ -14,6 +14,8 @@ python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install --quiet torch==2.13.0 numpy==2.4.6 transformers==5.17.0 sentence-transformers==6.1.0
 cd "$folder"
 venv/bin/python - <<'PY'
+import functools
+
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
@@ -31,11 +33,21 @@ config = Qwen3Config(vocab_size=len(words), num_key_value_heads=2, head_dim=8, *
 Qwen3Model(config).save_pretrained("model")
 model = SentenceTransformer(modules=[Transformer("model"), Pooling(32, "lasttoken")], device="cpu")
 
-caches = []
-model[0].model.register_forward_hook(lambda module, args, out: caches.append(out.past_key_values))
+caches, decoder = [], model[0].model
+forward = decoder.forward
+
+
+@functools.wraps(forward)
+def watched(**inputs):
+    out = forward(**inputs)
+    caches.append(out.past_key_values)
+    return out
+
+
+decoder.forward = watched
 texts = ["red bolt", "blue glove red bolt"]
 vectors = model.encode(texts)
-model[0].model.config.use_cache = False
+decoder.config.use_cache = False
 without = model.encode(texts)
 kept = [] if caches[0] is None else [layer.keys.shape for layer in caches[0].layers]
 print("layers whose keys and values are kept:", len(kept), [tuple(shape) for shape in kept])

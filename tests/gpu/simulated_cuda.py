@@ -418,8 +418,12 @@ def _moved(
     if not isinstance(tensor, DeviceTensor):
         if index is None:
             return tensor.clone() if dtype is None else tensor.to(dtype, copy=True)
-        held = torch.empty_like(tensor, dtype=dtype)
-        return _copied(DeviceTensor(held, index), tensor, non_blocking)
+        target = DeviceTensor(torch.empty_like(tensor, dtype=dtype), index)
+        if not non_blocking or not _is_pinned(tensor):
+            return _copied(target, tensor)
+        _copied(target, tensor, non_blocking=True)  # counts; the values are read once more, late
+        target.late = lambda: target.held.copy_(tensor)
+        return target
     _arrive(tensor)
     held = torch.empty_like(tensor.held, dtype=dtype)
     if index is not None:
@@ -443,11 +447,8 @@ def _copied(target: torch.Tensor, source: torch.Tensor, non_blocking: bool = Fal
             target.held.copy_(source.held)
             return target
         counts.to_device += source.nbytes
-        if non_blocking and _is_pinned(source):
-            target.late = lambda: target.held.copy_(source)
-        else:
-            target.held.copy_(source)
-            counts.waits += source.dim() > 0
+        target.held.copy_(source)
+        counts.waits += source.dim() > 0 and not (non_blocking and _is_pinned(source))
         return target
 
     # To the host: at once, or when the host has waited.
