@@ -6,8 +6,9 @@ r"""Everything that a GPU computes, at the sizes that matter: one command, one J
     python benchmarks/gpu.py --output=gpu.json --small --device=cpu          a rehearsal, no figures
 
 Sections run in order of worth, each in a process of its own with a time limit; together the limits
-stay below nine minutes. The file is written after each figure, so that being cut off loses one
-figure. All data is drawn on the device, a seeded mixture, but for the histories that are named.
+stay below nine minutes, but for ``compiled`` and ``calibration``, which run where they are asked
+for. The file is written after each figure, so that being cut off loses one figure. All data is
+drawn on the device, a seeded mixture, but for the histories that are named.
 
     rates        bf16, TF32 and fp32 products of 8192 x 8192 x 8192, device and host copies
     rqkmeans     1,000,000 x 4096, K 8192, L 3: share of the bf16 rate, seconds, peak memory;
@@ -18,6 +19,8 @@ figure. All data is drawn on the device, a seeded mixture, but for the histories
     rqvae        1,000,000 x 1024: epochs per second, and held-out error over time
     generative   training and decoding, causal and tiger, users per second
     search       8,000,000 x 768, 2,000 queries: queries per second, ids against the CPU
+    compiled     the small model on texts of one length, as it is and by torch.compile: tokens per
+                 second, seconds of the first batch, share of the bf16 rate
     calibration  with --interactions and --index: the encoder-decoder at published sizes on
                  published SIDs: HR and NDCG at 5 and 10 of all users after --epochs
 
@@ -43,8 +46,8 @@ BEGAN = time.perf_counter()
 HERE = str(Path(__file__).resolve().parent)
 sys.path[:] = [place for place in sys.path if place != HERE]  # its datasets.py is not the library
 
-# Seconds of each section at most, in the order in which they run. Without the calibration, which
-# runs only where histories are named, they add up to 530.
+# Seconds of each section at most, in the order in which they run. Without the last two, which run
+# only where they are named, or histories are, they add up to 530.
 LIMITS = {
     "rates": 25,
     "rqkmeans": 120,
@@ -53,6 +56,7 @@ LIMITS = {
     "rqvae": 75,
     "generative": 60,
     "search": 80,
+    "compiled": 240,
     "calibration": 300,
 }
 STREAMED_ROWS = 4  # one in so many rows is streamed: the host reads them once per pass
@@ -138,8 +142,10 @@ def main() -> None:
         SECTIONS[options.side](options)
         return
     names = options.sections.split(",") if options.sections else list(LIMITS)
-    if not options.interactions and not options.sections:
-        names.remove("calibration")
+    if not options.sections:
+        names.remove("compiled")
+        if not options.interactions:
+            names.remove("calibration")
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         for name in names:
             _run_section(name, folder, options)
@@ -463,32 +469,11 @@ def embedding(options: argparse.Namespace) -> None:
 def _embed(bench: Bench, name: str, n_texts: int) -> None:
     """Embed texts of 64 to 1,024 tokens by SIDMill and by sentence-transformers."""
     import numpy as np
-    from transformers import Qwen3Config, Qwen3Model
 
     from sidmill.embed import throughput
-    from sidmill.embed.backends import sentence_transformers
-    from sidmill.settings.embedding import Embedding
 
-    # A tiny model in a folder gives tokenizer, pooling and normalisation; its weights are replaced.
-    torch = bench.torch
-    folder = Path(bench.options.folder, "tiny-encoder")
-    if not folder.exists():
-        _write_encoder(folder)
-    dtype = "bfloat16" if bench.is_cuda else "float32"
-    settings = Embedding(
-        backend="sentence_transformers", model=str(folder), dim=None, max_length=LENGTHS[1],
-        dtype=dtype, device=bench.options.device, batch_tokens=None if bench.is_cuda else 4096,
-    )  # fmt: skip
-    backend = sentence_transformers.load(settings)
-    reader, space = getattr(backend.stream, "args")  # noqa: B009  (a functools.partial)
-    with torch.device(bench.device):
-        torch.set_default_dtype(getattr(torch, dtype))
-        shape = {**TINY, **QWEN.get(name, {})}
-        config = Qwen3Config(vocab_size=VOCABULARY, max_position_embeddings=32768, **shape)
-        config._attn_implementation = "sdpa"
-        reader.model[0].model = Qwen3Model(config).eval()
-        torch.set_default_dtype(torch.float32)
-    space["dim"] = config.hidden_size
+    backend = _encoder(bench, name)
+    reader, _ = getattr(backend.stream, "args")  # noqa: B009  (a functools.partial)
     cost = backend.cost()
 
     # Texts of random words, one token each, lengths drawn evenly.
@@ -535,7 +520,73 @@ def _embed(bench: Bench, name: str, n_texts: int) -> None:
     )
     reader.model[0].model = None
     if bench.is_cuda:
-        torch.cuda.empty_cache()
+        bench.torch.cuda.empty_cache()
+
+
+def _encoder(bench: Bench, name: str, *, is_compiled: bool = False) -> Any:
+    """Make an encoder of the shape of a model, with random weights."""
+    from transformers import Qwen3Config, Qwen3Model
+
+    from sidmill.embed.backends import sentence_transformers
+    from sidmill.settings.embedding import Embedding
+
+    # A tiny model in a folder gives tokenizer, pooling and normalisation; its weights are replaced.
+    torch = bench.torch
+    folder = Path(bench.options.folder, "tiny-encoder")
+    if not folder.exists():
+        _write_encoder(folder)
+    dtype = "bfloat16" if bench.is_cuda else "float32"
+    settings = Embedding(
+        backend="sentence_transformers", model=str(folder), dim=None, max_length=LENGTHS[1],
+        dtype=dtype, device=bench.options.device, batch_tokens=None if bench.is_cuda else 4096,
+        compiled=is_compiled,
+    )  # fmt: skip
+    backend = sentence_transformers.load(settings)
+    reader, space = getattr(backend.stream, "args")  # noqa: B009  (a functools.partial)
+    torch.manual_seed(0)
+    with torch.device(bench.device):
+        torch.set_default_dtype(getattr(torch, dtype))
+        shape = {**TINY, **QWEN.get(name, {})}
+        config = Qwen3Config(
+            vocab_size=VOCABULARY, max_position_embeddings=32768, use_cache=False, **shape
+        )
+        config._attn_implementation = "sdpa"
+        reader.model[0].model = Qwen3Model(config).eval()
+        torch.set_default_dtype(torch.float32)
+    space["dim"] = config.hidden_size
+    if is_compiled and bench.is_cuda:  # the compiler takes minutes on a CPU
+        reader.model[0].model.compile(dynamic=False)
+    return backend
+
+
+def compiled(options: argparse.Namespace) -> None:
+    """The small model on texts of one length: as it is, and by torch.compile."""
+    import numpy as np
+
+    from sidmill.embed import throughput
+
+    bench = Bench("compiled", options)
+    rng = np.random.default_rng(0)
+    shape = (8, 63) if options.small else (2048, 511)  # words, and a token for the end of a text
+    texts = [" ".join(f"w{word}" for word in row) for row in rng.integers(WORDS, size=shape)]
+    found: list[Any] = []
+    for name in ("plain", "compiled"):
+        # The first batch compiles; the others are measured.
+        model = "tiny" if options.small else "qwen3_0.6b"
+        backend = _encoder(bench, model, is_compiled=name == "compiled")
+        first = bench.seconds(partial(backend.encode, texts[:32], lambda count: None))
+        stream = backend.stream(iter([texts]), lambda count: None)
+        seconds = bench.seconds(partial(found.extend, stream))
+        work = found[-1].work
+        operations = throughput.operations(work, backend.cost())
+        bench.note(
+            **{
+                f"{name}_first_batch_seconds": first,
+                f"{name}_tokens_per_second": work.tokens / seconds,
+                f"{name}_share_of_bf16_rate": bench.share(operations, seconds),
+            }
+        )
+    bench.note(least_cosine=float((found[0].vectors * found[1].vectors).sum(axis=1).min()))
 
 
 def _write_encoder(folder: Path) -> None:
@@ -794,6 +845,7 @@ SECTIONS = {
     "rqvae": rqvae,
     "generative": generative,
     "search": search,
+    "compiled": compiled,
     "calibration": calibration,
 }
 

@@ -4,6 +4,10 @@ Every path that takes a device, at small sizes, against the result of the CPU:
 
     python -m pytest tests/gpu                              on the first CUDA device
     SIDMILL_TEST_DEVICE=cpu python -m pytest tests/gpu      the same tests with the CPU as device
+    SIDMILL_TEST_DEVICE=simulated python -m pytest tests/gpu
+                                                            on two devices that simulated_cuda.py
+                                                            makes: CUDA's rules, without a GPU;
+                                                            simulated:1 tests on the second one
 
 Needed: torch, transformers, sentence-transformers, numpy, scikit-learn, scipy, h5py, safetensors,
 pyarrow, pandas, xxhash, threadpoolctl, tqdm, pytest. No network, no plugin of pytest. A test that
@@ -33,11 +37,17 @@ import os
 
 import numpy as np
 import pytest
+import simulated_cuda
 import torch
 
 pytest.importorskip("pyarrow", reason="needs the wheel pyarrow")
 
 DEVICE = os.environ.get("SIDMILL_TEST_DEVICE", "cuda")
+IS_SIMULATED = DEVICE.startswith("simulated")
+if IS_SIMULATED:
+    simulated_cuda.start(n_devices=2)
+    DEVICE = DEVICE.replace("simulated", "cuda")
+IS_GPU = DEVICE != "cpu" and not IS_SIMULATED  # has kernels, memory and limits of its own
 # What the search of codewords calls the device. One CPU would be NumPy, two are the path of GPUs.
 SEARCH_DEVICE = "cpu,cpu" if DEVICE == "cpu" else DEVICE
 

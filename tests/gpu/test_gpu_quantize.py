@@ -115,6 +115,25 @@ def test_many_codes_leave_no_structure_to_find_and_the_error_is_alike():
     assert error_of(rows, mine) == pytest.approx(error_of(rows, theirs), rel=0.01)
 
 
+def test_all_gpus_together_find_what_one_finds(vectors, on_device, monkeypatch):
+    """Rows divided over devices: held there, streamed, and encoded."""
+    if DEVICE == "cpu" or torch.cuda.device_count() < 2:
+        pytest.skip("needs two devices, on CUDA alone")
+    both = "cuda:0,cuda:1"
+    settings = replace(SETTINGS, device=both)
+    mine = rqkmeans.fit(vectors, settings, seed=0)
+    assert same(rqkmeans.fit(vectors, settings, seed=0), mine)
+    monkeypatch.setattr(residual_rows, "_fit_in_memory", lambda *_: False)
+    assert same(rqkmeans.fit(vectors, settings, seed=0), mine)
+    assert error_of(vectors, mine) == pytest.approx(error_of(vectors, on_device), rel=1e-4)
+    np.testing.assert_array_equal(codes_of(vectors, mine, both), codes_of(vectors, mine))
+
+    # Prices of a balance, and the second device alone.
+    for changes in ({"balance": "capacity", "max_load": 1.3}, {"device": "cuda:1"}):
+        changed = replace(settings, **changes)
+        assert same(rqkmeans.fit(vectors, changed, seed=0), rqkmeans.fit(vectors, changed, seed=0))
+
+
 def test_sums_of_rows_are_the_same_on_every_call():
     rng = np.random.default_rng(0)
     rows = torch.from_numpy(rng.standard_normal((5000, 33), dtype=np.float32)).to(DEVICE)

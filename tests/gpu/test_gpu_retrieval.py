@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from gpu_device import DEVICE, gpu
 
 from sidmill.formats import item_text, triples
@@ -64,6 +65,31 @@ def test_reranking_orders_as_the_cpu_does(files, dtype):
         np.testing.assert_allclose(mine, theirs, atol=1e-3)
     else:
         assert np.abs(mine - theirs).mean() < 0.1 * theirs.std() + 0.05
+
+
+def test_an_encoder_trains_on_the_device_that_is_named(files, tmp_path, monkeypatch):
+    pytest.importorskip("datasets", reason="needs the wheels datasets, dill, multiprocess")
+    if DEVICE == "cpu" or torch.cuda.device_count() < 2:
+        pytest.skip("needs two devices, on CUDA alone")
+    from sidmill.retrieval import cross, training
+    from sidmill.retrieval.training import Folders
+
+    seen = []
+    run = training.run
+    monkeypatch.setattr(
+        training, "run", lambda trainer, state: seen.append(trainer.args) or run(trainer, state)
+    )
+    for name in ("cuda:1", "cuda:0"):
+        folder = tmp_path / name
+        settings = Cross(
+            **{**COMMON, "device": name}, model=str(files / "bert"), epochs=1, max_length=64
+        )
+        figures = cross.train(
+            files / "pairs.parquet", Folders(folder, tmp_path / "state"), settings, 1, ""
+        )
+        assert torch.cuda.current_device() == int(name[-1])
+        assert (seen[-1].n_gpu, str(seen[-1].device)) == (1, name)
+        assert figures["steps"] == -(-figures["rows"] // COMMON["batch_size"])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

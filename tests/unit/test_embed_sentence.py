@@ -576,3 +576,20 @@ def test_bfloat16_that_moves_vectors_stops_auto_and_warns_who_named_it(caplog):
         devices.check_precision(far, exact, chosen=False)
     devices.check_precision(far, exact, chosen=True)
     assert "bfloat16 moves vectors of this model" in caplog.text
+
+
+def test_a_decoder_keeps_no_keys_whatever_its_configuration_says(qwen):
+    import torch
+
+    from sidmill.embed.backends import sentence_transformers
+
+    model = sentence_transformers.SentenceTransformer(str(qwen), device="cpu")
+    decoder = model[0].model
+    decoder.config.use_cache = True
+    tokens = {"input_ids": torch.ones(1, 3, dtype=torch.int64)}
+    before = decoder(**tokens)
+    sentence_transformers._keep_no_keys(model)
+    after = decoder(**tokens)
+    assert before.past_key_values is not None
+    assert after.past_key_values is None
+    assert torch.equal(before.last_hidden_state, after.last_hidden_state)

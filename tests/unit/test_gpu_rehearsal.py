@@ -67,6 +67,31 @@ def test_the_tests_of_gpus_pass_on_the_cpu_without_packages_that_an_image_lacks(
         assert "needs the wheel" in reason or "on CUDA alone" in reason
 
 
+@pytest.mark.parametrize(
+    "file",
+    [
+        "search",
+        pytest.param("quantize", marks=pytest.mark.long),
+        pytest.param("rqvae", marks=pytest.mark.long),
+        pytest.param("embed", marks=[pytest.mark.long, pytest.mark.model]),
+        pytest.param("retrieval", marks=[pytest.mark.long, pytest.mark.model]),
+        pytest.param("recommend", marks=pytest.mark.long),
+    ],
+)
+def test_the_tests_of_gpus_pass_on_two_simulated_devices(file):
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", f"tests/gpu/test_gpu_{file}.py", "-rs"],
+        cwd=ROOT,
+        env={**os.environ, "SIDMILL_TEST_DEVICE": "simulated", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    reasons = [line for line in done.stdout.splitlines() if line.startswith("SKIPPED")]
+    assert all("on CUDA" in reason for reason in reasons), reasons
+
+
 def test_the_benchmark_of_gpus_writes_the_figures_of_each_section(tmp_path):
     output = tmp_path / "gpu.json"
     words = ["--small", "--device=cpu", "--sections=rates,rqkmeans,encode,search"]

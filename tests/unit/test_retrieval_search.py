@@ -280,3 +280,16 @@ def test_a_device_proposes_the_candidates_of_the_cpu(n_chunks, top_k, has_worst)
     theirs = exact_search._candidates(*arguments)
     for found, wanted in zip(mine, theirs, strict=True):
         np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("memory_mb", [16, 512, 8192])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_blocks_of_all_workers_fit_into_the_memory(device, memory_mb, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    dim, batch = 768, 1000
+    workers, rows = exact_search._divide_memory(dim, batch, memory_mb, torch.device(device))
+    assert workers * rows * 4 * (3 * dim + 2 * batch) <= memory_mb * 2**20
+    if device == "cuda":  # more readers where each of them has a whole block, else two
+        assert workers == (7 if memory_mb == 8192 else 2)

@@ -16,6 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
+import torch
 
 from sidmill.embed.throughput import Work
 
@@ -90,7 +91,8 @@ def batches(reader: Reader, chunks: Iterator[list[str]]) -> Iterator[Batch]:
         texts = tokenise(reader, chunk)
         groups = by_token_budget(rounded_up(texts.lengths, step(reader)), reader.budget)
         for number, rows in enumerate(groups, 1):
-            yield Batch(texts, rows, collate(reader, texts, rows), number == len(groups))
+            features = _pinned(reader, collate(reader, texts, rows))
+            yield Batch(texts, rows, features, number == len(groups))
         if not groups:
             yield Batch(texts, np.empty(0, np.int64), {}, last=True)
 
@@ -135,6 +137,16 @@ def collate(reader: Reader, texts: Texts, rows: np.ndarray) -> dict[str, Any]:
         verbose=False,
     )
     return {**padded, **texts.common}
+
+
+def _pinned(reader: Reader, features: dict[str, Any]) -> dict[str, Any]:
+    """Put what goes to a GPU into pinned memory: a copy from other memory waits for its turn."""
+    if reader.model.device.type != "cuda":
+        return features
+    return {
+        name: value.pin_memory() if isinstance(value, torch.Tensor) else value
+        for name, value in features.items()
+    }
 
 
 def work(texts: Texts, batch: Batch) -> Work:

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 BLOCK_ROWS = 4096  # on a CPU: the scores of 1,000 queries stay in its last cache
 DEVICE_ROWS = 65536
+DEVICE_WORKERS = 8  # a GPU multiplies a block faster than a thread of the host reads it
 MIN_ROWS = 256  # of a block: fewer are not worth a thread
 CHUNK = 16  # scores that are compared by their maximum first
 PAIRS = 1024  # candidates whose score is computed at a time: they stay in a core's own cache
@@ -316,7 +317,8 @@ def _candidates_on_device(
     query, chunk = (maxima >= lowest).nonzero(as_tuple=True)
     hit, inside = (scores[query, :, chunk] >= lowest[query]).nonzero(as_tuple=True)
     columns = inside * maxima.shape[1] + chunk[hit]
-    return query[hit].cpu().numpy(), columns.cpu().numpy()
+    found = torch.stack([query[hit], columns]).cpu().numpy()  # one copy, so one wait
+    return found[0], found[1]
 
 
 def _nonzero(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -340,7 +342,11 @@ def _divide_memory(dim: int, batch: int, memory_mb: int, device: torch.device) -
             f"memory_mb {memory_mb} is too small for {batch} queries and {dim} dimensions: raise "
             f"retrieval.memory_mb, or lower retrieval.search_batch"
         )
-    on_cpu = device.type == "cpu"
-    threads = torch.get_num_threads() if on_cpu else 2  # one reads while the other computes
-    workers = max(1, min(threads, fit // MIN_ROWS))
-    return workers, min(fit // workers, BLOCK_ROWS if on_cpu else DEVICE_ROWS)
+    if device.type == "cpu":
+        workers = max(1, min(torch.get_num_threads(), fit // MIN_ROWS))
+        return workers, min(fit // workers, BLOCK_ROWS)
+
+    # On a GPU one reads while another computes; more than two where each has a whole block.
+    most = min(DEVICE_WORKERS, torch.get_num_threads(), fit // DEVICE_ROWS)
+    workers = max(1, min(max(2, most), fit // MIN_ROWS))
+    return workers, min(fit // workers, DEVICE_ROWS)

@@ -87,7 +87,7 @@ def train(
 
     trainer = CrossEncoderTrainer(
         model=reader,
-        args=CrossEncoderTrainingArguments(**data.arguments),
+        args=training.on_one_gpu(CrossEncoderTrainingArguments, settings.device, data.arguments),
         train_dataset=training.dataset(data.rows),
         loss=BinaryCrossEntropyLoss(reader),
         evaluator=evaluator,

@@ -82,16 +82,18 @@ def train(
     evaluator = dev_evaluator(data, settings.dev_pool, prompts) if settings.dev_share else None
     before = evaluator(encoder)[METRIC] if evaluator else None
 
+    own = {
+        "batch_sampler": BatchSamplers.NO_DUPLICATES,  # a repeated text is no negative
+        "prompts": {
+            "query": prompts.query,
+            "positive": prompts.passage,
+            "negative": prompts.passage,
+        },
+    }
     trainer = SentenceTransformerTrainer(
         model=encoder,
-        args=SentenceTransformerTrainingArguments(
-            **data.arguments,
-            batch_sampler=BatchSamplers.NO_DUPLICATES,  # a repeated text is no negative
-            prompts={
-                "query": prompts.query,
-                "positive": prompts.passage,
-                "negative": prompts.passage,
-            },
+        args=training.on_one_gpu(
+            SentenceTransformerTrainingArguments, settings.device, data.arguments | own
         ),
         train_dataset=training.dataset(fill_negatives(data.rows)),
         loss=_loss(encoder, settings),

@@ -9,15 +9,16 @@ import json
 import logging
 import shutil
 import sys
+from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from sentence_transformers.base.model import BaseModel
-from transformers import PrinterCallback, Trainer, set_seed
+from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from sidmill.core.atomic import write_text
@@ -25,6 +26,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.core.folders import replace_folder
 from sidmill.formats import triples
 from sidmill.io import json_report
+from sidmill.numeric import nearest_torch
 from sidmill.settings import base
 from sidmill.settings.retrieval import Cross, Dual
 
@@ -32,6 +34,8 @@ if TYPE_CHECKING:  # reranking imports this module, and trains nothing
     import datasets
 
 logger = logging.getLogger(__name__)
+
+Arguments = TypeVar("Arguments", bound=TrainingArguments)
 
 DTYPES = ("float32", "bfloat16")  # float16 overflows in Qwen3
 NAME = "training.json"
@@ -160,10 +164,7 @@ def arguments(
     """
     if settings.dtype not in DTYPES:
         raise SidmillError(f"dtype is {settings.dtype!r}: choose one of {', '.join(DTYPES)}")
-    if settings.device.startswith("cuda") and not torch.cuda.is_available():
-        raise SidmillError(
-            f"device {settings.device!r} asked for, but torch finds no GPU: set auto or cpu"
-        )
+    nearest_torch.pick_device(settings.device)  # refuses one that is not there
 
     # The model is evaluated and saved at even distances.
     steps = max(1, round(settings.epochs * -(-n_rows // settings.batch_size)))
@@ -195,6 +196,30 @@ def arguments(
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+def on_one_gpu(make: Callable[..., Arguments], device: str, arguments: dict[str, Any]) -> Arguments:
+    """Make the arguments of a trainer that uses one GPU: the one that is named, or the first.
+
+    transformers always trains from ``cuda:0`` on, and divides each batch over all GPUs that torch
+    sees (``nn.DataParallel``): a step would take as many times the rows, so that the weights would
+    depend on the machine, and losses of cross encoders fail on the wrapped model.
+
+    Args:
+        make: the class of the arguments.
+        device: setting ``device``.
+        arguments: of the class.
+    """
+    made = make(**arguments)
+    if made.device.type != "cuda":
+        return made
+
+    # The device is a cached property, which asks for no other.
+    chosen = torch.device("cuda", nearest_torch.pick_device(device).index or 0)
+    made._n_gpu = 1
+    vars(made)["_setup_devices"] = chosen
+    logger.info("one of %d GPUs trains: %s", torch.cuda.device_count(), chosen)
+    return made
 
 
 def fit_length(model: Any, max_length: int, setting: str) -> int:
@@ -248,6 +273,8 @@ def run(trainer: Trainer, state_dir: str | Path) -> None:
         SidmillError: if a batch does not fit the device, or weights are no longer finite.
     """
     trainer.remove_callback(PrinterCallback)
+    if trainer.args.device.type == "cuda":
+        torch.cuda.set_device(trainer.args.device)  # to the libraries ``cuda`` is the current one
     last = _last_checkpoint(Path(state_dir))
     if last:
         logger.info("resuming from %s", last)
