@@ -18,7 +18,7 @@ import pyarrow.json as pj
 from sidmill.io import json_values
 from sidmill.io.delimited_text import LineBlock, Record, RecordBlock
 
-LEADING_LINES = 50  # lines of JSON that decide the types of its columns
+LEADING_LINES = 8  # lines of JSON that decide the types of its columns
 MOST_OPENED = 200  # brackets that a line may open: Python's parser refuses deep nesting
 OPENING = np.frombuffer(b"[{", dtype=np.uint8)
 LINE_END = ord("\n")
