@@ -209,7 +209,8 @@ def _json_columns(data: bytes, fields: Collection[str] | None) -> pa.RecordBatch
     parsing = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
     reading = pj.ReadOptions(use_threads=False, block_size=len(body) + 1)
     try:
-        table = pj.read_json(pa.BufferReader(body), reading, parsing).combine_chunks()
+        pool = pa.system_memory_pool()  # gives back what each block took
+        table = pj.read_json(pa.BufferReader(body), reading, parsing, pool).combine_chunks()
     except (pa.ArrowException, UnicodeDecodeError):
         return None
     is_whole = table.num_rows == n_rows and table.num_columns == len(schema)
