@@ -245,6 +245,19 @@ def test_plain_rows_are_not_read_one_by_one(tmp_path, monkeypatch, name):
     assert [row.fields["title"] for row in read] == ["!"]
 
 
+def test_lines_of_a_table_are_not_split_for_columns(tmp_path, monkeypatch):
+    """Only the first lines are: once for the first id, and once for the header."""
+    monkeypatch.setattr(delimited_text, "CHUNK", 200)
+    split, n_split = delimited_text.LineBlock.split, []
+    monkeypatch.setattr(
+        delimited_text.LineBlock, "split", lambda block: n_split.append(block) or split(block)
+    )
+    lines = [f'{n},"cup, ""small"" {n}",b,{n}' for n in range(1, 200)]
+    content = "\r\n".join(["id,title,brand,n", *lines]).encode()
+    assert outcome(tmp_path, "a.csv", content)[0] == (199, 199, 0)
+    assert len(n_split) == 2
+
+
 def test_an_object_over_two_lines_has_no_columns():
     """Two objects in one line and one over two lines are as many as the lines."""
     data = b'{"id": 1, "t": "a"}{"id": 2, "t": "b"}\n{"id": 3,\n"t": "c"}\n'

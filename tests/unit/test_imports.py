@@ -8,11 +8,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections import Counter
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -29,7 +31,7 @@ from sidmill.core import provenance
 from sidmill.core.errors import SidmillError
 from sidmill.embed.backends import precomputed
 from sidmill.formats import passages, qrels
-from sidmill.imports import collection, dataset
+from sidmill.imports import collection, dataset, log
 from sidmill.interactions.read import read
 from sidmill.items.render import render
 from sidmill.settings import base
@@ -301,6 +303,63 @@ def test_a_damaged_file_stops_and_a_common_fault_too(tmp_path):
     write(source / "All_Beauty.jsonl.gz", json_lines(*(["no json\n"] * 9), {"user_id": "a"}))
     with pytest.raises(SidmillError, match=r"raise imported\.max_reject_share"):
         dataset.run("amazon-2023", str(source), tmp_path / "out", Imported())
+
+
+@pytest.mark.parametrize("end", [".tar.xz", ".tar.gz", ".tar.bz2"])
+def test_a_damaged_archive_is_named(tmp_path, end):
+    """Each compression has an error of its own."""
+    (tmp_path / "in").mkdir()
+    SETS["movielens"](tmp_path / "in")
+    path = tmp_path / f"ml{end}"
+    with tarfile.open(path, f"w:{end[5:]}") as archive:
+        archive.add(tmp_path / "in", "ml")
+    whole = path.read_bytes()
+    for data in (whole[: len(whole) // 2], whole[:40] + b"\xff" * 40 + whole[80:]):
+        path.write_bytes(data)
+        with pytest.raises(SidmillError, match=r"ml\.tar.*fetch it again"):
+            dataset.run("movielens", str(path), tmp_path / "out", LENIENT)
+
+
+def test_an_archive_with_a_password_is_named(tmp_path):
+    (tmp_path / "in").mkdir()
+    SETS["movielens"](tmp_path / "in")
+    path = tmp_path / "ml.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for one in sorted((tmp_path / "in").rglob("*")):
+            archive.write(one, one.name)
+    data = bytearray(path.read_bytes())
+    for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # bit 0: encrypted
+        at = -1
+        while (at := data.find(mark, at + 1)) >= 0:
+            data[at + flags] |= 1
+    path.write_bytes(data)
+    with pytest.raises(SidmillError, match=r"ml\.zip: .* cannot be opened .*: unpack it"):
+        dataset.run("movielens", str(path), tmp_path / "out", LENIENT)
+
+
+def test_the_first_time_may_be_zero(tmp_path, monkeypatch):
+    """Times that count from the beginning of a log, over several blocks of users."""
+    source = tmp_path / "in"
+    source.mkdir()
+    rows = [(user, item, 5, 100 * user) for user in range(40) for item in (1, 2)]
+    lines = [",".join(map(str, row)) for row in rows]
+    header = "userId,movieId,rating,timestamp"
+    write(source / "ratings.csv", "\n".join([header, *lines]) + "\n")
+    write(source / "movies.csv", "movieId,title,genres\n1,One,Drama\n2,Two,Drama\n")
+    monkeypatch.setattr(log.partition_by_user, "read", in_parts(log.partition_by_user.read))
+    report = dataset.run("movielens", str(source), tmp_path / "out", LENIENT)
+    assert (report["first_time"], report["last_time"]) == (0, 3900)
+
+
+def in_parts(read):
+    """The same users in blocks of one, the earliest first."""
+
+    def cut(*arguments):
+        table = pa.concat_tables(read(*arguments))
+        for user in sorted(set(table["user"].to_pylist()), key=int):
+            yield table.filter(pc.equal(table["user"], user))
+
+    return cut
 
 
 def test_the_output_is_no_input(tmp_path):

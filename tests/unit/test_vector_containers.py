@@ -330,3 +330,30 @@ def test_memory_is_a_block_where_the_container_can_be_cut(tmp_path):
     found = vector_file.open_vectors(path)
     assert found.vectors.shape == (n_rows, dim)
     assert next(found.vectors.read()).shape == (64, dim)
+
+
+def test_ids_as_objects_are_refused_and_not_taken_for_none(tmp_path, ids, vectors):
+    names = np.array(names_of(ids), dtype=object)
+    np.savez(tmp_path / "a.npz", embedding=vectors, pid=names)
+    with pytest.raises(SidmillError, match="'pid' holds ids as Python objects") as raised:
+        gather(names_of(ids), tmp_path / "a.npz")
+    exec("\n".join(str(raised.value).splitlines()[1:]), {})
+    np.testing.assert_array_equal(gather(names_of(ids), tmp_path / "a.plain.npz"), vectors)
+
+
+def test_ids_that_are_not_utf8_are_named(tmp_path, vectors):
+    np.savez(tmp_path / "a.npz", embedding=vectors[:2], pid=np.array([b"a", b"\xff"]))
+    with pytest.raises(SidmillError, match="ids that are not UTF-8"):
+        gather(["a"], tmp_path / "a.npz")
+
+
+def test_a_row_without_its_id_is_named_by_its_line(tmp_path):
+    (tmp_path / "a.csv").write_text("x,y,pid\n1,2,a\n3,4\n")
+    with pytest.raises(SidmillError, match=r"a\.csv, line 3: 2 columns"):
+        gather(["a"], tmp_path / "a.csv")
+
+
+def test_digits_of_other_scripts_are_text_and_no_number(tmp_path):
+    """int() reads them: the id would be another one."""
+    (tmp_path / "a.csv").write_text("pid,x,y\n1\u0663,1,2\n7,3,4\n", encoding="utf-8")
+    np.testing.assert_array_equal(gather(["7", "1\u0663"], tmp_path / "a.csv"), [[3, 4], [1, 2]])

@@ -97,6 +97,22 @@ def test_rules_of_versions_ask_for_more_for_larger_ones(name):
     assert {rule for rule in wanted & set(sized) if "size_mb" in sized[rule]["mem_mb"]} == wanted
 
 
+@pytest.mark.parametrize("name", ["slurm", "kubernetes"])
+def test_a_rule_asks_for_resources_if_one_that_runs_the_same_script_does(name):
+    """Such as the rules of a sweep; without an entry a job gets the least memory."""
+    sized, by_script = set(profile(name)["set-resources"]), {}
+    for path in (ROOT / "workflow/rules").glob("*.smk"):
+        text = path.read_text(encoding="utf-8")
+        for rule, script in re.findall(r'(?ms)^rule (\w+):.*?"\.\./scripts/(\w+)\.py"', text):
+            by_script.setdefault(script, set()).add(rule)
+        for rule, other in re.findall(r"(?m)^use rule (\w+) as (\w+) with", text):
+            by_script.setdefault(rule, {rule}).add(other)
+    shared = [rules for rules in by_script.values() if len(rules) > 1]
+    assert len(shared) > 8
+    lacking = {rule for rules in shared if rules & sized for rule in rules - sized}
+    assert not lacking
+
+
 def test_rules_that_run_a_network_ask_for_a_gpu():
     wanted = {
         "embed_shard", "train_rqvae", "train_dual", "train_cross",

@@ -18,7 +18,7 @@ import pyarrow.json as pj
 from sidmill.io import json_values
 from sidmill.io.delimited_text import LineBlock, Record, RecordBlock
 
-LEADING_LINES = 50  # lines of JSON that decide the types of its columns
+LEADING_LINES = 8  # lines of JSON that decide the types of its columns
 MOST_OPENED = 200  # brackets that a line may open: Python's parser refuses deep nesting
 OPENING = np.frombuffer(b"[{", dtype=np.uint8)
 LINE_END = ord("\n")
@@ -209,7 +209,8 @@ def _json_columns(data: bytes, fields: Collection[str] | None) -> pa.RecordBatch
     parsing = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
     reading = pj.ReadOptions(use_threads=False, block_size=len(body) + 1)
     try:
-        table = pj.read_json(pa.BufferReader(body), reading, parsing).combine_chunks()
+        pool = pa.system_memory_pool()  # gives back what each block took
+        table = pj.read_json(pa.BufferReader(body), reading, parsing, pool).combine_chunks()
     except (pa.ArrowException, UnicodeDecodeError):
         return None
     is_whole = table.num_rows == n_rows and table.num_columns == len(schema)

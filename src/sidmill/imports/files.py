@@ -6,6 +6,7 @@ archive can lead outside. Links, hidden files and what macOS adds are left out.
 
 import gzip
 import io
+import lzma
 import re
 import tarfile
 import zipfile
@@ -22,7 +23,10 @@ from sidmill.core.errors import SidmillError
 ZIPS = (".zip",)
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 COMPRESSIONS = (".gz", ".zst")
-DAMAGED = (OSError, EOFError, zlib.error, pa.ArrowInvalid, zipfile.BadZipFile, tarfile.TarError)
+DAMAGED = (
+    OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowInvalid, zipfile.BadZipFile,
+    tarfile.TarError,
+)  # fmt: skip
 
 
 class Entry(NamedTuple):
@@ -187,7 +191,12 @@ def _zip_entries(path: Path, inner: str) -> Iterator[Entry]:
         name = member.filename
 
         def start(name: str = name) -> IO[bytes]:
-            return zipfile.ZipFile(path).open(name)
+            try:
+                return zipfile.ZipFile(path).open(name)
+            except RuntimeError as error:  # a password, or a compression that Python lacks
+                raise SidmillError(
+                    f"{path}: {name} cannot be opened ({error}): unpack it"
+                ) from None
 
         if not _is_hidden(name):
             yield Entry(f"{path}/{name}", _plain(f"{inner}/{name}"), member.file_size, start, None)
@@ -197,8 +206,9 @@ def _tar_entries(path: Path, inner: str) -> Iterator[Entry]:
     try:
         with tarfile.open(path) as archive:
             members = [member for member in archive.getmembers() if member.isfile()]
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise SidmillError(f"{path}: no readable .tar ({error}): fetch it again") from None
+    except DAMAGED as error:
+        reason = str(error).partition("\n")[0].rstrip(":")  # then a line for each compression
+        raise SidmillError(f"{path}: no readable .tar ({reason}): fetch it again") from None
     for member in members:
         name = member.name
 

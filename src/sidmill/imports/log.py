@@ -134,7 +134,7 @@ def write(
     fields += [("splits", TEXTS)] if has_splits else []
     schema = pa.schema([*fields, ("timestamps", pa.list_(pa.int64()))])
     figures: dict[str, Any] = {"first_time": None, "last_time": None, "users_without_times": 0}
-    by_split: Counter[int] = Counter()
+    by_split = np.zeros(len(SPLITS), dtype=np.int64)
 
     def tables() -> Iterator[pa.Table]:
         first = 0
@@ -147,12 +147,13 @@ def write(
                 [[0], np.cumsum(core.user_counts[first : first + len(names)][alive])]
             )
             first += len(names)
-            by_split.update(block["split"].to_pylist())
+            if has_splits:
+                by_split[:] += np.bincount(block["split"].to_numpy(), minlength=len(SPLITS))
             yield _sequences(block, names.filter(pa.array(alive)), offsets, ids, schema, figures)
 
     parquet.write(path, schema, tables())
     if has_splits:
-        figures["splits"] = {name: by_split[split] for name, split in SPLITS.items()}
+        figures["splits"] = {name: int(by_split[split]) for name, split in SPLITS.items()}
     return figures
 
 
@@ -302,6 +303,7 @@ def _sequences(
     figures["users_without_times"] += int(has_gap.sum())
     if known.size:
         lowest, highest = int(known.min()), int(known.max())
-        figures["first_time"] = min(lowest, figures["first_time"] or lowest)
-        figures["last_time"] = max(highest, figures["last_time"] or highest)
+        first, last = figures["first_time"], figures["last_time"]  # 0 is a time
+        figures["first_time"] = lowest if first is None else min(lowest, first)
+        figures["last_time"] = highest if last is None else max(highest, last)
     return pa.table(columns, schema=schema)

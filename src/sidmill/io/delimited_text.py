@@ -117,7 +117,8 @@ class LineBlock(NamedTuple):
         )
         source = pa.BufferReader(self.data)
         try:
-            table = pa.csv.read_csv(source, reading, parsing, converting).combine_chunks()
+            pool = pa.system_memory_pool()  # gives back what each block took
+            table = pa.csv.read_csv(source, reading, parsing, converting, pool).combine_chunks()
         except pa.ArrowInvalid:
             return None
         return table.to_batches()[0] if table.num_rows == self.n_lines else None

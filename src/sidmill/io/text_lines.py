@@ -14,7 +14,7 @@ import pyarrow as pa
 from sidmill.core.errors import SidmillError
 
 LONGEST = 64 << 20  # bytes; a longer line is a mistake or an attack
-CHUNK = 1 << 19  # bytes that are read at once
+CHUNK = 1 << 18  # bytes that are read at once
 TOO_LONG = "a line of more than 64 MiB"
 
 

@@ -291,8 +291,10 @@ def _tables(
     n_items = 0
     for file, block in source.blocks(fields):
         # Items of whole columns; rows that may be bad are read by themselves.
-        rows, made = block.all_rows(), None
-        if (found := renderer.columns(block)) is not None:
+        found = renderer.columns(block)
+        if found is None:
+            rows, made = block.all_rows(), None
+        else:
             columns, made = found
             unseen.difference_update(_seen(block, columns, unseen))
             rows = block.rows(column_items.positions(made["pid"].is_null()))
@@ -609,8 +611,9 @@ def _readable_ids(source: Source, ids: Ids) -> Iterator[int | str]:
     for _, block in source.blocks({ids.field}):
         columns = block.columns()
         pids = None if columns is None else _column_ids(columns, ids)
-        rows = block.all_rows()
-        if pids is not None:
+        if pids is None:
+            rows = block.all_rows()
+        else:
             yield from pids.drop_null().to_pylist()
             rows = block.rows(column_items.positions(pids.is_null()))
         for row in rows:

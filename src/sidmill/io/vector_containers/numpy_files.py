@@ -10,6 +10,7 @@ Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 import re
 import zipfile
 import zlib
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -28,6 +29,14 @@ OBJECTS = (
     "numpy.save({new!r}, numpy.stack(list(found{member})).astype('float32'))"
 )
 
+OBJECT_IDS = (
+    "{path}: {name!r} holds ids as Python objects, which can run any code when they are read, and "
+    "is refused. If you trust the file, save the ids as text with these lines of Python, and name "
+    "the new file:\n"
+    "import numpy; found = dict(numpy.load({path!r}, allow_pickle=True))\n"
+    "found[{name!r}] = found[{name!r}].astype(str); numpy.savez({new!r}, **found)"
+)
+
 
 def open_npz(path: str, names: Names) -> Container:
     """Open a .npz.
@@ -44,6 +53,10 @@ def open_npz(path: str, names: Names) -> Container:
                 except ValueError as error:
                     if "allow_pickle" not in str(error):
                         raise
+                    if name == names.pid:
+                        raise SidmillError(
+                            OBJECT_IDS.format(path=path, name=name, new=_plain_name(path, "npz"))
+                        ) from None
                     if name in (names.embedding, *archive.files[:1]):
                         raise SidmillError(refusal(path, f"[{name!r}]")) from None
     except FileNotFoundError:
@@ -61,10 +74,14 @@ def open_npz(path: str, names: Names) -> Container:
             f"{path}: {names.pid!r} is of shape {ids.shape}, {name!r} of {vectors.shape}: wanted "
             f"an id for each row"
         )
+
+    def read_ids() -> Iterator[pa.ChunkedArray]:
+        yield user_arrays.ids_of(pa.array(_text(path, arrays[names.pid])), path)
+
     return Container(
         vectors.shape,
         lambda: container.blocks(len(vectors), partial(cut, vectors)),
-        None if ids is None else lambda: iter([user_arrays.ids_of(pa.array(_text(ids)), path)]),
+        None if ids is None else read_ids,
     )
 
 
@@ -104,10 +121,23 @@ def cut(array: np.ndarray, start: int, stop: int) -> np.ndarray:
 
 def refusal(path: str, member: str) -> str:
     """Say why arrays of objects are refused, and how to convert them."""
-    new = path.rpartition(".")[0] + ".plain.npy"
-    return OBJECTS.format(path=path, new=new, member=member)
+    return OBJECTS.format(path=path, new=_plain_name(path, "npy"), member=member)
 
 
-def _text(ids: np.ndarray) -> np.ndarray:
-    """Ids that pyarrow reads: bytes become text."""
-    return np.char.decode(ids, "utf-8") if ids.dtype.kind == "S" else ids
+def _plain_name(path: str, kind: str) -> str:
+    """The name of a converted file."""
+    return f"{path.rpartition('.')[0]}.plain.{kind}"
+
+
+def _text(path: str, ids: np.ndarray) -> np.ndarray:
+    """Ids that pyarrow reads: bytes become text.
+
+    Raises:
+        SidmillError: if the bytes are not UTF-8.
+    """
+    if ids.dtype.kind != "S":
+        return ids
+    try:
+        return np.char.decode(ids, "utf-8")
+    except UnicodeDecodeError as error:
+        raise SidmillError(f"{path}: ids that are not UTF-8 ({error}): write them so") from None

@@ -18,8 +18,6 @@ from sidmill.io import user_arrays
 from sidmill.io.vector_containers import container
 from sidmill.io.vector_containers.container import Container, Names
 
-CUT_ROWS = 1  # of a table, to see its dimensions
-
 
 def open_faiss(path: str) -> Container:
     """Open a faiss index.
@@ -105,7 +103,7 @@ def open_lance(path: str, names: Names) -> Container:
         for row, column in batches(names.pid):
             yield user_arrays.ids_of(column, path, row)
 
-    head = table.head(CUT_ROWS, columns=[names.embedding])
+    head = table.head(1, columns=[names.embedding])
     if not head.num_rows:
         raise SidmillError(f"{path}: the table is empty")
     dim = user_arrays.vectors_of(head[names.embedding], path).shape[1]

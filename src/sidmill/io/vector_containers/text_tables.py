@@ -103,15 +103,28 @@ def _vectors(path: str, columns: list[int], width: int) -> Iterator[np.ndarray]:
 
 def _ids(path: str, column: int) -> Iterator[pa.ChunkedArray]:
     """Ids as integers where every one is written as an integer, else as text."""
-    integers = all(_is_integer(row[column]) for _, row in islice(_rows(path), 1, None))
-    rows = islice(_rows(path), 1, None)
-    while block := list(islice(rows, user_arrays.BLOCK_ROWS)):
-        texts = [row[column] for _, row in block]
+    integers = all(map(_is_integer, _column(path, column)))
+    cells = _column(path, column)
+    while texts := list(islice(cells, user_arrays.BLOCK_ROWS)):
         if integers:
             yield pa.chunked_array([pa.array(list(map(int, texts)), pa.int64())])
         else:
             yield user_arrays.ids_of(pa.array(texts, pa.string()), path)
 
 
+def _column(path: str, column: int) -> Iterator[str]:
+    """The cells of a column behind the header.
+
+    Raises:
+        SidmillError: if a row lacks it.
+    """
+    for line, row in islice(_rows(path), 1, None):
+        if column >= len(row):
+            raise SidmillError(
+                f"{path}, line {line}: {len(row)} columns, the ids are in column {column + 1}"
+            )
+        yield row[column]
+
+
 def _is_integer(text: str) -> bool:
-    return bool(re.fullmatch(r"0|-?[1-9]\d{0,17}", text))
+    return bool(re.fullmatch(r"0|-?[1-9][0-9]{0,17}", text))  # \d takes digits of any script
