@@ -26,6 +26,7 @@ from sidmill.recommend import (
     rank,
     score,
     sequence_model,
+    softmax_loss,
     state,
     training_loop,
     windows,
@@ -297,11 +298,10 @@ class _Task(NamedTuple):
             vectors = model.items(inputs.vectors, inputs.numbers)  # (n, H)
             clusters = None if inputs.clusters is None else inputs.clusters[history]
             users = model.users(functional.embedding(history, vectors), clusters)[has_target]
-            # (targets, compared items), cosines over the temperature
-            scores = users @ sequence_model.unit(vectors[is_compared]).T / settings.temperature
-        loss = functional.cross_entropy(
-            scores.float(), labels, label_smoothing=settings.label_smoothing
-        )
+            compared = sequence_model.unit(vectors[is_compared])
+            loss = softmax_loss.cross_entropy(
+                users / settings.temperature, compared, labels, settings.label_smoothing
+            )
         return loss, len(users)
 
     def validate(self) -> float | None:

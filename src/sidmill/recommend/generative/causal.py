@@ -34,7 +34,7 @@ from torch.nn import functional
 from sidmill.formats.trie_file import Trie
 from sidmill.numeric import moments, sid_trie
 from sidmill.numeric.row_blocks import read_blocks
-from sidmill.recommend import sequence_model
+from sidmill.recommend import sequence_model, softmax_loss
 from sidmill.recommend.generative import repeats
 from sidmill.recommend.generative.decode import TokenScores
 from sidmill.recommend.generative.model import Constants, GenerativeModel, View
@@ -432,24 +432,27 @@ class Causal(GenerativeModel):
         rows = torch.searchsorted(numbers, candidates)
         compared = sequence_model.unit(functional.embedding(rows, vectors))
 
-        # (targets, n), cosines over the temperature, and the similarity
-        users = self.users(read)[has_target] / self.settings.temperature
-        scores = users @ compared.T
+        # Cosines over the temperature, the similarity, and what the history has already.
+        users = self.users(read)[has_target] / self.settings.temperature  # (targets, H)
+        similarity = None
         if self.shape.similarity_dim:
-            weight = functional.softplus(self.similarity_weight)
-            latest = weight * self.latest(histories)[has_target]
-            scores = scores + latest @ self.similarity[candidates].T
-
-        # What the history has already.
+            similarity = softmax_loss.Similarity(
+                functional.softplus(self.similarity_weight),
+                self.latest(histories)[has_target],
+                self.similarity[candidates],
+            )
         sids = self.tries[0].sid_of_item
         entries = repeats.of_windows(sids[histories], has_target)
-        self.repeats.add(scores, repeats.columns(sids[candidates]), entries)
-        loss = functional.cross_entropy(
-            scores.float(),
+        cells = self.repeats.cells(len(candidates), repeats.columns(sids[candidates]), entries)
+        loss = softmax_loss.cross_entropy(
+            users,
+            compared,
             torch.searchsorted(candidates, targets[has_target]),
-            label_smoothing=self.settings.label_smoothing,
+            self.settings.label_smoothing,
+            similarity=similarity,
+            cells=cells,
         )
-        return loss, len(scores)
+        return loss, len(users)
 
     def scores(self) -> "CausalScores":
         """Scores of all items, with the present weights."""
