@@ -35,6 +35,7 @@ from sidmill.formats.trie_file import Trie
 from sidmill.numeric import moments, sid_trie
 from sidmill.numeric.row_blocks import read_blocks
 from sidmill.recommend import sequence_model, softmax_loss
+from sidmill.recommend.dropout import Dropout
 from sidmill.recommend.generative import repeats
 from sidmill.recommend.generative.decode import TokenScores
 from sidmill.recommend.generative.model import Constants, GenerativeModel, View
@@ -292,19 +293,19 @@ class Causal(GenerativeModel):
             SidVectors(width, *levels)
             for levels in zip(shape.sizes, shape.n_nodes, shape.codeword_dims, strict=True)
         )
-        self.item_drop = nn.Dropout(settings.item_dropout)
+        self.item_drop = Dropout(settings.item_dropout)
         if shape.text_dim:
             self.text: nn.Module = nn.Sequential(
-                nn.Dropout(settings.item_dropout),
+                Dropout(settings.item_dropout),
                 nn.Linear(shape.text_dim, 2 * width),
                 nn.GELU(),
-                nn.Dropout(settings.item_dropout),
+                Dropout(settings.item_dropout),
                 nn.Linear(2 * width, width),
             )
         self.item_norm = nn.LayerNorm(width)
 
         # Users: causal Transformer blocks over the items of a history.
-        self.drop = nn.Dropout(settings.dropout)
+        self.drop = Dropout(settings.dropout)
         self.blocks = nn.ModuleList(
             sequence_model.Block(width, shape.n_heads, settings.dropout)
             for _ in range(shape.n_layers)
