@@ -33,4 +33,5 @@ def _factors(states: Tensor, rate: float) -> Tensor:
         return torch.zeros_like(states)
     draws = torch.empty(-(-states.numel() // PER_DRAW), dtype=torch.int64).random_(-(2**63), None)
     numbers = draws.view(torch.int16)[: states.numel()].view(states.shape)
-    return (numbers < LOWEST + n_kept).to(states.dtype).mul_(2**BITS / n_kept)
+    factors: Tensor = (numbers < LOWEST + n_kept).to(states.dtype).mul_(2**BITS / n_kept)
+    return factors
