@@ -95,9 +95,9 @@ def fit(
     ``settings.save_steps`` and ``settings.memory_mb`` never change them; another
     ``settings.device`` may, in the last bits of floats and what follows from those.
 
-    Memory: a buffer of ``shuffle_users`` histories; with the loss full the embeddings of all items
-    of the split train and the scores of a batch, with in_batch only those of the items of a batch;
-    and, to validate, 8 N H bytes and ``memory_mb``.
+    Memory: a buffer of ``shuffle_users`` histories; the embeddings of all items of the split train
+    with the loss full, of the items of a batch with in_batch; what
+    :func:`softmax_loss.cross_entropy` takes; and, to validate, 8 N H bytes and ``memory_mb``.
 
     Args:
         sequences_path: sequences.parquet.
