@@ -17,12 +17,13 @@ def test_products_are_those_of_float64(
         monkeypatch.setattr(wide_products, "_has_wide_kernels", lambda: False)
     rng = np.random.default_rng(m)
     left, right = (torch.from_numpy(rng.standard_normal((size, k))) for size in (m, n))
-    expected = left @ right.T
+    expected, bias = left @ right.T, torch.arange(n, dtype=torch.float32)
     for one in (left.float(), left.float().T.contiguous().T):
         for other in (right.float(), right.float().T.contiguous().T):
-            product = multiply(one, other)
+            product, moved = multiply(one, other), multiply(one, other, bias)
             assert product.dtype == torch.float32
             torch.testing.assert_close(product.double(), expected, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(moved.double(), expected + bias, rtol=1e-5, atol=1e-5)
 
 
 def test_a_part_of_a_matrix_is_multiplied_alone() -> None:

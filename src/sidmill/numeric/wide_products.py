@@ -22,22 +22,22 @@ from torch.nn import functional
 WIDE = ("avx512_f", "avx512_bw", "avx512_dq", "avx512_vl")  # what oneDNN's wide kernels need
 
 
-def multiply(left: Tensor, right: Tensor) -> Tensor:
-    """Multiply ``left`` by the transpose of ``right``; without gradients.
+def multiply(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Multiply ``left`` by the transpose of ``right``, and add a bias; without gradients.
 
     Both may be views of any strides: none is copied.
 
     Args:
         left: float (m, k).
         right: float (n, k).
+        bias: float (n,), contiguous; None: nothing is added.
 
     Returns:
         float (m, n), of the same dtype.
     """
     if not is_faster(left) or not left.numel() * len(right):
-        return left @ right.T
-    # No bias, no function after the product.
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
+        return functional.linear(left, right, bias)
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
     return product
 
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sidmill.numeric.wide_linear import WideLinear
 from sidmill.recommend.dropout import Dropout
-from sidmill.recommend.wide_linear import WideLinear
 from sidmill.settings.recommend import Recommender
 
 ROTARY_BASE = 10_000
