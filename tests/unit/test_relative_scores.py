@@ -78,10 +78,10 @@ def test_a_row_without_a_codeword_finds_the_nearest(rng, any_cpu):
 
 def test_kept_memory_changes_no_answer_of_other_sizes_before_or_in_other_threads(rng, any_cpu):
     def search(rows, codewords):
-        return relative_scores.nearest(rows, None, prepared(codewords), other=False)
+        return relative_scores.nearest(rows, None, codewords, other=False)
 
     problems = [
-        (normal(rng, n_rows, dim), normal(rng, N_CODES, dim))
+        (normal(rng, n_rows, dim), prepared(normal(rng, N_CODES, dim)))
         for n_rows, dim in ((300, 40), (7, 5), (90, 64), (300, 40))
     ]
     expected = []
