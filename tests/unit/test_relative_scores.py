@@ -1,5 +1,7 @@
 """The nearest codeword relative to another one: rounded are differences, and not scores."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -72,6 +74,27 @@ def test_a_row_without_a_codeword_finds_the_nearest(rng, any_cpu):
     rows = codewords[[3, 63, 150]] + 0.01
     found = relative_scores.nearest(rows, None, prepared(codewords), other=False)
     assert found.codes.tolist() == [3, 63, 150]
+
+
+def test_kept_memory_changes_no_answer_of_other_sizes_before_or_in_other_threads(rng, any_cpu):
+    def search(rows, codewords):
+        return relative_scores.nearest(rows, None, codewords, other=False)
+
+    problems = [
+        (normal(rng, n_rows, dim), prepared(normal(rng, N_CODES, dim)))
+        for n_rows, dim in ((300, 40), (7, 5), (90, 64), (300, 40))
+    ]
+    expected = []
+    for problem in problems:
+        with ThreadPoolExecutor(1) as pool:  # a thread that has kept nothing
+            expected.append(pool.submit(search, *problem).result())
+    found = [search(*problem) for problem in problems]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda problem: search(*problem), problems * 5))
+
+    for number, answer in enumerate(found + together):
+        for tensor, other in zip(answer, expected[number % len(problems)], strict=True):
+            assert tensor.equal(other)
 
 
 def test_other_products_where_they_are_as_good(rng, any_cpu, monkeypatch):

@@ -12,6 +12,8 @@ For searches that only guide a training: within ``rough_products`` of
 Shapes: K codewords, D dimensions, p rows.
 """
 
+import math
+import threading
 from functools import cache
 from typing import NamedTuple
 
@@ -24,6 +26,7 @@ VALUES_AT_ONCE = 2**19  # scores that are computed together: they stay in the ca
 CODEWORDS_AT_ONCE = 1024
 MIN_ROWS = 64  # but those of so many rows: products of fewer are slow
 DIGITS = 3  # numbers of bfloat16 that together hold one of float32
+_KEPT = threading.local()  # memory of the matrices of :func:`nearest`, by their names
 
 
 class Codewords(NamedTuple):
@@ -87,6 +90,8 @@ def nearest(
     """Find the nearest codewords of rows.
 
     Memory: the rows, once in float32 and twice in bfloat16, and ``VALUES_AT_ONCE`` scores in both.
+    Each thread keeps it for its next call: freed, it would stay in the C library's pool of that
+    thread, in pieces that other sizes do not fill.
 
     Args:
         rows: float32 (p, D).
@@ -97,8 +102,10 @@ def nearest(
     # Rows, rounded, in front of columns that subtract the own score: (p, D + EXTRA).
     n_rows, dim = rows.shape
     n_codes, width = codewords.factors.shape
-    factors = torch.zeros((n_rows, width), dtype=torch.bfloat16)
-    centred = rows - codewords.middle
+    factors = _kept("factors", (n_rows, width), torch.bfloat16)
+    factors[:, dim:] = 0
+    centred = _kept("centred", (n_rows, dim), torch.float32)
+    torch.sub(rows, codewords.middle, out=centred)
     factors[:, :dim] = centred
     norms = torch.linalg.vector_norm(centred, dim=1).square_()
     factors[:, dim : dim + DIGITS] = 1
@@ -107,14 +114,16 @@ def nearest(
 
     # The own score of the rounded factors: what rounding adds to all scores of a row cancels.
     rounded = centred.copy_(factors[:, :dim])
-    products = rounded.mul_(codewords.factors.index_select(0, own)[:, :dim]).sum(dim=1)
+    own_factors = _kept("own", (n_rows, width), torch.bfloat16)
+    torch.index_select(codewords.factors, 0, own, out=own_factors)
+    products = rounded.mul_(own_factors[:, :dim]).sum(dim=1)
     own_scores = products.add_(codewords.halves[own])
     _split(own_scores, factors[:, dim + DIGITS : dim + 2 * DIGITS])
 
     # Few rows at once: the scores stay in the cache until the lowest is found.
     step = min(n_rows, max(MIN_ROWS, VALUES_AT_ONCE // n_codes))
-    product = torch.empty((step, n_codes), dtype=torch.bfloat16)
-    scores = torch.empty((step, n_codes))
+    product = _kept("product", (step, n_codes), torch.bfloat16)
+    scores = _kept("scores", (step, n_codes), torch.float32)
     codes = np.empty(n_rows, dtype=np.int64)
     positions = np.arange(step)
     differences = np.empty(n_rows, dtype=np.float32)
@@ -132,6 +141,16 @@ def nearest(
     own_distances = norms.add_(own_scores, alpha=2)
     distances = own_distances.add(torch.from_numpy(differences), alpha=2)
     return Nearest(torch.from_numpy(codes), distances.clamp_(min=0), own_distances.clamp_(min=0))
+
+
+def _kept(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """A matrix of undefined values, in memory that this thread keeps for the same name."""
+    size = math.prod(shape)
+    flat: torch.Tensor | None = getattr(_KEPT, name, None)
+    if flat is None or len(flat) < size:
+        flat = torch.empty(size, dtype=dtype)
+        setattr(_KEPT, name, flat)
+    return flat[:size].view(shape)
 
 
 def _split(values: torch.Tensor, columns: torch.Tensor) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sidmill.core.errors import SidmillError
+from sidmill.numeric.wide_products import fill_up, multiply
 from sidmill.recommend.windows import Queries, seen, select, split
 
 FLOAT_BYTES = 4
@@ -206,7 +207,7 @@ def products(rows: Tensor, columns: Tensor) -> Tensor:
     out = rows.new_empty(len(rows), columns.shape[1])
     for start in range(0, len(rows), TILE):
         tile = slice(start, start + TILE)
-        torch.mm(rows[tile], columns, out=out[tile])
+        out[tile] = multiply(fill_up(rows[tile], TILE), columns.T)[: len(rows[tile])]
     return out
 
 

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sidmill.numeric.wide_linear import WideLinear
+from sidmill.recommend.dropout import Dropout
 from sidmill.settings.recommend import Recommender
 
 ROTARY_BASE = 10_000
@@ -60,9 +62,9 @@ class Mlp(nn.Module):
     def __init__(self, shape: Shape, dropout: float) -> None:
         """Draw the first weights from torch's generator."""
         super().__init__()
-        self.drop = nn.Dropout(dropout)
-        self.widen = nn.Linear(shape.dim, 2 * shape.hidden_dim)
-        self.narrow = nn.Linear(2 * shape.hidden_dim, shape.hidden_dim)
+        self.drop = Dropout(dropout)
+        self.widen = WideLinear(shape.dim, 2 * shape.hidden_dim)
+        self.narrow = WideLinear(2 * shape.hidden_dim, shape.hidden_dim)
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Map text embeddings to the model's space."""
@@ -80,7 +82,7 @@ class Moe(nn.Module):
     def __init__(self, shape: Shape, dropout: float) -> None:
         """Draw the first weights from torch's generator."""
         super().__init__()
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
         self.means = nn.Parameter(torch.zeros(shape.n_experts, shape.dim))
         self.projections = nn.Parameter(torch.empty(shape.n_experts, shape.dim, shape.hidden_dim))
         nn.init.normal_(self.projections, std=shape.dim**-0.5)
@@ -184,7 +186,7 @@ class Block(nn.Module):
             nn.GELU(),
             nn.Linear(WIDENING * hidden_dim, hidden_dim),
         )
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
 
     def forward(self, states: Tensor, interests: Tensor | None, mask: Tensor | None) -> Tensor:
         """Map states (B, T, H) to states; ``interests`` (B, T, H) with their mask."""
@@ -216,7 +218,7 @@ class SequenceModel(nn.Module):
         self.item_norm = nn.LayerNorm(shape.hidden_dim)
 
         # Users: causal Transformer blocks over the items of a history.
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
         has_interests = shape.n_interests > 0
         self.blocks = nn.ModuleList(
             Block(shape.hidden_dim, shape.n_heads, dropout, has_interests=has_interests)

@@ -26,6 +26,7 @@ from sidmill.recommend import (
     rank,
     score,
     sequence_model,
+    softmax_loss,
     state,
     training_loop,
     windows,
@@ -94,9 +95,9 @@ def fit(
     ``settings.save_steps`` and ``settings.memory_mb`` never change them; another
     ``settings.device`` may, in the last bits of floats and what follows from those.
 
-    Memory: a buffer of ``shuffle_users`` histories; with the loss full the embeddings of all items
-    of the split train and the scores of a batch, with in_batch only those of the items of a batch;
-    and, to validate, 8 N H bytes and ``memory_mb``.
+    Memory: a buffer of ``shuffle_users`` histories; the embeddings of all items of the split train
+    with the loss full, of the items of a batch with in_batch; what
+    :func:`softmax_loss.cross_entropy` takes; and, to validate, 8 N H bytes and ``memory_mb``.
 
     Args:
         sequences_path: sequences.parquet.
@@ -297,11 +298,10 @@ class _Task(NamedTuple):
             vectors = model.items(inputs.vectors, inputs.numbers)  # (n, H)
             clusters = None if inputs.clusters is None else inputs.clusters[history]
             users = model.users(functional.embedding(history, vectors), clusters)[has_target]
-            # (targets, compared items), cosines over the temperature
-            scores = users @ sequence_model.unit(vectors[is_compared]).T / settings.temperature
-        loss = functional.cross_entropy(
-            scores.float(), labels, label_smoothing=settings.label_smoothing
-        )
+            compared = sequence_model.unit(vectors[is_compared])
+            loss = softmax_loss.cross_entropy(
+                users / settings.temperature, compared, labels, settings.label_smoothing
+            )
         return loss, len(users)
 
     def validate(self) -> float | None:

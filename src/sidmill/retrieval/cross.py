@@ -25,6 +25,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.core.terminal import names
 from sidmill.formats import triples
 from sidmill.io import hf_hub
+from sidmill.numeric import wide_linear
 from sidmill.retrieval import training
 from sidmill.retrieval.training import Folders
 from sidmill.settings.retrieval import Cross, Rerank
@@ -152,6 +153,7 @@ def load(settings: Cross | Rerank) -> CrossEncoder:
 
     _complete_tokenizer(reader)
     reader.max_seq_length = training.fit_length(reader.model, settings.max_length, setting)
+    wide_linear.widen(reader)
     return reader
 
 

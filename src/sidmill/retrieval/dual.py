@@ -28,6 +28,7 @@ from sentence_transformers.sentence_transformer.training_args import BatchSample
 from sidmill.core.errors import SidmillError
 from sidmill.formats import triples
 from sidmill.io import hf_hub
+from sidmill.numeric import wide_linear
 from sidmill.retrieval import training
 from sidmill.retrieval.training import Folders
 from sidmill.settings.retrieval import Dual
@@ -150,7 +151,9 @@ def load(settings: Dual) -> SentenceTransformer:
     length = min(settings.max_length, encoder.max_seq_length or settings.max_length)
     body = getattr(encoder[0], "model", None)
     encoder.max_seq_length = training.fit_length(body, length, "dual.model") if body else length
-    return encoder.float()
+    encoder = encoder.float()
+    wide_linear.widen(encoder)
+    return encoder
 
 
 def _modules(model: str, settings: Dual) -> list[Any]:

@@ -30,6 +30,7 @@ from sidmill.embed.fingerprint import Fingerprint
 from sidmill.embed.progress import Advance
 from sidmill.embed.throughput import Encoded, Model, Work, total
 from sidmill.io import hf_hub
+from sidmill.numeric import wide_linear
 from sidmill.settings.embedding import Embedding
 
 logger = logging.getLogger(__name__)
@@ -116,6 +117,8 @@ def load(settings: Embedding, run: Run = DEFAULT_RUN) -> Backend:
     dtype = devices.choose_dtype(settings.dtype, device)
     name = _check_modules(settings.model, settings.revision)
     model = _load_weights(settings, device, dtype)
+    if not settings.compiled:
+        wide_linear.widen(model)
 
     # Width and length of texts: as the settings say, within what the model can do.
     dim = _dimension(model, settings)

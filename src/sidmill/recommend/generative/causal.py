@@ -34,7 +34,8 @@ from torch.nn import functional
 from sidmill.formats.trie_file import Trie
 from sidmill.numeric import moments, sid_trie
 from sidmill.numeric.row_blocks import read_blocks
-from sidmill.recommend import sequence_model
+from sidmill.recommend import sequence_model, softmax_loss
+from sidmill.recommend.dropout import Dropout
 from sidmill.recommend.generative import repeats
 from sidmill.recommend.generative.decode import TokenScores
 from sidmill.recommend.generative.model import Constants, GenerativeModel, View
@@ -292,19 +293,19 @@ class Causal(GenerativeModel):
             SidVectors(width, *levels)
             for levels in zip(shape.sizes, shape.n_nodes, shape.codeword_dims, strict=True)
         )
-        self.item_drop = nn.Dropout(settings.item_dropout)
+        self.item_drop = Dropout(settings.item_dropout)
         if shape.text_dim:
             self.text: nn.Module = nn.Sequential(
-                nn.Dropout(settings.item_dropout),
+                Dropout(settings.item_dropout),
                 nn.Linear(shape.text_dim, 2 * width),
                 nn.GELU(),
-                nn.Dropout(settings.item_dropout),
+                Dropout(settings.item_dropout),
                 nn.Linear(2 * width, width),
             )
         self.item_norm = nn.LayerNorm(width)
 
         # Users: causal Transformer blocks over the items of a history.
-        self.drop = nn.Dropout(settings.dropout)
+        self.drop = Dropout(settings.dropout)
         self.blocks = nn.ModuleList(
             sequence_model.Block(width, shape.n_heads, settings.dropout)
             for _ in range(shape.n_layers)
@@ -432,24 +433,27 @@ class Causal(GenerativeModel):
         rows = torch.searchsorted(numbers, candidates)
         compared = sequence_model.unit(functional.embedding(rows, vectors))
 
-        # (targets, n), cosines over the temperature, and the similarity
-        users = self.users(read)[has_target] / self.settings.temperature
-        scores = users @ compared.T
+        # Cosines over the temperature, the similarity, and what the history has already.
+        users = self.users(read)[has_target] / self.settings.temperature  # (targets, H)
+        similarity = None
         if self.shape.similarity_dim:
-            weight = functional.softplus(self.similarity_weight)
-            latest = weight * self.latest(histories)[has_target]
-            scores = scores + latest @ self.similarity[candidates].T
-
-        # What the history has already.
+            similarity = softmax_loss.Similarity(
+                functional.softplus(self.similarity_weight),
+                self.latest(histories)[has_target],
+                self.similarity[candidates],
+            )
         sids = self.tries[0].sid_of_item
         entries = repeats.of_windows(sids[histories], has_target)
-        self.repeats.add(scores, repeats.columns(sids[candidates]), entries)
-        loss = functional.cross_entropy(
-            scores.float(),
+        cells = self.repeats.cells(len(candidates), repeats.columns(sids[candidates]), entries)
+        loss = softmax_loss.cross_entropy(
+            users,
+            compared,
             torch.searchsorted(candidates, targets[has_target]),
-            label_smoothing=self.settings.label_smoothing,
+            self.settings.label_smoothing,
+            similarity=similarity,
+            cells=cells,
         )
-        return loss, len(scores)
+        return loss, len(users)
 
     def scores(self) -> "CausalScores":
         """Scores of all items, with the present weights."""

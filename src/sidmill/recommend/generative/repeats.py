@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sidmill.numeric import sid_trie
+from sidmill.recommend import softmax_loss
 
 RATE = 10.0  # a step of the optimiser changes the numbers by so many learning rates
 
@@ -75,11 +76,11 @@ class Repeats(nn.Module):
         super().__init__()
         self.scaled = nn.Parameter(torch.zeros(2))  # of the last item, of those before it
 
-    def add(self, scores: Tensor, compared: Columns, entries: Entries) -> None:
-        """Add them to scores (R, n), in place.
+    def cells(self, n_columns: int, compared: Columns, entries: Entries) -> softmax_loss.Cells:
+        """Find the scores (R, n) that they are added to: of columns that a history has.
 
         Args:
-            scores: of rows for columns.
+            n_columns: n.
             compared: the columns.
             entries: the items of the history of each row.
         """
@@ -87,10 +88,15 @@ class Repeats(nn.Module):
         first = torch.searchsorted(compared.sids, entries.sids)
         counts = torch.searchsorted(compared.sids, entries.sids, right=True) - first
         entry, number = sid_trie.spread(counts)
-        cells = entries.rows[entry] * scores.shape[1] + compared.order[first[entry] + number]
+        cells = entries.rows[entry] * n_columns + compared.order[first[entry] + number]
 
         # Each cell once; an item that is the last one and an earlier one counts as the last.
         distinct = torch.unique(cells)
         is_last = torch.isin(distinct, cells[entries.is_last[entry]])
-        added = RATE * torch.where(is_last, self.scaled[0], self.scaled[1])
-        scores.view(-1).scatter_add_(0, distinct, added.to(scores.dtype))
+        return softmax_loss.Cells(distinct, (~is_last).long(), RATE * self.scaled)
+
+    def add(self, scores: Tensor, compared: Columns, entries: Entries) -> None:
+        """Add them to scores (R, n), in place; arguments as in :meth:`cells`."""
+        found = self.cells(scores.shape[1], compared, entries)
+        added = found.values[found.kinds].to(scores.dtype)
+        scores.view(-1).scatter_add_(0, found.positions, added)

@@ -22,8 +22,11 @@ def scorer(network: Network, max_length: int, scores: Scores | None = None) -> S
     scores = scores or network.scores()
 
     def prepare(queries: Queries) -> RowScores:
-        states = [scores.encode(*batch) for batch in histories(queries, max_length, network.device)]
-        joined = torch.cat(states)
+        # Histories of similar length share a block, so that there is little padding.
+        order = np.argsort(queries.positions - queries.begins, kind="stable")
+        blocks = histories(select(queries, order), max_length, network.device)
+        states = torch.cat([scores.encode(*batch) for batch in blocks])
+        joined = states[torch.from_numpy(np.argsort(order)).to(states.device)]
 
         def score(rows: slice) -> Tensor:
             return scores.item_scores(joined[rows])

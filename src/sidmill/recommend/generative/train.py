@@ -125,9 +125,9 @@ def fit(
     may differ in the last bits of floats and what follows from those, and so they may from device
     to device. ``settings.save_steps`` and ``settings.memory_mb`` never change them.
 
-    Memory: a buffer of ``shuffle_users`` histories; the vectors of the items of a step and the
-    scores of a batch (with the loss full of all items in train); to validate, the vectors of all
-    items and ``memory_mb``.
+    Memory: a buffer of ``shuffle_users`` histories; the vectors of the items of a step (with the
+    loss full of all items in train), and what :func:`softmax_loss.cross_entropy` takes; to
+    validate, the vectors of all items and ``memory_mb``.
 
     Args:
         sequences_path: sequences.parquet.
@@ -218,8 +218,10 @@ def _warn_of_scores(settings: Generative, n_candidates: int) -> None:
     if settings.model == "causal" and settings.loss == "full" and n_candidates >= MANY_CANDIDATES:
         n_targets = settings.batch_users * settings.max_length
         logger.warning(
-            "scores of a step are against %d items and take up to %.1f GiB, several times: set "
-            "generative.loss: in_batch, or lower generative.batch_users",
+            "up to %d targets of a step are compared with %d items; on a GPU the scores take up to "
+            "%.1f GiB, several times: set generative.loss: in_batch, or lower "
+            "generative.batch_users",
+            n_targets,
             n_candidates,
             n_targets * n_candidates * rank.FLOAT_BYTES / 2**30,
         )
