@@ -25,7 +25,9 @@ def downstream_files(name):
     if not config["comparison"]["downstream"]:
         return []
     # Recommenders of results/generative/{quantizer} that compare items by SIDs are the same ones.
-    folder = "results/generative" + "/by_sids" * fuses_for("similarity")
+    folder = "results/generative"
+    if fuses_for("similarity"):
+        folder = "results/generative/by_sids"
     return [f"{folder}/{member}/{name}" for member in config["comparison"]["members"]]
 
 
