@@ -126,7 +126,7 @@ def test_processes_end_with_their_server(functions):
     start = time.monotonic()
     with pytest.raises(SidmillError, match="of the 2 that try failed: exit code -9"):
         processes.run(f"{functions}kill_server", [{"number": 0}, {"number": 1}], task="try")
-    assert time.monotonic() - start < 60
+    assert time.monotonic() - start < 300
 
 
 def test_a_program_that_a_process_started_ends_as_well(functions, tmp_path):

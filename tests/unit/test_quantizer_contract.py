@@ -1,6 +1,5 @@
 """What every quantizer that is trained here promises: the tests run over each registry entry."""
 
-import ast
 import os
 import re
 from dataclasses import replace
@@ -14,6 +13,7 @@ from conftest import ROOT
 from test_rqvae import train as train_network
 
 from sidmill import api
+from sidmill.core import provenance
 from sidmill.core.errors import SidmillError
 from sidmill.formats import catalogue_match, ledger_file, quantizer_file
 from sidmill.formats.catalogue_match import Match
@@ -109,15 +109,9 @@ def test_an_entry_names_a_section_a_rule_and_a_function_that_takes_its_settings(
     entry = QUANTIZERS[name]
     rules = "\n".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
     assert re.search(rf"(?m)^rule {entry.rule}:", rules)
-    script = ast.parse((ROOT / f"workflow/scripts/{entry.rule}.py").read_text())
-    module = entry.function.partition(":")[0]
-    imported = {
-        f"{node.module}.{alias.name}"
-        for node in ast.walk(script)
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
-    assert module in imported
+    script = ROOT / f"workflow/scripts/{entry.rule}.py"
+    chosen = {name: next(iter(one.modules)) for name, one in provenance.choices_of(script).items()}
+    assert entry.function.partition(":")[0] in provenance.sources(script, chosen)
     hint = get_type_hints(load_function(entry.function)).get("settings")
     own = {SECTIONS[entry.section], SECTIONS["rqvae"] if entry.is_network else None}
     assert hint is None or hint in own

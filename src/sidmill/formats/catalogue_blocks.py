@@ -233,7 +233,10 @@ def _json_schema(stream: io.BytesIO, fields: Collection[str]) -> pa.Schema | Non
     known = {name: found - {type(None)} for name, found in kinds.items()}
     if any(len(found) > 1 or not found <= types.keys() for found in known.values()):
         return None
-    return pa.schema([(name, types[next(iter(found), str)]) for name, found in known.items()])
+    try:
+        return pa.schema([(name, types[next(iter(found), str)]) for name, found in known.items()])
+    except UnicodeEncodeError:  # a field's name with half a surrogate pair: no line has it
+        return None
 
 
 def _most_opened(body: bytes) -> int:
