@@ -385,9 +385,9 @@ def _wait(ends: Ends, n_processes: int) -> list[int | None]:
     codes: list[int | None] = [None] * n_processes
     deadline = None  # for the cause, once a process was left alone
     while None in codes and not set(codes) - {None, 0, LEFT_ALONE}:
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:
-            number, ended = ends.get(timeout=left)
+            number, ended = ends.get(timeout=remaining)
         except queue.Empty:
             return codes
         if number is None:

@@ -5,7 +5,7 @@ torch has taken over most names of NumPy. ``of(x)`` is the module that an array 
 What differs between the two has a function here. Nothing imports torch but an array or a device of
 torch, which has imported it already.
 
-An array of NumPy lies on ``HOST``, which stands where torch has a device.
+The device of an array of NumPy is ``HOST``.
 
 Shapes: K totals, D dimensions, b rows.
 """
@@ -211,7 +211,7 @@ def descending(values: Array) -> Array:
 
     Values are of any type; NaN counts as the largest.
     """
-    if isinstance(values, np.ndarray):  # from behind: not all types have negative values
+    if isinstance(values, np.ndarray):  # reversed twice: not all types can be negated
         return len(values) - 1 - np.argsort(values[::-1], kind="stable")[::-1]
     return values.sort(descending=True, stable=True).indices
 

@@ -68,7 +68,7 @@ class Pending(NamedTuple):
 
     Attributes:
         parts: float32 (b, D) each, on the host.
-        copied: of a GPU: events behind the copies of the parts.
+        copied: on a GPU, an event after the copy of each part.
     """
 
     parts: list[torch.Tensor]
