@@ -39,8 +39,16 @@ IDS = st.one_of(
 
 
 def outcome(folder, name, content, **changed):
-    """Counts and bytes of both files, or the message of the error that stopped them."""
-    (folder / name).write_bytes(content)
+    """Counts and bytes of both files, or the message of the error that stopped them.
+
+    Content is that of a file, or of each file of a folder by its name.
+    """
+    if isinstance(content, dict):
+        (folder / name).mkdir(exist_ok=True)
+        for file, data in content.items():
+            (folder / name / file).write_bytes(data)
+    else:
+        (folder / name).write_bytes(content)
     paths = [folder / "text.parquet", folder / "rejects.parquet"]
     for path in paths:
         path.unlink(missing_ok=True)
@@ -189,11 +197,42 @@ def tables(draw):
 @given(tables(), CHANGES)
 @settings(max_examples=60, deadline=None)
 def test_parquet_of_any_type(tmp_path_factory, table, changed):
+    folder = tmp_path_factory.mktemp("parquet")
+    assert_columns_give_what_rows_give(folder, "a.parquet", _stored(table), 1, **changed)
+
+
+def _stored(table):
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
-    folder = tmp_path_factory.mktemp("parquet")
-    content = sink.getvalue().to_pybytes()
-    assert_columns_give_what_rows_give(folder, "a.parquet", content, 1, **changed)
+    return sink.getvalue().to_pybytes()
+
+
+FILES = st.one_of(
+    st.tuples(
+        st.just("jsonl"),
+        st.lists(JSON_LINES, max_size=4).map(
+            lambda rows: b"\n".join([b'{"id": 11, "title": "tea", "brand": "b", "n": "c"}', *rows])
+        ),
+    ),
+    st.tuples(
+        st.just("csv"),
+        st.lists(CSV_LINES, max_size=4).map(
+            lambda rows: "\n".join(["id,title,brand,n", "12,tea,b,c", *rows]).encode(
+                errors="replace"
+            )
+        ),
+    ),
+    st.tuples(st.just("parquet"), tables().map(_stored)),
+)
+
+
+@given(st.lists(FILES, min_size=2, max_size=3), CHUNKS, CHANGES)
+@settings(max_examples=25, deadline=None)
+def test_files_of_other_kinds_and_types_in_one_folder(tmp_path_factory, files, chunk, changed):
+    """Ids may repeat or change their type from one file to the next."""
+    content = {f"{number}.{kind}": data for number, (kind, data) in enumerate(files)}
+    folder = tmp_path_factory.mktemp("files")
+    assert_columns_give_what_rows_give(folder, "catalogue", content, chunk, **changed)
 
 
 def test_text_in_parquet_that_is_not_utf8(tmp_path):
@@ -232,9 +271,7 @@ def test_plain_rows_are_not_read_one_by_one(tmp_path, monkeypatch, name):
                  for row in rows]  # fmt: skip
         content = "\n".join(["id,title,brand,n", *cells]).encode()
     else:
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pylist(rows), sink)
-        content = sink.getvalue().to_pybytes()
+        content = _stored(pa.Table.from_pylist(rows))
     read = []
     item = module._Renderer.item
     monkeypatch.setattr(

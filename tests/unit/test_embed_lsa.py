@@ -2,12 +2,16 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 import warnings
 from collections import Counter
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from conftest import ROOT
 
 from sidmill.core.errors import SidmillError
 from sidmill.core.words import words
@@ -206,13 +210,19 @@ def test_files_that_are_no_model(write_text, products, tmp_path):
         lsa.read(path)
 
 
-@pytest.mark.parametrize("n_kept", [1000, 25])
-def test_bits_are_those_of_scikit_learn(write_text, products, n_kept):
+@pytest.mark.parametrize("are_words_left_out", [False, True])
+def test_bits_are_those_of_scikit_learn(write_text, products, are_words_left_out):
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     # Given: texts of several scripts and lengths, one without a word.
     texts = [*products, "不锈钢 螺栓 m8", "Größe Größe 10", "...", *(line[:9] for line in products)]
+
+    # Words that are left out are less frequent: scikit-learn keeps any of equal counts.
+    n_kept = 1000
+    if are_words_left_out:
+        counted = Counter(word for text in texts for word in words(text)).most_common()
+        n_kept = next(n for n in range(25, 8, -1) if counted[n - 1][1] > counted[n][1])
 
     # When: both fit and encode.
     model = lsa.fit(write_text(texts), Embedding(dim=8, lsa_features=n_kept), SEED)
@@ -234,3 +244,23 @@ def test_bits_are_those_of_scikit_learn(write_text, products, n_kept):
         lsa.encode(model, texts[::-1], normalize=False),
         reader.transform(texts[::-1]) @ svd.components_.T,
     )
+
+
+@pytest.mark.parametrize("features", ["", "X86_V4 AVX512_ICL AVX512_SPR", "X86_V3 X86_V4"])
+def test_words_that_are_kept_do_not_depend_on_the_cpu(features, rng):
+    """Most words at the limit are as frequent as others; NumPy sorts by what the CPU can do."""
+    texts = [" ".join(f"w{n:04d}" for n in rng.integers(0, 3000, 6)) for _ in range(600)]
+    counts = Counter(" ".join(texts).split())
+    wanted = sorted(sorted(counts, key=lambda word: (-counts[word], word))[:1000])
+    code = "import sys; from sidmill.embed.backends import tfidf; "
+    code += "print(*tfidf.fit(sys.stdin.read().splitlines(), 1000).vocabulary)"
+    environment = os.environ | {"NPY_DISABLE_CPU_FEATURES": features}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        env=environment | {"PYTHONPATH": str(ROOT / "src")},
+        input="\n".join(texts),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == wanted

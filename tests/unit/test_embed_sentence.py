@@ -471,6 +471,33 @@ def test_a_batch_is_halved_without_disturbing_the_thread_that_tokenises_ahead():
             future.result()
 
 
+@pytest.mark.parametrize(("step", "given_out"), [("start", [0, 1]), ("wait", [0])])
+def test_a_batch_that_fails_ends_a_shard_before_a_chunk_lacks_its_vectors(step, given_out):
+    """Batches behind it may be done already on a GPU: with one of them a chunk would look whole."""
+    from sidmill.embed.backends import sentence_transformers as module
+
+    class Pending:
+        is_done = False
+
+        def __init__(self, number):
+            self.number = number
+            if step == "start" and number == 2:
+                raise MemoryError
+
+        def vectors(self):
+            if step == "wait" and self.number == 1:
+                raise MemoryError
+            return self.number
+
+    found = []
+    with pytest.raises(MemoryError):
+        found.extend(module._run_ahead(Pending, (number for number in range(4))))
+    for batch, vectors in module._run_ahead(Pending, (number for number in range(1))):
+        found.append((batch, vectors))
+    assert found[-1] == (0, 0)
+    assert found[:-1] == [(number, number) for number in given_out]
+
+
 def test_a_text_that_does_not_fit_alone_says_what_to_lower(qwen, monkeypatch):
     encoder = load(qwen)
     limited(monkeypatch, 10)

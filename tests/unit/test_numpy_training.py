@@ -218,6 +218,17 @@ def test_rows_are_added_to_the_bit_as_torch_adds_them(
     np.testing.assert_array_equal(found, wanted.numpy())
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "uint8", "bool"])
+def test_values_of_any_type_are_sorted_as_torch_sorts_them(dtype, rng):
+    """Also those that have no negative ones, and those that are no number."""
+    values = rng.integers(0, 4, 100).astype(dtype)
+    if dtype.startswith("float"):
+        values[::7], values[::11], values[::13] = np.nan, np.inf, -0.0
+    for some in (values, values[:1], values[:0]):
+        wanted = arrays.descending(torch.from_numpy(some.copy())).numpy()
+        np.testing.assert_array_equal(arrays.descending(some), wanted, strict=True)
+
+
 @settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), n_rows=st.integers(1, 60), width=st.integers(1, 9))
 def test_what_differs_between_numpy_and_torch_gives_the_same(seed, n_rows, width):

@@ -76,6 +76,22 @@ def leave_program(folder, number):
     raise SidmillError("enough")
 
 
+def leave_early(number):
+    print("a library ends the process")
+    sys.exit(0)
+
+
+def leave_running(folder, number):
+    program = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    Path(folder, f"pid-{number}").write_text(str(program.pid))
+
+
+def listens(member):
+    import socket
+    with socket.socket(fileno=os.dup(member["listener"])) as listener:
+        return listener.getsockname()[1] == member["port"]
+
+
 def read(descriptor):
     return os.pread(descriptor, 100, 0).decode(), "json" in sys.modules, "calendar" in sys.modules
 
@@ -135,6 +151,58 @@ def test_a_program_that_a_process_started_ends_as_well(functions, tmp_path):
         processes.run(f"{functions}leave_program", arguments, task="try")
     pid = int((tmp_path / "pid").read_text())
     assert eventually(lambda: not running(pid), 10)
+
+
+def test_programs_that_are_left_running_hold_up_the_result_once(functions, tmp_path, monkeypatch):
+    """And not once per process: each keeps a pipe open that lines of its process come through."""
+    monkeypatch.setattr(processes, "DRAIN_S", 2)
+    arguments = [{"folder": str(tmp_path), "number": number} for number in range(6)]
+    start = time.monotonic()
+    try:
+        assert processes.run(f"{functions}leave_running", arguments, task="try") == [None] * 6
+        assert time.monotonic() - start < 10
+    finally:
+        for path in tmp_path.glob("pid-*"):
+            os.kill(int(path.read_text()), 9)
+
+
+def test_a_process_that_ends_without_a_result_is_a_failure(functions, caplog):
+    message = "process 0 of the 2 that try failed: it ended without a result, see its lines above"
+    with caplog.at_level(logging.INFO), pytest.raises(SidmillError, match=message):
+        processes.run(f"{functions}leave_early", [{"number": 0}, {"number": 1}], task="try")
+    assert "process 0: a library ends the process" in caplog.text
+
+
+def run_elsewhere(tmp_path, code, redirection=""):
+    """Run code in a new process; return its exit code and the lines of its standard error."""
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{tmp_path}"}
+    command = f'"$0" -c "$1" {redirection}'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable, code],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", "<&- >&-"])
+def test_standard_streams_may_be_closed(functions, tmp_path, closed):
+    """As some programs leave them that start jobs: no pipe or socket takes their place."""
+    code = "from sidmill.core import rendezvous\n"
+    code += f"assert rendezvous.run('{functions}listens', {{}}, 2, task='try') == [True, True]"
+    assert run_elsewhere(tmp_path, code, closed) == (0, "")
+
+
+def test_a_process_that_ends_is_noticed_where_the_parent_ignores_the_signal(functions, tmp_path):
+    """Some programs that start jobs ignore SIGCHLD, and what they start does so, too."""
+    code = "import signal\nfrom sidmill.core import processes\n"
+    code += "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+    code += f"processes.run('{functions}die', [{{'number': 0}}, {{'number': 1}}], task='try')"
+    _, lines = run_elsewhere(tmp_path, code)
+    assert "process 0 of the 2 that try failed: exit code -9" in lines
 
 
 def test_products_of_several_threads_run_in_forks(functions, monkeypatch):

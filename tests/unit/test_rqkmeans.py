@@ -247,11 +247,26 @@ def test_swap_never_raises_the_error(computes):
     codes = lloyd.visit(clusters, [Piece(0, sample)], None, hartigan=False, buffers=[spare])
     lloyd.centre(clusters)
     before = lloyd.explained(clusters)
-    after, n_pairs = split_merge.swap(clusters, sample, codes, 100, generator)
-    assert n_pairs > 0
-    assert lloyd.explained(clusters) > before
-    counts = np.bincount(arrays.to_host(after), minlength=16)
+    after = split_merge.swap(clusters, sample, codes, 100, generator)
+    assert after.n_pairs > 0
+    assert after.gain > 0
+    assert lloyd.explained(clusters) - before == pytest.approx(after.gain, rel=0.01)
+    counts = np.bincount(arrays.to_host(after.codes), minlength=16)
     np.testing.assert_array_equal(counts, arrays.to_host(clusters.counts))
+
+
+def test_a_level_recovers_from_a_cluster_that_holds_nearly_all_rows(monkeypatch):
+    """Few pairs gain at first: halves of the large cluster, then halves of those."""
+    vectors = normal(21, 2000, 64)
+    usual = errors(vectors, fit(vectors, n_levels=1, codebook_size=64))[-1]
+
+    def seed_centroids(sample, size, *_):
+        module = arrays.of(sample)
+        return module.concatenate([sample[: size - 1], module.zeros_like(sample[:1])])
+
+    monkeypatch.setattr(rqkmeans.kmeans_pp, "seed_centroids", seed_centroids)
+    unlucky = errors(vectors, fit(vectors, n_levels=1, codebook_size=64))[-1]
+    assert unlucky < 1.02 * usual
 
 
 def test_too_few_vectors_says_what_to_change():

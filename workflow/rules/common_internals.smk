@@ -18,7 +18,7 @@ from sidmill.core.no_pandas import hidden
 STORE_PARAMS = Snakemake._safely_store_params
 SERIALIZE_PARAM = PersistenceBase._serialize_param_pandas
 TO_MAKE = {}  # outputs of this run, by path
-# Jobs and seconds: what --max-jobs-per-timespan is without a word of the user.
+# Jobs and seconds: the default of --max-jobs-per-timespan.
 USUAL_LIMIT = (100, 1)
 
 

@@ -39,12 +39,12 @@ from sidmill.core.errors import SidmillError
 logger = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).parents[2]  # the folder that the package lies in
-DRAIN_S = 10  # for reading what an ended process wrote
+DRAIN_S = 10  # for reading what ended processes wrote
 MISTAKE = 2  # exit code after a SidmillError
 ORPHANED = 3  # exit code after the end of the parent; nobody reads it
 LEFT_ALONE = 4  # exit code after the end of another process, which is the cause
 CAUSE_S = 5  # for the process that is the cause to end, after those that it left alone
-STDOUT, STDERR = 1, 2
+STDIN, STDOUT, STDERR = 0, 1, 2
 
 
 class PeerEndedError(SidmillError):
@@ -131,6 +131,7 @@ def run(
             one.
     """
     environment = worker_environment(len(arguments))
+    open_standard_streams()
     started = None
     exit_codes: list[int | None] = []
 
@@ -154,7 +155,25 @@ def run(
     for number in sorted(causes, key=lambda number: exit_codes[number] == LEFT_ALONE):
         reason = f"exit code {exit_codes[number]}, see its lines above"
         raise _failure(number, len(replies), task, reason, launcher)
+
+    # A library may end a process with exit code 0, as sys.exit() does.
+    for number, reply in enumerate(replies):
+        if "result" not in reply:
+            reason = "it ended without a result, see its lines above"
+            raise _failure(number, len(replies), task, reason, launcher)
     return [reply["result"] for reply in replies]
+
+
+def open_standard_streams() -> None:
+    """Open the null device in place of standard streams that are closed in this process.
+
+    Pipes and sockets opened later would take their descriptors, and new processes close these.
+    """
+    for descriptor in (STDIN, STDOUT, STDERR):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest descriptor that is free
 
 
 def worker_environment(n_processes: int) -> dict[str, str]:
@@ -166,6 +185,9 @@ def worker_environment(n_processes: int) -> dict[str, str]:
 
 def main() -> None:
     """Run as the server or as a process of a launcher: read the request, and do what it says."""
+    # Where the parent ignores this signal, the kernel would report no process that ends.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
     # What libraries print goes to the log: standard output carries what the parent reads alone.
     answers = os.dup(STDOUT)
     os.dup2(STDERR, STDOUT)
@@ -231,7 +253,7 @@ def _fork(pipes: list[_Pipes], answers: int) -> int:
 
 def _kill_with_parent(numbers: Mapping[int, int], reaping: threading.Lock) -> None:
     """Kill the processes of a server, by their ids, when the parent closes the pipe or ends."""
-    os.read(0, 1)
+    os.read(STDIN, 1)
     with reaping:
         for pid in numbers:
             os.kill(pid, signal.SIGKILL)
@@ -261,7 +283,8 @@ def _work(function: str, arguments: Mapping[str, object], answers: int) -> int:
 def _end(exit_code: int) -> NoReturn:
     """End this process, without taking its modules apart as Python does.
 
-    That would write to all memory that it shares with the others, and so copy it.
+    That would write to all memory that it shares with the others, and so copy it. Threads that
+    still run are not waited for.
     """
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
@@ -362,9 +385,9 @@ def _wait(ends: Ends, n_processes: int) -> list[int | None]:
     codes: list[int | None] = [None] * n_processes
     deadline = None  # for the cause, once a process was left alone
     while None in codes and not set(codes) - {None, 0, LEFT_ALONE}:
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:
-            number, ended = ends.get(timeout=left)
+            number, ended = ends.get(timeout=remaining)
         except queue.Empty:
             return codes
         if number is None:
@@ -391,8 +414,11 @@ def _stop(started: _Started) -> None:
     except subprocess.TimeoutExpired:
         os.killpg(program.pid, signal.SIGKILL)
         program.wait()
+
+    # A pipe stays open as long as a program that a process has started runs.
+    deadline = time.monotonic() + DRAIN_S
     for reader in started.readers:
-        reader.join(DRAIN_S)
+        reader.join(max(0.0, deadline - time.monotonic()))
 
 
 def _collect_ends(program: subprocess.Popen[bytes], ends: Ends) -> None:
@@ -452,7 +478,7 @@ def _read_request() -> bytes:
     """Read the one line that the parent writes. ``sys.stdin`` would hold a lock at exit."""
     request = b""
     while not request.endswith(b"\n"):
-        part = os.read(0, 1 << 16)
+        part = os.read(STDIN, 1 << 16)
         if not part:
             os._exit(ORPHANED)
         request += part
@@ -461,9 +487,9 @@ def _read_request() -> bytes:
 
 def _is_closed() -> bool:
     """Whether the parent has closed the pipe or ended. It writes nothing after the request."""
-    return bool(select.select([0], [], [], 0)[0])
+    return bool(select.select([STDIN], [], [], 0)[0])
 
 
 def _end_with_parent() -> None:
-    os.read(0, 1)  # this returns when the pipe is closed
+    os.read(STDIN, 1)  # this returns when the pipe is closed
     os._exit(ORPHANED)

@@ -81,6 +81,7 @@ def run(
         )
 
     # The socket is open before the processes are there: whoever comes first waits for the store.
+    processes.open_standard_streams()
     with socket.create_server((HOST, 0), backlog=n_processes) as listener:
         port, number = listener.getsockname()[1], listener.fileno()
         members = [

@@ -192,7 +192,7 @@ def _read_chunk(path: str, lines: "_Lines", separator: str) -> Iterator[RecordBl
 
 
 def _regular_lines(text: str, separator: str) -> tuple[bytes, int] | None:
-    r"""Lines that Python and Arrow read alike, each as one record: as UTF-8, and how many they are.
+    r"""Lines that Python and Arrow split equally, one record each: in UTF-8, and their number.
 
     No line is blank, all end by \n or by \r\n, all is text, quotes enclose whole fields or stand
     twice in them, and no line ends within quotes. None where some line is not so.
@@ -309,7 +309,7 @@ def table_blocks(
 
 
 def _header(path: str, first: Record, columns: Columns) -> tuple[Record, str, bool]:
-    """The header of a table, who counts its columns in messages, and whether ``first`` is a row.
+    """The header of a table, the phrase of messages that count columns, and if ``first`` is a row.
 
     Raises:
         SidmillError: if the header cannot be read, or the first line is a header although the

@@ -5,7 +5,7 @@ torch has taken over most names of NumPy. ``of(x)`` is the module that an array 
 What differs between the two has a function here. Nothing imports torch but an array or a device of
 torch, which has imported it already.
 
-An array of NumPy lies on ``HOST``, which stands where torch has a device.
+The device of an array of NumPy is ``HOST``.
 
 Shapes: K totals, D dimensions, b rows.
 """
@@ -164,7 +164,7 @@ def square_norms(rows: Array) -> Array:
 
 
 def sum_of_squares(rows: Array) -> float:
-    """Sum of the squares of float32 (b, D), added in float64."""
+    """Sum of the squares of float32 (b, D); in float64, but within a row of NumPy in float32."""
     if isinstance(rows, np.ndarray):
         return float(square_norms(rows).sum(dtype=np.float64))
     return float(rows.square().sum(dtype=of(rows).float64))
@@ -195,7 +195,10 @@ def highest(table: Array) -> tuple[Array, Array]:
 
 
 def largest(values: Array, count: int) -> tuple[Array, Array]:
-    """The ``count`` largest of (b,), the largest first, and their positions, int64."""
+    """The ``count`` largest of (b,), the largest first, and their positions, int64.
+
+    Of equal ones NumPy takes the first, torch any.
+    """
     if isinstance(values, np.ndarray):
         rows = descending(values)[:count]
         return values[rows], rows
@@ -204,9 +207,12 @@ def largest(values: Array, count: int) -> tuple[Array, Array]:
 
 
 def descending(values: Array) -> Array:
-    """Positions of values (b,) from the largest to the lowest, int64; equal ones in order."""
-    if isinstance(values, np.ndarray):
-        return np.argsort(-values, kind="stable")
+    """Positions of values (b,) from the largest to the lowest, int64; equal ones in order.
+
+    Values are of any type; NaN counts as the largest.
+    """
+    if isinstance(values, np.ndarray):  # reversed twice: not all types can be negated
+        return len(values) - 1 - np.argsort(values[::-1], kind="stable")[::-1]
     return values.sort(descending=True, stable=True).indices
 
 

@@ -116,7 +116,7 @@ def nearest_of_pieces(
     """Return the codes of each piece, int64 (p,) on its device; devices work at the same time.
 
     Args:
-        pieces: residuals, dealt out to the devices in turn.
+        pieces: residuals, distributed round-robin over the devices.
         levels: the codebook, one copy per device.
         buffers: float32, at least p K numbers on each device, to write the scores to.
     """
@@ -182,7 +182,7 @@ def to_devices(
     devices: list[Device],
     divide: Callable[[int, Array, int], list[Piece]] = row_pieces.cut,
 ) -> Iterator[tuple[int, list[Piece]]]:
-    """Deal blocks out to devices: ``nearest_torch.to_devices``; lanes of NumPy share the memory."""
+    """Distribute blocks: see ``nearest_torch.to_devices``; threads of NumPy share the memory."""
     if not isinstance(devices[0], Host):
         from sidmill.numeric import nearest_torch
 

@@ -5,10 +5,10 @@ Shapes: K codewords, D dimensions, b rows of one block, p rows of one piece of i
 The same rule as :mod:`sidmill.numeric.nearest_numpy`: products on the device propose, and NumPy
 decides.
 
-Several devices share the rows: blocks are cut into pieces, dealt out in turn. Where pieces end
-depends on the rows alone, and results are put together in row order, so that the result is
-the same for any number of GPUs, and of CPUs as far as a product's last bits do not depend on how
-many cores share it.
+Several devices share the rows: blocks are cut into pieces, distributed round-robin. Where pieces
+end depends on the rows alone, and results are put together in row order, so that the result is the
+same for any number of GPUs, and of CPUs as far as a product's last bits do not depend on how many
+cores share it.
 """
 
 import os
@@ -200,7 +200,7 @@ def nearest_of_pieces(
     """Return the codes of each piece, int64 (p,) on its device; devices work at the same time.
 
     Args:
-        pieces: residuals, dealt out to the devices in turn.
+        pieces: residuals, distributed round-robin over the devices.
         levels: the codebook, one copy per device.
         buffers: float32, at least p K numbers on each device, to write the scores to.
     """
@@ -296,7 +296,7 @@ def to_devices(
     devices: list[torch.device],
     divide: Callable[[int, torch.Tensor, int], list[Piece]] = row_pieces.cut,
 ) -> Iterator[tuple[int, list[Piece]]]:
-    """Deal blocks out; on GPUs the next block is copied during the work on this one.
+    """Distribute blocks; on GPUs the next block is copied during the work on this one.
 
     Each block gets pinned memory of its own. torch hands out released memory again only after an
     event behind its last copy, so no block is overwritten during its copy.

@@ -35,7 +35,7 @@ def cut(start: int, block: Array, n_devices: int) -> list[Piece]:
     Args:
         start: row number of its first row.
         block: float32 (b, D).
-        n_devices: to whom the pieces are dealt out in turn, so that consecutive ones differ.
+        n_devices: pieces are distributed round-robin over so many devices.
     """
     return [
         Piece(span.start // PIECE_ROWS % n_devices, block[span.start - start : span.stop - start])

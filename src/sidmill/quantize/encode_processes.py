@@ -70,8 +70,8 @@ def encode(
         return
 
     # Each process leaves its codes in a folder; one of a job that was killed may be there.
-    for left in Path(output).parent.glob(f"{FOLDER}*"):
-        shutil.rmtree(left, ignore_errors=True)
+    for leftover in Path(output).parent.glob(f"{FOLDER}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
     folder = tempfile.mkdtemp(dir=Path(output).parent, prefix=FOLDER)
     try:
         rendezvous.run(

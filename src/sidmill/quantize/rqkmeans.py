@@ -59,8 +59,8 @@ logger = logging.getLogger(__name__)
 
 SEEDING_ROWS = 16  # rows per codeword that k-means++ draws from
 SAMPLE_ROWS = 32  # rows per codeword of the sample held in memory
-SWAP_PASSES = 6  # over the sample at most, each followed by merges and splits
-FEW_SWAPS = 0.02  # of the codewords: fewer pairs than this end the swaps
+SWAP_PASSES = 12  # over the sample at most, each followed by merges and splits
+SMALL_GAIN = 0.001  # of the squared error: merges and splits that lower it by less are the last
 SAMPLE_PASSES = 2  # over the sample after the last swap
 BLOCK_ROWS = 4  # rows per codeword of a block: with many more, codewords move too rarely
 MIN_BLOCK_ROWS = 256
@@ -606,6 +606,7 @@ def _fit_sample(
     clusters = lloyd.empty(first)
     codes: Array | None = None
     buffers = _score_buffers(source, size)
+    squares = arrays.sum_of_squares(sample)
     passes_left = SWAP_PASSES + SAMPLE_PASSES
 
     while passes_left:
@@ -623,13 +624,19 @@ def _fit_sample(
         codes = arrays.of(sample).concatenate(assigned)  # (m,)
         lloyd.centre(clusters)
 
-        # Merge and split, until hardly a pair gains.
+        # Merge and split, until that gains little. It may begin with few pairs: a cluster that
+        # holds most of the rows is halved, then its halves.
         if passes_left > SAMPLE_PASSES:
-            codes, n_pairs = split_merge.swap(
-                clusters, sample, codes, step, generator, source.group
+            error = max(0.0, squares - lloyd.explained(clusters))
+            swapped = split_merge.swap(clusters, sample, codes, step, generator, source.group)
+            codes = swapped.codes
+            logger.debug(
+                "level %d: %d merges and splits, %.2f %% of the error",
+                len(source.levels) + 1,
+                swapped.n_pairs,
+                100 * swapped.gain / max(error, 1e-30),
             )
-            logger.debug("level %d: %d merges and splits", len(source.levels) + 1, n_pairs)
-            if n_pairs < FEW_SWAPS * size:
+            if swapped.gain <= SMALL_GAIN * error:
                 passes_left = SAMPLE_PASSES + 1
         passes_left -= 1
         _require_same(source, clusters.centroids, "result of a pass over the sample")

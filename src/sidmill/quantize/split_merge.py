@@ -37,6 +37,20 @@ class _Split(NamedTuple):
     upper: Array  # bool (m,), rows of the half that leaves
 
 
+class Swapped(NamedTuple):
+    """What :func:`swap` has done.
+
+    Attributes:
+        codes: int64 (m,), the new assignment.
+        n_pairs: how many splits were paired with merges.
+        gain: by how much they lower the sum of squared errors of the assignment.
+    """
+
+    codes: Array
+    n_pairs: int
+    gain: float
+
+
 def swap(
     clusters: Clusters,
     sample: Array,
@@ -44,7 +58,7 @@ def swap(
     step: int,
     generator: Generator,
     group: Group = ALONE,
-) -> tuple[Array, int]:
+) -> Swapped:
     """Pair splits with merges where that lowers the squared error.
 
     Args:
@@ -54,9 +68,6 @@ def swap(
         step: rows handled at once.
         generator: a CPU generator, for the first directions.
         group: processes that call this function together; on CPUs each halves its clusters.
-
-    Returns:
-        The new assignment, int64 (m,), and how many pairs were made.
     """
     is_wide = _widest(clusters, sample, codes)
     if group.size > 1 and not arrays.is_gpu(sample):
@@ -64,8 +75,10 @@ def swap(
     else:
         split = _best_split(clusters, sample, codes, generator, is_wide)
     cost, partner = _cheapest_merge(clusters, step, np.inf)
-    pairs = _pair(*(arrays.to_host(each) for each in (split.gain, cost, partner)))
-    return _apply(clusters, sample, codes, step, split, pairs), len(pairs)
+    gains, costs, partners = (arrays.to_host(each) for each in (split.gain, cost, partner))
+    pairs = _pair(gains, costs, partners)
+    gain = sum(float(gains[divided]) - float(costs[freed]) for divided, freed, _ in pairs)
+    return Swapped(_apply(clusters, sample, codes, step, split, pairs), len(pairs), gain)
 
 
 def split_crowded(
@@ -78,9 +91,10 @@ def split_crowded(
 ) -> tuple[Array, int]:
     """Split clusters of more than ``max_rows`` rows; merges free clusters for the halves.
 
-    A merged cluster has at most ``max_rows`` rows.
+    A merged cluster has at most ``max_rows`` rows. Args as in :func:`swap`.
 
-    Args and result as in :func:`swap`.
+    Returns:
+        The new assignment, int64 (m,), and how many pairs were made.
     """
     is_crowded = clusters.counts > max_rows
     split = _best_split(clusters, sample, codes, generator, is_crowded)

@@ -69,7 +69,7 @@ class Pending(NamedTuple):
 
     Attributes:
         parts: float32 (b, D) each, on the host.
-        copied: of a GPU: events behind the copies of the parts.
+        copied: on a GPU, an event after the copy of each part.
     """
 
     parts: list[torch.Tensor]
@@ -311,8 +311,9 @@ def _run_ahead(
 ) -> Generator[tuple[batches.Batch, np.ndarray], None, None]:
     """Yield each batch with its vectors; a GPU is given the next batch before this one is yielded.
 
-    So it computes while the host takes the vectors, and writes a chunk of them. An error of the
-    next batch is raised after this one was yielded, so that a chunk that is whole is written.
+    So it computes while the host takes the vectors, and writes a chunk of them. If the next batch
+    cannot be made or started, the error is raised after this one was yielded, so that a chunk that
+    is whole is written. If this one fails, nothing more is yielded: its chunk is never whole.
 
     Args:
         begin: of :func:`forward`.
@@ -321,14 +322,20 @@ def _run_ahead(
     waiting: deque[tuple[batches.Batch, Pending]] = deque()
     failure: Exception | None = None
     with closing(made):
-        try:
-            for batch in made:
+        while failure is None:
+            # Start the next batch.
+            try:
+                batch = next(made, None)
+                if batch is None:
+                    break
                 waiting.append((batch, begin(batch)))
-                while len(waiting) > 1 or (waiting and waiting[0][1].is_done):
-                    begun_batch, begun = waiting.popleft()
-                    yield begun_batch, begun.vectors()
-        except Exception as error:
-            failure = error
+            except Exception as error:
+                failure = error
+
+            # Wait for the batches before it; on a CPU for this one, too.
+            while len(waiting) > 1 or (waiting and waiting[0][1].is_done):
+                begun_batch, begun = waiting.popleft()
+                yield begun_batch, begun.vectors()
 
         # The last batch, or the last before the error.
         for begun_batch, begun in waiting:
@@ -386,7 +393,8 @@ def _vectors(reader: batches.Reader, batch: batches.Batch, dim: int) -> Pending:
     }
     with torch.inference_mode():
         pooled = reader.model(features)["sentence_embedding"][: len(batch.rows), :dim]
-        vectors = pooled.float().to("cpu", non_blocking=True)
+        # Where no event says when a copy is done, it has to be waited for here.
+        vectors = pooled.float().to("cpu", non_blocking=device.type == "cuda")
     if device.type != "cuda":
         return Pending([vectors], [])
     copied = torch.cuda.Event()  # type: ignore[no-untyped-call]

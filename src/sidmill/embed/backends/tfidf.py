@@ -5,6 +5,7 @@ Letters: n texts, V words.
 :func:`fit` finds the words and frequencies that lsa.safetensors stores, :func:`transform` applies
 them to texts. The weights are those of scikit-learn's ``TfidfVectorizer`` with ``sublinear_tf`` to
 the last bit (a test compares them): the order of the sums and the types of each step are the same.
+Where words are left out, scikit-learn may keep others of equal counts: those depend on the CPU.
 The import of scikit-learn takes longer than the work of these jobs.
 
 Source: Salton and Buckley, Term-weighting approaches in automatic text retrieval, 1988,
@@ -47,7 +48,8 @@ def fit(texts: Iterable[str], most_words: int) -> Fit:
 
     Args:
         texts: n texts.
-        most_words: V is at most this number; the most frequent words are kept.
+        most_words: V is at most this number; the most frequent words are kept, of equally
+            frequent ones the first in the order of the words.
     """
     # Columns in the order of first use, then renumbered in the order of the words.
     numbers: defaultdict[str, int] = defaultdict()
@@ -58,10 +60,10 @@ def fit(texts: Iterable[str], most_words: int) -> Fit:
     column_of[[numbers[word] for word in vocabulary]] = np.arange(len(vocabulary))
     counts.indices = column_of[counts.indices]
 
-    # The most frequent words; scikit-learn, too, leaves ties to NumPy's argsort.
+    # The most frequent words. Which of equal counts an unstable sort keeps depends on the CPU.
     if len(vocabulary) > most_words:
         occurrences = np.asarray(counts.sum(axis=0)).ravel()
-        kept = np.sort(np.argsort(-occurrences)[:most_words])
+        kept = np.sort(np.argsort(-occurrences, kind="stable")[:most_words])
         vocabulary = [vocabulary[column] for column in kept]
         counts = counts[:, kept]
 
