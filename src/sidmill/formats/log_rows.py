@@ -219,7 +219,7 @@ def _table_blocks(
     records: Iterator[RecordBlock | LineBlock]
     if len(delimiter) > 1 or delimiter == " " or _kind(path) == ".inter":  # no quotes in these
         separator = None if delimiter == " " else delimiter
-        records = delimited_text.plain_blocks(str(path), text, lambda line: line.split(separator))
+        records = delimited_text.plain_blocks(str(path), text, separator)
     else:
         records = delimited_text.quoted_blocks(str(path), text, delimiter)
 
