@@ -379,8 +379,8 @@ def _read_parquet(path: str | Path, fields: Collection[str] | None) -> Iterator[
     with catalogue.reading_parquet(path):
         file = catalogue.open_parquet(path)
         schema = file.schema_arrow
-        has_columns = fields is not None and all(map(_is_flat, schema.types))
-        n_rows = FLAT_BATCH_ROWS if has_columns else BATCH_ROWS
+        has_columns = fields is not None and all(map(_is_readable, schema.types))
+        n_rows = BATCH_ROWS if any(map(_is_list, schema.types)) else FLAT_BATCH_ROWS
         number = 1
         for batch in file.iter_batches(batch_size=n_rows):
             yield _batch_block(batch, number, has_columns)
@@ -418,16 +418,23 @@ def _batch_rows(batch: pa.RecordBatch, first: int) -> Iterator[Row]:
             yield Row(first + row, dict(zip(names, values, strict=True)))
 
 
-def _is_flat(kind: pa.DataType) -> bool:
-    """Whether Python has all values of a type that are text where they hold text."""
+def _is_readable(kind: pa.DataType) -> bool:
+    """Whether Python has all values of a type, but for text that is not UTF-8."""
     if pa.types.is_dictionary(kind):
-        return _is_flat(kind.value_type)
+        return _is_readable(kind.value_type)
+    if _is_list(kind):
+        inner = kind.value_type
+        return not _is_list(inner) and not _is_binary(inner) and _is_readable(inner)
     tests = (
-        pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_string,
-        pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary,
+        pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal,
+        pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, _is_binary,
         pa.types.is_timestamp, pa.types.is_date,
     )  # fmt: skip
     return any(test(kind) for test in tests)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def _is_text(batch: pa.RecordBatch) -> bool:
@@ -436,7 +443,7 @@ def _is_text(batch: pa.RecordBatch) -> bool:
         batch.validate(full=True)
         for column in batch.columns:
             values = column.dictionary if pa.types.is_dictionary(column.type) else column
-            if pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type):
+            if _is_binary(values.type):
                 values.cast(pa.large_string())  # which checks the bytes
     except pa.ArrowInvalid:
         return False
@@ -462,7 +469,7 @@ def _values(column: pa.Array, bad: set[int]) -> list[Any]:
         return list(column)  # no id and no timestamp: its row is refused where it is looked at
     if _is_list(kind) and not pa.types.is_integer(kind.value_type):
         return _nested(column, bad)
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+    if _is_binary(kind):
         return _each(column, lambda value: value.as_py().decode(), bad)
     try:
         return list(column.to_pylist())

@@ -116,7 +116,9 @@ def _column(columns: pa.RecordBatch, name: str) -> pa.Array | None:
     values = columns.column(name)
     if is_type.is_dictionary(values.type):
         values = values.dictionary_decode()
-    kinds = (is_type.is_large_string, is_type.is_binary, is_type.is_large_binary)
+    kinds = (
+        is_type.is_large_string, is_type.is_string_view, is_type.is_binary, is_type.is_large_binary
+    )  # fmt: skip
     return values.cast(pa.string()) if any(is_kind(values.type) for is_kind in kinds) else values
 
 
