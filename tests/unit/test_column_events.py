@@ -144,7 +144,7 @@ def text_rows(draw):
     st.booleans(),
     NAMES, CATALOGUES, SIZES, CHANGES,
 )  # fmt: skip
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_csv(tmp_path_factory, rows, others, end, has_split, name, ids, sizes, changed):
     width = 4 if has_split else 3
     lines = [",".join(map(quoted, row[:width])) for row in rows]
@@ -157,7 +157,7 @@ def test_csv(tmp_path_factory, rows, others, end, has_split, name, ids, sizes, c
 
 
 @given(text_rows(), st.sampled_from([" ", "::", None]), CATALOGUES, SIZES, CHANGES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_tables_without_quotes(tmp_path_factory, rows, delimiter, ids, sizes, changed):
     separator = delimiter or "\t"
     names = ["user_id:token", "item_id:token", "timestamp:float", "tags:token_seq"]
@@ -199,7 +199,7 @@ def objects(draw):
 
 
 @given(objects(), st.booleans(), NAMES, CATALOGUES, SIZES, CHANGES)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_lines_of_json(tmp_path_factory, rows, is_ascii, name, ids, sizes, changed):
     data = "\n".join(json.dumps(row, ensure_ascii=is_ascii) for row in rows)
     folder = tmp_path_factory.mktemp("json")
@@ -275,7 +275,7 @@ def tables(draw):
 
 
 @given(tables(), NAMES, CATALOGUES, SIZES, CHANGES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_parquet_of_any_type(tmp_path_factory, table, name, ids, sizes, changed):
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
