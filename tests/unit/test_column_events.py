@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats import item_text, log_rows
-from sidmill.interactions import column_events, validate
+from sidmill.interactions import catalogue_ids, column_events, times, validate
 from sidmill.interactions.read import read
+from sidmill.interactions.rows import BadRowError, _user, is_missing
 from sidmill.interactions.times import DATE, NUMBER, Clock
-from sidmill.io import delimited_text, text_lines
+from sidmill.io import delimited_text, id_lookup, text_lines
 from sidmill.settings.interactions import Interactions
 
 INTEGERS, TEXTS = list(range(1, 8)), [*"1234567", "x", "é", "1.0", " 2"]
@@ -128,11 +129,11 @@ def quoted(text):
 @st.composite
 def text_rows(draw):
     """Rows of text, most of them good, with times of mostly one kind."""
-    times = draw(st.sampled_from([NUMBERS, DATES]))
+    time = draw(st.sampled_from([NUMBERS, DATES]))
     good = st.tuples(
-        st.sampled_from("abc"), st.integers(1, 7).map(str), times, st.sampled_from(["train", "2"])
+        st.sampled_from("abc"), st.integers(1, 7).map(str), time, st.sampled_from(["train", "2"])
     )
-    return draw(st.lists(good | st.tuples(USERS, ITEMS, times, SPLITS), min_size=1, max_size=12))
+    return draw(st.lists(good | st.tuples(USERS, ITEMS, time, SPLITS), min_size=1, max_size=12))
 
 
 @given(
@@ -358,6 +359,138 @@ def test_values_that_need_more_than_a_look(monkeypatch, kind, values, by_row):
     meaning = MEANING._replace(clock=MEANING.clock._replace(kind=kind))
     events = column_events.read(columns, np.arange(1, 5), meaning, None)
     assert events.by_row == by_row
+
+
+EDGES = [0, 1, -1, 999, -999, 1001, 2**53, 2**62, 2**63 - 1, -(2**63), 9223372036854, 9223372036855]
+EDGES += [-9223372036854, -9223372036855, 10**15, -(10**15), 123456789012345]
+SMALL = [value for value in EDGES if abs(value) < 10**16]
+BIG_FLOATS = [2.0**62, 2.0**63, -(2.0**63), 2.0**64, 9223372036854.0, 9223372036855.0, 9e12 + 0.5]
+TEXT_TIMES = [
+    *map(str, EDGES),
+    "5.0",
+    "5.50",
+    "-5.5",
+    "1e3",
+    " 5 ",
+    "",
+    "x",
+    "9223372036854.775807",
+]
+TEXT_DATES = [
+    "2023-05-01", "2023-05-01T10:00:00.123456789Z", "1969-12-31T23:59:59.75", "2024-02-29 00:00:00",
+    "1900-01-01T00:00:00.000000001", "2199-12-31T23:59:59.999999999Z", "2023-05-01T10:00:00+02:00",
+    "2023-05-01T24:00:00", "20230501", "0000-01-01T00:00:00", "2300-01-01 00:00:00.5", "x", "",
+]  # fmt: skip
+TIME_COLUMNS = [
+    pa.array(EDGES, pa.int64()),
+    pa.array([*range(-3, 4)], pa.int16()),
+    pa.array([0.0, -0.0, 1.0, -1.0, 1.5, -1.5, 0.1, 1593878903.438, *BIG_FLOATS, float("nan")]),
+    pa.array([0.5, 1.25, 16777216.0, 3e38], pa.float32()),
+    pa.array(TEXT_TIMES),
+    pa.array(TEXT_DATES),
+    pa.array([*TEXT_DATES, "2023-02-31 10:00:00"]),
+    pa.array(["2023-05-01T10:00:00Z", "2023-02-28 10:00:00"]),
+    pa.array(SMALL, pa.timestamp("s")),
+    pa.array(EDGES, pa.timestamp("ms", "Europe/Berlin")),
+    pa.array(EDGES, pa.timestamp("us")),
+    pa.array(EDGES, pa.timestamp("ns")),
+    pa.array([-800_000, -1, 0, 1, 106_751, 106_752, 3_000_000], pa.date32()),
+    pa.array([-86_400_000, 0, 86_400_000], pa.date64()),
+]
+CLOCKS = [
+    Clock(form, unit, fractions, kind)
+    for form in (None, "%Y%m%d")
+    for unit in ("s", "ms", "us", "ns")
+    for fractions in ("error", "floor", "millionths")
+    for kind in (NUMBER, DATE)
+]
+
+
+def by_value(values, read_one):
+    """What each value of a column is as rows have it, None where it is refused."""
+    results = []
+    for value in log_rows._values(values, set()):
+        try:
+            results.append(read_one(value))
+        except (ValueError, BadRowError):
+            results.append(None)
+    return results
+
+
+def by_column(name, values, monkeypatch, meaning=MEANING):
+    """What each value is as its column has it, None where its row is read by itself."""
+    monkeypatch.setattr(column_events, "MOST_BY_ROW", 1)
+    good = dict.fromkeys("uit", [1] * len(values))
+    columns = pa.RecordBatch.from_pydict(good | {name: values})
+    events = column_events.read(columns, np.arange(len(values)), meaning, None)
+    if events is None:
+        return [None] * len(values)
+    results = events.table[{"u": "user", "i": "item", "t": "time"}[name]].to_pylist()
+    return [None if at in events.by_row else result for at, result in enumerate(results)]
+
+
+@pytest.mark.parametrize("values", TIME_COLUMNS, ids=lambda values: str(values.type))
+def test_times_are_those_of_single_values(monkeypatch, values):
+    """Whatever the clock; and what rows can read, columns can, but for the ends of 64 bits."""
+    n_read = n_by_column = 0
+    for clock in CLOCKS:
+        meaning = MEANING._replace(clock=clock)
+        expected = by_value(values, lambda value, clock=clock: times.read(value, clock))
+        results = by_column("t", values, monkeypatch, meaning)
+        for value, right, result in zip(values.to_numpy(False), expected, results, strict=True):
+            assert result in (right, None), (value, clock)
+            n_read += right is not None
+            n_by_column += result is not None
+    assert n_read * 0.9 <= n_by_column <= n_read
+
+
+ID_COLUMNS = [
+    pa.array(EDGES, pa.int64()),
+    pa.array([0, 1, 2**63 - 1, 2**63, 2**64 - 1], pa.uint64()),
+    pa.array([*range(-3, 4)], pa.int8()),
+    pa.array([0.0, -0.0, 1.0, -1.0, 1.5, 2.0**53 - 1, 2.0**53, -(2.0**53), *BIG_FLOATS, None]),
+    pa.array([float("nan"), float("inf"), -float("inf"), 7.0]),
+    pa.array([
+        "7", "007", "7.0", "7.00", "7.", "-7.0", "0", "0.0", "+7", " 7", "7\n", "7.0\n", "", " ",
+        "\u00a0", "\u2003", "\u200b", "é", "不锈", "\u0667", "\u0667.0", "a b", "9" * 18, "9" * 19,
+        str(2**63), "1e3", "nan", "😀", "!", "\x00", "\x1f", None,
+    ]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("values", ID_COLUMNS, ids=lambda values: str(values.type))
+def test_ids_are_those_of_single_values(monkeypatch, values):
+    for ids in (INTEGERS, TEXTS):
+        kind = pa.int64() if ids is INTEGERS else pa.string()
+        known = catalogue_ids.CatalogueIds(pa.array(ids, kind), id_lookup.make(pa.array(ids, kind)))
+
+        def item_of(value, known=known):
+            return None if is_missing(value) else catalogue_ids.as_id(known, value)
+
+        meaning = MEANING._replace(id_type=kind)
+        results = by_column("i", values, monkeypatch, meaning)
+        for right, result in zip(by_value(values, item_of), results, strict=True):
+            assert result in (right, None)
+
+    def user_of(value):
+        return _user({"user": value}, "user")
+
+    results = by_column("u", values, monkeypatch)
+    for right, result in zip(by_value(values, user_of), results, strict=True):
+        assert result in (right, None)
+
+
+def test_blocks_end_where_rows_end_them(tmp_path):
+    """Unknown items of a full block are listed before what is wrong with a later row."""
+    rows = [f"a,{item},{time}" for time, item in enumerate([1, 9, 2, 9, 3, "", 9, 4])]
+    data = "\n".join(["user_id,item_id,timestamp", *rows]).encode()
+    changed = {"on_bad_rows": "reject", "on_unknown_items": "reject"}
+    in_order, one_later, all_later = [3, 5, 7, 8], [3, 7, 5, 8], [7, 3, 5, 8]
+    for block, listed in {2: in_order, 3: one_later, 5: in_order, 6: all_later}.items():
+        sizes = (1 << 18, block)
+        assert_columns_give_what_rows_give(tmp_path, "log.csv", data, INTEGERS, sizes, changed)
+        rejects = pq.read_table(tmp_path / "rejects.parquet")["row"].to_pylist()
+        assert rejects == listed
 
 
 def test_many_rows_in_question_are_read_with_the_others():
