@@ -493,6 +493,23 @@ def test_blocks_end_where_rows_end_them(tmp_path):
         assert rejects == listed
 
 
+@pytest.mark.parametrize("large_first", [True, False])
+def test_unknown_items_are_listed_by_row(tmp_path, large_first):
+    """Also where every other one is too large to be read by its column."""
+    items = [9, 2**63 - 1, 8, 2**63 - 1, 9] if not large_first else [2**63 - 1, 9, 2**63 - 1, 9, 8]
+    rows = [f"a,{item},{time}" for time, item in enumerate([*items, 1])]
+    data = "\n".join(["user_id,item_id,timestamp", *rows]).encode()
+    sizes = (1 << 18, 1 << 18)
+    changed = {"on_unknown_items": "reject"}
+    assert_columns_give_what_rows_give(tmp_path, "log.csv", data, INTEGERS, sizes, changed)
+    rejects = pq.read_table(tmp_path / "rejects.parquet").to_pylist()
+    assert [(line["row"], line["item_id"]) for line in rejects] == [
+        (row, str(item)) for row, item in enumerate(items, start=2)
+    ]
+    stopped = outcome(tmp_path, tmp_path / "log.csv", {"on_unknown_items": "error"})
+    assert f"row 2: user 'a' has item {items[0]}," in stopped
+
+
 def test_many_rows_in_question_are_read_with_the_others():
     columns = pa.RecordBatch.from_pydict({"u": ["", "", "a"], "i": [1, 2, 3], "t": [1, 2, 3]})
     assert column_events.read(columns, np.arange(1, 4), MEANING, None) is None
