@@ -262,7 +262,7 @@ def _read_table(
     if dialect.quoted and len(separator) == 1:
         records = delimited_text.quoted_blocks(str(path), text, separator)
     else:
-        records = delimited_text.plain_blocks(str(path), text, lambda line: line.split(separator))
+        records = delimited_text.plain_blocks(str(path), text, separator)
 
     # The names of the columns: as set, or the first line.
     columns = Columns(dialect.columns, dialect.named("columns"), _bad_encoding(dialect))

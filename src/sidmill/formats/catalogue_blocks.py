@@ -49,16 +49,23 @@ class Block(NamedTuple):
             for each row; None where some row has to be read by itself.
         all_rows: gives all rows, in order.
         rows: gives the rows at some positions of the columns, in their order, from 0.
+        numbers: gives the number of each row of the columns, (n,).
     """
 
     columns: Callable[[], pa.RecordBatch | None]
     all_rows: Callable[[], Iterator[Row]]
     rows: Callable[[Sequence[int]], Iterator[Row]]
+    numbers: Callable[[], Sequence[int]]
 
 
 def of_rows(rows: list[Row]) -> Block:
     """A block of rows that have been read one by one."""
-    return Block(lambda: None, lambda: iter(rows), lambda positions: (rows[at] for at in positions))
+    return Block(
+        lambda: None,
+        lambda: iter(rows),
+        lambda positions: (rows[at] for at in positions),
+        lambda: [row.number for row in rows],
+    )
 
 
 def of_batch(batch: pa.RecordBatch, first: int, index: tuple[str, int, int] | None) -> Block:
@@ -92,7 +99,8 @@ def of_batch(batch: pa.RecordBatch, first: int, index: tuple[str, int, int] | No
         for position in positions:  # few: Arrow does not gather all types
             yield from rows_of(batch.slice(position, 1), [first + position])
 
-    return Block(columns, lambda: rows_of(batch, range(first, first + batch.num_rows)), rows)
+    numbers = range(first, first + batch.num_rows)
+    return Block(columns, lambda: rows_of(batch, numbers), rows, lambda: numbers)
 
 
 def _batch_rows(batch: pa.RecordBatch) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
@@ -144,7 +152,12 @@ def of_records(
     def all_rows() -> Iterator[Row]:
         return rows(range(len(split().values)))
 
-    return Block(columns, all_rows, rows)
+    def numbers() -> Sequence[int]:
+        if isinstance(block, LineBlock):
+            return range(block.first, block.first + block.n_lines)
+        return block.firsts
+
+    return Block(columns, all_rows, rows, numbers)
 
 
 def _record_columns(
@@ -184,7 +197,13 @@ def of_lines(
         found = (read(first + position, lines()[position]) for position in positions)
         return (row for row in found if row is not None)
 
-    return Block(partial(_json_columns, data, fields), lambda: rows(range(len(lines()))), rows)
+    n_lines = data.count(b"\n") + (not data.endswith(b"\n"))
+    return Block(
+        partial(_json_columns, data, fields),
+        lambda: rows(range(n_lines)),
+        rows,
+        lambda: range(first, first + n_lines),
+    )
 
 
 def _json_columns(data: bytes, fields: Collection[str] | None) -> pa.RecordBatch | None:

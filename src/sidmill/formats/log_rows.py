@@ -1,4 +1,4 @@
-"""The rows of an interaction log: JSON, delimited text or parquet, one :class:`Row` per row.
+"""The rows of an interaction log: JSON, delimited text or parquet, by rows or by blocks of them.
 
     .jsonl, .json     rows as objects, or one object: user id to the list of their item ids
     .csv, .tsv        delimited text; .inter is the same with a typed header (user_id:token)
@@ -16,8 +16,9 @@ of lists that of https://github.com/zhengbw0324/LC-Rec
 import codecs
 import io
 import re
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,13 +27,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sidmill.core.errors import SidmillError
-from sidmill.formats import catalogue
-from sidmill.formats.catalogue_blocks import Row
+from sidmill.formats import catalogue, catalogue_blocks
+from sidmill.formats.catalogue_blocks import Block, Row
 from sidmill.io import delimited_text, text_lines
-from sidmill.io.delimited_text import Columns
+from sidmill.io.delimited_text import Columns, LineBlock, RecordBlock
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".inter": "\t"}
 BATCH_ROWS = 1024
+FLAT_BATCH_ROWS = 8192  # of a parquet file without lists
 MOST_NAMES = 20  # names that a message lists
 PROBED_KEYS = 20  # of a JSON object, to tell one user's row from a table of all users
 UNUSABLE = ('"', "\n", "\r", "\r\n", "\0")
@@ -92,7 +94,7 @@ def check(dialect: Dialect) -> None:
 
 
 def read(path: str | Path, dialect: Dialect, field_names: set[str]) -> Iterator[Row]:
-    """Yield the rows of one file of an interaction log. Memory: one row, for parquet 1,024 rows.
+    """Yield the rows of one file of an interaction log. Memory: one of :func:`blocks`.
 
     Args:
         path: the file.
@@ -103,14 +105,38 @@ def read(path: str | Path, dialect: Dialect, field_names: set[str]) -> Iterator[
     Raises:
         SidmillError: if the file as a whole cannot be read, or not from some row on.
     """
+    return chain.from_iterable(
+        block.all_rows() for block in blocks(path, dialect, field_names, None)
+    )
+
+
+def blocks(
+    path: str | Path, dialect: Dialect, field_names: set[str], fields: Collection[str] | None
+) -> Iterator[Block]:
+    """Yield the rows of one file of an interaction log, as blocks.
+
+    A row of parquet is one with a problem if any field of it is no text, also one that is not used.
+    Memory: 8,192 rows of parquet, 1,024 where it has lists; some hundred kB of text, or one row
+    where that is larger.
+
+    Args:
+        path: the file.
+        dialect: as of :func:`read`.
+        field_names: as of :func:`read`.
+        fields: the fields that the columns of a block hold, as far as the file has them; a block
+            with a list in one of them has no columns. None: no block has columns.
+
+    Raises:
+        SidmillError: as :func:`read`.
+    """
     kind = _kind(path)
     if kind in (".json", ".jsonl"):
         if _is_object_of_lists(path, field_names):
             return _read_object(path)
-        return catalogue.read(path)
+        return catalogue.blocks(path, fields)
     if kind == ".parquet":
         _require_content(path)
-        return _read_parquet(path)
+        return _read_parquet(path, fields)
     delimiter = dialect.delimiter or DELIMITERS.get(kind)
     if delimiter is None:
         raise SidmillError(
@@ -119,7 +145,7 @@ def read(path: str | Path, dialect: Dialect, field_names: set[str]) -> Iterator[
             f"parts its columns, as in '::'"
         )
     _require_content(path)
-    return _read_table(path, delimiter, dialect)
+    return _read_table(path, delimiter, dialect, fields)
 
 
 def is_table(path: str | Path) -> bool:
@@ -161,7 +187,9 @@ def _past_mark(stream: io.BufferedReader) -> io.BufferedReader:
 # Delimited text
 
 
-def _read_table(path: str | Path, delimiter: str, dialect: Dialect) -> Iterator[Row]:
+def _read_table(
+    path: str | Path, delimiter: str, dialect: Dialect, fields: Collection[str] | None
+) -> Iterator[Block]:
     try:
         with text_lines.opened(path) as stream:
             is_utf8 = codecs.lookup(dialect.encoding).name == "utf-8"
@@ -172,7 +200,7 @@ def _read_table(path: str | Path, delimiter: str, dialect: Dialect) -> Iterator[
             source = _past_mark(stream) if is_utf8 else stream
             # A byte that is no text becomes a lone surrogate, which makes its row a bad one.
             text = io.TextIOWrapper(source, dialect.encoding, "surrogateescape", newline="")
-            yield from _table_rows(path, text, delimiter, dialect)
+            yield from _table_blocks(path, text, delimiter, dialect, fields)
     except UnicodeError as error:
         raise SidmillError(
             f"{path}: cannot be read to its end ({error}): is it written in interactions.encoding "
@@ -180,33 +208,59 @@ def _read_table(path: str | Path, delimiter: str, dialect: Dialect) -> Iterator[
         ) from None
 
 
-def _table_rows(
-    path: str | Path, text: io.TextIOWrapper, delimiter: str, dialect: Dialect
-) -> Iterator[Row]:
+def _table_blocks(
+    path: str | Path,
+    text: io.TextIOWrapper,
+    delimiter: str,
+    dialect: Dialect,
+    fields: Collection[str] | None,
+) -> Iterator[Block]:
     """Yield the rows of delimited text, whose lists are cut into their entries."""
+    records: Iterator[RecordBlock | LineBlock]
     if len(delimiter) > 1 or delimiter == " " or _kind(path) == ".inter":  # no quotes in these
         separator = None if delimiter == " " else delimiter
-        records = delimited_text.plain_records(str(path), text, lambda line: line.split(separator))
+        records = delimited_text.plain_blocks(str(path), text, separator)
     else:
-        records = delimited_text.quoted_records(str(path), text, delimiter)
+        records = delimited_text.quoted_blocks(str(path), text, delimiter)
 
     # The names of the columns: as set, or the first line, which may have types, too.
     not_text = f"not {dialect.encoding.upper()}: is it latin-1? set {ENCODING}"
     columns = Columns(dialect.columns, "interactions.columns", not_text)
-    header, rows = delimited_text.table(str(path), records, columns)
-    names, lists = header.values, set(dialect.lists)
+    names, table, problem = delimited_text.table_blocks(str(path), records, columns)
+    lists = set(dialect.lists)
     if dialect.columns is None:
         names, typed_lists = _header(path, names)
         lists |= typed_lists
+    lists &= set(names)
 
+    # Columns are text, so a field that holds a list has none.
+    wanted = set(fields or ())
+    has_columns = not wanted.isdisjoint(names) and wanted.isdisjoint(lists)
+    cut = partial(_with_lists, lists, dialect.list_separator)
+    for lines in table:
+        block = catalogue_blocks.of_records(lines, names, wanted, problem)
+        yield _converted(block, cut, has_columns)
+
+
+def _converted(
+    block: Block, convert: Callable[[Iterator[Row]], Iterator[Row]], has_columns: bool
+) -> Block:
+    """A block whose rows are converted, and that may have to be read by rows."""
+    return Block(
+        block.columns if has_columns else lambda: None,
+        lambda: convert(block.all_rows()),
+        lambda positions: convert(block.rows(positions)),
+        block.numbers,
+    )
+
+
+def _with_lists(lists: set[str], separator: str | None, rows: Iterator[Row]) -> Iterator[Row]:
+    """The same rows, with lists in place of the texts that stand for lists."""
     for row in rows:
-        if row.problem:
-            yield Row(row.first, None, row.problem)
-            continue
-        fields: dict[str, Any] = dict(zip(names, row.values, strict=True))
-        for name in lists & fields.keys():
-            fields[name] = _listed(fields[name], dialect.list_separator)
-        yield Row(row.first, fields)
+        fields = row.fields
+        if fields is not None:
+            fields.update((name, _listed(fields[name], separator)) for name in lists)
+        yield row
 
 
 def _header(path: str | Path, values: list[str]) -> tuple[list[str], set[str]]:
@@ -275,7 +329,7 @@ def _is_object_of_lists(path: str | Path, field_names: set[str]) -> bool:
     return False
 
 
-def _read_object(path: str | Path) -> Iterator[Row]:
+def _read_object(path: str | Path) -> Iterator[Block]:
     number = 0
     try:
         with text_lines.opened(path) as stream:
@@ -283,7 +337,7 @@ def _read_object(path: str | Path) -> Iterator[Row]:
             pairs = ijson.kvitems(source, "", use_float=True)
             for number, (user, items) in enumerate(pairs, start=1):
                 source.begin(number)
-                yield Row(number, {"user_id": user, "item_ids": items})
+                yield catalogue_blocks.of_rows([Row(number, {"user_id": user, "item_ids": items})])
     except (ijson.JSONError, UnicodeDecodeError, RecursionError) as error:
         raise SidmillError(
             f"{path}: cannot be read past entry {number} of its JSON object ({error}): correct "
@@ -321,20 +375,79 @@ class _Guarded:
 # Parquet
 
 
-def _read_parquet(path: str | Path) -> Iterator[Row]:
+def _read_parquet(path: str | Path, fields: Collection[str] | None) -> Iterator[Block]:
     with catalogue.reading_parquet(path):
         file = catalogue.open_parquet(path)
-        names = file.schema_arrow.names
-        number = 0
-        for batch in file.iter_batches(batch_size=BATCH_ROWS):
-            bad: set[int] = set()
-            columns = [_values(column, bad) for column in batch.columns]
-            for row, values in enumerate(zip(*columns, strict=True)):
-                number += 1
-                if row in bad:
-                    yield Row(number, None, "not UTF-8")
-                else:
-                    yield Row(number, dict(zip(names, values, strict=True)))
+        schema = file.schema_arrow
+        has_columns = fields is not None and all(map(_is_readable, schema.types))
+        n_rows = BATCH_ROWS if any(map(_is_list, schema.types)) else FLAT_BATCH_ROWS
+        number = 1
+        for batch in file.iter_batches(batch_size=n_rows):
+            yield _batch_block(batch, number, has_columns)
+            number += batch.num_rows
+
+
+def _batch_block(batch: pa.RecordBatch, first: int, has_columns: bool) -> Block:
+    """A block of a parquet file.
+
+    Args:
+        batch: the rows.
+        first: number of the first row, from 1.
+        has_columns: whether it may be read by columns.
+    """
+    numbers = range(first, first + batch.num_rows)
+
+    def columns() -> pa.RecordBatch | None:
+        return batch if has_columns and _is_text(batch) else None
+
+    def rows(positions: Sequence[int]) -> Iterator[Row]:
+        for position in positions:
+            yield from _batch_rows(batch.slice(position, 1), first + position)
+
+    return Block(columns, lambda: _batch_rows(batch, first), rows, lambda: numbers)
+
+
+def _batch_rows(batch: pa.RecordBatch, first: int) -> Iterator[Row]:
+    bad: set[int] = set()
+    names = batch.schema.names
+    columns = [_values(column, bad) for column in batch.columns]
+    for row, values in enumerate(zip(*columns, strict=True)):
+        if row in bad:
+            yield Row(first + row, None, "not UTF-8")
+        else:
+            yield Row(first + row, dict(zip(names, values, strict=True)))
+
+
+def _is_readable(kind: pa.DataType) -> bool:
+    """Whether Python has all values of a type, but for text that is not UTF-8."""
+    if pa.types.is_dictionary(kind):
+        return _is_readable(kind.value_type)
+    if _is_list(kind):
+        inner = kind.value_type
+        return not _is_list(inner) and not _is_binary(inner) and _is_readable(inner)
+    tests = (
+        pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal,
+        pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, _is_binary,
+        pa.types.is_timestamp, pa.types.is_date,
+    )  # fmt: skip
+    return any(test(kind) for test in tests)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _is_text(batch: pa.RecordBatch) -> bool:
+    """Whether all text of a batch, in any column, is UTF-8: else some row is a bad one."""
+    try:
+        batch.validate(full=True)
+        for column in batch.columns:
+            values = column.dictionary if pa.types.is_dictionary(column.type) else column
+            if _is_binary(values.type):
+                values.cast(pa.large_string())  # which checks the bytes
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _values(column: pa.Array, bad: set[int]) -> list[Any]:
@@ -356,7 +469,7 @@ def _values(column: pa.Array, bad: set[int]) -> list[Any]:
         return list(column)  # no id and no timestamp: its row is refused where it is looked at
     if _is_list(kind) and not pa.types.is_integer(kind.value_type):
         return _nested(column, bad)
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+    if _is_binary(kind):
         return _each(column, lambda value: value.as_py().decode(), bad)
     try:
         return list(column.to_pylist())

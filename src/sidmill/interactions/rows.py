@@ -185,18 +185,18 @@ def _sequence(row: Row, names: dict[str, str], file_split: int | None) -> Piece:
             raise BadRowError(f"{len(items)} items, but {name}: {found}", len(items))
     splits = None if file_split is None else [file_split] * len(items)
     if said is not None:
-        splits = [_split(value, SPLIT_VALUES) for value in said]
+        splits = [split_number(value, SPLIT_VALUES) for value in said]
     return Piece(user, items, splits, times, True)
 
 
 def _event(row: Row, names: dict[str, str], file_split: int | None) -> Piece:
     user = _user(row, names["user"])
     item, time, said = (row.get(names[key]) for key in ("item", "time", "split"))
-    if _is_missing(item):
+    if is_missing(item):
         raise BadRowError(f"no item in field {names['item']!r}", 0, "item")
-    if _is_missing(time):
+    if is_missing(time):
         raise BadRowError(f"no timestamp in field {names['time']!r}", 0, "time", NO_TIME)
-    split = file_split if _is_missing(said) else _split(said, SPLIT_VALUES)
+    split = file_split if is_missing(said) else split_number(said, SPLIT_VALUES)
     return Piece(user, [item], None if split is None else [split], [time], False)
 
 
@@ -214,7 +214,7 @@ def _targeted(
     """A history, and targets that came after it."""
     user = _user(row, names["user"])
     said = row.get(names["split"])
-    split = file_split if _is_missing(said) else _split(said, split_numbers)
+    split = file_split if is_missing(said) else split_number(said, split_numbers)
     if split is None:
         raise BadRowError(
             f"no split in field {names['split']!r}, and the file is in no folder train, valid or "
@@ -233,7 +233,7 @@ def _targeted(
 
 def _user(row: Row, field: str) -> str:
     value = row.get(field)
-    if _is_missing(value):
+    if is_missing(value):
         raise BadRowError(f"no user in field {field!r}", 0, "user")
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
@@ -257,7 +257,7 @@ def _list(row: Row, field: str) -> list[Any]:
     return value
 
 
-def _split(value: object, numbers: Mapping[object, int]) -> int:
+def split_number(value: object, numbers: Mapping[object, int]) -> int:
     """The split that a value says: a name, or a number however it is written."""
     key = value
     if isinstance(value, str):
@@ -276,7 +276,7 @@ def _split(value: object, numbers: Mapping[object, int]) -> int:
         ) from None
 
 
-def _is_missing(value: object) -> bool:
+def is_missing(value: object) -> bool:
     """Whether a value says nothing: null, NaN, or nothing but white space."""
     if isinstance(value, str):
         return not value.strip()

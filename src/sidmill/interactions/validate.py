@@ -6,6 +6,7 @@ stays.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from itertools import chain, islice, pairwise
 from typing import Any, NamedTuple
 
@@ -14,10 +15,10 @@ import pyarrow as pa
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats import log_rows
-from sidmill.formats.catalogue_blocks import Row
+from sidmill.formats.catalogue_blocks import Block, Row
 from sidmill.formats.log_rows import Dialect
 from sidmill.formats.sequence_table import Reject
-from sidmill.interactions import catalogue_ids
+from sidmill.interactions import catalogue_ids, column_events
 from sidmill.interactions import times as timestamps
 from sidmill.interactions.catalogue_ids import UNKNOWN, CatalogueIds
 from sidmill.interactions.files import PROBED_ROWS
@@ -107,6 +108,13 @@ class Log(NamedTuple):
         """Read one of the files."""
         return log_rows.read(self.files[file], self.dialect, self.names)
 
+    def blocks(self, file: int) -> Iterator[Block]:
+        """Read one of the files by blocks, which have columns where rows are events."""
+        fields = None
+        if self.form == "events":
+            fields = set(names_of(self.form, self.fields).values())
+        return log_rows.blocks(self.files[file], self.dialect, self.names, fields)
+
 
 class Position(NamedTuple):
     """Position of a row in the log: index of its file, and its number there from 1."""
@@ -128,7 +136,22 @@ class Ledger(NamedTuple):
     counts: Counter[str]
 
 
-Waiting = list[tuple[Position, Piece]]
+Parsed = list[tuple[Position, Piece]]
+
+
+@dataclass
+class _Waiting:
+    """What was read since the last block: in order of file and row, each of the two.
+
+    Attributes:
+        rows: rows that were parsed one by one.
+        events: tables of ``column_events.Events`` with a column ``file``.
+        size: interactions of both.
+    """
+
+    rows: Parsed = field(default_factory=list)
+    events: list[pa.Table] = field(default_factory=list)
+    size: int = 0
 
 
 class _Checker(NamedTuple):
@@ -174,42 +197,102 @@ def pieces(log: Log, catalogue: CatalogueIds, rules: Rules, ledger: Ledger) -> I
     """
     parse = parser(log.form, log.fields, catalogue_ids.padding(catalogue))
     checker = _Checker(log, catalogue, rules, ledger, parse)
-    user_field = names_of(log.form, log.fields)["user"]
-    counts = ledger.counts
-    waiting: Waiting = []
-    size = 0
+    waiting = _Waiting()
     for file in range(len(log.files)):
-        for row in log.rows(file):
-            counts["rows"] += 1
-            position = Position(file, row.number)
-
-            # Parse the row by itself; ids and times are checked in blocks.
-            try:
-                fields, piece = _piece(row, parse, log.splits[file], rules)
-            except BadRowError as error:
-                checker.refuse(position, None, error)
-                continue
-            counts["rows_with_splits"] += piece.splits is not None
-            user = fields.get(user_field)
-            counts["users_as_floats"] += user != piece.user and not isinstance(user, int)
-
-            waiting.append((position, piece))
-            size += len(piece.items)
-            if size >= BLOCK_ITEMS:
-                yield from _block(checker, waiting)
-                waiting, size = [], 0
+        for block in log.blocks(file):
+            events = _events(checker, block, file)
+            if events is None:
+                yield from _add_rows(checker, waiting, file, block.all_rows())
+            else:
+                yield from _add_events(checker, waiting, file, block, events)
     yield from _block(checker, waiting)
+
+
+def _events(checker: _Checker, block: Block, file: int) -> column_events.Events | None:
+    """The rows of a block as events, where they are events and its columns say so."""
+    log, rules = checker.log, checker.rules
+    columns = block.columns() if log.form == "events" else None
+    if columns is None:
+        return None
+    names = names_of(log.form, log.fields)
+    meaning = column_events.Meaning(
+        names, checker.catalogue.ids.type, rules.clock, rules.needs_splits
+    )
+    numbers = np.array(block.numbers(), dtype=np.int64)
+    return column_events.read(columns, numbers, meaning, log.splits[file])
+
+
+def _add_rows(
+    checker: _Checker, waiting: _Waiting, file: int, read_rows: Iterable[Row]
+) -> Iterator[pa.Table]:
+    """Parse rows one by one; yield each block that is full then."""
+    user_field = names_of(checker.log.form, checker.log.fields)["user"]
+    counts = checker.ledger.counts
+    for row in read_rows:
+        counts["rows"] += 1
+        position = Position(file, row.number)
+
+        # Parse the row by itself; ids and times are checked in blocks.
+        try:
+            fields, piece = _piece(row, checker.parse, checker.log.splits[file], checker.rules)
+        except BadRowError as error:
+            checker.refuse(position, None, error)
+            continue
+        counts["rows_with_splits"] += piece.splits is not None
+        user = fields.get(user_field)
+        counts["users_as_floats"] += user != piece.user and not isinstance(user, int)
+
+        waiting.rows.append((position, piece))
+        waiting.size += len(piece.items)
+        if waiting.size >= BLOCK_ITEMS:
+            yield from _block(checker, waiting)
+
+
+def _add_events(
+    checker: _Checker,
+    waiting: _Waiting,
+    file: int,
+    block: Block,
+    events: column_events.Events,
+) -> Iterator[pa.Table]:
+    """Take the rows of a block as they are, in order; yield each block that is full then.
+
+    Blocks end where they would end if all rows were parsed one by one, so that what is refused is
+    refused in the same order.
+    """
+    counts = checker.ledger.counts
+    counts["users_as_floats"] += events.n_float_users
+    n_rows, begin = events.table.num_rows, 0
+    files = pa.array(np.full(n_rows, file, dtype=np.int32))
+    table = events.table.append_column("file", files)
+    rows_in_question = chain(block.rows(events.by_row), [None])
+    for stop, row in zip([*events.by_row, n_rows], rows_in_question, strict=True):
+        # Rows up to the next one that has to be read by itself.
+        while begin < stop:
+            size = min(stop - begin, BLOCK_ITEMS - waiting.size)
+            chosen = table.slice(begin, size)
+            counts["rows"] += size
+            counts["rows_with_splits"] += size - chosen["split"].null_count
+            waiting.events.append(chosen)
+            waiting.size += size
+            begin += size
+            if waiting.size >= BLOCK_ITEMS:
+                yield from _block(checker, waiting)
+
+        if row is not None:
+            yield from _add_rows(checker, waiting, file, [row])
+            begin = stop + 1
 
 
 def settle_clock(log: Log, clock: Clock) -> Clock:
     """Decide by the first readable timestamps of the log whether they are numbers or dates."""
-    field = names_of(log.form, log.fields).get("time")
-    if field is None:
+    name = names_of(log.form, log.fields).get("time")
+    if name is None:
         return clock
     probed: list[object] = []
     for file in range(len(log.files)):
         for row in islice(log.rows(file), PROBED_ROWS):
-            value = row.fields.get(field) if row.fields else None
+            value = row.fields.get(name) if row.fields else None
             probed += value if isinstance(value, list) else [] if value is None else [value]
         if len(probed) >= PROBED_ROWS:
             break
@@ -277,42 +360,115 @@ def _check_needed(piece: Piece, rules: Rules) -> None:
         raise BadRowError(reason, len(piece.items), "time", OTHER_SPLIT)
 
 
-def _block(checker: _Checker, waiting: Waiting) -> Iterator[pa.Table]:
-    """Check a block: as arrays at once, and row by row only where a value is unusual."""
+def _block(checker: _Checker, waiting: _Waiting) -> Iterator[pa.Table]:
+    """Check what is waiting, and yield it as a table of ``PIECES``; nothing waits after that."""
+    rows, events = waiting.rows, waiting.events
+    waiting.rows, waiting.events, waiting.size = [], [], 0
+    tables = [_of_rows(checker, rows), _of_events(checker, events)]
+    filled = [table for table in tables if table.num_rows]
+    if not filled:
+        return
+    table = filled[0] if len(filled) == 1 else _by_position(filled)
+
+    # Take unknown items out, one by one.
+    ids = table["items"].combine_chunks().flatten()
+    checker.ledger.counts["interactions"] += len(ids)
+    numbers = catalogue_ids.numbers_of(checker.catalogue, ids)
+    pieces_of = _numbered(table, numbers)
+    missing = np.flatnonzero(numbers == UNKNOWN)
+    if missing.size:
+        _refuse_items(checker, table, ids, missing)
+        pieces_of = _without(pieces_of, numbers != UNKNOWN)
+    if pieces_of.num_rows:
+        yield pieces_of
+
+
+def _of_rows(checker: _Checker, parsed: Parsed) -> pa.Table:
+    """Check rows: as arrays at once, and row by row only where a value is unusual.
+
+    Returns:
+        The good ones as a table of ``PIECES`` whose items are ids.
+    """
     catalogue, rules = checker.catalogue, checker.rules
-    arrays = _arrays(waiting, catalogue, rules)
+    arrays = _arrays(parsed, catalogue, rules)
 
     # Convert row by row, which leaves integers and strings that arrays can hold.
     if arrays is None:
-        good: Waiting = []
-        for position, piece in waiting:
+        good: Parsed = []
+        for position, piece in parsed:
             try:
                 good.append((position, _converted(piece, catalogue, rules)))
             except BadRowError as error:
                 checker.refuse(position, piece.user, error)
-        waiting = good
+        parsed = good
         clock = rules.clock._replace(kind=timestamps.NUMBER, fractions="floor")
-        arrays = _arrays(waiting, catalogue, rules._replace(clock=clock))
-    if not waiting:
-        return
+        arrays = _arrays(parsed, catalogue, rules._replace(clock=clock))
+    if not parsed:
+        return _schema(catalogue).empty_table()
     if arrays is None:
         raise AssertionError("converted rows fit no arrays")
+    return _table(parsed, *arrays, _schema(catalogue))
 
-    # Take unknown items out, one by one.
-    ids, times = arrays
-    checker.ledger.counts["interactions"] += len(ids)
-    numbers = catalogue_ids.numbers_of(catalogue, ids)
-    table = _table(waiting, numbers, times)
-    missing = np.flatnonzero(numbers == UNKNOWN)
-    if missing.size:
-        _refuse_items(checker, waiting, ids, missing)
-        table = _without(table, numbers != UNKNOWN)
-    if table.num_rows:
-        yield table
+
+def _of_events(checker: _Checker, tables: list[pa.Table]) -> pa.Table:
+    """Events as a table of ``PIECES`` whose items are ids: each a piece of one item."""
+    form = _schema(checker.catalogue)
+    if not tables:
+        return form.empty_table()
+    events = pa.concat_tables(tables).combine_chunks()
+    n_rows = events.num_rows
+    offsets = pa.array(np.arange(n_rows + 1, dtype=np.int32))
+    flat = {name: _one_chunk(events[name]) for name in events.column_names}
+
+    # In the order of PIECES; a split that is not said has no list.
+    split = flat["split"]
+    said = split.is_valid().to_numpy(zero_copy_only=False)
+    ends = np.concatenate([[0], np.cumsum(said)]).astype(np.int32)
+    splits = pa.ListArray.from_arrays(ends, split.drop_null(), mask=pa.array(~said))
+    columns = [
+        flat["user"],
+        flat["file"],
+        flat["row"],
+        pa.array(np.zeros(n_rows, dtype=bool)),
+        pa.ListArray.from_arrays(offsets, flat["item"]),
+        splits,
+        pa.ListArray.from_arrays(offsets, flat["time"]),
+    ]
+    return pa.table(columns, schema=form)
+
+
+def _schema(catalogue: CatalogueIds) -> pa.Schema:
+    """``PIECES``, with ids in place of numbers of items."""
+    index = PIECES.get_field_index("items")
+    return PIECES.set(index, pa.field("items", pa.list_(catalogue.ids.type)))
+
+
+def _by_position(tables: list[pa.Table]) -> pa.Table:
+    """The rows of tables, by file and row."""
+    table = pa.concat_tables(tables).combine_chunks()
+    keys = (table["row"].to_numpy(), table["file"].to_numpy())
+    return table.take(pa.array(np.lexsort(keys)))
+
+
+def _numbered(table: pa.Table, numbers: np.ndarray) -> pa.Table:
+    """A table of ``PIECES``: one with ids, and int32 (n,), the numbers of their items."""
+    index = PIECES.get_field_index("items")
+    lists = pa.ListArray.from_arrays(_offsets(table), pa.array(numbers))
+    return table.set_column(index, PIECES.field(index), lists)
+
+
+def _offsets(table: pa.Table) -> np.ndarray:
+    """Where the items of each row begin among those of all, int32 (rows + 1,)."""
+    lengths = table["items"].combine_chunks().value_lengths().to_numpy()
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+
+
+def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _arrays(
-    waiting: Waiting, catalogue: CatalogueIds, rules: Rules
+    waiting: Parsed, catalogue: CatalogueIds, rules: Rules
 ) -> tuple[pa.Array, np.ndarray | None] | None:
     """All items (n,) and times int64 (n,) of a block, or None where a row needs a closer look."""
     lengths = np.fromiter((len(piece.items) for _, piece in waiting), np.int64, len(waiting))
@@ -384,8 +540,8 @@ def _converted(piece: Piece, catalogue: CatalogueIds, rules: Rules) -> Piece:
     return piece._replace(items=items, times=times)
 
 
-def _table(waiting: Waiting, numbers: np.ndarray, times: np.ndarray | None) -> pa.Table:
-    """A block as a table of ``PIECES``; numbers int32 (n,), times int64 (n,) or None."""
+def _table(waiting: Parsed, ids: pa.Array, times: np.ndarray | None, form: pa.Schema) -> pa.Table:
+    """Rows as a table of ``PIECES`` with ids; ids (n,), times int64 (n,) or None."""
     lengths = [len(piece.items) for _, piece in waiting]
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     if times is None:
@@ -401,19 +557,19 @@ def _table(waiting: Waiting, numbers: np.ndarray, times: np.ndarray | None) -> p
         pa.array([position.file for position, _ in waiting], pa.int32()),
         pa.array([position.row for position, _ in waiting], pa.int64()),
         pa.array([piece.whole for _, piece in waiting], pa.bool_()),
-        pa.ListArray.from_arrays(offsets, pa.array(numbers)),
+        pa.ListArray.from_arrays(offsets, ids),
         pa.array(splits, PIECES.field("splits").type),
         time_lists,
     ]
-    return pa.table(columns, schema=PIECES)
+    return pa.table(columns, schema=form)
 
 
-def _refuse_items(checker: _Checker, waiting: Waiting, ids: pa.Array, missing: np.ndarray) -> None:
+def _refuse_items(checker: _Checker, table: pa.Table, ids: pa.Array, missing: np.ndarray) -> None:
     """Stop at an item that the catalogue lacks, or list all such items of a block.
 
     Args:
         checker: the log and its settings.
-        waiting: the rows of the block.
+        table: the rows of the block.
         ids: the items of all rows, (n,).
         missing: int64, positions in ``ids`` of the items that the catalogue lacks.
 
@@ -421,17 +577,18 @@ def _refuse_items(checker: _Checker, waiting: Waiting, ids: pa.Array, missing: n
         SidmillError: with ``interactions.on_unknown_items: error``.
     """
     # owners: for each unknown item the row of the block that has it.
-    files = checker.log.files
-    ends = np.cumsum([len(piece.items) for _, piece in waiting])
-    owners = np.searchsorted(ends, missing, side="right")
+    log_files = checker.log.files
+    offsets = _offsets(table)
+    owners = np.searchsorted(offsets, missing, side="right") - 1
+    chosen = table.select(["file", "row", "user"]).take(pa.array(owners)).to_pylist()
 
-    for flat, owner in zip(missing.tolist(), owners.tolist(), strict=True):
-        (file, row), piece = waiting[owner]
-        index = flat - int(ends[owner]) + len(piece.items)  # of the item in its row
+    for flat, owner, row in zip(missing.tolist(), owners.tolist(), chosen, strict=True):
+        file, number, user = log_files[row["file"]], row["row"], row["user"]
+        index = flat - int(offsets[owner])  # of the item in its row
         item = ids[flat].as_py()
         if checker.rules.settings.on_unknown_items == "error":
             raise SidmillError(
-                f"{files[file]}, row {row}: user {piece.user!r} has item {item!r}, "
+                f"{file}, row {number}: user {user!r} has item {item!r}, "
                 f"which is not in the catalogue, whose ids are such as "
                 f"{checker.catalogue.ids[0].as_py()!r}: "
                 f"check that interactions.path and items.path belong together, or set "
@@ -439,7 +596,7 @@ def _refuse_items(checker: _Checker, waiting: Waiting, ids: pa.Array, missing: n
                 f"results/interactions/rejects.parquet"
             )
         reason = "item not in the catalogue"
-        checker.ledger.reject(Reject(files[file], row, index, piece.user, str(item), 1, reason))
+        checker.ledger.reject(Reject(file, number, index, user, str(item), 1, reason))
     checker.ledger.counts["interactions_rejected"] += len(missing)
     checker.ledger.counts["unknown_items"] += len(missing)
 

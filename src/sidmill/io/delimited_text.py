@@ -22,6 +22,8 @@ from sidmill.io import text_lines
 
 QUOTE, LINE_END, RETURN = b'"\n\r'
 CHUNK = 1 << 18  # characters that are read at once
+UNIT_SEPARATOR = "\x1f"  # of ASCII, between values
+SPACES = re.compile(r"^ +\r?$", re.MULTILINE)  # a line of nothing but spaces
 NOT_TEXT = re.compile("[\ud800-\udfff]")  # what surrogateescape makes of bytes that are no text
 
 
@@ -124,12 +126,6 @@ class LineBlock(NamedTuple):
         return table.to_batches()[0] if table.num_rows == self.n_lines else None
 
 
-def quoted_records(path: str, text: TextIO, separator: str) -> Iterator[Record]:
-    """Yield the records of :func:`quoted_blocks` one by one."""
-    for block in quoted_blocks(path, text, separator):
-        yield from (block.split() if isinstance(block, LineBlock) else block).records()
-
-
 def quoted_blocks(path: str, text: TextIO, separator: str) -> Iterator[RecordBlock | LineBlock]:
     """Yield the records of a table whose fields may stand in double quotes, but for blank lines.
 
@@ -228,15 +224,9 @@ def _regular_lines(text: str, separator: str) -> tuple[bytes, int] | None:
     return (data, n_lines) if is_first.all() and is_last.all() else None
 
 
-def plain_records(path: str, text: TextIO, split: Callable[[str], list[str]]) -> Iterator[Record]:
-    """Yield the records of :func:`plain_blocks` one by one."""
-    for block in plain_blocks(path, text, split):
-        yield from block.records()
-
-
 def plain_blocks(
-    path: str, text: TextIO, split: Callable[[str], list[str]]
-) -> Iterator[RecordBlock]:
+    path: str, text: TextIO, separator: str | None
+) -> Iterator[RecordBlock | LineBlock]:
     """Yield the records of a table without quotes, but for lines that hold nothing but spaces.
 
     Memory: the records of ``CHUNK`` characters, or one record.
@@ -244,57 +234,66 @@ def plain_blocks(
     Args:
         path: the file, for messages.
         text: the file.
-        split: gives the values of a line.
+        separator: between the values; None: any run of white space.
 
     Raises:
         SidmillError: for a line that is too long.
     """
+    csv.field_size_limit(text_lines.LONGEST)
     lines = _Lines(path, text)
     while lines.has_more():
+        # Lines that read alike with quotes and without.
+        if separator is not None and (found := _unquoted_lines(lines.chunk, separator)) is not None:
+            yield found._replace(first=lines.number + 1)
+            lines.number += found.n_lines
+            continue
+
+        # Others, one by one.
         numbered = list(enumerate(lines.lines, start=lines.number + 1))
         lines.number += len(numbered)
         filled = [
-            (number, split(line.rstrip("\r\n"))) for number, line in numbered if line.strip(" \r\n")
+            (number, line.rstrip("\r\n").split(separator))
+            for number, line in numbered
+            if line.strip(" \r\n")
         ]
         numbers = [number for number, _ in filled]
         yield RecordBlock(numbers, numbers, [values for _, values in filled])
 
 
-def table(
-    path: str, records: Iterator[Record], columns: Columns
-) -> tuple[Record, Iterator[Record]]:
-    """Split a table of delimited text into the names of its columns and its rows.
+def _unquoted_lines(text: str, separator: str) -> LineBlock | None:
+    """Lines without quotes as a block, whose first number is 1; None where some line is not so.
 
-    Args:
-        path: the file, for messages.
-        records: all records of the file.
-        columns: where the names come from.
-
-    Returns:
-        The header, whose values are the names of the columns, and the rows: a row that does not
-        have a value for each name has a problem.
-
-    Raises:
-        SidmillError: if the header cannot be read, or the first line is a header although the
-            columns are named.
+    A separator of several characters becomes one character that the lines do not hold.
     """
-    first = next(records, Record(1, 1, []))
-    header, counted, is_row = _header(path, first, columns)
-    rows = chain([first], records) if is_row else records
-    problem = partial(problem_of, len(header.values), counted, columns.not_text)
-    return header, _checked(rows, problem)
+    if '"' in text or SPACES.search(text) or not set(separator).isdisjoint("\r\n"):
+        return None
+    mark = separator
+    if len(separator) > 1:
+        mark = UNIT_SEPARATOR
+        if mark in text:
+            return None
+        text = text.replace(separator, mark)
+    found = _regular_lines(text, mark)
+    return LineBlock(1, *found, mark) if found is not None else None
 
 
 def table_blocks(
     path: str, blocks: Iterator[RecordBlock | LineBlock], columns: Columns
 ) -> tuple[list[str], Iterator[RecordBlock | LineBlock], Callable[[Record], str | None]]:
-    """Split a table of delimited text, read by blocks, into names and rows, as :func:`table` does.
+    """Split a table of delimited text into the names of its columns and its rows.
+
+    Args:
+        path: the file, for messages.
+        blocks: all records of the file.
+        columns: where the names come from.
 
     Returns:
-        The names of the columns, the rows, and what says why a row cannot be read, if so.
+        The names of the columns, the rows, and what says why a row cannot be read, if so: one that
+        does not have a value for each name cannot.
 
     Raises:
-        SidmillError: as :func:`table`.
+        SidmillError: if the header cannot be read, or the first line is a header although the
+            columns are named.
     """
     first = RecordBlock([1], [1], [[]])
     for block in blocks:
@@ -345,15 +344,6 @@ def problem_of(n_columns: int, counted: str, not_text: str, row: Record) -> str 
     if not all(map(str.isascii, row.values)) and any(map(NOT_TEXT.search, row.values)):
         return not_text
     return None
-
-
-def _checked(
-    rows: Iterator[Record], problem_of_row: Callable[[Record], str | None]
-) -> Iterator[Record]:
-    """Note the problems of rows, which have no values then."""
-    for row in rows:
-        problem = problem_of_row(row)
-        yield row if problem is None else row._replace(values=[], problem=problem)
 
 
 class _Lines:
