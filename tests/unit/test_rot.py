@@ -184,7 +184,7 @@ def test_digests_depend_on_the_bytes_alone(tmp_path_factory, cuts, size, seed):
         file.flush()
         assert whole.digests() == parts.digests()
         assert len(whole.digests()) == -(-size // 1000)
-        row_digests.check(path, whole.digests(), range(len(whole.digests())))
+        row_digests.check(path, whole.digests(), range(len(whole.digests())), 1000)
 
 
 @EVERY

@@ -168,7 +168,7 @@ def open_store(vectors_path: str | Path, ids_path: str | Path) -> VectorStore:
     """Open the pair read-only, without reading a vector.
 
     Vectors are checked as they are read, see :class:`StoredVectors`: a byte that has changed is
-    refused there. Memory: the ids, and 64 MiB once vectors are read; vectors stay on disk.
+    refused there. Memory: the ids, and 8 MiB once vectors are read; vectors stay on disk.
 
     Raises:
         SidmillError: if a file is unreadable, or the two disagree in shape or size.
@@ -196,12 +196,13 @@ def open_if_any(vectors_path: str | Path, ids_path: str | Path) -> VectorStore |
 
 
 def _checked(path: str | Path, vectors: np.ndarray, stored: dict[str, Any]) -> np.ndarray:
-    """Let a map check its bytes; one without digests of this portion size stays as it is."""
+    """Let a map check its bytes; one without digests stays as it is."""
     digests = stored.get("xxh3_64", [])
-    if not digests or stored["portion"] != row_digests.PORTION:
+    if not digests:
         return vectors
     # Views look for it at the map of the whole file.
-    setattr(vectors, "checked", row_digests.CheckedFile(path, digests))  # noqa: B010
+    checked = row_digests.CheckedFile(path, digests, int(stored["portion"]))
+    setattr(vectors, "checked", checked)  # noqa: B010
     return vectors.view(StoredVectors)
 
 

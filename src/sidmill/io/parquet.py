@@ -15,6 +15,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.io.remedy import remedy
 
 ROWS_PER_GROUP = 8192
+BUFFER_BYTES = 2**20  # of a column that are read at once
 NAMED = 20  # columns that a message lists
 PID_TYPES = (pa.int64(), pa.string())
 SHOWN_TYPES = (*PID_TYPES, *map(pa.list_, (*PID_TYPES, pa.int8(), pa.int32(), pa.float32())))
@@ -25,7 +26,9 @@ class Parquet(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
 
     def __init__(self, path: str | Path) -> None:
         """Open it."""
-        super().__init__(path, page_checksum_verification=True)
+        super().__init__(
+            path, page_checksum_verification=True, pre_buffer=False, buffer_size=BUFFER_BYTES
+        )
         self.path = path
 
     def read(self, *arguments: Any, **options: Any) -> pa.Table:
@@ -36,7 +39,12 @@ class Parquet(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
     def read_row_group(self, *arguments: Any, **options: Any) -> pa.Table:
         """Read a row group of some columns."""
         with naming(self.path):
-            return super().read_row_group(*arguments, **options)
+            return super().read_row_group(*arguments, use_threads=False, **options)
+
+    def iter_batches(self, *arguments: Any, **options: Any) -> Iterator[pa.RecordBatch]:
+        """Read some columns by batches."""
+        with naming(self.path):
+            yield from super().iter_batches(*arguments, use_threads=False, **options)
 
 
 @contextmanager
@@ -104,6 +112,7 @@ def write(path: str | Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> in
     rows = 0
     with writer(path, schema) as parquet:
         for table in _regroup(tables, schema):
+            pa.default_memory_pool().release_unused()  # of what was read, before more is taken
             parquet.write_table(table, row_group_size=ROWS_PER_GROUP)
             rows += table.num_rows
     return rows
