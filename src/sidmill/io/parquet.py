@@ -70,10 +70,27 @@ def writer(path: str | Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
     with (
         replacing(path) as temporary,
         pq.ParquetWriter(
-            temporary, schema, compression="zstd", write_page_checksum=True
+            temporary,
+            schema,
+            compression="zstd",
+            write_page_checksum=True,
+            use_dictionary=_with_dictionary(schema),
         ) as parquet,
     ):
         yield parquet
+
+
+def _with_dictionary(schema: pa.Schema) -> bool | list[str]:
+    """Which columns get a dictionary of their values: all but lists of floats.
+
+    Values of vectors hardly repeat: a dictionary of them takes some 15 MiB, and is thrown away.
+    """
+    plain = [field.name for field in schema if _is_vector(field.type)]
+    return [name for name in schema.names if name not in plain] if plain else True
+
+
+def _is_vector(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) and pa.types.is_floating(kind.value_type)
 
 
 @contextmanager
@@ -114,6 +131,7 @@ def write(path: str | Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> in
         for table in _regroup(tables, schema):
             pa.default_memory_pool().release_unused()  # of what was read, before more is taken
             parquet.write_table(table, row_group_size=ROWS_PER_GROUP)
+            pa.default_memory_pool().release_unused()
             rows += table.num_rows
     return rows
 
@@ -122,7 +140,8 @@ def _regroup(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table
     """Cut a stream of tables into tables of ``ROWS_PER_GROUP`` rows, the last one shorter."""
     waiting = schema.empty_table()
     for table in tables:
-        waiting = pa.concat_tables([waiting, table.cast(schema)])
+        table = table.cast(schema)
+        waiting = pa.concat_tables([waiting, table]) if waiting.num_rows else table
         while waiting.num_rows >= ROWS_PER_GROUP:
             yield waiting.slice(0, ROWS_PER_GROUP).combine_chunks()
             waiting = waiting.slice(ROWS_PER_GROUP)

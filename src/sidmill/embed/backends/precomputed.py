@@ -79,9 +79,14 @@ def load(settings: Embedding, run: Run) -> Backend:
     def stream(chunks: Iterator[list[str]], advance: Advance) -> Iterator[Encoded]:
         blocks, waiting = found.read(), np.empty((0, found.dim), dtype=np.float32)
         for texts in chunks:
-            while len(waiting) < len(texts):
-                waiting = np.concatenate([waiting, next(blocks)])
-            vectors, waiting = waiting[: len(texts)], waiting[len(texts) :]
+            vectors = np.empty((len(texts), found.dim), dtype=np.float32)
+            filled = 0
+            while filled < len(texts):
+                if not len(waiting):
+                    waiting = next(blocks)
+                piece = waiting[: len(texts) - filled]
+                vectors[filled : filled + len(piece)] = piece
+                filled, waiting = filled + len(piece), waiting[len(piece) :]
             advance(len(texts))
             yield Encoded(
                 unit_rows(vectors) if settings.normalize else vectors, Work(texts=len(texts))
@@ -341,6 +346,8 @@ def _read_group(
             chunked = pa.chunked_array([lists])
             yield user_arrays.vectors_of(chunked, group.path, rows[begin:end] + group.before)
         passed += len(batch)
+        del batch
+        pa.default_memory_pool().release_unused()  # of the batch and its pages
 
 
 def _locate(pids: pa.Array, read_ids: IDS, source: str) -> tuple[np.ndarray, int]:
@@ -382,6 +389,7 @@ def _locate(pids: pa.Array, read_ids: IDS, source: str) -> tuple[np.ndarray, int
             f"them there, or take the items out of the catalogue"
         )
     logger.info("%s: %d of %d rows belong to this shard", source, n_hits, total)
+    pa.default_memory_pool().release_unused()  # of the ids
     return rows, total
 
 
