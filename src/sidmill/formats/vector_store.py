@@ -195,6 +195,11 @@ def open_if_any(vectors_path: str | Path, ids_path: str | Path) -> VectorStore |
     return open_store(vectors_path, ids_path) if vectors_path else None
 
 
+def vectors_if_any(vectors_path: str | Path, ids_path: str | Path) -> np.ndarray | None:
+    """The vectors of :func:`open_store`, without their ids; None where ``vectors_path`` is empty."""
+    return open_store(vectors_path, ids_path).vectors if vectors_path else None
+
+
 def _checked(path: str | Path, vectors: np.ndarray, stored: dict[str, Any]) -> np.ndarray:
     """Let a map check its bytes; one without digests stays as it is."""
     digests = stored.get("xxh3_64", [])
