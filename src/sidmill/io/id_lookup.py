@@ -62,11 +62,11 @@ def make(ids: pa.Array | pa.ChunkedArray, where: str | Path = "the catalogue") -
     if last - first < DENSE_FACTOR * max(len(values), DENSE_LEAST):
         dense = np.full(last - first + 1, ABSENT, dtype=np.int32)
         dense[values - first] = np.arange(len(values), dtype=np.int32)
-        _require_distinct(ids, np.count_nonzero(dense != ABSENT), where)
+        _require_distinct(ids, int((dense != ABSENT).sum()), where)
         return Lookup(ids.type, dense=dense, first=first)
     order = np.argsort(values, kind="stable")
     ranked = values[order]
-    _require_distinct(ids, 1 + np.count_nonzero(ranked[1:] != ranked[:-1]), where)
+    _require_distinct(ids, int(1 + (ranked[1:] != ranked[:-1]).sum()), where)
     return Lookup(ids.type, ranked=ranked, rows=order.astype(np.int32))
 
 

@@ -90,7 +90,7 @@ def _with_dictionary(schema: pa.Schema) -> bool | list[str]:
 
 
 def _is_vector(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) and pa.types.is_floating(kind.value_type)
+    return bool(pa.types.is_list(kind) and pa.types.is_floating(kind.value_type))
 
 
 @contextmanager
