@@ -56,9 +56,8 @@ def write(
             lists = pa.ListArray.from_arrays(offsets, values)  # without a copy
             yield pa.table({"pid": pids, "embedding": lists})
 
-    return parquet.write(
-        path, form, (table.replace_schema_metadata(form.metadata) for table in tables())
-    )
+    described = (table.replace_schema_metadata(form.metadata) for table in tables())
+    return parquet.write(path, form, described, vectors="embedding")
 
 
 def fingerprint(path: str | Path) -> dict[str, Any]:

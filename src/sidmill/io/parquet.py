@@ -65,8 +65,15 @@ def naming(path: str | Path) -> Iterator[None]:
 
 
 @contextmanager
-def writer(path: str | Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
-    """Open a parquet writer whose file appears under ``path`` only when the block ends well."""
+def writer(
+    path: str | Path, schema: pa.Schema, vectors: str | None = None
+) -> Iterator[pq.ParquetWriter]:
+    """Open a parquet writer whose file appears under ``path`` only when the block ends well.
+
+    The column ``vectors`` gets no dictionary of its values, which hardly repeat: for a row group of
+    8,192 x 128 it takes 25 MiB, and is thrown away. Other columns are no lists where it is given.
+    """
+    with_dictionary = [name for name in schema.names if name != vectors]
     with (
         replacing(path) as temporary,
         pq.ParquetWriter(
@@ -74,23 +81,10 @@ def writer(path: str | Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
             schema,
             compression="zstd",
             write_page_checksum=True,
-            use_dictionary=_with_dictionary(schema),
+            use_dictionary=with_dictionary if vectors else True,
         ) as parquet,
     ):
         yield parquet
-
-
-def _with_dictionary(schema: pa.Schema) -> bool | list[str]:
-    """Which columns get a dictionary of their values: all but lists of floats.
-
-    Values of vectors hardly repeat: a dictionary of them takes some 15 MiB, and is thrown away.
-    """
-    plain = [field.name for field in schema if _is_vector(field.type)]
-    return [name for name in schema.names if name not in plain] if plain else True
-
-
-def _is_vector(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) and pa.types.is_floating(kind.value_type))
 
 
 @contextmanager
@@ -120,14 +114,20 @@ def row_writer(path: str | Path, schema: pa.Schema) -> Iterator[Callable[[Sequen
             flush()
 
 
-def write(path: str | Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
+def write(
+    path: str | Path,
+    schema: pa.Schema,
+    tables: Iterable[pa.Table],
+    *,
+    vectors: str | None = None,
+) -> int:
     """Write tables of ``schema`` as one atomic parquet file and return its number of rows.
 
     Every row group but the last holds ``ROWS_PER_GROUP`` rows, however the tables are cut, so
-    the bytes depend on the rows alone. Memory: two row groups.
+    the bytes depend on the rows alone. Memory: two row groups. ``vectors`` as in :func:`writer`.
     """
     rows = 0
-    with writer(path, schema) as parquet:
+    with writer(path, schema, vectors) as parquet:
         for table in _regroup(tables, schema):
             pa.default_memory_pool().release_unused()  # of what was read, before more is taken
             parquet.write_table(table, row_group_size=ROWS_PER_GROUP)
