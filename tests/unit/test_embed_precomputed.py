@@ -63,6 +63,25 @@ def test_parquet_in_any_order_with_rows_to_spare(
     assert "200 of 300 rows belong to this shard" in caplog.text
 
 
+@pytest.mark.parametrize("rows", [1, 7, 64])
+def test_blocks_of_row_groups_give_the_same_vectors(
+    tmp_path, monkeypatch, ids, vectors, wanted, rows
+):
+    path = write_parquet(tmp_path / "source.parquet", ids, vectors)
+    monkeypatch.setattr(precomputed, "BLOCK_ROWS", rows)
+    np.testing.assert_array_equal(gather(ids[wanted], path), vectors[wanted])
+    in_order = np.sort(wanted)
+    np.testing.assert_array_equal(gather(ids[in_order], path), vectors[in_order])
+
+    # A fault is named by its row in the file, whatever the block.
+    lists = vectors.tolist()
+    lists[wanted[9]][3] = None
+    table = pa.table({"pid": ids, "embedding": pa.array(lists, pa.list_(pa.float32()))})
+    pq.write_table(table, path, row_group_size=64)
+    with pytest.raises(SidmillError, match=f"the vector of row {wanted[9]} holds a null"):
+        gather(ids[wanted], path)
+
+
 def test_row_groups_without_a_wanted_id_are_not_read(tmp_path, monkeypatch, ids, vectors):
     path = write_parquet(tmp_path / "source.parquet", ids, vectors, rows_per_group=10)
     read = []

@@ -389,3 +389,17 @@ def test_a_figure_that_is_no_number_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="JSON compliant"):
         json_report.write(tmp_path / "q.json", {"mse": float("nan")})
     assert not list(tmp_path.iterdir())
+
+
+def test_only_vectors_are_written_without_a_dictionary(tmp_path, rng):
+    """A dictionary of floats takes memory and time, and is thrown away."""
+    path, ids = tmp_path / "part.parquet", pa.chunked_array([["a", "b"] * 50])
+    vectors = rng.standard_normal((100, 4), dtype=np.float32)
+    embedding_shards.write(path, pa.string(), {}, [(ids, vectors)])
+    group = pq.read_metadata(path).row_group(0)
+    assert [group.column(n).has_dictionary_page for n in range(2)] == [True, False]
+    code_files.write(
+        tmp_path / "codes.parquet", "codes", ids, [np.zeros((100, 3), np.int32)], [1] * 3
+    )
+    group = pq.read_metadata(tmp_path / "codes.parquet").row_group(0)
+    assert [group.column(n).has_dictionary_page for n in range(2)] == [True, True]

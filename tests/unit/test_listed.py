@@ -3,15 +3,19 @@
 import tracemalloc
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 from test_reassign import error, fewest_moves, problem
 
+from sidmill.formats import vector_store
 from sidmill.numeric import residual_codec
+from sidmill.settings.sids import Collisions
 from sidmill.sids import crowds, listed, prefixes
 from sidmill.sids.reassign import reassign
+from sidmill.sids.resolve import resolve
 from sidmill.sids.space import Space
 
 
@@ -212,3 +216,25 @@ def test_memory_grows_by_some_bytes_per_item_and_not_with_vectors_or_codes(monke
         assert len(np.unique(sids, axis=0)) == n_items
     per_item = (peaks[16_000] - peaks[4_000]) / 12_000
     assert per_item < 250  # with their vectors it would be 256 more, with distances 1,024
+
+
+def test_resolving_60_000_items_reads_their_vectors_by_portions(tmp_path, rng):
+    """All share a code with three others; their vectors, 29 MiB, lie in a store."""
+    n_items, dim, sizes = 60_000, 128, [64, 64, 256]
+    rows = rng.permutation(n_items)
+    prefix = rows // 32
+    codes = np.stack([prefix // 64, prefix % 64, rows // 4 % 8], axis=1).astype(np.int32)
+    codebooks = [rng.standard_normal((size, dim), dtype=np.float32) for size in sizes]
+    paths = tmp_path / "vectors.npy", tmp_path / "ids.parquet"
+    blocks = (rng.standard_normal((n_items // 10, dim), dtype=np.float32) for _ in range(10))
+    sums = vector_store.write(paths[0], (n_items, dim), "float32", blocks)
+    vector_store.write_ids(paths[1], pa.chunked_array([range(n_items)]), (n_items, dim), {}, sums)
+
+    vectors = vector_store.vectors_if_any(*paths)
+    tracemalloc.start()
+    resolution = resolve(codes, sizes, vectors, codebooks, None, Collisions())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert resolution.cost["items_moved"] == n_items * 3 // 4
+    # Vectors 16 MiB, a portion of the file 8, blocks and distances 12, and 100 bytes per item.
+    assert peak < (16 + 8 + 12) * 2**20 + 100 * n_items

@@ -153,6 +153,16 @@ def test_a_row_of_a_damaged_portion_never_comes_out(tmp_path_factory, asked, bad
                 np.testing.assert_array_equal(row_blocks.take(vectors, rows), values[rows])
 
 
+def test_a_store_of_other_portions_is_checked(store, portions, monkeypatch):
+    monkeypatch.setattr(row_digests, "PORTION", 4096)
+    np.testing.assert_array_equal(
+        row_blocks.read_all(vector_store.open_store(*store).vectors), portions
+    )
+    flip(store[0], 128 + 250 * 32)
+    with pytest.raises(SidmillError, match=r"bytes 7168 to 8192"):
+        row_blocks.read_all(vector_store.open_store(*store).vectors)
+
+
 def test_threads_share_a_store(store, portions):
     vectors = vector_store.open_store(*store).vectors
     with ThreadPoolExecutor(8) as pool:
@@ -184,7 +194,7 @@ def test_digests_depend_on_the_bytes_alone(tmp_path_factory, cuts, size, seed):
         file.flush()
         assert whole.digests() == parts.digests()
         assert len(whole.digests()) == -(-size // 1000)
-        row_digests.check(path, whole.digests(), range(len(whole.digests())))
+        row_digests.check(path, whole.digests(), range(len(whole.digests())), 1000)
 
 
 @EVERY

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    items = vector_store.open_if_any(snakemake.input.vectors, snakemake.input.ids)
+    vectors = vector_store.vectors_if_any(snakemake.input.vectors, snakemake.input.ids)
     fitted = quantizer_file.read(snakemake.input.quantizer, without_codebooks=True)
     figures = measure(
         code_files.read(snakemake.input.codes, "codes"),
         code_files.read(snakemake.input.pid2sid, "sid"),
-        items and items.vectors,
+        vectors,
         fitted,
         item_text.text_classes(snakemake.input.text),
         of_job(snakemake, Quality),

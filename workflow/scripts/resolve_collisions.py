@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 with job(snakemake) as log:
     published, encoding = of_job(snakemake, Published), of_job(snakemake, Encoding)
     collisions = of_job(snakemake, Collisions)
-    items = vector_store.open_if_any(snakemake.input.vectors, snakemake.input.ids)
+    vectors = vector_store.vectors_if_any(snakemake.input.vectors, snakemake.input.ids)
     coded = code_files.read(snakemake.input.codes, "codes")
     fitted = quantizer_file.read(snakemake.input.quantizer, without_codebooks=True)
     stay = published_sids.load(
@@ -29,7 +29,7 @@ with job(snakemake) as log:
         published,
     )
     with latents.projected(
-        items and items.vectors,
+        vectors,
         fitted,
         coded.codes,
         Path(snakemake.output.pid2sid).parent,

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 with job(snakemake) as log:
-    items = vector_store.open_store(snakemake.input.vectors, snakemake.input.ids)
+    items = vector_store.open_vectors(snakemake.input.vectors, snakemake.input.ids)
     run = of_job(snakemake, Run)
     settings = codebook_sizes.capped(
-        of_job(snakemake, Rqkmeans), len(items.ids), **snakemake.params.sizes
+        of_job(snakemake, Rqkmeans), len(items.vectors), **snakemake.params.sizes
     )
     state_path = f"{snakemake.output.quantizer}.state"
     levels = rqkmeans_processes.fit(

@@ -161,7 +161,7 @@ def _open(plan: Plan, chunk: int) -> np.ndarray:
     vectors = vector_store.open_npy(path)
     if len(sums) != -(-path.stat().st_size // row_digests.PORTION):
         raise SidmillError(f"{plan.sums_path(chunk)}: not the digests of {path}: delete both")
-    row_digests.check(path, sums, range(len(sums)))
+    row_digests.check(path, sums, range(len(sums)), row_digests.PORTION)
     return vectors
 
 

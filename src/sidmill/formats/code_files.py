@@ -115,6 +115,8 @@ def read(path: str | Path, column: str, advice: str | None = None) -> Codes:
         codes[row : row + len(block)] = block
         row += len(block)
 
+    pa.default_memory_pool().release_unused()  # of the row groups
+
     # The sizes as they were written; without them, those of the codes in use.
     sizes = stored or (codes.max(axis=0).astype(np.int64) + 1 if row else [])
     return Codes(parquet.pids(ids), codes, [int(size) for size in sizes])

@@ -51,14 +51,13 @@ def write(
 
     def tables() -> Iterator[pa.Table]:
         for pids, vectors in blocks:
-            lists = pa.FixedSizeListArray.from_arrays(
-                np.ascontiguousarray(vectors, dtype=np.float32).ravel(), vectors.shape[1]
-            )
-            yield pa.table({"pid": pids, "embedding": lists.cast(pa.list_(pa.float32()))})
+            values = np.ascontiguousarray(vectors, dtype=np.float32).ravel()
+            offsets = np.arange(len(vectors) + 1, dtype=np.int32) * vectors.shape[1]
+            lists = pa.ListArray.from_arrays(offsets, values)  # without a copy
+            yield pa.table({"pid": pids, "embedding": lists})
 
-    return parquet.write(
-        path, form, (table.replace_schema_metadata(form.metadata) for table in tables())
-    )
+    described = (table.replace_schema_metadata(form.metadata) for table in tables())
+    return parquet.write(path, form, described, vectors="embedding")
 
 
 def fingerprint(path: str | Path) -> dict[str, Any]:

@@ -94,6 +94,13 @@ class VectorStore(NamedTuple):
     fingerprint: dict[str, Any]
 
 
+class Vectors(NamedTuple):
+    """An opened pair without its ids; both as in :class:`VectorStore`."""
+
+    vectors: np.ndarray
+    fingerprint: dict[str, Any]
+
+
 def write(
     path: str | Path, shape: tuple[int, int], dtype: str, blocks: Iterable[np.ndarray]
 ) -> list[str]:
@@ -168,11 +175,22 @@ def open_store(vectors_path: str | Path, ids_path: str | Path) -> VectorStore:
     """Open the pair read-only, without reading a vector.
 
     Vectors are checked as they are read, see :class:`StoredVectors`: a byte that has changed is
-    refused there. Memory: the ids, and 64 MiB once vectors are read; vectors stay on disk.
+    refused there. Memory: the ids, and 8 MiB once vectors are read; vectors stay on disk.
 
     Raises:
         SidmillError: if a file is unreadable, or the two disagree in shape or size.
     """
+    opened, file = _open(vectors_path, ids_path)
+    return VectorStore(opened.vectors, read_ids(file), opened.fingerprint)
+
+
+def open_vectors(vectors_path: str | Path, ids_path: str | Path) -> Vectors:
+    """:func:`open_store` without the ids, which take 8 bytes per item, or the strings."""
+    return _open(vectors_path, ids_path)[0]
+
+
+def _open(vectors_path: str | Path, ids_path: str | Path) -> tuple[Vectors, pq.ParquetFile]:
+    """Open both files, and hold them against each other."""
     file = parquet.open_file(ids_path, {"pid": parquet.is_pid})
     vectors = open_npy(vectors_path)
     shape = tuple(parquet.metadata_json(file, SHAPE_KEY))
@@ -187,7 +205,7 @@ def open_store(vectors_path: str | Path, ids_path: str | Path) -> VectorStore:
             f"they do not belong together: {remedy(vectors_path)}"
         )
     checked = _checked(vectors_path, vectors, parquet.metadata_json(file, DIGESTS_KEY))
-    return VectorStore(checked, read_ids(file), parquet.metadata_json(file, FINGERPRINT_KEY))
+    return Vectors(checked, parquet.metadata_json(file, FINGERPRINT_KEY)), file
 
 
 def open_if_any(vectors_path: str | Path, ids_path: str | Path) -> VectorStore | None:
@@ -195,13 +213,19 @@ def open_if_any(vectors_path: str | Path, ids_path: str | Path) -> VectorStore |
     return open_store(vectors_path, ids_path) if vectors_path else None
 
 
+def vectors_if_any(vectors_path: str | Path, ids_path: str | Path) -> np.ndarray | None:
+    """Those of :func:`open_vectors`; None where ``vectors_path`` is empty."""
+    return open_vectors(vectors_path, ids_path).vectors if vectors_path else None
+
+
 def _checked(path: str | Path, vectors: np.ndarray, stored: dict[str, Any]) -> np.ndarray:
-    """Let a map check its bytes; one without digests of this portion size stays as it is."""
+    """Let a map check its bytes; one without digests stays as it is."""
     digests = stored.get("xxh3_64", [])
-    if not digests or stored["portion"] != row_digests.PORTION:
+    if not digests:
         return vectors
     # Views look for it at the map of the whole file.
-    setattr(vectors, "checked", row_digests.CheckedFile(path, digests))  # noqa: B010
+    checked = row_digests.CheckedFile(path, digests, int(stored["portion"]))
+    setattr(vectors, "checked", checked)  # noqa: B010
     return vectors.view(StoredVectors)
 
 

@@ -52,11 +52,8 @@ def make(ids: pa.Array | pa.ChunkedArray, where: str | Path = "the catalogue") -
     ids = _one_chunk(ids)
     if not _is_simple(ids.type):
         ids = plain_columns.whole(ids, str(where))
-    if pc.count_distinct(ids).as_py() != len(ids):
-        counts = ids.value_counts()
-        repeated = counts.field("values").filter(pc.greater(counts.field("counts"), 1))[0].as_py()
-        raise SidmillError(f"{where}: item {repeated!r} is listed twice: keep one of its rows")
     if not pa.types.is_integer(ids.type):
+        _require_distinct(ids, pc.count_distinct(ids).as_py(), where)
         return Lookup(ids.type, texts=dict(zip(ids.to_pylist(), range(len(ids)), strict=True)))
 
     # Integers: a direct table where they are close together, else a sorted array.
@@ -65,9 +62,20 @@ def make(ids: pa.Array | pa.ChunkedArray, where: str | Path = "the catalogue") -
     if last - first < DENSE_FACTOR * max(len(values), DENSE_LEAST):
         dense = np.full(last - first + 1, ABSENT, dtype=np.int32)
         dense[values - first] = np.arange(len(values), dtype=np.int32)
+        _require_distinct(ids, int((dense != ABSENT).sum()), where)
         return Lookup(ids.type, dense=dense, first=first)
     order = np.argsort(values, kind="stable")
-    return Lookup(ids.type, ranked=values[order], rows=order.astype(np.int32))
+    ranked = values[order]
+    _require_distinct(ids, int(1 + (ranked[1:] != ranked[:-1]).sum()), where)
+    return Lookup(ids.type, ranked=ranked, rows=order.astype(np.int32))
+
+
+def _require_distinct(ids: pa.Array, n_distinct: int, where: str | Path) -> None:
+    """Refuse ids of which one is repeated, naming the first."""
+    if n_distinct != len(ids):
+        counts = ids.value_counts()
+        repeated = counts.field("values").filter(pc.greater(counts.field("counts"), 1))[0].as_py()
+        raise SidmillError(f"{where}: item {repeated!r} is listed twice: keep one of its rows")
 
 
 def find(

@@ -15,6 +15,7 @@ from sidmill.core.errors import SidmillError
 from sidmill.io.remedy import remedy
 
 ROWS_PER_GROUP = 8192
+BUFFER_BYTES = 2**20  # of a column that are read at once
 NAMED = 20  # columns that a message lists
 PID_TYPES = (pa.int64(), pa.string())
 SHOWN_TYPES = (*PID_TYPES, *map(pa.list_, (*PID_TYPES, pa.int8(), pa.int32(), pa.float32())))
@@ -25,7 +26,9 @@ class Parquet(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
 
     def __init__(self, path: str | Path) -> None:
         """Open it."""
-        super().__init__(path, page_checksum_verification=True)
+        super().__init__(
+            path, page_checksum_verification=True, pre_buffer=False, buffer_size=BUFFER_BYTES
+        )
         self.path = path
 
     def read(self, *arguments: Any, **options: Any) -> pa.Table:
@@ -36,7 +39,12 @@ class Parquet(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
     def read_row_group(self, *arguments: Any, **options: Any) -> pa.Table:
         """Read a row group of some columns."""
         with naming(self.path):
-            return super().read_row_group(*arguments, **options)
+            return super().read_row_group(*arguments, use_threads=False, **options)
+
+    def iter_batches(self, *arguments: Any, **options: Any) -> Iterator[pa.RecordBatch]:
+        """Read some columns by batches."""
+        with naming(self.path):
+            yield from super().iter_batches(*arguments, use_threads=False, **options)
 
 
 @contextmanager
@@ -57,12 +65,23 @@ def naming(path: str | Path) -> Iterator[None]:
 
 
 @contextmanager
-def writer(path: str | Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
-    """Open a parquet writer whose file appears under ``path`` only when the block ends well."""
+def writer(
+    path: str | Path, schema: pa.Schema, vectors: str | None = None
+) -> Iterator[pq.ParquetWriter]:
+    """Open a parquet writer whose file appears under ``path`` only when the block ends well.
+
+    The column ``vectors`` gets no dictionary of its values, which hardly repeat: for a row group of
+    8,192 x 128 it takes 25 MiB, and is thrown away. Other columns are no lists where it is given.
+    """
+    with_dictionary = [name for name in schema.names if name != vectors]
     with (
         replacing(path) as temporary,
         pq.ParquetWriter(
-            temporary, schema, compression="zstd", write_page_checksum=True
+            temporary,
+            schema,
+            compression="zstd",
+            write_page_checksum=True,
+            use_dictionary=with_dictionary if vectors else True,
         ) as parquet,
     ):
         yield parquet
@@ -95,16 +114,24 @@ def row_writer(path: str | Path, schema: pa.Schema) -> Iterator[Callable[[Sequen
             flush()
 
 
-def write(path: str | Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
+def write(
+    path: str | Path,
+    schema: pa.Schema,
+    tables: Iterable[pa.Table],
+    *,
+    vectors: str | None = None,
+) -> int:
     """Write tables of ``schema`` as one atomic parquet file and return its number of rows.
 
     Every row group but the last holds ``ROWS_PER_GROUP`` rows, however the tables are cut, so
-    the bytes depend on the rows alone. Memory: two row groups.
+    the bytes depend on the rows alone. Memory: two row groups. ``vectors`` as in :func:`writer`.
     """
     rows = 0
-    with writer(path, schema) as parquet:
+    with writer(path, schema, vectors) as parquet:
         for table in _regroup(tables, schema):
+            pa.default_memory_pool().release_unused()  # of what was read, before more is taken
             parquet.write_table(table, row_group_size=ROWS_PER_GROUP)
+            pa.default_memory_pool().release_unused()
             rows += table.num_rows
     return rows
 
@@ -113,7 +140,8 @@ def _regroup(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table
     """Cut a stream of tables into tables of ``ROWS_PER_GROUP`` rows, the last one shorter."""
     waiting = schema.empty_table()
     for table in tables:
-        waiting = pa.concat_tables([waiting, table.cast(schema)])
+        table = table.cast(schema)
+        waiting = pa.concat_tables([waiting, table]) if waiting.num_rows else table
         while waiting.num_rows >= ROWS_PER_GROUP:
             yield waiting.slice(0, ROWS_PER_GROUP).combine_chunks()
             waiting = waiting.slice(ROWS_PER_GROUP)

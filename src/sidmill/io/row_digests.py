@@ -16,7 +16,7 @@ import xxhash
 from sidmill.core.errors import SidmillError
 from sidmill.io.remedy import remedy
 
-PORTION = 2**26  # bytes; the last portion may be shorter
+PORTION = 2**23  # bytes, in files that are written; the last portion may be shorter
 
 
 class Summing:
@@ -55,10 +55,10 @@ class CheckedFile:
 
     A reader in order reads each byte of the file once. A reader of single rows reads a portion
     whole when it first needs a byte of it, and afterwards those rows alone. Threads may share it.
-    Memory: one portion, 64 MiB.
+    Memory: one portion.
     """
 
-    def __init__(self, path: str | Path, digests: list[str]) -> None:
+    def __init__(self, path: str | Path, digests: list[str], portion_bytes: int) -> None:
         """Check against ``digests``, one for each portion of the file.
 
         Raises:
@@ -66,12 +66,13 @@ class CheckedFile:
         """
         self.path = Path(path)
         self._digests = digests
+        self._portion_bytes = portion_bytes
         self._size = self.path.stat().st_size
         self._checked = [False] * len(digests)
         self._held = -1  # the portion that the buffer holds
         self._buffer = memoryview(b"")
         self._lock = threading.Lock()
-        if len(digests) != -(-self._size // PORTION):
+        if len(digests) != -(-self._size // portion_bytes):
             raise SidmillError(
                 f"{path}: has {self._size} bytes, not those that were written: {remedy(path)}"
             )
@@ -89,8 +90,8 @@ class CheckedFile:
         """
         n_read = 0
         while n_read < len(out):
-            portion, start = divmod(offset + n_read, PORTION)
-            target = out[n_read : n_read + PORTION - start]
+            portion, start = divmod(offset + n_read, self._portion_bytes)
+            target = out[n_read : n_read + self._portion_bytes - start]
             with self._lock:
                 if not self._checked[portion]:
                     self._load_portion(file, portion)
@@ -111,7 +112,8 @@ class CheckedFile:
         Raises:
             SidmillError: naming the file and the first portion that differs.
         """
-        portions = np.unique([offsets // PORTION, (offsets + n_bytes - 1) // PORTION]).tolist()
+        ends = offsets + n_bytes - 1
+        portions = np.unique(np.r_[offsets, ends] // self._portion_bytes).tolist()
         missing = [portion for portion in portions if not self._checked[portion]]
         if not missing:
             return
@@ -125,8 +127,8 @@ class CheckedFile:
 
     def _load_portion(self, file: int, portion: int) -> None:
         """Read a portion into the buffer and check it."""
-        first = portion * PORTION
-        n_bytes = min(PORTION, self._size - first)
+        first = portion * self._portion_bytes
+        n_bytes = min(self._portion_bytes, self._size - first)
         if len(self._buffer) < n_bytes:
             self._buffer = memoryview(bytearray(n_bytes))
         self._held = -1
@@ -155,24 +157,27 @@ def _compare(path: str | Path, content: memoryview, digest: str, first: int) -> 
         )
 
 
-def check(path: str | Path, digests: list[str], portions: Iterable[int]) -> None:
-    """Read portions of a file and compare them with their digests. Memory: 64 MiB.
+def check(
+    path: str | Path, digests: list[str], portions: Iterable[int], portion_bytes: int
+) -> None:
+    """Read portions of a file and compare them with their digests. Memory: one portion.
 
     Args:
         path: the file.
         digests: of all its portions.
         portions: numbers of those to read.
+        portion_bytes: of every portion but the last.
 
     Raises:
         SidmillError: naming the file and the first portion that differs.
     """
     with Path(path).open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
-        buffer = memoryview(bytearray(min(PORTION, size)))
+        buffer = memoryview(bytearray(min(portion_bytes, size)))
         for portion in portions:
-            file.seek(portion * PORTION)
-            content = buffer[: max(min(PORTION, size - portion * PORTION), 0)]
+            file.seek(portion * portion_bytes)
+            content = buffer[: max(min(portion_bytes, size - portion * portion_bytes), 0)]
             filled = 0
             while filled < len(content) and (n_bytes := file.readinto(content[filled:])):
                 filled += n_bytes
-            _compare(path, content[:filled], digests[portion], portion * PORTION)
+            _compare(path, content[:filled], digests[portion], portion * portion_bytes)

@@ -64,7 +64,7 @@ def read_blocks(
     A memory map is read through its file and not through its pages, which would count as this
     process's memory for as long as the map lives. Bytes of a vector store are checked as they are
     read, see :class:`sidmill.formats.vector_store.StoredVectors`. Memory: two blocks, plus one in
-    float16, and 64 MiB for a store.
+    float16, and 8 MiB for a store.
 
     Args:
         vectors: float32 or float16 (N, D), in memory, memory-mapped or streamed.

@@ -106,7 +106,7 @@ def _fit(files: Files, settings: Rqkmeans, run: Run, group: "Group | None" = Non
     """Train in this process, the only one or one of a group."""
     from sidmill.quantize import rqkmeans
 
-    items = vector_store.open_store(files.vectors, files.ids)
+    items = vector_store.open_vectors(files.vectors, files.ids)
     known = catalogue_match.published_codes(files.match, files.ledger)
     shared: dict[str, Any] = {} if group is None else {"group": group}
     return rqkmeans.fit(items.vectors, settings, **run._asdict(), known=known, **shared)

@@ -24,7 +24,7 @@ from sidmill.sids.space import Space, pair_errors
 MOST_MOVES = 64  # prefixes under which more items move are left alone
 GROUPS = 2 * MOST_MOVES  # columns of scores that bounds are taken from
 CODES_AROUND = 64  # a list may be longer than twice its length by so many until errors are known
-PORTION_MB = 64  # vectors that are read at once
+PORTION_MB = 16  # vectors that are read at once
 
 
 class Shared(NamedTuple):
@@ -34,7 +34,7 @@ class Shared(NamedTuple):
         movers: int64 (M,), rows of the items: by prefix, then ascending.
         bounds: int64 (C + 1,), where the items of each prefix begin.
         parents: int64 (C,), number of each prefix.
-        leaves: int64 (M,), number of each item's code.
+        leaves: int (M,), number of each item's code.
         is_held: bool (M,), whether the item's code is held, so that it moves in any case.
         n_moving: int64 (C,).
         n_free: int64 (C,), codes that no item has and that are not held.
@@ -100,7 +100,7 @@ def shared(occupied: prefixes.Prefixes, n_items: int) -> Shared:
     is_held[leaves[n_items:]] = True
     movers = np.flatnonzero(is_shared[leaves[:n_items]])
     movers = movers[np.argsort(parents[movers], kind="stable")]
-    crowded, starts = np.unique(parents[movers], return_index=True)  # (C,)
+    crowded, starts = np.unique(parents[movers].astype(np.int64), return_index=True)  # (C,)
     bounds = np.r_[starts, len(movers)]
 
     # One item of each shared code stays, unless the code is held.
@@ -162,6 +162,7 @@ def share_out(
             is_settled, codes = _choose(batch, residuals, level, buffer)
             placed[batch.rows, -1] = np.where(is_settled[batch.crowd], codes, batch.codes[:, -1])
             left_alone.append(found.parents[chosen[~is_settled]])
+        del vectors, target  # before the next portion is read
     return np.sort(np.concatenate(left_alone))
 
 

@@ -8,15 +8,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-INT64_MAX = 2**63 - 1
+INT32_MAX, INT64_MAX = 2**31 - 1, 2**63 - 1
 
 
 class Prefixes(NamedTuple):
     """The prefixes that occur among N codes.
 
     Attributes:
-        numbers: L + 1 arrays int64 (N,): ``numbers[m]`` numbers the distinct prefixes of length m,
-            in lexicographic order from 0. Numbers stay below N, so no code space is too large.
+        numbers: L + 1 arrays (N,): ``numbers[m]`` numbers the distinct prefixes of length m, in
+            lexicographic order from 0. Numbers stay below N, so no code space is too large. They
+            are int32, or int64 where N or the code space is: widen them before arithmetic.
         children: L sorted int64 arrays: ``parent number * K_l + code`` of each longer prefix.
         sizes: K_l per level.
     """
@@ -35,7 +36,7 @@ def number(codes: np.ndarray, sizes: list[int]) -> Prefixes:
     """Number all prefixes of ``codes``, int32 (N, L), every code below its K_l.
 
     Where a code fits into 63 bits, the codes are sorted once and not once per level. Memory: the
-    result, 8 (L + 1) bytes per item and 8 per prefix, and 40 bytes per item while it runs.
+    result, 4 L bytes per item and 8 per prefix, and 40 bytes per item while it runs.
     """
     if math.prod(map(int, sizes)) > INT64_MAX:
         return _number_by_level(codes, sizes)
@@ -49,8 +50,9 @@ def number(codes: np.ndarray, sizes: list[int]) -> Prefixes:
     keys = keys[order]
 
     # Level by level: where another prefix begins, and the number of each code's prefix.
-    numbers, children = [np.zeros(len(codes), dtype=np.int64)], []
-    parents = numbers[0]
+    kind = np.int32 if len(codes) <= INT32_MAX else np.int64
+    numbers, children = [np.zeros(len(codes), dtype=kind)], []
+    parents = np.zeros(len(codes), dtype=np.int64)
     for level, size in enumerate(sizes):
         prefix = keys // math.prod(map(int, sizes[level + 1 :]))
         begins = np.ones(len(keys), dtype=bool)
@@ -58,7 +60,7 @@ def number(codes: np.ndarray, sizes: list[int]) -> Prefixes:
         firsts = np.flatnonzero(begins)
         children.append(parents[firsts] * size + prefix[firsts] % size)
         parents = np.cumsum(begins) - 1
-        numbers.append(np.empty_like(keys))
+        numbers.append(np.empty(len(keys), dtype=kind))
         numbers[-1][order] = parents
     return Prefixes(numbers, children, sizes)
 

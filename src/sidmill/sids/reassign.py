@@ -41,8 +41,8 @@ def reassign(
     Deterministic: ties go to the item of the lower row and to the lower code. Where more than
     ``EXACT_ITEMS`` items must share out the codes of one prefix, the first item of each code stays
     and the others are placed in portions, each optimal given the ones before: moves are still the
-    fewest. Memory: about 60 bytes per item and held code, some 200 more per item that shares a
-    code, ``listed.PORTION_MB`` of vectors, and the distances float64 (m, K) of one portion with the
+    fewest. Memory: about 90 bytes per item and held code, 30 more per item that shares a code,
+    ``listed.PORTION_MB`` of vectors, and the distances float64 (m, K) of one portion with the
     last codebook in float64; where items leave a full prefix, all codebooks.
 
     Args:

@@ -7,7 +7,7 @@ ids in the same row order; and what :mod:`sidmill.io.vector_containers` reads: .
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -22,13 +22,14 @@ from sidmill.embed.backend import Backend, Run, unit_rows
 from sidmill.embed.progress import Advance
 from sidmill.embed.throughput import Encoded, Work
 from sidmill.formats import item_text
-from sidmill.io import parquet, user_arrays
+from sidmill.io import id_lookup, parquet, user_arrays
 from sidmill.io.vector_containers import numpy_files, opened
 from sidmill.io.vector_containers.container import Container, Names
 from sidmill.settings.embedding import Embedding
 
 logger = logging.getLogger(__name__)
 
+BLOCK_ROWS = 2048  # vectors of a parquet file that are read at once
 NAMED_IDS = 5  # ids that an error message names
 HINT = ": name the columns of your file in embedding.fields"
 IDS = Callable[[], Iterable[pa.ChunkedArray]]
@@ -78,9 +79,14 @@ def load(settings: Embedding, run: Run) -> Backend:
     def stream(chunks: Iterator[list[str]], advance: Advance) -> Iterator[Encoded]:
         blocks, waiting = found.read(), np.empty((0, found.dim), dtype=np.float32)
         for texts in chunks:
-            while len(waiting) < len(texts):
-                waiting = np.concatenate([waiting, next(blocks)])
-            vectors, waiting = waiting[: len(texts)], waiting[len(texts) :]
+            vectors = np.empty((len(texts), found.dim), dtype=np.float32)
+            filled = 0
+            while filled < len(texts):
+                if not len(waiting):
+                    waiting = next(blocks)
+                piece = waiting[: len(texts) - filled]
+                vectors[filled : filled + len(piece)] = piece
+                filled, waiting = filled + len(piece), waiting[len(piece) :]
             advance(len(texts))
             yield Encoded(
                 unit_rows(vectors) if settings.normalize else vectors, Work(texts=len(texts))
@@ -279,22 +285,23 @@ def _from_parquet(
     # The width is that of the first vector that is asked for.
     first = int(ascending[0]) if len(ascending) else 0
     home = next(group for group in groups if first < group.first + group.rows)
-    width = _read_group(
-        _open(home.path, column), home, column, np.array([first - home.first])
-    ).shape[1]
+    read = _read_group(_open(home.path, column), home, column, np.array([first - home.first]))
+    width = next(read).shape[1]
+    read.close()
     _check_dim(home.path, width, settings.dim)
 
     def blocks() -> Iterator[tuple[slice, np.ndarray]]:
-        """Blocks of ``ascending`` by row groups; those that hold none of them are not read."""
+        """Blocks of ``ascending``; row groups that hold none of them are not read."""
         file: parquet.Parquet | None = None
         for group in groups:
             begin, end = np.searchsorted(ascending, (group.first, group.first + group.rows))
             if begin < end:
                 if file is None or file.path != group.path:
                     file = _open(group.path, column)
-                block = _read_group(file, group, column, ascending[begin:end] - group.first)
-                _check_dim(group.path, block.shape[1], width)
-                yield slice(begin, end), block
+                for block in _read_group(file, group, column, ascending[begin:end] - group.first):
+                    _check_dim(group.path, block.shape[1], width)
+                    yield slice(begin, begin + len(block)), block
+                    begin += len(block)
 
     # In the order of the items they are read as they are asked for.
     if (ascending == rows).all():
@@ -324,12 +331,23 @@ def _open(path: str, column: str) -> parquet.Parquet:
 
 def _read_group(
     file: parquet.Parquet, group: RowGroup, column: str, rows: np.ndarray
-) -> np.ndarray:
-    """Some vectors of a row group, by their rows in it, float32 (n, D); the others are not read."""
-    lists = file.read_row_group(group.number, columns=[column])[column]
-    if len(rows) < len(lists):
-        lists = lists.take(pa.array(rows))
-    return user_arrays.vectors_of(lists, group.path, rows + group.before)
+) -> Generator[np.ndarray, None, None]:
+    """Some vectors of a row group, by their rows in it, ascending: float32 (b, D) blocks.
+
+    Those of other rows are not looked at. Memory: ``BLOCK_ROWS`` vectors.
+    """
+    passed = 0
+    for batch in file.iter_batches(BLOCK_ROWS, row_groups=[group.number], columns=[column]):
+        begin, end = np.searchsorted(rows, (passed, passed + len(batch)))
+        if begin < end:
+            lists = batch.column(0)
+            if end - begin < len(lists):
+                lists = lists.take(pa.array(rows[begin:end] - passed))
+            chunked = pa.chunked_array([lists])
+            yield user_arrays.vectors_of(chunked, group.path, rows[begin:end] + group.before)
+        passed += len(batch)
+        del batch
+        pa.default_memory_pool().release_unused()  # of the batch and its pages
 
 
 def _locate(pids: pa.Array, read_ids: IDS, source: str) -> tuple[np.ndarray, int]:
@@ -343,13 +361,8 @@ def _locate(pids: pa.Array, read_ids: IDS, source: str) -> tuple[np.ndarray, int
     Returns:
         int64 (n,), and the number of rows in the source.
     """
-    import pandas as pd  # slow to import: LSA and models read no ids
-
-    index = pd.Index(
-        pids.to_numpy(zero_copy_only=False), dtype="int64" if pids.type == pa.int64() else "object"
-    )
-
     # Look up each block of ids; an item that was not met keeps -1.
+    lookup = id_lookup.make(pids)
     rows = np.full(len(pids), -1, dtype=np.int64)
     total = n_hits = 0
     keys = []
@@ -359,8 +372,8 @@ def _locate(pids: pa.Array, read_ids: IDS, source: str) -> tuple[np.ndarray, int
                 f"{source}: ids are {ids.type}, those of the items are {pids.type}: write them as "
                 f"{pids.type}, or set items.id_type"
             )
-        items = index.get_indexer(pd.Index(ids.to_numpy(), dtype=index.dtype))
-        hits = np.flatnonzero(items >= 0)
+        items = id_lookup.find(lookup, ids, source)
+        hits = np.flatnonzero(items != id_lookup.ABSENT)
         rows[items[hits]] = total + hits
         total += len(ids)
         n_hits += hits.size
@@ -370,12 +383,13 @@ def _locate(pids: pa.Array, read_ids: IDS, source: str) -> tuple[np.ndarray, int
     user_arrays.refuse_repeats(keys, read_ids, source)
     missing = np.flatnonzero(rows < 0)
     if missing.size:
-        names = ", ".join(repr(pid) for pid in index[missing[:NAMED_IDS]].tolist())
+        names = ", ".join(repr(pid) for pid in pids.take(pa.array(missing[:NAMED_IDS])).to_pylist())
         raise SidmillError(
             f"{missing.size} of {len(pids)} items have no vector in {source}, first {names}: add "
             f"them there, or take the items out of the catalogue"
         )
     logger.info("%s: %d of %d rows belong to this shard", source, n_hits, total)
+    pa.default_memory_pool().release_unused()  # of the ids
     return rows, total
 
 
