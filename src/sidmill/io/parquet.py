@@ -22,7 +22,10 @@ SHOWN_TYPES = (*PID_TYPES, *map(pa.list_, (*PID_TYPES, pa.int8(), pa.int32(), pa
 
 
 class Parquet(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
-    """A parquet file that names itself where a page of it is damaged, by the page's checksum."""
+    """A parquet file that names itself where a page of it is damaged, by the page's checksum.
+
+    Row groups and batches are read on one thread.
+    """
 
     def __init__(self, path: str | Path) -> None:
         """Open it."""

@@ -70,9 +70,7 @@ def _table(path: Path, form: Table) -> str | None:
         row, seen = 0, []
         for part, file in zip(parts, opened, strict=True):
             with parquet.naming(part):
-                for batch in file.iter_batches(
-                    BATCH_ROWS, columns=[column.name], use_threads=False
-                ):
+                for batch in file.iter_batches(BATCH_ROWS, columns=[column.name]):
                     says = _values(batch.column(0), column, row)
                     if says:
                         return says

@@ -92,7 +92,7 @@ def _known(events: Path, items: Path) -> str | None:
 
 def _batches(path: Path, column: str) -> Iterator[pa.Array]:
     with parquet.naming(path):
-        for batch in parquet.Parquet(path).iter_batches(columns=[column], use_threads=False):
+        for batch in parquet.Parquet(path).iter_batches(columns=[column]):
             yield batch.column(0)
 
 

@@ -316,7 +316,7 @@ def _tokens(pid2sid: Path) -> str | None:
         file, row = parquet.Parquet(pid2sid), 0
         if "tokens" not in file.schema_arrow.names:  # of an earlier version
             return None
-        for batch in file.iter_batches(columns=["tokens"], use_threads=False):
+        for batch in file.iter_batches(columns=["tokens"]):
             found = batch.column(0).cast(pa.large_string())
             wanted = sid_text.render(known.codes[row : row + len(found)])
             if not found.equals(wanted):
@@ -385,7 +385,7 @@ def _histories(sequences: Path, items: Path) -> str | None:
     with parquet.naming(sequences):
         file = parquet.Parquet(sequences)
         columns = ["user_id", "item_ids", "splits"]
-        for batch in file.iter_batches(columns=columns, use_threads=False):
+        for batch in file.iter_batches(columns=columns):
             ids, splits = batch.column(1), batch.column(2)
             lengths, marks = pc.list_value_length(ids), pc.list_value_length(splits)
             if not lengths.equals(marks):
@@ -410,7 +410,7 @@ def _topk(topk: Path, pid2sid: Path) -> str | None:
     known = codes_of(pid2sid, "sid")
     ids = known.ids.combine_chunks()
     with parquet.naming(topk):
-        for batch in parquet.Parquet(topk).iter_batches(use_threads=False):
+        for batch in parquet.Parquet(topk).iter_batches():
             # Three lists of one length per user.
             table = pa.table(batch)
             items, scores, sids = (

@@ -85,7 +85,7 @@ def describe(path: str, parts: list[Path], budget: Budget) -> Description:
     def batches(columns: list[str]) -> Iterator[pa.RecordBatch]:
         for part, file in zip(parts, files, strict=True):
             with parquet.naming(part):
-                yield from file.iter_batches(BATCH_ROWS, columns=columns, use_threads=False)
+                yield from file.iter_batches(BATCH_ROWS, columns=columns)
 
     # First rows, ids, and the columns that have a check of their own.
     for batch in batches(schema.names):
