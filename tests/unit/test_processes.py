@@ -160,7 +160,7 @@ def test_programs_that_are_left_running_hold_up_the_result_once(functions, tmp_p
     start = time.monotonic()
     try:
         assert processes.run(f"{functions}leave_running", arguments, task="try") == [None] * 6
-        assert time.monotonic() - start < 10
+        assert time.monotonic() - start < 100
     finally:
         for path in tmp_path.glob("pid-*"):
             os.kill(int(path.read_text()), 9)
