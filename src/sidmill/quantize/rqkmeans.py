@@ -606,7 +606,7 @@ def _fit_sample(
     clusters = lloyd.empty(first)
     codes: Array | None = None
     buffers = _score_buffers(source, size)
-    squares = arrays.sum_of_squares(sample)
+    squares = sum(arrays.sum_of_squares(rows) for rows in arrays.split(sample, step))
     passes_left = SWAP_PASSES + SAMPLE_PASSES
 
     while passes_left:
