@@ -23,6 +23,7 @@ from sidmill.interactions.rows import (
     split_number,
 )
 from sidmill.interactions.times import DATE, MILLION, NUMBER, Clock
+from sidmill.io import plain_columns
 
 MOST_BY_ROW = 0.25  # share of rows to read by themselves from which all of them are
 MOST_SPLITS = 100  # ways to write the splits
@@ -86,7 +87,8 @@ def read(
     """
     # Each field by itself, null where its row needs a closer look.
     user, item, time, said = (
-        _column(columns, meaning.names[role]) for role in ("user", "item", "time", "split")
+        plain_columns.of_field(columns, meaning.names[role], binary_is_text=True)
+        for role in ("user", "item", "time", "split")
     )
     if user is None or item is None or time is None:
         return None
@@ -107,19 +109,6 @@ def read(
         return None
     table = pa.table([users, pa.array(numbers), items, times, splits], names=EVENTS)
     return Events(table, by_row.tolist(), int(np.count_nonzero(is_float & is_sure)))
-
-
-def _column(columns: pa.RecordBatch, name: str) -> pa.Array | None:
-    """The column of a field, text of any kind as strings; None where there is none."""
-    if name not in columns.schema.names:
-        return None
-    values = columns.column(name)
-    if is_type.is_dictionary(values.type):
-        values = values.dictionary_decode()
-    kinds = (
-        is_type.is_large_string, is_type.is_string_view, is_type.is_binary, is_type.is_large_binary
-    )  # fmt: skip
-    return values.cast(pa.string()) if any(is_kind(values.type) for is_kind in kinds) else values
 
 
 def _is_float(kind: pa.DataType) -> bool:

@@ -50,6 +50,29 @@ def plain(column: pa.Array | pa.ChunkedArray, where: str) -> pa.Array | pa.Chunk
         ) from None
 
 
+def of_field(columns: pa.RecordBatch, name: str, *, binary_is_text: bool) -> pa.Array | None:
+    """The column of a field, text of any kind as strings; None where there is none.
+
+    Args:
+        columns: n rows.
+        name: of the field.
+        binary_is_text: whether binary is text, too; if not, it stays binary.
+
+    Raises:
+        pa.ArrowInvalid: if bytes that are text are not UTF-8.
+    """
+    if name not in columns.schema.names:
+        return None
+    values = columns.column(name)
+    if is_type.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    kind = values.type
+    is_text = is_type.is_large_string(kind) or is_type.is_string_view(kind)
+    if binary_is_text:
+        is_text = is_text or is_type.is_binary(kind) or is_type.is_large_binary(kind)
+    return values.cast(pa.string()) if is_text else values
+
+
 def kind_of(kind: pa.DataType, where: str) -> pa.DataType:
     """The type that :func:`plain` gives a column of type ``kind``."""
     return plain(pa.nulls(0, kind), where).type

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as is_type
 
+from sidmill.io import plain_columns
 from sidmill.items.clean import UnreadableError, plain_text
 
 # What clean.plain_text may change in text of ASCII: entities, tags, JSON, controls, white space.
@@ -19,18 +20,6 @@ MAY_CHANGE = r"&[#A-Za-z0-9]+;|<|^[\[{]|  |^ | $|[\x00-\x1f\x7f]"
 LETTER_OR_DIGIT = "[A-Za-z0-9]"
 VISIBLE = "[!-~]"  # text with such a character is not blank
 SHORT_INTEGER = "^[1-9][0-9]{0,17}$"  # as str() writes it; 64 bits hold it
-
-
-def column(columns: pa.RecordBatch, name: str) -> pa.Array | None:
-    """The column of a field, text of any kind as strings; None where there is none."""
-    if name not in columns.schema.names:
-        return None
-    values = columns.column(name)
-    if is_type.is_dictionary(values.type):
-        values = values.dictionary_decode()
-    if is_type.is_large_string(values.type) or is_type.is_string_view(values.type):
-        values = values.cast(pa.string())
-    return values
 
 
 def ids(values: pa.Array | None, *, as_integers: bool, strict: bool) -> pa.Array | None:
@@ -65,7 +54,8 @@ def texts(columns: pa.RecordBatch, fields: Sequence[str]) -> pa.Array | None:
     """
     # Each field as clean text, null where it has none.
     try:
-        parts = [_clean(values) for name in fields if (values := column(columns, name)) is not None]
+        found = (plain_columns.of_field(columns, name, binary_is_text=False) for name in fields)
+        parts = [_clean(values) for values in found if values is not None]
     except (UnreadableError, RecursionError, pa.ArrowException, ValueError, OverflowError):
         return None
     if not parts:

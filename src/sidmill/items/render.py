@@ -30,7 +30,7 @@ from sidmill.core.terminal import safe
 from sidmill.formats import catalogue, file_names, given_sids, item_text
 from sidmill.formats.catalogue_blocks import Block, Row
 from sidmill.formats.reject_counts import NOT_UTF8, Tally
-from sidmill.io import encodings, parquet
+from sidmill.io import encodings, parquet, plain_columns
 from sidmill.items import column_items
 from sidmill.items.clean import UnreadableError, plain_text
 from sidmill.settings.items import Items
@@ -518,7 +518,7 @@ def _id_value(row: Row, field: str) -> object:
 
 def _column_ids(columns: pa.RecordBatch, ids: Ids) -> pa.Array | None:
     """Ids of a block, null where a row has to be read by itself; None: all rows have to be."""
-    values = column_items.column(columns, ids.field)
+    values = plain_columns.of_field(columns, ids.field, binary_is_text=False)
     return column_items.ids(values, as_integers=ids.integer, strict=ids.strict)
 
 

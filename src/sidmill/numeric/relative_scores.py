@@ -20,6 +20,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from sidmill.numeric import cpu_instructions
+
 EXTRA = 16  # columns behind the dimensions; products of such widths are the faster ones
 GUESSES = 64  # codewords that a row without one is compared with first
 VALUES_AT_ONCE = 2**19  # scores that are computed together: they stay in the cache
@@ -163,9 +165,6 @@ def _split(values: torch.Tensor, columns: torch.Tensor) -> None:
 
 @cache
 def _multiplies_bfloat16() -> bool:
-    """Whether this CPU has instructions for products of bfloat16 (torch 2.9 and newer tell)."""
-    try:
-        known = torch.cpu.get_capabilities()
-    except (AttributeError, RuntimeError):
-        return False
+    """Whether this CPU has instructions for products of bfloat16."""
+    known = cpu_instructions.known()
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sidmill.numeric import cpu_instructions
+
 WIDE = ("avx512_f", "avx512_bw", "avx512_dq", "avx512_vl")  # what oneDNN's wide kernels need
 
 
@@ -58,9 +60,6 @@ def _has_wide_kernels() -> bool:
     has_operation = torch.backends.mkldnn.is_available() and hasattr(  # type: ignore[no-untyped-call]
         torch.ops.mkldnn, "_linear_pointwise"
     )
-    try:
-        known = torch.cpu.get_capabilities()  # torch 2.9 and newer
-    except (AttributeError, RuntimeError):
-        return False
+    known = cpu_instructions.known()
     is_intel = str(known.get("cpu_name", "")).startswith("Intel")
     return has_operation and not is_intel and all(known.get(name) for name in WIDE)
