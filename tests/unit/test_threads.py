@@ -82,8 +82,10 @@ def groups(tmp_path, monkeypatch):
             path = path.with_name(path.name.replace("cfs_period", "cpu.cfs_period_us"))
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
+        threads._quota.cache_clear()
 
-    return write
+    yield write
+    threads._quota.cache_clear()
 
 
 @pytest.mark.parametrize(

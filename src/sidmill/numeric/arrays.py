@@ -225,7 +225,7 @@ def divide(dividend: Array, divisor: Array, out: Array) -> None:
         of(out).div(dividend, divisor, out=out)
 
 
-def add_rows(totals: Array, rows: Array, codes: Array, sign: int = 1) -> Array:
+def add_rows(totals: Array, rows: Array, codes: Array) -> Array:
     """Add rows to the totals of their clusters, in the same order on every run.
 
     Each total gets its rows one by one, in their order: on a CPU it does not matter which blocks
@@ -235,7 +235,6 @@ def add_rows(totals: Array, rows: Array, codes: Array, sign: int = 1) -> Array:
         totals: float32 or float64 (K, D), updated in place.
         rows: float32 (b, D).
         codes: int64 (b,).
-        sign: 1, or -1 to take the rows away.
 
     Returns:
         ``totals``.
@@ -243,27 +242,77 @@ def add_rows(totals: Array, rows: Array, codes: Array, sign: int = 1) -> Array:
     if not len(rows):
         return totals
     if isinstance(totals, np.ndarray):
-        return _add_rows_numpy(totals, rows, codes, np.add if sign == 1 else np.subtract)
+        return _add_rows_numpy(totals, rows, codes, np.arange(len(rows)), None)
     if rows.device.type == "cpu":
-        return totals.index_add_(0, codes, rows.to(totals.dtype), alpha=sign)
-    return totals.add_(segment_sums(rows, codes, len(totals)), alpha=sign)
+        return totals.index_add_(0, codes, rows.to(totals.dtype))
+    return totals.add_(segment_sums(rows, codes, len(totals)))
+
+
+def move_rows(totals: Array, pieces: list[Array], before: Array, after: Array) -> None:
+    """Take rows from the totals ``before`` and add them to those ``after``, in row order.
+
+    Of each piece, all rows are added before any is subtracted.
+
+    Args:
+        totals: float32 or float64 (K, D), updated in place.
+        pieces: float32 (p, D) each, b rows in all.
+        before: int64 (b,).
+        after: int64 (b,).
+    """
+    lengths = [len(rows) for rows in pieces]
+    if not isinstance(totals, np.ndarray):
+        of_pieces = zip(pieces, split(before, lengths), split(after, lengths), strict=True)
+        for rows, old, new in of_pieces:
+            add_rows(totals, rows, new)
+            if len(rows) and rows.device.type == "cpu":
+                totals.index_add_(0, old, rows.to(totals.dtype), alpha=-1)
+            elif len(rows):
+                totals.sub_(segment_sums(rows, old, len(totals)))
+        return
+    if not len(before):
+        return
+
+    # All at once: what a call costs counts, not what it does. Each row occurs twice.
+    numbers = split(np.arange(len(before)), lengths)
+    sources = np.concatenate([each for piece in numbers for each in (piece, piece)])
+    signs = np.repeat(np.tile(np.float32([1, -1]), len(pieces)), np.repeat(lengths, 2))
+    codes = np.where(signs > 0, after[sources], before[sources])
+    rows = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    _add_rows_numpy(totals, rows, codes, sources, signs)
 
 
 def _add_rows_numpy(
-    totals: np.ndarray, rows: np.ndarray, codes: np.ndarray, add: np.ufunc
+    totals: np.ndarray,
+    rows: np.ndarray,
+    codes: np.ndarray,
+    sources: np.ndarray,
+    signs: np.ndarray | None,
 ) -> np.ndarray:
-    """Add the first row of every total, then the second ones, and so on, in NumPy."""
-    # Rows by total, in their order there: where those of a total begin, and how many there are.
+    """Add the first row of every total, then the second ones, and so on, in NumPy.
+
+    Args:
+        totals: float32 or float64 (K, D), updated in place.
+        rows: float32 (b, D).
+        codes: int64 (e,), the total of each entry.
+        sources: int64 (e,), the row of each entry.
+        signs: float32 (e,), 1 or -1: what the row is multiplied by; None: nothing.
+
+    Returns:
+        ``totals``.
+    """
+    # Entries by total, in their order there: where those of a total begin, and how many there are.
     # A sort of small integers counts, which is the faster one.
     small = np.uint16 if len(totals) <= SMALL_CODES else np.int64
     order = codes.astype(small).argsort(kind="stable")
     in_order = codes[order]
+    sources = sources[order]
+    signs = None if signs is None else signs[order, None]
     is_first = np.ones(len(order), dtype=bool)
     np.not_equal(in_order[1:], in_order[:-1], out=is_first[1:])
     starts = np.flatnonzero(is_first)
     lengths = np.append(starts[1:], len(order)) - starts
 
-    # The totals of the most rows first, so that those of a further row are the first so many.
+    # The totals of the most entries first, so that those of a further one are the first so many.
     by_length = np.argsort(-lengths, kind="stable")
     starts, lengths = starts[by_length], lengths[by_length]
     own = in_order[starts]
@@ -271,15 +320,19 @@ def _add_rows_numpy(
     for number, count in enumerate(n_with_more.tolist()):
         if count < FEW_TOTALS:
             break
-        chosen = own[:count]
-        totals[chosen] = add(totals[chosen], rows[order[starts[:count] + number]])
+        chosen, entries = own[:count], starts[:count] + number
+        addend = rows[sources[entries]]
+        if signs is not None:
+            addend *= signs[entries]
+        totals[chosen] = totals[chosen] + addend
     else:
         return totals
 
-    # Few totals have many rows: row by row.
+    # Few totals have many entries: one by one.
     for total, start, length in zip(own[:count], starts[:count], lengths[:count], strict=True):
-        for row in order[start + number : start + length].tolist():
-            add(totals[total], rows[row], out=totals[total])
+        for entry in range(start + number, start + length):
+            add = np.add if signs is None or signs[entry] > 0 else np.subtract
+            add(totals[total], rows[sources[entry]], out=totals[total])
     return totals
 
 

@@ -8,8 +8,8 @@ Shapes: K codewords, D dimensions, p rows of one piece.
 """
 
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -69,19 +69,41 @@ def rough_products(device: Device) -> AbstractContextManager[Any]:
     return nearest_torch.rough_products()
 
 
-def run_concurrently(work: Callable[..., Found], jobs: list[tuple[Any, ...]]) -> list[Found]:
+def run_concurrently(
+    work: Callable[..., Found], jobs: list[tuple[Any, ...]], devices: Sequence[int]
+) -> list[Found]:
     """Call ``work`` with the arguments of each job; the first of them is an array.
 
-    On CPUs threads share the jobs. On GPUs they begin in turn: ``work`` should not wait for one.
+    On CPUs each device is a thread, of which the caller is one, and does its jobs in their order.
+    On GPUs they begin in turn: ``work`` should not wait for one.
+
+    Args:
+        work: what is called.
+        jobs: the arguments of each call.
+        devices: the number of each job's device.
+
+    Returns:
+        What each call returned, in the order of ``jobs``.
     """
     if jobs and not isinstance(jobs[0][0], np.ndarray):
         from sidmill.numeric import nearest_torch
 
-        return nearest_torch.run_concurrently(work, jobs)
-    n_lanes = min(len(jobs), threads.granted())
-    if n_lanes < 2:
-        return [work(*job) for job in jobs]
-    return list(_lanes(n_lanes).map(work, *zip(*jobs, strict=True)))
+        return nearest_torch.run_concurrently(work, jobs, devices)
+    lanes = row_pieces.by_device(devices)
+    found: dict[int, Found] = {}
+
+    def work_through(numbers: list[int]) -> None:
+        for number in numbers:
+            found[number] = work(*jobs[number])
+
+    others = [_lanes(len(lanes) - 1).submit(work_through, lane) for lane in lanes[1:]]
+    try:
+        work_through(lanes[0] if lanes else [])
+    finally:
+        wait(others)  # they write to memory that the caller will use again
+    for other in others:
+        other.result()
+    return [found[number] for number in range(len(jobs))]
 
 
 @cache
@@ -124,10 +146,10 @@ def nearest_of_pieces(
         from sidmill.numeric import nearest_torch
 
         return nearest_torch.nearest_of_pieces(pieces, levels, buffers)
-    codes: list[Array] = []
-    for group in row_pieces.rounds(pieces, len(levels)):
-        jobs = [(rows, levels[index], buffers[index]) for index, rows in group]
-        codes += run_concurrently(nearest_numpy.nearest, jobs)
+    jobs = [(rows, levels[index], buffers[index]) for index, rows in pieces]
+    codes: list[Array] = run_concurrently(
+        nearest_numpy.nearest, jobs, [index for index, _ in pieces]
+    )
     return codes
 
 

@@ -12,7 +12,7 @@ cores share it.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import cache
@@ -81,16 +81,34 @@ def pick_devices(names: str) -> list[torch.device]:
     return devices
 
 
-def run_concurrently(work: Callable[..., Found], jobs: list[tuple[Any, ...]]) -> list[Found]:
+def run_concurrently(
+    work: Callable[..., Found], jobs: list[tuple[Any, ...]], devices: Sequence[int]
+) -> list[Found]:
     """Call ``work`` with the arguments of each job; the first of them is a tensor.
 
-    On CPUs threads share the jobs. On GPUs they begin in turn: ``work`` should not wait for one.
+    On CPUs each device is a thread and does its jobs in their order. On GPUs they begin in turn:
+    ``work`` should not wait for one.
+
+    Args:
+        work: what is called.
+        jobs: the arguments of each call.
+        devices: the number of each job's device.
+
+    Returns:
+        What each call returned, in the order of ``jobs``.
     """
-    if len(jobs) < 2 or jobs[0][0].device.type != "cpu":
+    lanes = row_pieces.by_device(devices)
+    if len(lanes) < 2 or jobs[0][0].device.type != "cpu":
         return [work(*job) for job in jobs]
+    found: dict[int, Found] = {}
+
+    def work_through(numbers: list[int]) -> None:
+        for number in numbers:
+            found[number] = work(*jobs[number])
+
     n_cores = torch.get_num_threads()
-    pool = _threads(min(len(jobs), n_cores), n_cores)
-    return list(pool.map(work, *zip(*jobs, strict=True)))
+    list(_threads(min(len(lanes), n_cores), n_cores).map(work_through, lanes))
+    return [found[number] for number in range(len(jobs))]
 
 
 @cache
@@ -211,7 +229,7 @@ def nearest_of_pieces(
                 (residuals, levels[device_index], buffers[device_index])
                 for device_index, residuals in group
             ]
-            proposals = run_concurrently(propose, jobs)
+            proposals = run_concurrently(propose, jobs, range(len(jobs)))
             codes += [
                 decide(proposal, residuals, level)
                 for proposal, (residuals, level, _) in zip(proposals, jobs, strict=True)

@@ -18,10 +18,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sidmill.core import threads
 from sidmill.core.errors import SidmillError
 from sidmill.formats.quantizer_file import Network
 from sidmill.formats.vector_file import Streamed
-from sidmill.numeric import gpu_driver, mlp, nearest_numpy, row_blocks
+from sidmill.numeric import gpu_driver, mlp, nearest_numpy, nearest_pieces, row_blocks
+from sidmill.numeric.arrays import HOST
 
 SCORES_AT_ONCE = 2**20  # of rows and codewords: with more of them the scores leave the cache
 MIN_ROWS = 64  # but those of so many rows
@@ -218,16 +220,37 @@ def _encode_here(
     stream: Iterator[np.ndarray],
     priced: list[tuple[np.ndarray, np.ndarray | None]],
 ) -> Iterator[np.ndarray]:
+    """Encode blocks in NumPy: threads share the rows of a block, a portion at a time."""
     levels = [nearest_numpy.search_level(codewords, price) for codewords, price in priced]
-    steps = [max(MIN_ROWS, SCORES_AT_ONCE // len(level.codewords)) for level in levels]
-    sizes = [step * len(level.codewords) for step, level in zip(steps, levels, strict=True)]
-    buffer = np.empty(max(sizes, default=0), dtype=np.float32)
-    for residuals in stream:  # (b, D), what no level has explained yet
+    largest = max((len(level.codewords) for level in levels), default=1)
+    step = max(MIN_ROWS, SCORES_AT_ONCE // largest)
+    buffers: list[np.ndarray] = []
+    for residuals in stream:
         codes = np.empty((len(residuals), len(levels)), dtype=np.int32)
-        for number, (level, step) in enumerate(zip(levels, steps, strict=True)):
-            for start in range(0, len(residuals), step):
-                rows = residuals[start : start + step]
-                codes[start : start + step, number] = nearest_numpy.nearest(rows, level, buffer)
-            if number + 1 < len(levels):
-                residuals -= level.codewords[codes[:, number]]
+        starts = range(0, len(residuals), step)
+        n_threads = max(1, min(threads.granted(), len(starts)))
+        while len(buffers) < n_threads:
+            buffers.append(np.empty(step * largest, dtype=np.float32))
+
+        # Each thread does every so many-th portion.
+        numbers = [number % n_threads for number in range(len(starts))]
+        jobs = [
+            (residuals[start : start + step], levels, codes[start : start + step], buffers[number])
+            for start, number in zip(starts, numbers, strict=True)
+        ]
+        with nearest_pieces.one_core_each(HOST):
+            nearest_pieces.run_concurrently(_encode_rows, jobs, numbers)
         yield codes
+
+
+def _encode_rows(
+    residuals: np.ndarray,
+    levels: list[nearest_numpy.Level],
+    codes: np.ndarray,
+    buffer: np.ndarray,
+) -> None:
+    """Encode rows (b, D), which are overwritten, to ``codes`` (b, L)."""
+    for number, level in enumerate(levels):
+        codes[:, number] = nearest_numpy.nearest(residuals, level, buffer)
+        if number + 1 < len(levels):
+            residuals -= level.codewords[codes[:, number]]

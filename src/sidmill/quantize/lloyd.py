@@ -12,7 +12,7 @@ k-means stops early because every row pulls its centroid towards itself.
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from sidmill.numeric import arrays, nearest_pieces, row_pieces
+from sidmill.numeric import arrays, nearest_pieces
 from sidmill.numeric.arrays import Array
 from sidmill.numeric.row_pieces import Piece
 from sidmill.quantize import shared_blocks
@@ -93,20 +93,13 @@ def visit(
 
     # Search for the pieces; each device works on one at a time.
     shared = shared if shared_blocks.is_shared(shared) else None
-    previous_labels = None if before is None else _of_pieces(before, pieces, shared)
-    assigned: list[Array] = []
-    for group in row_pieces.rounds(pieces, len(buffers)):
-        jobs = [
-            (
-                rows,
-                copies[device_index],
-                None if previous_labels is None else previous_labels[number],
-                hartigan,
-            )
-            for number, (device_index, rows) in enumerate(group, start=len(assigned))
-        ]
-        labels = nearest_pieces.run_concurrently(_choose, jobs)
-        assigned += [arrays.send(label, device) for label in labels]
+    own = [None] * len(pieces) if before is None else _of_pieces(before, pieces, shared)
+    jobs = [
+        (rows, copies[index], labels, hartigan)
+        for (index, rows), labels in zip(pieces, own, strict=True)
+    ]
+    labels_found = nearest_pieces.run_concurrently(_choose, jobs, [index for index, _ in pieces])
+    assigned = [arrays.send(labels, device) for labels in labels_found]
 
     # Update sums and counts, in row order.
     if shared is not None:
@@ -169,13 +162,7 @@ def move(clusters: Clusters, pieces: list[Array], before: Array, after: Array) -
     sums, counts = clusters.sums, clusters.counts
     module = arrays.of(sums)
     change = sums if is_small else module.zeros_like(clusters.centroids)
-    lengths = [len(rows) for rows in pieces]
-    of_pieces = zip(
-        pieces, arrays.split(before, lengths), arrays.split(after, lengths), strict=True
-    )
-    for rows, old, new in of_pieces:
-        arrays.add_rows(change, rows, new)
-        arrays.add_rows(change, rows, old, -1)
+    arrays.move_rows(change, pieces, before, after)
     if not is_small:
         sums += change
     counts += module.bincount(after, minlength=n_codes)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sidmill.numeric.nearest_pieces import Level
 
 HELD_SHARE = 0.5  # of a GPU's free memory: rows that fit there are read once
-CACHED_ROWS = 64  # of 1,024 dimensions a core's own cache holds so many, and as many codewords
+CACHED_VALUES = 2**16  # of rows: a core's own cache holds so many, and as many of codewords
 
 
 class Source(NamedTuple):
@@ -77,7 +77,7 @@ def pieces(source: Source) -> Iterator[tuple[slice, list[Piece]]]:
             levels = [level[device_index] for level in source.levels]
             codes = [codes[rows] for codes in source.codes]
             jobs.append((residuals, levels, codes, source.scale))
-        nearest_pieces.run_concurrently(_subtract, jobs)
+        nearest_pieces.run_concurrently(_subtract, jobs, [index for index, _ in block])
         yield span, block
 
 
@@ -189,7 +189,7 @@ def _subtract(
     if scale != 1.0:
         residuals *= scale
     device = arrays.device_of(residuals)
-    step = CACHED_ROWS if device.type == "cpu" else len(residuals)
+    step = max(1, CACHED_VALUES // residuals.shape[1]) if device.type == "cpu" else len(residuals)
     for level, codes_of_level in zip(levels, codes, strict=True):
         index = arrays.from_host_early(codes_of_level.astype(np.int64), device)
         batches = zip(arrays.split(residuals, step), arrays.split(index, step), strict=True)
