@@ -154,5 +154,7 @@ def test_seeding_ends_whatever_the_numbers(value):
     """Behind the checks as well: a loop that ends by chance alone could run for ever."""
     sample = torch.from_numpy(rows(5, 60))
     sample[::7] = value
-    words = kmeans_pp._plus_plus(sample, 50, torch.Generator().manual_seed(0))
+    words = kmeans_pp._plus_plus(
+        sample, 50, torch.Generator().manual_seed(0), kmeans_pp.Searchers([torch.device("cpu")])
+    )
     assert len(set(words.tolist())) == 50

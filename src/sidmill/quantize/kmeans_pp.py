@@ -1,17 +1,25 @@
 """First codewords for k-means: k-means++ drawn in batches, without a centroid that takes all.
 
-Shapes: m sample rows, D dimensions, K codewords.
+Shapes: m sample rows, D dimensions, K codewords, p rows of one piece of the sample.
 
 Source: k-means++, https://theory.stanford.edu/~sergei/papers/kMeansPP-soda.pdf. One draw at a time
-reads the sample K times; here 64 candidates are drawn at once from the distances as they stand,
-measured by one matrix product, and each is kept with the probability ``distance now / distance at
-the draw``. That is rejection sampling, so the codewords follow the k-means++ distribution exactly.
+reads the sample K times; here 64 candidates are drawn at once from the distances as they stand, and
+each is kept with the probability ``distance now / distance at the draw``. That is rejection
+sampling, so the codewords follow the k-means++ distribution exactly. One matrix product measures
+the rows against the candidates that are kept.
 """
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
-from sidmill.numeric import arrays
-from sidmill.numeric.arrays import Array, Generator
+from sidmill.numeric import arrays, nearest_pieces, row_pieces
+from sidmill.numeric.arrays import Array, Device, Generator
+from sidmill.numeric.process_group import ALONE, Group
+from sidmill.numeric.row_pieces import Piece
+from sidmill.quantize import shared_blocks
+from sidmill.quantize.shared_blocks import SharedBlock
 
 BATCH = 64
 CROWD = 8  # a first codeword with this many times the mean load is drawn again
@@ -19,7 +27,32 @@ CROWD_ROUNDS = 10
 LOAD_ROWS = 4  # rows per codeword that loads are counted on
 
 
-def seed_centroids(sample: Array, n_codes: int, generator: Generator, step: int) -> Array:
+class Searchers(NamedTuple):
+    """Who measures the rows of a sample, which all processes have.
+
+    Attributes:
+        devices: of a process. CPUs share its rows; of several GPUs the first takes all.
+        group: the processes; on CPUs each measures its own pieces, and tells the others.
+        step: rows that a GPU measures at once.
+    """
+
+    devices: list[Device]
+    group: Group = ALONE
+    step: int = row_pieces.PIECE_ROWS
+
+
+class _Rows(NamedTuple):
+    """Rows, in pieces, with what is measured of them once."""
+
+    all: Array  # float32 (m, D)
+    block: SharedBlock
+    own: list[Piece]  # that this process measures
+    norms: list[Array]  # float32 (p,) of each own piece, squared
+
+
+def seed_centroids(
+    sample: Array, n_codes: int, generator: Generator, searchers: Searchers
+) -> Array:
     """Choose rows of the sample as first codewords.
 
     In many dimensions rows lie further from each other than from their mean, so a row near the
@@ -28,21 +61,23 @@ def seed_centroids(sample: Array, n_codes: int, generator: Generator, step: int)
     which costs nothing where the load is a dense group of similar rows.
 
     Args:
-        sample: float32 (m, D), m >= ``n_codes``.
+        sample: float32 (m, D), m >= ``n_codes``; the same in all processes.
         n_codes: K.
         generator: a CPU generator; every draw comes from it.
-        step: rows scored at once, (step, K) numbers.
+        searchers: who measures. Scores of a piece take (p, K) numbers on each device.
 
     Returns:
         float32 (K, D).
+
+    Raises:
+        PeerEndedError: if another process is gone.
     """
-    chosen = _plus_plus(sample, n_codes, generator)
-    centroids = sample[chosen]
-    sample = sample[: LOAD_ROWS * n_codes]
-    best, codes = _closest(sample, centroids, step)
+    centroids = sample[_plus_plus(sample, n_codes, generator, searchers)]
+    rows = _in_pieces(sample[: LOAD_ROWS * n_codes], searchers)
+    best, codes = _closest(rows, centroids)
     for _ in range(CROWD_ROUNDS):
         loads = arrays.of(codes).bincount(codes, minlength=n_codes)
-        is_crowded = loads > CROWD * max(1, len(sample) / n_codes)
+        is_crowded = loads > CROWD * max(1, len(codes) / n_codes)
         replaced = arrays.positions(is_crowded)
         if not len(replaced):
             break
@@ -51,30 +86,68 @@ def seed_centroids(sample: Array, n_codes: int, generator: Generator, step: int)
             centroids[code] = sample[members[arrays.draw_integer(generator, len(members))]]
         stale = arrays.positions(is_crowded[codes])  # rows whose centroid was replaced: compare all
         # The other rows are compared with the replaced centroids alone.
-        score, nearest = _closest(sample, centroids[replaced], step)
+        score, nearest = _closest(rows, centroids[replaced])
         nearer = score > best
         where = arrays.of(best).where
         best, codes = where(nearer, score, best), where(nearer, replaced[nearest], codes)
-        best[stale], codes[stale] = _closest(sample[stale], centroids, step)
+        best[stale], codes[stale] = _closest(_in_pieces(rows.all[stale], searchers), centroids)
     return centroids
 
 
-def _closest(sample: Array, centroids: Array, step: int) -> tuple[Array, Array]:
-    """Score of the nearest centroid of each row, the higher the nearer, and its index."""
-    halves = arrays.square_norms(centroids) / 2
-    maxima = []
-    for block in arrays.split(sample, step):
-        scores = block @ centroids.T
-        scores -= halves
-        maxima.append(arrays.highest(scores))
-    values, columns = (arrays.of(sample).concatenate(each) for each in zip(*maxima, strict=True))
-    return values, columns
+def _in_pieces(rows: Array, searchers: Searchers) -> _Rows:
+    """Cut rows into pieces, and find those of this process."""
+    if arrays.is_gpu(rows):
+        block = SharedBlock(ALONE, 0, len(rows))
+        own = [Piece(0, part) for part in arrays.split(rows, searchers.step)]
+    else:
+        block = SharedBlock(searchers.group, 0, len(rows), rows)
+        n_devices = len(searchers.devices)
+        own = [
+            Piece(shared_blocks.device_of(block, span, n_devices), rows[span])
+            for span in shared_blocks.own_spans(block)
+        ]
+    return _Rows(rows, block, own, [arrays.square_norms(piece.rows) for piece in own])
 
 
-def _plus_plus(sample: Array, n_codes: int, generator: Generator) -> Array:
-    norms = arrays.square_norms(sample)
+def _measure(rows: _Rows, work: Callable[..., tuple[Array, ...]], *arguments: Array) -> list[Array]:
+    """Call ``work(piece, norms, ...)`` for every piece.
+
+    Returns:
+        What it returned, one value per row: (m,) each, the same in all processes.
+    """
+    jobs = [
+        (piece.rows, norms, *arguments) for piece, norms in zip(rows.own, rows.norms, strict=True)
+    ]
+    found = nearest_pieces.run_concurrently(work, jobs, [piece.device_index for piece in rows.own])
+    columns = [list(column) for column in zip(*found, strict=True)]
+    if rows.block.group.size > 1:
+        lengths = [span.stop - span.start for span in shared_blocks.piece_spans(rows.block)]
+        likes = work(rows.all[:1], arrays.square_norms(rows.all[:1]), *arguments)
+        columns = [
+            shared_blocks.gather(rows.block, own, lengths, like)
+            for own, like in zip(columns or [[]] * len(likes), likes, strict=True)
+        ]
+    return [arrays.of(rows.all).concatenate(column) for column in columns]
+
+
+def _closest(rows: _Rows, centroids: Array) -> tuple[Array, Array]:
+    """Score of the nearest centroid of each row, the higher the nearer, and its index, int64."""
+    best, codes = _measure(rows, _score, centroids, arrays.square_norms(centroids) / 2)
+    return best, codes
+
+
+def _score(rows: Array, _: Array, centroids: Array, halves: Array) -> tuple[Array, Array]:
+    """See :func:`_closest`, of the rows of a piece."""
+    scores = rows @ centroids.T
+    scores -= halves
+    return arrays.highest(scores)
+
+
+def _plus_plus(sample: Array, n_codes: int, generator: Generator, searchers: Searchers) -> Array:
+    """Draw K rows by k-means++: int64 (K,)."""
+    rows = _in_pieces(sample, searchers)
     chosen = [arrays.draw_integer(generator, len(sample))]
-    distances = _distances(sample, norms, chosen)[:, 0]  # (m,), to the nearest codeword
+    distances = _to_nearest(rows, chosen)  # (m,), from the nearest codeword
     while len(chosen) < n_codes:
         distances[chosen] = 0
         # On the CPU: on a GPU the order of a sum varies.
@@ -83,14 +156,15 @@ def _plus_plus(sample: Array, n_codes: int, generator: Generator) -> Array:
             chosen += _not_among(chosen, len(sample), n_codes - len(chosen))
             break
 
-        # Draw a batch of candidates, and measure all rows against it.
+        # Draw a batch of candidates, and measure them against each other.
         draws = arrays.draw_uniform(generator, (BATCH, 2))
         positions = arrays.of(draws).searchsorted(cumulated, draws[:, 0] * cumulated[-1])
         candidates = positions.clip(max=len(sample) - 1).tolist()
-        table = _distances(sample, norms, candidates)  # (m, BATCH)
+        drawn = sample[candidates]
+        norms = arrays.square_norms(drawn)
         distance_at_draw = distances[candidates].tolist()
         thresholds = draws[:, 1].tolist()
-        between = table[candidates].tolist()  # (BATCH, BATCH)
+        between = _distances(drawn, norms, drawn, norms).tolist()  # (BATCH, BATCH)
 
         # Accept a candidate by its distance to the centroids of this batch as well.
         accepted: list[int] = []
@@ -101,14 +175,28 @@ def _plus_plus(sample: Array, n_codes: int, generator: Generator) -> Array:
                 accepted.append(number)
 
         # Add the accepted candidates, and update the distances.
-        accepted = accepted[: n_codes - len(chosen)]
-        chosen += [candidates[number] for number in accepted]
-        if not accepted:  # the first is always accepted, unless rounding leaves no distance
+        added = [candidates[number] for number in accepted[: n_codes - len(chosen)]]
+        chosen += added
+        if not added:  # the first is always accepted, unless rounding leaves no distance
             chosen += _not_among(chosen, len(sample), n_codes - len(chosen))
             break
-        module = arrays.of(distances)
-        distances = module.minimum(distances, module.amin(table[:, accepted], axis=1))
+        distances = arrays.of(distances).minimum(distances, _to_nearest(rows, added))
     return arrays.from_host(np.array(chosen), arrays.device_of(sample))
+
+
+def _to_nearest(rows: _Rows, numbers: list[int]) -> Array:
+    """Squared distance of every row to the nearest of some: float32 (m,)."""
+    targets = rows.all[numbers]
+    (found,) = _measure(rows, _lowest_distances, targets, arrays.square_norms(targets))
+    return found
+
+
+def _lowest_distances(
+    rows: Array, norms: Array, targets: Array, target_norms: Array
+) -> tuple[Array]:
+    """See :func:`_to_nearest`, of the rows of a piece."""
+    table = _distances(rows, norms, targets, target_norms)
+    return (arrays.of(table).amin(table, axis=1),)
 
 
 def _not_among(chosen: list[int], n_rows: int, n_wanted: int) -> list[int]:
@@ -119,10 +207,10 @@ def _not_among(chosen: list[int], n_rows: int, n_wanted: int) -> list[int]:
     return free
 
 
-def _distances(sample: Array, norms: Array, rows: list[int]) -> Array:
-    """Squared distances (m, len(rows)) of every row to some rows."""
-    products = sample @ sample[rows].T
+def _distances(rows: Array, norms: Array, targets: Array, target_norms: Array) -> Array:
+    """Squared distances (p, t) of rows to ``targets`` (t, D); norms are squared."""
+    products = rows @ targets.T
     products *= -2
     products += norms[:, None]
-    products += norms[rows]
+    products += target_norms
     return products.clip(min=0)

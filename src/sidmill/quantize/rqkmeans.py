@@ -602,7 +602,8 @@ def _fit_sample(
     sample = _sample(source, size, rng)
     _require_same(source, sample, "vectors")
     step = source.block_rows
-    first = kmeans_pp.seed_centroids(sample[: SEEDING_ROWS * size], size, generator, step)
+    searchers = kmeans_pp.Searchers(source.devices, source.group, step)
+    first = kmeans_pp.seed_centroids(sample[: SEEDING_ROWS * size], size, generator, searchers)
     clusters = lloyd.empty(first)
     codes: Array | None = None
     buffers = _score_buffers(source, size)
