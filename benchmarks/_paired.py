@@ -91,6 +91,21 @@ def run_tree(arguments: Sequence[str]) -> Tree:
     return Tree(alone.seconds, alone.cpu_seconds, max(sums), written)
 
 
+def run_tree_twice(arguments: Sequence[str]) -> Tree:
+    """Run ``python ARGUMENTS`` for its time, and once more for its memory, as :func:`run_tree`.
+
+    Looking at the memory of a process takes a core for some milliseconds and makes the process
+    wait: more of it the larger it is, and for each process of a tree.
+
+    Raises:
+        SystemExit: if the program fails.
+    """
+    written = _bytes_written()
+    alone = run(arguments)
+    written = (_bytes_written() - written) / KIB_PER_MIB**2
+    return Tree(alone.seconds, alone.cpu_seconds, run_tree(arguments).peak_mb, written)
+
+
 def _watch(pid: int, ended: threading.Event, sums: list[float]) -> None:
     """Append the memory of a tree of processes in MiB (proportional set sizes), until it ends."""
     import psutil  # type: ignore[import-untyped]

@@ -22,7 +22,7 @@ time is printed: threads that spin while they wait cost more where others want t
 
 With --processes SIDMill runs in turn in one process and in that many, which share its threads, as
 rule train_rqkmeans starts them. Imports count, those of the processes too, which come one after the
-other. ``same_bytes`` says whether the codebooks are equal.
+other. Memory is measured in runs of their own. ``same_bytes`` says whether the codebooks are equal.
 
 With --alone only SIDMill runs, under --limit-mb of data if that is given, and no ratio is printed.
 
@@ -104,7 +104,9 @@ def _report_processes(shared: list[str], options: argparse.Namespace) -> None:
     """Run one process and several in turn, and print the medians."""
     names = ("several", "one")
     medians = _paired.alternate(
-        {name: [*shared, f"--side={name}"] for name in names}, options.repeats, _paired.run_tree
+        {name: [*shared, f"--side={name}"] for name in names},
+        options.repeats,
+        _paired.run_tree_twice,
     )
     folder = next(value.partition("=")[2] for value in shared if value.startswith("--folder="))
     found = [Path(folder, f"{name}.npy").read_bytes() for name in names]

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -87,7 +88,8 @@ def test_lanes_work_at_once_on_one_core_each_and_leave_the_rest_alone(on_threads
         return int(rows.sum()) + add, torch.get_num_threads()
 
     rows = torch.ones(4)
-    found = nearest_torch.run_concurrently(work, [(rows, add) for add in range(6)])
+    jobs = [(rows, add) for add in range(6)]
+    found = nearest_torch.run_concurrently(work, jobs, [0, 1, 2, 0, 1, 2])
     assert found == [(4 + add, 1) for add in range(6)]
     assert torch.get_num_threads() == 3
     seen = []
@@ -121,22 +123,60 @@ def test_a_lane_that_cannot_start_keeps_nobody_waiting(on_threads, monkeypatch):
 def test_a_child_process_has_lanes_of_its_own(on_threads):
     on_threads(2)
     jobs = [(torch.ones(1),)] * 2
-    nearest_torch.run_concurrently(torch.sum, jobs)
+    nearest_torch.run_concurrently(torch.sum, jobs, [0, 1])
     child = os.fork()
     if not child:
         signal.alarm(20)
-        os._exit(len(nearest_torch.run_concurrently(torch.sum, jobs)))
+        os._exit(len(nearest_torch.run_concurrently(torch.sum, jobs, [0, 1])))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
 
 
-def test_what_fails_in_a_lane_is_said(on_threads):
+@pytest.mark.parametrize("ones", [np.ones, torch.ones])
+def test_a_lane_does_its_jobs_in_order_beside_the_others(on_threads, ones):
+    """The two lanes meet in each of their jobs; no job of one lane begins before its last one."""
     on_threads(2)
+    meeting, log = threading.Barrier(2, timeout=120), []
 
-    def work(rows):
-        raise SidmillError("no")
+    def work(rows, lane, number):
+        log.append((lane, number, "begins"))
+        meeting.wait()
+        log.append((lane, number, "ends"))
+        return lane, number
+
+    lanes = [0, 1, 1, 0, 1, 0]
+    jobs = [(ones(1), lane, number) for number, lane in enumerate(lanes)]
+    found = nearest_pieces.run_concurrently(work, jobs, lanes)
+    assert found == [(lane, number) for number, lane in enumerate(lanes)]
+    for lane in 0, 1:
+        own = [event[1:] for event in log if event[0] == lane]
+        numbers = [number for number, each in enumerate(lanes) if each == lane]
+        assert own == [(number, what) for number in numbers for what in ("begins", "ends")]
+
+
+@pytest.mark.parametrize("ones", [np.ones, torch.ones])
+@pytest.mark.parametrize("failing", [0, 1])
+def test_what_fails_in_a_lane_is_said_when_the_others_have_ended(on_threads, ones, failing):
+    """They write to memory that the caller uses again."""
+    on_threads(2)
+    ended, has_failed = [], threading.Event()
+
+    def work(rows, lane):
+        if lane == failing:
+            has_failed.set()
+            raise SidmillError("no")
+        assert has_failed.wait(120)
+        time.sleep(0.05)
+        ended.append(lane)
 
     with pytest.raises(SidmillError, match="no"):
-        nearest_torch.run_concurrently(work, [(torch.ones(1),)] * 2)
+        nearest_pieces.run_concurrently(work, [(ones(1), lane) for lane in (0, 1)], [0, 1])
+    assert ended == [1 - failing]
+
+
+@pytest.mark.parametrize("ones", [np.ones, torch.ones])
+def test_no_jobs_and_one_lane(ones):
+    assert nearest_pieces.run_concurrently(len, [], []) == []
+    assert nearest_pieces.run_concurrently(len, [(ones(3),), (ones(2),)], [4, 4]) == [3, 2]
 
 
 @pytest.mark.parametrize("device", ["cpu,cpu", "cpu, cpu, cpu", ",".join(["cpu"] * 20)])

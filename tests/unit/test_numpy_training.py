@@ -200,22 +200,51 @@ print(*({"torch", "scipy", "pandas", "sklearn"} & set(sys.modules)))
     n_codes=st.integers(1, 40),
     dim=st.integers(1, 9),
     dtype=st.sampled_from(["float32", "float64"]),
-    sign=st.sampled_from([1, -1]),
     crowd=st.floats(0, 1),
 )
-def test_rows_are_added_to_the_bit_as_torch_adds_them(
-    seed, n_rows, n_codes, dim, dtype, sign, crowd
-):
+def test_rows_are_added_to_the_bit_as_torch_adds_them(seed, n_rows, n_codes, dim, dtype, crowd):
     """Each total gets its rows in their order, whether few of them share it or most."""
     rng = np.random.default_rng(seed)
     rows = rng.standard_normal((n_rows, dim), dtype=np.float32)
     codes = np.where(rng.random(n_rows) < crowd, 0, rng.integers(0, n_codes, n_rows))
     totals = rng.standard_normal((n_codes, dim)).astype(dtype)
     wanted = torch.from_numpy(totals.copy())
-    arrays.add_rows(wanted, torch.from_numpy(rows), torch.from_numpy(codes), sign)
-    found = arrays.add_rows(totals, rows, codes, sign)
+    arrays.add_rows(wanted, torch.from_numpy(rows), torch.from_numpy(codes))
+    found = arrays.add_rows(totals, rows, codes)
     assert found is totals
     np.testing.assert_array_equal(found, wanted.numpy())
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    lengths=st.lists(st.integers(0, 60), min_size=1, max_size=5),
+    n_codes=st.integers(1, 40),
+    dtype=st.sampled_from(["float32", "float64"]),
+    crowd=st.floats(0, 1),
+)
+def test_rows_move_to_the_bit_as_if_one_after_the_other(seed, lengths, n_codes, dtype, crowd):
+    """Piece by piece: first all rows join their new totals, then they leave the old ones."""
+    rng = np.random.default_rng(seed)
+    pieces = [rng.standard_normal((length, 3), dtype=np.float32) for length in lengths]
+    before, after = (
+        np.where(rng.random(sum(lengths)) < crowd, 0, rng.integers(0, n_codes, sum(lengths)))
+        for _ in range(2)
+    )
+    totals = rng.standard_normal((n_codes, 3)).astype(dtype)
+    wanted, first = totals.copy(), 0
+    for rows in pieces:
+        for row, code in zip(rows, after[first:], strict=False):
+            wanted[code] += row
+        for row, code in zip(rows, before[first:], strict=False):
+            wanted[code] -= row
+        first += len(rows)
+    of_torch = torch.from_numpy(totals.copy())
+    arrays.move_rows(totals, pieces, before, after)
+    np.testing.assert_array_equal(totals, wanted)
+    both = torch.from_numpy(before), torch.from_numpy(after)
+    arrays.move_rows(of_torch, [torch.from_numpy(rows) for rows in pieces], *both)
+    np.testing.assert_array_equal(of_torch.numpy(), wanted)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "uint8", "bool"])

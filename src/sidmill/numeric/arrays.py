@@ -275,7 +275,8 @@ def move_rows(totals: Array, pieces: list[Array], before: Array, after: Array) -
     # All at once: what a call costs counts, not what it does. Each row occurs twice.
     numbers = split(np.arange(len(before)), lengths)
     sources = np.concatenate([each for piece in numbers for each in (piece, piece)])
-    signs = np.repeat(np.tile(np.float32([1, -1]), len(pieces)), np.repeat(lengths, 2))
+    one_each = np.array([1, -1] * len(pieces), dtype=np.float32)
+    signs = np.repeat(one_each, np.repeat(lengths, 2))
     codes = np.where(signs > 0, after[sources], before[sources])
     rows = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
     _add_rows_numpy(totals, rows, codes, sources, signs)

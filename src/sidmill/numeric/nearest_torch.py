@@ -13,7 +13,7 @@ cores share it.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from functools import cache
 from threading import Barrier
@@ -107,7 +107,11 @@ def run_concurrently(
             found[number] = work(*jobs[number])
 
     n_cores = torch.get_num_threads()
-    list(_threads(min(len(lanes), n_cores), n_cores).map(work_through, lanes))
+    pool = _threads(min(len(lanes), n_cores), n_cores)
+    working = [pool.submit(work_through, lane) for lane in lanes]
+    wait(working)  # they write to memory that the caller will use again
+    for one in working:
+        one.result()
     return [found[number] for number in range(len(jobs))]
 
 

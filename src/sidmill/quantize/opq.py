@@ -15,10 +15,10 @@ Shapes: N items, n sampled, D dimensions, L levels, d = D // L dimensions of a p
 
 import logging
 
-import faiss
 import numpy as np
 
 from sidmill.core.errors import SidmillError
+from sidmill.core.faiss_library import faiss
 from sidmill.numeric import row_blocks, training_sizes
 from sidmill.quantize import sample as samples
 from sidmill.settings.quantize import Opq

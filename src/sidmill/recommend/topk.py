@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import faiss
 import numpy as np
 import pyarrow as pa
 
 from sidmill.core import checksums
 from sidmill.core.errors import SidmillError
+from sidmill.core.faiss_library import faiss
 from sidmill.formats import id_vectors, sequence_table, topk_table
 from sidmill.formats.code_files import Codes
 from sidmill.formats.vector_store import read_ids

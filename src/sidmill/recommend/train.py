@@ -234,7 +234,7 @@ def _load_weights(
 
 def _interest_centroids(training: Training, whitening: Whitening | None) -> np.ndarray:
     """Cluster the item space by k-means on a sample of the items: float32 (I, D)."""
-    import faiss  # only interests need it
+    from sidmill.core.faiss_library import faiss  # only interests need it
 
     n_interests = training.settings.n_interests
     n_items, dim = training.items.vectors.shape

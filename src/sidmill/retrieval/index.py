@@ -18,11 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import faiss
 import numpy as np
 
 from sidmill.core.atomic import replacing
 from sidmill.core.errors import SidmillError
+from sidmill.core.faiss_library import faiss
 from sidmill.formats.neighbour_lists import Neighbours
 from sidmill.formats.vector_store import VectorStore
 from sidmill.numeric import exact_search, row_blocks, training_sizes

@@ -8,9 +8,9 @@ Shapes: N items, D dimensions, Q queries, k neighbours of each, S distinct codes
 
 from collections.abc import Callable, Iterable, Iterator
 
-import faiss
 import numpy as np
 
+from sidmill.core.faiss_library import faiss
 from sidmill.numeric import row_blocks
 from sidmill.sids import prefixes
 

@@ -25,7 +25,7 @@ def open_faiss(path: str) -> Container:
     Raises:
         SidmillError: if it cannot be read, or does not keep its vectors.
     """
-    import faiss
+    from sidmill.core.faiss_library import faiss
 
     if not Path(path).is_file():
         raise SidmillError(f"{path}: no such file: check embedding.path")

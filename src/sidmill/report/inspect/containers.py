@@ -108,7 +108,7 @@ def describe_hdf5(path: str, budget: Budget) -> Description:
 
 def describe_faiss(path: str, _: Budget) -> Description:
     """Describe a faiss index, mapped and not read."""
-    import faiss
+    from sidmill.core.faiss_library import faiss
 
     description = Description(path, "faiss index", Path(path).stat().st_size)
     try:
