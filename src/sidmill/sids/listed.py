@@ -10,13 +10,15 @@ Shapes: N items, L levels, K codes of the last level, D dimensions, H codes held
 a code under C prefixes, m items under c prefixes at once; P pairs of an item and a listed code.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from sidmill.numeric import nearest_numpy, residual_codec, row_blocks
+from sidmill.core import threads
+from sidmill.numeric import nearest_numpy, nearest_pieces, residual_codec, row_blocks
+from sidmill.numeric.arrays import HOST
 from sidmill.sids import prefixes
 from sidmill.sids.crowds import EXACT_ITEMS, TIE
 from sidmill.sids.space import Space, pair_errors
@@ -25,6 +27,7 @@ MOST_MOVES = 64  # prefixes under which more items move are left alone
 GROUPS = 2 * MOST_MOVES  # columns of scores that bounds are taken from
 CODES_AROUND = 64  # a list may be longer than twice its length by so many until errors are known
 PORTION_MB = 16  # vectors that are read at once
+MOST_THREADS = 4  # each has arrays of its own
 
 
 class Shared(NamedTuple):
@@ -125,8 +128,9 @@ def share_out(
     """Give the items that share a code under a prefix codes of their own, from lists.
 
     Prefixes are left alone that are full, under which more than ``MOST_MOVES`` items move, or where
-    two codes are equally near to an item: :mod:`.crowds` has the rules for these. Memory: about
-    ``PORTION_MB``, and some arrays (EXACT_ITEMS, K) in float32.
+    two codes are equally near to an item: :mod:`.crowds` has the rules for these. Threads share the
+    prefixes, ``MOST_THREADS`` at most. Memory: about ``PORTION_MB``, and for each thread some
+    arrays (EXACT_ITEMS, K) in float32.
 
     Args:
         found: the items that share a code.
@@ -143,7 +147,8 @@ def share_out(
     if (codewords == codewords[0]).all():
         is_listed[:] = False  # as for given SIDs, which have no codewords
     level = _search_level(codewords)
-    buffer = np.empty(EXACT_ITEMS * len(codewords), dtype=np.float32)
+    n_threads = min(threads.granted(), MOST_THREADS)
+    buffers = [np.empty(EXACT_ITEMS * len(codewords), dtype=np.float32) for _ in range(n_threads)]
 
     # Prefixes under which equally many items move come together; vectors are read by the portion.
     listed = np.flatnonzero(is_listed)
@@ -153,17 +158,56 @@ def share_out(
     for portion in _portions(listed, sizes, at_once):
         items = found.movers[_ranges(found.bounds[portion], sizes[portion])]
         vectors = row_blocks.take(space.vectors, space.rows[items])
-        done = 0
-        for chosen in _portions(portion, sizes, EXACT_ITEMS):
-            batch = _batch(found, chosen, placed, occupied)
-            target = vectors[done : done + len(batch.rows)].astype(np.float64)
-            done += len(batch.rows)
-            residuals = target - residual_codec.decode(batch.codes[:, :-1], space.codebooks)
-            is_settled, codes = _choose(batch, residuals, level, buffer)
-            placed[batch.rows, -1] = np.where(is_settled[batch.crowd], codes, batch.codes[:, -1])
+
+        # No batch of prefixes has to do with another one.
+        batches = list(_portions(portion, sizes, EXACT_ITEMS))
+        ends = np.cumsum([sizes[chosen].sum() for chosen in batches])
+        lanes = [number % n_threads for number in range(len(batches))]
+        jobs = [
+            (own, found, chosen, placed, occupied, space.codebooks, level, buffers[lane])
+            for own, chosen, lane in zip(np.split(vectors, ends[:-1]), batches, lanes, strict=True)
+        ]
+        with nearest_pieces.one_core_each(HOST):
+            done = nearest_pieces.run_concurrently(_place, jobs, lanes)
+        for chosen, (rows, codes, is_settled) in zip(batches, done, strict=True):
+            placed[rows, -1] = codes
             left_alone.append(found.parents[chosen[~is_settled]])
-        del vectors, target  # before the next portion is read
+        del vectors, jobs  # before the next portion is read
     return np.sort(np.concatenate(left_alone))
+
+
+def _place(
+    vectors: np.ndarray,
+    found: Shared,
+    chosen: np.ndarray,
+    placed: np.ndarray,
+    occupied: prefixes.Prefixes,
+    codebooks: Sequence[np.ndarray],
+    level: nearest_numpy.Level,
+    buffer: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Choose a last code for each item of some prefixes, its own where a prefix is left alone.
+
+    Args:
+        vectors: float (m, D), of the items.
+        found: the items that share a code.
+        chosen: int64 (c,), the prefixes.
+        placed: int32 (N + H, L).
+        occupied: the prefixes of ``placed``.
+        codebooks: float32 (K_l, D) per level.
+        level: the last of them.
+        buffer: float32, at least m K numbers.
+
+    Returns:
+        The rows of the items, int64 (m,), their codes, int64 (m,), and bool (c,), whether the items
+        of a prefix got codes.
+    """
+    batch = _batch(found, chosen, placed, occupied)
+    target = vectors.astype(np.float64)
+    residuals = target - residual_codec.decode(batch.codes[:, :-1], codebooks)
+    is_settled, codes = _choose(batch, residuals, level, buffer)
+    own = batch.codes[:, -1]
+    return batch.rows, np.where(is_settled[batch.crowd], codes, own), is_settled
 
 
 def _portions(chosen: np.ndarray, sizes: np.ndarray, most: int) -> Iterator[np.ndarray]:
