@@ -146,7 +146,7 @@ def run_sidmill(options: argparse.Namespace) -> None:
 
     if options.yardstick == "torch":
         is_numpy = options.side == "sidmill"
-        training_devices.NUMPY_PRODUCTS = sys.maxsize if is_numpy else -1
+        training_devices.suits_numpy = lambda *_: is_numpy
     if options.limit_mb:
         resource.setrlimit(resource.RLIMIT_DATA, (options.limit_mb * 2**20,) * 2)
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -39,7 +39,7 @@ def _small_pieces(monkeypatch):
 @pytest.fixture(autouse=True)
 def _torch(monkeypatch):
     """GPUs compute with torch, so their stand-in does; `cpu` alone would be NumPy."""
-    monkeypatch.setattr(training_devices, "NUMPY_PRODUCTS", -1)
+    monkeypatch.setattr(training_devices, "suits_numpy", lambda *_: False)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def vectors():
 def on_one(vectors):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(row_pieces, "PIECE_ROWS", 64)
-        patch.setattr(training_devices, "NUMPY_PRODUCTS", -1)
+        patch.setattr(training_devices, "suits_numpy", lambda *_: False)
         return rqkmeans.fit(vectors, LARGE, seed=0)
 
 

@@ -21,15 +21,16 @@ from sidmill.quantize import rqkmeans, training_devices
 from sidmill.settings.quantize import Rqkmeans
 
 SETTINGS = Rqkmeans(n_levels=2, codebook_size=12, n_iter=5, device="cpu", memory_mb=64)
-WAYS = {"numpy": 10**15, "torch": -1}  # the size of the largest training that NumPy computes
+WAYS = "numpy", "torch"
 
 
 def fit_both(vectors, chosen, known=None, seed=0):
     """Codebooks of NumPy and of torch."""
     found = {}
-    for way, limit in WAYS.items():
+    for way in WAYS:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(training_devices, "NUMPY_PRODUCTS", limit)
+            is_numpy = way == "numpy"
+            patch.setattr(training_devices, "suits_numpy", lambda *_, chosen=is_numpy: chosen)
             found[way] = rqkmeans.fit(vectors, chosen, seed=seed, known=known).codebooks
     return found.values()
 
@@ -143,7 +144,7 @@ def test_a_cut_training_continues_in_numpy_alone(tmp_path, monkeypatch, rng, cap
     path = tmp_path / "state"
     assert cut_after(monkeypatch, 3, vectors, path)
     with monkeypatch.context() as patch:
-        patch.setattr(training_devices, "NUMPY_PRODUCTS", -1)
+        patch.setattr(training_devices, "suits_numpy", lambda *_: False)
         fit(vectors, path)
         assert "belongs to another training" in caplog.text
     path.unlink()
@@ -160,11 +161,14 @@ def devices_of(shape, sizes, **changes):
 def test_size_balance_and_device_choose_and_the_log_says_so(caplog, monkeypatch):
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(training_devices, "NUMPY_PRODUCTS", 10**6)
+    monkeypatch.setattr(training_devices, "NUMPY_CODEBOOK", 500)
     assert devices_of((1000, 10), [100, 50]) == [arrays.HOST]
     assert "NumPy computes on cpu: 1000 x 10 vectors, up to 100 codewords" in caplog.text
     cpu = [torch.device("cpu")]
     assert devices_of((1001, 10), [50, 100]) == cpu
     assert "torch computes on cpu: 1001 x 10 vectors" in caplog.text
+    assert devices_of((10**6, 10), [50]) == [arrays.HOST]
+    assert devices_of((10**6, 10), [50, 51]) == cpu
     assert devices_of((1000, 10), [100], balance="capacity") == cpu
     assert devices_of((1000, 10), [100], device="cpu,cpu") == cpu * 2
     assert devices_of((1000, 10), [100], memory_mb=2000, processes=2) == [arrays.HOST]

@@ -1,9 +1,8 @@
 """The devices that residual k-means runs on, and whether NumPy or torch computes on a CPU.
 
 The algorithm is the same text for both. NumPy starts at once; the import of torch takes a second of
-CPU and 190 MiB. torch multiplies faster on a CPU with instructions for bfloat16
-(:mod:`sidmill.numeric.relative_scores`). From n D K of 1e10 on that outweighs the import in CPU
-time, and from 7e10 on by more than the memory is worth.
+CPU and 190 MiB. With large codebooks torch is the faster one on a CPU with instructions for
+bfloat16 (:mod:`sidmill.numeric.relative_scores`), once there are rows enough to make up for that.
 
 Shapes: n training rows, D dimensions, K_l codewords at level l.
 """
@@ -17,7 +16,9 @@ from sidmill.settings.quantize import Rqkmeans
 
 logger = logging.getLogger(__name__)
 
-NUMPY_PRODUCTS = 70_000_000_000  # n D K of the largest training that NumPy computes: docs/log.md
+# NumPy computes up to either of these: docs/log.md.
+NUMPY_CODEBOOK = 2**19  # D K, for any number of rows
+NUMPY_PRODUCTS = 70_000_000_000  # n D K
 
 
 def pick(
@@ -38,7 +39,7 @@ def pick(
         SidmillError: if torch does not know or reach a device.
     """
     n_rows, dim = shape
-    is_small = n_rows * dim * max(sizes) <= NUMPY_PRODUCTS and settings.balance == "none"
+    is_small = suits_numpy(n_rows, dim, max(sizes)) and settings.balance == "none"
     devices: list[Device] = [HOST]
     if not is_small or not _is_plain_cpu(settings.device, group):
         from sidmill.numeric import nearest_torch
@@ -52,6 +53,11 @@ def pick(
         *("NumPy" if devices == [HOST] else "torch", devices[0].type, n_rows, dim, max(sizes)),
     )
     return devices
+
+
+def suits_numpy(n_rows: int, dim: int, size: int) -> bool:
+    """Whether NumPy is the better one on a CPU, for n, D and the largest K."""
+    return dim * size <= NUMPY_CODEBOOK or n_rows * dim * size <= NUMPY_PRODUCTS
 
 
 def _is_plain_cpu(name: str, group: Group) -> bool:
