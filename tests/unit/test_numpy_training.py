@@ -162,6 +162,7 @@ def test_size_balance_and_device_choose_and_the_log_says_so(caplog, monkeypatch)
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(training_devices, "NUMPY_PRODUCTS", 10**6)
     monkeypatch.setattr(training_devices, "NUMPY_CODEBOOK", 500)
+    monkeypatch.setattr(training_devices, "NUMPY_SIZE", 90)
     assert devices_of((1000, 10), [100, 50]) == [arrays.HOST]
     assert "NumPy computes on cpu: 1000 x 10 vectors, up to 100 codewords" in caplog.text
     cpu = [torch.device("cpu")]
@@ -169,6 +170,8 @@ def test_size_balance_and_device_choose_and_the_log_says_so(caplog, monkeypatch)
     assert "torch computes on cpu: 1001 x 10 vectors" in caplog.text
     assert devices_of((10**6, 10), [50]) == [arrays.HOST]
     assert devices_of((10**6, 10), [50, 51]) == cpu
+    assert devices_of((10**6, 5), [90]) == [arrays.HOST]
+    assert devices_of((10**6, 5), [90, 91]) == cpu
     assert devices_of((1000, 10), [100], balance="capacity") == cpu
     assert devices_of((1000, 10), [100], device="cpu,cpu") == cpu * 2
     assert devices_of((1000, 10), [100], memory_mb=2000, processes=2) == [arrays.HOST]

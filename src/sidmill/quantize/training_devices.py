@@ -16,9 +16,10 @@ from sidmill.settings.quantize import Rqkmeans
 
 logger = logging.getLogger(__name__)
 
-# NumPy computes up to either of these: docs/log.md.
-NUMPY_CODEBOOK = 2**19  # D K, for any number of rows
-NUMPY_PRODUCTS = 70_000_000_000  # n D K
+# NumPy computes up to these, for any number of rows: docs/log.md.
+NUMPY_SIZE = 1024  # K
+NUMPY_CODEBOOK = 2**19  # D K
+NUMPY_PRODUCTS = 70_000_000_000  # n D K, for larger codebooks
 
 
 def pick(
@@ -57,7 +58,8 @@ def pick(
 
 def suits_numpy(n_rows: int, dim: int, size: int) -> bool:
     """Whether NumPy is the better one on a CPU, for n, D and the largest K."""
-    return dim * size <= NUMPY_CODEBOOK or n_rows * dim * size <= NUMPY_PRODUCTS
+    is_small = size <= NUMPY_SIZE and dim * size <= NUMPY_CODEBOOK
+    return is_small or n_rows * dim * size <= NUMPY_PRODUCTS
 
 
 def _is_plain_cpu(name: str, group: Group) -> bool:
