@@ -181,6 +181,23 @@ def busy_loops(number: int) -> Iterator[None]:
             loop.wait()
 
 
+def kernels() -> dict[str, str]:
+    """The kernels that the OpenBLAS of NumPy and of faiss take on this machine, as it is set up.
+
+    Without ``sidmill``: those of a program that uses faiss itself. Ratios of two programs depend on
+    them.
+    """
+    program = (
+        "import json, faiss, numpy; from threadpoolctl import threadpool_info\n"
+        "pools = [pool for pool in threadpool_info() if pool['internal_api'] == 'openblas']\n"
+        "print(json.dumps({name: pool['architecture'] for name in ('numpy', 'faiss')\n"
+        "                  for pool in pools if f'{name}' in pool['filepath']}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
 def report(
     medians: Mapping[str, Run | Tree], figures: dict[str, object], quality_ratio: float
 ) -> None:
@@ -200,6 +217,7 @@ def report(
                 "cpu_ratio": round(ours.cpu_seconds / theirs.cpu_seconds, 4),
                 "memory_ratio": round(ours.peak_mb / theirs.peak_mb, 4),
                 "quality_ratio": round(quality_ratio, 4),
+                "kernels": kernels(),
                 **{
                     f"{name}_{key}": round(value, 2)
                     for name, m in medians.items()

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from sidmill.core.rendezvous import Member
-from sidmill.numeric import process_group
+from sidmill.numeric import arrays, process_group
 from sidmill.numeric.process_group import ALONE
-from sidmill.quantize import rqkmeans
+from sidmill.quantize import kmeans_pp, rqkmeans
 from sidmill.settings.quantize import Rqkmeans
 
 SETTINGS = Rqkmeans(n_levels=2, codebook_size=[600, 300], n_iter=2, device="cpu", memory_mb=64)
@@ -72,3 +72,30 @@ def disagree(member):
     vectors = np.random.default_rng(member.rank).standard_normal((600, 8), dtype=np.float32)
     with process_group.joined(member, torch.device("cpu")) as group:
         rqkmeans.fit(vectors, replace(SETTINGS, codebook_size=16), seed=0, group=group)
+
+
+def round_otherwise(member):
+    """Choose first codewords where the second process rounds distances in another way.
+
+    Rows that occur several times are at a distance of rounding alone: it decides which are chosen.
+    """
+    member, distances = Member(**member), kmeans_pp._distances
+    random = np.random.default_rng(5)
+
+    def noisy(rows, *others):
+        table = distances(rows, *others)
+        noise = np.float32(2e-6) * random.random(table.shape, dtype=np.float32)
+        return table + noise
+
+    if member.rank:
+        kmeans_pp._distances = noisy
+    found = []
+    with process_group.joined(member, torch.device("cpu")) as group:
+        for seed in range(10):
+            distinct = np.random.default_rng(seed).standard_normal((300, 8), dtype=np.float32)
+            sample = np.tile(distinct, (8, 1))
+            searchers = kmeans_pp.Searchers([arrays.HOST], group, 1024)
+            generator = arrays.generator(arrays.HOST, seed)
+            centroids = kmeans_pp.seed_centroids(sample, 400, generator, searchers)
+            found.append(hashlib.sha256(centroids.tobytes()).hexdigest())
+    return found

@@ -12,9 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sidmill.core import threads
 from sidmill.core.errors import SidmillError
 from sidmill.formats.quantizer_file import Network
 from sidmill.numeric import (
+    lanes,
     nearest_numpy,
     nearest_torch,
     residual_codec,
@@ -39,6 +41,23 @@ def plain(vectors, codebooks):
 
 def normal(seed, *shape):
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+@pytest.mark.parametrize("n_threads", [1, 3, 8])
+@pytest.mark.parametrize("n_rows", [1, 70, 1000])
+def test_threads_change_no_code_and_all_of_them_work(n_threads, n_rows, monkeypatch):
+    """Whatever K is: also where the scores of a whole block fit in the cache."""
+    monkeypatch.setattr(threads, "granted", lambda: n_threads)
+    n_lanes, run = [], lanes.run
+
+    def counted(work, jobs, numbers):
+        n_lanes.append(len(set(numbers)))
+        return run(work, jobs, numbers)
+
+    monkeypatch.setattr(lanes, "run", counted)
+    vectors, codebooks = normal(4, n_rows, 12), [normal(1, 33, 12), normal(2, 8, 12) / 2]
+    np.testing.assert_array_equal(encode(vectors, codebooks), plain(vectors, codebooks))
+    assert n_lanes == [min(n_threads, -(-n_rows // residual_codec.MIN_ROWS))]
 
 
 @pytest.mark.parametrize("dim", [1, 7, 64, 300])

@@ -1,5 +1,6 @@
 """Lists of nearest free codes: the same codes as from all distances, in bounded memory."""
 
+import itertools
 import tracemalloc
 
 import numpy as np
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 from test_reassign import error, fewest_moves, problem
 
+from sidmill.core import threads
 from sidmill.formats import vector_store
-from sidmill.numeric import residual_codec
+from sidmill.numeric import lanes, residual_codec
 from sidmill.settings.sids import Collisions
 from sidmill.sids import crowds, listed, prefixes
 from sidmill.sids.reassign import reassign
@@ -145,12 +147,22 @@ def test_rounding_of_products_takes_no_code_off_a_list(offset):
 def test_codes_do_not_depend_on_portions_threads_or_how_many_prefixes_come_together(monkeypatch):
     data = crowded_problem(2, n_items=900)
     wanted = resolved(*data)
-    for most in (20, 100):
+    n_lanes, run = set(), lanes.run
+
+    def counted(work, jobs, numbers):
+        n_lanes.add(len(set(numbers)))
+        return run(work, jobs, numbers)
+
+    monkeypatch.setattr(lanes, "run", counted)
+    monkeypatch.setattr(listed, "MOST_THREADS", 3)
+    for most, portion_mb, n_threads in itertools.product((10, 100), (0, 16), (1, 2, 3, 9)):
         monkeypatch.setattr(listed, "EXACT_ITEMS", most)
-        monkeypatch.setattr(listed, "PORTION_MB", 0)
+        monkeypatch.setattr(listed, "PORTION_MB", portion_mb)
+        monkeypatch.setattr(threads, "granted", lambda chosen=n_threads: chosen)
         left_alone, crowded = count_left_alone(*data)
         assert left_alone < crowded
         np.testing.assert_array_equal(resolved(*data), wanted)
+    assert n_lanes == {1, 2, 3}
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -218,7 +230,10 @@ def test_memory_grows_by_some_bytes_per_item_and_not_with_vectors_or_codes(monke
     assert per_item < 250  # with their vectors it would be 256 more, with distances 1,024
 
 
-def test_resolving_60_000_items_reads_their_vectors_by_portions(tmp_path, rng):
+@pytest.mark.parametrize("n_threads", [1, 3, 16])
+def test_resolving_60_000_items_reads_their_vectors_by_portions(
+    tmp_path, rng, monkeypatch, n_threads
+):
     """All share a code with three others; their vectors, 29 MiB, lie in a store."""
     n_items, dim, sizes = 60_000, 128, [64, 64, 256]
     rows = rng.permutation(n_items)
@@ -230,11 +245,13 @@ def test_resolving_60_000_items_reads_their_vectors_by_portions(tmp_path, rng):
     sums = vector_store.write(paths[0], (n_items, dim), "float32", blocks)
     vector_store.write_ids(paths[1], pa.chunked_array([range(n_items)]), (n_items, dim), {}, sums)
 
+    monkeypatch.setattr(threads, "granted", lambda: n_threads)
     vectors = vector_store.vectors_if_any(*paths)
     tracemalloc.start()
     resolution = resolve(codes, sizes, vectors, codebooks, None, Collisions())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert resolution.cost["items_moved"] == n_items * 3 // 4
-    # Vectors 16 MiB, a portion of the file 8, blocks and distances 12, and 100 bytes per item.
-    assert peak < (16 + 8 + 12) * 2**20 + 100 * n_items
+    # Vectors 16 MiB, a portion of the file 8, blocks 7, 5 a thread, and 100 bytes per item.
+    n_lanes = min(n_threads, listed.MOST_THREADS)
+    assert peak < (16 + 8 + 7 + 5 * n_lanes) * 2**20 + 100 * n_items

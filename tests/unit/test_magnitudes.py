@@ -12,6 +12,7 @@ from sidmill.cli import commands
 from sidmill.core.errors import SidmillError
 from sidmill.formats.quantizer_file import Network, Quantizer
 from sidmill.numeric import row_blocks
+from sidmill.numeric.process_group import ALONE
 from sidmill.quantize import kmeans_pp, opq, pca_grid
 from sidmill.settings.quantize import Opq, PcaGrid
 
@@ -154,7 +155,6 @@ def test_seeding_ends_whatever_the_numbers(value):
     """Behind the checks as well: a loop that ends by chance alone could run for ever."""
     sample = torch.from_numpy(rows(5, 60))
     sample[::7] = value
-    words = kmeans_pp._plus_plus(
-        sample, 50, torch.Generator().manual_seed(0), kmeans_pp.Searchers([torch.device("cpu")])
-    )
+    searchers = kmeans_pp.Searchers([torch.device("cpu")], ALONE, 60)
+    words = kmeans_pp._plus_plus(sample, 50, torch.Generator().manual_seed(0), searchers)
     assert len(set(words.tolist())) == 50

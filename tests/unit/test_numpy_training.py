@@ -129,7 +129,7 @@ def test_any_number_of_threads_gives_the_same_bytes(n_threads, rng, monkeypatch)
     with threadpool_limits(3, user_api="blas"):
         assert same(rqkmeans.fit(vectors, chosen, seed=0), alone)
         after = {info["num_threads"] for info in threadpool_info() if is_blas_of_numpy(info)}
-    assert 1 <= sum(name.startswith("search") for name in lanes) <= n_threads
+    assert 1 <= sum(name.startswith("lane") for name in lanes) <= n_threads
     assert (cores, after) == ({1}, {3})
 
 

@@ -171,6 +171,13 @@ def test_processes_that_have_other_vectors_are_refused(importable, caplog):
     assert "2 processes share blocks of 1 piece(s), so that 1 of them wait: lower" in caplog.text
 
 
+def test_processes_that_round_otherwise_send_the_same_messages(importable):
+    """k-means++ draws until it has its codewords: how often must not depend on a process's bits."""
+    found = rendezvous.run("process_fits:round_otherwise", {}, 2, task="choose codewords")
+    assert found[0] == found[1]
+    assert len({*found[0]}) == 10
+
+
 @pytest.mark.parametrize(
     ("dim", "sizes", "on_cpus", "on_gpus"),
     [

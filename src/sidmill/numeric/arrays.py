@@ -225,7 +225,7 @@ def divide(dividend: Array, divisor: Array, out: Array) -> None:
         of(out).div(dividend, divisor, out=out)
 
 
-def add_rows(totals: Array, rows: Array, codes: Array) -> Array:
+def add_rows(totals: Array, rows: Array, codes: Array, sign: int = 1) -> Array:
     """Add rows to the totals of their clusters, in the same order on every run.
 
     Each total gets its rows one by one, in their order: on a CPU it does not matter which blocks
@@ -235,6 +235,7 @@ def add_rows(totals: Array, rows: Array, codes: Array) -> Array:
         totals: float32 or float64 (K, D), updated in place.
         rows: float32 (b, D).
         codes: int64 (b,).
+        sign: 1, or -1 to take the rows away.
 
     Returns:
         ``totals``.
@@ -242,10 +243,11 @@ def add_rows(totals: Array, rows: Array, codes: Array) -> Array:
     if not len(rows):
         return totals
     if isinstance(totals, np.ndarray):
-        return _add_rows_numpy(totals, rows, codes, np.arange(len(rows)), None)
+        signs = None if sign == 1 else np.full(len(rows), sign, dtype=np.float32)
+        return _add_rows_numpy(totals, rows, codes, np.arange(len(rows)), signs)
     if rows.device.type == "cpu":
-        return totals.index_add_(0, codes, rows.to(totals.dtype))
-    return totals.add_(segment_sums(rows, codes, len(totals)))
+        return totals.index_add_(0, codes, rows.to(totals.dtype), alpha=sign)
+    return totals.add_(segment_sums(rows, codes, len(totals)), alpha=sign)
 
 
 def move_rows(totals: Array, pieces: list[Array], before: Array, after: Array) -> None:
@@ -264,15 +266,12 @@ def move_rows(totals: Array, pieces: list[Array], before: Array, after: Array) -
         of_pieces = zip(pieces, split(before, lengths), split(after, lengths), strict=True)
         for rows, old, new in of_pieces:
             add_rows(totals, rows, new)
-            if len(rows) and rows.device.type == "cpu":
-                totals.index_add_(0, old, rows.to(totals.dtype), alpha=-1)
-            elif len(rows):
-                totals.sub_(segment_sums(rows, old, len(totals)))
+            add_rows(totals, rows, old, -1)
         return
     if not len(before):
         return
 
-    # All at once: what a call costs counts, not what it does. Each row occurs twice.
+    # One call for all pieces: a call costs more than its arithmetic. Each row occurs twice.
     numbers = split(np.arange(len(before)), lengths)
     sources = np.concatenate([each for piece in numbers for each in (piece, piece)])
     one_each = np.array([1, -1] * len(pieces), dtype=np.float32)

@@ -1,23 +1,19 @@
 """The search for the codewords of pieces of a block: what training calls, in NumPy or in torch.
 
-NumPy where rows are its arrays: each lane is a thread that works on one piece at a time, and its
-products take one core (:func:`one_core_each`); OpenBLAS would otherwise start threads of its own
-in each lane. :mod:`sidmill.numeric.nearest_torch` where rows are tensors.
+NumPy where rows are its arrays, in lanes (:mod:`sidmill.numeric.lanes`), each of which works on one
+piece at a time. :mod:`sidmill.numeric.nearest_torch` where rows are tensors.
 
 Shapes: K codewords, D dimensions, p rows of one piece.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from sidmill.core import threads
-from sidmill.numeric import nearest_numpy, row_pieces
+from sidmill.numeric import lanes, nearest_numpy, row_pieces
 from sidmill.numeric.arrays import Array, Device, Host
 from sidmill.numeric.row_pieces import Piece
 
@@ -47,17 +43,10 @@ def expand_cpu(devices: list[Device], n_rows: int) -> list[Device]:
 
 
 def one_core_each(device: Device) -> AbstractContextManager[Any]:
-    """Let each product of NumPy take one core, and put back what was set before.
-
-    Whatever the number of threads: the bits of a product do not depend on it, and lanes and the
-    threads of OpenBLAS do not take each other's cores. torch has a setting of each thread.
-    """
+    """Let each product of NumPy take one core (``lanes.one_core_each``); torch does so itself."""
     if not isinstance(device, Host):
         return nullcontext()
-    from threadpoolctl import threadpool_limits
-
-    limits: AbstractContextManager[Any] = threadpool_limits(1, user_api="blas")
-    return limits
+    return lanes.one_core_each()
 
 
 def rough_products(device: Device) -> AbstractContextManager[Any]:
@@ -74,8 +63,8 @@ def run_concurrently(
 ) -> list[Found]:
     """Call ``work`` with the arguments of each job; the first of them is an array.
 
-    On CPUs each device is a thread, of which the caller is one, and does its jobs in their order.
-    On GPUs they begin in turn: ``work`` should not wait for one.
+    On CPUs each device is a lane (:mod:`sidmill.numeric.lanes`). On GPUs jobs begin in turn:
+    ``work`` should not wait for one.
 
     Args:
         work: what is called.
@@ -89,30 +78,7 @@ def run_concurrently(
         from sidmill.numeric import nearest_torch
 
         return nearest_torch.run_concurrently(work, jobs, devices)
-    lanes = row_pieces.by_device(devices)
-    found: dict[int, Found] = {}
-
-    def work_through(numbers: list[int]) -> None:
-        for number in numbers:
-            found[number] = work(*jobs[number])
-
-    others = [_lanes(len(lanes) - 1).submit(work_through, lane) for lane in lanes[1:]]
-    try:
-        work_through(lanes[0] if lanes else [])
-    finally:
-        wait(others)  # they write to memory that the caller will use again
-    for other in others:
-        other.result()
-    return [found[number] for number in range(len(jobs))]
-
-
-@cache
-def _lanes(n_lanes: int) -> ThreadPoolExecutor:
-    """Threads for NumPy; they stay."""
-    return ThreadPoolExecutor(n_lanes, thread_name_prefix="search")
-
-
-os.register_at_fork(after_in_child=_lanes.cache_clear)  # a child has none of the threads
+    return lanes.run(work, jobs, devices)
 
 
 def copies(

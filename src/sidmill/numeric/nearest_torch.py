@@ -1,4 +1,4 @@
-"""The search for codewords with torch: what large trainings run on, and encoding on a GPU.
+"""The search for codewords with torch: what large codebooks are trained with, and encoding on GPUs.
 
 Shapes: K codewords, D dimensions, b rows of one block, p rows of one piece of it.
 
@@ -13,7 +13,7 @@ cores share it.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import cache
 from threading import Barrier
@@ -24,7 +24,7 @@ import torch
 
 from sidmill.core.errors import SidmillError
 from sidmill.formats.quantizer_file import Network
-from sidmill.numeric import arrays, mlp, nearest_numpy, row_pieces
+from sidmill.numeric import arrays, lanes, mlp, nearest_numpy, row_pieces
 from sidmill.numeric.row_pieces import Piece
 
 Found = TypeVar("Found")
@@ -86,7 +86,7 @@ def run_concurrently(
 ) -> list[Found]:
     """Call ``work`` with the arguments of each job; the first of them is a tensor.
 
-    On CPUs each device is a thread and does its jobs in their order. On GPUs they begin in turn:
+    On CPUs each device is a lane (:mod:`sidmill.numeric.lanes`). On GPUs jobs begin in turn:
     ``work`` should not wait for one.
 
     Args:
@@ -97,22 +97,11 @@ def run_concurrently(
     Returns:
         What each call returned, in the order of ``jobs``.
     """
-    lanes = row_pieces.by_device(devices)
-    if len(lanes) < 2 or jobs[0][0].device.type != "cpu":
+    n_lanes = len(lanes.by_lane(devices))
+    if n_lanes < 2 or jobs[0][0].device.type != "cpu":
         return [work(*job) for job in jobs]
-    found: dict[int, Found] = {}
-
-    def work_through(numbers: list[int]) -> None:
-        for number in numbers:
-            found[number] = work(*jobs[number])
-
     n_cores = torch.get_num_threads()
-    pool = _threads(min(len(lanes), n_cores), n_cores)
-    working = [pool.submit(work_through, lane) for lane in lanes]
-    wait(working)  # they write to memory that the caller will use again
-    for one in working:
-        one.result()
-    return [found[number] for number in range(len(jobs))]
+    return lanes.run(work, jobs, devices, _threads(min(n_lanes, n_cores), n_cores))
 
 
 @cache

@@ -22,8 +22,7 @@ from sidmill.core import threads
 from sidmill.core.errors import SidmillError
 from sidmill.formats.quantizer_file import Network
 from sidmill.formats.vector_file import Streamed
-from sidmill.numeric import gpu_driver, mlp, nearest_numpy, nearest_pieces, row_blocks
-from sidmill.numeric.arrays import HOST
+from sidmill.numeric import gpu_driver, lanes, mlp, nearest_numpy, row_blocks
 
 SCORES_AT_ONCE = 2**20  # of rows and codewords: with more of them the scores leave the cache
 MIN_ROWS = 64  # but those of so many rows
@@ -220,26 +219,26 @@ def _encode_here(
     stream: Iterator[np.ndarray],
     priced: list[tuple[np.ndarray, np.ndarray | None]],
 ) -> Iterator[np.ndarray]:
-    """Encode blocks in NumPy: threads share the rows of a block, a portion at a time."""
+    """Encode blocks in NumPy: lanes share the rows of a block, a portion at a time."""
     levels = [nearest_numpy.search_level(codewords, price) for codewords, price in priced]
     largest = max((len(level.codewords) for level in levels), default=1)
-    step = max(MIN_ROWS, SCORES_AT_ONCE // largest)
+    most = max(MIN_ROWS, SCORES_AT_ONCE // largest)
     buffers: list[np.ndarray] = []
     for residuals in stream:
-        codes = np.empty((len(residuals), len(levels)), dtype=np.int32)
+        # Portions of so few rows that every lane has one, and that scores stay in the cache.
+        step = min(most, max(MIN_ROWS, -(-len(residuals) // threads.granted())))
         starts = range(0, len(residuals), step)
-        n_threads = max(1, min(threads.granted(), len(starts)))
-        while len(buffers) < n_threads:
-            buffers.append(np.empty(step * largest, dtype=np.float32))
+        numbers = lanes.in_turn(len(starts))
+        while len(buffers) < len(set(numbers)):
+            buffers.append(np.empty(most * largest, dtype=np.float32))
 
-        # Each thread does every so many-th portion.
-        numbers = [number % n_threads for number in range(len(starts))]
+        codes = np.empty((len(residuals), len(levels)), dtype=np.int32)
         jobs = [
             (residuals[start : start + step], levels, codes[start : start + step], buffers[number])
             for start, number in zip(starts, numbers, strict=True)
         ]
-        with nearest_pieces.one_core_each(HOST):
-            nearest_pieces.run_concurrently(_encode_rows, jobs, numbers)
+        with lanes.one_core_each():
+            lanes.run(_encode_rows, jobs, numbers)
         yield codes
 
 

@@ -6,7 +6,7 @@ result is the same for any number of devices.
 Shapes: D dimensions, b rows of one block, p rows of one piece of it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -41,14 +41,6 @@ def cut(start: int, block: Array, n_devices: int) -> list[Piece]:
         Piece(span.start // PIECE_ROWS % n_devices, block[span.start - start : span.stop - start])
         for span in piece_spans(start, start + len(block))
     ]
-
-
-def by_device(devices: Sequence[int]) -> list[list[int]]:
-    """Positions of equal numbers of devices, one list per device, each ascending."""
-    lanes: dict[int, list[int]] = {}
-    for position, device in enumerate(devices):
-        lanes.setdefault(device, []).append(position)
-    return list(lanes.values())
 
 
 def rounds(pieces: list[Piece], n_devices: int) -> Iterator[list[Piece]]:

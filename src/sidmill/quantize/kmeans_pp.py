@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sidmill.numeric import arrays, nearest_pieces, row_pieces
+from sidmill.numeric import arrays, nearest_pieces, process_group
 from sidmill.numeric.arrays import Array, Device, Generator
 from sidmill.numeric.process_group import ALONE, Group
 from sidmill.numeric.row_pieces import Piece
@@ -28,7 +28,7 @@ LOAD_ROWS = 4  # rows per codeword that loads are counted on
 
 
 class Searchers(NamedTuple):
-    """Who measures the rows of a sample, which all processes have.
+    """The devices and processes that measure rows. Every process holds the whole sample.
 
     Attributes:
         devices: of a process. CPUs share its rows; of several GPUs the first takes all.
@@ -37,14 +37,14 @@ class Searchers(NamedTuple):
     """
 
     devices: list[Device]
-    group: Group = ALONE
-    step: int = row_pieces.PIECE_ROWS
+    group: Group
+    step: int
 
 
 class _Rows(NamedTuple):
     """Rows, in pieces, with what is measured of them once."""
 
-    all: Array  # float32 (m, D)
+    values: Array  # float32 (m, D)
     block: SharedBlock
     own: list[Piece]  # that this process measures
     norms: list[Array]  # float32 (p,) of each own piece, squared
@@ -90,7 +90,7 @@ def seed_centroids(
         nearer = score > best
         where = arrays.of(best).where
         best, codes = where(nearer, score, best), where(nearer, replaced[nearest], codes)
-        best[stale], codes[stale] = _closest(_in_pieces(rows.all[stale], searchers), centroids)
+        best[stale], codes[stale] = _closest(_in_pieces(rows.values[stale], searchers), centroids)
     return centroids
 
 
@@ -122,12 +122,13 @@ def _measure(rows: _Rows, work: Callable[..., tuple[Array, ...]], *arguments: Ar
     columns = [list(column) for column in zip(*found, strict=True)]
     if rows.block.group.size > 1:
         lengths = [span.stop - span.start for span in shared_blocks.piece_spans(rows.block)]
-        likes = work(rows.all[:1], arrays.square_norms(rows.all[:1]), *arguments)
+        first = rows.values[:1]  # its types, for a process without pieces
+        examples = found[0] if found else work(first, arrays.square_norms(first), *arguments)
         columns = [
-            shared_blocks.gather(rows.block, own, lengths, like)
-            for own, like in zip(columns or [[]] * len(likes), likes, strict=True)
+            shared_blocks.gather(rows.block, own, lengths, example)
+            for own, example in zip(columns or [[]] * len(examples), examples, strict=True)
         ]
-    return [arrays.of(rows.all).concatenate(column) for column in columns]
+    return [arrays.of(rows.values).concatenate(column) for column in columns]
 
 
 def _closest(rows: _Rows, centroids: Array) -> tuple[Array, Array]:
@@ -164,7 +165,7 @@ def _plus_plus(sample: Array, n_codes: int, generator: Generator, searchers: Sea
         norms = arrays.square_norms(drawn)
         distance_at_draw = distances[candidates].tolist()
         thresholds = draws[:, 1].tolist()
-        between = _distances(drawn, norms, drawn, norms).tolist()  # (BATCH, BATCH)
+        between = _of_first(_distances(drawn, norms, drawn, norms), rows.block.group).tolist()
 
         # Accept a candidate by its distance to the centroids of this batch as well.
         accepted: list[int] = []
@@ -186,9 +187,19 @@ def _plus_plus(sample: Array, n_codes: int, generator: Generator, searchers: Sea
 
 def _to_nearest(rows: _Rows, numbers: list[int]) -> Array:
     """Squared distance of every row to the nearest of some: float32 (m,)."""
-    targets = rows.all[numbers]
+    targets = rows.values[numbers]
     (found,) = _measure(rows, _lowest_distances, targets, arrays.square_norms(targets))
     return found
+
+
+def _of_first(table: Array, group: Group) -> Array:
+    """The table of the first process, (t, t), in all of them.
+
+    What they decide by it has to be the same, also where their processors round differently: it
+    says how many messages follow.
+    """
+    own = table if group.rank == 0 else table[:0]
+    return process_group.gather(group, own, [len(table), *[0] * (group.size - 1)])[0]
 
 
 def _lowest_distances(

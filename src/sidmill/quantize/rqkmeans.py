@@ -11,10 +11,11 @@ which are streamed; the codewords move after each block. A few such passes reach
 twenty passes of plain k-means. docs/log.md has the figures.
 
 The same text works for NumPy and for torch (:mod:`sidmill.numeric.arrays`): on a CPU NumPy computes
-small trainings, without the import of torch.
+trainings of few rows or small codebooks, without the import of torch.
 
-Several processes may share the search of each block (:mod:`sidmill.quantize.shared_blocks`). What
-is small beside it, every process computes for itself: k-means++, merges and splits, and the sums.
+Several processes may share the search of each block (:mod:`sidmill.quantize.shared_blocks`), on
+CPUs also that of k-means++ and the halving of clusters. What is small beside it, every process
+computes for itself: draws, merges and the sums.
 """
 
 import json
@@ -135,7 +136,7 @@ def fit(
     machine, for any ``memory_mb`` and any number of GPUs and processes: each searches for its
     pieces of a block, and sums are taken in row order. A GPU rounds products and takes larger
     blocks of many codewords than a CPU does, so that codebooks differ and errors are alike. So do
-    those of NumPy, which computes a small training on a CPU, and of torch
+    those of NumPy, which computes small trainings on a CPU, and of torch
     (:mod:`sidmill.quantize.training_devices`).
 
     Multiplying all vectors by a power of two multiplies the codebooks by it: very large and very

@@ -16,9 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from sidmill.core import threads
-from sidmill.numeric import nearest_numpy, nearest_pieces, residual_codec, row_blocks
-from sidmill.numeric.arrays import HOST
+from sidmill.numeric import lanes, nearest_numpy, residual_codec, row_blocks
 from sidmill.sids import prefixes
 from sidmill.sids.crowds import EXACT_ITEMS, TIE
 from sidmill.sids.space import Space, pair_errors
@@ -147,8 +145,7 @@ def share_out(
     if (codewords == codewords[0]).all():
         is_listed[:] = False  # as for given SIDs, which have no codewords
     level = _search_level(codewords)
-    n_threads = min(threads.granted(), MOST_THREADS)
-    buffers = [np.empty(EXACT_ITEMS * len(codewords), dtype=np.float32) for _ in range(n_threads)]
+    buffers: list[np.ndarray] = []
 
     # Prefixes under which equally many items move come together; vectors are read by the portion.
     listed = np.flatnonzero(is_listed)
@@ -159,16 +156,21 @@ def share_out(
         items = found.movers[_ranges(found.bounds[portion], sizes[portion])]
         vectors = row_blocks.take(space.vectors, space.rows[items])
 
-        # No batch of prefixes has to do with another one.
+        # Batches are independent: no prefix is in two of them.
         batches = list(_portions(portion, sizes, EXACT_ITEMS))
         ends = np.cumsum([sizes[chosen].sum() for chosen in batches])
-        lanes = [number % n_threads for number in range(len(batches))]
+        numbers = lanes.in_turn(len(batches), MOST_THREADS)
+        while len(buffers) < len(set(numbers)):
+            buffers.append(np.empty(EXACT_ITEMS * len(codewords), dtype=np.float32))
+        shared_by_all = found, placed, occupied, space.codebooks, level
         jobs = [
-            (own, found, chosen, placed, occupied, space.codebooks, level, buffers[lane])
-            for own, chosen, lane in zip(np.split(vectors, ends[:-1]), batches, lanes, strict=True)
+            (part, chosen, buffers[number], *shared_by_all)
+            for part, chosen, number in zip(
+                np.split(vectors, ends[:-1]), batches, numbers, strict=True
+            )
         ]
-        with nearest_pieces.one_core_each(HOST):
-            done = nearest_pieces.run_concurrently(_place, jobs, lanes)
+        with lanes.one_core_each():
+            done = lanes.run(_place, jobs, numbers)
         for chosen, (rows, codes, is_settled) in zip(batches, done, strict=True):
             placed[rows, -1] = codes
             left_alone.append(found.parents[chosen[~is_settled]])
@@ -178,25 +180,25 @@ def share_out(
 
 def _place(
     vectors: np.ndarray,
-    found: Shared,
     chosen: np.ndarray,
+    buffer: np.ndarray,
+    found: Shared,
     placed: np.ndarray,
     occupied: prefixes.Prefixes,
     codebooks: Sequence[np.ndarray],
     level: nearest_numpy.Level,
-    buffer: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Choose a last code for each item of some prefixes, its own where a prefix is left alone.
 
     Args:
         vectors: float (m, D), of the items.
-        found: the items that share a code.
         chosen: int64 (c,), the prefixes.
+        buffer: float32, at least m K numbers.
+        found: the items that share a code.
         placed: int32 (N + H, L).
         occupied: the prefixes of ``placed``.
         codebooks: float32 (K_l, D) per level.
         level: the last of them.
-        buffer: float32, at least m K numbers.
 
     Returns:
         The rows of the items, int64 (m,), their codes, int64 (m,), and bool (c,), whether the items

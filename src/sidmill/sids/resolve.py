@@ -47,8 +47,8 @@ def resolve(
     """Turn codes into semantic IDs: resolve collisions by the strategy of the settings.
 
     The same input gives the same SIDs. Memory: about 110 bytes per item, 30 more per item that
-    shares its code, the codebooks, 16 MiB of vectors, and some 20 of blocks and distances for each
-    thread, of which there are 4 at most.
+    shares its code, the codebooks, 16 MiB of vectors, 15 of blocks, and for each thread, of which
+    there are 4 at most, some arrays of 1,024 items and the codes of the last level (5 MiB at 256).
 
     Args:
         codes: int32 (N, L), as the quantizer gave them.

@@ -1,0 +1,94 @@
+"""Lanes: threads that share the pieces of a computation, each with products of NumPy on one core.
+
+A lane does its jobs one after the other, so that it can have memory of its own. With the threads of
+OpenBLAS in place of lanes, all that stands between two products would run on one core.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
+from functools import cache
+from typing import Any, TypeVar
+
+from sidmill.core import threads
+
+Found = TypeVar("Found")
+
+
+def run(
+    work: Callable[..., Found],
+    jobs: Sequence[tuple[Any, ...]],
+    numbers: Sequence[int],
+    pool: Executor | None = None,
+) -> list[Found]:
+    """Call ``work`` with the arguments of each job, in lanes that work at the same time.
+
+    When it returns or raises, no lane works any more: they may write to memory that the caller uses
+    again. Of several errors that of the first lane is raised.
+
+    Args:
+        work: what is called.
+        jobs: the arguments of each call.
+        numbers: the lane of each job; a lane does its jobs in their order.
+        pool: threads that work; None: the caller is the first lane, and threads that stay are the
+            others.
+
+    Returns:
+        What each call returned, in the order of ``jobs``.
+    """
+    found: dict[int, Found] = {}
+
+    def work_through(positions: list[int]) -> None:
+        for position in positions:
+            found[position] = work(*jobs[position])
+
+    lanes = by_lane(numbers)
+    n_own = 0 if pool else 1
+    working: list[Future[None]] = []
+    try:
+        for lane in lanes[n_own:]:
+            threads_of_lanes = pool or _threads(max(1, threads.granted() - 1))
+            working.append(threads_of_lanes.submit(work_through, lane))
+        for lane in lanes[:n_own]:
+            work_through(lane)
+    finally:
+        wait(working)
+    for each in working:
+        each.result()
+    return [found[position] for position in range(len(jobs))]
+
+
+def by_lane(numbers: Sequence[int]) -> list[list[int]]:
+    """Positions of the entries of each lane, ascending; lanes in the order they first occur in."""
+    lanes: dict[int, list[int]] = {}
+    for position, number in enumerate(numbers):
+        lanes.setdefault(number, []).append(position)
+    return list(lanes.values())
+
+
+def in_turn(n_jobs: int, most: int | None = None) -> list[int]:
+    """Deal jobs out to as many lanes as there are threads, or ``most``: the lane of each job."""
+    n_lanes = min(threads.granted(), most or n_jobs)
+    return [number % max(1, n_lanes) for number in range(n_jobs)]
+
+
+def one_core_each() -> AbstractContextManager[Any]:
+    """Let each product of NumPy take one core, and put back what was set before.
+
+    Whatever the number of threads: the bits of a product do not depend on it, and lanes and the
+    threads of OpenBLAS do not take each other's cores.
+    """
+    from threadpoolctl import threadpool_limits
+
+    limits: AbstractContextManager[Any] = threadpool_limits(1, user_api="blas")
+    return limits
+
+
+@cache
+def _threads(n_threads: int) -> ThreadPoolExecutor:
+    """Threads besides the caller; they stay."""
+    return ThreadPoolExecutor(n_threads, thread_name_prefix="lane")
+
+
+os.register_at_fork(after_in_child=_threads.cache_clear)  # a child has none of the threads
