@@ -79,10 +79,16 @@ def one_core_each() -> AbstractContextManager[Any]:
     Whatever the number of threads: the bits of a product do not depend on it, and lanes and the
     threads of OpenBLAS do not take each other's cores.
     """
-    from threadpoolctl import threadpool_limits
-
-    limits: AbstractContextManager[Any] = threadpool_limits(1, user_api="blas")
+    limits: AbstractContextManager[Any] = _pools_of_numpy().limit(limits=1, user_api="blas")
     return limits
+
+
+@cache
+def _pools_of_numpy() -> Any:
+    """NumPy's threads; to look for them among all loaded libraries takes a millisecond."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 @cache
