@@ -15,34 +15,18 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from conftest import ROOT
+from rules_program import BEGINNING
 from snakemake.persistence import PersistenceBase
 
 pytestmark = pytest.mark.workflow
 
 # Prints the parameters of every rule, as its jobs would have them.
-PROGRAM = """
-import sys
-from pathlib import Path
-from snakemake.api import SnakemakeApi
-from snakemake.iocontainers import Wildcards
-from snakemake.settings.types import ConfigSettings, OutputSettings, Quietness, ResourceSettings
-
-root, overlays, folder = Path(sys.argv[1]), list(map(Path, sys.argv[3:])), Path(sys.argv[2])
-some = dict(
-    asked="queries", balanced="", collection="items", learned="rqvae", quantizer="rqkmeans",
-    round="first", run="dual", kind="dual", dataset="sft_video_rec", mixture="mixture",
-    shard="00000", shards="00001", source="movielens", searched="beir",
-    shape="16x8", fusion="graph0.5", seed="42", split="valid",
-    tokenizer="rqkmeans.16x8.graph0.5", encoded="rqkmeans",
-)
-wildcards = Wildcards(fromdict=some)
-with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
-    workflow = api.workflow(
-        resource_settings=ResourceSettings(cores=1),
-        config_settings=ConfigSettings(configfiles=overlays),
-        snakefile=root / "Snakefile",
-        workdir=folder,
-    )._workflow
+PROGRAM = (
+    BEGINNING
+    + """
+root, folder, *overlays = map(Path, sys.argv[1:])
+with SnakemakeApi(QUIET) as api:
+    workflow = load(api, root, folder, configfiles=overlays)
     trained = ("train_rqkmeans", "train_similarity", "sweep_train_rqkmeans", "encode_items")
     print({
         name: workflow.get_rule(name).expand_resources(wildcards, [], 1)["tasks"]
@@ -57,6 +41,7 @@ with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
         if rule.name != "all"
     })
 """
+)
 
 
 @pytest.fixture(scope="module")

@@ -12,28 +12,17 @@ import typing
 
 import pytest
 from conftest import ROOT
+from rules_program import BEGINNING
 
 from sidmill.settings.config import SECTIONS
 
 pytestmark = pytest.mark.workflow
 
 # Prints params and inputs of every rule for one overlay after another; null where it is refused.
-PROGRAM = """
-import json, sys
-from pathlib import Path
-from snakemake.api import SnakemakeApi
-from snakemake.exceptions import WorkflowError
-from snakemake.iocontainers import Wildcards
-from snakemake.settings.types import ConfigSettings, OutputSettings, Quietness, ResourceSettings
-
+PROGRAM = (
+    BEGINNING
+    + """
 root, folder, overlays = Path(sys.argv[1]), Path(sys.argv[2]), json.load(sys.stdin)
-wildcards = Wildcards(fromdict=dict(
-    asked="queries", balanced="", collection="items", learned="rqvae", quantizer="rqkmeans",
-    round="first", run="dual", kind="dual", dataset="sft_video_rec", mixture="mixture",
-    shard="00000", shards="00001", source="movielens", searched="beir",
-    shape="16x8", fusion="graph0.5", seed="42", split="valid",
-    tokenizer="rqkmeans.16x8.graph0.5", encoded="rqkmeans",
-))
 
 
 def inputs(rule):
@@ -44,14 +33,9 @@ def inputs(rule):
 
 
 for overlay in overlays:
-    with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
+    with SnakemakeApi(QUIET) as api:
         try:
-            workflow = api.workflow(
-                resource_settings=ResourceSettings(cores=1),
-                config_settings=ConfigSettings(config=overlay),
-                snakefile=root / "Snakefile",
-                workdir=folder,
-            )._workflow
+            workflow = load(api, root, folder, config=overlay)
         except WorkflowError:
             print("null")
             continue
@@ -66,6 +50,7 @@ for overlay in overlays:
             for rule in workflow.rules
         }))
 """
+)
 OWN = {"items": {"path": "items.jsonl"}, "interactions": {"path": "log.jsonl"}}
 RECOMMENDERS = {"train_generative", "recommend_generative", "evaluate_generative"}
 BY_SIDS = {"train_generative_by_sids", "evaluate_generative_by_sids"}
