@@ -60,6 +60,25 @@ def test_threads_change_no_code_and_all_of_them_work(n_threads, n_rows, monkeypa
     assert n_lanes == [min(n_threads, -(-n_rows // residual_codec.MIN_ROWS))]
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 400), min_size=1, max_size=6),
+    n_threads=st.integers(1, 5),
+    at_once=st.integers(1, 200),
+)
+def test_blocks_of_any_sizes_follow_each_other(sizes, n_threads, at_once):
+    """Threads keep their memory from block to block."""
+    vectors, codebooks = normal(6, sum(sizes), 5), [normal(1, 13, 5), normal(2, 8, 5) / 2]
+    blocks = iter(np.split(vectors.copy(), np.cumsum(sizes)[:-1]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threads, "granted", lambda: n_threads)
+        patch.setattr(residual_codec, "MIN_ROWS", 7)
+        patch.setattr(residual_codec, "SCORES_AT_ONCE", 13 * at_once)
+        found = list(residual_codec._encode_here(blocks, [(book, None) for book in codebooks]))
+    assert [len(codes) for codes in found] == sizes
+    np.testing.assert_array_equal(np.concatenate(found), plain(vectors, codebooks))
+
+
 @pytest.mark.parametrize("dim", [1, 7, 64, 300])
 def test_codes_are_those_of_the_plain_rule(dim):
     vectors, codebooks = normal(dim, 700, dim), [normal(1, 33, dim), normal(2, 8, dim) / 2]

@@ -229,8 +229,10 @@ def _encode_here(
         step = min(most, max(MIN_ROWS, -(-len(residuals) // threads.granted())))
         starts = range(0, len(residuals), step)
         numbers = lanes.in_turn(len(starts))
+        n_scores = step * largest
+        buffers = [buffer for buffer in buffers if len(buffer) >= n_scores]
         while len(buffers) < len(set(numbers)):
-            buffers.append(np.empty(most * largest, dtype=np.float32))
+            buffers.append(np.empty(n_scores, dtype=np.float32))
 
         codes = np.empty((len(residuals), len(levels)), dtype=np.int32)
         jobs = [
