@@ -100,10 +100,8 @@ def run_tree_twice(arguments: Sequence[str]) -> Tree:
     Raises:
         SystemExit: if the program fails.
     """
-    written = _bytes_written()
     alone = run(arguments)
-    written = (_bytes_written() - written) / KIB_PER_MIB**2
-    return Tree(alone.seconds, alone.cpu_seconds, run_tree(arguments).peak_mb, written)
+    return run_tree(arguments)._replace(seconds=alone.seconds, cpu_seconds=alone.cpu_seconds)
 
 
 def _watch(pid: int, ended: threading.Event, sums: list[float]) -> None:
@@ -191,7 +189,7 @@ def kernels() -> dict[str, str]:
         "import json, faiss, numpy; from threadpoolctl import threadpool_info\n"
         "pools = [pool for pool in threadpool_info() if pool['internal_api'] == 'openblas']\n"
         "print(json.dumps({name: pool['architecture'] for name in ('numpy', 'faiss')\n"
-        "                  for pool in pools if f'{name}' in pool['filepath']}))"
+        "                  for pool in pools if name in pool['filepath']}))"
     )
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
     found: dict[str, str] = json.loads(done.stdout)

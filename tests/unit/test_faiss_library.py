@@ -4,14 +4,13 @@ import ast
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
-from sidmill.core import faiss_library
+from sidmill.core import cpu_facts, faiss_library
 
-FLAGS = {*Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split()}
+FLAGS = cpu_facts.flags(cpu_facts.first_core())
 ZEN_5 = "processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: 26\nflags\t\t: fpu avx2 fma\n\n"
 NUMPY_ALONE = """
 import numpy
@@ -20,9 +19,8 @@ print(*(pool["architecture"] for pool in threadpool_info() if "numpy" in pool["f
 """
 PROGRAM = """
 import os, pathlib, sys
-folder = pathlib.Path(sys.argv[1])
-real, pathlib.Path.open = pathlib.Path.open, lambda path, *a, **k: real(
-    folder / "cpuinfo" if str(path) == "/proc/cpuinfo" else path, *a, **k)
+from sidmill.core import cpu_facts
+cpu_facts.CPUINFO = pathlib.Path(sys.argv[1], "cpuinfo")
 from sidmill.core.faiss_library import faiss
 import numpy as np
 from threadpoolctl import threadpool_info
@@ -67,7 +65,7 @@ def test_a_cpu_that_is_newer_than_the_library_gets_kernels_with_avx2(tmp_path):
     ],
 )
 def test_other_cpus_choose_themselves(tmp_path, monkeypatch, old, new):
-    monkeypatch.setattr(faiss_library, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(cpu_facts, "CPUINFO", tmp_path / "cpuinfo")
     monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
     (tmp_path / "cpuinfo").write_text(ZEN_5)
     with faiss_library.fitting_kernels():
@@ -81,7 +79,7 @@ def test_other_cpus_choose_themselves(tmp_path, monkeypatch, old, new):
 
 
 def test_the_first_core_decides_and_the_others_are_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(faiss_library, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(cpu_facts, "CPUINFO", tmp_path / "cpuinfo")
     (tmp_path / "cpuinfo").write_text(ZEN_5 + ZEN_5.replace("26", "25"))
     assert faiss_library._is_unknown_cpu()
 

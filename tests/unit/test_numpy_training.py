@@ -207,17 +207,20 @@ print(*({"torch", "scipy", "pandas", "sklearn"} & set(sys.modules)))
     n_codes=st.integers(1, 40),
     dim=st.integers(1, 9),
     dtype=st.sampled_from(["float32", "float64"]),
+    sign=st.sampled_from([1, -1]),
     crowd=st.floats(0, 1),
 )
-def test_rows_are_added_to_the_bit_as_torch_adds_them(seed, n_rows, n_codes, dim, dtype, crowd):
+def test_rows_are_added_to_the_bit_as_torch_adds_them(
+    seed, n_rows, n_codes, dim, dtype, sign, crowd
+):
     """Each total gets its rows in their order, whether few of them share it or most."""
     rng = np.random.default_rng(seed)
     rows = rng.standard_normal((n_rows, dim), dtype=np.float32)
     codes = np.where(rng.random(n_rows) < crowd, 0, rng.integers(0, n_codes, n_rows))
     totals = rng.standard_normal((n_codes, dim)).astype(dtype)
     wanted = torch.from_numpy(totals.copy())
-    arrays.add_rows(wanted, torch.from_numpy(rows), torch.from_numpy(codes))
-    found = arrays.add_rows(totals, rows, codes)
+    arrays.add_rows(wanted, torch.from_numpy(rows), torch.from_numpy(codes), sign)
+    found = arrays.add_rows(totals, rows, codes, sign)
     assert found is totals
     np.testing.assert_array_equal(found, wanted.numpy())
 

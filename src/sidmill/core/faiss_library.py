@@ -11,11 +11,11 @@ their own, which knows these CPUs, and processes that this one starts may run on
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy  # noqa: F401  # before faiss, which imports it: its own OpenBLAS finds its kernels
 
-CPUINFO = Path("/proc/cpuinfo")
+from sidmill.core import cpu_facts
+
 CORETYPE = "OPENBLAS_CORETYPE"
 KERNELS = "Haswell"  # products with AVX2 and FMA
 NEEDED = {"avx2", "fma"}
@@ -40,22 +40,13 @@ def fitting_kernels() -> Iterator[None]:
 
 def _is_unknown_cpu() -> bool:
     """Whether this CPU is of AMD and newer than faiss's OpenBLAS, and has what ``KERNELS`` need."""
-    facts: dict[str, str] = {}
-    try:
-        with CPUINFO.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                name, colon, value = line.partition(":")
-                if not colon:  # behind the first of the cores
-                    break
-                facts[name.strip()] = value.strip()
-    except OSError:
-        return False
+    facts = cpu_facts.first_core()
     family = facts.get("cpu family", "")
     return (
         facts.get("vendor_id") == "AuthenticAMD"
         and family.isdecimal()
         and int(family) >= FIRST_UNKNOWN_FAMILY
-        and set(facts.get("flags", "").split()) >= NEEDED
+        and cpu_facts.flags(facts) >= NEEDED
     )
 
 

@@ -2,12 +2,12 @@
 
 import logging
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from sidmill.core import cpu_facts
 from sidmill.core.errors import SidmillError
 from sidmill.embed.throughput import Model
 
@@ -74,11 +74,7 @@ def has_units(device: torch.device) -> bool:
 
 
 def _cpu_flags() -> set[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return set()
-    return {flag for line in lines if line.startswith("flags") for flag in line.split()}
+    return cpu_facts.flags(cpu_facts.first_core())
 
 
 def check_precision(rounded: np.ndarray, exact: np.ndarray, *, chosen: bool) -> float:

@@ -43,34 +43,25 @@ def run(
         for position in positions:
             found[position] = work(*jobs[position])
 
-    lanes = by_lane(numbers)
+    # Positions of the jobs of each lane.
+    lanes: dict[int, list[int]] = {}
+    for position, number in enumerate(numbers):
+        lanes.setdefault(number, []).append(position)
+
+    # The caller works beside its own threads, and waits for those of a pool.
+    workers = pool or _threads(max(1, threads.granted() - 1))
     n_own = 0 if pool else 1
     working: list[Future[None]] = []
     try:
-        for lane in lanes[n_own:]:
-            threads_of_lanes = pool or _threads(max(1, threads.granted() - 1))
-            working.append(threads_of_lanes.submit(work_through, lane))
-        for lane in lanes[:n_own]:
+        for lane in list(lanes.values())[n_own:]:
+            working.append(workers.submit(work_through, lane))
+        for lane in list(lanes.values())[:n_own]:
             work_through(lane)
     finally:
         wait(working)
     for each in working:
         each.result()
     return [found[position] for position in range(len(jobs))]
-
-
-def by_lane(numbers: Sequence[int]) -> list[list[int]]:
-    """Positions of the entries of each lane, ascending; lanes in the order they first occur in."""
-    lanes: dict[int, list[int]] = {}
-    for position, number in enumerate(numbers):
-        lanes.setdefault(number, []).append(position)
-    return list(lanes.values())
-
-
-def in_turn(n_jobs: int, most: int | None = None) -> list[int]:
-    """Deal jobs out to as many lanes as there are threads, or ``most``: the lane of each job."""
-    n_lanes = min(threads.granted(), most or n_jobs)
-    return [number % max(1, n_lanes) for number in range(n_jobs)]
 
 
 def one_core_each() -> AbstractContextManager[Any]:

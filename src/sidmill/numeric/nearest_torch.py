@@ -84,20 +84,8 @@ def pick_devices(names: str) -> list[torch.device]:
 def run_concurrently(
     work: Callable[..., Found], jobs: list[tuple[Any, ...]], devices: Sequence[int]
 ) -> list[Found]:
-    """Call ``work`` with the arguments of each job; the first of them is a tensor.
-
-    On CPUs each device is a lane (:mod:`sidmill.numeric.lanes`). On GPUs jobs begin in turn:
-    ``work`` should not wait for one.
-
-    Args:
-        work: what is called.
-        jobs: the arguments of each call.
-        devices: the number of each job's device.
-
-    Returns:
-        What each call returned, in the order of ``jobs``.
-    """
-    n_lanes = len(lanes.by_lane(devices))
+    """As ``nearest_pieces.run_concurrently``; the first argument of each job is a tensor."""
+    n_lanes = len(set(devices))
     if n_lanes < 2 or jobs[0][0].device.type != "cpu":
         return [work(*job) for job in jobs]
     n_cores = torch.get_num_threads()

@@ -14,6 +14,7 @@ import itertools
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -226,27 +227,28 @@ def _encode_here(
     buffers: list[np.ndarray] = []
     for residuals in stream:
         # Portions of so few rows that every lane has one, and that scores stay in the cache.
-        step = min(most, max(MIN_ROWS, -(-len(residuals) // threads.granted())))
-        starts = range(0, len(residuals), step)
-        numbers = lanes.in_turn(len(starts))
-        n_scores = step * largest
+        n_lanes = threads.granted()
+        step = min(most, max(MIN_ROWS, -(-len(residuals) // n_lanes)))
+        portions = [slice(start, start + step) for start in range(0, len(residuals), step)]
+        n_lanes, n_scores = min(n_lanes, len(portions)), step * largest
         buffers = [buffer for buffer in buffers if len(buffer) >= n_scores]
-        while len(buffers) < len(set(numbers)):
+        while len(buffers) < n_lanes:
             buffers.append(np.empty(n_scores, dtype=np.float32))
 
         codes = np.empty((len(residuals), len(levels)), dtype=np.int32)
+        numbers = [number % n_lanes for number in range(len(portions))]
         jobs = [
-            (residuals[start : start + step], levels, codes[start : start + step], buffers[number])
-            for start, number in zip(starts, numbers, strict=True)
+            (residuals[portion], codes[portion], buffers[number])
+            for portion, number in zip(portions, numbers, strict=True)
         ]
         with lanes.one_core_each():
-            lanes.run(_encode_rows, jobs, numbers)
+            lanes.run(partial(_encode_rows, levels), jobs, numbers)
         yield codes
 
 
 def _encode_rows(
-    residuals: np.ndarray,
     levels: list[nearest_numpy.Level],
+    residuals: np.ndarray,
     codes: np.ndarray,
     buffer: np.ndarray,
 ) -> None:

@@ -16,10 +16,10 @@ from sidmill.settings.quantize import Rqkmeans
 
 logger = logging.getLogger(__name__)
 
-# NumPy computes up to these, for any number of rows: docs/log.md.
+# NumPy computes codebooks up to the first two, and larger ones up to the third: docs/log.md.
 NUMPY_SIZE = 1024  # K
 NUMPY_CODEBOOK = 2**19  # D K
-NUMPY_PRODUCTS = 70_000_000_000  # n D K, for larger codebooks
+NUMPY_PRODUCTS = 70_000_000_000  # n D K
 
 
 def pick(

@@ -11,11 +11,13 @@ a code under C prefixes, m items under c prefixes at once; P pairs of an item an
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from sidmill.core import threads
 from sidmill.numeric import lanes, nearest_numpy, residual_codec, row_blocks
 from sidmill.sids import prefixes
 from sidmill.sids.crowds import EXACT_ITEMS, TIE
@@ -145,6 +147,7 @@ def share_out(
     if (codewords == codewords[0]).all():
         is_listed[:] = False  # as for given SIDs, which have no codewords
     level = _search_level(codewords)
+    place = partial(_place, found, placed, occupied, space.codebooks, level)
     buffers: list[np.ndarray] = []
 
     # Prefixes under which equally many items move come together; vectors are read by the portion.
@@ -159,18 +162,17 @@ def share_out(
         # Batches are independent: no prefix is in two of them.
         batches = list(_portions(portion, sizes, EXACT_ITEMS))
         ends = np.cumsum([sizes[chosen].sum() for chosen in batches])
-        numbers = lanes.in_turn(len(batches), MOST_THREADS)
-        while len(buffers) < len(set(numbers)):
+        n_lanes = min(threads.granted(), MOST_THREADS, len(batches))
+        while len(buffers) < n_lanes:
             buffers.append(np.empty(EXACT_ITEMS * len(codewords), dtype=np.float32))
-        shared_by_all = found, placed, occupied, space.codebooks, level
         jobs = [
-            (part, chosen, buffers[number], *shared_by_all)
-            for part, chosen, number in zip(
-                np.split(vectors, ends[:-1]), batches, numbers, strict=True
+            (part, chosen, buffers[number % n_lanes])
+            for number, (part, chosen) in enumerate(
+                zip(np.split(vectors, ends[:-1]), batches, strict=True)
             )
         ]
         with lanes.one_core_each():
-            done = lanes.run(_place, jobs, numbers)
+            done = lanes.run(place, jobs, [number % n_lanes for number in range(len(jobs))])
         for chosen, (rows, codes, is_settled) in zip(batches, done, strict=True):
             placed[rows, -1] = codes
             left_alone.append(found.parents[chosen[~is_settled]])
@@ -179,26 +181,26 @@ def share_out(
 
 
 def _place(
-    vectors: np.ndarray,
-    chosen: np.ndarray,
-    buffer: np.ndarray,
     found: Shared,
     placed: np.ndarray,
     occupied: prefixes.Prefixes,
     codebooks: Sequence[np.ndarray],
     level: nearest_numpy.Level,
+    vectors: np.ndarray,
+    chosen: np.ndarray,
+    buffer: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Choose a last code for each item of some prefixes, its own where a prefix is left alone.
 
     Args:
-        vectors: float (m, D), of the items.
-        chosen: int64 (c,), the prefixes.
-        buffer: float32, at least m K numbers.
         found: the items that share a code.
         placed: int32 (N + H, L).
         occupied: the prefixes of ``placed``.
         codebooks: float32 (K_l, D) per level.
         level: the last of them.
+        vectors: float (m, D), of the items.
+        chosen: int64 (c,), the prefixes.
+        buffer: float32, at least m K numbers.
 
     Returns:
         The rows of the items, int64 (m,), their codes, int64 (m,), and bool (c,), whether the items
